@@ -1,1 +1,6 @@
-//! lib
+//! cortexd: a local-first store for the agents and services of one person's machines.
+
+pub mod ambient;
+pub mod edge;
+pub mod service;
+pub mod store;

@@ -1,1 +1,17 @@
-//! Vocabulary.
+//! The decisions of cortexd: vocabulary, codecs and rules, as pure functions.
+//! Sockets, files, SQLite, clocks and randomness are left to the daemon; time comes in as an argument.
+//!
+//! ```text
+//!   model  <-  clock, gate, merge        what things are <- what may happen to them
+//!   wire   <-  model                     bytes of requests and replies
+//! ```
+//!
+//! Nothing in here performs I/O, so every rule can be run by the million in a simulation.
+
+#![warn(missing_docs)]
+
+pub mod clock;
+pub mod gate;
+pub mod merge;
+pub mod model;
+pub mod wire;

@@ -1,0 +1,204 @@
+//! Names of tables and attributes, as callers write them and as the store knows them.
+//! Which table a written name means for a caller is decided here; whether they may touch it, in `gate`.
+
+use std::{borrow::Borrow, fmt};
+
+use super::{Caller, Limits, Refusal, Uid};
+
+/// True for `^[a-zA-Z_][a-zA-Z0-9_]*$`, the rule for tables and attributes alike.
+fn is_identifier(text: &str) -> bool {
+    let mut bytes = text.bytes();
+    let head = bytes.next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_');
+    head && bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_')
+}
+
+/// The short name of a table: `users`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TableName(Box<str>);
+
+impl TableName {
+    /// Takes an identifier of at most [`Limits::NAME_BYTES`].
+    ///
+    /// # Errors
+    /// [`Refusal::InvalidTableName`] or [`Refusal::NameTooLong`].
+    pub fn parse(text: &str) -> Result<Self, Refusal> {
+        if !is_identifier(text) {
+            return Err(Refusal::InvalidTableName);
+        }
+        if text.len() > Limits::NAME_BYTES {
+            return Err(Refusal::NameTooLong);
+        }
+        Ok(Self(text.into()))
+    }
+
+    /// The name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Borrow<str> for TableName {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for TableName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// The name of one declared field of a table's records.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AttributeName(Box<str>);
+
+impl AttributeName {
+    /// Takes an identifier of at most [`Limits::NAME_BYTES`].
+    ///
+    /// # Errors
+    /// [`Refusal::InvalidAttributeName`] or [`Refusal::NameTooLong`].
+    pub fn parse(text: &str) -> Result<Self, Refusal> {
+        if !is_identifier(text) {
+            return Err(Refusal::InvalidAttributeName(text.into()));
+        }
+        if text.len() > Limits::NAME_BYTES {
+            return Err(Refusal::NameTooLong);
+        }
+        Ok(Self(text.into()))
+    }
+
+    /// The name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for AttributeName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A table's full name: whose namespace, and which table in it. Shown as `1000:users`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct QualifiedName {
+    /// The uid whose namespace holds the table.
+    pub owner: Uid,
+    /// The name within that namespace.
+    pub name: TableName,
+}
+
+impl fmt::Display for QualifiedName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.owner, self.name)
+    }
+}
+
+/// A table's name as a caller wrote it, not yet looked up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TableRef<'a> {
+    /// `users`: in the caller's own namespace.
+    Own(&'a str),
+    /// `1000:users`: in the namespace of that uid.
+    Of(Uid, &'a str),
+    /// `@notes`, `@alice:notes`: in the namespace of a federated identity.
+    Federated {
+        /// The identity's name; none stands for the caller's own.
+        identity: Option<&'a str>,
+        /// The name within its namespace.
+        name: &'a str,
+    },
+}
+
+impl<'a> TableRef<'a> {
+    /// Reads a written name. The parts are not checked to be identifiers: a name that cannot
+    /// exist is simply not found, exactly as one that does not.
+    ///
+    /// # Errors
+    /// [`Refusal::InvalidTableName`] where the part before the colon is no uid.
+    pub fn parse(text: &'a str) -> Result<Self, Refusal> {
+        if let Some(federated) = text.strip_prefix('@') {
+            let (identity, name) = match federated.split_once(':') {
+                Some((identity, name)) => (Some(identity), name),
+                None => (None, federated),
+            };
+            return Ok(Self::Federated { identity, name });
+        }
+        let Some((owner, name)) = text.split_once(':') else {
+            return Ok(Self::Own(text));
+        };
+        let uid = parse_uid(owner).ok_or(Refusal::InvalidTableName)?;
+        Ok(Self::Of(uid, name))
+    }
+
+    /// The namespace and short name that this means for `caller`.
+    ///
+    /// # Errors
+    /// [`Refusal::AccessDenied`] where the caller has no such namespace.
+    pub fn resolve(self, caller: &Caller) -> Result<(Uid, &'a str), Refusal> {
+        match (self, caller) {
+            (Self::Own(name), Caller::Local(uid)) => Ok((*uid, name)),
+            (Self::Of(uid, name), _) => Ok((uid, name)),
+            (Self::Own(_), Caller::Peer(_)) | (Self::Federated { .. }, _) => {
+                Err(Refusal::AccessDenied)
+            }
+        }
+    }
+}
+
+/// Reads a uid in plain decimal: no sign, no leading zeros, so that each uid has one spelling.
+#[must_use]
+pub fn parse_uid(text: &str) -> Option<Uid> {
+    let canonical =
+        text.bytes().all(|b| b.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
+    canonical.then(|| text.parse().ok().map(Uid)).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn identifiers_are_taken_and_nothing_else() {
+        for good in ["a", "_", "A9_", "snake_case"] {
+            assert!(TableName::parse(good).is_ok(), "{good:?}");
+        }
+        for bad in ["", "9a", "a-b", "a b", "a:b", "é", "a.b"] {
+            assert_eq!(TableName::parse(bad), Err(Refusal::InvalidTableName), "{bad:?}");
+            assert_eq!(
+                AttributeName::parse(bad),
+                Err(Refusal::InvalidAttributeName(bad.into())),
+                "{bad:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_name_over_the_bound_is_refused_as_too_long() {
+        let longest = "x".repeat(Limits::NAME_BYTES);
+        assert!(TableName::parse(&longest).is_ok());
+        assert_eq!(TableName::parse(&(longest + "x")), Err(Refusal::NameTooLong));
+    }
+
+    #[test]
+    fn a_written_name_says_whose_namespace_it_means() {
+        let me = Caller::Local(Uid(1000));
+        let resolved = |text| TableRef::parse(text).and_then(|r| r.resolve(&me));
+        assert_eq!(resolved("users"), Ok((Uid(1000), "users")));
+        assert_eq!(resolved("1000:users"), Ok((Uid(1000), "users")));
+        assert_eq!(resolved("0:users"), Ok((Uid(0), "users")));
+        assert_eq!(resolved("@notes"), Err(Refusal::AccessDenied));
+        assert_eq!(resolved("@alice:notes"), Err(Refusal::AccessDenied));
+    }
+
+    #[test]
+    fn a_uid_has_one_spelling() {
+        for bad in ["", "01", "+1", "-1", " 1", "4294967296", "x"] {
+            assert_eq!(parse_uid(bad), None, "{bad:?}");
+        }
+        assert_eq!(parse_uid("4294967295"), Some(Uid(u32::MAX)));
+    }
+}

@@ -1,0 +1,88 @@
+//! Everything that a client can be told when a request is not carried out, with its exact wire text.
+//! Faults of the machine (disk full, I/O errors) are the store's; they have their own type there.
+
+use thiserror::Error;
+
+use super::Limits;
+
+/// Why a request was refused. Nothing was changed by a refused request.
+///
+/// The text of a variant is what stands in the error slot of the reply; v1 clients compare it.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum Refusal {
+    /// A well-formed value that is not a request, or one nested too deeply.
+    #[error("invalid_request")]
+    InvalidRequest,
+    /// No method has that name.
+    #[error("unknown method: {0}")]
+    UnknownMethod(Box<str>),
+    /// The parameters have another shape than the method takes.
+    #[error("invalid params: expected {0}")]
+    InvalidParams(&'static str),
+    /// The table does not exist, or the caller may not do this to it: the two look the same.
+    #[error("access_denied")]
+    AccessDenied,
+    /// A table of that name is there.
+    #[error("already_exists")]
+    AlreadyExists,
+    /// No record has that key.
+    #[error("not_found")]
+    NotFound,
+    /// The record has no usable value in its key field.
+    #[error("missing_key")]
+    MissingKey,
+    /// The table's name is no identifier.
+    #[error("invalid table name: must be alphanumeric with underscores")]
+    InvalidTableName,
+    /// An attribute's name is no identifier.
+    #[error("invalid attribute name: {0}")]
+    InvalidAttributeName(Box<str>),
+    /// An attribute is not a string.
+    #[error("invalid attribute type")]
+    InvalidAttributeType,
+    /// An attribute is declared twice.
+    #[error("duplicate attribute name: {0}")]
+    DuplicateAttribute(Box<str>),
+    /// A permission is none of read, write, admin.
+    #[error("invalid_permissions")]
+    InvalidPermissions,
+    /// The identity in a grant is none of `uid:N`, `@name`, `*`.
+    #[error("invalid_identity")]
+    InvalidIdentity,
+    /// The scope is none of `local`, `all`, a list of node names.
+    #[error("invalid scope: must be local, all or a list of node names")]
+    InvalidScope,
+    /// A machine's name is no DNS label.
+    #[error("invalid node name: {0}")]
+    InvalidNodeName(Box<str>),
+    /// A federated table was to be created by a caller without a federated identity.
+    #[error("federated_identity_required")]
+    FederatedIdentityRequired,
+    /// The method needs other machines, and this daemon was not told of any.
+    #[error("mesh networking not configured")]
+    MeshNotConfigured,
+    /// A request on the Unix socket came with the fifth element that only peers may send.
+    #[error("metadata not allowed on local connections")]
+    MetadataNotAllowed,
+    /// A name is longer than [`Limits::NAME_BYTES`].
+    #[error("name too long: at most {} bytes", Limits::NAME_BYTES)]
+    NameTooLong,
+    /// A table declares more than [`Limits::ATTRIBUTES`] attributes.
+    #[error("too many attributes: at most {}", Limits::ATTRIBUTES)]
+    TooManyAttributes,
+    /// A table's list of grants holds [`Limits::GRANTS_PER_TABLE`] principals.
+    #[error("too many grants: at most {} for one table", Limits::GRANTS_PER_TABLE)]
+    TooManyGrants,
+    /// A record's key is longer than [`Limits::key_bytes`].
+    #[error("key too long: at most {0} bytes")]
+    KeyTooLong(usize),
+    /// The caller owns [`Limits::tables_per_uid`] tables.
+    #[error("too many tables: at most {0} for one user")]
+    TooManyTables(usize),
+    /// The table's owner holds [`Limits::bytes_per_uid`] bytes of records.
+    #[error("quota exceeded: at most {0} bytes for one user")]
+    QuotaExceeded(u64),
+    /// The caller has as many connections open as one uid may have, or all are taken.
+    #[error("too_many_connections")]
+    TooManyConnections,
+}

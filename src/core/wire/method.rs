@@ -1,0 +1,102 @@
+//! The table of methods: their names on the wire and the parameters that they take.
+//! What they do is the service's.
+
+/// A method of the request protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+#[expect(missing_docs, reason = "each is described by its row of the table below")]
+pub enum Method {
+    Ping,
+    Status,
+    Tables,
+    CreateTable,
+    DropTable,
+    TableInfo,
+    Put,
+    Get,
+    Delete,
+    Match,
+    All,
+    Keys,
+    AclGrant,
+    AclRevoke,
+    AclList,
+}
+
+/// A method with its wire name and what `invalid params: expected …` says of it.
+const METHODS: [(Method, &str, &str); 15] = [
+    (Method::Ping, "ping", "[]"),
+    (Method::Status, "status", "[]"),
+    (Method::Tables, "tables", "[]"),
+    (Method::CreateTable, "create_table", "[name, [attributes]] or [name, [attributes], scope]"),
+    (Method::DropTable, "drop_table", "[table]"),
+    (Method::TableInfo, "table_info", "[table]"),
+    (Method::Put, "put", "[table, record]"),
+    (Method::Get, "get", "[table, key]"),
+    (Method::Delete, "delete", "[table, key]"),
+    (Method::Match, "match", "[table, pattern] or [table, pattern, {limit, after}]"),
+    (Method::All, "all", "[table] or [table, {limit, after}]"),
+    (Method::Keys, "keys", "[table] or [table, {limit, after}]"),
+    (Method::AclGrant, "acl_grant", "[identity, table, permissions]"),
+    (Method::AclRevoke, "acl_revoke", "[identity, table, permissions]"),
+    (Method::AclList, "acl_list", "[]"),
+];
+
+/// Methods that need other machines. They are known, so that a client learns why they fail.
+const MESH_METHODS: [&str; 11] = [
+    "get_scope",
+    "set_scope",
+    "identity_register",
+    "identity_claim",
+    "identity_list",
+    "identity_revoke",
+    "mesh_list_nodes",
+    "mesh_status",
+    "sync_status",
+    "sync_status_table",
+    "sync_repair",
+];
+
+impl Method {
+    /// Every method, in the order of the table.
+    pub fn all() -> impl Iterator<Item = Self> {
+        METHODS.iter().map(|(method, ..)| *method)
+    }
+
+    /// The method of that name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        METHODS.iter().find(|(_, known, _)| *known == name).map(|(method, ..)| *method)
+    }
+
+    /// True for a method that answers only where a mesh is configured.
+    #[must_use]
+    pub fn needs_mesh(name: &str) -> bool {
+        MESH_METHODS.contains(&name)
+    }
+
+    /// Its name on the wire.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        METHODS[self as usize].1
+    }
+
+    /// The shape of its parameters, as errors and manuals show it.
+    #[must_use]
+    pub fn expects(self) -> &'static str {
+        METHODS[self as usize].2
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_stands_in_the_order_of_the_enum() {
+        for (index, method) in Method::all().enumerate() {
+            assert_eq!(method as usize, index);
+            assert_eq!(Method::from_name(method.name()), Some(method));
+        }
+    }
+}

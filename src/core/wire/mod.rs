@@ -1,0 +1,13 @@
+//! The bytes between clients and the daemon: MessagePack, and MessagePack-RPC in it.
+//! What a request means is left to the service; how bytes travel, to the edge.
+
+pub mod encode;
+pub mod frame;
+pub mod method;
+pub mod rpc;
+pub mod value;
+
+pub use frame::{FrameError, Scan, Scanner};
+pub use method::Method;
+pub use rpc::Request;
+pub use value::{Head, Reader, Value};

@@ -1,0 +1,337 @@
+//! One connection: frames in, replies out in the order of the requests.
+//! Who is on the other end was established before; any stream of bytes will do.
+//!
+//! ```text
+//!   read ──> frames ──> Service::call ──> replies ──> write
+//!                           │    a run of writes goes to the writer together;
+//!                           │    anything else first waits for their commits
+//!                           └──> a list: pieces are written as they come
+//! ```
+
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Instant,
+};
+
+use arc_swap::ArcSwap;
+use bytes::{Bytes, BytesMut};
+use cortex_core::{
+    model::{Caller, Refusal},
+    wire::{FrameError, Request, Scan, Scanner, rpc},
+};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    sync::{oneshot, watch},
+    task::yield_now,
+    time::{sleep_until, timeout},
+};
+use tracing::{debug, warn};
+
+use super::limits::ConnLimits;
+use crate::{
+    ambient,
+    service::{Answer, Listing, Service, Step, wire_error},
+    store::{Done, Failure, Fault, Reader},
+};
+
+/// The room for one read. Larger messages make the buffer grow as they arrive.
+const READ: usize = 16 << 10;
+
+/// Replies gathered before they are written, within one burst of requests.
+const GATHERED: usize = 64 << 10;
+
+/// What a buffer may keep when nothing is in it.
+const KEPT: usize = 64 << 10;
+
+/// What the connections of one thread share.
+#[derive(Debug)]
+pub struct Context {
+    /// Answers.
+    pub service: Arc<Service>,
+    /// The thread's reader of single records.
+    pub reader: Arc<Reader>,
+    /// Replaced as a whole on reload.
+    pub limits: Arc<ArcSwap<ConnLimits>>,
+    /// Becomes true when no more requests are to be read.
+    pub stop: watch::Receiver<bool>,
+}
+
+/// Why a connection ended.
+#[derive(Debug)]
+enum End {
+    /// The client has closed it, or the daemon drains.
+    Closed,
+    /// The client sent what cannot be followed.
+    Bad(FrameError),
+    /// The client was too slow in sending a message, in taking replies, or in doing anything.
+    TooSlow(&'static str),
+    /// A list broke off after some of it was sent.
+    Broken(Failure),
+    Io(io::Error),
+}
+
+impl From<io::Error> for End {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+/// Serves a connection until it ends.
+pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
+    caller: Caller,
+    context: &Context,
+) {
+    let limits = **context.limits.load();
+    let mut conn = Conn {
+        stream,
+        caller,
+        context,
+        scanner: Scanner::new(limits.message_bytes, limits.nesting),
+        limits,
+        input: BytesMut::new(),
+        output: Vec::new(),
+        pending: Vec::new(),
+    };
+    let caller = conn.caller.clone();
+    match conn.run().await {
+        Ok(never) => match never {},
+        Err(End::Closed) => {}
+        Err(End::Bad(error)) => warn_of_bad_bytes(&caller, error),
+        Err(End::TooSlow(what)) => {
+            debug!(%caller, what, "a connection was closed for being too slow")
+        }
+        Err(End::Broken(failure)) => warn!(%caller, %failure, "a reply broke off"),
+        Err(End::Io(error)) => debug!(%caller, %error, "a connection was lost"),
+    }
+}
+
+struct Conn<'a, S> {
+    stream: S,
+    caller: Caller,
+    context: &'a Context,
+    limits: ConnLimits,
+    scanner: Scanner,
+    input: BytesMut,
+    output: Vec<u8>,
+    /// Writes that are with the writer, in the order of their requests.
+    pending: Vec<Pending>,
+}
+
+struct Pending {
+    msgid: u64,
+    answer: oneshot::Receiver<Result<Done, Failure>>,
+}
+
+enum Never {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Conn<'_, S> {
+    async fn run(&mut self) -> Result<Never, End> {
+        loop {
+            while let Some(message) = self.next_message()? {
+                self.handle(message).await?;
+                if self.output.len() >= GATHERED {
+                    self.flush().await?;
+                }
+            }
+            self.settle().await;
+            self.flush().await?;
+            self.read().await?;
+        }
+    }
+
+    /// Takes the next whole message out of the input; none while it is incomplete.
+    fn next_message(&mut self) -> Result<Option<Message>, End> {
+        if self.input.is_empty() {
+            return Ok(None);
+        }
+        Ok(match self.scanner.scan(&self.input).map_err(End::Bad)? {
+            Scan::More => None,
+            Scan::Whole(length) => Some(Message::Usable(self.input.split_to(length).freeze())),
+            Scan::Deep(length) => {
+                let _passed_over = self.input.split_to(length);
+                Some(Message::TooDeep)
+            }
+        })
+    }
+
+    async fn handle(&mut self, message: Message) -> Result<(), End> {
+        let request = match &message {
+            Message::Usable(bytes) => Request::parse(bytes).map(|request| (bytes, request)),
+            Message::TooDeep => None,
+        };
+        let Some((bytes, request)) = request else {
+            self.settle().await;
+            rpc::invalid_request(&mut self.output);
+            return Ok(());
+        };
+        if request.metadata.is_some() {
+            self.settle().await;
+            rpc::error(&mut self.output, request.msgid, &Refusal::MetadataNotAllowed.to_string());
+            return Ok(());
+        }
+        self.answer(&request, &bytes.slice_ref(request.params)).await
+    }
+
+    async fn answer(&mut self, request: &Request<'_>, params: &Bytes) -> Result<(), End> {
+        let msgid = request.msgid;
+        if !is_record_write(request.method) {
+            self.settle().await;
+        }
+        let start = self.output.len();
+        rpc::begin_result(&mut self.output, msgid);
+        let context = self.context;
+        let answer = context.service.call(
+            &self.caller,
+            request.method,
+            params,
+            &context.reader,
+            &mut self.output,
+        );
+        match answer {
+            Ok(Answer::Ready) => {}
+            Ok(Answer::Commit(command)) => {
+                self.output.truncate(start);
+                match context.service.store().submit(command).await {
+                    Ok(answer) => self.pending.push(Pending { msgid, answer }),
+                    Err(fault) => self.refuse(msgid, &fault.into()).await,
+                }
+            }
+            Ok(Answer::List(mut listing)) => self.send_list(msgid, start, &mut listing).await?,
+            Err(failure) => {
+                self.output.truncate(start);
+                self.refuse(msgid, &failure).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Answers with an error, after the answers that are still owed.
+    async fn refuse(&mut self, msgid: u64, failure: &Failure) {
+        self.settle().await;
+        rpc::error(&mut self.output, msgid, &wire_error(failure));
+    }
+
+    /// Waits for the commits of the writes under way and answers them.
+    async fn settle(&mut self) {
+        for Pending { msgid, answer } in self.pending.drain(..) {
+            match answer.await.unwrap_or(Err(Failure::Faulted(Fault::Closed))) {
+                Ok(done) => rpc::text_result(&mut self.output, msgid, Service::done(done)),
+                Err(failure) => rpc::error(&mut self.output, msgid, &wire_error(&failure)),
+            }
+        }
+    }
+
+    /// Sends a list of any length. A short one costs no wait; a longer one gives the thread away
+    /// after each slice, and takes one of the slots for such reads.
+    async fn send_list(
+        &mut self,
+        msgid: u64,
+        start: usize,
+        listing: &mut Listing,
+    ) -> Result<(), End> {
+        let begun = self.output.len();
+        let mut step = listing.step(&mut self.output);
+        let mut _slot = None;
+        if matches!(step, Ok(Step::Working | Step::Send)) {
+            self.output.truncate(begun);
+            listing.restart();
+            _slot = self.context.service.scans().take(&self.caller).await;
+            step = listing.step(&mut self.output);
+        }
+        let deadline = ambient::monotonic() + self.limits.scan_time;
+        let mut sent = false;
+        loop {
+            match step {
+                Ok(Step::Done) => return Ok(()),
+                Ok(Step::Working) => yield_now().await,
+                Ok(Step::Send) => {
+                    sent = true;
+                    self.flush().await?;
+                    yield_now().await;
+                }
+                Err(failure) if sent => return Err(End::Broken(failure)),
+                Err(failure) => {
+                    self.output.truncate(start);
+                    rpc::error(&mut self.output, msgid, &wire_error(&failure));
+                    return Ok(());
+                }
+            }
+            if ambient::monotonic() > deadline {
+                return Err(End::TooSlow("taking a list"));
+            }
+            step = listing.step(&mut self.output);
+        }
+    }
+
+    async fn flush(&mut self) -> Result<(), End> {
+        let mut unsent = &self.output[..];
+        while !unsent.is_empty() {
+            let write = timeout(self.limits.stall_time, self.stream.write(unsent));
+            match write.await {
+                Ok(Ok(0)) => return Err(End::Closed),
+                Ok(Ok(count)) => unsent = &unsent[count..],
+                Ok(Err(error)) => return Err(error.into()),
+                Err(_) => return Err(End::TooSlow("taking replies")),
+            }
+        }
+        self.output.clear();
+        self.output.shrink_to(KEPT);
+        Ok(())
+    }
+
+    /// Waits for more bytes: for the rest of a message not as long as for the next one.
+    async fn read(&mut self) -> Result<(), End> {
+        let (patience, what) = if self.input.is_empty() {
+            (self.limits.idle_time, "sending anything")
+        } else {
+            (self.limits.message_time, "sending a message")
+        };
+        if self.input.is_empty() && self.input.capacity() > KEPT {
+            self.input = BytesMut::new();
+        }
+        self.input.reserve(READ);
+        let mut stop = self.context.stop.clone();
+        tokio::select! {
+            biased;
+            read = self.stream.read_buf(&mut self.input) => match read? {
+                0 => Err(End::Closed),
+                _ => Ok(()),
+            },
+            _ = stop.wait_for(|stop| *stop) => Err(End::Closed),
+            () = sleep_until((ambient::monotonic() + patience).into()) => Err(End::TooSlow(what)),
+        }
+    }
+}
+
+/// One value from the stream.
+enum Message {
+    Usable(Bytes),
+    TooDeep,
+}
+
+/// True for requests that may go to the writer behind each other without waiting for the commit
+/// before: they answer the same whether or not the earlier ones have been committed yet.
+fn is_record_write(method: &str) -> bool {
+    matches!(method, "put" | "delete")
+}
+
+/// One warning at most per interval, with the number of those kept back.
+fn warn_of_bad_bytes(caller: &Caller, error: FrameError) {
+    static LAST_MS: AtomicU64 = AtomicU64::new(0);
+    static KEPT_BACK: AtomicU64 = AtomicU64::new(0);
+    const INTERVAL_MS: u64 = 10_000;
+    let (now, last) = (ambient::wall_ms(), LAST_MS.load(Relaxed));
+    if now.abs_diff(last) >= INTERVAL_MS
+        && LAST_MS.compare_exchange(last, now, Relaxed, Relaxed).is_ok()
+    {
+        let kept_back = KEPT_BACK.swap(0, Relaxed);
+        warn!(%caller, %error, kept_back, "a connection sent what cannot be followed and was closed");
+    } else {
+        KEPT_BACK.fetch_add(1, Relaxed);
+    }
+}

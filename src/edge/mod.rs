@@ -1,0 +1,13 @@
+//! Connections: makes a caller out of a socket, moves bytes, keeps the bounds.
+//! What a request means is the service's; nothing in here knows a table.
+//!
+//! ```text
+//!   listener ──> unix: uid, seat ──> shard (one thread, one runtime per core)
+//!                                       └─ conn: frames ─> service ─> replies, in request order
+//! ```
+
+pub mod conn;
+pub mod limits;
+pub mod seats;
+pub mod shard;
+pub mod unix;

@@ -1,0 +1,67 @@
+//! The listener on the Unix socket: who has connected, and is there room.
+//! What is said on the connection is `conn`'s.
+
+use std::{sync::Arc, time::Duration};
+
+use arc_swap::ArcSwap;
+use cortex_core::{
+    model::{Caller, Refusal, Uid},
+    wire::rpc,
+};
+use tokio::{
+    net::{UnixListener, UnixStream},
+    time::sleep,
+};
+use tracing::{debug, warn};
+
+use super::{limits::ConnLimits, seats::Seats, shard::Shards};
+
+/// The pause after a failed accept: the process is out of descriptors, and only time helps.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Accepts connections and hands them out, for ever.
+pub async fn accept(
+    listener: &UnixListener,
+    shards: &Shards,
+    seats: &Arc<Seats>,
+    limits: &ArcSwap<ConnLimits>,
+) {
+    let mut failing = false;
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                failing = false;
+                seat(stream, shards, seats, &limits.load());
+            }
+            Err(error) => {
+                if !failing {
+                    warn!(%error, "cannot accept a connection, trying again");
+                }
+                failing = true;
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+fn seat(stream: UnixStream, shards: &Shards, seats: &Arc<Seats>, limits: &ConnLimits) {
+    let uid = match stream.peer_cred() {
+        Ok(credentials) => Uid(credentials.uid()),
+        Err(error) => {
+            debug!(%error, "a connection without credentials was closed");
+            return;
+        }
+    };
+    match seats.take(uid, limits) {
+        Some(seat) => shards.hand_out(stream, Caller::Local(uid), seat),
+        None => turn_away(&stream, uid),
+    }
+}
+
+/// Tells a client that there is no room. A fresh socket's buffer takes the few bytes at once.
+fn turn_away(stream: &UnixStream, uid: Uid) {
+    debug!(%uid, "a connection over the bound was turned away");
+    let mut reply = Vec::new();
+    rpc::error(&mut reply, 0, &Refusal::TooManyConnections.to_string());
+    let _gone = stream.try_write(&reply);
+}

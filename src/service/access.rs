@@ -1,0 +1,31 @@
+//! From a written name to a table that the caller may use: the early run of the gate.
+//! The rule itself is `cortex_core::gate`; the writer runs it again within the transaction.
+
+use std::sync::Arc;
+
+use cortex_core::{
+    gate,
+    model::{Caller, Permissions, Refusal, TableRef},
+};
+
+use super::Service;
+use crate::store::Entry;
+
+impl Service {
+    /// The table that `name` means for the caller, if they may do this to it.
+    ///
+    /// A malformed name, an absent table and a forbidden one answer the same.
+    pub(super) fn open(
+        &self,
+        caller: &Caller,
+        name: &str,
+        needed: Permissions,
+    ) -> Result<Arc<Entry>, Refusal> {
+        let written = TableRef::parse(name).map_err(|_| Refusal::AccessDenied)?;
+        let (owner, short) = written.resolve(caller)?;
+        let catalog = self.store.catalog();
+        let entry = catalog.find(owner, short).ok_or(Refusal::AccessDenied)?;
+        gate::admit(caller, &entry.table, needed)?;
+        Ok(Arc::clone(entry))
+    }
+}

@@ -1,0 +1,86 @@
+//! Methods on access control lists: acl_grant, acl_revoke, acl_list.
+//! What a right allows is decided in `cortex_core::gate`.
+
+use cortex_core::{
+    model::{Caller, Permissions, Principal, Refusal},
+    wire::{Head, Reader, encode},
+};
+
+use super::{
+    Answer, Service,
+    params::Params,
+    tables::{owner_of, write_permissions},
+};
+use crate::store::{Command, Failure, Granting, Namespace};
+
+impl Service {
+    /// `acl_grant [identity, table, permissions]`.
+    pub(super) fn acl_grant(&self, caller: &Caller, params: Params<'_>) -> Result<Answer, Failure> {
+        Ok(Answer::Commit(Command::Grant(self.granting(caller, params)?)))
+    }
+
+    /// `acl_revoke [identity, table, permissions]`.
+    pub(super) fn acl_revoke(
+        &self,
+        caller: &Caller,
+        params: Params<'_>,
+    ) -> Result<Answer, Failure> {
+        Ok(Answer::Commit(Command::Revoke(self.granting(caller, params)?)))
+    }
+
+    /// `acl_list []`: every grant on the caller's tables.
+    pub(super) fn acl_list(
+        &self,
+        caller: &Caller,
+        params: Params<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<Answer, Failure> {
+        params.count(0)?;
+        let catalog = self.store.catalog();
+        let own = owner_of(caller).and_then(|uid| catalog.namespace(uid));
+        let grants: Vec<_> = own
+            .into_iter()
+            .flat_map(Namespace::tables)
+            .flat_map(|entry| entry.table.acl.iter().map(move |grant| (entry, grant)))
+            .collect();
+        encode::array(out, grants.len());
+        for (entry, (principal, rights)) in grants {
+            encode::map(out, 3);
+            encode::str(out, "identity");
+            encode::str(out, &principal.to_string());
+            encode::str(out, "table");
+            encode::str(out, &entry.table.name.to_string());
+            encode::str(out, "permissions");
+            write_permissions(rights, out);
+        }
+        Ok(Answer::Ready)
+    }
+
+    fn granting(&self, caller: &Caller, params: Params<'_>) -> Result<Granting, Failure> {
+        let mut params = params.count(3)?;
+        let (identity, table, rights) = (params.text()?, params.text()?, params.raw()?);
+        let entry = self.open(caller, table, Permissions::ADMIN)?;
+        let principal = Principal::parse(identity)?;
+        let rights = read_permissions(rights, &params)?;
+        Ok(Granting { caller: caller.clone(), entry, principal, rights })
+    }
+}
+
+/// Permissions are `read,write` or a list of words.
+fn read_permissions(encoded: &[u8], params: &Params<'_>) -> Result<Permissions, Refusal> {
+    let mut reader = Reader::new(encoded);
+    match reader.clone().head() {
+        Some(Head::Str(_)) => {
+            Permissions::parse_list(reader.text().ok_or(Refusal::InvalidPermissions)?)
+        }
+        Some(Head::Array(count @ 1..)) => {
+            let _entered = reader.head();
+            (0..count).try_fold(Permissions::NONE, |all, _| {
+                let word = reader.text().ok_or(Refusal::InvalidPermissions)?;
+                Ok(all.union(Permissions::parse_word(word)?))
+            })
+        }
+        Some(Head::Array(0)) => Err(Refusal::InvalidPermissions),
+        _ => Err(params.invalid()),
+    }
+}

@@ -1,0 +1,304 @@
+//! Results that are lists of rows: encoded a chunk at a time, whatever the size of the table.
+//! Sending the chunks, and giving others a turn between them, is left to the edge.
+//!
+//! The reply's array must say its length first. So rows are gathered until the list ends or the
+//! gathered bytes reach a bound; beyond it the rest is counted, and then read a second time over
+//! the same snapshot while it is sent:
+//!
+//! ```text
+//!   Gathering ──(end)──> Done
+//!       └──(1 MiB)──> Counting ──> Sending ──> Done
+//! ```
+
+use bytes::Bytes;
+use cortex_core::{
+    model::{Pattern, TableId},
+    wire::{Head, Reader, encode},
+};
+
+use crate::store::{Failure, Fault, Flow, Scan, Store};
+
+/// Bytes gathered before the length of the list is counted ahead.
+const GATHERED: usize = 1 << 20;
+
+/// Bytes of one piece sent.
+const CHUNK: usize = 64 << 10;
+
+/// Bytes of an array's header in its widest form, which can be filled in afterwards.
+const HEADER: usize = 5;
+
+/// Which rows are wanted, and what of them.
+#[derive(Clone, Debug)]
+pub(super) enum What {
+    All,
+    Keys,
+    /// The encoded pattern.
+    Matching(Bytes),
+}
+
+impl What {
+    pub(super) fn is_well_formed(&self) -> bool {
+        match self {
+            Self::All | Self::Keys => true,
+            Self::Matching(pattern) => Pattern::read(pattern).is_some(),
+        }
+    }
+}
+
+/// Which part of the list is wanted.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Page {
+    limit: Option<u64>,
+    after: Box<[u8]>,
+}
+
+impl Page {
+    /// Reads the optional `{limit, after}`; none where it is something else.
+    pub(super) fn read(encoded: Option<&[u8]>) -> Option<Self> {
+        let mut page = Self::default();
+        let Some(encoded) = encoded else {
+            return Some(page);
+        };
+        let mut reader = Reader::new(encoded);
+        let Some(Head::Map(count)) = reader.head() else {
+            return None;
+        };
+        for _ in 0..count {
+            match (reader.text()?, reader.head()?) {
+                ("limit", Head::Int(limit)) => page.limit = Some(u64::try_from(limit).ok()?),
+                ("after", Head::Str(after)) => page.after = after.into(),
+                ("after", Head::Int(after)) => page.after = after.to_string().into_bytes().into(),
+                ("limit" | "after", Head::Nil) => {}
+                _ => return None,
+            }
+        }
+        Some(page)
+    }
+}
+
+/// What one step brought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Nothing to send yet; what is in the buffer must stay there.
+    Working,
+    /// The buffer can be sent and emptied.
+    Send,
+    /// The buffer holds the end of the list.
+    Done,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Phase {
+    Gathering,
+    /// Rows counted beyond the gathered ones.
+    Counting {
+        rest: u64,
+    },
+    /// Rows promised and not yet written.
+    Sending {
+        owed: u64,
+    },
+}
+
+/// A list on its way.
+#[derive(Debug)]
+pub struct Listing {
+    store: Store,
+    table: TableId,
+    what: What,
+    page: Page,
+    scan: Option<Scan>,
+    phase: Phase,
+    /// Where the array's header stands in the buffer.
+    header_at: usize,
+    /// Rows in the buffer since the header.
+    gathered: u64,
+    /// Where reading goes on once the rest is counted.
+    resume_at: Vec<u8>,
+}
+
+impl Listing {
+    pub(super) fn new(store: Store, table: TableId, what: What, page: Page) -> Self {
+        Self {
+            store,
+            table,
+            what,
+            page,
+            scan: None,
+            phase: Phase::Gathering,
+            header_at: 0,
+            gathered: 0,
+            resume_at: Vec::new(),
+        }
+    }
+
+    /// Goes on for about the time of a slice.
+    ///
+    /// # Errors
+    /// A [`Failure`]. Once something was sent, the reply cannot be completed any more.
+    pub fn step(&mut self, out: &mut Vec<u8>) -> Result<Step, Failure> {
+        match self.phase {
+            Phase::Gathering => self.gather(out),
+            Phase::Counting { rest } => self.count(rest, out),
+            Phase::Sending { owed } => self.send(owed, out),
+        }
+    }
+
+    /// Gives up the snapshot and starts from the beginning with the next step. For a list that
+    /// must wait for its turn; whatever it has put into the buffer must be taken back.
+    pub fn restart(&mut self) {
+        self.scan = None;
+        self.phase = Phase::Gathering;
+        self.gathered = 0;
+    }
+
+    fn gather(&mut self, out: &mut Vec<u8>) -> Result<Step, Failure> {
+        if self.scan.is_none() {
+            self.scan = Some(self.store.scan(self.table, &self.page.after)?);
+            self.header_at = out.len();
+            out.extend_from_slice(&[0; HEADER]);
+        }
+        let limit = self.page.limit.unwrap_or(u64::MAX);
+        if limit == 0 {
+            self.write_header(0, out);
+            return Ok(Step::Done);
+        }
+        let most = self.header_at + GATHERED;
+        let mut gathered = self.gathered;
+        let ended = self.slice(|what, key, value| {
+            if !what.take(key, value, out) {
+                return Flow::On;
+            }
+            gathered += 1;
+            match (gathered >= limit, out.len() >= most) {
+                (true, _) => Flow::Enough,
+                (false, true) => Flow::Pause,
+                (false, false) => Flow::On,
+            }
+        })?;
+        self.gathered = gathered;
+        if ended {
+            self.write_header(gathered, out);
+            return Ok(Step::Done);
+        }
+        if out.len() >= most {
+            self.resume_at = self.scan()?.position().to_vec();
+            self.phase = Phase::Counting { rest: 0 };
+        }
+        Ok(Step::Working)
+    }
+
+    fn count(&mut self, mut rest: u64, out: &mut [u8]) -> Result<Step, Failure> {
+        if let Some(known) = self.known_rest()? {
+            return Ok(self.begin_sending(known, out));
+        }
+        let most = self.page.limit.unwrap_or(u64::MAX) - self.gathered;
+        let ended = self.slice(|what, key, value| {
+            rest += u64::from(what.wants(key, value));
+            if rest >= most { Flow::Enough } else { Flow::On }
+        })?;
+        if ended {
+            return Ok(self.begin_sending(rest, out));
+        }
+        self.phase = Phase::Counting { rest };
+        Ok(Step::Working)
+    }
+
+    /// The rows after the gathered ones, where the table's own count tells.
+    fn known_rest(&self) -> Result<Option<u64>, Failure> {
+        let whole_table = self.page.limit.is_none() && self.page.after.is_empty();
+        match self.what {
+            What::All | What::Keys if whole_table => {
+                Ok(self.scan()?.rows_in_table()?.checked_sub(self.gathered))
+            }
+            What::All | What::Keys | What::Matching(_) => Ok(None),
+        }
+    }
+
+    fn begin_sending(&mut self, rest: u64, out: &mut [u8]) -> Step {
+        self.write_header(self.gathered + rest, out);
+        self.phase = Phase::Sending { owed: rest };
+        if let Some(scan) = &mut self.scan {
+            scan.seek(std::mem::take(&mut self.resume_at));
+        }
+        Step::Send
+    }
+
+    fn send(&mut self, mut owed: u64, out: &mut Vec<u8>) -> Result<Step, Failure> {
+        if owed == 0 {
+            return Ok(Step::Done);
+        }
+        let ended = self.slice(|what, key, value| {
+            owed -= u64::from(what.take(key, value, out));
+            match (owed == 0, out.len() >= CHUNK) {
+                (true, _) => Flow::Enough,
+                (false, true) => Flow::Pause,
+                (false, false) => Flow::On,
+            }
+        })?;
+        self.phase = Phase::Sending { owed };
+        match (ended, owed) {
+            (true, 0) => Ok(Step::Done),
+            (true, _) => {
+                Err(Fault::Corrupt("a table holds fewer rows than it counts".into()).into())
+            }
+            (false, _) => Ok(Step::Send),
+        }
+    }
+
+    fn slice(
+        &mut self,
+        mut visit: impl FnMut(&Taker<'_>, &[u8], &[u8]) -> Flow,
+    ) -> Result<bool, Failure> {
+        let taker = Taker::new(&self.what);
+        let scan = self.scan.as_mut().ok_or(Fault::Closed)?;
+        Ok(scan.slice(|key, value| visit(&taker, key, value))?)
+    }
+
+    fn scan(&self) -> Result<&Scan, Fault> {
+        self.scan.as_ref().ok_or(Fault::Closed)
+    }
+
+    fn write_header(&self, rows: u64, out: &mut [u8]) {
+        /// The marker of an array with a 32-bit length.
+        const ARRAY_32: u8 = 0xdd;
+        let rows = u32::try_from(rows).unwrap_or(u32::MAX);
+        out[self.header_at] = ARRAY_32;
+        out[self.header_at + 1..self.header_at + HEADER].copy_from_slice(&rows.to_be_bytes());
+    }
+}
+
+/// What is wanted, with its pattern read.
+enum Taker<'a> {
+    All,
+    Keys,
+    Matching(Option<Pattern<'a>>),
+}
+
+impl<'a> Taker<'a> {
+    fn new(what: &'a What) -> Self {
+        match what {
+            What::All => Self::All,
+            What::Keys => Self::Keys,
+            What::Matching(pattern) => Self::Matching(Pattern::read(pattern)),
+        }
+    }
+
+    fn wants(&self, _key: &[u8], value: &[u8]) -> bool {
+        match self {
+            Self::All | Self::Keys => true,
+            Self::Matching(pattern) => pattern.as_ref().is_some_and(|p| p.matches(value)),
+        }
+    }
+
+    /// Appends what is wanted of a row, if it is wanted.
+    fn take(&self, key: &[u8], value: &[u8], out: &mut Vec<u8>) -> bool {
+        match self {
+            Self::Keys => encode::str_bytes(out, key),
+            Self::All => out.extend_from_slice(value),
+            Self::Matching(_) if self.wants(key, value) => out.extend_from_slice(value),
+            Self::Matching(_) => return false,
+        }
+        true
+    }
+}

@@ -1,0 +1,429 @@
+//! One command inside the writer's transaction: load rows, let the core decide, store what it decided.
+//! Transactions, replies and the log are the writer's.
+
+use std::{collections::HashMap, sync::Arc};
+
+use cortex_core::{
+    clock::HybridClock,
+    gate,
+    merge::{self, Change, Content, Delta, Version},
+    model::{
+        Acl, AttributeName, Caller, Hlc, Incarnation, Limits, Permissions, QualifiedName, Refusal,
+        Scope, Stamp, Table, TableId, TableName, TableUid, Uid,
+    },
+};
+use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
+
+use super::{
+    catalog::{Catalog, Entry, Usage},
+    command::{Command, Done, Granting},
+    error::{Failure, Fault},
+};
+use crate::ambient;
+
+/// Rows of dropped tables removed in one transaction: a fraction of a millisecond, so that
+/// clients' writes in the same batch do not wait.
+const PURGE_ROWS: u32 = 256;
+
+/// What the writer knows besides the rows. Exactly what the file says as of the last commit.
+#[derive(Clone, Debug)]
+pub(super) struct State {
+    clock: HybridClock,
+    seq: i64,
+    lsn: i64,
+    /// The origin of local writes, by its short number.
+    origin: i64,
+    /// The ids behind the short numbers of origins.
+    origins: Arc<HashMap<i64, Incarnation>>,
+    pub(super) catalog: Arc<Catalog>,
+}
+
+impl State {
+    /// The id behind a short number. A number that is not listed, which only a damaged file
+    /// has, stands for the least id, so that any other version of the row wins over it.
+    fn incarnation(&self, number: i64) -> Incarnation {
+        self.origins.get(&number).copied().unwrap_or(Incarnation(0))
+    }
+
+    pub(super) fn load(conn: &Connection) -> Result<Self, Fault> {
+        let origins = conn
+            .prepare("SELECT number, uid FROM incarnations")?
+            .query_map([], |row| Ok((row.get(0)?, Incarnation(u128::from_be_bytes(row.get(1)?)))))?
+            .collect::<Result<_, _>>()?;
+        let catalog = Arc::new(Catalog::load(conn)?);
+        let state = conn.query_row(
+            "SELECT incarnation, seq, lsn, hlc FROM node_state WHERE id = 1",
+            [],
+            |row| {
+                Ok(Self {
+                    clock: HybridClock::resume(Hlc::from_i64(row.get(3)?)),
+                    seq: row.get(1)?,
+                    lsn: row.get(2)?,
+                    origin: row.get(0)?,
+                    origins: Arc::new(origins),
+                    catalog,
+                })
+            },
+        )?;
+        Ok(state)
+    }
+}
+
+/// A transaction in the making: the state that a commit would bring.
+#[derive(Debug)]
+pub(super) struct Batch<'a> {
+    conn: &'a Connection,
+    state: State,
+    limits: Limits,
+    wall_ms: u64,
+    /// True once something must be written besides rows.
+    changed: bool,
+    totals: Totals,
+}
+
+/// What a transaction adds to the totals of tables and of their owners.
+#[derive(Debug, Default)]
+pub(super) struct Totals {
+    tables: HashMap<TableId, (Arc<Usage>, Delta)>,
+    owners: HashMap<Uid, Delta>,
+}
+
+impl Totals {
+    /// Adds what was committed to the totals that everybody reads.
+    pub(super) fn publish(self, catalog: &Catalog) {
+        for (usage, delta) in self.tables.into_values() {
+            usage.add(delta);
+        }
+        for (owner, delta) in self.owners {
+            if let Some(namespace) = catalog.namespace(owner) {
+                namespace.usage.add(delta);
+            }
+        }
+    }
+
+    fn add(&mut self, entry: &Entry, delta: Delta) {
+        let (_, sum) = self
+            .tables
+            .entry(entry.table.id)
+            .or_insert_with(|| (Arc::clone(&entry.usage), Delta::default()));
+        *sum = sum.plus(delta);
+        self.add_to_owner(entry, delta);
+    }
+
+    fn add_to_owner(&mut self, entry: &Entry, delta: Delta) {
+        let sum = self.owners.entry(entry.table.name.owner).or_default();
+        *sum = sum.plus(delta);
+    }
+
+    /// What a table holds with this transaction.
+    fn held_by(&self, entry: &Entry) -> Delta {
+        let pending = self.tables.get(&entry.table.id).map(|(_, delta)| *delta);
+        entry.usage.total().plus(pending.unwrap_or_default())
+    }
+}
+
+/// A row as it stands in the file, without its value.
+#[derive(Clone, Copy, Debug)]
+struct Present {
+    id: i64,
+    version: Version,
+}
+
+/// A version of a row on its way in.
+#[derive(Clone, Copy, Debug)]
+struct Arriving<'v> {
+    version: Version,
+    /// The short number of the incarnation that made it.
+    origin: i64,
+    /// Its number among the writes of that incarnation.
+    seq: i64,
+    value: Option<&'v [u8]>,
+}
+
+impl<'a> Batch<'a> {
+    pub(super) fn begin(conn: &'a Connection, state: &State, limits: Limits, wall_ms: u64) -> Self {
+        let totals = Totals::default();
+        Self { conn, state: state.clone(), limits, wall_ms, changed: false, totals }
+    }
+
+    /// Carries out one command. A refusal has changed nothing; after a fault the whole
+    /// transaction must be rolled back.
+    pub(super) fn apply(&mut self, command: &Command) -> Result<Done, Failure> {
+        match command {
+            Command::CreateTable { owner, name, attributes, scope } => {
+                self.create_table(*owner, name, attributes, scope)
+            }
+            Command::DropTable { caller, entry } => self.drop_table(caller, entry),
+            Command::Put { caller, entry, key, record } => {
+                self.put(caller, entry, key.as_bytes(), record)
+            }
+            Command::Delete { caller, entry, key } => self.delete(caller, entry, key.as_bytes()),
+            Command::Grant(granting) => self.grant(granting),
+            Command::Revoke(granting) => self.revoke(granting),
+            Command::Purge => Ok(Done::Purged { more: self.purge()? }),
+            Command::Stop => Ok(Done::Stopped),
+        }
+    }
+
+    /// Writes the counters and totals; answers what to publish after the commit.
+    pub(super) fn finish(self) -> Result<(State, Totals), Fault> {
+        for (table, (_, delta)) in &self.totals.tables {
+            self.execute(
+                "UPDATE tables SET records = records + ?2, bytes = bytes + ?3 WHERE id = ?1",
+                params![table.0, delta.records, delta.bytes],
+            )?;
+        }
+        if self.changed {
+            self.execute(
+                "UPDATE node_state SET seq = ?1, lsn = ?2, hlc = ?3 WHERE id = 1",
+                params![self.state.seq, self.state.lsn, self.state.clock.last().to_i64()],
+            )?;
+        }
+        Ok((self.state, self.totals))
+    }
+
+    fn create_table(
+        &mut self,
+        owner: Uid,
+        name: &TableName,
+        attributes: &[AttributeName],
+        scope: &Scope,
+    ) -> Result<Done, Failure> {
+        if self.state.catalog.find(owner, name.as_str()).is_some() {
+            return Err(Refusal::AlreadyExists.into());
+        }
+        let owned = self.state.catalog.namespace(owner).map_or(0, |n| n.tables().len());
+        if owned >= self.limits.tables_per_uid {
+            return Err(Refusal::TooManyTables(self.limits.tables_per_uid).into());
+        }
+        let uid = TableUid(ambient::random_id());
+        let created = self.draw_stamp();
+        let listed: Vec<_> = attributes.iter().map(AttributeName::as_str).collect();
+        let replicated = *scope != Scope::Local;
+        self.execute(
+            "INSERT INTO tables (uid, owner, name, attributes, scope, replicated, created_hlc)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            params![
+                uid.0,
+                owner.0,
+                name.as_str(),
+                listed.join(","),
+                scope.to_string(),
+                replicated,
+                created.hlc.to_i64()
+            ],
+        )?;
+        let table = Table {
+            id: TableId(self.conn.last_insert_rowid()),
+            uid,
+            name: QualifiedName { owner, name: name.clone() },
+            attributes: attributes.to_vec(),
+            scope: scope.clone(),
+            acl: Acl::default(),
+        };
+        self.catalog_mut().insert(Entry { table, replicated, usage: Arc::default() });
+        Ok(Done::Created)
+    }
+
+    /// Takes the table out of sight at once. Its rows are removed by and by: a transaction over
+    /// millions of them would hold up every other write.
+    fn drop_table(&mut self, caller: &Caller, entry: &Entry) -> Result<Done, Failure> {
+        let entry = self.admit(caller, entry, Permissions::ADMIN)?;
+        let id = entry.table.id.0;
+        self.execute("UPDATE tables SET dropped = 1 WHERE id = ?1", [id])?;
+        self.execute("DELETE FROM grants WHERE table_id = ?1", [id])?;
+        let held = self.totals.held_by(&entry);
+        self.totals.add_to_owner(&entry, held.negated());
+        self.catalog_mut().remove(&entry.table.name);
+        Ok(Done::Dropped)
+    }
+
+    fn put(
+        &mut self,
+        caller: &Caller,
+        entry: &Entry,
+        key: &[u8],
+        record: &[u8],
+    ) -> Result<Done, Failure> {
+        let entry = self.admit(caller, entry, Permissions::WRITE)?;
+        let bytes = (key.len() + record.len()) as u64;
+        let arriving = self.local(Content::Live { bytes }, Some(record));
+        self.merge(&entry, key, arriving)?;
+        Ok(Done::Stored)
+    }
+
+    fn delete(&mut self, caller: &Caller, entry: &Entry, key: &[u8]) -> Result<Done, Failure> {
+        let entry = self.admit(caller, entry, Permissions::WRITE)?;
+        let arriving = self.local(Content::Deleted, None);
+        self.merge(&entry, key, arriving)?;
+        Ok(Done::Deleted)
+    }
+
+    /// The entry point of every row, whoever wrote it: finds what is there, lets the merge rule
+    /// decide, and stores what it decided.
+    fn merge(&mut self, entry: &Entry, key: &[u8], arriving: Arriving<'_>) -> Result<(), Failure> {
+        let present = self.find(entry.table.id, key)?;
+        let version = present.map(|present| present.version);
+        let change = merge::decide(version, arriving.version, entry.replicated);
+        let delta = Delta::of(version, arriving.version, change);
+        self.check_quota(entry, delta)?;
+        self.store(entry.table.id, key, present, arriving, change)?;
+        self.totals.add(entry, delta);
+        Ok(())
+    }
+
+    fn store(
+        &mut self,
+        table: TableId,
+        key: &[u8],
+        present: Option<Present>,
+        arriving: Arriving<'_>,
+        change: Change,
+    ) -> Result<(), Fault> {
+        let Arriving { version, origin, seq, value } = arriving;
+        let (hlc, lsn) = (version.stamp.hlc.to_i64(), self.state.lsn + 1);
+        match (change, present) {
+            (Change::Keep, _) | (Change::Erase, None) => return Ok(()),
+            (Change::Erase, Some(Present { id, .. })) => {
+                self.execute("DELETE FROM records WHERE id = ?1", [id])?;
+            }
+            (Change::Store | Change::Bury, Some(Present { id, .. })) => self.execute(
+                "UPDATE records SET value = ?2, hlc = ?3, incarnation = ?4, seq = ?5, lsn = ?6
+                 WHERE id = ?1",
+                params![id, value, hlc, origin, seq, lsn],
+            )?,
+            (Change::Store | Change::Bury, None) => self.execute(
+                "INSERT INTO records (table_id, key, value, hlc, incarnation, seq, lsn)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+                params![table.0, key, value, hlc, origin, seq, lsn],
+            )?,
+        }
+        self.state.lsn = lsn;
+        Ok(())
+    }
+
+    fn grant(&mut self, granting: &Granting) -> Result<Done, Failure> {
+        self.change_acl(granting, |acl| acl.grant(granting.principal, granting.rights))?;
+        Ok(Done::Granted)
+    }
+
+    fn revoke(&mut self, granting: &Granting) -> Result<Done, Failure> {
+        self.change_acl(granting, |acl| {
+            acl.revoke(granting.principal, granting.rights);
+            Ok(())
+        })?;
+        Ok(Done::Revoked)
+    }
+
+    fn change_acl(
+        &mut self,
+        granting: &Granting,
+        change: impl FnOnce(&mut Acl) -> Result<(), Refusal>,
+    ) -> Result<(), Failure> {
+        let entry = self.admit(&granting.caller, &granting.entry, Permissions::ADMIN)?;
+        let mut entry = Entry::clone(&entry);
+        change(&mut entry.table.acl)?;
+        let (id, principal) = (entry.table.id.0, granting.principal);
+        let rights = entry.table.acl.held_by(principal);
+        if rights.is_empty() {
+            self.execute(
+                "DELETE FROM grants WHERE table_id = ?1 AND principal = ?2",
+                params![id, principal.to_string()],
+            )?;
+        } else {
+            self.execute(
+                "INSERT OR REPLACE INTO grants (table_id, principal, rights) VALUES (?1, ?2, ?3)",
+                params![id, principal.to_string(), rights.bits()],
+            )?;
+        }
+        self.catalog_mut().insert(entry);
+        Ok(())
+    }
+
+    /// Removes some rows of a dropped table, and the table once it has none. True where there is
+    /// more to do.
+    fn purge(&mut self) -> Result<bool, Fault> {
+        let dropped = self
+            .cached("SELECT id FROM tables WHERE dropped = 1 LIMIT 1")?
+            .query_row([], |row| row.get::<_, i64>(0))
+            .optional()?;
+        let Some(table) = dropped else {
+            return Ok(false);
+        };
+        let removed = self
+            .cached(
+                "DELETE FROM records WHERE id IN
+                 (SELECT id FROM records WHERE table_id = ?1 LIMIT ?2)",
+            )?
+            .execute(params![table, PURGE_ROWS])?;
+        if removed == 0 {
+            self.execute("DELETE FROM tables WHERE id = ?1", [table])?;
+        }
+        Ok(true)
+    }
+
+    /// The second run of the gate: the table and its rights as they are in this transaction.
+    fn admit(
+        &self,
+        caller: &Caller,
+        entry: &Entry,
+        needed: Permissions,
+    ) -> Result<Arc<Entry>, Refusal> {
+        let entry = self.state.catalog.current(entry).ok_or(Refusal::AccessDenied)?;
+        gate::admit(caller, &entry.table, needed)?;
+        Ok(Arc::clone(entry))
+    }
+
+    fn check_quota(&self, entry: &Entry, delta: Delta) -> Result<(), Refusal> {
+        let owner = entry.table.name.owner;
+        let stored = self.state.catalog.namespace(owner).map_or(0, |n| n.usage.bytes());
+        let pending = self.totals.owners.get(&owner).map_or(0, |delta| delta.bytes);
+        let would_hold = stored.saturating_add_signed(pending.saturating_add(delta.bytes));
+        if delta.bytes > 0 && would_hold > self.limits.bytes_per_uid {
+            return Err(Refusal::QuotaExceeded(self.limits.bytes_per_uid));
+        }
+        Ok(())
+    }
+
+    /// A version made here and now.
+    fn local<'v>(&mut self, content: Content, value: Option<&'v [u8]>) -> Arriving<'v> {
+        let stamp = self.draw_stamp();
+        self.state.seq += 1;
+        let version = Version { stamp, content };
+        Arriving { version, origin: self.state.origin, seq: self.state.seq, value }
+    }
+
+    fn draw_stamp(&mut self) -> Stamp {
+        self.changed = true;
+        let incarnation = self.state.incarnation(self.state.origin);
+        Stamp { hlc: self.state.clock.stamp(self.wall_ms), incarnation }
+    }
+
+    fn find(&self, table: TableId, key: &[u8]) -> Result<Option<Present>, Fault> {
+        let mut statement = self.cached(
+            "SELECT id, hlc, incarnation, length(value) FROM records WHERE table_id = ?1 AND key = ?2",
+        )?;
+        let present = statement.query_row(params![table.0, key], |row| {
+            let value_bytes: Option<u32> = row.get(3)?;
+            let content = value_bytes.map_or(Content::Deleted, |bytes| Content::Live {
+                bytes: key.len() as u64 + u64::from(bytes),
+            });
+            let incarnation = self.state.incarnation(row.get(2)?);
+            let stamp = Stamp { hlc: Hlc::from_i64(row.get(1)?), incarnation };
+            Ok(Present { id: row.get(0)?, version: Version { stamp, content } })
+        });
+        Ok(present.optional()?)
+    }
+
+    fn catalog_mut(&mut self) -> &mut Catalog {
+        Arc::make_mut(&mut self.state.catalog)
+    }
+
+    fn cached(&self, sql: &str) -> rusqlite::Result<CachedStatement<'_>> {
+        self.conn.prepare_cached(sql)
+    }
+
+    fn execute(&self, sql: &str, params: impl rusqlite::Params) -> rusqlite::Result<()> {
+        self.cached(sql)?.execute(params).map(|_rows| ())
+    }
+}

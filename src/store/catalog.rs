@@ -1,0 +1,204 @@
+//! Which tables there are, in memory: read by every request, changed by the writer alone.
+//! The file is the truth; this is what it said after the last commit.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
+
+use cortex_core::{
+    merge::Delta,
+    model::{
+        Acl, AttributeName, Permissions, Principal, QualifiedName, Scope, Table, TableId,
+        TableName, TableUid, Uid,
+    },
+};
+use rusqlite::{Connection, Row};
+
+use super::error::Fault;
+
+/// How much is stored: of one table, or of all tables of one owner.
+#[derive(Debug, Default)]
+pub struct Usage {
+    records: AtomicU64,
+    bytes: AtomicU64,
+}
+
+impl Usage {
+    /// Live records.
+    #[must_use]
+    pub fn records(&self) -> u64 {
+        self.records.load(Relaxed)
+    }
+
+    /// Bytes of their keys and values.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Relaxed)
+    }
+
+    /// Both totals, as the difference to nothing.
+    pub(super) fn total(&self) -> Delta {
+        Delta { records: self.records().cast_signed(), bytes: self.bytes().cast_signed() }
+    }
+
+    /// Adds a committed difference. Only the writer calls it, so load and store need not be one step.
+    pub(super) fn add(&self, delta: Delta) {
+        self.records.store(self.records().saturating_add_signed(delta.records), Relaxed);
+        self.bytes.store(self.bytes().saturating_add_signed(delta.bytes), Relaxed);
+    }
+}
+
+/// A table and how much it holds.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// Its metadata.
+    pub table: Table,
+    /// True once rows may have left this machine.
+    pub replicated: bool,
+    /// Shared by every version of the entry.
+    pub usage: Arc<Usage>,
+}
+
+/// The tables of one owner.
+#[derive(Clone, Debug, Default)]
+pub struct Namespace {
+    tables: BTreeMap<TableName, Arc<Entry>>,
+    /// Over all its tables.
+    pub usage: Arc<Usage>,
+}
+
+impl Namespace {
+    /// Its tables by name.
+    pub fn tables(&self) -> impl ExactSizeIterator<Item = &Arc<Entry>> {
+        self.tables.values()
+    }
+}
+
+/// Every table, as of one commit.
+#[derive(Clone, Debug, Default)]
+pub struct Catalog {
+    owners: HashMap<Uid, Arc<Namespace>>,
+    tables: usize,
+}
+
+impl Catalog {
+    /// The table of that name.
+    #[must_use]
+    pub fn find(&self, owner: Uid, name: &str) -> Option<&Arc<Entry>> {
+        self.owners.get(&owner)?.tables.get(name)
+    }
+
+    /// The entry as it is now of a table that was looked up earlier; none if it was dropped since.
+    #[must_use]
+    pub fn current(&self, entry: &Entry) -> Option<&Arc<Entry>> {
+        let name = &entry.table.name;
+        self.find(name.owner, name.name.as_str()).filter(|now| now.table.uid == entry.table.uid)
+    }
+
+    /// The tables of one owner; none for one who has none.
+    #[must_use]
+    pub fn namespace(&self, owner: Uid) -> Option<&Namespace> {
+        self.owners.get(&owner).map(Arc::as_ref)
+    }
+
+    /// Every owner with their tables, in no order.
+    pub fn namespaces(&self) -> impl Iterator<Item = (Uid, &Namespace)> {
+        self.owners.iter().map(|(uid, namespace)| (*uid, namespace.as_ref()))
+    }
+
+    /// How many tables there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.tables
+    }
+
+    /// True where there is no table.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.tables == 0
+    }
+
+    /// Adds a table, or puts a changed one in the place of what it was.
+    pub(super) fn insert(&mut self, entry: Entry) {
+        let name = entry.table.name.clone();
+        let namespace = Arc::make_mut(self.owners.entry(name.owner).or_default());
+        if namespace.tables.insert(name.name, Arc::new(entry)).is_none() {
+            self.tables += 1;
+        }
+    }
+
+    pub(super) fn remove(&mut self, name: &QualifiedName) {
+        // An owner without tables stays: what they hold of the quota is counted here.
+        let Some(namespace) = self.owners.get_mut(&name.owner).map(Arc::make_mut) else {
+            return;
+        };
+        if namespace.tables.remove(&name.name).is_some() {
+            self.tables -= 1;
+        }
+    }
+
+    /// Reads the catalog from the file.
+    pub(super) fn load(conn: &Connection) -> Result<Self, Fault> {
+        let mut catalog = Self::default();
+        let mut acls = load_grants(conn)?;
+        let mut statement = conn.prepare(
+            "SELECT id, uid, owner, name, attributes, scope, replicated, records, bytes
+             FROM tables WHERE dropped = 0",
+        )?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let mut entry = entry_from(row)?;
+            entry.table.acl = acls.remove(&entry.table.id).unwrap_or_default();
+            let (owner, usage) = (entry.table.name.owner, Arc::clone(&entry.usage));
+            catalog.insert(entry);
+            if let Some(namespace) = catalog.namespace(owner) {
+                namespace.usage.add(usage.total());
+            }
+        }
+        Ok(catalog)
+    }
+}
+
+fn load_grants(conn: &Connection) -> Result<HashMap<TableId, Acl>, Fault> {
+    let mut acls: HashMap<TableId, Acl> = HashMap::new();
+    let mut statement = conn.prepare("SELECT table_id, principal, rights FROM grants")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let principal =
+            Principal::parse(row.get_ref(1)?.as_str().map_err(damaged)?).map_err(damaged)?;
+        let acl = acls.entry(TableId(row.get(0)?)).or_default();
+        acl.grant(principal, Permissions::from_bits(row.get(2)?)).map_err(damaged)?;
+    }
+    Ok(acls)
+}
+
+fn entry_from(row: &Row<'_>) -> Result<Entry, Fault> {
+    let text = |index: usize| row.get_ref(index)?.as_str().map_err(damaged);
+    let attributes = text(4)?.split(',').map(AttributeName::parse).collect::<Result<Vec<_>, _>>();
+    let usage = Usage::default();
+    usage.add(Delta { records: row.get(7)?, bytes: row.get(8)? });
+    Ok(Entry {
+        table: Table {
+            id: TableId(row.get(0)?),
+            uid: TableUid(row.get(1)?),
+            name: QualifiedName {
+                owner: Uid(row.get(2)?),
+                name: TableName::parse(text(3)?).map_err(damaged)?,
+            },
+            attributes: attributes.map_err(damaged)?,
+            scope: Scope::parse(text(5)?).map_err(damaged)?,
+            acl: Acl::default(),
+        },
+        replicated: row.get(6)?,
+        usage: Arc::new(usage),
+    })
+}
+
+/// A column that holds what this version could not have written.
+fn damaged(what: impl std::fmt::Display) -> Fault {
+    Fault::Corrupt(format!("the table of tables holds what cannot stand there: {what}"))
+}

@@ -1,0 +1,126 @@
+//! What the writer can be asked to do, and what it answers.
+//! Commands are data, so that they can be counted, bounded and ordered before they are carried out.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use cortex_core::model::{
+    AttributeName, Caller, Key, Permissions, Principal, Scope, TableName, Uid,
+};
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+use super::{catalog::Entry, error::Failure};
+
+/// A change to be made in the writer's next transaction. The caller is judged once more there.
+#[derive(Debug)]
+pub enum Command {
+    /// Make a table in the caller's own namespace.
+    CreateTable {
+        /// Becomes the owner.
+        owner: Uid,
+        /// Its short name.
+        name: TableName,
+        /// The declared fields, the key field first.
+        attributes: Vec<AttributeName>,
+        /// Where its rows may exist.
+        scope: Scope,
+    },
+    /// Remove a table; its rows go in the background.
+    DropTable {
+        /// Needs `admin`.
+        caller: Caller,
+        /// As it was looked up.
+        entry: Arc<Entry>,
+    },
+    /// Store a record.
+    Put {
+        /// Needs `write`.
+        caller: Caller,
+        /// As it was looked up.
+        entry: Arc<Entry>,
+        /// The record's key.
+        key: Key,
+        /// The record, as the client encoded it.
+        record: Bytes,
+    },
+    /// Remove a record, whether or not it is there.
+    Delete {
+        /// Needs `write`.
+        caller: Caller,
+        /// As it was looked up.
+        entry: Arc<Entry>,
+        /// The record's key.
+        key: Key,
+    },
+    /// Add rights of a principal on a table.
+    Grant(Granting),
+    /// Take rights of a principal on a table away.
+    Revoke(Granting),
+    /// Remove some rows of dropped tables.
+    Purge,
+    /// Carry out what came before and end.
+    Stop,
+}
+
+/// Whose rights on which table are to change.
+#[derive(Debug)]
+pub struct Granting {
+    /// Needs `admin`.
+    pub caller: Caller,
+    /// As it was looked up.
+    pub entry: Arc<Entry>,
+    /// Whose rights change.
+    pub principal: Principal,
+    /// Which of them.
+    pub rights: Permissions,
+}
+
+impl Command {
+    /// Bytes that it holds in the queue, for the bound on all of them together.
+    pub(super) fn weight(&self) -> usize {
+        /// The command itself with its key and reply channel, generously.
+        const BASE: usize = 512;
+        match self {
+            Self::Put { key, record, .. } => BASE + key.as_bytes().len() + record.len(),
+            Self::Delete { key, .. } => BASE + key.as_bytes().len(),
+            Self::CreateTable { .. }
+            | Self::DropTable { .. }
+            | Self::Grant(_)
+            | Self::Revoke(_)
+            | Self::Purge
+            | Self::Stop => BASE,
+        }
+    }
+}
+
+/// What a committed command did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Done {
+    /// The table exists.
+    Created,
+    /// The table is gone.
+    Dropped,
+    /// The record is stored.
+    Stored,
+    /// The record is not there.
+    Deleted,
+    /// The rights are held.
+    Granted,
+    /// The rights are not held.
+    Revoked,
+    /// Rows of dropped tables were removed.
+    Purged {
+        /// True where there may be others left.
+        more: bool,
+    },
+    /// Everything before is durable and the writer has ended.
+    Stopped,
+}
+
+/// A command on its way, with the channel for its answer and its share of the queue's bound.
+#[derive(Debug)]
+pub(super) struct Job {
+    pub(super) command: Command,
+    pub(super) reply: oneshot::Sender<Result<Done, Failure>>,
+    pub(super) _share: OwnedSemaphorePermit,
+}

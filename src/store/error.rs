@@ -1,0 +1,146 @@
+//! What can go wrong in the store, and what a client and the operator are told about it.
+//! Refusals of the rules are another type, `cortex_core::model::Refusal`.
+
+use cortex_core::model::Refusal;
+use rusqlite::ErrorCode;
+use thiserror::Error;
+
+/// A fault of the machine under the store. `Display` is the text for the log;
+/// [`Fault::wire`] is the one for clients.
+#[derive(Clone, Debug, Error)]
+pub enum Fault {
+    /// The disk is full. Nothing of the batch was stored; reads go on, writes may be tried again.
+    #[error("no space left for the database: {0}")]
+    Full(String),
+    /// Reading or writing failed. Nothing of the batch was stored.
+    #[error("the database cannot be read or written: {0}")]
+    Io(String),
+    /// A sync failed: what the disk holds is unknown, so the store has stopped taking writes.
+    #[error("a sync of the database failed, the store has stopped: {0}")]
+    SyncFailed(String),
+    /// The file's contents contradict themselves.
+    #[error("the database is damaged: {0}")]
+    Corrupt(String),
+    /// The file or its directory may not be written.
+    #[error("the database is read-only: {0}")]
+    ReadOnly(String),
+    /// The store is closed or closing.
+    #[error("the store is closed")]
+    Closed,
+    /// A long read held back the log for too long and was given up.
+    #[error("a read over an old state of the database was ended to let its log be recycled")]
+    SnapshotTooOld,
+}
+
+impl Fault {
+    /// What the error slot of a reply says.
+    #[must_use]
+    pub fn wire(&self) -> &'static str {
+        match self {
+            Self::Full(_) => "storage_full",
+            Self::Io(_) | Self::SyncFailed(_) | Self::Corrupt(_) => "storage_error",
+            Self::ReadOnly(_) => "storage_read_only",
+            Self::Closed => "shutting_down",
+            Self::SnapshotTooOld => "snapshot_too_old",
+        }
+    }
+
+    /// True where the store must not go on: after a failed sync the kernel may have dropped the
+    /// very pages that a later sync would report as safe (Rebello et al., "Can Applications
+    /// Recover from fsync Failures?", ATC 2020).
+    #[must_use]
+    pub fn is_fatal(&self) -> bool {
+        matches!(self, Self::SyncFailed(_))
+    }
+}
+
+impl From<rusqlite::Error> for Fault {
+    fn from(error: rusqlite::Error) -> Self {
+        let text = error.to_string();
+        let Some(sqlite) = error.sqlite_error() else {
+            return Self::Io(text);
+        };
+        let text = format!("{text} (SQLite {})", sqlite.extended_code);
+        if sqlite.extended_code == rusqlite::ffi::SQLITE_IOERR_FSYNC
+            || sqlite.extended_code == rusqlite::ffi::SQLITE_IOERR_DIR_FSYNC
+        {
+            return Self::SyncFailed(text);
+        }
+        #[expect(clippy::wildcard_enum_match_arm, reason = "SQLite's list, not ours, and it grows")]
+        match sqlite.code {
+            ErrorCode::DiskFull => Self::Full(text),
+            ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => Self::Corrupt(text),
+            ErrorCode::ReadOnly => Self::ReadOnly(text),
+            _ => Self::Io(text),
+        }
+    }
+}
+
+/// Why a request to the store brought no result.
+#[derive(Clone, Debug, Error)]
+pub enum Failure {
+    /// A rule refused it.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The machine failed it.
+    #[error(transparent)]
+    Faulted(#[from] Fault),
+}
+
+impl From<rusqlite::Error> for Failure {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Faulted(error.into())
+    }
+}
+
+/// Why a store could not be opened. Nothing was changed in an existing database.
+#[derive(Debug, Error)]
+pub enum OpenError {
+    /// Another daemon holds the directory.
+    #[error("{0} is in use by another cortexd")]
+    InUse(String),
+    /// The database was written by a later version.
+    #[error(
+        "{path} has schema {found}, this version knows up to {known}: install the newer cortexd again, or restore a backup"
+    )]
+    Newer {
+        /// The database file.
+        path: String,
+        /// Its schema.
+        found: u32,
+        /// The newest schema of this binary.
+        known: u32,
+    },
+    /// The file is a SQLite database of some other program.
+    #[error("{0} is no database of cortexd")]
+    Foreign(String),
+    /// A setting that durability rests on did not take.
+    #[error("SQLite answered {found:?} to PRAGMA {pragma}, {wanted:?} is needed")]
+    Pragma {
+        /// Its name.
+        pragma: &'static str,
+        /// What was set.
+        wanted: String,
+        /// What was read back.
+        found: String,
+    },
+    /// The linked SQLite has a known defect that loses data.
+    #[error("SQLite {0} is linked, 3.51.3 or later is needed")]
+    OldSqlite(&'static str),
+    /// The directory or its lock file.
+    #[error("cannot use the data directory {path}: {source}")]
+    Directory {
+        /// The directory.
+        path: String,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// Anything that SQLite reports.
+    #[error("cannot open {path}: {fault}")]
+    Fault {
+        /// The database file.
+        path: String,
+        /// The cause.
+        fault: Fault,
+    },
+}

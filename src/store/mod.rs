@@ -1,0 +1,333 @@
+//! The durable store: the only module that names rusqlite.
+//! It carries out commands and reads; who may ask for what is decided before, in `service`.
+//!
+//! ```text
+//!            Command ──> bounded queue ──> writer thread ──> SQLite (WAL, synchronous=FULL)
+//!   Store ──┤                                 │ publishes: catalog, commit count, totals
+//!            reads  ──> Reader, one per core <┘
+//!            scans  ──> Scan, one connection each, a slice at a time
+//! ```
+
+mod apply;
+mod catalog;
+mod checkpoint;
+mod command;
+mod error;
+mod reader;
+mod scan;
+mod schema;
+mod writer;
+
+use std::{
+    fs::{self, DirBuilder, File, TryLockError},
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    thread::JoinHandle,
+};
+
+use arc_swap::ArcSwap;
+use cortex_core::model::{Limits, TableId};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+
+pub use catalog::{Catalog, Entry, Namespace, Usage};
+pub use command::{Command, Done, Granting};
+pub use error::{Failure, Fault, OpenError};
+pub use reader::Reader;
+pub use scan::{Flow, Scan};
+use writer::Published;
+
+/// The database within the data directory.
+const FILE: &str = "cortex.db";
+
+/// Held locked while a daemon uses the directory.
+const LOCK_FILE: &str = "cortexd.lock";
+
+/// Commands that may wait for the writer. When full, senders wait, and their connections stop
+/// reading.
+const QUEUE: usize = 1024;
+
+/// Bytes that waiting commands may hold together.
+const QUEUE_BYTES: usize = 64 << 20;
+
+/// Page cache of a scan's connection: it reads on and on, what it has passed it needs no more.
+const SCAN_CACHE_KIB: u32 = 1024;
+
+/// How to open a store.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The data directory; made if absent.
+    pub dir: PathBuf,
+    /// How many threads read: each gets a [`Reader`].
+    pub readers: usize,
+    /// Page cache of each connection, in KiB.
+    pub cache_kib: u32,
+    /// Bounds on what one owner may hold.
+    pub limits: Limits,
+    /// The SQLite VFS to use; none for the system's.
+    pub vfs: Option<String>,
+}
+
+impl Options {
+    /// The defaults for a directory.
+    #[must_use]
+    pub fn new(dir: impl Into<PathBuf>) -> Self {
+        Self { dir: dir.into(), readers: 1, cache_kib: 8192, limits: Limits::default(), vfs: None }
+    }
+}
+
+/// A handle on the store. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    queue: mpsc::Sender<command::Job>,
+    /// One permit per KiB of queued commands.
+    room: Arc<Semaphore>,
+    published: Arc<Published>,
+    readers: Vec<Arc<Reader>>,
+    scans: Arc<scan::Pool>,
+    /// Taken by the one call of `close` that joins them.
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    path: PathBuf,
+    /// Unlocked by the kernel when closed, or when the process ends.
+    _lock: File,
+}
+
+/// Figures about a store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Figures {
+    /// Tables of all owners.
+    pub tables: u64,
+    /// Live records.
+    pub records: u64,
+    /// Bytes of their keys and values.
+    pub bytes: u64,
+    /// Transactions committed since the start.
+    pub commits: u64,
+    /// Commands carried out or refused since the start.
+    pub commands: u64,
+    /// How long the last commit took, in microseconds.
+    pub last_commit_us: u64,
+    /// Bytes of the database and its log on disk.
+    pub disk_bytes: u64,
+}
+
+impl Store {
+    /// Opens the store in a directory, or makes one there.
+    ///
+    /// # Errors
+    /// [`OpenError`]; an existing database is then as it was.
+    pub fn open(options: &Options) -> Result<Self, OpenError> {
+        let path = options.dir.join(FILE);
+        let lock = take_directory(&options.dir)?;
+        schema::check_header(&path)?;
+        let connect =
+            |role| schema::connect(&path, options.vfs.as_deref(), role, options.cache_kib);
+        let fault = |fault| OpenError::Fault { path: path.display().to_string(), fault };
+        let mut conn = connect(schema::Role::Writer)?;
+        schema::migrate(&mut conn, &path)?;
+        let state = apply::State::load(&conn).map_err(fault)?;
+
+        let published = Arc::new(Published::new(Arc::clone(&state.catalog), options.limits));
+        published.follow_log(&mut conn).map_err(|e| fault(e.into()))?;
+        let reader = |_| {
+            let conn = connect(schema::Role::Reader)?;
+            Ok(Arc::new(Reader::new(conn, Arc::clone(&published))))
+        };
+        let readers = (0..options.readers).map(reader).collect::<Result<Vec<_>, OpenError>>()?;
+
+        let thread_failed = |e: std::io::Error| fault(Fault::Io(format!("no thread: {e}")));
+        let (checkpointer, checkpoints) =
+            checkpoint::start(connect(schema::Role::Checkpointer)?).map_err(thread_failed)?;
+        let (queue, jobs) = mpsc::channel(QUEUE);
+        let writer = writer::Writer {
+            conn,
+            state,
+            published: Arc::clone(&published),
+            readers: readers.clone(),
+            checkpointer,
+        };
+        let writer = std::thread::Builder::new()
+            .name("writer".into())
+            .spawn(move || writer.run(jobs))
+            .map_err(thread_failed)?;
+
+        let scans = scan::Pool::new(scan_connector(path.clone(), options.clone()));
+        let inner = Inner {
+            queue,
+            room: Arc::new(Semaphore::new(QUEUE_BYTES / 1024)),
+            published,
+            readers,
+            scans,
+            threads: Mutex::new(vec![writer, checkpoints]),
+            path,
+            _lock: lock,
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Queues a command; waits while the queue is full. The answer comes by the receiver, after
+    /// the commit.
+    ///
+    /// # Errors
+    /// [`Fault::Closed`] once the store has been closed or has stopped.
+    pub async fn submit(
+        &self,
+        command: Command,
+    ) -> Result<oneshot::Receiver<Result<Done, Failure>>, Fault> {
+        let kib = u32::try_from(command.weight().div_ceil(1024)).unwrap_or(u32::MAX);
+        let room = Arc::clone(&self.inner.room);
+        let share = room.acquire_many_owned(kib).await.map_err(|_| Fault::Closed)?;
+        let (reply, answer) = oneshot::channel();
+        let job = command::Job { command, reply, _share: share };
+        self.inner.queue.send(job).await.map_err(|_| Fault::Closed)?;
+        Ok(answer)
+    }
+
+    /// Carries out a command and waits for its commit.
+    ///
+    /// # Errors
+    /// A [`Failure`]: nothing was changed.
+    pub async fn execute(&self, command: Command) -> Result<Done, Failure> {
+        let answer = self.submit(command).await?;
+        answer.await.unwrap_or(Err(Fault::Closed.into()))
+    }
+
+    /// The tables, as of the last commit.
+    #[must_use]
+    pub fn catalog(&self) -> arc_swap::Guard<Arc<Catalog>> {
+        self.inner.published.catalog.load()
+    }
+
+    /// The reader of one thread, by its number.
+    ///
+    /// # Panics
+    /// If there are not as many readers.
+    #[must_use]
+    pub fn reader(&self, thread: usize) -> Arc<Reader> {
+        Arc::clone(&self.inner.readers[thread])
+    }
+
+    /// Starts a read of a table in key order, from after a key.
+    ///
+    /// # Errors
+    /// What SQLite reports.
+    pub fn scan(&self, table: TableId, after: &[u8]) -> Result<Scan, Fault> {
+        self.inner.scans.scan(&self.inner.published, table, after)
+    }
+
+    /// Figures for status. Costs two stat(2) calls.
+    #[must_use]
+    pub fn figures(&self) -> Figures {
+        let published = &self.inner.published;
+        let catalog = published.catalog.load();
+        let sum = |of: fn(&Usage) -> u64| catalog.namespaces().map(|(_, n)| of(&n.usage)).sum();
+        let size = |path: &Path| fs::metadata(path).map_or(0, |meta| meta.len());
+        Figures {
+            tables: catalog.len() as u64,
+            records: sum(Usage::records),
+            bytes: sum(Usage::bytes),
+            commits: published.commits.load(Relaxed),
+            commands: published.commands.load(Relaxed),
+            last_commit_us: published.commit_us.load(Relaxed),
+            disk_bytes: size(&self.inner.path) + size(&self.inner.path.with_extension("db-wal")),
+        }
+    }
+
+    /// The bounds on what one owner may hold.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        **self.inner.published.limits.load()
+    }
+
+    /// Puts other bounds in force. What is over them already stays.
+    pub fn set_limits(&self, limits: Limits) {
+        self.inner.published.limits.store(Arc::new(limits));
+    }
+
+    /// Changes once, when a fault has stopped the store.
+    #[must_use]
+    pub fn fatal(&self) -> watch::Receiver<Option<Fault>> {
+        self.inner.published.fatal.subscribe()
+    }
+
+    /// Carries out what was submitted before and ends the writer. Later commands are answered
+    /// [`Fault::Closed`].
+    pub async fn close(&self) {
+        let _stopped_already = self.execute(Command::Stop).await;
+        let threads = {
+            let mut threads = self.inner.threads.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::take(&mut *threads)
+        };
+        // They end by themselves once the writer is gone; waiting takes a checkpoint's time.
+        let joined = tokio::task::spawn_blocking(|| {
+            threads.into_iter().map(JoinHandle::join).all(|r| r.is_ok())
+        });
+        if !joined.await.unwrap_or(false) {
+            tracing::error!("a thread of the store panicked");
+        }
+    }
+}
+
+impl Published {
+    fn new(catalog: Arc<Catalog>, limits: Limits) -> Self {
+        Self {
+            catalog: ArcSwap::new(catalog),
+            limits: ArcSwap::from_pointee(limits),
+            commits: AtomicU64::new(0),
+            commit_us: AtomicU64::new(0),
+            commands: AtomicU64::new(0),
+            log_pages: AtomicU64::new(0),
+            pressure: false.into(),
+            fatal: watch::Sender::new(None),
+        }
+    }
+
+    /// Has SQLite tell the length of the log after each commit.
+    fn follow_log(self: &Arc<Self>, conn: &mut rusqlite::Connection) -> rusqlite::Result<()> {
+        let published = Arc::clone(self);
+        conn.wal_hook(Some(move |_: &mut rusqlite::hooks::Wal, pages: i32| {
+            published.log_pages.store(u64::try_from(pages).unwrap_or(0), Relaxed);
+            Ok(())
+        }))
+    }
+}
+
+fn scan_connector(path: PathBuf, options: Options) -> scan::Connect {
+    scan::Connect(Box::new(move || {
+        schema::connect(&path, options.vfs.as_deref(), schema::Role::Reader, SCAN_CACHE_KIB)
+            .map_err(|error| match error {
+                OpenError::Fault { fault, .. } => fault,
+                other @ (OpenError::InUse(_)
+                | OpenError::Newer { .. }
+                | OpenError::Foreign(_)
+                | OpenError::Pragma { .. }
+                | OpenError::OldSqlite(_)
+                | OpenError::Directory { .. }) => Fault::Io(other.to_string()),
+            })
+    }))
+}
+
+/// Makes the data directory if it is absent, closed to others, and takes hold of it.
+fn take_directory(dir: &Path) -> Result<File, OpenError> {
+    let failed = |source| OpenError::Directory { path: dir.display().to_string(), source };
+    DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed)?;
+    let lock = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(dir.join(LOCK_FILE))
+        .map_err(failed)?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(OpenError::InUse(dir.display().to_string())),
+        Err(TryLockError::Error(source)) => Err(failed(source)),
+    }
+}

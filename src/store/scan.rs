@@ -1,0 +1,167 @@
+//! Reads of whole tables, in key order, a slice at a time over one snapshot.
+//! The caller decides when to go on, so that one long read shares its thread with everybody else.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError, Weak, atomic::Ordering::Relaxed},
+    time::Duration,
+};
+
+use cortex_core::model::TableId;
+use rusqlite::Connection;
+
+use super::{error::Fault, writer::Published};
+use crate::ambient;
+
+/// How long one slice may keep its thread. Rows of a cold table are a random read each.
+const SLICE: Duration = Duration::from_millis(2);
+
+/// Rows between two looks at the clock.
+const ROWS_PER_LOOK: usize = 32;
+
+/// Connections kept open for the next scans.
+const IDLE: usize = 4;
+
+/// Connections for scans; how many there are at a time is bounded by who hands out scans.
+#[derive(Debug)]
+pub(super) struct Pool {
+    /// Taken for the moment of a push or a pop.
+    idle: Mutex<Vec<Connection>>,
+    connect: Connect,
+}
+
+/// Opens one more connection.
+pub(super) struct Connect(pub(super) Box<dyn Fn() -> Result<Connection, Fault> + Send + Sync>);
+
+impl std::fmt::Debug for Connect {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Connect")
+    }
+}
+
+impl Pool {
+    pub(super) fn new(connect: Connect) -> Arc<Self> {
+        Arc::new(Self { idle: Mutex::default(), connect })
+    }
+
+    /// Starts a read of a table from after a key, over the state of the last commit.
+    pub(super) fn scan(
+        self: &Arc<Self>,
+        published: &Arc<Published>,
+        table: TableId,
+        after: &[u8],
+    ) -> Result<Scan, Fault> {
+        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let conn = idle.map_or_else(|| (self.connect.0)(), Ok)?;
+        conn.prepare_cached("BEGIN DEFERRED")?.execute([])?;
+        Ok(Scan {
+            conn: Some(conn),
+            pool: Arc::downgrade(self),
+            published: Arc::clone(published),
+            table,
+            after: after.into(),
+        })
+    }
+
+    fn put_back(&self, conn: Connection) {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        if idle.len() < IDLE {
+            idle.push(conn);
+        }
+    }
+}
+
+/// What a visitor of rows wants next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flow {
+    /// The next row.
+    On,
+    /// No more in this slice; the row counts as visited.
+    Pause,
+    /// No more at all.
+    Enough,
+}
+
+/// A read of one table over one snapshot.
+#[derive(Debug)]
+pub struct Scan {
+    /// Always there until the scan is dropped.
+    conn: Option<Connection>,
+    pool: Weak<Pool>,
+    published: Arc<Published>,
+    table: TableId,
+    after: Vec<u8>,
+}
+
+impl Scan {
+    /// Visits rows, as keys and values, until the visitor pauses, the slice's time is over, or
+    /// the table's end is reached. True at the end, and where the visitor has had enough.
+    ///
+    /// # Errors
+    /// [`Fault::SnapshotTooOld`] once the log must be recycled; what SQLite reports.
+    pub fn slice(&mut self, mut visit: impl FnMut(&[u8], &[u8]) -> Flow) -> Result<bool, Fault> {
+        if self.published.pressure.load(Relaxed) {
+            return Err(Fault::SnapshotTooOld);
+        }
+        let started = ambient::monotonic();
+        let Some(conn) = &self.conn else {
+            return Ok(true);
+        };
+        let mut statement = conn.prepare_cached(
+            "SELECT key, value FROM records
+             WHERE table_id = ?1 AND key > ?2 AND value IS NOT NULL ORDER BY key",
+        )?;
+        let mut rows = statement.query(rusqlite::params![self.table.0, self.after])?;
+        let mut seen = 0usize;
+        while let Some(row) = rows.next()? {
+            let blob = |index| -> Result<_, Fault> {
+                row.get_ref(index)?.as_blob().map_err(|e| Fault::Corrupt(e.to_string()))
+            };
+            let (key, value) = (blob(0)?, blob(1)?);
+            seen += 1;
+            let flow = visit(key, value);
+            let late = seen.is_multiple_of(ROWS_PER_LOOK) && started.elapsed() > SLICE;
+            if flow != Flow::On || late {
+                self.after.clear();
+                self.after.extend_from_slice(key);
+                return Ok(flow == Flow::Enough);
+            }
+        }
+        Ok(true)
+    }
+
+    /// The key of the last row visited: where the next slice goes on.
+    #[must_use]
+    pub fn position(&self) -> &[u8] {
+        &self.after
+    }
+
+    /// Goes on from another key, over the same snapshot.
+    pub fn seek(&mut self, after: Vec<u8>) {
+        self.after = after;
+    }
+
+    /// How many rows the table has in this snapshot.
+    ///
+    /// # Errors
+    /// What SQLite reports.
+    pub fn rows_in_table(&self) -> Result<u64, Fault> {
+        let Some(conn) = &self.conn else {
+            return Ok(0);
+        };
+        let mut statement = conn.prepare_cached("SELECT records FROM tables WHERE id = ?1")?;
+        let rows: i64 = statement.query_row([self.table.0], |row| row.get(0))?;
+        Ok(u64::try_from(rows).unwrap_or(0))
+    }
+}
+
+impl Drop for Scan {
+    fn drop(&mut self) {
+        let Some(conn) = self.conn.take() else {
+            return;
+        };
+        let ended = conn.prepare_cached("COMMIT").and_then(|mut commit| commit.execute([])).is_ok();
+        if let (true, Some(pool)) = (ended, self.pool.upgrade()) {
+            pool.put_back(conn);
+        }
+    }
+}

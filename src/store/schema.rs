@@ -1,0 +1,173 @@
+//! The database file: how connections to it are set up, and how it gets from one schema to the next.
+//! What the columns mean stands in the migrations themselves.
+
+use std::path::Path;
+
+use rusqlite::{Connection, OpenFlags, config::DbConfig};
+
+use super::error::{Fault, OpenError};
+use crate::ambient;
+
+/// "CXD1": marks the file as ours (PRAGMA application_id).
+const APPLICATION_ID: u32 = 0x4358_4431;
+
+/// One step per file; a file is never changed once it has been released.
+const MIGRATIONS: [&str; 1] = [include_str!("migrations/0001_store.sql")];
+
+/// SQLite 3.7.0 to 3.51.2 can lose commits when a checkpoint races with a write.
+const LEAST_SQLITE: i32 = 3_051_003;
+
+/// Statements that one connection keeps prepared. More than there are.
+const STATEMENT_CACHE: usize = 32;
+
+/// How a connection will be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    /// The one connection that changes rows.
+    Writer,
+    /// Moves committed pages from the log into the database.
+    Checkpointer,
+    /// Reads only.
+    Reader,
+}
+
+/// The newest schema that this binary knows.
+pub(super) fn newest() -> u32 {
+    u32::try_from(MIGRATIONS.len()).expect("a handful of migrations")
+}
+
+/// Opens one connection and sets it up; what durability rests on is read back.
+pub(super) fn connect(
+    path: &Path,
+    vfs: Option<&str>,
+    role: Role,
+    cache_kib: u32,
+) -> Result<Connection, OpenError> {
+    let shown = path.display().to_string();
+    let fault = |e: rusqlite::Error| OpenError::Fault { path: shown.clone(), fault: e.into() };
+    let access = match role {
+        Role::Writer => OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE,
+        Role::Checkpointer | Role::Reader => OpenFlags::SQLITE_OPEN_READ_WRITE,
+    };
+    let flags = access | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let conn = match vfs {
+        Some(vfs) => Connection::open_with_flags_and_vfs(path, flags, vfs),
+        None => Connection::open_with_flags(path, flags),
+    }
+    .map_err(fault)?;
+    conn.set_prepared_statement_cache_capacity(STATEMENT_CACHE);
+    conn.busy_timeout(std::time::Duration::from_secs(5)).map_err(fault)?;
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true).map_err(fault)?;
+    set(&conn, "trusted_schema", "OFF", "0", &shown)?;
+    set(&conn, "journal_mode", "WAL", "wal", &shown)?;
+    set(&conn, "synchronous", "FULL", "2", &shown)?;
+    // Checkpoints run on a thread of their own: on the commit path one stalls it for milliseconds.
+    set(&conn, "wal_autocheckpoint", "0", "0", &shown)?;
+    set(&conn, "cache_size", &format!("-{cache_kib}"), &format!("-{cache_kib}"), &shown)?;
+    // The log file is cut back to this when it starts again from its beginning.
+    set(&conn, "journal_size_limit", "67108864", "67108864", &shown)?;
+    if role == Role::Reader {
+        set(&conn, "query_only", "ON", "1", &shown)?;
+    }
+    Ok(conn)
+}
+
+fn set(
+    conn: &Connection,
+    pragma: &'static str,
+    value: &str,
+    wanted: &str,
+    path: &str,
+) -> Result<(), OpenError> {
+    let read_back = || -> rusqlite::Result<String> {
+        conn.pragma_update(None, pragma, value)?;
+        conn.pragma_query_value(None, pragma, |row| {
+            let value = row.get_ref(0)?;
+            Ok(value
+                .as_i64()
+                .map_or_else(|_| value.as_str().unwrap_or_default().to_owned(), |n| n.to_string()))
+        })
+    };
+    let found =
+        read_back().map_err(|e| OpenError::Fault { path: path.to_owned(), fault: e.into() })?;
+    if found != wanted {
+        return Err(OpenError::Pragma { pragma, wanted: wanted.to_owned(), found });
+    }
+    Ok(())
+}
+
+/// Refuses a file that this binary must not touch, before SQLite opens it: opening alone may
+/// replay its log. Reads the header as the file format documents it (application id at byte 68,
+/// user version at byte 60).
+pub(super) fn check_header(path: &Path) -> Result<(), OpenError> {
+    if rusqlite::version_number() < LEAST_SQLITE {
+        return Err(OpenError::OldSqlite(rusqlite::version()));
+    }
+    let Ok(header) = read_header(path) else {
+        return Ok(()); // absent, or too short to be a database: SQLite will say which
+    };
+    let field = |at: usize| header[at..at + 4].iter().fold(0u32, |n, b| n << 8 | u32::from(*b));
+    judge(path, field(68), field(60), !header.starts_with(b"SQLite format 3\0"))
+}
+
+fn read_header(path: &Path) -> std::io::Result<[u8; 100]> {
+    use std::io::Read;
+    let mut header = [0; 100];
+    std::fs::File::open(path)?.read_exact(&mut header)?;
+    Ok(header)
+}
+
+fn judge(path: &Path, application: u32, version: u32, foreign: bool) -> Result<(), OpenError> {
+    let shown = path.display().to_string();
+    // Both zero: a database that was created and whose first transaction is still in its log.
+    let unwritten = application == 0 && version == 0;
+    if foreign || (application != APPLICATION_ID && !unwritten) {
+        return Err(OpenError::Foreign(shown));
+    }
+    if version > newest() {
+        return Err(OpenError::Newer { path: shown, found: version, known: newest() });
+    }
+    Ok(())
+}
+
+/// Brings the database to the newest schema, each step in a transaction of its own.
+pub(super) fn migrate(conn: &mut Connection, path: &Path) -> Result<(), OpenError> {
+    let fault = |fault: Fault| OpenError::Fault { path: path.display().to_string(), fault };
+    let version = version(conn).map_err(|e| fault(e.into()))?;
+    let application = conn
+        .pragma_query_value(None, "application_id", |row| row.get::<_, i32>(0))
+        .map_err(|e| fault(e.into()))?;
+    judge(path, application.cast_unsigned(), version, false)?;
+    for step in version..newest() {
+        apply(conn, step).map_err(|e| fault(e.into()))?;
+    }
+    Ok(())
+}
+
+pub(super) fn version(conn: &Connection) -> rusqlite::Result<u32> {
+    conn.pragma_query_value(None, "user_version", |row| row.get(0))
+}
+
+fn apply(conn: &mut Connection, step: u32) -> rusqlite::Result<()> {
+    let transaction = conn.transaction()?;
+    transaction.execute_batch(MIGRATIONS[step as usize])?;
+    if step == 0 {
+        transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+        give_birth(&transaction)?;
+    }
+    transaction.pragma_update(None, "user_version", step + 1)?;
+    transaction.commit()
+}
+
+/// Gives a new database its id and its first incarnation.
+fn give_birth(conn: &Connection) -> rusqlite::Result<()> {
+    conn.execute(
+        "INSERT INTO incarnations (number, uid, born_hlc) VALUES (1, ?1, 0)",
+        [ambient::random_id()],
+    )?;
+    conn.execute(
+        "INSERT INTO node_state (id, db_uid, incarnation, seq, lsn, hlc) VALUES (1, ?1, 1, 0, 0, 0)",
+        [ambient::random_id()],
+    )?;
+    Ok(())
+}
