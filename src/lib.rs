@@ -1,1 +1,4 @@
 //! lib
+
+pub mod client;
+pub mod paths;
