@@ -50,11 +50,7 @@ fn run(args: &Args) -> Result<()> {
     let data = data_dir(&args.dir)?;
     let sockets = socket_dir()?;
     let servers = start(args, sockets.path(), data.path())?;
-    let setting = Setting {
-        rows: args.keys,
-        length: args.seconds,
-        data: data.path(),
-    };
+    let setting = Setting { rows: args.keys, length: args.seconds, data: data.path() };
     for server in &servers {
         setting.fill(server)?;
     }
@@ -66,16 +62,11 @@ fn run(args: &Args) -> Result<()> {
         all.push(measured);
     }
     println!("\n{}", report::limits(&all));
-    args.json
-        .as_deref()
-        .map_or(Ok(()), |file| write_json(file, args, &all))
+    args.json.as_deref().map_or(Ok(()), |file| write_json(file, args, &all))
 }
 
 fn start(args: &Args, sockets: &Path, data: &Path) -> Result<Vec<Server>> {
-    args.peers()
-        .into_iter()
-        .map(|peer| Server::start(peer, sockets, data))
-        .collect()
+    args.peers().into_iter().map(|peer| Server::start(peer, sockets, data)).collect()
 }
 
 /// Below a real file system: syncs cost nothing on tmpfs, and prove nothing.
@@ -112,10 +103,7 @@ fn measure(
     interrupt: &Interrupt,
 ) -> Result<Measured> {
     let limits = Limits::measure(setting.data)?;
-    let mut series: Vec<_> = servers
-        .iter()
-        .map(|server| Series::of(server.peer))
-        .collect();
+    let mut series: Vec<_> = servers.iter().map(|server| Series::of(server.peer)).collect();
     for pair in 0..pairs {
         let mut order: Vec<_> = servers.iter().zip(&mut series).collect();
         if pair % 2 == 1 {
@@ -126,11 +114,7 @@ fn measure(
             series.runs.push(setting.run(server, &scenario, pair)?);
         }
     }
-    Ok(Measured {
-        scenario,
-        limits,
-        series,
-    })
+    Ok(Measured { scenario, limits, series })
 }
 
 fn write_json(file: &Path, args: &Args, all: &[Measured]) -> Result<()> {

@@ -1,6 +1,9 @@
 //! cortexd: a local-first store for the agents and services of one person's machines.
 
 pub mod ambient;
+pub mod client;
+pub mod daemon;
 pub mod edge;
+pub mod paths;
 pub mod service;
 pub mod store;

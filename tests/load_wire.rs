@@ -36,21 +36,11 @@ fn response(id: u64, error: Value, result: Value) -> Vec<u8> {
 }
 
 fn map(entries: &[(&str, Value)]) -> Value {
-    Value::Map(
-        entries
-            .iter()
-            .map(|(name, value)| (Value::from(*name), value.clone()))
-            .collect(),
-    )
+    Value::Map(entries.iter().map(|(name, value)| (Value::from(*name), value.clone())).collect())
 }
 
 fn request(id: u64, method: &str, params: Vec<Value>) -> Value {
-    Value::Array(vec![
-        0.into(),
-        id.into(),
-        method.into(),
-        Value::Array(params),
-    ])
+    Value::Array(vec![0.into(), id.into(), method.into(), Value::Array(params)])
 }
 
 /// Every prefix of a reply is partial, the whole is skimmed, what follows is left alone.
@@ -125,10 +115,7 @@ fn a_msgpack_reply_must_carry_the_id_that_is_due() {
     let mut wire = Msgpack::default();
     for id in 0..70_000 {
         let bytes = response(id, Value::Nil, "ok".into());
-        assert!(
-            wire.skim(&bytes).is_ok(),
-            "id {id} in its shortest encoding"
-        );
+        assert!(wire.skim(&bytes).is_ok(), "id {id} in its shortest encoding");
     }
     let wide_id = b"\x94\x01\xcf\x00\x00\x00\x00\x00\x01\x11\x70\xc0\xa2ok";
     assert!(wire.skim(wide_id).is_ok(), "70,000 in eight bytes");
@@ -212,10 +199,7 @@ fn resp_replies_are_told_apart() {
     check_reply::<Resp>(b"$5\r\nab\r\nc\r\n", Reply::Record(5));
     check_reply::<Resp>(b"$0\r\n\r\n", Reply::Record(0));
     check_reply::<Resp>(b"$-1\r\n", Reply::Refused("no such key".to_owned()));
-    check_reply::<Resp>(
-        b"-LOADING wait\r\n",
-        Reply::Refused("LOADING wait".to_owned()),
-    );
+    check_reply::<Resp>(b"-LOADING wait\r\n", Reply::Refused("LOADING wait".to_owned()));
 }
 
 #[test]

@@ -34,12 +34,7 @@ pub(crate) struct Args {
     pub(crate) json: Option<PathBuf>,
 
     /// Run only the scenarios whose name contains this.
-    #[arg(
-        long,
-        value_name = "SUBSTR",
-        default_value = "",
-        hide_default_value = true
-    )]
+    #[arg(long, value_name = "SUBSTR", default_value = "", hide_default_value = true)]
     pub(crate) filter: String,
 
     /// Measure one server alone.
@@ -54,16 +49,13 @@ pub(crate) struct Args {
 impl Args {
     /// The servers to measure.
     pub(crate) fn peers(&self) -> Vec<Peer> {
-        self.only
-            .map_or(vec![Peer::Cortexd, Peer::Redis], |only| vec![only])
+        self.only.map_or(vec![Peer::Cortexd, Peer::Redis], |only| vec![only])
     }
 
     /// The scenarios to run, at least one.
     pub(crate) fn scenarios(&self) -> Result<Vec<Scenario>> {
-        let chosen: Vec<_> = SCENARIOS
-            .into_iter()
-            .filter(|scenario| scenario.name.contains(&self.filter))
-            .collect();
+        let chosen: Vec<_> =
+            SCENARIOS.into_iter().filter(|scenario| scenario.name.contains(&self.filter)).collect();
         ensure!(
             !chosen.is_empty(),
             "no scenario has \"{}\" in its name; there are: {}",

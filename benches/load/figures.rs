@@ -70,9 +70,7 @@ impl Setting<'_> {
             Peer::Cortexd => self.run_as::<Msgpack>(server, scenario, &mut work),
             Peer::Redis => self.run_as::<Resp>(server, scenario, &mut work),
         };
-        server.explained(run, || {
-            format!("run \"{}\" on {}", scenario.name, server.peer.name())
-        })
+        server.explained(run, || format!("run \"{}\" on {}", scenario.name, server.peer.name()))
     }
 
     fn run_as<W: Wire>(
@@ -81,10 +79,8 @@ impl Setting<'_> {
         scenario: &Scenario,
         work: &mut Work,
     ) -> Result<Run> {
-        let _pinned = scenario
-            .is_on_one_cpu()
-            .then(|| OneCpu::hold(Some(server.pid())))
-            .transpose()?;
+        let _pinned =
+            scenario.is_on_one_cpu().then(|| OneCpu::hold(Some(server.pid()))).transpose()?;
         let mut fleet = Fleet::<W>::connect(&server.socket, scenario.clients, scenario.pipeline)?;
         self.write_back()?;
         check(&fleet.drive(work, Some(WARM_UP))?)?;
@@ -125,13 +121,8 @@ fn check(tally: &Tally) -> Result<()> {
 fn thread_cpu() -> Result<Duration> {
     let usage = getrusage(UsageWho::RUSAGE_THREAD).context("ask for this thread's CPU time")?;
     let parts = [usage.user_time(), usage.system_time()];
-    let micros: i64 = parts
-        .iter()
-        .map(|time| time.tv_sec() * 1_000_000 + time.tv_usec())
-        .sum();
-    Ok(Duration::from_micros(
-        u64::try_from(micros).context("read this thread's CPU time")?,
-    ))
+    let micros: i64 = parts.iter().map(|time| time.tv_sec() * 1_000_000 + time.tv_usec()).sum();
+    Ok(Duration::from_micros(u64::try_from(micros).context("read this thread's CPU time")?))
 }
 
 impl Run {
@@ -156,10 +147,7 @@ pub(crate) struct Series {
 
 impl Series {
     pub(crate) fn of(peer: Peer) -> Self {
-        Self {
-            peer,
-            runs: Vec::new(),
-        }
+        Self { peer, runs: Vec::new() }
     }
 
     /// The median over the runs of the figure that `pick` takes from each.
@@ -171,8 +159,7 @@ impl Series {
     pub(crate) fn latency_us(&self, quantile: f64) -> Result<f64> {
         let mut all = latencies()?;
         for run in &self.runs {
-            all.add(&run.latencies_ns)
-                .context("add up the latencies of runs")?;
+            all.add(&run.latencies_ns).context("add up the latencies of runs")?;
         }
         Ok(all.value_at_quantile(quantile) as f64 / 1e3)
     }
@@ -193,9 +180,8 @@ impl Measured {
         let ours = self.series_of(Peer::Cortexd)?;
         let theirs = self.series_of(Peer::Redis)?;
         let pairs = ours.runs.iter().zip(&theirs.runs);
-        let ratios: Vec<_> = pairs
-            .map(|(ours, theirs)| ours.ops_per_s / theirs.ops_per_s)
-            .collect();
+        let ratios: Vec<_> =
+            pairs.map(|(ours, theirs)| ours.ops_per_s / theirs.ops_per_s).collect();
         Some(Spread::of(&ratios))
     }
 
@@ -206,9 +192,7 @@ impl Measured {
     /// The best that one request after the other could cost, where they come so.
     pub(crate) fn serial_limit_us(&self) -> Option<f64> {
         let is_put = self.scenario.get_percent == 0;
-        self.scenario
-            .is_serial()
-            .then(|| self.limits.serial_us(is_put))
+        self.scenario.is_serial().then(|| self.limits.serial_us(is_put))
     }
 }
 
@@ -235,9 +219,5 @@ pub(crate) fn median(figures: &[f64]) -> f64 {
     let mut sorted = figures.to_vec();
     sorted.sort_by(f64::total_cmp);
     let half = sorted.len() / 2;
-    if sorted.len() % 2 == 1 {
-        sorted[half]
-    } else {
-        f64::midpoint(sorted[half - 1], sorted[half])
-    }
+    if sorted.len() % 2 == 1 { sorted[half] } else { f64::midpoint(sorted[half - 1], sorted[half]) }
 }

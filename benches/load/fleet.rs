@@ -89,9 +89,8 @@ pub(crate) struct Fleet<W> {
 impl<W: Wire> Fleet<W> {
     pub(crate) fn connect(socket: &Path, clients: usize, pipeline: usize) -> Result<Self> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).context("create an epoll")?;
-        let conns = (0..clients)
-            .map(|_| Conn::connect(socket, pipeline))
-            .collect::<Result<Vec<_>>>()?;
+        let conns =
+            (0..clients).map(|_| Conn::connect(socket, pipeline)).collect::<Result<Vec<_>>>()?;
         for (token, conn) in (0_u64..).zip(&conns) {
             epoll
                 .add(&conn.stream, EpollEvent::new(EpollFlags::EPOLLIN, token))
@@ -298,10 +297,7 @@ impl<W: Wire> Conn<W> {
     }
 
     fn accept(&mut self, now: Instant, reply: Reply, tally: &mut Tally) -> Result<()> {
-        let asked = *self
-            .asked
-            .get(self.answered)
-            .context("a reply to nothing that was asked")?;
+        let asked = *self.asked.get(self.answered).context("a reply to nothing that was asked")?;
         self.answered += 1;
         tally.count(asked, reply);
         let nanos = u64::try_from((now - self.sent).as_nanos()).unwrap_or(u64::MAX);

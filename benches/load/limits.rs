@@ -58,11 +58,7 @@ impl Limits {
     /// What one request after the other could cost at best: a round trip, and for
     /// a durable write the cheaper way of making it so.
     pub(crate) fn serial_us(&self, is_put: bool) -> f64 {
-        let sync = if is_put {
-            self.append_us.min(self.overwrite_us)
-        } else {
-            0.0
-        };
+        let sync = if is_put { self.append_us.min(self.overwrite_us) } else { 0.0 };
         self.round_trip_us + sync
     }
 }
@@ -99,8 +95,7 @@ fn round_trip() -> Result<f64> {
     timed(WARM_UP, &mut ask)?;
     let round_trip_us = timed(ROUND_TRIPS, &mut ask);
     drop(near);
-    echo.join()
-        .map_err(|_| anyhow!("the echo thread panicked"))?;
+    echo.join().map_err(|_| anyhow!("the echo thread panicked"))?;
     Ok(round_trip_us?)
 }
 

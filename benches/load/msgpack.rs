@@ -71,10 +71,7 @@ impl Wire for Msgpack {
         let result = cursor.value()?;
         let reply = judge(error, result)?;
         self.answered = self.answered.wrapping_add(1);
-        Ok(Skimmed {
-            len: cursor.at,
-            reply,
-        })
+        Ok(Skimmed { len: cursor.at, reply })
     }
 }
 
@@ -162,10 +159,7 @@ impl<'a> Cursor<'a> {
 
     fn take(&mut self, n: u64) -> Result<&'a [u8], Stop> {
         let rest = &self.bytes[self.at..];
-        let taken = usize::try_from(n)
-            .ok()
-            .and_then(|n| rest.get(..n))
-            .ok_or(Stop::Partial)?;
+        let taken = usize::try_from(n).ok().and_then(|n| rest.get(..n)).ok_or(Stop::Partial)?;
         self.at += taken.len();
         Ok(taken)
     }

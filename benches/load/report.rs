@@ -78,14 +78,8 @@ pub(crate) fn limits(all: &[Measured]) -> String {
     let over = |pick: fn(&Limits) -> f64| limit_spread(all, pick);
     [
         ("append 4 KiB + fdatasync", over(|limits| limits.append_us)),
-        (
-            "overwrite 4 KiB + fdatasync",
-            over(|limits| limits.overwrite_us),
-        ),
-        (
-            "round trip of 100 B, Unix socket",
-            over(|limits| limits.round_trip_us),
-        ),
+        ("overwrite 4 KiB + fdatasync", over(|limits| limits.overwrite_us)),
+        ("round trip of 100 B, Unix socket", over(|limits| limits.round_trip_us)),
     ]
     .map(|(what, Spread { median, min, max })| {
         format!("{what:<33} {median:>6.1} µs ({min:.1}–{max:.1})")
@@ -112,11 +106,7 @@ pub(crate) fn json(args: &Args, all: &[Measured]) -> Result<Value> {
 
 fn scenario_json(measured: &Measured) -> Result<Value> {
     let scenario = measured.scenario;
-    let servers = measured
-        .series
-        .iter()
-        .map(series_json)
-        .collect::<Result<Vec<_>>>()?;
+    let servers = measured.series.iter().map(series_json).collect::<Result<Vec<_>>>()?;
     let ratio = measured
         .ratios()
         .map(|Spread { median, min, max }| json!({"median": median, "min": min, "max": max}));

@@ -37,10 +37,7 @@ impl Wire for Resp {
         let line = line(bytes)?;
         let len = line.len() + CRLF.len();
         match line.split_first() {
-            Some((b'+', _)) => Ok(Skimmed {
-                len,
-                reply: Reply::Done,
-            }),
+            Some((b'+', _)) => Ok(Skimmed { len, reply: Reply::Done }),
             Some((b'-', text)) => Ok(refused(len, text)),
             Some((b'$', b"-1")) => Ok(refused(len, b"no such key")),
             Some((b'$', digits)) => bulk(bytes, len, digits),
@@ -50,18 +47,12 @@ impl Wire for Resp {
 }
 
 fn refused(len: usize, text: &[u8]) -> Skimmed {
-    Skimmed {
-        len,
-        reply: Reply::Refused(String::from_utf8_lossy(text).into_owned()),
-    }
+    Skimmed { len, reply: Reply::Refused(String::from_utf8_lossy(text).into_owned()) }
 }
 
 /// The first line of `bytes`, without its end.
 fn line(bytes: &[u8]) -> Result<&[u8], Stop> {
-    let end = bytes
-        .windows(CRLF.len())
-        .position(|pair| pair == CRLF)
-        .ok_or(Stop::Partial)?;
+    let end = bytes.windows(CRLF.len()).position(|pair| pair == CRLF).ok_or(Stop::Partial)?;
     Ok(&bytes[..end])
 }
 
@@ -74,10 +65,7 @@ fn bulk(bytes: &[u8], start: usize, digits: &[u8]) -> Result<Skimmed, Stop> {
     let tail = bytes.get(start + size..).ok_or(Stop::Partial)?;
     match tail.get(..CRLF.len()) {
         None => Err(Stop::Partial),
-        Some(CRLF) => Ok(Skimmed {
-            len: start + size + CRLF.len(),
-            reply: Reply::Record(size),
-        }),
+        Some(CRLF) => Ok(Skimmed { len: start + size + CRLF.len(), reply: Reply::Record(size) }),
         Some(_) => Err(Stop::Malformed("a bulk string that ends elsewhere")),
     }
 }

@@ -113,15 +113,8 @@ impl Server {
         fs::create_dir(&data).with_context(|| format!("create {}", data.display()))?;
         let child = spawn(peer.command(&socket, &data), &log)
             .with_context(|| format!("start {}", peer.name()))?;
-        let mut server = Self {
-            peer,
-            socket,
-            child,
-            log,
-        };
-        let ready = server
-            .wait_until_ready()
-            .and_then(|()| peer.prepare(&server.socket));
+        let mut server = Self { peer, socket, child, log };
+        let ready = server.wait_until_ready().and_then(|()| peer.prepare(&server.socket));
         server.explained(ready, || format!("start {}", peer.name()))?;
         Ok(server)
     }
@@ -209,10 +202,7 @@ impl Server {
         kill(Pid::from_raw(pid), Signal::SIGTERM).context("send SIGTERM")?;
         let deadline = Instant::now() + STOP_LIMIT;
         while self.child.try_wait()?.is_none() {
-            ensure!(
-                Instant::now() < deadline,
-                "still there after {STOP_LIMIT:?}"
-            );
+            ensure!(Instant::now() < deadline, "still there after {STOP_LIMIT:?}");
             sleep(START_POLL);
         }
         Ok(())
@@ -261,9 +251,7 @@ fn ask<W: Wire>(socket: &Path, encode: impl FnOnce(&mut W, &mut Vec<u8>)) -> Res
     let mut request = Vec::new();
     encode(&mut wire, &mut request);
     let mut stream = UnixStream::connect(socket).context("connect")?;
-    stream
-        .set_read_timeout(Some(START_LIMIT))
-        .context("set a timeout")?;
+    stream.set_read_timeout(Some(START_LIMIT)).context("set a timeout")?;
     stream.write_all(&request).context("send a request")?;
     let mut bytes = Vec::new();
     loop {

@@ -35,12 +35,7 @@ const fn scenario(
     pipeline: usize,
     get_percent: u32,
 ) -> Scenario {
-    Scenario {
-        name,
-        clients,
-        pipeline,
-        get_percent,
-    }
+    Scenario { name, clients, pipeline, get_percent }
 }
 
 impl Scenario {
@@ -95,11 +90,7 @@ impl Work {
     fn new(plan: Plan, seed: u64) -> Self {
         let mut random = Random(seed);
         let values = (0..VALUES).map(|_| value(&mut random)).collect();
-        Self {
-            plan,
-            random,
-            values,
-        }
+        Self { plan, random, values }
     }
 
     /// The next operation, or `None` when the plan is carried out.

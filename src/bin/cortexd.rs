@@ -1,2 +1,5 @@
-//! The daemon.
-fn main() {}
+//! The daemon. Everything is in the library.
+
+fn main() -> std::process::ExitCode {
+    cortexd::daemon::main()
+}

@@ -14,7 +14,6 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
-    time::Instant,
 };
 
 use arc_swap::ArcSwap;
@@ -103,7 +102,7 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
         Err(End::Closed) => {}
         Err(End::Bad(error)) => warn_of_bad_bytes(&caller, error),
         Err(End::TooSlow(what)) => {
-            debug!(%caller, what, "a connection was closed for being too slow")
+            debug!(%caller, what, "a connection was closed for being too slow");
         }
         Err(End::Broken(failure)) => warn!(%caller, %failure, "a reply broke off"),
         Err(End::Io(error)) => debug!(%caller, %error, "a connection was lost"),

@@ -1,0 +1,33 @@
+//! The command line of cortexd.
+//! What a setting means and where it comes from otherwise is in `config`.
+
+use std::path::PathBuf;
+
+use clap::Parser;
+
+/// A local-first store for the agents and services of one person's machines.
+///
+/// Without options it serves the user who starts it; as root, the whole machine.
+#[derive(Clone, Debug, Default, Parser)]
+#[command(name = "cortexd", version, about)]
+pub struct Args {
+    /// Listen on this Unix socket [env: CORTEX_SOCKET]
+    #[arg(long, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+
+    /// Keep the data in this directory [env: CORTEX_DATA_DIR]
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+
+    /// Read settings from this file (TOML); see cortex.toml(5)
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// Log at this level: error, warn, info, debug, trace, or a filter like "info,cortexd::store=debug"
+    #[arg(long, value_name = "LEVEL")]
+    pub log: Option<String>,
+
+    /// Check the settings, print them and exit
+    #[arg(long)]
+    pub check: bool,
+}

@@ -1,0 +1,348 @@
+//! Settings: what the command line, the environment and the file say, put together and validated.
+//! The defaults need none of them.
+
+use std::{
+    fmt::Write as _,
+    num::NonZero,
+    ops::RangeInclusive,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use cortex_core::model::Limits;
+use serde::Deserialize;
+
+use super::Args;
+use crate::{
+    edge::limits::ConnLimits,
+    paths::{self, Environment},
+};
+
+/// The file as it is written. Every key may be absent; unknown ones are refused.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Where to listen. Below `--socket` and `CORTEX_SOCKET`.
+    pub socket: Option<PathBuf>,
+    /// Where to keep the data. Below `--data-dir` and `CORTEX_DATA_DIR`.
+    pub data_dir: Option<PathBuf>,
+    /// The log level or filter. Below `--log`. Default `info`.
+    pub log: Option<String>,
+    /// Threads that serve connections, 1 to 64. Default: one per core, at most 8; more than
+    /// cores only costs memory.
+    pub threads: Option<usize>,
+    /// Page cache of each thread and of the writer, in MiB, 1 to 4096. Default 8. Raise it where
+    /// the records in daily use are more than that.
+    pub cache_mib: Option<u32>,
+    /// Bounds.
+    pub limits: LimitsConfig,
+}
+
+/// The `[limits]` of the file.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LimitsConfig {
+    /// Bytes of one message, 4 KiB to 64 MiB. Default 1 MiB. The largest record is a little
+    /// smaller.
+    pub message_bytes: Option<usize>,
+    /// Levels of nesting in one message, 4 to 256. Default 64.
+    pub nesting: Option<usize>,
+    /// Open connections in all, 1 to 65536. Default 1024.
+    pub connections: Option<usize>,
+    /// Open connections of one uid; at most `connections`. Default 256.
+    pub connections_per_uid: Option<usize>,
+    /// Seconds that a message may take to arrive once it has begun, from 1. Default 30.
+    pub message_seconds: Option<u64>,
+    /// Seconds that a connection may rest between messages, from 1. Default 86400, a day.
+    pub idle_seconds: Option<u64>,
+    /// Seconds that a client may take to accept any of a reply, from 1. Default 30.
+    pub stall_seconds: Option<u64>,
+    /// Seconds that reading one whole table may take, from 1. Default 600. While it is read, the
+    /// log on disk cannot be recycled.
+    pub scan_seconds: Option<u64>,
+    /// Whole tables read at the same time, 1 to 256. Default 16. Others wait their turn; each
+    /// costs 2 MiB of memory.
+    pub scans: Option<usize>,
+    /// The same for one uid; at most `scans`. Default 4.
+    pub scans_per_uid: Option<usize>,
+    /// Bytes of a key, 16 to 65536. Default 4096.
+    pub key_bytes: Option<usize>,
+    /// Tables of one uid, from 1. Default 1000.
+    pub tables_per_uid: Option<usize>,
+    /// Bytes of records that one uid may own, from 1. Default 16 GiB.
+    pub bytes_per_uid: Option<u64>,
+}
+
+/// Validated settings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Where to listen.
+    pub socket: PathBuf,
+    /// Where to keep the data.
+    pub data_dir: PathBuf,
+    /// The log level or filter.
+    pub log: String,
+    /// This machine's name, shown in status.
+    pub node: String,
+    /// Threads that serve connections.
+    pub threads: usize,
+    /// Page cache of each connection to the database, in KiB.
+    pub cache_kib: u32,
+    /// Whole tables read at the same time.
+    pub scans: usize,
+    /// The same for one uid.
+    pub scans_per_uid: usize,
+    /// Bounds on connections.
+    pub conn: ConnLimits,
+    /// Bounds on what a uid may own.
+    pub limits: Limits,
+}
+
+impl Settings {
+    /// Puts command line, environment and file together.
+    ///
+    /// # Errors
+    /// A text that names the file or the setting and says what is wrong with it.
+    pub fn gather(args: &Args, env: &Environment) -> Result<Self> {
+        let config = args.config.as_deref().map(read).transpose()?.unwrap_or_default();
+        let socket =
+            paths::first_named(args.socket.clone(), env.cortex_socket.clone(), config.socket)
+                .unwrap_or_else(|| paths::default_socket_for_daemon(env));
+        let data_dir =
+            paths::first_named(args.data_dir.clone(), env.cortex_data_dir.clone(), config.data_dir)
+                .or_else(|| paths::default_data_dir(env))
+                .context("nowhere to keep the data: set --data-dir, CORTEX_DATA_DIR or HOME")?;
+        let log = args.log.clone().or(config.log).unwrap_or_else(|| "info".into());
+        super::log::validate(&log)?;
+        let threads = within("threads", config.threads, default_threads(), 1..=64)?;
+        let cache_mib = within("cache_mib", config.cache_mib, 8, 1..=4096)?;
+        let of = &config.limits;
+        let scans = within("limits.scans", of.scans, 16, 1..=256)?;
+        let scans_per_uid =
+            within("limits.scans_per_uid", of.scans_per_uid, 4.min(scans), 1..=scans)?;
+        Ok(Self {
+            socket: absolute(&socket)?,
+            data_dir: absolute(&data_dir)?,
+            log,
+            node: host_name(),
+            threads,
+            cache_kib: cache_mib * 1024,
+            scans,
+            scans_per_uid,
+            conn: of.conn()?,
+            limits: of.owned()?,
+        })
+    }
+
+    /// The settings, a line each, for `--check`.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        let mut text = String::from("the settings are valid:\n");
+        let (conn, limits) = (&self.conn, &self.limits);
+        let lines: [(&str, &dyn std::fmt::Display); 20] = [
+            ("socket", &self.socket.display()),
+            ("data_dir", &self.data_dir.display()),
+            ("log", &self.log),
+            ("node", &self.node),
+            ("threads", &self.threads),
+            ("cache_mib", &(self.cache_kib / 1024)),
+            ("limits.message_bytes", &conn.message_bytes),
+            ("limits.nesting", &conn.nesting),
+            ("limits.connections", &conn.connections),
+            ("limits.connections_per_uid", &conn.connections_per_uid),
+            ("limits.message_seconds", &conn.message_time.as_secs()),
+            ("limits.idle_seconds", &conn.idle_time.as_secs()),
+            ("limits.stall_seconds", &conn.stall_time.as_secs()),
+            ("limits.scan_seconds", &conn.scan_time.as_secs()),
+            ("limits.scans", &self.scans),
+            ("limits.scans_per_uid", &self.scans_per_uid),
+            ("limits.key_bytes", &limits.key_bytes),
+            ("limits.tables_per_uid", &limits.tables_per_uid),
+            ("limits.bytes_per_uid", &limits.bytes_per_uid),
+            ("version", &env!("CARGO_PKG_VERSION")),
+        ];
+        for (name, value) in lines {
+            let _infallible = writeln!(text, "  {name} = {value}");
+        }
+        text.truncate(text.trim_end().len());
+        text
+    }
+
+    /// The settings that another set changes and that take effect only at a start.
+    #[must_use]
+    pub fn fixed_changes(&self, new: &Self) -> Vec<&'static str> {
+        let changes = [
+            ("socket", self.socket != new.socket),
+            ("data_dir", self.data_dir != new.data_dir),
+            ("threads", self.threads != new.threads),
+            ("cache_mib", self.cache_kib != new.cache_kib),
+            ("limits.scans", self.scans != new.scans),
+            ("limits.scans_per_uid", self.scans_per_uid != new.scans_per_uid),
+        ];
+        changes.into_iter().filter(|(_, changed)| *changed).map(|(name, _)| name).collect()
+    }
+}
+
+impl LimitsConfig {
+    fn conn(&self) -> Result<ConnLimits> {
+        let default = ConnLimits::default();
+        let connections =
+            within("limits.connections", self.connections, default.connections, 1..=65_536)?;
+        let of_uid = default.connections_per_uid.min(connections);
+        Ok(ConnLimits {
+            message_bytes: within(
+                "limits.message_bytes",
+                self.message_bytes,
+                default.message_bytes,
+                4096..=64 << 20,
+            )?,
+            nesting: within("limits.nesting", self.nesting, default.nesting, 4..=256)?,
+            connections,
+            connections_per_uid: within(
+                "limits.connections_per_uid",
+                self.connections_per_uid,
+                of_uid,
+                1..=connections,
+            )?,
+            message_time: seconds(
+                "limits.message_seconds",
+                self.message_seconds,
+                default.message_time,
+            )?,
+            idle_time: seconds("limits.idle_seconds", self.idle_seconds, default.idle_time)?,
+            stall_time: seconds("limits.stall_seconds", self.stall_seconds, default.stall_time)?,
+            scan_time: seconds("limits.scan_seconds", self.scan_seconds, default.scan_time)?,
+        })
+    }
+
+    fn owned(&self) -> Result<Limits> {
+        let default = Limits::default();
+        Ok(Limits {
+            key_bytes: within("limits.key_bytes", self.key_bytes, default.key_bytes, 16..=65_536)?,
+            tables_per_uid: within(
+                "limits.tables_per_uid",
+                self.tables_per_uid,
+                default.tables_per_uid,
+                1..=1_000_000,
+            )?,
+            bytes_per_uid: within(
+                "limits.bytes_per_uid",
+                self.bytes_per_uid,
+                default.bytes_per_uid,
+                1..=1 << 60,
+            )?,
+        })
+    }
+}
+
+fn read(path: &Path) -> Result<Config> {
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("cannot read the configuration {}", path.display()))?;
+    toml::from_str(&text)
+        .with_context(|| format!("the configuration {} is not valid", path.display()))
+}
+
+fn within<T: PartialOrd + Copy + std::fmt::Display>(
+    name: &str,
+    given: Option<T>,
+    default: T,
+    range: RangeInclusive<T>,
+) -> Result<T> {
+    let value = given.unwrap_or(default);
+    let (least, most) = (range.start(), range.end());
+    ensure!(range.contains(&value), "{name} = {value} is not between {least} and {most}");
+    Ok(value)
+}
+
+fn seconds(name: &str, given: Option<u64>, default: Duration) -> Result<Duration> {
+    /// A year: far beyond use, and far from overflowing a clock.
+    const MOST: u64 = 365 * 86_400;
+    within(name, given, default.as_secs(), 1..=MOST).map(Duration::from_secs)
+}
+
+fn default_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, NonZero::get).min(8)
+}
+
+fn absolute(path: &Path) -> Result<PathBuf> {
+    if path.as_os_str().is_empty() {
+        bail!("a path must not be empty");
+    }
+    std::path::absolute(path)
+        .with_context(|| format!("cannot make sense of the path {}", path.display()))
+}
+
+fn host_name() -> String {
+    let name = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
+    name.filter(|name| !name.is_empty()).unwrap_or_else(|| "localhost".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gather(text: &str) -> Result<Settings> {
+        let dir = tempfile::tempdir()?;
+        let path = dir.path().join("cortex.toml");
+        std::fs::write(&path, text)?;
+        let env = Environment { uid: 1000, home: Some("/home/u".into()), ..Environment::default() };
+        Settings::gather(&Args { config: Some(path), ..Args::default() }, &env)
+    }
+
+    #[test]
+    fn an_empty_file_means_the_defaults() {
+        let settings = gather("").expect("valid");
+        assert_eq!(settings.conn, ConnLimits::default());
+        assert_eq!(settings.limits, Limits::default());
+        assert_eq!(settings.data_dir, Path::new("/home/u/.local/state/cortex"));
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_by_name() {
+        for text in ["sockets = 'x'", "[limits]\nconections = 4", "[meshes]"] {
+            let error = format!("{:#}", gather(text).expect_err(text));
+            assert!(error.contains("unknown field"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_value_out_of_range_is_refused_with_the_range() {
+        for (text, wanted) in [
+            ("threads = 0", "threads = 0 is not between 1 and 64"),
+            (
+                "[limits]\nmessage_bytes = 10",
+                "limits.message_bytes = 10 is not between 4096 and 67108864",
+            ),
+            (
+                "[limits]\nconnections = 5\nconnections_per_uid = 6",
+                "limits.connections_per_uid = 6 is not between 1 and 5",
+            ),
+            ("[limits]\nidle_seconds = 0", "limits.idle_seconds = 0 is not between 1 and 31536000"),
+        ] {
+            assert_eq!(format!("{:#}", gather(text).expect_err(text)), wanted);
+        }
+    }
+
+    #[test]
+    fn the_command_line_beats_the_environment_beats_the_file() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = dir.path().join("c.toml");
+        std::fs::write(&file, "socket = '/file'\ndata_dir = '/data'").expect("written");
+        let mut args = Args { config: Some(file), ..Args::default() };
+        let mut env = Environment::default();
+        let socket =
+            |args: &Args, env: &Environment| Settings::gather(args, env).expect("valid").socket;
+        assert_eq!(socket(&args, &env), Path::new("/file"));
+        env.cortex_socket = Some("/env".into());
+        assert_eq!(socket(&args, &env), Path::new("/env"));
+        args.socket = Some("/flag".into());
+        assert_eq!(socket(&args, &env), Path::new("/flag"));
+    }
+
+    #[test]
+    fn a_log_filter_that_cannot_be_read_is_refused() {
+        let error = format!("{:#}", gather("log = 'info,=['").expect_err("no filter"));
+        assert!(error.contains("log"), "{error}");
+    }
+}

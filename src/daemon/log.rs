@@ -1,0 +1,64 @@
+//! Where log lines go: to the journal with their fields, or to standard error as text.
+//! What is worth a line, and at which level, is each module's own.
+
+use std::{io, os::fd::AsFd};
+
+use anyhow::{Context as _, Result};
+use tracing_subscriber::{
+    EnvFilter, Registry, layer::SubscriberExt, reload, util::SubscriberInitExt,
+};
+
+/// Changes the level of a running daemon.
+#[derive(Debug)]
+pub(super) struct LogLevel(reload::Handle<EnvFilter, Registry>);
+
+impl LogLevel {
+    /// Puts another filter in force.
+    pub(super) fn set(&self, filter: &str) -> Result<()> {
+        self.0.reload(parse(filter)?).context("cannot change the log level")
+    }
+}
+
+/// Starts logging.
+pub(super) fn start(filter: &str) -> Result<LogLevel> {
+    let (filter, handle) = reload::Layer::new(parse(filter)?);
+    let registry = tracing_subscriber::registry().with(filter);
+    if stderr_is_journal() {
+        let journal = tracing_journald::layer()
+            .context("cannot reach the journal")?
+            .with_field_prefix(None)
+            .with_syslog_identifier("cortexd".into());
+        registry.with(journal).init();
+    } else {
+        let ansi =
+            io::IsTerminal::is_terminal(&io::stderr()) && std::env::var_os("NO_COLOR").is_none();
+        registry
+            .with(
+                tracing_subscriber::fmt::layer()
+                    .with_writer(io::stderr)
+                    .with_target(false)
+                    .with_ansi(ansi),
+            )
+            .init();
+    }
+    Ok(LogLevel(handle))
+}
+
+/// Refuses a filter that cannot be read.
+pub(super) fn validate(filter: &str) -> Result<()> {
+    parse(filter).map(|_| ())
+}
+
+fn parse(filter: &str) -> Result<EnvFilter> {
+    EnvFilter::builder().parse(filter).with_context(|| format!("log = {filter:?} is no log filter"))
+}
+
+/// True where standard error is connected to the journal: `JOURNAL_STREAM` names the very file
+/// (systemd.exec(5)). The variable alone is inherited by children whose output goes elsewhere.
+pub(super) fn stderr_is_journal() -> bool {
+    let Ok(stream) = std::env::var("JOURNAL_STREAM") else {
+        return false;
+    };
+    nix::sys::stat::fstat(io::stderr().as_fd())
+        .is_ok_and(|stat| stream == format!("{}:{}", stat.st_dev, stat.st_ino))
+}

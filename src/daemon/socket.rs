@@ -1,0 +1,129 @@
+//! The socket that clients connect to: taken from systemd, or bound where the settings say.
+//! Accepting on it is the edge's.
+
+use std::{
+    fs::{self, DirBuilder, Permissions},
+    io,
+    os::unix::{
+        fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt},
+        net::UnixListener as StdUnixListener,
+    },
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result, bail};
+use tokio::net::{UnixListener, UnixStream};
+
+use super::activation;
+
+/// Everybody may connect: who they are, the kernel says.
+const MODE: u32 = 0o666;
+
+/// A listening socket.
+#[derive(Debug)]
+pub(super) struct Socket {
+    listener: UnixListener,
+    path: PathBuf,
+    /// Device and inode of a socket that we bound and will remove; none for systemd's.
+    bound: Option<(u64, u64)>,
+}
+
+impl Socket {
+    /// Takes systemd's socket, or binds one at `path`, in the place of one that nobody serves.
+    ///
+    /// # Errors
+    /// If somebody serves it already, or it cannot be bound.
+    pub(super) async fn open(path: &Path) -> Result<Self> {
+        if let Some(listener) = activation::client_socket()? {
+            let address = listener.local_addr()?;
+            let path = address.as_pathname().unwrap_or(path).to_owned();
+            let listener = UnixListener::from_std(listener)?;
+            return Ok(Self { listener, path, bound: None });
+        }
+        refuse_if_served(path).await?;
+        let listener =
+            bind(path).with_context(|| format!("cannot listen on {}", path.display()))?;
+        let meta = fs::symlink_metadata(path)?;
+        let listener = UnixListener::from_std(listener)?;
+        Ok(Self { listener, path: path.to_owned(), bound: Some((meta.dev(), meta.ino())) })
+    }
+
+    pub(super) fn listener(&self) -> &UnixListener {
+        &self.listener
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Stops listening, and removes the socket if it is still the one that we bound.
+    pub(super) fn close(self) {
+        let still_ours = fs::symlink_metadata(&self.path)
+            .is_ok_and(|meta| Some((meta.dev(), meta.ino())) == self.bound);
+        if still_ours {
+            let _gone = fs::remove_file(&self.path);
+        }
+    }
+}
+
+async fn refuse_if_served(path: &Path) -> Result<()> {
+    match fs::symlink_metadata(path) {
+        Ok(meta) if !meta.file_type().is_socket() => {
+            bail!(
+                "{} is there and is no socket; move it away or choose another --socket",
+                path.display()
+            )
+        }
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => {
+            return Err(error).with_context(|| format!("cannot look at {}", path.display()));
+        }
+    }
+    match UnixStream::connect(path).await {
+        Ok(_) => bail!("another daemon already listens on {}", path.display()),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(()), // a stale one
+        Err(error) => {
+            Err(error).with_context(|| format!("cannot tell whether {} is in use", path.display()))
+        }
+    }
+}
+
+/// Binds under a temporary name and renames: whoever finds the socket finds it with its mode, and
+/// a stale one is replaced in one step.
+fn bind(path: &Path) -> Result<StdUnixListener> {
+    if let Some(dir) = path.parent() {
+        make_directory(dir)?;
+    }
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(format!(".{}", std::process::id()));
+    let temporary = PathBuf::from(temporary);
+    let _absent = fs::remove_file(&temporary);
+    let listener = StdUnixListener::bind(&temporary)?;
+    let put_in_place = || -> io::Result<()> {
+        fs::set_permissions(&temporary, Permissions::from_mode(MODE))?;
+        fs::rename(&temporary, path)
+    };
+    if let Err(error) = put_in_place() {
+        let _gone = fs::remove_file(&temporary);
+        return Err(error.into());
+    }
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+/// Makes the socket's directory if it is absent: open to all, since the socket is. One that is
+/// there must not belong to another user, who could then put a socket of their own in its place.
+fn make_directory(dir: &Path) -> Result<()> {
+    let old = nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
+    let made = DirBuilder::new().recursive(true).mode(0o755).create(dir);
+    nix::sys::stat::umask(old);
+    made.with_context(|| format!("cannot make the directory {}", dir.display()))?;
+    let owner = fs::metadata(dir)?.uid();
+    let own = nix::unistd::geteuid().as_raw();
+    let shared = fs::metadata(dir)?.mode() & 0o1000 != 0;
+    if owner != own && owner != 0 && !shared {
+        bail!("the directory {} belongs to uid {owner}, not to this user", dir.display());
+    }
+    Ok(())
+}

@@ -1,0 +1,143 @@
+//! The running daemon: its vital tasks side by side, signals, reload, and what systemd is told.
+//! The first of them to end decides how the daemon ends.
+
+use std::{path::Path, time::Duration};
+
+use anyhow::{Context as _, Result, bail};
+use sd_notify::NotifyState;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::UnixStream,
+    signal::unix::{SignalKind, signal},
+    time::{sleep, timeout},
+};
+use tracing::{error, info, warn};
+
+use super::{Running, Settings};
+use crate::{
+    edge::unix,
+    store::{Command, Done, Store},
+};
+
+/// Between two looks for dropped tables whose rows are still there.
+const UPKEEP: Duration = Duration::from_secs(5);
+
+/// Between two steps of removing them: leaves most of the disk to clients.
+const PURGE_PAUSE: Duration = Duration::from_millis(2);
+
+/// Runs until the daemon has to end. `Ok` after a signal, an error where it cannot go on.
+pub(super) async fn until_the_end(running: &mut Running<'_>) -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("cannot watch for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot watch for SIGINT")?;
+    let mut hang_up = signal(SignalKind::hangup()).context("cannot watch for SIGHUP")?;
+    let mut fatal = running.service.store().fatal();
+    loop {
+        let store = running.service.store();
+        tokio::select! {
+            () = unix::accept(running.socket.listener(), &running.shards, &running.seats, &running.limits) => {
+                bail!("the listener ended");
+            }
+            () = upkeep(store) => bail!("the upkeep ended"),
+            () = watchdog(store, running.socket.path()) => bail!("the watchdog ended"),
+            fault = fatal.wait_for(Option::is_some) => {
+                let fault = fault.ok().and_then(|fault| fault.clone());
+                bail!("the store has stopped: {}", fault.map_or_else(String::new, |f| f.to_string()));
+            }
+            _ = terminate.recv() => return ended_by("SIGTERM"),
+            _ = interrupt.recv() => return ended_by("SIGINT"),
+            _ = hang_up.recv() => {}
+        }
+        reload(running);
+    }
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "an arm of the select, beside those that fail")]
+fn ended_by(signal: &str) -> Result<()> {
+    info!(signal, "ending");
+    Ok(())
+}
+
+/// Reads the settings again. Those that cannot be changed while running, or that are wrong, leave
+/// everything as it was.
+fn reload(running: &mut Running<'_>) {
+    let reloading = NotifyState::monotonic_usec_now().map(|now| [NotifyState::Reloading, now]);
+    match reloading {
+        Ok(states) => notify(&states),
+        Err(error) => warn!(%error, "cannot tell systemd about the reload"),
+    }
+    match try_reload(running) {
+        Ok(()) => info!("the settings were read again"),
+        Err(error) => error!(error = format!("{error:#}"), "the settings were not changed"),
+    }
+    notify_ready(&format!("listening on {}", running.socket.path().display()));
+}
+
+fn try_reload(running: &mut Running<'_>) -> Result<()> {
+    let new = Settings::gather(running.args, running.env)?;
+    let fixed = running.settings.fixed_changes(&new);
+    if !fixed.is_empty() {
+        bail!("a restart is needed to change {}", fixed.join(", "));
+    }
+    running.level.set(&new.log)?;
+    running.limits.store(new.conn.into());
+    running.service.store().set_limits(new.limits);
+    running.settings = new;
+    Ok(())
+}
+
+/// Removes the rows of dropped tables, a few at a time.
+async fn upkeep(store: &Store) {
+    loop {
+        match store.execute(Command::Purge).await {
+            Ok(Done::Purged { more: true }) => sleep(PURGE_PAUSE).await,
+            Ok(_) => sleep(UPKEEP).await,
+            Err(failure) => {
+                warn!(%failure, "rows of dropped tables could not be removed, trying again later");
+                sleep(UPKEEP).await;
+            }
+        }
+    }
+}
+
+/// Tells systemd that the daemon is alive, as long as it answers a client and the writer answers
+/// it. Rests for ever where no watchdog is asked for.
+async fn watchdog(store: &Store, socket: &Path) {
+    let Some(interval) = sd_notify::watchdog_enabled() else {
+        return std::future::pending().await;
+    };
+    loop {
+        match timeout(interval / 2, probe(store, socket)).await {
+            Ok(Ok(())) => notify(&[NotifyState::Watchdog]),
+            Ok(Err(error)) => warn!(error = format!("{error:#}"), "the daemon's own probe failed"),
+            Err(_) => warn!("the daemon's own probe got no answer in time"),
+        }
+        sleep(interval / 2).await;
+    }
+}
+
+/// Asks what a client would ask: a ping through the socket, and a turn of the writer.
+async fn probe(store: &Store, socket: &Path) -> Result<()> {
+    /// `[0, 1, "ping", []]`
+    const PING: [u8; 9] = [0x94, 0, 1, 0xa4, b'p', b'i', b'n', b'g', 0x90];
+    let mut stream =
+        UnixStream::connect(socket).await.context("cannot connect to the own socket")?;
+    stream.write_all(&PING).await.context("cannot ask on the own socket")?;
+    let answered = stream.read_u8().await.context("no answer on the own socket");
+    store.execute(Command::Purge).await.context("the writer failed")?;
+    answered.map(|_| ())
+}
+
+/// The service is up: systemd starts what waits for it, `systemctl status` shows the text.
+pub(super) fn notify_ready(status: &str) {
+    notify(&[NotifyState::Ready, NotifyState::Status(status)]);
+}
+
+pub(super) fn notify_stopping() {
+    notify(&[NotifyState::Stopping, NotifyState::Status("ending the requests under way")]);
+}
+
+fn notify(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        warn!(%error, "cannot notify systemd");
+    }
+}
