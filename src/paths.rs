@@ -1,0 +1,235 @@
+//! Where the socket and the data directory are when nobody says otherwise, for daemon and client alike.
+//! Leaves making and opening them to its callers; only [`first_usable`] looks at the file system.
+//!
+//! ```text
+//! socket    flag > CORTEX_SOCKET   > config > root: /run/cortex/cortex.sock
+//!                                             else: $XDG_RUNTIME_DIR/cortex/cortex.sock, /tmp/cortex-UID/cortex.sock
+//! data      flag > CORTEX_DATA_DIR > config > root: /var/lib/cortex
+//!                                             else: $XDG_STATE_HOME/cortex, ~/.local/state/cortex
+//! ```
+
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// The socket of the system's daemon.
+pub const SYSTEM_SOCKET: &str = "/run/cortex/cortex.sock";
+
+/// The data directory of the system's daemon.
+pub const SYSTEM_DATA_DIR: &str = "/var/lib/cortex";
+
+/// Write bits of group and others: with one of them set, a directory's owner does not decide what is in it.
+const WRITABLE_BY_OTHERS: u32 = 0o022;
+
+/// What the process environment says about places; a value, so that the choice can be tested without touching it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Environment {
+    /// The effective user id, which is also what the daemon sees of a client.
+    pub uid: u32,
+    pub cortex_socket: Option<PathBuf>,
+    pub cortex_data_dir: Option<PathBuf>,
+    pub xdg_runtime_dir: Option<PathBuf>,
+    pub xdg_state_home: Option<PathBuf>,
+    pub home: Option<PathBuf>,
+}
+
+impl Environment {
+    /// Reads the environment of this process. An empty variable counts as unset, and so does a relative
+    /// XDG directory, as the XDG base directory specification asks.
+    pub fn of_this_process() -> Self {
+        let variable =
+            |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let absolute = |name| variable(name).filter(|path| path.is_absolute());
+        Self {
+            uid: nix::unistd::geteuid().as_raw(),
+            cortex_socket: variable("CORTEX_SOCKET"),
+            cortex_data_dir: variable("CORTEX_DATA_DIR"),
+            xdg_runtime_dir: absolute("XDG_RUNTIME_DIR"),
+            xdg_state_home: absolute("XDG_STATE_HOME"),
+            home: absolute("HOME"),
+        }
+    }
+}
+
+/// What somebody said outright, the nearest first: flag, environment variable, configuration file.
+pub fn first_named(
+    flag: Option<PathBuf>,
+    variable: Option<PathBuf>,
+    config: Option<PathBuf>,
+) -> Option<PathBuf> {
+    flag.or(variable).or(config)
+}
+
+/// Where a daemon listens that was told nothing. The directory may have to be made, for this uid alone.
+pub fn default_socket_for_daemon(env: &Environment) -> PathBuf {
+    if env.uid == 0 {
+        return PathBuf::from(SYSTEM_SOCKET);
+    }
+    runtime_socket(env).unwrap_or_else(|| fallback_socket(env.uid))
+}
+
+/// Where a client looks that was told nothing, in this order; the last candidate holds without a condition.
+pub fn socket_candidates_for_client(env: &Environment) -> Vec<Candidate> {
+    let system = Candidate { path: PathBuf::from(SYSTEM_SOCKET), condition: Condition::Always };
+    if env.uid == 0 {
+        return vec![system];
+    }
+    let runtime = runtime_socket(env).map(|path| Candidate { path, condition: Condition::Exists });
+    let fallback =
+        Candidate { path: fallback_socket(env.uid), condition: Condition::InOwnDirectory };
+    runtime.into_iter().chain([fallback, system]).collect()
+}
+
+/// Where a daemon keeps its data that was told nothing; `None` if the user has neither a state nor a home directory.
+pub fn default_data_dir(env: &Environment) -> Option<PathBuf> {
+    if env.uid == 0 {
+        return Some(PathBuf::from(SYSTEM_DATA_DIR));
+    }
+    let state = env
+        .xdg_state_home
+        .clone()
+        .or_else(|| env.home.as_ref().map(|home| home.join(".local/state")))?;
+    Some(state.join("cortex"))
+}
+
+/// A place where the daemon's socket may be, and what must hold for a client to use it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Candidate {
+    pub path: PathBuf,
+    pub condition: Condition,
+}
+
+/// What must hold of a [`Candidate`] before a client talks to whoever listens there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Condition {
+    /// Nothing: connecting says why it fails.
+    Always,
+    /// Something is there. Enough where only this user can have put it.
+    Exists,
+    /// It is there, in a directory that belongs to the user alone: in `/tmp` anybody may make the directory first.
+    InOwnDirectory,
+}
+
+/// The first candidate whose condition holds now.
+pub fn first_usable(candidates: &[Candidate], uid: u32) -> Option<&Path> {
+    candidates
+        .iter()
+        .find(|candidate| holds(candidate, uid))
+        .map(|candidate| candidate.path.as_path())
+}
+
+fn holds(candidate: &Candidate, uid: u32) -> bool {
+    match candidate.condition {
+        Condition::Always => true,
+        Condition::Exists => candidate.path.exists(),
+        Condition::InOwnDirectory => {
+            candidate.path.exists() && candidate.path.parent().is_some_and(|dir| is_own(dir, uid))
+        }
+    }
+}
+
+/// Whether `dir` is a real directory (not a link to one) that `uid` owns and nobody else may write.
+fn is_own(dir: &Path, uid: u32) -> bool {
+    std::fs::symlink_metadata(dir).is_ok_and(|meta| {
+        meta.is_dir() && meta.uid() == uid && meta.mode() & WRITABLE_BY_OTHERS == 0
+    })
+}
+
+fn runtime_socket(env: &Environment) -> Option<PathBuf> {
+    env.xdg_runtime_dir.as_ref().map(|dir| dir.join("cortex/cortex.sock"))
+}
+
+fn fallback_socket(uid: u32) -> PathBuf {
+    PathBuf::from(format!("/tmp/cortex-{uid}/cortex.sock"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    fn user() -> Environment {
+        Environment { uid: 1000, home: Some("/home/ann".into()), ..Environment::default() }
+    }
+
+    fn with_runtime_dir() -> Environment {
+        Environment { xdg_runtime_dir: Some("/run/user/1000".into()), ..user() }
+    }
+
+    #[test]
+    fn root_uses_the_system_places_whatever_xdg_says() {
+        let env =
+            Environment { uid: 0, xdg_state_home: Some("/state".into()), ..with_runtime_dir() };
+        assert_eq!(default_socket_for_daemon(&env), Path::new(SYSTEM_SOCKET));
+        assert_eq!(default_data_dir(&env).as_deref(), Some(Path::new(SYSTEM_DATA_DIR)));
+        assert_eq!(socket_candidates_for_client(&env).len(), 1);
+    }
+
+    #[test]
+    fn a_users_daemon_listens_in_the_runtime_directory_else_in_tmp() {
+        assert_eq!(
+            default_socket_for_daemon(&with_runtime_dir()),
+            Path::new("/run/user/1000/cortex/cortex.sock")
+        );
+        assert_eq!(default_socket_for_daemon(&user()), Path::new("/tmp/cortex-1000/cortex.sock"));
+    }
+
+    #[test]
+    fn a_client_looks_wherever_a_daemon_may_listen_and_last_at_the_systems() {
+        for env in [user(), with_runtime_dir()] {
+            let candidates = socket_candidates_for_client(&env);
+            assert!(
+                candidates
+                    .iter()
+                    .any(|candidate| candidate.path == default_socket_for_daemon(&env))
+            );
+            assert_eq!(candidates.last().map(|last| last.condition), Some(Condition::Always));
+            assert_eq!(
+                candidates.last().map(|last| last.path.as_path()),
+                Some(Path::new(SYSTEM_SOCKET))
+            );
+        }
+    }
+
+    #[test]
+    fn data_lives_in_the_state_directory_else_under_home_else_nowhere() {
+        let state = Environment { xdg_state_home: Some("/state".into()), ..user() };
+        assert_eq!(default_data_dir(&state).as_deref(), Some(Path::new("/state/cortex")));
+        assert_eq!(
+            default_data_dir(&user()).as_deref(),
+            Some(Path::new("/home/ann/.local/state/cortex"))
+        );
+        assert_eq!(default_data_dir(&Environment { home: None, ..user() }), None);
+    }
+
+    #[test]
+    fn a_flag_beats_the_variable_and_the_variable_beats_the_configuration() {
+        let path = |name: &str| Some(PathBuf::from(name));
+        assert_eq!(first_named(path("/f"), path("/v"), path("/c")), path("/f"));
+        assert_eq!(first_named(None, path("/v"), path("/c")), path("/v"));
+        assert_eq!(first_named(None, None, path("/c")), path("/c"));
+        assert_eq!(first_named(None, None, None), None);
+    }
+
+    #[test]
+    fn a_socket_in_a_directory_that_others_may_write_is_passed_over() {
+        let uid = nix::unistd::geteuid().as_raw();
+        let dir = tempfile::tempdir().expect("make a directory");
+        let path = dir.path().join("cortex.sock");
+        let own = Candidate { path: path.clone(), condition: Condition::InOwnDirectory };
+        let system = Candidate { path: SYSTEM_SOCKET.into(), condition: Condition::Always };
+        let candidates = [own, system];
+        let chosen = || first_usable(&candidates, uid).map(Path::to_path_buf);
+
+        assert_eq!(chosen().as_deref(), Some(Path::new(SYSTEM_SOCKET)), "nothing is there yet");
+        std::fs::write(&path, "").expect("put something there");
+        assert_eq!(chosen().as_deref(), Some(path.as_path()));
+        assert_eq!(
+            first_usable(&candidates, uid + 1),
+            Some(Path::new(SYSTEM_SOCKET)),
+            "somebody else's directory"
+        );
+        std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o777))
+            .expect("open the directory");
+        assert_eq!(chosen().as_deref(), Some(Path::new(SYSTEM_SOCKET)));
+    }
+}
