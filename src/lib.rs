@@ -1,3 +1,4 @@
 //! lib
 
+pub mod client;
 pub mod paths;
