@@ -1,4 +1,5 @@
 //! lib
 
+pub mod cli;
 pub mod client;
 pub mod paths;
