@@ -1,2 +1,8 @@
-//! The daemon.
-fn main() {}
+//! The command line tool.
+//! Leaves everything to the library.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cortexd::cli::main()
+}

@@ -1,5 +1,5 @@
-//! The receiving half of a connection: a buffer that is read like any `BufRead`, and can also be topped up
-//! without waiting. Leaves what the bytes mean to `raw` and `reply`.
+//! The receiving half of a connection: a `BufRead` whose buffer can also be topped up without waiting.
+//! Leaves what the bytes mean to `raw` and `reply`.
 
 use std::io::{self, BufRead, Read};
 use std::os::fd::AsRawFd;
@@ -8,7 +8,7 @@ use std::os::unix::net::UnixStream;
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, recv};
 
-/// How much is read at once. A page of a thousand records is a megabyte: larger reads save nothing measurable.
+/// How much is read at once: a page of a thousand records takes a few dozen reads, a small answer one.
 const READ_SIZE: usize = 64 * 1024;
 
 #[derive(Debug)]

@@ -139,8 +139,8 @@ fn prefixed(out: &mut Vec<u8>, marker: u8, bytes: &[u8]) {
     out.extend_from_slice(bytes);
 }
 
-pub(crate) fn value(out: &mut Vec<u8>, value_: &Value) {
-    match value_ {
+pub(crate) fn value(out: &mut Vec<u8>, any: &Value) {
+    match any {
         Value::Nil => nil(out),
         Value::Boolean(flag) => boolean(out, *flag),
         Value::Integer(number) => match number.as_u64() {
@@ -206,14 +206,14 @@ mod tests {
     #[test]
     fn long_strings_and_binaries_have_the_headers_of_their_length() {
         for length in [0, 31, 32, 255, 256, 65_535, 65_536] {
-            for value_ in [
+            for any in [
                 Value::from("x".repeat(length)),
                 Value::Binary(vec![1; length]),
                 Value::Ext(-3, vec![1; length]),
             ] {
                 let mut packed = Vec::new();
-                value(&mut packed, &value_);
-                assert_eq!(packed, reference(&value_), "length {length}");
+                value(&mut packed, &any);
+                assert_eq!(packed, reference(&any), "length {length}");
             }
         }
     }

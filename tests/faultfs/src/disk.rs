@@ -80,20 +80,8 @@ enum Fate {
 impl Disk {
     /// A file that was there before anybody looked: durable.
     pub(crate) fn adopt(&mut self, name: Arc<str>, file: FileId, bytes: Vec<u8>) {
-        self.files.insert(
-            file,
-            File {
-                durable: bytes,
-                since: Vec::new(),
-            },
-        );
-        self.names.insert(
-            name,
-            Name {
-                durable: Some(file),
-                since: Vec::new(),
-            },
-        );
+        self.files.insert(file, File { durable: bytes, since: Vec::new() });
+        self.names.insert(name, Name { durable: Some(file), since: Vec::new() });
     }
 
     pub(crate) fn apply(&mut self, change: &Change) {
@@ -103,13 +91,9 @@ impl Disk {
                 let name = self.names.entry(Arc::clone(name)).or_default();
                 name.since.push(Some(*file));
             }
-            Change::Write { file, offset, data } => self.edit(
-                *file,
-                Edit::Write {
-                    offset: *offset,
-                    data: Arc::clone(data),
-                },
-            ),
+            Change::Write { file, offset, data } => {
+                self.edit(*file, Edit::Write { offset: *offset, data: Arc::clone(data) })
+            }
             Change::Truncate { file, len } => self.edit(*file, Edit::Truncate { len: *len }),
             Change::Sync { file, with_dir_of } => {
                 if let Some(file) = self.files.get_mut(file) {
@@ -196,11 +180,7 @@ impl File {
                 *fate = Fate::Synced;
             }
         }
-        let ready = self
-            .since
-            .iter()
-            .take_while(|(_, fate)| *fate == Fate::Synced)
-            .count();
+        let ready = self.since.iter().take_while(|(_, fate)| *fate == Fate::Synced).count();
         for (edit, _) in self.since.drain(..ready) {
             edit.apply(&mut self.durable, 0);
         }
@@ -305,17 +285,11 @@ enum Mood {
 
 impl Luck {
     fn new(seed: u64) -> Self {
-        let mut luck = Self {
-            state: seed,
-            mood: Mood::LoseAll,
-        };
+        let mut luck = Self { state: seed, mood: Mood::LoseAll };
         luck.mood = match seed {
             0 => Mood::LoseAll,
             1 => Mood::KeepAll,
-            _ => Mood::Mixed {
-                keep: luck.below(8),
-                tear: luck.below(8),
-            },
+            _ => Mood::Mixed { keep: luck.below(8), tear: luck.below(8) },
         };
         luck
     }
@@ -394,18 +368,11 @@ mod tests {
     }
 
     fn write(offset: u64, data: &[u8]) -> Change {
-        Change::Write {
-            file: FILE,
-            offset,
-            data: Arc::from(data),
-        }
+        Change::Write { file: FILE, offset, data: Arc::from(data) }
     }
 
     fn sync() -> Change {
-        Change::Sync {
-            file: FILE,
-            with_dir_of: None,
-        }
+        Change::Sync { file: FILE, with_dir_of: None }
     }
 
     /// The contents of the file over all seeds after these changes to a file of `bytes`.
@@ -413,9 +380,7 @@ mod tests {
         let mut disk = Disk::default();
         disk.adopt(name(), FILE, bytes.to_vec());
         changes.iter().for_each(|change| disk.apply(change));
-        SEEDS
-            .filter_map(|seed| disk.after_power_loss(seed).remove("f"))
-            .collect()
+        SEEDS.filter_map(|seed| disk.after_power_loss(seed).remove("f")).collect()
     }
 
     #[test]
@@ -456,14 +421,7 @@ mod tests {
     #[test]
     fn after_a_failed_sync_only_what_is_written_again_is_safe() {
         let failed = Change::SyncFailed { file: FILE };
-        let changes = [
-            write(0, b"lost"),
-            failed,
-            sync(),
-            write(0, b"L"),
-            write(5, b"new"),
-            sync(),
-        ];
+        let changes = [write(0, b"lost"), failed, sync(), write(0, b"L"), write(5, b"new"), sync()];
         let images = images(b"........", &changes);
         for image in &images {
             assert_eq!((image[0], &image[5..]), (b'L', b"new".as_slice()));
@@ -475,22 +433,12 @@ mod tests {
     #[test]
     fn a_created_file_may_be_absent_until_its_directory_is_synced() {
         let mut disk = Disk::default();
-        disk.apply(&Change::Create {
-            name: name(),
-            file: FILE,
-        });
+        disk.apply(&Change::Create { name: name(), file: FILE });
         disk.apply(&sync());
-        let there = |disk: &Disk| {
-            SEEDS
-                .filter(|s| disk.after_power_loss(*s).len() == 1)
-                .count()
-        };
+        let there = |disk: &Disk| SEEDS.filter(|s| disk.after_power_loss(*s).len() == 1).count();
         assert!((1..SEEDS.count()).contains(&there(&disk)));
 
-        disk.apply(&Change::Sync {
-            file: FILE,
-            with_dir_of: Some(name()),
-        });
+        disk.apply(&Change::Sync { file: FILE, with_dir_of: Some(name()) });
         assert_eq!(there(&disk), SEEDS.count());
     }
 
@@ -498,10 +446,7 @@ mod tests {
     fn a_deleted_file_may_return_until_its_directory_is_synced() {
         let mut disk = Disk::default();
         disk.adopt(name(), FILE, b"x".to_vec());
-        let delete = |sync_dir| Change::Delete {
-            name: name(),
-            sync_dir,
-        };
+        let delete = |sync_dir| Change::Delete { name: name(), sync_dir };
         disk.apply(&delete(false));
         assert_eq!(disk.after_power_loss(0).len(), 1);
         assert_eq!(disk.after_power_loss(1).len(), 0);

@@ -92,10 +92,7 @@
 mod disk;
 mod faults;
 mod recorder;
-#[expect(
-    unsafe_code,
-    reason = "a VFS is a table of C functions; this module holds only them"
-)]
+#[expect(unsafe_code, reason = "a VFS is a table of C functions; this module holds only them")]
 mod vfs;
 
 use std::fs;
@@ -210,9 +207,8 @@ impl FaultFs {
         self.recorder.check_untouched()?;
         fs::create_dir_all(into)?;
         let into = into.canonicalize()?;
-        let recorder = self.recorder.fork(into.clone(), || {
-            copy_files(self.dir(), &into, &|_name| false)
-        })?;
+        let recorder =
+            self.recorder.fork(into.clone(), || copy_files(self.dir(), &into, &|_name| false))?;
         Self::register(vfs_name, recorder)
     }
 
@@ -224,10 +220,7 @@ impl FaultFs {
     fn register(vfs_name: &str, recorder: Recorder) -> io::Result<Self> {
         let recorder = Arc::new(recorder);
         let registration = Arc::new(Registration::new(vfs_name, &recorder)?);
-        Ok(Self {
-            registration,
-            recorder,
-        })
+        Ok(Self { registration, recorder })
     }
 }
 

@@ -53,10 +53,7 @@ pub(crate) struct Tracked {
 impl Recorder {
     /// `dir` is absolute and free of symbolic links, as are the paths SQLite will ask for.
     pub(crate) fn new(dir: PathBuf) -> Self {
-        Self {
-            dir,
-            state: Mutex::default(),
-        }
+        Self { dir, state: Mutex::default() }
     }
 
     pub(crate) fn dir(&self) -> &Path {
@@ -81,11 +78,7 @@ impl Recorder {
         fault: Fault,
         repeat: Repeat,
     ) {
-        self.lock().traps.push(Trap {
-            when,
-            fault,
-            repeat,
-        });
+        self.lock().traps.push(Trap { when, fault, repeat });
     }
 
     pub(crate) fn heal(&self) {
@@ -150,10 +143,7 @@ impl Recorder {
             next_file: state.next_file,
             ..State::default()
         };
-        Ok(Self {
-            dir,
-            state: Mutex::new(forked),
-        })
+        Ok(Self { dir, state: Mutex::new(forked) })
     }
 
     /// The path below the directory, if `path` is there and SQLite can name it.
@@ -171,11 +161,7 @@ impl Recorder {
         let mut state = self.lock();
         let path = self.dir.join(&*name);
         let exists = path.exists();
-        let op = if may_create && !exists {
-            Op::Create
-        } else {
-            Op::Open
-        };
+        let op = if may_create && !exists { Op::Create } else { Op::Open };
         let (_, fault) = state.call(op, &name, 0, 0);
         if let Some((_, code)) = fault {
             return Err(code);
@@ -232,11 +218,7 @@ impl Recorder {
         if let Err(real) = state.really(Op::Write, &file.name, real(data)) {
             return real;
         }
-        let change = Change::Write {
-            file: file.id,
-            offset,
-            data: Arc::from(data),
-        };
+        let change = Change::Write { file: file.id, offset, data: Arc::from(data) };
         state.log.push((call, change));
         code
     }
@@ -294,10 +276,7 @@ impl Recorder {
         let code = real();
         if code == ffi::SQLITE_OK {
             state.live.remove(name);
-            let change = Change::Delete {
-                name: Arc::clone(name),
-                sync_dir,
-            };
+            let change = Change::Delete { name: Arc::clone(name), sync_dir };
             state.log.push((call, change));
         }
         code
@@ -319,14 +298,8 @@ impl State {
         len: usize,
     ) -> (u64, Option<(Fault, i32)>) {
         self.calls += 1;
-        let mut call = Call {
-            number: self.calls,
-            op,
-            file: Arc::clone(file),
-            offset,
-            len,
-            fault: None,
-        };
+        let mut call =
+            Call { number: self.calls, op, file: Arc::clone(file), offset, len, fault: None };
         let armed = self.traps.iter().enumerate().find_map(|(at, trap)| {
             let code = trap.fault.code(op)?;
             (trap.when)(&call).then_some((at, trap.repeat, trap.fault, code))
@@ -355,10 +328,7 @@ impl State {
                 self.replayed = None;
             }
             None => {
-                let change = Change::Create {
-                    name: Arc::clone(name),
-                    file,
-                };
+                let change = Change::Create { name: Arc::clone(name), file };
                 self.log.push((self.calls, change));
             }
         }
@@ -369,16 +339,13 @@ impl State {
         if code == ffi::SQLITE_OK {
             return Ok(());
         }
-        self.broken
-            .get_or_insert_with(|| format!("{op:?} of {file}: SQLite result code {code}"));
+        self.broken.get_or_insert_with(|| format!("{op:?} of {file}: SQLite result code {code}"));
         Err(code)
     }
 
     fn disk_at(&mut self, point: u64) -> io::Result<&Disk> {
         if let Some(broken) = &self.broken {
-            return Err(io::Error::other(format!(
-                "the real disk failed under the test: {broken}"
-            )));
+            return Err(io::Error::other(format!("the real disk failed under the test: {broken}")));
         }
         if point < self.forgotten {
             return Err(io::Error::other(format!(

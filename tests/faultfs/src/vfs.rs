@@ -97,10 +97,7 @@ impl Registration {
             ));
         }
         let real = find(c"unix").ok_or_else(|| io::Error::other("SQLite has no unix VFS"))?;
-        let app = Box::new(AppData {
-            real,
-            recorder: Arc::downgrade(recorder),
-        });
+        let app = Box::new(AppData { real, recorder: Arc::downgrade(recorder) });
         // SAFETY: `real` is valid, and with the lock held nobody changes its `pNext`.
         let base = unsafe { *real.as_ptr() };
         let shim_size = c_int::try_from(REAL_OFFSET).expect("a small struct");
@@ -123,10 +120,7 @@ impl Registration {
                 "registering VFS {name:?}: SQLite result code {code}"
             )));
         }
-        Ok(Self {
-            name: name.to_owned(),
-            vfs,
-        })
+        Ok(Self { name: name.to_owned(), vfs })
     }
 
     pub(crate) fn name(&self) -> &str {

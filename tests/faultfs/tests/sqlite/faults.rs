@@ -70,13 +70,7 @@ fn a_failed_sync_is_ioerr_fsync() {
     let wal = |call: &Call| call.op == Op::Sync && call.file.ends_with("-wal");
     check(WAL_FULL, wal, Fault::Io, add, ffi::SQLITE_IOERR_FSYNC);
     let db = |call: &Call| call.op == Op::Sync && call.file.ends_with(".db");
-    check(
-        WAL_FULL,
-        db,
-        Fault::Io,
-        truncate_wal,
-        ffi::SQLITE_IOERR_FSYNC,
-    );
+    check(WAL_FULL, db, Fault::Io, truncate_wal, ffi::SQLITE_IOERR_FSYNC);
 }
 
 /// The `unix` VFS takes `EIO` for a damaged file system, and SQLite reports that as damage.
@@ -84,13 +78,7 @@ fn a_failed_sync_is_ioerr_fsync() {
 fn eio_on_a_read_is_corrupt_and_other_errors_are_ioerr_read() {
     let read = |call: &Call| call.op == Op::Read && call.len == 4096;
     check(WAL_FULL, read, Fault::Io, read_all, ffi::SQLITE_CORRUPT);
-    check(
-        WAL_FULL,
-        read,
-        Fault::Read,
-        read_all,
-        ffi::SQLITE_IOERR_READ,
-    );
+    check(WAL_FULL, read, Fault::Read, read_all, ffi::SQLITE_IOERR_READ);
 }
 
 #[test]
@@ -102,10 +90,7 @@ fn a_failed_truncation_is_ioerr_truncate() {
 
 #[test]
 fn a_failed_deletion_is_ioerr_delete() {
-    let mode = Mode {
-        journal: "delete",
-        synchronous: "full",
-    };
+    let mode = Mode { journal: "delete", synchronous: "full" };
     let delete = |call: &Call| call.op == Op::Delete;
     check(mode, delete, Fault::Io, add, ffi::SQLITE_IOERR_DELETE);
 }
@@ -113,20 +98,14 @@ fn a_failed_deletion_is_ioerr_delete() {
 #[test]
 fn a_failed_open_is_cantopen() {
     let path = "a.db-journal";
-    let mode = Mode {
-        journal: "delete",
-        synchronous: "full",
-    };
+    let mode = Mode { journal: "delete", synchronous: "full" };
     for fault in [Fault::Io, Fault::NoSpace] {
         let journal = move |call: &Call| &*call.file == path && call.op == Op::Create;
         let rig = filled(mode);
         let mut db = rig.connect(mode).unwrap();
         rig.fs.fail_when(journal, fault, Repeat::Once);
         let error = put(&mut db, 11).unwrap_err();
-        assert_eq!(
-            error.sqlite_error_code(),
-            Some(rusqlite::ErrorCode::CannotOpen)
-        );
+        assert_eq!(error.sqlite_error_code(), Some(rusqlite::ErrorCode::CannotOpen));
     }
 }
 

@@ -20,11 +20,7 @@ struct Found {
     first: Option<(u64, u64, Flaw)>,
 }
 
-const NOTHING: Found = Found {
-    lost: 0,
-    broken: 0,
-    first: None,
-};
+const NOTHING: Found = Found { lost: 0, broken: 0, first: None };
 
 /// Runs the script and judges every crash point with the two extreme seeds and some others.
 fn sweep(mode: Mode, ops: i64, mixed_seeds: u64) -> Found {
@@ -61,27 +57,13 @@ fn wal_with_full_keeps_every_acknowledged_commit_at_every_crash_point() {
 
 #[test]
 fn wal_without_syncs_loses_acknowledged_commits_and_breaks() {
-    let found = sweep(
-        Mode {
-            journal: "wal",
-            synchronous: "off",
-        },
-        20,
-        2,
-    );
+    let found = sweep(Mode { journal: "wal", synchronous: "off" }, 20, 2);
     assert!(found.lost > 0 && found.broken > 0, "{found:?}");
 }
 
 #[test]
 fn wal_with_normal_loses_acknowledged_commits_but_never_breaks() {
-    let found = sweep(
-        Mode {
-            journal: "wal",
-            synchronous: "normal",
-        },
-        20,
-        2,
-    );
+    let found = sweep(Mode { journal: "wal", synchronous: "normal" }, 20, 2);
     assert!(found.lost > 0, "{found:?}");
     assert_eq!(found.broken, 0, "{found:?}");
 }
@@ -90,10 +72,7 @@ fn wal_with_normal_loses_acknowledged_commits_but_never_breaks() {
 /// journal's deletion, which is the commit.
 #[test]
 fn a_rollback_journal_needs_extra_to_keep_every_acknowledged_commit() {
-    let mode = |synchronous| Mode {
-        journal: "delete",
-        synchronous,
-    };
+    let mode = |synchronous| Mode { journal: "delete", synchronous };
     let full = sweep(mode("full"), 12, 2);
     assert!(full.lost > 0, "{full:?}");
     assert_eq!(full.broken, 0, "{full:?}");
@@ -103,12 +82,7 @@ fn a_rollback_journal_needs_extra_to_keep_every_acknowledged_commit() {
 #[test]
 fn a_page_may_be_torn() {
     let rig = Rig::new();
-    let db = rig
-        .connect(Mode {
-            journal: "off",
-            synchronous: "full",
-        })
-        .unwrap();
+    let db = rig.connect(Mode { journal: "off", synchronous: "full" }).unwrap();
     let fill = |byte: &str| {
         db.execute(
             "INSERT OR REPLACE INTO t VALUES (1, CAST(replace(hex(zeroblob(1500)), '0', ?) AS BLOB))",
@@ -116,22 +90,16 @@ fn a_page_may_be_torn() {
         )
         .unwrap();
     };
-    db.execute_batch("CREATE TABLE t(k INTEGER PRIMARY KEY, v)")
-        .unwrap();
+    db.execute_batch("CREATE TABLE t(k INTEGER PRIMARY KEY, v)").unwrap();
     fill("o");
     let before = rig.fs.calls();
     fill("n");
     let written = rig.fs.trace().into_iter();
-    let page = written
-        .filter(|call| call.number > before && call.op == Op::Write)
-        .last()
-        .unwrap();
+    let page = written.filter(|call| call.number > before && call.op == Op::Write).last().unwrap();
 
     let torn = (0..50).any(|seed| {
         let image = scratch_dir();
-        rig.fs
-            .power_loss_at(page.number, seed, image.path())
-            .unwrap();
+        rig.fs.power_loss_at(page.number, seed, image.path()).unwrap();
         // Without a journal nothing ever syncs the directory: the file may be absent.
         let Ok(bytes) = fs::read(image.path().join("a.db")) else {
             return false;
@@ -181,10 +149,7 @@ fn threads_of_one_process_lose_nothing_with_full() {
 
 #[test]
 fn a_process_crash_keeps_what_was_written_and_a_power_loss_after_it_may_not() {
-    let normal = Mode {
-        journal: "wal",
-        synchronous: "normal",
-    };
+    let normal = Mode { journal: "wal", synchronous: "normal" };
     let rig = Rig::new();
     let mut log = Log::default();
     let mut program = Program::start(&rig, normal).unwrap();
@@ -194,10 +159,7 @@ fn a_process_crash_keeps_what_was_written_and_a_power_loss_after_it_may_not() {
 
     log.carry_over();
     judge_power_loss(&restarted, &log, 0, 1).unwrap();
-    assert!(matches!(
-        judge_power_loss(&restarted, &log, 0, 0),
-        Err(Flaw::Lost(_))
-    ));
+    assert!(matches!(judge_power_loss(&restarted, &log, 0, 0), Err(Flaw::Lost(_))));
 }
 
 /// A commit whose sync failed is in the page cache, not on the disk. A restarted process reads
@@ -228,8 +190,7 @@ fn restart_after_failed_sync(then: impl FnOnce(&Program)) -> Found {
     assert!(program.checkpoint("TRUNCATE").unwrap());
     let other_page = "PRAGMA user_version = 1";
     program.writer.execute_batch(other_page).unwrap();
-    rig.fs
-        .fail_when(|call| call.op == Op::Sync, Fault::Io, Repeat::Once);
+    rig.fs.fail_when(|call| call.op == Op::Sync, Fault::Io, Repeat::Once);
     log.put(&rig.fs, &mut program.writer, 31);
     assert_eq!(log.acknowledged.len(), 30);
     then(&program);
@@ -238,8 +199,7 @@ fn restart_after_failed_sync(then: impl FnOnce(&Program)) -> Found {
     let restarted = rig.fs.process_crash(&unique_name(), dir.path()).unwrap();
     log.carry_over();
     let mut db = connect(&restarted, WAL_FULL).unwrap();
-    db.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
-        .unwrap();
+    db.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())).unwrap();
     log.put(&restarted, &mut db, 32);
     sweep_points(&restarted, &log, 10)
 }
@@ -299,8 +259,7 @@ fn a_database_that_was_there_before_is_durable() {
     fs.power_loss_at(0, 0, image.path()).unwrap();
     drop(db);
     let db = rusqlite::Connection::open(image.path().join("a.db")).unwrap();
-    db.query_row("SELECT count(*) FROM kv", [], |_| Ok(()))
-        .unwrap();
+    db.query_row("SELECT count(*) FROM kv", [], |_| Ok(())).unwrap();
 }
 
 #[test]
@@ -311,10 +270,7 @@ fn forgotten_crash_points_are_refused_and_later_ones_are_right() {
     program.run(&rig.fs, &mut log, 5);
     let early = rig.fs.calls() - 1;
     rig.fs.forget_history();
-    program
-        .writer
-        .execute_batch("PRAGMA user_version = 1")
-        .unwrap();
+    program.writer.execute_batch("PRAGMA user_version = 1").unwrap();
     let image = scratch_dir();
     assert!(rig.fs.power_loss_at(early, 0, image.path()).is_err());
     assert_eq!(sweep_points(&rig.fs, &log, 4), NOTHING);

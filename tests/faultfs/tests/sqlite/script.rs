@@ -22,10 +22,7 @@ pub(crate) struct Mode {
     pub(crate) synchronous: &'static str,
 }
 
-pub(crate) const WAL_FULL: Mode = Mode {
-    journal: "wal",
-    synchronous: "full",
-};
+pub(crate) const WAL_FULL: Mode = Mode { journal: "wal", synchronous: "full" };
 
 pub(crate) struct Program {
     pub(crate) writer: Connection,
@@ -70,9 +67,7 @@ impl Rig {
 
 /// In memory where there is room for it: the sweeps write thousands of small files.
 pub(crate) fn scratch_dir() -> TempDir {
-    tempfile::tempdir_in("/dev/shm")
-        .or_else(|_| tempfile::tempdir())
-        .unwrap()
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
 }
 
 pub(crate) fn unique_name() -> String {
@@ -210,9 +205,7 @@ fn keys_in(path: &Path) -> Result<BTreeSet<i64>, String> {
             keys.insert(key);
         }
         let mut twins = db.prepare("SELECT k FROM twin")?;
-        let twins: BTreeSet<i64> = twins
-            .query_map([], |row| row.get(0))?
-            .collect::<Result<_>>()?;
+        let twins: BTreeSet<i64> = twins.query_map([], |row| row.get(0))?.collect::<Result<_>>()?;
         if twins != keys {
             return Ok(Err("half a transaction".to_owned()));
         }

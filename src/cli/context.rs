@@ -1,0 +1,116 @@
+//! What every command needs: the global options, a connection, and a call whose result is printed.
+//! Leaves the default places to `paths` and the form of the output to `output`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{ArgAction, Args, ColorChoice};
+
+use super::failure::{Exit, Failure};
+use super::output::Printer;
+use crate::client::{Client, Params};
+use crate::paths::{self, Environment};
+
+/// Long enough for a daemon on a slow disk under load, short enough that a script notices a dead one.
+const DEFAULT_TIMEOUT: &str = "30";
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Global options")]
+pub(crate) struct Global {
+    /// The daemon's socket [default: CORTEX_SOCKET, the configuration file, then the usual places]
+    #[arg(long, value_name = "PATH", global = true)]
+    socket: Option<PathBuf>,
+    /// The daemon's configuration file, to find its socket
+    #[arg(long, value_name = "FILE", global = true)]
+    config: Option<PathBuf>,
+    /// Indent the output
+    #[arg(long, global = true, action = ArgAction::SetTrue)]
+    pretty: bool,
+    /// Whether messages and help are coloured; the NO_COLOR variable means never
+    #[arg(long, value_name = "WHEN", global = true, default_value = "auto")]
+    pub(crate) color: ColorChoice,
+    /// How long the daemon may be silent before cortex gives up (exit 3); 0 waits for ever
+    #[arg(long, value_name = "SECONDS", global = true, default_value = DEFAULT_TIMEOUT, value_parser = timeout)]
+    timeout: Timeout,
+}
+
+/// `None` waits for ever.
+#[derive(Debug, Clone, Copy)]
+struct Timeout(Option<Duration>);
+
+fn timeout(text: &str) -> Result<Timeout, String> {
+    let seconds: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
+    let timeout = Duration::try_from_secs_f64(seconds).map_err(|e| e.to_string())?;
+    Ok(Timeout(Some(timeout).filter(|timeout| !timeout.is_zero())))
+}
+
+#[derive(Debug)]
+pub(crate) struct Context {
+    global: Global,
+}
+
+impl Context {
+    pub(crate) fn new(global: Global) -> Self {
+        Self { global }
+    }
+
+    pub(crate) fn color(&self) -> ColorChoice {
+        self.global.color
+    }
+
+    pub(crate) fn connect(&self) -> Result<Client, Failure> {
+        Ok(Client::connect(&self.socket()?, self.global.timeout.0)?)
+    }
+
+    pub(crate) fn printer(&self) -> Printer {
+        Printer::new(self.global.pretty)
+    }
+
+    /// Calls a method and prints its result.
+    pub(crate) fn call(&self, method: &str, params: &Params) -> Result<(), Failure> {
+        let result = self.connect()?.call_raw(method, params)?;
+        self.printer().value(&result)
+    }
+
+    /// Calls a method whose result is an array and prints it as it arrives.
+    pub(crate) fn call_streamed(&self, method: &str, params: &Params) -> Result<(), Failure> {
+        let mut client = self.connect()?;
+        let elements = client.call_streamed(method, params)?;
+        self.printer().array(elements)
+    }
+
+    fn socket(&self) -> Result<PathBuf, Failure> {
+        let env = Environment::of_this_process();
+        // The configuration is read only if it decides: a broken one does not stand in the way of --socket.
+        let config = match &self.global.config {
+            Some(file) if self.global.socket.is_none() && env.cortex_socket.is_none() => {
+                socket_in_config(file)?
+            }
+            _ => None,
+        };
+        if let Some(named) =
+            paths::first_named(self.global.socket.clone(), env.cortex_socket.clone(), config)
+        {
+            return Ok(named);
+        }
+        let candidates = paths::socket_candidates_for_client(&env);
+        paths::first_usable(&candidates, env.uid).map(PathBuf::from).ok_or_else(|| {
+            Failure::new(Exit::NotRunning, "cortexd is not running: no usual place has its socket")
+        })
+    }
+}
+
+/// The daemon's configuration has many keys; the only one for clients is where it listens.
+fn socket_in_config(file: &PathBuf) -> Result<Option<PathBuf>, Failure> {
+    let attempt = || format!("reading the configuration {}", file.display());
+    let text = std::fs::read_to_string(file).map_err(|e| Failure::while_doing(&attempt(), e))?;
+    let config: toml::Table =
+        text.parse().map_err(|e: toml::de::Error| Failure::while_doing(&attempt(), e))?;
+    match config.get("socket") {
+        None => Ok(None),
+        Some(value) => match value.as_str() {
+            Some(path) => Ok(Some(path.into())),
+            None => Err(Failure::new(Exit::Failed, format!("{}: `socket` is not text", attempt()))),
+        },
+    }
+}

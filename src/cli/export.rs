@@ -1,0 +1,290 @@
+//! The command `export`: all records of a table, in pages, to standard output or to a file.
+//! Leaves the order of the records to the daemon, and the formats to `source` and `json`.
+//!
+//! A file appears under its name only when it is complete and on disk: it is written beside it and renamed.
+//! Pages are not one snapshot: what is put or deleted meanwhile may or may not be in the file.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use rmpv::Value;
+
+use super::context::Context;
+use super::failure::{Exit, Failure};
+use super::json::{self, Layout};
+use super::output;
+use super::progress::Progress;
+use super::source::Format;
+use crate::client::{Client, Params, pack};
+
+/// A page is one answer of the daemon: large enough that asking costs nothing, small enough that nobody
+/// else waits for it.
+const PAGE: u64 = 1000;
+
+const WRITE_SIZE: usize = 64 * 1024;
+
+#[derive(Debug, Args)]
+pub(crate) struct Export {
+    /// The table
+    table: String,
+    /// Write to this file, which is replaced when the export is complete [default: standard output]
+    #[arg(long, short, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// How the records are written
+    #[arg(long, value_enum, default_value = "ndjson")]
+    format: Format,
+}
+
+pub(crate) fn run(args: &Export, context: &Context) -> Result<(), Failure> {
+    export(args, context).map_err(|failure| failure.about_table(&args.table))
+}
+
+fn export(args: &Export, context: &Context) -> Result<(), Failure> {
+    let mut client = context.connect()?;
+    let key_field = key_field(&mut client, &args.table)?;
+    match args.output.as_deref().filter(|path| *path != Path::new("-")) {
+        None => {
+            let mut sink = Sink::new(io::stdout().lock(), args.format, Progress::unseen());
+            copy(&mut client, &args.table, &key_field, &mut sink)?;
+            sink.out.flush().map_err(output::writing)
+        }
+        Some(path) => {
+            let attempt =
+                |e: io::Error| Failure::while_doing(&format!("writing {}", path.display()), e);
+            let target = Target::open(path).map_err(attempt)?;
+            let mut sink = Sink::new(
+                target.file.try_clone().map_err(attempt)?,
+                args.format,
+                Progress::begin(None),
+            );
+            copy(&mut client, &args.table, &key_field, &mut sink)?;
+            sink.out.flush().map_err(attempt)?;
+            target.complete().map_err(attempt)?;
+            context.printer().value(&sink.summary())
+        }
+    }
+}
+
+fn key_field(client: &mut Client, table: &str) -> Result<String, Failure> {
+    let info = client.call("table_info", &Params::new().str(table))?;
+    let field = info.as_map().and_then(|fields| field(fields, "key_field")).and_then(Value::as_str);
+    field.map(str::to_owned).ok_or_else(|| {
+        Failure::new(Exit::Failed, "unexpected answer: table_info names no key_field")
+    })
+}
+
+/// Copies the table page by page, each beginning after the last key of the one before, until a page is empty.
+fn copy(
+    client: &mut Client,
+    table: &str,
+    key_field: &str,
+    sink: &mut Sink<impl Write>,
+) -> Result<(), Failure> {
+    let mut after: Option<String> = None;
+    let mut last = Vec::new();
+    loop {
+        let mut page = vec![("limit".into(), PAGE.into())];
+        page.extend(after.as_deref().map(|key| ("after".into(), key.into())));
+        let mut records =
+            client.call_streamed("all", &Params::new().str(table).value(&Value::Map(page)))?;
+        last.clear();
+        while let Some(record) = records.next_element()? {
+            sink.record(record)?;
+            last.clear();
+            last.extend_from_slice(record);
+        }
+        if last.is_empty() {
+            return Ok(());
+        }
+        let key = key(&last, key_field)?;
+        if after.as_ref() == Some(&key) {
+            return Err(Failure::new(
+                Exit::Failed,
+                format!("unexpected answer: the page after {key:?} ends with it"),
+            ));
+        }
+        after = Some(key);
+    }
+}
+
+/// The key of a record as the daemon compares it: as text.
+fn key(mut record: &[u8], key_field: &str) -> Result<String, Failure> {
+    let record = rmpv::decode::read_value(&mut record)
+        .map_err(|e| Failure::while_doing("decoding a record", e))?;
+    let key = record.as_map().and_then(|fields| field(fields, key_field));
+    // A key of another kind has no text that everybody agrees on, and a wrong one would leave records out.
+    key.and_then(|key| {
+        key.as_str()
+            .map(str::to_owned)
+            .or_else(|| key.as_i64().map(|number| number.to_string()))
+            .or_else(|| key.as_u64().map(|number| number.to_string()))
+    })
+    .ok_or_else(|| {
+        Failure::new(
+            Exit::Failed,
+            format!("unexpected answer: a record whose {key_field} is neither text nor an integer"),
+        )
+    })
+}
+
+fn field<'v>(fields: &'v [(Value, Value)], name: &str) -> Option<&'v Value> {
+    fields.iter().find_map(|(key, value)| (key.as_str() == Some(name)).then_some(value))
+}
+
+/// Where records go, and how many have gone there.
+struct Sink<W: Write> {
+    out: BufWriter<W>,
+    format: Format,
+    progress: Progress,
+    exported: u64,
+    bytes: u64,
+    text: Vec<u8>,
+}
+
+impl<W: Write> Sink<W> {
+    fn new(out: W, format: Format, progress: Progress) -> Self {
+        let out = BufWriter::with_capacity(WRITE_SIZE, out);
+        Self { out, format, progress, exported: 0, bytes: 0, text: Vec::new() }
+    }
+
+    fn record(&mut self, record: &[u8]) -> Result<(), Failure> {
+        let bytes = match self.format {
+            Format::Msgpack => record,
+            Format::Ndjson => {
+                self.text.clear();
+                json::write(record, &mut self.text, &mut Layout::compact())
+                    .map_err(|e| Failure::while_doing("decoding a record", e))?;
+                self.text.push(b'\n');
+                &self.text
+            }
+        };
+        self.out.write_all(bytes).map_err(output::writing)?;
+        self.exported += 1;
+        self.bytes += bytes.len() as u64;
+        self.progress.at(self.bytes);
+        Ok(())
+    }
+
+    fn summary(&self) -> Vec<u8> {
+        let mut summary = Vec::new();
+        pack::value(
+            &mut summary,
+            &Value::Map(vec![
+                ("exported".into(), self.exported.into()),
+                ("bytes".into(), self.bytes.into()),
+                ("seconds".into(), self.progress.end().into()),
+            ]),
+        );
+        summary
+    }
+}
+
+/// A file that is being written. Dropped before it is complete, it leaves what was there as it was.
+struct Target {
+    file: File,
+    /// The file beside the target and the target, if there is anything to rename.
+    rename: Option<(PathBuf, PathBuf)>,
+}
+
+impl Target {
+    fn open(path: &Path) -> io::Result<Self> {
+        let existing = fs::metadata(path).ok();
+        if existing.as_ref().is_some_and(|meta| !meta.is_file()) {
+            // A device or a pipe is written to; replacing it by a file is never what was meant.
+            return Ok(Self { file: OpenOptions::new().write(true).open(path)?, rename: None });
+        }
+        // Through a link, the file that it names is replaced, and the link stays.
+        let path = if existing.is_some() { fs::canonicalize(path)? } else { path.to_path_buf() };
+        let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+        let beside = path.with_file_name(format!(
+            ".{}.{}.partial",
+            name.to_string_lossy(),
+            std::process::id()
+        ));
+        let file = OpenOptions::new().write(true).create_new(true).open(&beside)?;
+        let target = Self { file, rename: Some((beside, path)) };
+        if let Some(meta) = existing {
+            // What only its owner may read stays so.
+            target.file.set_permissions(meta.permissions())?;
+        }
+        Ok(target)
+    }
+
+    /// Makes the file durable, and then the one that goes by its name.
+    fn complete(mut self) -> io::Result<()> {
+        let Some((beside, path)) = &self.rename else {
+            return Ok(());
+        };
+        self.file.sync_all()?;
+        fs::rename(beside, path)?;
+        let directory = path
+            .parent()
+            .filter(|parent| !parent.as_os_str().is_empty())
+            .unwrap_or(Path::new("."))
+            .to_path_buf();
+        self.rename = None;
+        File::open(directory)?.sync_all()
+    }
+}
+
+impl Drop for Target {
+    fn drop(&mut self) {
+        if let Some((beside, _)) = &self.rename {
+            // It is in nobody's way if it stays.
+            let _ = fs::remove_file(beside);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_text_and_numbers_become_text() {
+        for (value, expected) in [
+            (Value::from("a"), "a"),
+            (7.into(), "7"),
+            ((-7).into(), "-7"),
+            (u64::MAX.into(), "18446744073709551615"),
+        ] {
+            let mut record = Vec::new();
+            pack::value(
+                &mut record,
+                &Value::Map(vec![("n".into(), 1.into()), ("id".into(), value)]),
+            );
+            assert_eq!(key(&record, "id").expect("a key"), expected);
+            assert!(key(&record, "other").is_err());
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_not_complete_leaves_what_was_there() {
+        let dir = tempfile::tempdir().expect("make a directory");
+        let path = dir.path().join("users.ndjson");
+        fs::write(&path, "old").expect("write");
+        let mut target = Target::open(&path).expect("open");
+        target.file.write_all(b"new").expect("write");
+        drop(target);
+        assert_eq!(fs::read_to_string(&path).expect("read"), "old");
+
+        let mut target = Target::open(&path).expect("open");
+        target.file.write_all(b"new").expect("write");
+        target.complete().expect("complete");
+        assert_eq!(fs::read_to_string(&path).expect("read"), "new");
+        assert_eq!(fs::read_dir(dir.path()).expect("list").count(), 1, "nothing is left beside it");
+    }
+
+    #[test]
+    fn a_replaced_file_is_as_private_as_it_was() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().expect("make a directory");
+        let path = dir.path().join("users.ndjson");
+        fs::write(&path, "old").expect("write");
+        fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).expect("make it private");
+        Target::open(&path).expect("open").complete().expect("complete");
+        assert_eq!(fs::metadata(&path).expect("it is there").permissions().mode() & 0o777, 0o600);
+    }
+}

@@ -1,0 +1,160 @@
+//! What a command ends with when it does not succeed: exit status, one line of what, one line of what to do.
+//! Leaves the printing to `output`.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use crate::client;
+
+/// The exit statuses of `cortex`. Scripts depend on the numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Exit {
+    Ok = 0,
+    /// Anything that has no number of its own.
+    Failed = 1,
+    /// The command line says nothing that could be done.
+    Usage = 2,
+    /// The daemon did not answer in time; what was asked may still happen.
+    Timeout = 3,
+    /// Not authorised: by the daemon, or by the permissions of its socket.
+    Denied = 4,
+    NotRunning = 8,
+    NotFound = 10,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// Why a command did not succeed, and what the user can do about it.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) exit: Exit,
+    /// Printed after `error: `; empty if there is nobody left to read it.
+    pub(crate) message: String,
+    /// Printed after `hint: `.
+    pub(crate) hint: Option<String>,
+}
+
+impl Failure {
+    pub(crate) fn new(exit: Exit, message: impl Into<String>) -> Self {
+        Self { exit, message: message.into(), hint: None }
+    }
+
+    /// A failure without a number of its own, from an error and what was being attempted.
+    pub(crate) fn while_doing(attempt: &str, error: impl Into<anyhow::Error>) -> Self {
+        Self::new(Exit::Failed, format!("{:#}", error.into().context(attempt.to_owned())))
+    }
+
+    /// Standard output is closed, as by `cortex all users | head -1`: whoever read has had enough, and the
+    /// command has done what was wanted of it.
+    pub(crate) fn reader_gone() -> Self {
+        Self::new(Exit::Ok, "")
+    }
+
+    #[must_use]
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// Puts the table's name in place of the word that stands for it in the hint.
+    #[must_use]
+    pub(crate) fn about_table(mut self, table: &str) -> Self {
+        self.hint = self.hint.map(|hint| hint.replace(TABLE, table));
+        self
+    }
+}
+
+/// Stands for a table in a hint until [`Failure::about_table`] knows better.
+const TABLE: &str = "TABLE";
+
+impl From<client::Error> for Failure {
+    fn from(error: client::Error) -> Self {
+        match error {
+            client::Error::NotRunning { socket } => {
+                Self::new(Exit::NotRunning, format!("cortexd is not running: nothing listens on {}", socket.display()))
+                    .hint(how_to_start())
+            }
+            client::Error::NoPermission { ref socket } => Self::new(Exit::Denied, error.to_string()).hint(format!(
+                "Its mode is 0666 in a directory that everybody may enter, unless somebody changed it: ls -ld {}",
+                socket.parent().unwrap_or(Path::new("/")).display()
+            )),
+            client::Error::Timeout => Self::new(Exit::Timeout, error.to_string())
+                .hint("What was asked may still happen. To wait longer: --timeout SECONDS; to see what the daemon does: systemctl status cortexd"),
+            client::Error::Refused(refusal) => refused(refusal),
+            client::Error::TooLarge { .. } => Self::new(Exit::Failed, error.to_string())
+                .hint("Split the record, or keep large data in a file and its path in the record"),
+            client::Error::Closed => Self::new(Exit::Failed, error.to_string())
+                .hint("Its journal says why: journalctl -u cortexd -n 20"),
+            client::Error::Protocol(_) => Self::new(Exit::Failed, error.to_string())
+                .hint("Whatever listens on the socket is not a cortexd of this version; see: cortex --version, cortexd --version"),
+            error @ (client::Error::Connect { .. } | client::Error::Io(_)) => {
+                Self::new(Exit::Failed, format!("{:#}", anyhow::Error::from(error)))
+            }
+        }
+    }
+}
+
+/// A refusal by the daemon. Its text stays as it is: scripts look for it.
+fn refused(refusal: String) -> Failure {
+    let exit = exit_of_refusal(&refusal);
+    let hint = hint_for_refusal(&refusal);
+    Failure { exit, message: refusal, hint: hint.map(str::to_owned) }
+}
+
+pub(crate) fn exit_of_refusal(refusal: &str) -> Exit {
+    match refusal {
+        "access_denied" => Exit::Denied,
+        "not_found" => Exit::NotFound,
+        _ => Exit::Failed,
+    }
+}
+
+/// What can be done about a refusal, for those where the answer is not plain from the text.
+fn hint_for_refusal(refusal: &str) -> Option<&'static str> {
+    let hint = match refusal {
+        "access_denied" => {
+            "There is no table TABLE, or you may not use it. Yours: cortex tables. Names and rights: cortex help identities"
+        }
+        "not_found" => "To see which keys there are: cortex keys TABLE",
+        "already_exists" => "To see the table: cortex info TABLE. To begin anew: cortex drop TABLE",
+        "missing_key" => {
+            "A record needs the key field of its table, the first attribute: cortex info TABLE"
+        }
+        "invalid_permissions" => {
+            "Permissions are read, write and admin, as in: cortex acl grant uid:1000 TABLE read,write"
+        }
+        "invalid_identity" => {
+            "An identity is uid:N, @name, or '*' for everybody, as in: cortex acl grant uid:1000 TABLE read"
+        }
+        "federated_identity_required" => {
+            "A table with @ belongs to a name, and you have none yet: cortex help identities"
+        }
+        "too_many_connections" => {
+            "Other programs of this user hold them all; end some, or try again later"
+        }
+        _ if refusal.starts_with("unknown method") => {
+            "The daemon is older than this cortex. After an upgrade: systemctl restart cortexd"
+        }
+        _ => return None,
+    };
+    Some(hint)
+}
+
+/// Where packages and administrators put the unit that starts the daemon.
+const SOCKET_UNITS: [&str; 3] = [
+    "/usr/lib/systemd/system/cortexd.socket",
+    "/lib/systemd/system/cortexd.socket",
+    "/etc/systemd/system/cortexd.socket",
+];
+
+fn how_to_start() -> &'static str {
+    if SOCKET_UNITS.iter().any(|unit| Path::new(unit).exists()) {
+        "Start it: systemctl start cortexd.socket"
+    } else {
+        "Start it: systemctl start cortexd.socket (not installed here, so: cortexd, or in its source: cargo run --release)"
+    }
+}

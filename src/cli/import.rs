@@ -1,0 +1,286 @@
+//! The command `import`: the records of a file, put into a table as fast as the daemon makes them durable.
+//! Leaves reading the file to `source`, and the window of requests under way to `client::Pipeline`.
+//!
+//! ```text
+//!   Source ──record──> Pipeline::send ──> daemon
+//!      │ bad line                            │ answer: stored, or refused
+//!      └──────────────> Tally <──────────────┘
+//! ```
+//!
+//! A bad line is told only after the answers to all lines before it, so lines are named in their order.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use rmpv::Value;
+
+use super::context::Context;
+use super::failure::{Exit, Failure, exit_of_refusal};
+use super::progress::Progress;
+use super::source::{Format, Found, Source};
+use super::tables;
+use crate::client::{Client, Error, Params, Pipeline, Window, pack};
+
+/// Enough under way for the daemon to make many records durable with one write to disk (beyond some thirty,
+/// its limit is no longer the disk's latency), and little enough that an error stops an import soon.
+const WINDOW: Window = Window { requests: 256, bytes: 1024 * 1024 };
+
+#[derive(Debug, Args)]
+pub(crate) struct Import {
+    /// The table
+    table: String,
+    /// The file, or - for standard input
+    #[arg(value_name = "FILE|-", default_value = "-")]
+    file: PathBuf,
+    /// Go on after a bad line; the exit status is 1 if there was any
+    #[arg(long)]
+    keep_going: bool,
+    /// Create the table if it is not there, with these attributes, separated by commas; the first is the key
+    #[arg(long, value_name = "ATTR,...")]
+    create: Option<String>,
+    /// How the records are written
+    #[arg(long, value_enum, default_value = "ndjson")]
+    format: Format,
+}
+
+pub(crate) fn run(args: &Import, context: &Context) -> Result<(), Failure> {
+    let (input, size) = open(&args.file)?;
+    let mut client = context.connect()?;
+    if let Some(attributes) = &args.create {
+        create(&mut client, &args.table, attributes)?;
+    }
+    let mut tally = Tally {
+        keep_going: args.keep_going,
+        unit: "",
+        imported: 0,
+        failed: 0,
+        stop: None,
+        progress: Progress::begin(size),
+    };
+    let mut source = Source::new(input, args.format);
+    tally.unit = source.unit();
+    let outcome = store(&mut source, &mut client, &args.table, &mut tally);
+    let seconds = tally.progress.end();
+    let summary = summary(&tally, source.bytes(), seconds);
+    // The counts matter most when the import failed, so they are printed either way, and an error in
+    // printing them matters least.
+    let printed = context.printer().value(&summary);
+    outcome.and_then(|()| tally.verdict()).map_err(|failure| failure.about_table(&args.table))?;
+    printed
+}
+
+/// The input, and its size if it is known.
+fn open(file: &Path) -> Result<(Box<dyn Read>, Option<u64>), Failure> {
+    if file == Path::new("-") {
+        return Ok((Box::new(io::stdin().lock()), None));
+    }
+    let attempt = |e| Failure::while_doing(&format!("opening {}", file.display()), e);
+    let input = File::open(file).map_err(attempt)?;
+    let meta = input.metadata().map_err(attempt)?;
+    Ok((Box::new(input), meta.is_file().then_some(meta.len())))
+}
+
+fn create(client: &mut Client, table: &str, attributes: &str) -> Result<(), Failure> {
+    let attributes = [attributes.to_owned()];
+    match client.call_raw("create_table", &tables::creation(table, &tables::words(&attributes))) {
+        Ok(_) => Ok(()),
+        Err(Error::Refused(refusal)) if refusal == "already_exists" => Ok(()),
+        Err(error) => Err(Failure::from(error).about_table(table)),
+    }
+}
+
+/// Stores what `source` holds, up to its end or to where the tally says stop. An error is one of the whole
+/// import: the file cannot be read, or the daemon is gone.
+fn store(
+    source: &mut Source<impl Read>,
+    client: &mut Client,
+    table: &str,
+    tally: &mut Tally,
+) -> Result<(), Failure> {
+    let mut pipeline = client.pipeline(WINDOW);
+    fill(source, &mut pipeline, table, tally).map_err(|interruption| match interruption {
+        Interruption::Input(e) => Failure::while_doing("reading the records", e),
+        Interruption::Daemon(error) => {
+            let mut failure = Failure::from(error);
+            let mut in_doubt = pipeline.unanswered();
+            let (count, first) = (in_doubt.len(), in_doubt.next());
+            failure.message += &format!("; {} stored", tally.imported);
+            if let Some(first) = first {
+                failure.message += &format!(", and {count} from {} {first} on may be", tally.unit);
+            }
+            failure
+        }
+    })
+}
+
+/// What ends an import in the middle.
+enum Interruption {
+    Input(io::Error),
+    Daemon(Error),
+}
+
+impl From<Error> for Interruption {
+    fn from(error: Error) -> Self {
+        Self::Daemon(error)
+    }
+}
+
+fn fill(
+    source: &mut Source<impl Read>,
+    pipeline: &mut Pipeline<'_, u64>,
+    table: &str,
+    tally: &mut Tally,
+) -> Result<(), Interruption> {
+    let mut record = Vec::new();
+    let mut params = Params::new();
+    while tally.stop.is_none() {
+        if source.may_wait() {
+            // Nothing that was read waits for what may take hours to be written.
+            pipeline.flush()?;
+        }
+        let found = match source.next_record(&mut record) {
+            Ok(found) => found,
+            Err(e) => {
+                settle(pipeline, tally)?;
+                return Err(Interruption::Input(e));
+            }
+        };
+        tally.progress.at(source.bytes());
+        match found {
+            Found::Record => {
+                while !pipeline.has_room() {
+                    take_answer(pipeline, tally)?;
+                }
+                params.clear();
+                params.push_str(table);
+                params.push_raw(&record);
+                match pipeline.send("put", &params, source.number()) {
+                    Err(Error::TooLarge { bytes }) => {
+                        settle(pipeline, tally)?;
+                        tally.bad(
+                            source.number(),
+                            &format!("over the limit of 1 MiB ({bytes} bytes)"),
+                        );
+                    }
+                    sent => sent?,
+                }
+            }
+            Found::Bad(reason) => {
+                settle(pipeline, tally)?;
+                tally.bad(source.number(), &reason);
+            }
+            Found::Broken(reason) => {
+                settle(pipeline, tally)?;
+                tally.broken(source.number(), &reason);
+            }
+            Found::End => break,
+        }
+    }
+    Ok(settle(pipeline, tally)?)
+}
+
+/// Waits until everything under way is answered.
+fn settle(pipeline: &mut Pipeline<'_, u64>, tally: &mut Tally) -> Result<(), Error> {
+    while take_answer(pipeline, tally)? {}
+    Ok(())
+}
+
+fn take_answer(pipeline: &mut Pipeline<'_, u64>, tally: &mut Tally) -> Result<bool, Error> {
+    let Some(answer) = pipeline.next_answer()? else {
+        return Ok(false);
+    };
+    match answer.outcome {
+        Ok(()) => tally.imported += 1,
+        Err(refusal) => tally.refused(answer.tag, &refusal),
+    }
+    Ok(true)
+}
+
+/// What became of the lines, and whether to go on.
+struct Tally {
+    keep_going: bool,
+    unit: &'static str,
+    imported: u64,
+    failed: u64,
+    stop: Option<Stop>,
+    progress: Progress,
+}
+
+/// Why an import goes no further.
+struct Stop {
+    number: u64,
+    exit: Exit,
+    reason: String,
+}
+
+impl Tally {
+    /// The daemon refused a record.
+    fn refused(&mut self, number: u64, refusal: &str) {
+        let exit = exit_of_refusal(refusal);
+        // A table that may not be written refuses every line: going on would only repeat it, and so would
+        // naming those that were under way.
+        let hopeless = exit == Exit::Denied;
+        if hopeless && self.stop.is_some() {
+            self.failed += 1;
+        } else {
+            self.fail(number, refusal, exit, hopeless);
+        }
+    }
+
+    /// A line is no record. It is of no interest if the import has stopped at a line before it.
+    fn bad(&mut self, number: u64, reason: &str) {
+        if self.stop.is_none() {
+            self.fail(number, reason, Exit::Failed, false);
+        }
+    }
+
+    /// The rest of the file cannot be read.
+    fn broken(&mut self, number: u64, reason: &str) {
+        if self.stop.is_none() {
+            self.fail(number, reason, Exit::Failed, true);
+        }
+    }
+
+    fn fail(&mut self, number: u64, reason: &str, exit: Exit, hopeless: bool) {
+        self.failed += 1;
+        self.progress.note(&format!("{} {number}: {reason}", self.unit));
+        if self.stop.is_none() && (hopeless || !self.keep_going) {
+            self.stop = Some(Stop { number, exit, reason: reason.to_owned() });
+        }
+    }
+
+    fn verdict(&self) -> Result<(), Failure> {
+        let (imported, failed, unit) = (self.imported, self.failed, self.unit);
+        match &self.stop {
+            Some(stop) if stop.exit == Exit::Denied => {
+                let mut failure = Failure::from(Error::Refused(stop.reason.clone()));
+                failure.message = format!("{} at {unit} {}; {imported} stored", stop.reason, stop.number);
+                Err(failure)
+            }
+            Some(stop) => Err(Failure::new(stop.exit, format!("stopped at {unit} {}; {imported} stored", stop.number))
+                .hint(format!(
+                    "Mend the {unit} and import again: what is stored is replaced by the same{}",
+                    if self.keep_going { "" } else { ". Or leave bad ones out with --keep-going" }
+                ))),
+            None if failed > 0 => Err(Failure::new(Exit::Failed, format!("{failed} not stored; {imported} stored"))
+                .hint(format!("Mend the {unit}s named above and import again: what is stored is replaced by the same"))),
+            None => Ok(()),
+        }
+    }
+}
+
+fn summary(tally: &Tally, bytes: u64, seconds: f64) -> Vec<u8> {
+    let mut summary = Vec::new();
+    pack::value(
+        &mut summary,
+        &Value::Map(vec![
+            ("imported".into(), tally.imported.into()),
+            ("failed".into(), tally.failed.into()),
+            ("bytes".into(), bytes.into()),
+            ("seconds".into(), seconds.into()),
+        ]),
+    );
+    summary
+}

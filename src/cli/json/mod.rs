@@ -1,0 +1,253 @@
+//! JSON text to MessagePack and back, in one pass each way and without a tree in between.
+//! Leaves to the commands where the text comes from, and to `raw` where a MessagePack value ends.
+//!
+//! Whatever JSON can say arrives unchanged and in its order: integers from -2^63 to 2^64-1 exactly, floats as
+//! floats (`1.0` stays one), `null`, and text. An integer beyond 64 bits is read as a float, as JSON parsers
+//! do. A key that appears twice in one object is refused: a record would hold it twice.
+//!
+//! What JSON lacks is written as an object with a single key, and such an object is read back as what it
+//! stands for. The first two forms are those of MongoDB Extended JSON v2
+//! (<https://www.mongodb.com/docs/manual/reference/mongodb-extended-json/>), the third is in their manner:
+//!
+//! | MessagePack | JSON |
+//! |---|---|
+//! | bin | `{"$binary":{"base64":"AAEC","subType":"00"}}` |
+//! | float NaN, ±infinity | `{"$numberDouble":"NaN"}`, `"Infinity"`, `"-Infinity"` |
+//! | ext | `{"$ext":{"type":5,"base64":"AAEC"}}` |
+//!
+//! An object whose only key is one of these names and whose value does not fit is refused rather than kept
+//! as an object: it is a slip of the hand more often than a record.
+//!
+//! Three things change on the way out, and only there: a float of 32 bits is written as the same number in
+//! 64; a key that is not text is written as its JSON text (`7` becomes `"7"`); and a string that is not
+//! UTF-8, which MessagePack allows, is written as `$binary`.
+
+mod read;
+mod write;
+
+pub(crate) use read::read;
+pub(crate) use write::{Layout, write};
+
+const BINARY: &str = "$binary";
+const NUMBER_DOUBLE: &str = "$numberDouble";
+const EXT: &str = "$ext";
+
+/// MessagePack has no subtypes of binary data; this is the generic one of Extended JSON.
+const GENERIC_SUBTYPE: &str = "00";
+
+/// Whether a MessagePack value is a map, as records and patterns are.
+pub(crate) fn is_object(bytes: &[u8]) -> bool {
+    matches!(bytes.first(), Some(0x80..=0x8f | 0xde | 0xdf))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use rmpv::Value;
+
+    use super::*;
+    use crate::client::{arbitrary::any_value, pack};
+
+    fn to_msgpack(text: &str) -> Result<Value, String> {
+        let mut bytes = Vec::new();
+        read(text.as_bytes(), &mut bytes).map_err(|e| e.to_string())?;
+        let mut rest = bytes.as_slice();
+        let value = rmpv::decode::read_value(&mut rest).expect("what was written is MessagePack");
+        assert!(rest.is_empty(), "one value and no more");
+        Ok(value)
+    }
+
+    fn to_json(value: &Value, mut layout: Layout) -> String {
+        let mut bytes = Vec::new();
+        pack::value(&mut bytes, value);
+        let mut text = Vec::new();
+        write(&bytes, &mut text, &mut layout).expect("it is MessagePack");
+        String::from_utf8(text).expect("JSON is UTF-8")
+    }
+
+    fn compact(value: &Value) -> String {
+        to_json(value, Layout::compact())
+    }
+
+    /// The value as it is after JSON: floats are of 64 bits, NaN has one form.
+    fn as_json_has_it(value: Value) -> Value {
+        match value {
+            Value::F32(number) => as_json_has_it(Value::F64(f64::from(number))),
+            Value::F64(number) if number.is_nan() => Value::F64(f64::NAN),
+            Value::Array(elements) => {
+                Value::Array(elements.into_iter().map(as_json_has_it).collect())
+            }
+            Value::Map(entries) => {
+                let text_keys = entries.into_iter().enumerate();
+                Value::Map(
+                    text_keys
+                        .map(|(n, (_, entry))| (format!("k{n}").into(), as_json_has_it(entry)))
+                        .collect(),
+                )
+            }
+            same @ (Value::Nil
+            | Value::Boolean(_)
+            | Value::Integer(_)
+            | Value::F64(_)
+            | Value::String(_)
+            | Value::Binary(_)
+            | Value::Ext(..)) => same,
+        }
+    }
+
+    /// Any JSON: objects have no key twice.
+    fn any_json() -> impl Strategy<Value = serde_json::Value> {
+        let leaf = prop_oneof![
+            Just(serde_json::Value::Null),
+            any::<bool>().prop_map(Into::into),
+            any::<i64>().prop_map(Into::into),
+            any::<u64>().prop_map(Into::into),
+            prop::num::f64::NORMAL.prop_map(Into::into),
+            ".{0,40}".prop_map(Into::into),
+        ];
+        leaf.prop_recursive(3, 60, 20, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..20).prop_map(Into::into),
+                prop::collection::hash_map("[^$].{0,5}", inner, 0..20)
+                    .prop_map(|map| serde_json::Value::Object(map.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn every_value_with_text_keys_survives_json(any in any_value()) {
+            let value = as_json_has_it(any);
+            for layout in [Layout::compact(), Layout::pretty()] {
+                // Compared as bytes, since NaN does not equal itself.
+                let (mut expected, mut found) = (Vec::new(), Vec::new());
+                pack::value(&mut expected, &value);
+                read(to_json(&value, layout).as_bytes(), &mut found).expect("own output is JSON");
+                prop_assert_eq!(found, expected);
+            }
+        }
+
+        #[test]
+        fn every_json_survives_msgpack_and_prints_as_serde_json_prints_it(json in any_json()) {
+            let value = to_msgpack(&json.to_string()).expect("it is JSON");
+            prop_assert_eq!(compact(&value), json.to_string());
+            let pretty = serde_json::to_string_pretty(&json).expect("it is JSON");
+            prop_assert_eq!(to_json(&value, Layout::pretty()), pretty);
+        }
+
+        #[test]
+        fn any_msgpack_prints_as_json(any in any_value()) {
+            let parsed: Result<serde_json::Value, _> = serde_json::from_str(&compact(&any));
+            prop_assert!(parsed.is_ok());
+        }
+
+        #[test]
+        fn no_text_makes_reading_panic(text in prop::collection::vec(any::<u8>(), 0..60)) {
+            let mut out = vec![1, 2];
+            if read(&text, &mut out).is_err() {
+                prop_assert_eq!(out, [1, 2]);
+            }
+        }
+
+        #[test]
+        fn no_bytes_make_writing_panic(bytes in prop::collection::vec(any::<u8>(), 0..60)) {
+            let _ = write(&bytes, &mut Vec::new(), &mut Layout::compact());
+        }
+    }
+
+    #[test]
+    fn numbers_keep_their_kind_and_every_bit() {
+        for (text, value) in [
+            ("7", Value::from(7)),
+            ("-7", Value::from(-7)),
+            ("18446744073709551615", Value::from(u64::MAX)),
+            ("-9223372036854775808", Value::from(i64::MIN)),
+            ("1.0", Value::from(1.0)),
+            ("-0.0", Value::from(-0.0)),
+            ("0.1", Value::from(0.1)),
+        ] {
+            assert_eq!(to_msgpack(text), Ok(value.clone()));
+            assert_eq!(compact(&value), text);
+        }
+    }
+
+    #[test]
+    fn what_json_lacks_is_written_in_extended_json() {
+        for (text, value) in [
+            (r#"{"$binary":{"base64":"AAEC","subType":"00"}}"#, Value::Binary(vec![0, 1, 2])),
+            (r#"{"$numberDouble":"Infinity"}"#, Value::from(f64::INFINITY)),
+            (r#"{"$numberDouble":"-Infinity"}"#, Value::from(f64::NEG_INFINITY)),
+            (r#"{"$ext":{"type":-5,"base64":"AAEC"}}"#, Value::Ext(-5, vec![0, 1, 2])),
+        ] {
+            assert_eq!(compact(&value), text);
+            assert_eq!(to_msgpack(text), Ok(value));
+        }
+        assert_eq!(compact(&Value::from(f64::NAN)), r#"{"$numberDouble":"NaN"}"#);
+        assert!(
+            matches!(to_msgpack(r#"{"$numberDouble":"NaN"}"#), Ok(Value::F64(nan)) if nan.is_nan())
+        );
+    }
+
+    #[test]
+    fn members_of_a_form_may_stand_in_any_order() {
+        let text = r#"{ "$binary" : { "subType" : "00", "base64" : "AAEC" } }"#;
+        assert_eq!(to_msgpack(text), Ok(Value::Binary(vec![0, 1, 2])));
+    }
+
+    #[test]
+    fn a_form_that_does_not_fit_is_refused_and_says_what_fits() {
+        for (text, named) in [
+            (r#"{"$binary":"AAEC"}"#, "$binary"),
+            (r#"{"$binary":{"base64":"?","subType":"00"}}"#, "$binary"),
+            (r#"{"$binary":{"base64":"AAEC","subType":"04"}}"#, "$binary"),
+            (r#"{"$numberDouble":"1.5"}"#, "$numberDouble"),
+            (r#"{"$ext":{"type":300,"base64":""}}"#, "$ext"),
+        ] {
+            let error = to_msgpack(text).expect_err(text);
+            assert!(error.contains(named) && error.contains("takes"), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_object_with_a_form_among_other_keys_is_an_object() {
+        let text = r#"{"$binary":1,"a":2}"#;
+        assert_eq!(compact(&to_msgpack(text).expect("an object")), text);
+    }
+
+    #[test]
+    fn a_key_twice_is_refused() {
+        let error = to_msgpack(r#"{"b":1,"a":{"c":1},"b":2}"#).expect_err("b stands twice");
+        assert!(error.contains(r#""b""#), "{error}");
+        assert!(to_msgpack(r#"{"a":{"a":1}}"#).is_ok(), "another object's key is another key");
+    }
+
+    #[test]
+    fn keys_that_are_not_text_are_written_as_their_json() {
+        let map = Value::Map(vec![
+            (7.into(), 1.into()),
+            (Value::Nil, 2.into()),
+            (Value::Array(vec!["x".into()]), 3.into()),
+        ]);
+        assert_eq!(compact(&map), r#"{"7":1,"null":2,"[\"x\"]":3}"#);
+    }
+
+    #[test]
+    fn a_string_that_is_not_utf8_is_written_as_its_bytes() {
+        let mut text = Vec::new();
+        write(&[0xa2, 0xff, 0xfe], &mut text, &mut Layout::compact()).expect("it is MessagePack");
+        assert_eq!(text, br#"{"$binary":{"base64":"//4=","subType":"00"}}"#);
+    }
+
+    #[test]
+    fn an_error_says_where_it_is() {
+        assert_eq!(to_msgpack("{\"a\":}").expect_err("no value"), "expected value at column 6");
+        assert!(to_msgpack("{\n\"a\":}").expect_err("no value").ends_with("at line 2 column 5"));
+        assert!(to_msgpack("{} {}").expect_err("two values").starts_with("trailing characters"));
+    }
+
+    #[test]
+    fn nesting_without_end_is_refused_both_ways() {
+        assert!(to_msgpack(&"[".repeat(100_000)).is_err());
+        assert!(write(&[0x91; 100_000], &mut Vec::new(), &mut Layout::compact()).is_err());
+    }
+}

@@ -1,0 +1,202 @@
+//! The command line tool `cortex`: one file per family of commands.
+//! Leaves the talking to `client`, and every decision about data and rights to the daemon.
+//!
+//! ```text
+//!   args ── clap ──> Command ──> family::run(&Context) ──> client ──> daemon
+//!                                    │
+//!             data, as JSON, on standard output            Failure ──> "error: …", "hint: …" on standard error
+//!                                                                 └──> exit status
+//! ```
+//!
+//! A new family is a file with its `clap` arguments and a `run`, a variant of [`Command`], and an arm below.
+
+mod acl;
+mod completions;
+mod context;
+mod export;
+mod failure;
+mod help;
+mod import;
+mod json;
+mod output;
+mod progress;
+mod records;
+mod server;
+mod source;
+mod tables;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use context::{Context, Global};
+use failure::{Exit, Failure};
+
+/// Runs the tool with the arguments of this process.
+pub fn main() -> ExitCode {
+    let args: Vec<OsString> = std::env::args_os().collect();
+    let color = output::color_choice(&args);
+    let outcome = match parse(args, color) {
+        Ok(cli) => run(cli),
+        // Help and version arrive here too; `clap` knows which of them belong on standard output.
+        Err(error) => {
+            // A reader that is gone needs no usage message.
+            let _ = error.print();
+            return if error.use_stderr() { Exit::Usage.into() } else { Exit::Ok.into() };
+        }
+    };
+    match outcome {
+        Ok(()) => Exit::Ok.into(),
+        Err(failure) => output::report(&failure, color),
+    }
+}
+
+fn parse(args: Vec<OsString>, color: ColorChoice) -> Result<Cli, clap::Error> {
+    let matches = Cli::command().color(color).try_get_matches_from(args)?;
+    Cli::from_arg_matches(&matches)
+}
+
+fn run(cli: Cli) -> Result<(), Failure> {
+    let context = Context::new(cli.global);
+    match cli.command {
+        Command::Ping => server::ping(&context),
+        Command::Status => server::status(&context),
+        Command::Tables => tables::list(&context),
+        Command::Create(args) => tables::create(&args, &context),
+        Command::Drop(args) => tables::drop(&args, &context),
+        Command::Info(args) => tables::info(&args, &context),
+        Command::Get(args) => records::get(&args, &context),
+        Command::Put(args) => records::put(&args, &context),
+        Command::Delete(args) => records::delete(&args, &context),
+        Command::Query(args) => records::query(&args, &context),
+        Command::All(args) => records::all(&args, &context),
+        Command::Keys(args) => records::keys(&args, &context),
+        Command::Acl { command } => acl::run(&command, &context),
+        Command::Import(args) => import::run(&args, &context),
+        Command::Export(args) => export::run(&args, &context),
+        Command::Completions(args) => completions::run(&args),
+        Command::Help(args) => help::run(&args, &context),
+    }
+}
+
+/// Use the store of cortexd: tables of records, on this machine.
+#[derive(Debug, Parser)]
+#[command(
+    name = "cortex",
+    version,
+    disable_help_subcommand = true,
+    after_help = help::OVERVIEW,
+    max_term_width = 100
+)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Check that the daemon answers
+    Ping,
+    /// Show the daemon's version and state
+    Status,
+    /// List the tables you may use
+    Tables,
+    /// Create a table
+    #[command(visible_alias = "create-table", alias = "create_table")]
+    Create(tables::Create),
+    /// Drop a table with all its records
+    #[command(visible_alias = "drop-table", alias = "drop_table")]
+    Drop(tables::Drop),
+    /// Show a table's owner, key, attributes, scope, replicas and permissions
+    Info(tables::Info),
+    /// Print one record
+    Get(records::Get),
+    /// Store one record, replacing the one with the same key
+    Put(records::Put),
+    /// Delete one record, whether or not it is there
+    Delete(records::Delete),
+    /// Print the records that match a pattern
+    Query(records::Query),
+    /// Print all records of a table
+    All(records::All),
+    /// Print all keys of a table
+    Keys(records::Keys),
+    /// Say who may do what to your tables
+    Acl {
+        #[command(subcommand)]
+        command: acl::Acl,
+    },
+    /// Store many records from a file
+    Import(import::Import),
+    /// Write all records of a table to a file
+    Export(export::Export),
+    /// Print a completion script for a shell
+    Completions(completions::Completions),
+    /// Explain a command or a topic
+    Help(help::Help),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn each_command(command: &clap::Command, visit: &mut impl FnMut(&clap::Command)) {
+        visit(command);
+        for sub in command.get_subcommands() {
+            each_command(sub, visit);
+        }
+    }
+
+    #[test]
+    fn the_commands_fit_together() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_and_argument_says_what_it_is() {
+        each_command(&Cli::command(), &mut |command| {
+            assert!(command.get_about().is_some(), "{} has no description", command.get_name());
+            for arg in command.get_arguments() {
+                assert!(
+                    arg.get_help().is_some(),
+                    "{} {} has no description",
+                    command.get_name(),
+                    arg.get_id()
+                );
+            }
+        });
+    }
+
+    #[test]
+    fn the_names_that_scripts_use_are_all_there() {
+        let root = Cli::command();
+        for name in [
+            "ping",
+            "status",
+            "tables",
+            "create",
+            "create-table",
+            "create_table",
+            "drop",
+            "drop-table",
+            "drop_table",
+            "get",
+            "put",
+            "delete",
+            "query",
+            "all",
+            "keys",
+            "acl",
+            "help",
+        ] {
+            assert!(root.find_subcommand(name).is_some(), "{name}");
+        }
+        let acl = root.find_subcommand("acl").expect("acl is there");
+        for name in ["grant", "revoke", "list"] {
+            assert!(acl.find_subcommand(name).is_some(), "acl {name}");
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! Printing: data on standard output, everything else on standard error, and no panic when nobody reads.
+//! Leaves what is printed to the commands, and JSON to `json`.
+
+use std::ffi::OsString;
+use std::fmt::Display;
+use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
+use std::process::ExitCode;
+
+use clap::{ColorChoice, ValueEnum};
+
+use super::failure::Failure;
+use super::json::{self, Layout};
+use crate::client::Elements;
+
+/// As much as a pipe holds on Linux: a longer write would wait for its reader in the middle.
+const BUFFER: usize = 64 * 1024;
+
+/// Prints values as JSON, one per line or indented.
+#[derive(Debug)]
+pub(crate) struct Printer {
+    out: BufWriter<StdoutLock<'static>>,
+    layout: Layout,
+}
+
+impl Printer {
+    pub(crate) fn new(pretty: bool) -> Self {
+        let layout = if pretty { Layout::pretty() } else { Layout::compact() };
+        Self { out: BufWriter::with_capacity(BUFFER, io::stdout().lock()), layout }
+    }
+
+    /// Prints one value, given as MessagePack.
+    pub(crate) fn value(mut self, bytes: &[u8]) -> Result<(), Failure> {
+        json::write(bytes, &mut self.out, &mut self.layout).map_err(writing)?;
+        self.end()
+    }
+
+    /// Prints an array whose elements are still arriving. What has arrived is printed even if the rest never
+    /// comes; the output is then no JSON, and the exit status says so.
+    pub(crate) fn array(mut self, mut elements: Elements<'_>) -> Result<(), Failure> {
+        self.layout.open(&mut self.out, b"[").map_err(writing)?;
+        let mut count: u64 = 0;
+        while let Some(element) = elements.next_element()? {
+            self.layout.item(&mut self.out, count == 0).map_err(writing)?;
+            json::write(element, &mut self.out, &mut self.layout).map_err(writing)?;
+            count += 1;
+        }
+        self.layout.close(&mut self.out, b"]", count == 0).map_err(writing)?;
+        self.end()
+    }
+
+    fn end(mut self) -> Result<(), Failure> {
+        self.out.write_all(b"\n").map_err(writing)?;
+        self.out.flush().map_err(writing)
+    }
+}
+
+/// What a failed write to standard output means.
+pub(crate) fn writing(error: io::Error) -> Failure {
+    if error.kind() == io::ErrorKind::BrokenPipe {
+        Failure::reader_gone()
+    } else {
+        Failure::while_doing("writing the output", error)
+    }
+}
+
+/// Prints text for humans on standard output.
+pub(crate) fn text(text: &impl Display) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    write!(out, "{text}").and_then(|()| out.flush()).map_err(writing)
+}
+
+/// Prints a line for humans on standard error. There is nowhere to tell that this failed.
+pub(crate) fn note(line: &str) {
+    let _ = writeln!(io::stderr().lock(), "{line}");
+}
+
+/// Prints why a command failed and returns its exit status.
+pub(crate) fn report(failure: &Failure, color: ColorChoice) -> ExitCode {
+    let (red, cyan, plain) =
+        if use_color(color) { ("\x1b[1;31m", "\x1b[1;36m", "\x1b[0m") } else { ("", "", "") };
+    if !failure.message.is_empty() {
+        note(&format!("{red}error:{plain} {}", failure.message));
+    }
+    if let Some(hint) = &failure.hint {
+        note(&format!("{cyan}hint:{plain} {hint}"));
+    }
+    failure.exit.into()
+}
+
+fn use_color(color: ColorChoice) -> bool {
+    match color {
+        ColorChoice::Always => true,
+        ColorChoice::Never => false,
+        ColorChoice::Auto => {
+            let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+            let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+            io::stderr().is_terminal() && !no_color && !dumb
+        }
+    }
+}
+
+/// The value of `--color`, found before the arguments are parsed: errors in parsing are coloured too.
+pub(crate) fn color_choice(args: &[OsString]) -> ColorChoice {
+    let words = args.iter().filter_map(|arg| arg.to_str()).take_while(|word| *word != "--");
+    let mut after_option = false;
+    for word in words {
+        let value = if after_option { Some(word) } else { word.strip_prefix("--color=") };
+        if let Some(choice) = value.and_then(|value| ColorChoice::from_str(value, false).ok()) {
+            return choice;
+        }
+        after_option = word == "--color";
+    }
+    ColorChoice::Auto
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn color_is_found_wherever_it_stands() {
+        let choice =
+            |args: &[&str]| color_choice(&args.iter().map(OsString::from).collect::<Vec<_>>());
+        assert_eq!(choice(&["cortex", "ping"]), ColorChoice::Auto);
+        assert_eq!(choice(&["cortex", "ping", "--color=never"]), ColorChoice::Never);
+        assert_eq!(choice(&["cortex", "--color", "always", "ping"]), ColorChoice::Always);
+        assert_eq!(choice(&["cortex", "get", "--", "--color=never"]), ColorChoice::Auto);
+    }
+}

@@ -1,0 +1,213 @@
+//! The files that `import` reads and `export` writes: records in a row, as NDJSON or as bare MessagePack.
+//! Leaves the storing to `import`, and whether a record suits its table to the daemon.
+
+use std::io::{self, BufRead, BufReader, Read};
+
+use clap::ValueEnum;
+
+use super::json;
+use crate::client::{MAX_REQUEST, raw};
+
+/// How records are written in a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// One JSON object per line
+    Ndjson,
+    /// One MessagePack map after another, byte for byte as stored
+    Msgpack,
+}
+
+/// A line of this length is no record: the most wasteful JSON of a record that the daemon takes (a megabyte
+/// of binaries of a byte or none) has some 22 bytes of text for each of its own. It bounds the memory that a
+/// file without line breaks can take.
+const MAX_LINE: usize = 24 * MAX_REQUEST;
+
+/// As much as a pipe holds on Linux.
+const READ_SIZE: usize = 64 * 1024;
+
+/// Reads the records of a file, one by one.
+#[derive(Debug)]
+pub(crate) struct Source<R> {
+    input: BufReader<R>,
+    format: Format,
+    number: u64,
+    bytes: u64,
+    line: Vec<u8>,
+}
+
+/// What stands next in a file.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// A record.
+    Record,
+    /// Something that is not a record, and why.
+    Bad(String),
+    /// Something after which nobody can tell where the next record begins.
+    Broken(String),
+    End,
+}
+
+impl<R: Read> Source<R> {
+    pub(crate) fn new(input: R, format: Format) -> Self {
+        Self {
+            input: BufReader::with_capacity(READ_SIZE, input),
+            format,
+            number: 0,
+            bytes: 0,
+            line: Vec::new(),
+        }
+    }
+
+    /// Reads what stands next; a record replaces the contents of `record`.
+    pub(crate) fn next_record(&mut self, record: &mut Vec<u8>) -> io::Result<Found> {
+        record.clear();
+        match self.format {
+            Format::Ndjson => self.next_line(record),
+            Format::Msgpack => self.next_value(record),
+        }
+    }
+
+    /// The number of the line (or record) last read, from one.
+    pub(crate) fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// How many bytes were read so far.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// What [`number`](Self::number) counts.
+    pub(crate) fn unit(&self) -> &'static str {
+        match self.format {
+            Format::Ndjson => "line",
+            Format::Msgpack => "record",
+        }
+    }
+
+    /// Whether reading on may have to wait for whoever writes the file.
+    pub(crate) fn may_wait(&self) -> bool {
+        self.input.buffer().is_empty()
+    }
+
+    fn next_line(&mut self, record: &mut Vec<u8>) -> io::Result<Found> {
+        loop {
+            self.line.clear();
+            let read = (&mut self.input).take(MAX_LINE as u64).read_until(b'\n', &mut self.line)?;
+            if read == 0 {
+                return Ok(Found::End);
+            }
+            self.number += 1;
+            self.bytes += read as u64;
+            if read == MAX_LINE && !self.line.ends_with(b"\n") {
+                self.bytes += self.input.skip_until(b'\n')? as u64;
+                return Ok(Found::Bad(format!("longer than {MAX_LINE} bytes")));
+            }
+            if !self.line.trim_ascii().is_empty() {
+                return Ok(parsed(&self.line, record));
+            }
+        }
+    }
+
+    fn next_value(&mut self, record: &mut Vec<u8>) -> io::Result<Found> {
+        if self.input.fill_buf()?.is_empty() {
+            return Ok(Found::End);
+        }
+        self.number += 1;
+        match raw::copy_value(&mut self.input, record, MAX_REQUEST) {
+            Ok(size) => {
+                self.bytes += size;
+                if size > record.len() as u64 {
+                    Ok(Found::Bad(format!("{size} bytes long, and the limit is {MAX_REQUEST}")))
+                } else if json::is_object(record) {
+                    Ok(Found::Record)
+                } else {
+                    Ok(Found::Bad("not a map".to_owned()))
+                }
+            }
+            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => {
+                Ok(Found::Broken("cut short".to_owned()))
+            }
+            Err(e) if e.kind() == io::ErrorKind::InvalidData => {
+                Ok(Found::Broken(format!("not MessagePack: {e}")))
+            }
+            Err(e) => Err(e),
+        }
+    }
+}
+
+fn parsed(line: &[u8], record: &mut Vec<u8>) -> Found {
+    match json::read(line, record) {
+        Err(e) => Found::Bad(format!("not JSON: {e}")),
+        Ok(()) if json::is_object(record) => Found::Record,
+        Ok(()) => Found::Bad("not a JSON object".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Everything in a file: its records as JSON, and the number and reason of what is none.
+    fn everything(file: impl Read, format: Format) -> Vec<String> {
+        let mut source = Source::new(file, format);
+        let mut record = Vec::new();
+        let mut found = Vec::new();
+        loop {
+            match source.next_record(&mut record).expect("a file in memory is readable") {
+                Found::Record => {
+                    let mut text = Vec::new();
+                    json::write(&record, &mut text, &mut json::Layout::compact())
+                        .expect("a record");
+                    found.push(format!("{}: {}", source.number(), String::from_utf8_lossy(&text)));
+                }
+                Found::Bad(reason) => found.push(format!("{}: bad: {reason}", source.number())),
+                Found::Broken(reason) => {
+                    found.push(format!("{}: broken: {reason}", source.number()));
+                    return found;
+                }
+                Found::End => return found,
+            }
+        }
+    }
+
+    #[test]
+    fn lines_are_numbered_as_an_editor_numbers_them_and_blank_ones_are_no_records() {
+        let file = b"{\"id\":1}\r\n\n  \n[2]\nnot json\n{\"id\":3}";
+        let found = everything(file.as_slice(), Format::Ndjson);
+        assert_eq!(found[0], r#"1: {"id":1}"#);
+        assert_eq!(found[1], "4: bad: not a JSON object");
+        assert!(found[2].starts_with("5: bad: not JSON: "), "{}", found[2]);
+        assert_eq!(found[3], r#"6: {"id":3}"#);
+        assert_eq!(found.len(), 4);
+    }
+
+    #[test]
+    fn a_line_without_end_costs_itself_and_not_the_lines_after_it() {
+        let file = io::repeat(b'x').take(2 * MAX_LINE as u64).chain(b"\n{\"id\":2}\n".as_slice());
+        let found = everything(file, Format::Ndjson);
+        assert_eq!(
+            found,
+            [format!("1: bad: longer than {MAX_LINE} bytes"), r#"2: {"id":2}"#.to_owned()]
+        );
+    }
+
+    #[test]
+    fn messagepack_records_stand_one_after_another() {
+        let file = [0x81, 0xa2, b'i', b'd', 1, 0x93, 1, 2, 3, 0x81, 0xa2, b'i', b'd', 2];
+        let found = everything(file.as_slice(), Format::Msgpack);
+        assert_eq!(found, [r#"1: {"id":1}"#, "2: bad: not a map", r#"3: {"id":2}"#]);
+    }
+
+    #[test]
+    fn a_messagepack_file_is_broken_where_it_is_cut_or_is_no_messagepack() {
+        assert_eq!(
+            everything([0x81, 0xa2, b'i'].as_slice(), Format::Msgpack),
+            ["1: broken: cut short"]
+        );
+        assert!(
+            everything([0xc1].as_slice(), Format::Msgpack)[0]
+                .starts_with("1: broken: not MessagePack")
+        );
+    }
+}

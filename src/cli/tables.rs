@@ -1,0 +1,118 @@
+//! Commands about tables as a whole: `tables`, `create`, `drop`, `info`.
+//! Leaves names, rights and scopes to the daemon.
+
+use std::io::{self, IsTerminal, Write};
+
+use clap::Args;
+use rmpv::Value;
+
+use super::context::Context;
+use super::failure::{Exit, Failure};
+use crate::client::Params;
+
+#[derive(Debug, Args)]
+pub(crate) struct Create {
+    /// The table: `users`, or `@memories` for one that belongs to your federated name
+    #[arg(value_name = "NAME")]
+    name: String,
+    /// The attributes, separated by spaces or commas; the first is the key
+    #[arg(value_name = "ATTR", required = true)]
+    attributes: Vec<String>,
+    /// Which nodes hold a copy: `local`, `all`, or names of nodes separated by commas
+    #[arg(long)]
+    scope: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Drop {
+    /// The table
+    table: String,
+    /// Do not ask, even at a terminal
+    #[arg(long, short)]
+    yes: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Info {
+    /// The table
+    table: String,
+}
+
+pub(crate) fn list(context: &Context) -> Result<(), Failure> {
+    context.call("tables", &Params::new())
+}
+
+pub(crate) fn create(args: &Create, context: &Context) -> Result<(), Failure> {
+    let attributes = words(&args.attributes);
+    if attributes.is_empty() {
+        return Err(Failure::new(Exit::Usage, "a table needs at least one attribute, its key")
+            .hint(format!("For example: cortex create {} id name", args.name)));
+    }
+    let mut params = creation(&args.name, &attributes);
+    if let Some(scope) = &args.scope {
+        params.push_str(scope);
+    }
+    context.call("create_table", &params).map_err(|failure| failure.about_table(&args.name))
+}
+
+/// The parameters of `create_table`, without a scope.
+pub(crate) fn creation(name: &str, attributes: &[&str]) -> Params {
+    Params::new()
+        .str(name)
+        .value(&Value::Array(attributes.iter().map(|&word| word.into()).collect()))
+}
+
+/// Splits arguments into words at spaces and commas.
+pub(crate) fn words(arguments: &[String]) -> Vec<&str> {
+    let separator = |c: char| c == ',' || c.is_whitespace();
+    arguments
+        .iter()
+        .flat_map(|argument| argument.split(separator))
+        .filter(|word| !word.is_empty())
+        .collect()
+}
+
+pub(crate) fn drop(args: &Drop, context: &Context) -> Result<(), Failure> {
+    // Scripts have always dropped tables without being asked, so only somebody at a terminal is.
+    let somebody_is_there = io::stdin().is_terminal() && io::stderr().is_terminal();
+    if somebody_is_there && !args.yes && !confirmed(&args.table)? {
+        return Err(Failure::new(Exit::Failed, format!("{} is not dropped", args.table)));
+    }
+    context
+        .call("drop_table", &Params::new().str(&args.table))
+        .map_err(|failure| failure.about_table(&args.table))
+}
+
+fn confirmed(table: &str) -> Result<bool, Failure> {
+    let attempt = "asking whether to drop the table";
+    let mut stderr = io::stderr().lock();
+    write!(stderr, "Drop {table} with all its records? [y/N] ")
+        .and_then(|()| stderr.flush())
+        .map_err(|e| Failure::while_doing(attempt, e))?;
+    let mut answer = String::new();
+    io::stdin().read_line(&mut answer).map_err(|e| Failure::while_doing(attempt, e))?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
+pub(crate) fn info(args: &Info, context: &Context) -> Result<(), Failure> {
+    context
+        .call("table_info", &Params::new().str(&args.table))
+        .map_err(|failure| failure.about_table(&args.table))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_separated_by_spaces_or_commas_or_both() {
+        let split = |arguments: &[&str]| {
+            let owned: Vec<String> = arguments.iter().map(|&word| word.to_owned()).collect();
+            words(&owned).join("|")
+        };
+        assert_eq!(split(&["id", "name", "mail"]), "id|name|mail");
+        assert_eq!(split(&["id,name,mail"]), "id|name|mail");
+        assert_eq!(split(&["id, name", "mail,"]), "id|name|mail");
+        assert_eq!(split(&[" , "]), "");
+    }
+}
