@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 
 /// A local-first store for the agents and services of one person's machines.
 ///
@@ -30,4 +30,18 @@ pub struct Args {
     /// Check the settings, print them and exit
     #[arg(long)]
     pub check: bool,
+
+    /// What to do instead of serving
+    #[command(subcommand)]
+    pub action: Option<Action>,
+}
+
+/// What cortexd does besides serving.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Action {
+    /// Put a backup made by `cortex backup` in the place of the database; no daemon may be using it
+    Restore {
+        /// The backup
+        file: PathBuf,
+    },
 }

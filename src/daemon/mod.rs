@@ -17,11 +17,12 @@ mod rlimit;
 mod socket;
 mod supervise;
 
-use std::{process::ExitCode, sync::Arc};
+use std::{path::Path, process::ExitCode, sync::Arc};
 
 use anyhow::{Context as _, Result};
 use arc_swap::ArcSwap;
 use clap::Parser;
+use tokio::sync::mpsc;
 
 pub use args::Args;
 pub use config::{Config, Settings};
@@ -29,8 +30,8 @@ pub use config::{Config, Settings};
 use crate::{
     edge::{limits::ConnLimits, seats::Seats, shard::Shards},
     paths::Environment,
-    service::{ScanSlots, Service},
-    store::{Options, Store},
+    service::{self, ScanSlots, Service},
+    store::{self, Options, Restored, Store, Summary},
 };
 use log::LogLevel;
 
@@ -50,6 +51,9 @@ pub fn main() -> ExitCode {
 fn start(args: &Args) -> Result<()> {
     let env = Environment::of_this_process();
     let settings = Settings::gather(args, &env)?;
+    if let Some(args::Action::Restore { file }) = &args.action {
+        return restore(file, &settings);
+    }
     if args.check {
         println!("{}", settings.summary());
         return Ok(());
@@ -63,6 +67,22 @@ fn start(args: &Args) -> Result<()> {
         .build()
         .context("cannot start the event loop")?;
     runtime.block_on(run(args, settings, &env, &level))
+}
+
+/// Puts a backup in the place of the database. The settings say which.
+fn restore(file: &Path, settings: &Settings) -> Result<()> {
+    let dir = &settings.data_dir;
+    let Restored { summary, kept } =
+        store::restore(file, dir).with_context(|| format!("{} was not restored", dir.display()))?;
+    let Summary { tables, records, bytes } = summary;
+    println!(
+        "restored {tables} tables with {records} records ({bytes} bytes) to {}",
+        dir.display()
+    );
+    if let Some(kept) = kept {
+        println!("the database that was there is kept as {}", kept.display());
+    }
+    Ok(())
 }
 
 /// The parts of a running daemon that a reload or the end touches.
@@ -89,7 +109,8 @@ async fn run(args: &Args, settings: Settings, env: &Environment, level: &LogLeve
         vfs: None,
     })?;
     let slots = ScanSlots::new(settings.scans, settings.scans_per_uid);
-    let service = Arc::new(Service::new(store, &settings.node, slots));
+    let (errands, asked) = mpsc::channel(service::ERRANDS);
+    let service = Arc::new(Service::new(store, &settings.node, slots, errands));
     let limits = Arc::new(ArcSwap::from_pointee(settings.conn));
     let seats = Seats::new(Arc::clone(service.connections()));
     let shards = Shards::start(settings.threads, &service, &limits)
@@ -98,7 +119,7 @@ async fn run(args: &Args, settings: Settings, env: &Environment, level: &LogLeve
         Running { args, env, level, settings, service, limits, seats, shards, socket };
 
     running.announce();
-    let outcome = supervise::until_the_end(&mut running).await;
+    let outcome = supervise::until_the_end(&mut running, asked).await;
     running.stop().await;
     outcome
 }

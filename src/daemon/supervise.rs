@@ -9,6 +9,7 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::UnixStream,
     signal::unix::{SignalKind, signal},
+    sync::mpsc,
     time::{sleep, timeout},
 };
 use tracing::{error, info, warn};
@@ -16,6 +17,7 @@ use tracing::{error, info, warn};
 use super::{Running, Settings};
 use crate::{
     edge::unix,
+    service::Errand,
     store::{Command, Done, Store},
 };
 
@@ -26,14 +28,17 @@ const UPKEEP: Duration = Duration::from_secs(5);
 const PURGE_PAUSE: Duration = Duration::from_millis(2);
 
 /// Runs until the daemon has to end. `Ok` after a signal, an error where it cannot go on.
-pub(super) async fn until_the_end(running: &mut Running<'_>) -> Result<()> {
+pub(super) async fn until_the_end(
+    running: &mut Running<'_>,
+    mut errands: mpsc::Receiver<Errand>,
+) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot watch for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot watch for SIGINT")?;
     let mut hang_up = signal(SignalKind::hangup()).context("cannot watch for SIGHUP")?;
     let mut fatal = running.service.store().fatal();
     loop {
         let store = running.service.store();
-        tokio::select! {
+        let asked_by = tokio::select! {
             () = unix::accept(running.socket.listener(), &running.shards, &running.seats, &running.limits) => {
                 bail!("the listener ended");
             }
@@ -45,9 +50,13 @@ pub(super) async fn until_the_end(running: &mut Running<'_>) -> Result<()> {
             }
             _ = terminate.recv() => return ended_by("SIGTERM"),
             _ = interrupt.recv() => return ended_by("SIGINT"),
-            _ = hang_up.recv() => {}
+            _ = hang_up.recv() => None,
+            errand = errands.recv() => errand,
+        };
+        let outcome = reload(running);
+        if let Some(Errand::Reload(told)) = asked_by {
+            let _hung_up = told.send(outcome.map_err(|error| format!("{error:#}")));
         }
-        reload(running);
     }
 }
 
@@ -59,17 +68,19 @@ fn ended_by(signal: &str) -> Result<()> {
 
 /// Reads the settings again. Those that cannot be changed while running, or that are wrong, leave
 /// everything as it was.
-fn reload(running: &mut Running<'_>) {
+fn reload(running: &mut Running<'_>) -> Result<()> {
     let reloading = NotifyState::monotonic_usec_now().map(|now| [NotifyState::Reloading, now]);
     match reloading {
         Ok(states) => notify(&states),
         Err(error) => warn!(%error, "cannot tell systemd about the reload"),
     }
-    match try_reload(running) {
+    let outcome = try_reload(running);
+    match &outcome {
         Ok(()) => info!("the settings were read again"),
         Err(error) => error!(error = format!("{error:#}"), "the settings were not changed"),
     }
     notify_ready(&format!("listening on {}", running.socket.path().display()));
+    outcome
 }
 
 fn try_reload(running: &mut Running<'_>) -> Result<()> {

@@ -33,7 +33,7 @@ use tracing::{debug, warn};
 use super::limits::ConnLimits;
 use crate::{
     ambient,
-    service::{Answer, Listing, Service, Step, wire_error},
+    service::{Answer, Later, Listing, Pieces, Service, Step, wire_error},
     store::{Done, Failure, Fault, Reader},
 };
 
@@ -201,6 +201,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<'_, S> {
                 }
             }
             Ok(Answer::List(mut listing)) => self.send_list(msgid, start, &mut listing).await?,
+            Ok(Answer::Later(later)) => match later.await.unwrap_or(Err(Fault::Closed.into())) {
+                Ok(Later::Encoded(result)) => self.output.extend_from_slice(&result),
+                Ok(Later::Pieces(mut pieces)) => {
+                    let step = pieces.step(&mut self.output);
+                    self.send_pieces(msgid, start, pieces.as_mut(), step).await?;
+                }
+                Err(failure) => {
+                    self.output.truncate(start);
+                    rpc::error(&mut self.output, msgid, &wire_error(&failure));
+                }
+            },
             Err(failure) => {
                 self.output.truncate(start);
                 self.refuse(msgid, &failure).await;
@@ -225,8 +236,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<'_, S> {
         }
     }
 
-    /// Sends a list of any length. A short one costs no wait; a longer one gives the thread away
-    /// after each slice, and takes one of the slots for such reads.
+    /// Sends a list of any length. A short one costs no wait; a longer one takes one of the slots
+    /// for such reads.
     async fn send_list(
         &mut self,
         msgid: u64,
@@ -242,8 +253,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<'_, S> {
             _slot = self.context.service.scans().take(&self.caller).await;
             step = listing.step(&mut self.output);
         }
+        self.send_pieces(msgid, start, listing, step).await
+    }
+
+    /// Sends a result piece by piece, and gives the thread away after each.
+    async fn send_pieces(
+        &mut self,
+        msgid: u64,
+        start: usize,
+        pieces: &mut dyn Pieces,
+        first: Result<Step, Failure>,
+    ) -> Result<(), End> {
         let deadline = ambient::monotonic() + self.limits.scan_time;
-        let mut sent = false;
+        let (mut step, mut sent) = (first, false);
         loop {
             match step {
                 Ok(Step::Done) => return Ok(()),
@@ -263,7 +285,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<'_, S> {
             if ambient::monotonic() > deadline {
                 return Err(End::TooSlow("taking a list"));
             }
-            step = listing.step(&mut self.output);
+            step = pieces.step(&mut self.output);
         }
     }
 

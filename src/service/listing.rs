@@ -16,6 +16,7 @@ use cortex_core::{
     wire::{Head, Reader, encode},
 };
 
+use super::{Pieces, Step};
 use crate::store::{Failure, Fault, Flow, Scan, Store};
 
 /// Bytes gathered before the length of the list is counted ahead.
@@ -76,17 +77,6 @@ impl Page {
     }
 }
 
-/// What one step brought.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
-    /// Nothing to send yet; what is in the buffer must stay there.
-    Working,
-    /// The buffer can be sent and emptied.
-    Send,
-    /// The buffer holds the end of the list.
-    Done,
-}
-
 #[derive(Clone, Copy, Debug)]
 enum Phase {
     Gathering,
@@ -117,6 +107,16 @@ pub struct Listing {
     resume_at: Vec<u8>,
 }
 
+impl Pieces for Listing {
+    fn step(&mut self, out: &mut Vec<u8>) -> Result<Step, Failure> {
+        match self.phase {
+            Phase::Gathering => self.gather(out),
+            Phase::Counting { rest } => self.count(rest, out),
+            Phase::Sending { owed } => self.send(owed, out),
+        }
+    }
+}
+
 impl Listing {
     pub(super) fn new(store: Store, table: TableId, what: What, page: Page) -> Self {
         Self {
@@ -132,20 +132,8 @@ impl Listing {
         }
     }
 
-    /// Goes on for about the time of a slice.
-    ///
-    /// # Errors
-    /// A [`Failure`]. Once something was sent, the reply cannot be completed any more.
-    pub fn step(&mut self, out: &mut Vec<u8>) -> Result<Step, Failure> {
-        match self.phase {
-            Phase::Gathering => self.gather(out),
-            Phase::Counting { rest } => self.count(rest, out),
-            Phase::Sending { owed } => self.send(owed, out),
-        }
-    }
-
-    /// Gives up the snapshot and starts from the beginning with the next step. For a list that
-    /// must wait for its turn; whatever it has put into the buffer must be taken back.
+    /// Gives up the snapshot and starts from the beginning with the next step: for a list that
+    /// must wait for its turn. What it has put into the buffer must be taken back.
     pub fn restart(&mut self) {
         self.scan = None;
         self.phase = Phase::Gathering;

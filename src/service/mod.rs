@@ -5,12 +5,15 @@
 //!   Caller + method + params ──> Service::call ──┬─> Ready: the result stands in the buffer
 //!                                  gate (early)  ├─> Commit: a command for the writer, which
 //!                                                │   judges the caller once more
-//!                                                └─> List: a result that comes in pieces
+//!                                                ├─> List: a result of any size
+//!                                                └─> Later: an administrator's lengthy request
 //! ```
 //!
 //! `call` itself never waits. Point reads happen inline, over the snapshot of the calling thread.
 
 mod access;
+mod admin;
+mod backup;
 mod grants;
 mod listing;
 mod params;
@@ -32,8 +35,9 @@ use cortex_core::{
     model::{Caller, Refusal},
     wire::Method,
 };
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
-pub use listing::{Listing, Step};
+pub use listing::Listing;
 pub use slots::ScanSlots;
 
 use crate::{
@@ -51,7 +55,48 @@ pub enum Answer {
     Commit(Command),
     /// A list that may be larger than memory.
     List(Box<Listing>),
+    /// What the request leads to will be known later: it takes more than a moment.
+    Later(oneshot::Receiver<Result<Later, Failure>>),
 }
+
+/// What a lengthy request has led to.
+#[derive(Debug)]
+pub enum Later {
+    /// The encoded result.
+    Encoded(Vec<u8>),
+    /// A result that may be larger than memory.
+    Pieces(Box<dyn Pieces>),
+}
+
+/// A result that is written a piece at a time, as the receiver takes it.
+pub trait Pieces: std::fmt::Debug + Send {
+    /// Goes on for a moment, appending to the buffer.
+    ///
+    /// # Errors
+    /// A [`Failure`]. Once something was sent, the reply cannot be completed any more.
+    fn step(&mut self, out: &mut Vec<u8>) -> Result<Step, Failure>;
+}
+
+/// What one step brought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Nothing to send yet; what is in the buffer must stay there.
+    Working,
+    /// The buffer can be sent and emptied.
+    Send,
+    /// The buffer holds the end of the result.
+    Done,
+}
+
+/// What only the daemon can do for a request: it holds the settings.
+#[derive(Debug)]
+pub enum Errand {
+    /// Read the settings again; the answer is why they were not taken.
+    Reload(oneshot::Sender<Result<(), String>>),
+}
+
+/// Errands that may wait for the daemon. An administrator's, so few.
+pub const ERRANDS: usize = 8;
 
 /// Answers requests. One per daemon.
 #[derive(Debug)]
@@ -61,14 +106,24 @@ pub struct Service {
     started: Instant,
     connections: Arc<AtomicUsize>,
     scans: ScanSlots,
+    errands: mpsc::Sender<Errand>,
+    /// One permit: one backup at a time.
+    backups: Arc<Semaphore>,
 }
 
 impl Service {
-    /// A service over a store, on a node of that name.
+    /// A service over a store, on a node of that name. Errands go to whoever holds the settings.
     #[must_use]
-    pub fn new(store: Store, node: &str, scans: ScanSlots) -> Self {
-        let connections = Arc::new(AtomicUsize::new(0));
-        Self { store, node: node.into(), started: ambient::monotonic(), connections, scans }
+    pub fn new(store: Store, node: &str, scans: ScanSlots, errands: mpsc::Sender<Errand>) -> Self {
+        Self {
+            store,
+            node: node.into(),
+            started: ambient::monotonic(),
+            connections: Arc::default(),
+            scans,
+            errands,
+            backups: Arc::new(Semaphore::new(1)),
+        }
     }
 
     /// The store underneath.
@@ -122,6 +177,11 @@ impl Service {
             Method::AclGrant => self.acl_grant(caller, params),
             Method::AclRevoke => self.acl_revoke(caller, params),
             Method::AclList => self.acl_list(caller, params, out),
+            Method::Usage => self.usage(caller, params, out),
+            Method::Events => self.events(caller, params, reader, out),
+            Method::Reload => self.reload(caller, params),
+            Method::Checkpoint => self.checkpoint(caller, params),
+            Method::Backup => self.backup(caller, params),
         }
     }
 
@@ -131,7 +191,9 @@ impl Service {
         match done {
             Done::Created => "created",
             Done::Dropped => "dropped",
-            Done::Stored | Done::Deleted | Done::Purged { .. } | Done::Stopped => "ok",
+            Done::Stored | Done::Deleted | Done::Noted | Done::Purged { .. } | Done::Stopped => {
+                "ok"
+            }
             Done::Granted => "granted",
             Done::Revoked => "revoked",
         }

@@ -3,7 +3,11 @@
 
 use cortex_core::model::{Caller, Key, Permissions, Refusal};
 
-use super::{Answer, Listing, Service, listing, params::Params};
+use super::{
+    Answer, Service,
+    listing::{self, Listing},
+    params::Params,
+};
 use crate::store::{Command, Failure, Reader};
 
 impl Service {

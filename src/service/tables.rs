@@ -1,9 +1,10 @@
 //! Methods on tables as wholes: tables, create_table, drop_table, table_info.
 //! Their rows are `records` and `listing`.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use cortex_core::{
+    gate,
     model::{
         Acl, AttributeName, Caller, Limits, NodeName, Permissions, Refusal, Scope, TableName,
         TableRef, Uid,
@@ -12,25 +13,31 @@ use cortex_core::{
 };
 
 use super::{Answer, Service, params::Params};
-use crate::store::{Command, Entry, Failure};
+use crate::store::{Command, Entry, Failure, Namespace};
 
 impl Service {
-    /// `tables []`: the caller's own tables by their short names.
+    /// `tables []`: the caller's own tables by their short names. `tables [{all: true}]`: every
+    /// table that the caller may read, by its full name.
     pub(super) fn tables(
         &self,
         caller: &Caller,
         params: Params<'_>,
         out: &mut Vec<u8>,
     ) -> Result<Answer, Failure> {
-        params.count(0)?;
+        let mut params = params.between(0, 1)?;
+        let all = if params.is_empty() { false } else { read_all_flag(&mut params)? };
         let catalog = self.store.catalog();
-        let own = owner_of(caller).and_then(|uid| catalog.namespace(uid));
-        match own {
-            Some(own) => {
-                encode::strings(out, own.tables().map(|entry| entry.table.name.name.as_str()));
-            }
-            None => encode::array(out, 0),
-        }
+        let names: Vec<String> = if all {
+            let readable =
+                |entry: &&Arc<Entry>| gate::admit(caller, &entry.table, Permissions::READ).is_ok();
+            let tables = catalog.namespaces().flat_map(|(_, namespace)| namespace.tables());
+            tables.filter(readable).map(|entry| entry.table.name.to_string()).collect()
+        } else {
+            let own = owner_of(caller).and_then(|uid| catalog.namespace(uid));
+            let tables = own.into_iter().flat_map(Namespace::tables);
+            tables.map(|entry| entry.table.name.name.to_string()).collect()
+        };
+        encode::strings(out, names.iter().map(String::as_str));
         Ok(Answer::Ready)
     }
 
@@ -102,6 +109,19 @@ impl Service {
         encode::uint(out, entry.usage.bytes());
         encode::str(out, "acl");
         write_acl(&table.acl, out);
+    }
+}
+
+/// Reads `{all: true}`.
+fn read_all_flag(params: &mut Params<'_>) -> Result<bool, Refusal> {
+    let mut reader = Reader::new(params.raw()?);
+    let pair = match reader.head() {
+        Some(Head::Map(1)) => (reader.text(), reader.head()),
+        _ => (None, None),
+    };
+    match pair {
+        (Some("all"), Some(Head::Bool(all))) => Ok(all),
+        _ => Err(params.invalid()),
     }
 }
 

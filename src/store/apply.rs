@@ -18,6 +18,7 @@ use super::{
     catalog::{Catalog, Entry, Usage},
     command::{Command, Done, Granting},
     error::{Failure, Fault},
+    events::{self, Event},
 };
 use crate::ambient;
 
@@ -160,6 +161,10 @@ impl<'a> Batch<'a> {
             Command::Delete { caller, entry, key } => self.delete(caller, entry, key.as_bytes()),
             Command::Grant(granting) => self.grant(granting),
             Command::Revoke(granting) => self.revoke(granting),
+            Command::Note(event) => {
+                self.note(event)?;
+                Ok(Done::Noted)
+            }
             Command::Purge => Ok(Done::Purged { more: self.purge()? }),
             Command::Stop => Ok(Done::Stopped),
         }
@@ -221,6 +226,7 @@ impl<'a> Batch<'a> {
             scope: scope.clone(),
             acl: Acl::default(),
         };
+        self.note_of(&table.name, "table_created", format!("table {} was created", table.name))?;
         self.catalog_mut().insert(Entry { table, replicated, usage: Arc::default() });
         Ok(Done::Created)
     }
@@ -232,6 +238,8 @@ impl<'a> Batch<'a> {
         let id = entry.table.id.0;
         self.execute("UPDATE tables SET dropped = 1 WHERE id = ?1", [id])?;
         self.execute("DELETE FROM grants WHERE table_id = ?1", [id])?;
+        let name = &entry.table.name;
+        self.note_of(name, "table_dropped", format!("table {name} was dropped by {caller}"))?;
         let held = self.totals.held_by(&entry);
         self.totals.add_to_owner(&entry, held.negated());
         self.catalog_mut().remove(&entry.table.name);
@@ -303,12 +311,12 @@ impl<'a> Batch<'a> {
     }
 
     fn grant(&mut self, granting: &Granting) -> Result<Done, Failure> {
-        self.change_acl(granting, |acl| acl.grant(granting.principal, granting.rights))?;
+        self.change_acl(granting, "granted", |acl| acl.grant(granting.principal, granting.rights))?;
         Ok(Done::Granted)
     }
 
     fn revoke(&mut self, granting: &Granting) -> Result<Done, Failure> {
-        self.change_acl(granting, |acl| {
+        self.change_acl(granting, "revoked", |acl| {
             acl.revoke(granting.principal, granting.rights);
             Ok(())
         })?;
@@ -318,6 +326,7 @@ impl<'a> Batch<'a> {
     fn change_acl(
         &mut self,
         granting: &Granting,
+        done: &'static str,
         change: impl FnOnce(&mut Acl) -> Result<(), Refusal>,
     ) -> Result<(), Failure> {
         let entry = self.admit(&granting.caller, &granting.entry, Permissions::ADMIN)?;
@@ -336,8 +345,25 @@ impl<'a> Batch<'a> {
                 params![id, principal.to_string(), rights.bits()],
             )?;
         }
+        let words = granting.rights.words().collect::<Vec<_>>().join(", ");
+        let Granting { caller, principal, .. } = granting;
+        let name = &entry.table.name;
+        self.note_of(
+            name,
+            done,
+            format!("{words} on {name} {done}, for {principal}, by {caller}"),
+        )?;
         self.catalog_mut().insert(entry);
         Ok(())
+    }
+
+    /// Writes down what happened to a table, for its owner.
+    fn note_of(&self, name: &QualifiedName, kind: &'static str, text: String) -> Result<(), Fault> {
+        self.note(&Event { uid: Some(name.owner), kind, text })
+    }
+
+    fn note(&self, event: &Event) -> Result<(), Fault> {
+        events::record(self.conn, event, self.wall_ms)
     }
 
     /// Removes some rows of a dropped table, and the table once it has none. True where there is

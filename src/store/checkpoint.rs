@@ -68,7 +68,7 @@ pub(super) fn start(conn: Connection) -> std::io::Result<(Handle, JoinHandle<()>
 }
 
 /// Moves what can be moved without waiting for anybody. True where little is left.
-fn run(conn: &Connection) -> Result<bool, Fault> {
+pub(super) fn run(conn: &Connection) -> Result<bool, Fault> {
     for _ in 0..PASSES {
         let (in_log, moved) = conn.wal_checkpoint_v2(Some(MAIN_DB), CheckpointMode::PASSIVE)?;
         debug!(in_log, moved, "checkpoint pass");

@@ -9,7 +9,7 @@ use cortex_core::model::{
 };
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-use super::{catalog::Entry, error::Failure};
+use super::{catalog::Entry, error::Failure, events::Event};
 
 /// A change to be made in the writer's next transaction. The caller is judged once more there.
 #[derive(Debug)]
@@ -56,6 +56,8 @@ pub enum Command {
     Grant(Granting),
     /// Take rights of a principal on a table away.
     Revoke(Granting),
+    /// Write an event down.
+    Note(Event),
     /// Remove some rows of dropped tables.
     Purge,
     /// Carry out what came before and end.
@@ -87,6 +89,7 @@ impl Command {
             | Self::DropTable { .. }
             | Self::Grant(_)
             | Self::Revoke(_)
+            | Self::Note(_)
             | Self::Purge
             | Self::Stop => BASE,
         }
@@ -108,6 +111,8 @@ pub enum Done {
     Granted,
     /// The rights are not held.
     Revoked,
+    /// The event is written down.
+    Noted,
     /// Rows of dropped tables were removed.
     Purged {
         /// True where there may be others left.

@@ -114,6 +114,9 @@ pub enum OpenError {
     /// The file is a SQLite database of some other program.
     #[error("{0} is no database of cortexd")]
     Foreign(String),
+    /// The file is a database of ours, and not one that was made as a backup.
+    #[error("{0} was not made by `cortex backup`: a plain copy may lack what stood in its log")]
+    NoBackup(String),
     /// A setting that durability rests on did not take.
     #[error("SQLite answered {found:?} to PRAGMA {pragma}, {wanted:?} is needed")]
     Pragma {
@@ -143,4 +146,20 @@ pub enum OpenError {
         /// The cause.
         fault: Fault,
     },
+}
+
+impl OpenError {
+    /// The same for a connection that is opened while the store is in use.
+    pub(super) fn into_fault(self) -> Fault {
+        match self {
+            Self::Fault { fault, .. } => fault,
+            other @ (Self::InUse(_)
+            | Self::Newer { .. }
+            | Self::Foreign(_)
+            | Self::NoBackup(_)
+            | Self::Pragma { .. }
+            | Self::OldSqlite(_)
+            | Self::Directory { .. }) => Fault::Io(other.to_string()),
+        }
+    }
 }

@@ -9,10 +9,12 @@
 //! ```
 
 mod apply;
+mod backup;
 mod catalog;
 mod checkpoint;
 mod command;
 mod error;
+mod events;
 mod reader;
 mod scan;
 mod schema;
@@ -33,9 +35,11 @@ use arc_swap::ArcSwap;
 use cortex_core::model::{Limits, TableId};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
+pub use backup::{Restored, Summary, restore};
 pub use catalog::{Catalog, Entry, Namespace, Usage};
 pub use command::{Command, Done, Granting};
 pub use error::{Failure, Fault, OpenError};
+pub use events::{Event, Recorded, Wanted};
 pub use reader::Reader;
 pub use scan::{Flow, Scan};
 use writer::Published;
@@ -96,6 +100,7 @@ struct Inner {
     /// Taken by the one call of `close` that joins them.
     threads: Mutex<Vec<JoinHandle<()>>>,
     path: PathBuf,
+    vfs: Option<String>,
     /// Unlocked by the kernel when closed, or when the process ends.
     _lock: File,
 }
@@ -133,6 +138,7 @@ impl Store {
         let fault = |fault| OpenError::Fault { path: path.display().to_string(), fault };
         let mut conn = connect(schema::Role::Writer)?;
         schema::migrate(&mut conn, &path)?;
+        schema::adopt_copy(&mut conn).map_err(|e| fault(e.into()))?;
         let state = apply::State::load(&conn).map_err(fault)?;
 
         let published = Arc::new(Published::new(Arc::clone(&state.catalog), options.limits));
@@ -168,6 +174,7 @@ impl Store {
             scans,
             threads: Mutex::new(vec![writer, checkpoints]),
             path,
+            vfs: options.vfs.clone(),
             _lock: lock,
         };
         Ok(Self { inner: Arc::new(inner) })
@@ -221,6 +228,33 @@ impl Store {
     /// What SQLite reports.
     pub fn scan(&self, table: TableId, after: &[u8]) -> Result<Scan, Fault> {
         self.inner.scans.scan(&self.inner.published, table, after)
+    }
+
+    /// Copies the state of the last commit into a new file. Blocks for as long as reading the whole
+    /// database takes: not for a thread that serves connections.
+    ///
+    /// # Errors
+    /// What SQLite reports, or a copy that does not pass its check. A part of the file may remain.
+    pub fn backup(&self, into: &Path) -> Result<Summary, Fault> {
+        let (path, vfs) = (&self.inner.path, self.inner.vfs.as_deref());
+        let conn = schema::connect(path, vfs, schema::Role::Checkpointer, SCAN_CACHE_KIB);
+        backup::make(&conn.map_err(OpenError::into_fault)?, into)
+    }
+
+    /// Moves all it can from the log into the database. Blocks as [`Store::backup`] does.
+    ///
+    /// # Errors
+    /// What SQLite reports.
+    pub fn checkpoint(&self) -> Result<(), Fault> {
+        let (path, vfs) = (&self.inner.path, self.inner.vfs.as_deref());
+        let conn = schema::connect(path, vfs, schema::Role::Checkpointer, SCAN_CACHE_KIB);
+        checkpoint::run(&conn.map_err(OpenError::into_fault)?).map(|_nearly_done| ())
+    }
+
+    /// The directory that holds the database.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        self.inner.path.parent().unwrap_or(Path::new("."))
     }
 
     /// Figures for status. Costs two stat(2) calls.
@@ -303,15 +337,7 @@ impl Published {
 fn scan_connector(path: PathBuf, options: Options) -> scan::Connect {
     scan::Connect(Box::new(move || {
         schema::connect(&path, options.vfs.as_deref(), schema::Role::Reader, SCAN_CACHE_KIB)
-            .map_err(|error| match error {
-                OpenError::Fault { fault, .. } => fault,
-                other @ (OpenError::InUse(_)
-                | OpenError::Newer { .. }
-                | OpenError::Foreign(_)
-                | OpenError::Pragma { .. }
-                | OpenError::OldSqlite(_)
-                | OpenError::Directory { .. }) => Fault::Io(other.to_string()),
-            })
+            .map_err(OpenError::into_fault)
     }))
 }
 

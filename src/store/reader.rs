@@ -9,7 +9,11 @@ use std::sync::{Arc, Mutex, PoisonError, atomic::Ordering::SeqCst};
 use cortex_core::model::TableId;
 use rusqlite::Connection;
 
-use super::{error::Fault, writer::Published};
+use super::{
+    error::Fault,
+    events::{self, Recorded, Wanted},
+    writer::Published,
+};
 
 /// A reader of single records. Cheap to use from the one thread it belongs to.
 #[derive(Debug)]
@@ -32,6 +36,16 @@ impl Reader {
         Self { held: Mutex::new(Held { conn, taken_at: None }), published }
     }
 
+    /// Reads the log of events, as of the last commit.
+    ///
+    /// # Errors
+    /// What SQLite reports.
+    pub fn events(&self, wanted: Wanted) -> Result<Vec<Recorded>, Fault> {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        held.refresh(&self.published)?;
+        events::read(&held.conn, wanted)
+    }
+
     /// Finds a record and hands its bytes to `found`, in place. False where there is none.
     ///
     /// Sees every commit that was answered before the call.
@@ -45,13 +59,7 @@ impl Reader {
         found: impl FnOnce(&[u8]),
     ) -> Result<bool, Fault> {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        // Read before the snapshot is taken: if a commit falls between, the next read takes another.
-        let commits = self.published.commits.load(SeqCst);
-        if held.taken_at != Some(commits) {
-            held.release()?;
-            held.conn.prepare_cached("BEGIN DEFERRED")?.execute([])?;
-            held.taken_at = Some(commits);
-        }
+        held.refresh(&self.published)?;
         let result = held.lookup(table, key, found);
         if result.is_err() {
             held.release()?;
@@ -67,6 +75,18 @@ impl Reader {
 }
 
 impl Held {
+    /// Takes a new snapshot if a commit has happened since this one was taken.
+    fn refresh(&mut self, published: &Published) -> Result<(), Fault> {
+        // Read before the snapshot is taken: if a commit falls between, the next read takes another.
+        let commits = published.commits.load(SeqCst);
+        if self.taken_at != Some(commits) {
+            self.release()?;
+            self.conn.prepare_cached("BEGIN DEFERRED")?.execute([])?;
+            self.taken_at = Some(commits);
+        }
+        Ok(())
+    }
+
     fn release(&mut self) -> Result<(), Fault> {
         if self.taken_at.take().is_some() {
             self.conn.prepare_cached("COMMIT")?.execute([])?;

@@ -12,7 +12,8 @@ use crate::ambient;
 const APPLICATION_ID: u32 = 0x4358_4431;
 
 /// One step per file; a file is never changed once it has been released.
-const MIGRATIONS: [&str; 1] = [include_str!("migrations/0001_store.sql")];
+const MIGRATIONS: [&str; 2] =
+    [include_str!("migrations/0001_store.sql"), include_str!("migrations/0002_events.sql")];
 
 /// SQLite 3.7.0 to 3.51.2 can lose commits when a checkpoint races with a write.
 const LEAST_SQLITE: i32 = 3_051_003;
@@ -142,6 +143,26 @@ pub(super) fn migrate(conn: &mut Connection, path: &Path) -> Result<(), OpenErro
         apply(conn, step).map_err(|e| fault(e.into()))?;
     }
     Ok(())
+}
+
+/// Makes a restored copy another origin of writes: what it writes from now on must never be taken
+/// for what the original wrote after the copy was made.
+pub(super) fn adopt_copy(conn: &mut Connection) -> rusqlite::Result<()> {
+    let transaction = conn.transaction()?;
+    let is_copy: bool =
+        transaction
+            .query_row("SELECT is_copy FROM node_state WHERE id = 1", [], |row| row.get(0))?;
+    if is_copy {
+        transaction.execute(
+            "INSERT INTO incarnations (uid, born_hlc) SELECT ?1, hlc FROM node_state WHERE id = 1",
+            [ambient::random_id()],
+        )?;
+        transaction.execute(
+            "UPDATE node_state SET incarnation = ?1, db_uid = ?2, seq = 0, is_copy = 0 WHERE id = 1",
+            rusqlite::params![transaction.last_insert_rowid(), ambient::random_id()],
+        )?;
+    }
+    transaction.commit()
 }
 
 pub(super) fn version(conn: &Connection) -> rusqlite::Result<u32> {

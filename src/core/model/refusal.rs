@@ -82,6 +82,12 @@ pub enum Refusal {
     /// The table's owner holds [`Limits::bytes_per_uid`] bytes of records.
     #[error("quota exceeded: at most {0} bytes for one user")]
     QuotaExceeded(u64),
+    /// A backup is being made; there is one at a time.
+    #[error("a backup is under way")]
+    BackupUnderWay,
+    /// The settings were not changed, and why.
+    #[error("the settings were not changed: {0}")]
+    ReloadRejected(Box<str>),
     /// The caller has as many connections open as one uid may have, or all are taken.
     #[error("too_many_connections")]
     TooManyConnections,

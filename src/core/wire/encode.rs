@@ -31,6 +31,11 @@ pub fn str_bytes(out: &mut Vec<u8>, value: &[u8]) {
     out.extend_from_slice(value);
 }
 
+/// Starts a byte string: so many bytes must follow.
+pub fn bin_header(out: &mut Vec<u8>, length: usize) {
+    encode::write_bin_len(out, count(length)).expect(INFALLIBLE);
+}
+
 /// Starts an array: so many values must follow.
 pub fn array(out: &mut Vec<u8>, length: usize) {
     encode::write_array_len(out, count(length)).expect(INFALLIBLE);

@@ -21,13 +21,18 @@ pub enum Method {
     AclGrant,
     AclRevoke,
     AclList,
+    Usage,
+    Events,
+    Reload,
+    Checkpoint,
+    Backup,
 }
 
 /// A method with its wire name and what `invalid params: expected …` says of it.
-const METHODS: [(Method, &str, &str); 15] = [
+const METHODS: [(Method, &str, &str); 20] = [
     (Method::Ping, "ping", "[]"),
     (Method::Status, "status", "[]"),
-    (Method::Tables, "tables", "[]"),
+    (Method::Tables, "tables", "[] or [{all}]"),
     (Method::CreateTable, "create_table", "[name, [attributes]] or [name, [attributes], scope]"),
     (Method::DropTable, "drop_table", "[table]"),
     (Method::TableInfo, "table_info", "[table]"),
@@ -40,6 +45,11 @@ const METHODS: [(Method, &str, &str); 15] = [
     (Method::AclGrant, "acl_grant", "[identity, table, permissions]"),
     (Method::AclRevoke, "acl_revoke", "[identity, table, permissions]"),
     (Method::AclList, "acl_list", "[]"),
+    (Method::Usage, "usage", "[]"),
+    (Method::Events, "events", "[] or [{limit, after}]"),
+    (Method::Reload, "reload", "[]"),
+    (Method::Checkpoint, "checkpoint", "[]"),
+    (Method::Backup, "backup", "[] or [name]"),
 ];
 
 /// Methods that need other machines. They are known, so that a client learns why they fail.

@@ -1,0 +1,142 @@
+//! The method backup: a checked copy of the whole database, sent to the caller or kept by the daemon.
+//! Making and checking the copy is the store's.
+//!
+//! The caller may be anybody's shell, and the daemon may write nowhere but in its own directory.
+//! So the copy is made there, and its bytes are the reply: an array of byte strings.
+
+use std::{
+    fs::{self, File},
+    io::Read,
+    path::{Path, PathBuf},
+};
+
+use cortex_core::{
+    model::{Caller, Refusal},
+    wire::encode,
+};
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+use super::{Answer, Later, Pieces, Service, Step, admin::require_admin, params::Params};
+use crate::store::{Failure, Fault, Store, Summary};
+
+/// Bytes of one element of the reply.
+const CHUNK: usize = 256 << 10;
+
+/// Where named backups are kept, below the data directory.
+const DIR: &str = "backups";
+
+impl Service {
+    /// `backup []`: the reply is the copy, as an array of byte strings. `backup [name]`: the copy
+    /// is kept as `backups/NAME.db`, the reply says where and what it holds.
+    pub(super) fn backup(&self, caller: &Caller, params: Params<'_>) -> Result<Answer, Failure> {
+        let mut params = params.between(0, 1)?;
+        let name = if params.is_empty() { None } else { Some(params.text()?) };
+        if name.is_some_and(|name| !is_plain(name)) {
+            return Err(params.invalid().into());
+        }
+        require_admin(caller)?;
+        let turn = self.backups.clone().try_acquire_owned().map_err(|_| Refusal::BackupUnderWay)?;
+        let name = name.map(str::to_owned);
+        let store = self.store.clone();
+        let (done, answer) = oneshot::channel();
+        tokio::task::spawn_blocking(move || {
+            let result = match name {
+                Some(name) => keep(&store, &name),
+                None => stream(&store, turn),
+            };
+            let _gone = done.send(result);
+        });
+        Ok(Answer::Later(answer))
+    }
+}
+
+/// A file name that leads nowhere else.
+fn is_plain(name: &str) -> bool {
+    let inner = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    (1..=100).contains(&name.len()) && name.chars().all(inner) && !name.starts_with('.')
+}
+
+fn keep(store: &Store, name: &str) -> Result<Later, Failure> {
+    let dir = store.dir().join(DIR);
+    fs::create_dir_all(&dir).map_err(|e| Fault::Io(format!("{}: {e}", dir.display())))?;
+    let path = dir.join(format!("{name}.db"));
+    if path.exists() {
+        return Err(Refusal::AlreadyExists.into());
+    }
+    let unfinished = Unfinished(dir.join(format!(".{name}.db.making")));
+    let summary = make(store, &unfinished.0)?;
+    fs::rename(&unfinished.0, &path)
+        .and_then(|()| File::open(&dir)?.sync_all())
+        .map_err(|e| Fault::Io(format!("{}: {e}", path.display())))?;
+    let mut out = Vec::new();
+    encode::map(&mut out, 4);
+    encode::str(&mut out, "path");
+    encode::str(&mut out, &path.display().to_string());
+    for (name, number) in
+        [("bytes", summary.bytes), ("tables", summary.tables), ("records", summary.records)]
+    {
+        encode::str(&mut out, name);
+        encode::uint(&mut out, number);
+    }
+    Ok(Later::Encoded(out))
+}
+
+fn stream(store: &Store, turn: OwnedSemaphorePermit) -> Result<Later, Failure> {
+    let unfinished = Unfinished(store.dir().join("backup.sending"));
+    let summary = make(store, &unfinished.0)?;
+    let file = File::open(&unfinished.0).map_err(|e| Fault::Io(e.to_string()))?;
+    // The open file is enough; its name can go.
+    drop(unfinished);
+    Ok(Later::Pieces(Box::new(Sending { file, left: summary.bytes, begun: false, _turn: turn })))
+}
+
+fn make(store: &Store, path: &Path) -> Result<Summary, Fault> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            return Err(Fault::Io(format!("{}: {e}", path.display())));
+        }
+        _ => {}
+    }
+    let summary = store.backup(path)?;
+    tracing::info!(bytes = summary.bytes, records = summary.records, "a backup was made");
+    Ok(summary)
+}
+
+/// A file that goes away again unless it was renamed.
+struct Unfinished(PathBuf);
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        let _renamed = fs::remove_file(&self.0);
+    }
+}
+
+/// A copy on its way to the caller.
+#[derive(Debug)]
+struct Sending {
+    file: File,
+    left: u64,
+    begun: bool,
+    /// The next backup waits until this one is sent or given up.
+    _turn: OwnedSemaphorePermit,
+}
+
+impl Pieces for Sending {
+    fn step(&mut self, out: &mut Vec<u8>) -> Result<Step, Failure> {
+        if !self.begun {
+            let chunks = self.left.div_ceil(CHUNK as u64);
+            encode::array(out, usize::try_from(chunks).map_err(|_| Fault::Closed)?);
+            self.begun = true;
+        }
+        if self.left == 0 {
+            return Ok(Step::Done);
+        }
+        let size = usize::try_from(self.left).map_or(CHUNK, |left| left.min(CHUNK));
+        encode::bin_header(out, size);
+        let start = out.len();
+        out.resize(start + size, 0);
+        self.file.read_exact(&mut out[start..]).map_err(|e| Fault::Io(e.to_string()))?;
+        self.left -= size as u64;
+        Ok(Step::Send)
+    }
+}

@@ -1,0 +1,152 @@
+//! Copies of the database: made while the store is in use, and put in its place while it is not.
+//! Who may ask for one, and where it goes from there, is the service's and the daemon's.
+
+use std::{
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+};
+
+use rusqlite::Connection;
+
+use super::{
+    error::{Fault, OpenError},
+    schema, take_directory,
+};
+use crate::ambient;
+
+/// What a copy holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Summary {
+    /// Of the file.
+    pub bytes: u64,
+    /// Tables of all owners.
+    pub tables: u64,
+    /// Live records.
+    pub records: u64,
+}
+
+/// Copies the state of the last commit into a new file, checks the copy and marks it as one.
+///
+/// VACUUM INTO reads over one snapshot: writers go on meanwhile, and what they write is not in it.
+pub(super) fn make(source: &Connection, into: &Path) -> Result<Summary, Fault> {
+    let io = |e: io::Error| Fault::Io(format!("{}: {e}", into.display()));
+    let path = into.to_str().ok_or_else(|| Fault::Io("the path is no UTF-8".into()))?;
+    source.execute("VACUUM INTO ?1", [path])?;
+    let copy = Connection::open(into)?;
+    copy.execute("UPDATE node_state SET is_copy = 1", [])?;
+    let summary = check(&copy)?;
+    copy.close().map_err(|(_, error)| error)?;
+    sync(into).map_err(io)?;
+    let bytes = fs::metadata(into).map_err(io)?.len();
+    Ok(Summary { bytes, ..summary })
+}
+
+/// Reads every page, and compares the tables' totals with their rows.
+fn check(conn: &Connection) -> Result<Summary, Fault> {
+    let found: String = conn.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
+    if found != "ok" {
+        return Err(Fault::Corrupt(found));
+    }
+    let wrong: i64 = conn.query_row(
+        "SELECT count(*) FROM tables WHERE dropped = 0 AND records <>
+         (SELECT count(*) FROM records WHERE table_id = tables.id AND value IS NOT NULL)",
+        [],
+        |row| row.get(0),
+    )?;
+    if wrong > 0 {
+        return Err(Fault::Corrupt(format!("{wrong} tables hold other rows than they count")));
+    }
+    let totals = conn.query_row(
+        "SELECT count(*), coalesce(sum(records), 0) FROM tables WHERE dropped = 0",
+        [],
+        |row| Ok((row.get::<_, i64>(0)?.unsigned_abs(), row.get::<_, i64>(1)?.unsigned_abs())),
+    )?;
+    Ok(Summary { bytes: 0, tables: totals.0, records: totals.1 })
+}
+
+/// What a restore did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Restored {
+    /// What the directory holds now.
+    pub summary: Summary,
+    /// Where the database that was there before is kept, if there was one.
+    pub kept: Option<PathBuf>,
+}
+
+/// Puts a copy in the place of the database of a directory. The one that was there is kept beside it.
+///
+/// Every step leaves either the old database or the new one in place, whole.
+///
+/// # Errors
+/// [`OpenError`]: a daemon uses the directory, or the file is no sound copy. Nothing was changed then.
+pub fn restore(from: &Path, dir: &Path) -> Result<Restored, OpenError> {
+    let lock = take_directory(dir)?;
+    let in_dir = |source| OpenError::Directory { path: dir.display().to_string(), source };
+    let fresh = dir.join("cortex.db.restoring");
+    let summary = copy_checked(from, &fresh).inspect_err(|_| {
+        let _absent = fs::remove_file(&fresh);
+    })?;
+    let current = dir.join(super::FILE);
+    let kept = keep_aside(&current, dir).map_err(in_dir)?;
+    fs::rename(&fresh, &current).and_then(|()| sync(dir)).map_err(in_dir)?;
+    drop(lock);
+    Ok(Restored { summary, kept })
+}
+
+fn copy_checked(from: &Path, fresh: &Path) -> Result<Summary, OpenError> {
+    let failed = |fault: Fault| OpenError::Fault { path: from.display().to_string(), fault };
+    let io = |e: io::Error| failed(Fault::Io(e.to_string()));
+    fs::metadata(from).map_err(io)?;
+    schema::check_header(from)?;
+    fs::copy(from, fresh).map_err(io)?;
+    let copy = Connection::open(fresh).map_err(|e| failed(e.into()))?;
+    let is_copy: Result<bool, _> =
+        copy.query_row("SELECT is_copy FROM node_state WHERE id = 1", [], |row| row.get(0));
+    if !is_copy.map_err(|e| failed(e.into()))? {
+        // A database that was merely copied may lack what stood in its log.
+        return Err(OpenError::NoBackup(from.display().to_string()));
+    }
+    let summary = check(&copy).map_err(failed)?;
+    copy.close().map_err(|(_, e)| failed(e.into()))?;
+    sync(fresh).map_err(io)?;
+    Ok(Summary { bytes: fs::metadata(fresh).map_err(io)?.len(), ..summary })
+}
+
+/// Moves the database that is there out of the way.
+fn keep_aside(current: &Path, dir: &Path) -> io::Result<Option<PathBuf>> {
+    if !current.exists() {
+        return Ok(None);
+    }
+    if let Err(fault) = fold_log(current) {
+        tracing::warn!(%fault, "the old database is kept together with its log");
+    }
+    let kept = dir.join(format!("{}.before-restore-{}", super::FILE, ambient::wall_ms()));
+    // The log first, if one is left: it must not be there when the new database takes the name.
+    for suffix in ["-wal", "-shm", ""] {
+        match fs::rename(with_suffix(current, suffix), with_suffix(&kept, suffix)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    sync(dir)?;
+    Ok(Some(kept))
+}
+
+/// Moves everything from the log into the database, so that one rename moves it all. Closing the
+/// last connection does it.
+fn fold_log(database: &Path) -> Result<(), Fault> {
+    let conn = Connection::open(database)?;
+    conn.query_row("SELECT count(*) FROM node_state", [], |_| Ok(()))?;
+    conn.close().map_err(|(_, error)| error.into())
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+fn sync(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
