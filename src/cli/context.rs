@@ -12,7 +12,7 @@ use crate::client::{Client, Params};
 use crate::paths::{self, Environment};
 
 /// Long enough for a daemon on a slow disk under load, short enough that a script notices a dead one.
-const DEFAULT_TIMEOUT: &str = "30";
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Global options")]
@@ -30,13 +30,19 @@ pub(crate) struct Global {
     #[arg(long, value_name = "WHEN", global = true, default_value = "auto")]
     pub(crate) color: ColorChoice,
     /// How long the daemon may be silent before cortex gives up (exit 3); 0 waits for ever
-    #[arg(long, value_name = "SECONDS", global = true, default_value = DEFAULT_TIMEOUT, value_parser = timeout)]
+    #[arg(long, value_name = "SECONDS", global = true, default_value_t = Timeout(Some(DEFAULT_TIMEOUT)), value_parser = timeout)]
     timeout: Timeout,
 }
 
 /// `None` waits for ever.
 #[derive(Debug, Clone, Copy)]
 struct Timeout(Option<Duration>);
+
+impl std::fmt::Display for Timeout {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.unwrap_or(Duration::ZERO).as_secs_f64().fmt(f)
+    }
+}
 
 fn timeout(text: &str) -> Result<Timeout, String> {
     let seconds: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
@@ -60,6 +66,13 @@ impl Context {
 
     pub(crate) fn connect(&self) -> Result<Client, Failure> {
         Ok(Client::connect(&self.socket()?, self.global.timeout.0)?)
+    }
+
+    /// For a request that takes the daemon long before it says anything: a timeout counts only if
+    /// the user has chosen it.
+    pub(crate) fn connect_patiently(&self) -> Result<Client, Failure> {
+        let timeout = self.global.timeout.0.filter(|chosen| *chosen != DEFAULT_TIMEOUT);
+        Ok(Client::connect(&self.socket()?, timeout)?)
     }
 
     pub(crate) fn printer(&self) -> Printer {

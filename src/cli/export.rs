@@ -1,10 +1,8 @@
 //! The command `export`: all records of a table, in pages, to standard output or to a file.
 //! Leaves the order of the records to the daemon, and the formats to `source` and `json`.
 //!
-//! A file appears under its name only when it is complete and on disk: it is written beside it and renamed.
 //! Pages are not one snapshot: what is put or deleted meanwhile may or may not be in the file.
 
-use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
@@ -17,6 +15,7 @@ use super::json::{self, Layout};
 use super::output;
 use super::progress::Progress;
 use super::source::Format;
+use super::target::Target;
 use crate::client::{Client, Params, pack};
 
 /// A page is one answer of the daemon: large enough that asking costs nothing, small enough that nobody
@@ -178,63 +177,6 @@ impl<W: Write> Sink<W> {
             ]),
         );
         summary
-    }
-}
-
-/// A file that is being written. Dropped before it is complete, it leaves what was there as it was.
-struct Target {
-    file: File,
-    /// The file beside the target and the target, if there is anything to rename.
-    rename: Option<(PathBuf, PathBuf)>,
-}
-
-impl Target {
-    fn open(path: &Path) -> io::Result<Self> {
-        let existing = fs::metadata(path).ok();
-        if existing.as_ref().is_some_and(|meta| !meta.is_file()) {
-            // A device or a pipe is written to; replacing it by a file is never what was meant.
-            return Ok(Self { file: OpenOptions::new().write(true).open(path)?, rename: None });
-        }
-        // Through a link, the file that it names is replaced, and the link stays.
-        let path = if existing.is_some() { fs::canonicalize(path)? } else { path.to_path_buf() };
-        let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
-        let beside = path.with_file_name(format!(
-            ".{}.{}.partial",
-            name.to_string_lossy(),
-            std::process::id()
-        ));
-        let file = OpenOptions::new().write(true).create_new(true).open(&beside)?;
-        let target = Self { file, rename: Some((beside, path)) };
-        if let Some(meta) = existing {
-            // What only its owner may read stays so.
-            target.file.set_permissions(meta.permissions())?;
-        }
-        Ok(target)
-    }
-
-    /// Makes the file durable, and then the one that goes by its name.
-    fn complete(mut self) -> io::Result<()> {
-        let Some((beside, path)) = &self.rename else {
-            return Ok(());
-        };
-        self.file.sync_all()?;
-        fs::rename(beside, path)?;
-        let directory = path
-            .parent()
-            .filter(|parent| !parent.as_os_str().is_empty())
-            .unwrap_or(Path::new("."))
-            .to_path_buf();
-        self.rename = None;
-        File::open(directory)?.sync_all()
-    }
-}
-
-impl Drop for Target {
-    fn drop(&mut self) {
-        if let Some((beside, _)) = &self.rename {
-            // It is in nobody's way if it stays.
-            let _ = fs::remove_file(beside);
-        }
     }
 }
 

@@ -11,6 +11,7 @@
 //! A new family is a file with its `clap` arguments and a `run`, a variant of [`Command`], and an arm below.
 
 mod acl;
+mod admin;
 mod completions;
 mod context;
 mod export;
@@ -24,6 +25,7 @@ mod records;
 mod server;
 mod source;
 mod tables;
+mod target;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -75,6 +77,11 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Acl { command } => acl::run(&command, &context),
         Command::Import(args) => import::run(&args, &context),
         Command::Export(args) => export::run(&args, &context),
+        Command::Usage => admin::usage(&context),
+        Command::Events(args) => admin::events(&args, &context),
+        Command::Reload => admin::reload(&context),
+        Command::Checkpoint => admin::checkpoint(&context),
+        Command::Backup(args) => admin::backup(&args, &context),
         Command::Completions(args) => completions::run(&args),
         Command::Help(args) => help::run(&args, &context),
     }
@@ -133,6 +140,16 @@ enum Command {
     Import(import::Import),
     /// Write all records of a table to a file
     Export(export::Export),
+    /// Show how much each user owns; for an ordinary user, their own share
+    Usage,
+    /// Show what happened: tables made and dropped, rights given and taken
+    Events(admin::Events),
+    /// Have the daemon read its settings again; fails with the reason where they are wrong
+    Reload,
+    /// Have the daemon move its log into the database
+    Checkpoint,
+    /// Write a checked copy of the whole database to a file; restore it with: cortexd restore FILE
+    Backup(admin::Backup),
     /// Print a completion script for a shell
     Completions(completions::Completions),
     /// Explain a command or a topic

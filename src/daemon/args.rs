@@ -12,19 +12,19 @@ use clap::{Parser, Subcommand};
 #[command(name = "cortexd", version, about)]
 pub struct Args {
     /// Listen on this Unix socket [env: CORTEX_SOCKET]
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", global = true)]
     pub socket: Option<PathBuf>,
 
     /// Keep the data in this directory [env: CORTEX_DATA_DIR]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", global = true)]
     pub data_dir: Option<PathBuf>,
 
     /// Read settings from this file (TOML); see cortex.toml(5)
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", global = true)]
     pub config: Option<PathBuf>,
 
     /// Log at this level: error, warn, info, debug, trace, or a filter like "info,cortexd::store=debug"
-    #[arg(long, value_name = "LEVEL")]
+    #[arg(long, value_name = "LEVEL", global = true)]
     pub log: Option<String>,
 
     /// Check the settings, print them and exit

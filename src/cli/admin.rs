@@ -1,0 +1,89 @@
+//! Commands for administrators: `usage`, `events`, `reload`, `checkpoint`, `backup`.
+//! Who may use them is decided by the daemon.
+
+use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+
+use clap::Args;
+use rmpv::Value;
+
+use super::context::Context;
+use super::failure::{Exit, Failure};
+use super::progress::Progress;
+use super::target::Target;
+use crate::client::{Params, pack};
+
+/// A backup holds everybody's records.
+const BACKUP_MODE: u32 = 0o600;
+
+#[derive(Debug, Args)]
+pub(crate) struct Events {
+    /// The newest so many, at most 1000
+    #[arg(long, value_name = "N")]
+    limit: Option<u32>,
+    /// Only those after the event with this id
+    #[arg(long, value_name = "ID")]
+    after: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Backup {
+    /// The file to write; it is replaced when the backup is complete
+    file: PathBuf,
+}
+
+pub(crate) fn usage(context: &Context) -> Result<(), Failure> {
+    context.call("usage", &Params::new())
+}
+
+pub(crate) fn events(args: &Events, context: &Context) -> Result<(), Failure> {
+    let mut page = Vec::new();
+    page.extend(args.limit.map(|limit| ("limit".into(), limit.into())));
+    page.extend(args.after.map(|after| ("after".into(), after.into())));
+    let params = Params::new();
+    context.call("events", &if page.is_empty() { params } else { params.value(&Value::Map(page)) })
+}
+
+pub(crate) fn reload(context: &Context) -> Result<(), Failure> {
+    context.call("reload", &Params::new())
+}
+
+pub(crate) fn checkpoint(context: &Context) -> Result<(), Failure> {
+    context.call("checkpoint", &Params::new())
+}
+
+/// Asks for a copy of the whole database and writes it to a file. The daemon has checked the copy
+/// before it sends it; that all of it arrives is what the array's length is for.
+pub(crate) fn backup(args: &Backup, context: &Context) -> Result<(), Failure> {
+    let path = &args.file;
+    let writing = |e: io::Error| Failure::while_doing(&format!("writing {}", path.display()), e);
+    // Before the daemon is asked to make a copy that then could not be written.
+    let mut target = Target::open(path).map_err(writing)?;
+    target.file.set_permissions(PermissionsExt::from_mode(BACKUP_MODE)).map_err(writing)?;
+    let mut client = context.connect_patiently()?;
+    let mut chunks = client.call_streamed("backup", &Params::new())?;
+    let progress = Progress::begin(None);
+    let mut bytes = 0;
+    while let Some(chunk) = chunks.next_element()? {
+        let value = rmpv::decode::read_value_ref(&mut &*chunk)
+            .map_err(|e| Failure::while_doing("decoding the backup", e))?;
+        let rmpv::ValueRef::Binary(chunk) = value else {
+            return Err(Failure::new(Exit::Failed, "unexpected answer: a backup is made of bytes"));
+        };
+        target.file.write_all(chunk).map_err(writing)?;
+        bytes += chunk.len() as u64;
+        progress.at(bytes);
+    }
+    let seconds = progress.end();
+    target.complete().map_err(writing)?;
+    let mut summary = Vec::new();
+    let path = Value::from(path.display().to_string());
+    let fields = vec![
+        ("backup".into(), path),
+        ("bytes".into(), bytes.into()),
+        ("seconds".into(), seconds.into()),
+    ];
+    pack::value(&mut summary, &Value::Map(fields));
+    context.printer().value(&summary)
+}
