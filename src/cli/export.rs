@@ -201,32 +201,4 @@ mod tests {
             assert!(key(&record, "other").is_err());
         }
     }
-
-    #[test]
-    fn a_file_that_is_not_complete_leaves_what_was_there() {
-        let dir = tempfile::tempdir().expect("make a directory");
-        let path = dir.path().join("users.ndjson");
-        fs::write(&path, "old").expect("write");
-        let mut target = Target::open(&path).expect("open");
-        target.file.write_all(b"new").expect("write");
-        drop(target);
-        assert_eq!(fs::read_to_string(&path).expect("read"), "old");
-
-        let mut target = Target::open(&path).expect("open");
-        target.file.write_all(b"new").expect("write");
-        target.complete().expect("complete");
-        assert_eq!(fs::read_to_string(&path).expect("read"), "new");
-        assert_eq!(fs::read_dir(dir.path()).expect("list").count(), 1, "nothing is left beside it");
-    }
-
-    #[test]
-    fn a_replaced_file_is_as_private_as_it_was() {
-        use std::os::unix::fs::PermissionsExt;
-        let dir = tempfile::tempdir().expect("make a directory");
-        let path = dir.path().join("users.ndjson");
-        fs::write(&path, "old").expect("write");
-        fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).expect("make it private");
-        Target::open(&path).expect("open").complete().expect("complete");
-        assert_eq!(fs::metadata(&path).expect("it is there").permissions().mode() & 0o777, 0o600);
-    }
 }

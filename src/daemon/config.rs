@@ -35,6 +35,9 @@ pub struct Config {
     /// Page cache of each thread and of the writer, in MiB, 1 to 4096. Default 8. Raise it where
     /// the records in daily use are more than that.
     pub cache_mib: Option<u32>,
+    /// Records kept in memory for all threads together, in MiB, 0 to 65536. Default 32. What is
+    /// read again and again should fit.
+    pub record_cache_mib: Option<u32>,
     /// Bounds.
     pub limits: LimitsConfig,
 }
@@ -89,6 +92,8 @@ pub struct Settings {
     pub threads: usize,
     /// Page cache of each connection to the database, in KiB.
     pub cache_kib: u32,
+    /// Records kept in memory, in MiB.
+    pub record_cache_mib: u32,
     /// Whole tables read at the same time.
     pub scans: usize,
     /// The same for one uid.
@@ -117,6 +122,7 @@ impl Settings {
         super::log::validate(&log)?;
         let threads = within("threads", config.threads, default_threads(), 1..=64)?;
         let cache_mib = within("cache_mib", config.cache_mib, 8, 1..=4096)?;
+        let record_cache_mib = within("record_cache_mib", config.record_cache_mib, 32, 0..=65_536)?;
         let of = &config.limits;
         let scans = within("limits.scans", of.scans, 16, 1..=256)?;
         let scans_per_uid =
@@ -128,6 +134,7 @@ impl Settings {
             node: host_name(),
             threads,
             cache_kib: cache_mib * 1024,
+            record_cache_mib,
             scans,
             scans_per_uid,
             conn: of.conn()?,
@@ -140,13 +147,14 @@ impl Settings {
     pub fn summary(&self) -> String {
         let mut text = String::from("the settings are valid:\n");
         let (conn, limits) = (&self.conn, &self.limits);
-        let lines: [(&str, &dyn std::fmt::Display); 20] = [
+        let lines: [(&str, &dyn std::fmt::Display); 21] = [
             ("socket", &self.socket.display()),
             ("data_dir", &self.data_dir.display()),
             ("log", &self.log),
             ("node", &self.node),
             ("threads", &self.threads),
             ("cache_mib", &(self.cache_kib / 1024)),
+            ("record_cache_mib", &self.record_cache_mib),
             ("limits.message_bytes", &conn.message_bytes),
             ("limits.nesting", &conn.nesting),
             ("limits.connections", &conn.connections),
@@ -177,6 +185,7 @@ impl Settings {
             ("data_dir", self.data_dir != new.data_dir),
             ("threads", self.threads != new.threads),
             ("cache_mib", self.cache_kib != new.cache_kib),
+            ("record_cache_mib", self.record_cache_mib != new.record_cache_mib),
             ("limits.scans", self.scans != new.scans),
             ("limits.scans_per_uid", self.scans_per_uid != new.scans_per_uid),
         ];

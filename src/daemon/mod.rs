@@ -105,6 +105,7 @@ async fn run(args: &Args, settings: Settings, env: &Environment, level: &LogLeve
         dir: settings.data_dir.clone(),
         readers: settings.threads,
         cache_kib: settings.cache_kib,
+        record_cache_bytes: u64::from(settings.record_cache_mib) << 20,
         limits: settings.limits,
         vfs: None,
     })?;

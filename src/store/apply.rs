@@ -15,6 +15,7 @@ use cortex_core::{
 use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
 
 use super::{
+    cache::RecordCache,
     catalog::{Catalog, Entry, Usage},
     command::{Command, Done, Granting},
     error::{Failure, Fault},
@@ -80,6 +81,17 @@ pub(super) struct Batch<'a> {
     /// True once something must be written besides rows.
     changed: bool,
     totals: Totals,
+    cache: &'a RecordCache,
+    /// The cache's buckets of the keys that were written.
+    touched: Vec<usize>,
+}
+
+/// What a transaction has brought about, to be published with its commit.
+#[derive(Debug)]
+pub(super) struct Finished {
+    pub(super) state: State,
+    pub(super) totals: Totals,
+    pub(super) touched: Vec<usize>,
 }
 
 /// What a transaction adds to the totals of tables and of their owners.
@@ -142,9 +154,23 @@ struct Arriving<'v> {
 }
 
 impl<'a> Batch<'a> {
-    pub(super) fn begin(conn: &'a Connection, state: &State, limits: Limits, wall_ms: u64) -> Self {
-        let totals = Totals::default();
-        Self { conn, state: state.clone(), limits, wall_ms, changed: false, totals }
+    pub(super) fn begin(
+        conn: &'a Connection,
+        cache: &'a RecordCache,
+        state: &State,
+        limits: Limits,
+        wall_ms: u64,
+    ) -> Self {
+        Self {
+            conn,
+            state: state.clone(),
+            limits,
+            wall_ms,
+            changed: false,
+            totals: Totals::default(),
+            cache,
+            touched: Vec::new(),
+        }
     }
 
     /// Carries out one command. A refusal has changed nothing; after a fault the whole
@@ -171,7 +197,7 @@ impl<'a> Batch<'a> {
     }
 
     /// Writes the counters and totals; answers what to publish after the commit.
-    pub(super) fn finish(self) -> Result<(State, Totals), Fault> {
+    pub(super) fn finish(self) -> Result<Finished, Fault> {
         for (table, (_, delta)) in &self.totals.tables {
             self.execute(
                 "UPDATE tables SET records = records + ?2, bytes = bytes + ?3 WHERE id = ?1",
@@ -184,7 +210,7 @@ impl<'a> Batch<'a> {
                 params![self.state.seq, self.state.lsn, self.state.clock.last().to_i64()],
             )?;
         }
-        Ok((self.state, self.totals))
+        Ok(Finished { state: self.state, totals: self.totals, touched: self.touched })
     }
 
     fn create_table(
@@ -277,6 +303,7 @@ impl<'a> Batch<'a> {
         self.check_quota(entry, delta)?;
         self.store(entry.table.id, key, present, arriving, change)?;
         self.totals.add(entry, delta);
+        self.touched.push(self.cache.bucket(entry.table.id, key));
         Ok(())
     }
 

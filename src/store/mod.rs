@@ -10,9 +10,11 @@
 
 mod apply;
 mod backup;
+mod cache;
 mod catalog;
 mod checkpoint;
 mod command;
+mod epoch;
 mod error;
 mod events;
 mod reader;
@@ -69,6 +71,8 @@ pub struct Options {
     pub readers: usize,
     /// Page cache of each connection, in KiB.
     pub cache_kib: u32,
+    /// Bytes of records kept in memory, over all tables.
+    pub record_cache_bytes: u64,
     /// Bounds on what one owner may hold.
     pub limits: Limits,
     /// The SQLite VFS to use; none for the system's.
@@ -79,7 +83,14 @@ impl Options {
     /// The defaults for a directory.
     #[must_use]
     pub fn new(dir: impl Into<PathBuf>) -> Self {
-        Self { dir: dir.into(), readers: 1, cache_kib: 8192, limits: Limits::default(), vfs: None }
+        Self {
+            dir: dir.into(),
+            readers: 1,
+            cache_kib: 8192,
+            record_cache_bytes: 32 << 20,
+            limits: Limits::default(),
+            vfs: None,
+        }
     }
 }
 
@@ -141,7 +152,7 @@ impl Store {
         schema::adopt_copy(&mut conn).map_err(|e| fault(e.into()))?;
         let state = apply::State::load(&conn).map_err(fault)?;
 
-        let published = Arc::new(Published::new(Arc::clone(&state.catalog), options.limits));
+        let published = Arc::new(Published::new(Arc::clone(&state.catalog), options));
         published.follow_log(&mut conn).map_err(|e| fault(e.into()))?;
         let reader = |_| {
             let conn = connect(schema::Role::Reader)?;
@@ -311,10 +322,12 @@ impl Store {
 }
 
 impl Published {
-    fn new(catalog: Arc<Catalog>, limits: Limits) -> Self {
+    fn new(catalog: Arc<Catalog>, options: &Options) -> Self {
         Self {
             catalog: ArcSwap::new(catalog),
-            limits: ArcSwap::from_pointee(limits),
+            limits: ArcSwap::from_pointee(options.limits),
+            epoch: epoch::Epoch::default(),
+            cache: cache::RecordCache::new(options.record_cache_bytes),
             commits: AtomicU64::new(0),
             commit_us: AtomicU64::new(0),
             commands: AtomicU64::new(0),

@@ -1,15 +1,17 @@
 //! Point reads: one per core thread, inline, over a snapshot that is held until a commit moves on.
 //! Whole tables are read by `scan`, over snapshots of their own.
 //!
-//! Opening a read transaction costs as much as the lookup. So the snapshot stays open, and each
-//! read first looks whether a commit has happened since it was taken.
+//! Opening a read transaction costs as much as the look-up. So the snapshot stays open, and each
+//! read first looks whether a commit has happened since it was taken. Records that are read again
+//! and again come from the cache, without any transaction.
 
-use std::sync::{Arc, Mutex, PoisonError, atomic::Ordering::SeqCst};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use cortex_core::model::TableId;
 use rusqlite::Connection;
 
 use super::{
+    epoch::Moment,
     error::Fault,
     events::{self, Recorded, Wanted},
     writer::Published,
@@ -27,13 +29,15 @@ pub struct Reader {
 #[derive(Debug)]
 struct Held {
     conn: Connection,
-    /// The commit count before the open snapshot was taken; none where no snapshot is open.
-    taken_at: Option<u64>,
+    /// True while a snapshot is open.
+    open: bool,
+    /// The moment before the open snapshot was taken; none where it is good for one read only.
+    taken_at: Option<Moment>,
 }
 
 impl Reader {
     pub(super) fn new(conn: Connection, published: Arc<Published>) -> Self {
-        Self { held: Mutex::new(Held { conn, taken_at: None }), published }
+        Self { held: Mutex::new(Held { conn, open: false, taken_at: None }), published }
     }
 
     /// Reads the log of events, as of the last commit.
@@ -58,9 +62,20 @@ impl Reader {
         key: &[u8],
         found: impl FnOnce(&[u8]),
     ) -> Result<bool, Fault> {
+        let cache = &self.published.cache;
+        if let Some(record) = cache.get(table, key) {
+            found(&record);
+            return Ok(true);
+        }
+        let ticket = cache.ticket(table, key);
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         held.refresh(&self.published)?;
-        let result = held.lookup(table, key, found);
+        let result = held.lookup(table, key, |record| {
+            if let Some(ticket) = ticket {
+                cache.insert(ticket, table, key, record);
+            }
+            found(record);
+        });
         if result.is_err() {
             held.release()?;
         }
@@ -78,17 +93,19 @@ impl Held {
     /// Takes a new snapshot if a commit has happened since this one was taken.
     fn refresh(&mut self, published: &Published) -> Result<(), Fault> {
         // Read before the snapshot is taken: if a commit falls between, the next read takes another.
-        let commits = published.commits.load(SeqCst);
-        if self.taken_at != Some(commits) {
+        let now = published.epoch.now();
+        if self.taken_at != Some(now) {
             self.release()?;
             self.conn.prepare_cached("BEGIN DEFERRED")?.execute([])?;
-            self.taken_at = Some(commits);
+            self.open = true;
+            self.taken_at = now.is_settled().then_some(now);
         }
         Ok(())
     }
 
     fn release(&mut self) -> Result<(), Fault> {
-        if self.taken_at.take().is_some() {
+        self.taken_at = None;
+        if std::mem::take(&mut self.open) {
             self.conn.prepare_cached("COMMIT")?.execute([])?;
         }
         Ok(())

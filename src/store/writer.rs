@@ -14,7 +14,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, Instant},
 };
@@ -26,10 +26,12 @@ use tokio::sync::{mpsc, watch};
 use tracing::{debug, error, warn};
 
 use super::{
-    apply::{Batch, State, Totals},
+    apply::{Batch, Finished, State, Totals},
+    cache::RecordCache,
     catalog::Catalog,
     checkpoint,
     command::{Command, Done, Job},
+    epoch::Epoch,
     error::{Failure, Fault},
     reader::Reader,
 };
@@ -55,7 +57,11 @@ pub(super) struct Published {
     pub(super) catalog: ArcSwap<Catalog>,
     /// Bounds on what one owner may hold.
     pub(super) limits: ArcSwap<Limits>,
-    /// Counts commits. A reader whose snapshot was taken at an older count takes a new one.
+    /// Announces commits to readers that hold a snapshot.
+    pub(super) epoch: Epoch,
+    /// Announces commits to readers that hold records.
+    pub(super) cache: RecordCache,
+    /// Commits since the start.
     pub(super) commits: AtomicU64,
     /// How long the last commit took, in microseconds.
     pub(super) commit_us: AtomicU64,
@@ -129,7 +135,13 @@ impl Writer {
         let limits = **self.published.limits.load();
         let transaction =
             self.conn.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
-        let mut batch = Batch::begin(&transaction, &self.state, limits, ambient::wall_ms());
+        let mut batch = Batch::begin(
+            &transaction,
+            &self.published.cache,
+            &self.state,
+            limits,
+            ambient::wall_ms(),
+        );
         let mut outcomes = Vec::with_capacity(jobs.len());
         for job in jobs {
             match batch.apply(&job.command) {
@@ -137,8 +149,11 @@ impl Writer {
                 outcome => outcomes.push(outcome),
             }
         }
-        let (state, totals) = batch.finish()?;
+        let Finished { state, totals, touched } = batch.finish()?;
+        let records = self.published.cache.begin(touched);
+        let snapshots = self.published.epoch.begin();
         transaction.commit()?;
+        drop((snapshots, records));
         Ok(Committed { state, totals, outcomes })
     }
 
@@ -149,7 +164,7 @@ impl Writer {
             self.published.catalog.store(Arc::clone(&state.catalog));
         }
         self.state = state;
-        self.published.commits.fetch_add(1, SeqCst);
+        self.published.commits.fetch_add(1, Relaxed);
         let took = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.published.commit_us.store(took, Relaxed);
     }
@@ -158,7 +173,6 @@ impl Writer {
     fn reload(&mut self) -> Result<(), Fault> {
         self.state = State::load(&self.conn)?;
         self.published.catalog.store(Arc::clone(&self.state.catalog));
-        self.published.commits.fetch_add(1, SeqCst);
         Ok(())
     }
 
@@ -174,7 +188,6 @@ impl Writer {
             self.checkpointer.wake();
             return;
         }
-        self.published.commits.fetch_add(1, SeqCst);
         for reader in &self.readers {
             reader.release();
         }

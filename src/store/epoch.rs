@@ -1,0 +1,68 @@
+//! How readers on other threads know whether what they hold is still the last committed state.
+//! The writer announces each commit before and after; what readers then do is `reader` and `cache`.
+//!
+//! A count, odd while a commit is becoming visible:
+//!
+//! ```text
+//!   writer    begin: odd ──> COMMIT (sync, visible) ──> end: even ──> replies
+//!   reader    even and as when the snapshot was taken: it is the last state, go on with it
+//!             else: take a new snapshot; keep it only if the count was even before
+//! ```
+//!
+//! So a read that begins after another read, or after a reply, never sees an older state.
+
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+
+/// The count of announcements.
+#[derive(Debug, Default)]
+pub(super) struct Epoch(AtomicU64);
+
+/// The count at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Moment(u64);
+
+impl Epoch {
+    pub(super) fn now(&self) -> Moment {
+        Moment(self.0.load(SeqCst))
+    }
+
+    /// Announces that a commit may become visible from now on, until the guard is dropped.
+    pub(super) fn begin(&self) -> Becoming<'_> {
+        self.0.fetch_add(1, SeqCst);
+        Becoming(self)
+    }
+}
+
+impl Moment {
+    /// True where no commit was becoming visible.
+    pub(super) fn is_settled(self) -> bool {
+        self.0.is_multiple_of(2)
+    }
+}
+
+/// A commit that may be becoming visible.
+#[derive(Debug)]
+pub(super) struct Becoming<'a>(&'a Epoch);
+
+impl Drop for Becoming<'_> {
+    fn drop(&mut self) {
+        self.0.0.fetch_add(1, SeqCst);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_moment_during_or_after_a_commit_equals_one_before() {
+        let epoch = Epoch::default();
+        let before = epoch.now();
+        let becoming = epoch.begin();
+        let during = epoch.now();
+        drop(becoming);
+        let after = epoch.now();
+        assert!(before.is_settled() && !during.is_settled() && after.is_settled());
+        assert!(before != during && during != after && before != after);
+    }
+}
