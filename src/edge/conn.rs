@@ -9,11 +9,14 @@
 //! ```
 
 use std::{
+    future::poll_fn,
     io,
+    pin::{Pin, pin},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
+    task::Poll,
 };
 
 use arc_swap::ArcSwap;
@@ -26,11 +29,11 @@ use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     sync::{oneshot, watch},
     task::yield_now,
-    time::{sleep_until, timeout},
+    time::timeout,
 };
 use tracing::{debug, warn};
 
-use super::limits::ConnLimits;
+use super::{limits::ConnLimits, patience::Patience};
 use crate::{
     ambient,
     service::{Answer, Later, Listing, Pieces, Service, Step, wire_error},
@@ -95,6 +98,8 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
         input: BytesMut::new(),
         output: Vec::new(),
         pending: Vec::new(),
+        patience: Patience::new(limits.idle_time),
+        stop: Box::pin(stopped(context.stop.clone())),
     };
     let caller = conn.caller.clone();
     match conn.run().await {
@@ -109,7 +114,12 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     }
 }
 
-struct Conn<'a, S> {
+/// Ends when no more requests are to be read.
+async fn stopped(mut stop: watch::Receiver<bool>) {
+    let _stopped_or_gone = stop.wait_for(|stop| *stop).await;
+}
+
+struct Conn<'a, S, Stop> {
     stream: S,
     caller: Caller,
     context: &'a Context,
@@ -119,6 +129,8 @@ struct Conn<'a, S> {
     output: Vec<u8>,
     /// Writes that are with the writer, in the order of their requests.
     pending: Vec<Pending>,
+    patience: Patience,
+    stop: Pin<Box<Stop>>,
 }
 
 struct Pending {
@@ -128,7 +140,7 @@ struct Pending {
 
 enum Never {}
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Conn<'_, S> {
+impl<S: AsyncRead + AsyncWrite + Unpin, Stop: Future<Output = ()>> Conn<'_, S, Stop> {
     async fn run(&mut self) -> Result<Never, End> {
         loop {
             while let Some(message) = self.next_message()? {
@@ -307,7 +319,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<'_, S> {
 
     /// Waits for more bytes: for the rest of a message not as long as for the next one.
     async fn read(&mut self) -> Result<(), End> {
-        let (patience, what) = if self.input.is_empty() {
+        let (lasts, what) = if self.input.is_empty() {
             (self.limits.idle_time, "sending anything")
         } else {
             (self.limits.message_time, "sending a message")
@@ -316,16 +328,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<'_, S> {
             self.input = BytesMut::new();
         }
         self.input.reserve(READ);
-        let mut stop = self.context.stop.clone();
-        tokio::select! {
-            biased;
-            read = self.stream.read_buf(&mut self.input) => match read? {
-                0 => Err(End::Closed),
-                _ => Ok(()),
-            },
-            _ = stop.wait_for(|stop| *stop) => Err(End::Closed),
-            () = sleep_until((ambient::monotonic() + patience).into()) => Err(End::TooSlow(what)),
-        }
+        self.patience.renew(lasts);
+        let Self { stream, input, patience, stop, .. } = self;
+        let mut read = pin!(stream.read_buf(input));
+        poll_fn(|context| {
+            if let Poll::Ready(read) = read.as_mut().poll(context) {
+                return Poll::Ready(match read? {
+                    0 => Err(End::Closed),
+                    _ => Ok(()),
+                });
+            }
+            if stop.as_mut().poll(context).is_ready() {
+                return Poll::Ready(Err(End::Closed));
+            }
+            patience.poll_over(context).map(|()| Err(End::TooSlow(what)))
+        })
+        .await
     }
 }
 

@@ -8,6 +8,7 @@
 
 pub mod conn;
 pub mod limits;
+mod patience;
 pub mod seats;
 pub mod shard;
 pub mod unix;

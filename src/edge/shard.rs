@@ -8,6 +8,7 @@ use std::{
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
     thread::JoinHandle,
+    time::Duration,
 };
 
 use arc_swap::ArcSwap;
@@ -16,6 +17,7 @@ use tokio::{
     net::UnixStream,
     sync::{mpsc, watch},
     task::JoinSet,
+    time::timeout,
 };
 use tracing::{debug, warn};
 
@@ -25,6 +27,10 @@ use super::{
     seats::Seat,
 };
 use crate::service::Service;
+
+/// How long connections may take to finish what they have begun, once the daemon ends. A client
+/// that sends without a pause would keep it for ever.
+const DRAIN: Duration = Duration::from_secs(10);
 
 /// A connection on its way to its thread.
 struct Arrival {
@@ -125,7 +131,10 @@ async fn serve(
             _ = stop.wait_for(|stop| *stop) => break,
         }
     }
-    while connections.join_next().await.is_some() {}
+    let drained = async { while connections.join_next().await.is_some() {} };
+    if timeout(DRAIN, drained).await.is_err() {
+        warn!("connections that were still busy were closed");
+    }
 }
 
 async fn serve_one(arrival: Arrival, context: Arc<Context>, load: Arc<AtomicUsize>) {
