@@ -1,5 +1,6 @@
 //! Methods for administrators: usage, events, reload, checkpoint.
-//! An ordinary uid may see what concerns itself; the rest is for uid 0 of this machine.
+//! An ordinary uid may see what concerns itself; the rest is for uid 0 of this machine, and for the
+//! uid that the daemon runs as, which could read the database file anyway.
 
 use cortex_core::{
     model::{Caller, Refusal, Uid},
@@ -23,7 +24,7 @@ impl Service {
     ) -> Result<Answer, Failure> {
         params.count(0)?;
         let catalog = self.store.catalog();
-        let seen = |uid: Uid| is_admin(caller) || owner_of(caller) == Some(uid);
+        let seen = |uid: Uid| self.is_admin(caller) || owner_of(caller) == Some(uid);
         let mut owners: Vec<_> = catalog.namespaces().filter(|(uid, _)| seen(*uid)).collect();
         owners.sort_by_key(|(uid, _)| *uid);
         encode::array(out, owners.len());
@@ -42,7 +43,7 @@ impl Service {
         out: &mut Vec<u8>,
     ) -> Result<Answer, Failure> {
         let mut params = params.between(0, 1)?;
-        let of = if is_admin(caller) { None } else { Some(local_uid(caller)?) };
+        let of = if self.is_admin(caller) { None } else { Some(local_uid(caller)?) };
         let mut wanted = Wanted { of, after: 0, limit: EVENTS };
         if !params.is_empty() {
             let page = params.raw()?;
@@ -56,10 +57,19 @@ impl Service {
         Ok(Answer::Ready)
     }
 
+    /// Lets pass whoever may see and do everything.
+    pub(super) fn require_admin(&self, caller: &Caller) -> Result<(), Refusal> {
+        if self.is_admin(caller) { Ok(()) } else { Err(Refusal::AccessDenied) }
+    }
+
+    fn is_admin(&self, caller: &Caller) -> bool {
+        [Uid::ROOT, self.own_uid].into_iter().any(|uid| *caller == Caller::Local(uid))
+    }
+
     /// `reload []`: reads the settings again, and fails with the reason where they are wrong.
     pub(super) fn reload(&self, caller: &Caller, params: Params<'_>) -> Result<Answer, Failure> {
         params.count(0)?;
-        require_admin(caller)?;
+        self.require_admin(caller)?;
         let (verdict, told) = oneshot::channel();
         self.errands.try_send(Errand::Reload(verdict)).map_err(|_| Fault::Closed)?;
         let (done, answer) = oneshot::channel();
@@ -81,7 +91,7 @@ impl Service {
         params: Params<'_>,
     ) -> Result<Answer, Failure> {
         params.count(0)?;
-        require_admin(caller)?;
+        self.require_admin(caller)?;
         let (done, answer) = oneshot::channel();
         let store = self.store.clone();
         tokio::task::spawn_blocking(move || {
@@ -90,15 +100,6 @@ impl Service {
         });
         Ok(Answer::Later(answer))
     }
-}
-
-/// Lets pass whoever may see and do everything.
-pub(super) fn require_admin(caller: &Caller) -> Result<(), Refusal> {
-    if is_admin(caller) { Ok(()) } else { Err(Refusal::AccessDenied) }
-}
-
-fn is_admin(caller: &Caller) -> bool {
-    *caller == Caller::Local(Uid::ROOT)
 }
 
 fn local_uid(caller: &Caller) -> Result<Uid, Refusal> {

@@ -16,7 +16,7 @@ use cortex_core::{
 };
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-use super::{Answer, Later, Pieces, Service, Step, admin::require_admin, params::Params};
+use super::{Answer, Later, Pieces, Service, Step, params::Params};
 use crate::store::{Failure, Fault, Store, Summary};
 
 /// Bytes of one element of the reply.
@@ -34,7 +34,7 @@ impl Service {
         if name.is_some_and(|name| !is_plain(name)) {
             return Err(params.invalid().into());
         }
-        require_admin(caller)?;
+        self.require_admin(caller)?;
         let turn = self.backups.clone().try_acquire_owned().map_err(|_| Refusal::BackupUnderWay)?;
         let name = name.map(str::to_owned);
         let store = self.store.clone();

@@ -32,7 +32,7 @@ use std::{
 
 use bytes::Bytes;
 use cortex_core::{
-    model::{Caller, Refusal},
+    model::{Caller, Refusal, Uid},
     wire::Method,
 };
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -103,6 +103,8 @@ pub const ERRANDS: usize = 8;
 pub struct Service {
     store: Store,
     node: Box<str>,
+    /// The uid that the daemon runs as.
+    own_uid: Uid,
     started: Instant,
     connections: Arc<AtomicUsize>,
     scans: ScanSlots,
@@ -118,6 +120,7 @@ impl Service {
         Self {
             store,
             node: node.into(),
+            own_uid: Uid(nix::unistd::geteuid().as_raw()),
             started: ambient::monotonic(),
             connections: Arc::default(),
             scans,
