@@ -5,11 +5,17 @@ use std::{borrow::Borrow, fmt};
 
 use super::{Caller, Limits, Refusal, Uid};
 
-/// True for `^[a-zA-Z_][a-zA-Z0-9_]*$`, the rule for tables and attributes alike.
-fn is_identifier(text: &str) -> bool {
+/// Takes `^[a-zA-Z_][a-zA-Z0-9_]*$` up to the bound, the rule for tables and attributes alike.
+fn identifier(text: &str, invalid: impl FnOnce() -> Refusal) -> Result<Box<str>, Refusal> {
     let mut bytes = text.bytes();
     let head = bytes.next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_');
-    head && bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_')
+    if !head || !bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_') {
+        return Err(invalid());
+    }
+    if text.len() > Limits::NAME_BYTES {
+        return Err(Refusal::NameTooLong);
+    }
+    Ok(text.into())
 }
 
 /// The short name of a table: `users`.
@@ -22,13 +28,7 @@ impl TableName {
     /// # Errors
     /// [`Refusal::InvalidTableName`] or [`Refusal::NameTooLong`].
     pub fn parse(text: &str) -> Result<Self, Refusal> {
-        if !is_identifier(text) {
-            return Err(Refusal::InvalidTableName);
-        }
-        if text.len() > Limits::NAME_BYTES {
-            return Err(Refusal::NameTooLong);
-        }
-        Ok(Self(text.into()))
+        identifier(text, || Refusal::InvalidTableName).map(Self)
     }
 
     /// The name as text.
@@ -60,13 +60,7 @@ impl AttributeName {
     /// # Errors
     /// [`Refusal::InvalidAttributeName`] or [`Refusal::NameTooLong`].
     pub fn parse(text: &str) -> Result<Self, Refusal> {
-        if !is_identifier(text) {
-            return Err(Refusal::InvalidAttributeName(text.into()));
-        }
-        if text.len() > Limits::NAME_BYTES {
-            return Err(Refusal::NameTooLong);
-        }
-        Ok(Self(text.into()))
+        identifier(text, || Refusal::InvalidAttributeName(text.into())).map(Self)
     }
 
     /// The name as text.
