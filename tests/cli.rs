@@ -1,6 +1,8 @@
 //! The real `cortex` binary against a daemon that says what the test wants: exit statuses, wire, output, errors.
 //! Leaves what a daemon does with the requests to the tests against the real one.
 
+#![expect(clippy::disallowed_methods, reason = "a test's patience is measured by the real clock")]
+
 #[path = "support/fake_daemon.rs"]
 mod fake_daemon;
 
