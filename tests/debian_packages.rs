@@ -7,6 +7,9 @@
 mod debian_packages;
 #[path = "support/real_daemon.rs"]
 mod real_daemon;
+#[path = "support/tool.rs"]
+#[expect(dead_code, reason = "each test uses its part of the tool's helpers")]
+mod tool;
 
 use real_daemon::RealDaemon;
 use serde_json::{Value, json};

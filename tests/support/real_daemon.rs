@@ -1,12 +1,14 @@
 //! The real `cortexd` on a socket and a data directory of its own, and the real `cortex` against it.
 //! Leaves daemons that misbehave to `fake_daemon`.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+
+use crate::tool::{check_exit, cortex_at, run_with_input};
 
 /// A running daemon. Ended, and its directory removed, when dropped.
 pub(crate) struct RealDaemon {
@@ -18,7 +20,8 @@ impl RealDaemon {
     /// Starts a daemon with an empty store and waits until it serves.
     pub(crate) fn start() -> Self {
         let directory = tempfile::tempdir().expect("make a directory");
-        let mut process = without_surroundings(env!("CARGO_BIN_EXE_cortexd"))
+        let mut process = Command::new(env!("CARGO_BIN_EXE_cortexd"))
+            .env_remove("NOTIFY_SOCKET")
             .arg("--socket")
             .arg(directory.path().join("cortex.sock"))
             .arg("--data-dir")
@@ -36,37 +39,15 @@ impl RealDaemon {
         daemon
     }
 
-    pub(crate) fn socket(&self) -> PathBuf {
+    fn socket(&self) -> PathBuf {
         self.directory.path().join("cortex.sock")
     }
 
-    /// Runs `cortex`, which must succeed, and answers what it printed.
+    /// Runs `cortex` with `input` on its standard input; it must succeed, and answers what it printed.
     pub(crate) fn cortex(&self, arguments: &[&str], input: &[u8]) -> Vec<u8> {
-        let output = self.run(arguments, input);
-        let messages = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "cortex {arguments:?}: {messages}");
+        let output = run_with_input(cortex_at(&self.socket()).args(arguments), input);
+        check_exit(&output, 0);
         output.stdout
-    }
-
-    /// Runs `cortex` with `input` on its standard input.
-    pub(crate) fn run(&self, arguments: &[&str], input: &[u8]) -> Output {
-        let mut cortex = without_surroundings(env!("CARGO_BIN_EXE_cortex"))
-            .arg("--socket")
-            .arg(self.socket())
-            .args(arguments)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("start cortex");
-        let mut stdin = cortex.stdin.take().expect("it is piped");
-        std::thread::scope(|scope| {
-            scope.spawn(move || {
-                // It may end before it has read everything, and then says why.
-                let _ = stdin.write_all(input);
-            });
-            cortex.wait_with_output().expect("cortex ends")
-        })
     }
 }
 
@@ -78,13 +59,4 @@ impl Drop for RealDaemon {
         }
         let _ = self.process.wait();
     }
-}
-
-/// A command in an environment in which it finds no other daemon.
-fn without_surroundings(program: &str) -> Command {
-    let mut command = Command::new(program);
-    for variable in ["CORTEX_SOCKET", "CORTEX_DATA_DIR", "XDG_RUNTIME_DIR", "NOTIFY_SOCKET"] {
-        command.env_remove(variable);
-    }
-    command
 }
