@@ -1,68 +1,22 @@
 //! The real `cortex` binary against a daemon that says what the test wants: exit statuses, wire, output, errors.
 //! Leaves what a daemon does with the requests to the tests against the real one.
 
+#![expect(clippy::disallowed_methods, reason = "a test's patience is measured by the real clock")]
+
 #[path = "support/fake_daemon.rs"]
 mod fake_daemon;
+#[path = "support/tool.rs"]
+mod tool;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use fake_daemon::{FakeDaemon, Reaction, field, map, packed};
 use rmpv::Value;
-
-/// The tool, in an environment in which it finds no daemon by itself.
-fn cortex() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_cortex"));
-    for variable in ["CORTEX_SOCKET", "CORTEX_DATA_DIR", "XDG_RUNTIME_DIR", "NO_COLOR"] {
-        command.env_remove(variable);
-    }
-    command.stdin(Stdio::null());
-    command
-}
-
-fn cortex_at(socket: &Path) -> Command {
-    let mut command = cortex();
-    command.arg("--socket").arg(socket);
-    command
-}
-
-fn run(command: &mut Command) -> Output {
-    command.output().expect("cortex runs")
-}
-
-fn run_with_input(command: &mut Command, input: &[u8]) -> Output {
-    let mut child = command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("cortex runs");
-    let mut stdin = child.stdin.take().expect("it is piped");
-    let input = input.to_vec();
-    // It may stop reading before the end.
-    let writer = std::thread::spawn(move || {
-        let _ = stdin.write_all(&input);
-    });
-    let output = child.wait_with_output().expect("cortex ends");
-    writer.join().expect("the writer ends");
-    output
-}
-
-fn stdout(output: &Output) -> String {
-    String::from_utf8(output.stdout.clone()).expect("output is UTF-8")
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8(output.stderr.clone()).expect("messages are UTF-8")
-}
-
-fn check_exit(output: &Output, expected: i32) {
-    assert_eq!(output.status.code(), Some(expected), "stderr: {}", stderr(output));
-}
+use tool::{check_exit, cortex, cortex_at, run, run_with_input, stderr, stdout};
 
 fn answering(result: Value) -> FakeDaemon {
     FakeDaemon::start(move |_| Reaction::Result(result.clone()))

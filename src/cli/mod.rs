@@ -8,7 +8,7 @@
 //!                                                                 └──> exit status
 //! ```
 //!
-//! A new family is a file with its `clap` arguments and a `run`, a variant of [`Command`], and an arm below.
+//! A new family is a file with its `clap` arguments and a `run`, a variant of `Command`, and an arm below.
 
 mod acl;
 mod admin;

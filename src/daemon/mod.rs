@@ -17,7 +17,12 @@ mod rlimit;
 mod socket;
 mod supervise;
 
-use std::{path::Path, process::ExitCode, sync::Arc};
+use std::{
+    io::{self, Write as _},
+    path::Path,
+    process::ExitCode,
+    sync::Arc,
+};
 
 use anyhow::{Context as _, Result};
 use arc_swap::ArcSwap;
@@ -55,8 +60,8 @@ fn start(args: &Args) -> Result<()> {
         return restore(file, &settings);
     }
     if args.check {
-        println!("{}", settings.summary());
-        return Ok(());
+        return writeln!(io::stdout(), "{}", settings.summary())
+            .context("cannot print the settings");
     }
     let level = log::start(&settings.log)?;
     rlimit::raise_open_files();
@@ -131,9 +136,13 @@ impl Running<'_> {
         let (socket, data) = (self.socket.path().display(), self.settings.data_dir.display());
         tracing::info!(%socket, %data, version = env!("CARGO_PKG_VERSION"), "ready");
         if !log::stderr_is_journal() {
-            println!("cortexd {} listens on {socket}", env!("CARGO_PKG_VERSION"));
-            println!("data is kept in {data}");
-            println!("next, in another terminal: {} ping", self.next_command());
+            let greeting = format!(
+                "cortexd {} listens on {socket}\ndata is kept in {data}\nnext, in another terminal: {} ping\n",
+                env!("CARGO_PKG_VERSION"),
+                self.next_command()
+            );
+            // A reader that is gone, or a full disk behind it, is no reason not to serve.
+            let _unread = io::stdout().write_all(greeting.as_bytes());
         }
         supervise::notify_ready(&format!("listening on {socket}"));
     }
