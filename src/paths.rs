@@ -17,6 +17,9 @@ pub const SYSTEM_SOCKET: &str = "/run/cortex/cortex.sock";
 /// The data directory of the system's daemon.
 pub const SYSTEM_DATA_DIR: &str = "/var/lib/cortex";
 
+/// The configuration file of the system's daemon: its unit names it.
+pub const SYSTEM_CONFIGURATION: &str = "/etc/cortex/cortex.toml";
+
 /// Write bits of group and others: with one of them set, a directory's owner does not decide what is in it.
 const WRITABLE_BY_OTHERS: u32 = 0o022;
 

@@ -164,6 +164,21 @@ fn exit_8_is_no_daemon_and_says_how_to_start_it() {
 }
 
 #[test]
+fn a_command_for_administrators_says_who_may_and_speaks_of_no_table() {
+    let dir = tempfile::tempdir().expect("make a directory");
+    let file = dir.path().join("copy.db");
+    let backup = ["backup", file.to_str().expect("UTF-8")];
+    for arguments in [&["reload"][..], &["checkpoint"], &backup] {
+        let daemon = refusing("access_denied");
+        let output = run(cortex_at(&daemon.socket()).args(arguments));
+        check_exit(&output, 4);
+        let said = stderr(&output);
+        assert!(said.starts_with("error: access_denied\nhint: Only root"), "{said}");
+        assert!(!said.contains("TABLE"), "{said}");
+    }
+}
+
+#[test]
 fn exit_10_is_a_record_that_is_not_there() {
     let daemon = refusing("not_found");
     let output = run(cortex_at(&daemon.socket()).args(["get", "users", "7"]));

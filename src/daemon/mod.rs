@@ -56,17 +56,18 @@ pub fn main() -> ExitCode {
 fn start(args: &Args) -> Result<()> {
     let env = Environment::of_this_process();
     let settings = Settings::gather(args, &env)?;
-    if let Some(args::Action::Restore { file }) = &args.action {
-        return restore(file, &settings);
-    }
+    // Before anything else that an action might do: who asks for a check wants nothing changed.
     if args.check {
         return writeln!(io::stdout(), "{}", settings.summary())
             .context("cannot print the settings");
     }
-    let level = log::start(&settings.log)?;
-    rlimit::raise_open_files();
     // What the store writes is nobody else's to read; the socket gets its own mode.
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
+    if let Some(args::Action::Restore { file }) = &args.action {
+        return restore(file, &settings);
+    }
+    let level = log::start(&settings.log)?;
+    rlimit::raise_open_files();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -2,8 +2,9 @@
 //! Who may ask for one, and where it goes from there, is the service's and the daemon's.
 
 use std::{
-    fs::{self, File},
+    fs::{self, File, Permissions},
     io,
+    os::unix::fs::{MetadataExt, PermissionsExt, chown},
     path::{Path, PathBuf},
 };
 
@@ -14,6 +15,9 @@ use super::{
     schema, take_directory,
 };
 use crate::ambient;
+
+/// A database holds everybody's records.
+const MODE: u32 = 0o600;
 
 /// What a copy holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,6 +91,9 @@ pub fn restore(from: &Path, dir: &Path) -> Result<Restored, OpenError> {
     let summary = copy_checked(from, &fresh).inspect_err(|_| {
         let _absent = fs::remove_file(&fresh);
     })?;
+    for file in [&fresh, &dir.join(super::LOCK_FILE)] {
+        hand_to_owner(file, dir).map_err(in_dir)?;
+    }
     let current = dir.join(super::FILE);
     let kept = keep_aside(&current, dir).map_err(in_dir)?;
     fs::rename(&fresh, &current).and_then(|()| sync(dir)).map_err(in_dir)?;
@@ -111,6 +118,16 @@ fn copy_checked(from: &Path, fresh: &Path) -> Result<Summary, OpenError> {
     copy.close().map_err(|(_, e)| failed(e.into()))?;
     sync(fresh).map_err(io)?;
     Ok(Summary { bytes: fs::metadata(fresh).map_err(io)?.len(), ..summary })
+}
+
+/// Gives a file to whoever the directory belongs to, and to nobody else: a restore is often root's, and
+/// the daemon that must open the file afterwards is not; the backup may lie where all may read it.
+fn hand_to_owner(file: &Path, dir: &Path) -> io::Result<()> {
+    let (owner, found) = (fs::metadata(dir)?, fs::metadata(file)?);
+    if (owner.uid(), owner.gid()) != (found.uid(), found.gid()) {
+        chown(file, Some(owner.uid()), Some(owner.gid()))?;
+    }
+    fs::set_permissions(file, Permissions::from_mode(MODE))
 }
 
 /// Moves the database that is there out of the way.
