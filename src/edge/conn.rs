@@ -143,24 +143,35 @@ enum Never {}
 impl<S: AsyncRead + AsyncWrite + Unpin, Stop: Future<Output = ()>> Conn<'_, S, Stop> {
     async fn run(&mut self) -> Result<Never, End> {
         loop {
-            while let Some(message) = self.next_message()? {
-                self.handle(message).await?;
-                if self.output.len() >= GATHERED {
-                    self.flush().await?;
-                }
-            }
+            let followed = self.handle_arrived().await?;
+            // What came before bytes that cannot be followed was accepted, and is answered.
             self.settle().await;
             self.flush().await?;
+            followed.map_err(End::Bad)?;
             self.read().await?;
         }
     }
 
+    /// Handles the messages that have arrived whole, up to bytes that cannot be followed.
+    async fn handle_arrived(&mut self) -> Result<Result<(), FrameError>, End> {
+        loop {
+            match self.next_message() {
+                Ok(Some(message)) => self.handle(message).await?,
+                Ok(None) => return Ok(Ok(())),
+                Err(error) => return Ok(Err(error)),
+            }
+            if self.output.len() >= GATHERED {
+                self.flush().await?;
+            }
+        }
+    }
+
     /// Takes the next whole message out of the input; none while it is incomplete.
-    fn next_message(&mut self) -> Result<Option<Message>, End> {
+    fn next_message(&mut self) -> Result<Option<Message>, FrameError> {
         if self.input.is_empty() {
             return Ok(None);
         }
-        Ok(match self.scanner.scan(&self.input).map_err(End::Bad)? {
+        Ok(match self.scanner.scan(&self.input)? {
             Scan::More => None,
             Scan::Whole(length) => Some(Message::Usable(self.input.split_to(length).freeze())),
             Scan::Deep(length) => {
