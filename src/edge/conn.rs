@@ -99,6 +99,7 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
         output: Vec::new(),
         pending: Vec::new(),
         patience: Patience::new(limits.idle_time),
+        begun: false,
         stop: Box::pin(stopped(context.stop.clone())),
     };
     let caller = conn.caller.clone();
@@ -130,6 +131,8 @@ struct Conn<'a, S, Stop> {
     /// Writes that are with the writer, in the order of their requests.
     pending: Vec<Pending>,
     patience: Patience,
+    /// True while a message has begun to arrive and its time runs.
+    begun: bool,
     stop: Pin<Box<Stop>>,
 }
 
@@ -171,7 +174,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin, Stop: Future<Output = ()>> Conn<'_, S, S
         if self.input.is_empty() {
             return Ok(None);
         }
-        Ok(match self.scanner.scan(&self.input)? {
+        let scan = self.scanner.scan(&self.input)?;
+        self.begun &= scan == Scan::More;
+        Ok(match scan {
             Scan::More => None,
             Scan::Whole(length) => Some(Message::Usable(self.input.split_to(length).freeze())),
             Scan::Deep(length) => {
@@ -339,7 +344,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin, Stop: Future<Output = ()>> Conn<'_, S, S
             self.input = BytesMut::new();
         }
         self.input.reserve(READ);
-        self.patience.renew(lasts);
+        // The time of a message runs from its first bytes on: one that trickles gains nothing.
+        if !std::mem::replace(&mut self.begun, !self.input.is_empty()) {
+            self.patience.renew(lasts);
+        }
         let Self { stream, input, patience, stop, .. } = self;
         let mut read = pin!(stream.read_buf(input));
         poll_fn(|context| {
