@@ -18,7 +18,7 @@ use super::{Running, Settings};
 use crate::{
     edge::unix,
     service::Errand,
-    store::{Command, Done, Store},
+    store::{Command, Done, Failure, Fault, Store},
 };
 
 /// Between two looks for dropped tables whose rows are still there.
@@ -134,7 +134,11 @@ async fn probe(store: &Store, socket: &Path) -> Result<()> {
         UnixStream::connect(socket).await.context("cannot connect to the own socket")?;
     stream.write_all(&PING).await.context("cannot ask on the own socket")?;
     let answered = stream.read_u8().await.context("no answer on the own socket");
-    store.execute(Command::Purge).await.context("the writer failed")?;
+    match store.execute(Command::Purge).await {
+        Err(Failure::Faulted(Fault::Closed)) => bail!("the writer has ended"),
+        // It answers. A full disk is no reason to be killed and started again.
+        Ok(_) | Err(_) => {}
+    }
     answered.map(|_| ())
 }
 
