@@ -143,7 +143,7 @@ enum Never {}
 impl<S: AsyncRead + AsyncWrite + Unpin, Stop: Future<Output = ()>> Conn<'_, S, Stop> {
     async fn run(&mut self) -> Result<Never, End> {
         loop {
-            while let Some(message) = self.next_message()? {
+            while let Some(message) = self.next_message().await? {
                 self.handle(message).await?;
                 if self.output.len() >= GATHERED {
                     self.flush().await?;
@@ -155,19 +155,27 @@ impl<S: AsyncRead + AsyncWrite + Unpin, Stop: Future<Output = ()>> Conn<'_, S, S
         }
     }
 
-    /// Takes the next whole message out of the input; none while it is incomplete.
-    fn next_message(&mut self) -> Result<Option<Message>, End> {
+    /// Takes the next whole message out of the input; none while it is incomplete. Where the input
+    /// cannot be followed any more, what came before it is answered first.
+    async fn next_message(&mut self) -> Result<Option<Message>, End> {
         if self.input.is_empty() {
             return Ok(None);
         }
-        Ok(match self.scanner.scan(&self.input).map_err(End::Bad)? {
-            Scan::More => None,
-            Scan::Whole(length) => Some(Message::Usable(self.input.split_to(length).freeze())),
-            Scan::Deep(length) => {
-                let _passed_over = self.input.split_to(length);
-                Some(Message::TooDeep)
+        match self.scanner.scan(&self.input) {
+            Ok(Scan::More) => Ok(None),
+            Ok(Scan::Whole(length)) => {
+                Ok(Some(Message::Usable(self.input.split_to(length).freeze())))
             }
-        })
+            Ok(Scan::Deep(length)) => {
+                let _passed_over = self.input.split_to(length);
+                Ok(Some(Message::TooDeep))
+            }
+            Err(error) => {
+                self.settle().await;
+                self.flush().await?;
+                Err(End::Bad(error))
+            }
+        }
     }
 
     async fn handle(&mut self, message: Message) -> Result<(), End> {
@@ -210,6 +218,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin, Stop: Future<Output = ()>> Conn<'_, S, S
                 match context.service.store().submit(command).await {
                     Ok(answer) => self.pending.push(Pending { msgid, answer }),
                     Err(fault) => self.refuse(msgid, &fault.into()).await,
+                }
+                if !is_record_write(request.method) {
+                    // What comes next may be about the table or the right that this one changes.
+                    self.settle().await;
                 }
             }
             Ok(Answer::List(mut listing)) => self.send_list(msgid, start, &mut listing).await?,
