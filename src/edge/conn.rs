@@ -227,6 +227,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin, Stop: Future<Output = ()>> Conn<'_, S, S
                     Ok(answer) => self.pending.push(Pending { msgid, answer }),
                     Err(fault) => self.refuse(msgid, &fault.into()).await,
                 }
+                if !is_record_write(request.method) {
+                    // What comes next may be about the table or the right that this one changes.
+                    self.settle().await;
+                }
             }
             Ok(Answer::List(mut listing)) => self.send_list(msgid, start, &mut listing).await?,
             Ok(Answer::Later(later)) => match later.await.unwrap_or(Err(Fault::Closed.into())) {
