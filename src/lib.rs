@@ -65,6 +65,7 @@ pub mod cli;
 pub mod client;
 pub mod daemon;
 pub mod edge;
+pub mod journal;
 pub mod paths;
 pub mod service;
 pub mod store;

@@ -35,7 +35,7 @@ use super::{
     error::{Failure, Fault},
     reader::Reader,
 };
-use crate::ambient;
+use crate::{ambient, journal};
 
 /// Jobs in one transaction. Beyond some hundred the sync is amortised, and each only waits longer.
 const BATCH: usize = 1024;
@@ -93,7 +93,7 @@ impl Writer {
                 queue.close(); // what was sent before is still carried out
             }
             if let Err(fault) = self.commit(&mut jobs) {
-                error!(%fault, "the store stops");
+                error!(MESSAGE_ID = journal::STORE_STOPPED, %fault, "the store stops");
                 queue.close();
                 refuse_rest(&mut queue, &fault);
                 self.published.fatal.send_replace(Some(fault));
@@ -117,7 +117,7 @@ impl Writer {
                 }
             }
             Err(fault) => {
-                warn!(%fault, jobs = count, "a transaction failed, nothing of it was stored");
+                report_failed(&fault, count);
                 for job in jobs.drain(..) {
                     let _gone = job.reply.send(Err(fault.clone().into()));
                 }
@@ -227,6 +227,16 @@ struct Committed {
     state: State,
     totals: Totals,
     outcomes: Vec<Result<Done, Failure>>,
+}
+
+/// Tells the operator of a transaction that failed.
+fn report_failed(fault: &Fault, jobs: u64) {
+    const WHAT: &str = "a transaction failed, nothing of it was stored";
+    if matches!(fault, Fault::Full(_)) {
+        warn!(MESSAGE_ID = journal::STORAGE_FULL, %fault, jobs, "{WHAT}");
+    } else {
+        warn!(%fault, jobs, "{WHAT}");
+    }
 }
 
 /// Answers everything that was queued behind a fatal fault.
