@@ -30,7 +30,7 @@ use crate::{
     edge::{limits::ConnLimits, seats::Seats, shard::Shards},
     paths::Environment,
     service::{ScanSlots, Service},
-    store::{Options, Store},
+    store::{LogBounds, Options, Store},
 };
 use log::LogLevel;
 
@@ -86,6 +86,7 @@ async fn run(args: &Args, settings: Settings, env: &Environment, level: &LogLeve
         readers: settings.threads,
         cache_kib: settings.cache_kib,
         limits: settings.limits,
+        log: LogBounds::default(),
         vfs: None,
     })?;
     let slots = ScanSlots::new(settings.scans, settings.scans_per_uid);

@@ -44,6 +44,19 @@ impl Reader {
         key: &[u8],
         found: impl FnOnce(&[u8]),
     ) -> Result<bool, Fault> {
+        let found = self.try_get(table, key, found);
+        if let Err(fault) = &found {
+            self.published.warn_of_failed_read(table, fault);
+        }
+        found
+    }
+
+    fn try_get(
+        &self,
+        table: TableId,
+        key: &[u8],
+        found: impl FnOnce(&[u8]),
+    ) -> Result<bool, Fault> {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         // Read before the snapshot is taken: if a commit falls between, the next read takes another.
         let commits = self.published.commits.load(SeqCst);
@@ -54,7 +67,7 @@ impl Reader {
         }
         let result = held.lookup(table, key, found);
         if result.is_err() {
-            held.release()?;
+            let _tried_again_by_the_next_read = held.release();
         }
         result
     }
@@ -68,7 +81,10 @@ impl Reader {
 
 impl Held {
     fn release(&mut self) -> Result<(), Fault> {
-        if self.taken_at.take().is_some() {
+        self.taken_at = None;
+        // Asked of SQLite rather than remembered: a failed COMMIT must be made up for, or no
+        // later read could begin.
+        if !self.conn.is_autocommit() {
             self.conn.prepare_cached("COMMIT")?.execute([])?;
         }
         Ok(())
