@@ -26,6 +26,9 @@ pub enum Fault {
     /// The file or its directory may not be written.
     #[error("the database is read-only: {0}")]
     ReadOnly(String),
+    /// The database, its log or its directory could not be opened, or a file not made.
+    #[error("a file of the database cannot be opened or made: {0}")]
+    Unopened(String),
     /// The store is closed or closing.
     #[error("the store is closed")]
     Closed,
@@ -40,7 +43,9 @@ impl Fault {
     pub fn wire(&self) -> &'static str {
         match self {
             Self::Full(_) => "storage_full",
-            Self::Io(_) | Self::SyncFailed(_) | Self::Corrupt(_) => "storage_error",
+            Self::Io(_) | Self::SyncFailed(_) | Self::Corrupt(_) | Self::Unopened(_) => {
+                "storage_error"
+            }
             Self::ReadOnly(_) => "storage_read_only",
             Self::Closed => "shutting_down",
             Self::SnapshotTooOld => "snapshot_too_old",
@@ -57,6 +62,9 @@ impl Fault {
             Self::Corrupt(_) => {
                 "see the kernel's log (dmesg) for the disk's errors; if there are none, keep a \
                  copy of the directory and restore a backup"
+            }
+            Self::Unopened(_) => {
+                "see that there is space, and that the file and its directory are writable"
             }
             Self::ReadOnly(_) => "make the file, its directory and its file system writable",
             Self::Closed | Self::SnapshotTooOld => "start again",
@@ -88,6 +96,7 @@ impl From<rusqlite::Error> for Fault {
         match sqlite.code {
             ErrorCode::DiskFull => Self::Full(text),
             ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => Self::Corrupt(text),
+            ErrorCode::CannotOpen => Self::Unopened(text),
             ErrorCode::ReadOnly => Self::ReadOnly(text),
             _ => Self::Io(text),
         }

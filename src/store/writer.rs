@@ -94,13 +94,15 @@ impl Writer {
             if jobs.iter().any(|job| matches!(job.command, Command::Stop)) {
                 queue.close(); // what was sent before is still carried out
             }
-            let outcome = self.commit(std::mem::take(&mut jobs)).and_then(|()| self.tend_log());
+            let batch = std::mem::replace(&mut jobs, Vec::with_capacity(BATCH));
+            let outcome = self.commit(batch).and_then(|()| self.tend_log());
             if let Err(fault) = outcome {
                 error!(%fault, "the store stops");
+                // First of all: who is refused from here on finds the reason, and the last
+                // checkpoint may be held up for ever by a dying disk.
+                self.published.stop(fault.clone());
                 queue.close();
                 refuse_rest(&mut queue, &fault);
-                // Before the last checkpoint, which a dying disk may hold up for ever.
-                self.published.stop(fault);
                 self.leave_no_log();
                 return;
             }
