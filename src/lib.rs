@@ -67,4 +67,5 @@ pub mod daemon;
 pub mod edge;
 pub mod paths;
 pub mod service;
+mod sparing;
 pub mod store;
