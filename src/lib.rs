@@ -68,4 +68,5 @@ pub mod edge;
 pub mod journal;
 pub mod paths;
 pub mod service;
+mod sparing;
 pub mod store;

@@ -36,7 +36,7 @@ use crate::{
     edge::{limits::ConnLimits, seats::Seats, shard::Shards},
     paths::Environment,
     service::{self, ScanSlots, Service},
-    store::{self, Options, Restored, Store, Summary},
+    store::{self, LogBounds, Options, Restored, Store, Summary},
 };
 use log::LogLevel;
 
@@ -113,6 +113,7 @@ async fn run(args: &Args, settings: Settings, env: &Environment, level: &LogLeve
         cache_kib: settings.cache_kib,
         record_cache_bytes: u64::from(settings.record_cache_mib) << 20,
         limits: settings.limits,
+        log: LogBounds::default(),
         vfs: None,
     })?;
     let slots = ScanSlots::new(settings.scans, settings.scans_per_uid);

@@ -139,10 +139,9 @@ async fn probe(store: &Store, socket: &Path) -> Result<()> {
         UnixStream::connect(socket).await.context("cannot connect to the own socket")?;
     stream.write_all(&PING).await.context("cannot ask on the own socket")?;
     let answered = stream.read_u8().await.context("no answer on the own socket");
-    match store.execute(Command::Purge).await {
-        Err(Failure::Faulted(Fault::Closed)) => bail!("the writer has ended"),
-        // It answers. A full disk is no reason to be killed and started again.
-        Ok(_) | Err(_) => {}
+    // Any other failure is an answer: a full disk is no reason to be killed and started again.
+    if let Err(Failure::Faulted(Fault::Closed)) = store.execute(Command::Purge).await {
+        bail!("the writer has ended");
     }
     answered.map(|_| ())
 }

@@ -12,10 +12,7 @@ use std::{
     future::poll_fn,
     io,
     pin::{Pin, pin},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
+    sync::Arc,
     task::Poll,
 };
 
@@ -37,6 +34,7 @@ use super::{limits::ConnLimits, patience::Patience};
 use crate::{
     ambient,
     service::{Answer, Later, Listing, Pieces, Service, Step, wire_error},
+    sparing::Sparing,
     store::{Done, Failure, Fault, Reader},
 };
 
@@ -384,16 +382,8 @@ fn is_record_write(method: &str) -> bool {
 
 /// One warning at most per interval, with the number of those kept back.
 fn warn_of_bad_bytes(caller: &Caller, error: FrameError) {
-    static LAST_MS: AtomicU64 = AtomicU64::new(0);
-    static KEPT_BACK: AtomicU64 = AtomicU64::new(0);
-    const INTERVAL_MS: u64 = 10_000;
-    let (now, last) = (ambient::wall_ms(), LAST_MS.load(Relaxed));
-    if now.abs_diff(last) >= INTERVAL_MS
-        && LAST_MS.compare_exchange(last, now, Relaxed, Relaxed).is_ok()
-    {
-        let kept_back = KEPT_BACK.swap(0, Relaxed);
+    static SPARING: Sparing = Sparing::new();
+    if let Some(kept_back) = SPARING.due() {
         warn!(%caller, %error, kept_back, "a connection sent what cannot be followed and was closed");
-    } else {
-        KEPT_BACK.fetch_add(1, Relaxed);
     }
 }
