@@ -276,26 +276,26 @@ fn check(fault: faultfs::Fault, least: u64) {
     }
 }
 
-/// holds I5, I6
+/// Invariants I5 and I6.
 #[test]
 fn no_error_on_any_call_costs_an_acknowledged_command() {
     check(faultfs::Fault::Io, 150);
 }
 
-/// holds I5, I6
+/// Invariants I5 and I6.
 #[test]
 fn no_full_disk_at_any_call_costs_an_acknowledged_command() {
     check(faultfs::Fault::NoSpace, 50);
 }
 
-/// holds I5, I6
+/// Invariants I5 and I6.
 #[test]
 fn no_write_cut_short_costs_an_acknowledged_command() {
     check(faultfs::Fault::ShortIo, 50);
     check(faultfs::Fault::ShortNoSpace, 50);
 }
 
-/// holds I5, I6
+/// Invariants I5 and I6.
 #[test]
 fn no_read_that_fails_with_another_error_costs_an_acknowledged_command() {
     check(faultfs::Fault::Read, 50);
@@ -304,7 +304,7 @@ fn no_read_that_fails_with_another_error_costs_an_acknowledged_command() {
 /// SQLite would try the checkpoint again. But what the kernel dropped is not known, and a disk
 /// that fails a sync is not one to acknowledge writes on.
 ///
-/// holds I6
+/// Invariant I6.
 #[test]
 fn a_failed_sync_of_a_checkpoint_stops_the_store_and_costs_nothing() {
     // Short enough for checkpoints to run all the time, by the checkpointer and by the writer.

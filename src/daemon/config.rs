@@ -1,8 +1,9 @@
-//! Settings: what the command line, the environment and the file say, put together and validated.
+//! Settings: what the command line, the environment and the files say, put together and validated.
 //! The defaults need none of them.
 
 use std::{
     fmt::Write as _,
+    io::ErrorKind,
     num::NonZero,
     ops::RangeInclusive,
     path::{Path, PathBuf},
@@ -110,7 +111,8 @@ impl Settings {
     /// # Errors
     /// A text that names the file or the setting and says what is wrong with it.
     pub fn gather(args: &Args, env: &Environment) -> Result<Self> {
-        let config = args.config.as_deref().map(read).transpose()?.unwrap_or_default();
+        let config =
+            args.config.as_deref().map(read_with_fragments).transpose()?.unwrap_or_default();
         let socket =
             paths::first_named(args.socket.clone(), env.cortex_socket.clone(), config.socket)
                 .unwrap_or_else(|| paths::default_socket_for_daemon(env));
@@ -245,11 +247,57 @@ impl LimitsConfig {
     }
 }
 
-fn read(path: &Path) -> Result<Config> {
+/// Reads a file, and after it the fragments in the directory beside it, `FILE.d/*.toml`, in the order
+/// of their names: packages and tools add settings without editing the administrator's file. A later
+/// one wins, key by key.
+fn read_with_fragments(path: &Path) -> Result<Config> {
+    let mut whole = read(path)?;
+    for fragment in fragments(path)? {
+        merge(&mut whole, read(&fragment)?);
+    }
+    whole.try_into().context("the configuration is not valid")
+}
+
+/// Reads one file. Checked by itself, so that an error names the file that it is in.
+fn read(path: &Path) -> Result<toml::Table> {
     let text = std::fs::read_to_string(path)
         .with_context(|| format!("cannot read the configuration {}", path.display()))?;
-    toml::from_str(&text)
-        .with_context(|| format!("the configuration {} is not valid", path.display()))
+    let valid = || toml::from_str::<Config>(&text).and_then(|_| toml::from_str(&text));
+    valid().with_context(|| format!("the configuration {} is not valid", path.display()))
+}
+
+/// The fragments that belong to a file. Hidden ones are left out: editors keep theirs so.
+fn fragments(path: &Path) -> Result<Vec<PathBuf>> {
+    let mut dir = path.as_os_str().to_owned();
+    dir.push(".d");
+    let dir = PathBuf::from(dir);
+    let failed = || format!("cannot list the configuration {}", dir.display());
+    let entries = match std::fs::read_dir(&dir) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.with_context(failed)?,
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let name = entry.with_context(failed)?.file_name();
+        let bytes = name.as_encoded_bytes();
+        if bytes.ends_with(b".toml") && !bytes.starts_with(b".") {
+            found.push(dir.join(name));
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// Puts what `over` says over `under`. Sections are merged, everything else is replaced.
+fn merge(under: &mut toml::Table, over: toml::Table) {
+    for (key, value) in over {
+        match (under.get_mut(&key), value) {
+            (Some(toml::Value::Table(under)), toml::Value::Table(over)) => merge(under, over),
+            (_, value) => {
+                under.insert(key, value);
+            }
+        }
+    }
 }
 
 fn within<T: PartialOrd + Copy + std::fmt::Display>(
@@ -347,6 +395,51 @@ mod tests {
         assert_eq!(socket(&args, &env), Path::new("/env"));
         args.socket = Some("/flag".into());
         assert_eq!(socket(&args, &env), Path::new("/flag"));
+    }
+
+    /// Settings from `c.toml` with these fragments beside it.
+    fn gather_with(text: &str, fragments: &[(&str, &str)]) -> Result<Settings> {
+        let dir = tempfile::tempdir()?;
+        let file = dir.path().join("c.toml");
+        std::fs::write(&file, text)?;
+        std::fs::create_dir(dir.path().join("c.toml.d"))?;
+        for (name, text) in fragments {
+            std::fs::write(dir.path().join("c.toml.d").join(name), text)?;
+        }
+        let env = Environment { home: Some("/home/u".into()), ..Environment::default() };
+        Settings::gather(&Args { config: Some(file), ..Args::default() }, &env)
+    }
+
+    #[test]
+    fn a_later_fragment_wins_key_by_key() {
+        let settings = gather_with(
+            "threads = 2\n[limits]\nnesting = 10\nkey_bytes = 100",
+            &[
+                ("20-b.toml", "threads = 4\n[limits]\nscans = 7"),
+                ("10-a.toml", "threads = 3\n[limits]\nnesting = 20\nscans = 6"),
+            ],
+        )
+        .expect("valid");
+        assert_eq!((settings.threads, settings.scans), (4, 7), "the last one's");
+        assert_eq!(settings.conn.nesting, 20, "the first fragment's");
+        assert_eq!(settings.limits.key_bytes, 100, "the file's own");
+    }
+
+    #[test]
+    fn only_plain_toml_files_are_fragments() {
+        let settings = gather_with(
+            "threads = 2",
+            &[(".10-a.toml", "threads = 3"), ("10-a.toml~", "threads = 4"), ("README", "?")],
+        );
+        assert_eq!(settings.expect("valid").threads, 2);
+    }
+
+    #[test]
+    fn an_error_in_a_fragment_names_it() {
+        for text in ["thread = 1", "threads = 'two'", "["] {
+            let error = gather_with("", &[("10-a.toml", text)]).expect_err(text);
+            assert!(format!("{error:#}").contains("c.toml.d/10-a.toml"), "{error:#}");
+        }
     }
 
     #[test]

@@ -1,11 +1,20 @@
 //! Where log lines go: to the journal with their fields, or to standard error as text.
 //! What is worth a line, and at which level, is each module's own.
 
-use std::{io, os::fd::AsFd};
+use std::{
+    fmt::{self, Debug},
+    io,
+    os::fd::AsFd,
+};
 
 use anyhow::{Context as _, Result};
+use tracing::field::Field;
 use tracing_subscriber::{
-    EnvFilter, Registry, layer::SubscriberExt, reload, util::SubscriberInitExt,
+    EnvFilter, Registry,
+    fmt::format::{FieldFn, Writer, debug_fn},
+    layer::SubscriberExt,
+    reload,
+    util::SubscriberInitExt,
 };
 
 /// Changes the level of a running daemon.
@@ -37,11 +46,22 @@ pub(super) fn start(filter: &str) -> Result<LogLevel> {
                 tracing_subscriber::fmt::layer()
                     .with_writer(io::stderr)
                     .with_target(false)
+                    .fmt_fields(without_message_id())
                     .with_ansi(ansi),
             )
             .init();
     }
     Ok(LogLevel(handle))
+}
+
+/// Fields as text, but for the message's id: that is the journal's.
+fn without_message_id()
+-> FieldFn<impl Fn(&mut Writer<'_>, &Field, &dyn Debug) -> fmt::Result + Clone> {
+    debug_fn(|writer: &mut Writer<'_>, field: &Field, value: &dyn Debug| match field.name() {
+        "MESSAGE_ID" => Ok(()),
+        "message" => write!(writer, "{value:?}"),
+        name => write!(writer, " {name}={value:?}"),
+    })
 }
 
 /// Refuses a filter that cannot be read.

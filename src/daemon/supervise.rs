@@ -17,6 +17,7 @@ use tracing::{error, info, warn};
 use super::{Running, Settings};
 use crate::{
     edge::unix,
+    journal,
     service::Errand,
     store::{Command, Done, Failure, Fault, Store},
 };
@@ -77,7 +78,11 @@ fn reload(running: &mut Running<'_>) -> Result<()> {
     let outcome = try_reload(running);
     match &outcome {
         Ok(()) => info!("the settings were read again"),
-        Err(error) => error!(error = format!("{error:#}"), "the settings were not changed"),
+        Err(error) => error!(
+            MESSAGE_ID = journal::CONFIGURATION_REJECTED,
+            error = format!("{error:#}"),
+            "the settings were not changed"
+        ),
     }
     notify_ready(&format!("listening on {}", running.socket.path().display()));
     outcome

@@ -17,7 +17,10 @@ use cortex_core::{
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::{Answer, Later, Pieces, Service, Step, params::Params};
-use crate::store::{Failure, Fault, Store, Summary};
+use crate::{
+    journal,
+    store::{Failure, Fault, Store, Summary},
+};
 
 /// Bytes of one element of the reply.
 const CHUNK: usize = 256 << 10;
@@ -98,7 +101,12 @@ fn make(store: &Store, path: &Path) -> Result<Summary, Fault> {
         _ => {}
     }
     let summary = store.backup(path)?;
-    tracing::info!(bytes = summary.bytes, records = summary.records, "a backup was made");
+    tracing::info!(
+        MESSAGE_ID = journal::BACKUP_FINISHED,
+        bytes = summary.bytes,
+        records = summary.records,
+        "a backup was made"
+    );
     Ok(summary)
 }
 

@@ -38,6 +38,8 @@ use arc_swap::ArcSwap;
 use cortex_core::model::{Limits, TableId};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
+use crate::journal;
+
 pub use backup::{Restored, Summary, restore};
 pub use catalog::{Catalog, Entry, Namespace, Usage};
 pub use command::{Command, Done, Granting};
@@ -170,6 +172,7 @@ impl Store {
         let path = options.dir.join(FILE);
         let lock = take_directory(&options.dir)?;
         schema::check_header(&path)?;
+        report_unclean_end(&path);
         inherited::settle(&path)?;
         let connect =
             |role| schema::connect(&path, options.vfs.as_deref(), role, options.cache_kib);
@@ -383,6 +386,18 @@ fn scan_connector(path: PathBuf, options: Options) -> scan::Connect {
         schema::connect(&path, options.vfs.as_deref(), schema::Role::Reader, SCAN_CACHE_KIB)
             .map_err(OpenError::into_fault)
     }))
+}
+
+/// Tells the operator that the daemon before was killed, or lost its power: an orderly end leaves no
+/// log behind. SQLite recovers what was committed by itself.
+fn report_unclean_end(path: &Path) {
+    if let Ok(log) = fs::metadata(path.with_extension("db-wal")) {
+        tracing::warn!(
+            MESSAGE_ID = journal::STORE_RECOVERED,
+            log_bytes = log.len(),
+            "the store had not been closed in order, what was confirmed is there"
+        );
+    }
 }
 
 /// Makes the data directory if it is absent, closed to others, and takes hold of it.

@@ -37,7 +37,7 @@ use super::{
     error::{Failure, Fault},
     reader::Reader,
 };
-use crate::{ambient, sparing::Sparing};
+use crate::{ambient, journal, sparing::Sparing};
 
 /// Jobs in one transaction. Beyond some hundred the sync is amortised, and each only waits longer.
 const BATCH: usize = 1024;
@@ -103,7 +103,7 @@ impl Writer {
             let batch = std::mem::take(&mut jobs);
             let outcome = self.commit(batch).and_then(|()| self.tend_log());
             if let Err(fault) = outcome {
-                error!(%fault, "the store stops");
+                error!(MESSAGE_ID = journal::STORE_STOPPED, %fault, "the store stops");
                 // First of all: who is refused from here on finds the reason, and the last
                 // checkpoint may be held up for ever by a dying disk.
                 self.published.stop(fault.clone());
@@ -141,7 +141,8 @@ impl Writer {
         }
         if let Some(kept_back) = self.published.failed_writes.due() {
             let table = jobs.iter().find_map(|job| job.command.table()).map(ToString::to_string);
-            warn!(%fault, jobs = count, table, kept_back, "a transaction failed, nothing of it was stored");
+            let full = matches!(fault, Fault::Full(_)).then_some(journal::STORAGE_FULL);
+            warn!(MESSAGE_ID = full, %fault, jobs = count, table, kept_back, "a transaction failed, nothing of it was stored");
         }
         self.published.commands.fetch_add(count, Relaxed);
         for job in jobs {

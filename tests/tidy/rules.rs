@@ -29,9 +29,10 @@ const DAEMON: &[(&str, &[&str])] = &[
     ("ambient", &[]),
     ("journal", &[]),
     ("paths", &[]),
-    ("store", &["ambient", "journal"]),
+    ("sparing", &["ambient"]),
+    ("store", &["ambient", "journal", "sparing"]),
     ("service", &["ambient", "journal", "store"]),
-    ("edge", &["ambient", "service", "store"]),
+    ("edge", &["ambient", "service", "sparing", "store"]),
     ("daemon", &["ambient", "edge", "journal", "paths", "service", "store"]),
     ("client", &["ambient"]),
     ("cli", &["ambient", "client", "paths"]),
@@ -78,7 +79,7 @@ const UNFINISHED: [&str; 3] = [concat!("TO", "DO"), concat!("FIX", "ME"), concat
 
 /// Directories of machines on which this was written.
 const MACHINE_PATHS: [&str; 3] =
-    [concat!("/wo", "rk"), concat!("/tmp/", "wt"), concat!("/ro", "ot")];
+    [concat!("/wo", "rk"), concat!("/tmp/", "wt"), concat!("/ro", "ot/.cargo")];
 
 /// What stands at the top of the repository, besides licences and files that begin with a dot.
 const TOP: [&str; 16] = [
