@@ -78,8 +78,7 @@ const CRATES: &[(&str, &[&str])] = &[
 const UNFINISHED: [&str; 3] = [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("XX", "X")];
 
 /// Directories of machines on which this was written.
-const MACHINE_PATHS: [&str; 3] =
-    [concat!("/wo", "rk"), concat!("/tmp/", "wt"), concat!("/ro", "ot/.cargo")];
+const MACHINE_PATHS: [&str; 2] = [concat!("/wo", "rk"), concat!("/tmp/", "wt")];
 
 /// What stands at the top of the repository, besides licences and files that begin with a dot.
 const TOP: [&str; 16] = [
