@@ -55,6 +55,8 @@ const PRESSURE_PAGES: u64 = 262_144;
 pub(super) struct Published {
     /// The tables, as of the last commit.
     pub(super) catalog: ArcSwap<Catalog>,
+    /// Changes after the catalog has.
+    pub(super) catalog_changed: watch::Sender<()>,
     /// Bounds on what one owner may hold.
     pub(super) limits: ArcSwap<Limits>,
     /// Announces commits to readers that hold a snapshot.
@@ -161,7 +163,7 @@ impl Writer {
     fn publish(&mut self, state: State, totals: Totals, started: Instant) {
         totals.publish(&state.catalog);
         if !Arc::ptr_eq(&self.state.catalog, &state.catalog) {
-            self.published.catalog.store(Arc::clone(&state.catalog));
+            self.published.show(&state.catalog);
         }
         self.state = state;
         self.published.commits.fetch_add(1, Relaxed);
@@ -172,7 +174,7 @@ impl Writer {
     /// After a fault nothing in memory is believed: the counters and the catalog are read again.
     fn reload(&mut self) -> Result<(), Fault> {
         self.state = State::load(&self.conn)?;
-        self.published.catalog.store(Arc::clone(&self.state.catalog));
+        self.published.show(&self.state.catalog);
         Ok(())
     }
 
