@@ -256,6 +256,12 @@ impl Store {
         self.inner.published.catalog.load()
     }
 
+    /// Changes when the catalog does; changes that follow each other closely may be seen as one.
+    #[must_use]
+    pub fn catalog_changes(&self) -> watch::Receiver<()> {
+        self.inner.published.catalog_changed.subscribe()
+    }
+
     /// The reader of one thread, by its number.
     ///
     /// # Panics
@@ -357,6 +363,7 @@ impl Published {
     fn new(catalog: Arc<Catalog>, options: &Options) -> Self {
         Self {
             catalog: ArcSwap::new(catalog),
+            catalog_changed: watch::Sender::new(()),
             limits: ArcSwap::from_pointee(options.limits),
             epoch: epoch::Epoch::default(),
             cache: cache::RecordCache::new(options.record_cache_bytes),
@@ -369,6 +376,12 @@ impl Published {
             failed_reads: Sparing::new(),
             fatal: watch::Sender::new(None),
         }
+    }
+
+    /// Lets everybody see another catalog, and wakes those that follow it.
+    fn show(&self, catalog: &Arc<Catalog>) {
+        self.catalog.store(Arc::clone(catalog));
+        self.catalog_changed.send_replace(());
     }
 
     /// Has SQLite tell the length of the log after each commit.

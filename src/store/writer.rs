@@ -59,6 +59,8 @@ const BUSY_WAIT: Duration = Duration::from_secs(5);
 pub(super) struct Published {
     /// The tables, as of the last commit.
     pub(super) catalog: ArcSwap<Catalog>,
+    /// Changes after the catalog has.
+    pub(super) catalog_changed: watch::Sender<()>,
     /// Bounds on what one owner may hold.
     pub(super) limits: ArcSwap<Limits>,
     /// Announces commits to readers that hold a snapshot.
@@ -194,7 +196,7 @@ impl Writer {
     fn publish(&mut self, state: State, totals: Totals, started: Instant) {
         totals.publish(&state.catalog);
         if !Arc::ptr_eq(&self.state.catalog, &state.catalog) {
-            self.published.catalog.store(Arc::clone(&state.catalog));
+            self.published.show(&state.catalog);
         }
         self.state = state;
         self.published.commits.fetch_add(1, Relaxed);
@@ -205,7 +207,7 @@ impl Writer {
     /// After a fault nothing in memory is believed: the counters and the catalog are read again.
     fn reload(&mut self) -> Result<(), Fault> {
         self.state = State::load(&self.conn)?;
-        self.published.catalog.store(Arc::clone(&self.state.catalog));
+        self.published.show(&self.state.catalog);
         Ok(())
     }
 
