@@ -57,7 +57,7 @@
 //!  within the core:  model <── clock, gate, merge        wire <── model::record        model <── wire::rpc
 //! ```
 //!
-//! Nobody imports [`daemon`], which puts the parts together; [`ambient`] and [`paths`] import nobody. Cargo
+//! Nobody imports [`daemon`], which puts the parts together; [`ambient`], [`journal`] and [`paths`] import nobody. Cargo
 //! holds the walls between packages, `deny.toml` those around crates, and `tests/tidy.rs` those between modules.
 
 pub mod ambient;

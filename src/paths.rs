@@ -28,6 +28,9 @@ const WRITABLE_BY_OTHERS: u32 = 0o022;
 pub struct Environment {
     /// The effective user id, which is also what the daemon sees of a client.
     pub uid: u32,
+    /// True where the system's service manager has started this process: it gives each service an id, and
+    /// it is process 1. A user's service manager gives ids too, and is another process.
+    pub system_service: bool,
     pub cortex_socket: Option<PathBuf>,
     pub cortex_data_dir: Option<PathBuf>,
     pub xdg_runtime_dir: Option<PathBuf>,
@@ -44,6 +47,8 @@ impl Environment {
         let absolute = |name| variable(name).filter(|path| path.is_absolute());
         Self {
             uid: nix::unistd::geteuid().as_raw(),
+            system_service: variable("INVOCATION_ID").is_some()
+                && std::os::unix::process::parent_id() == 1,
             cortex_socket: variable("CORTEX_SOCKET"),
             cortex_data_dir: variable("CORTEX_DATA_DIR"),
             xdg_runtime_dir: absolute("XDG_RUNTIME_DIR"),

@@ -39,8 +39,41 @@ pub struct Config {
     /// Records kept in memory for all threads together, in MiB, 0 to 65536. Default 32. What is
     /// read again and again should fit.
     pub record_cache_mib: Option<u32>,
+    /// The message bus to be on, as `org.cortexd.Cortex1`: `system`, `session` or `off`. Default:
+    /// `system` for root and for a service of the system, `off` for a daemon that a user starts,
+    /// which no bus would give the name.
+    pub bus: Option<BusChoice>,
     /// Bounds.
     pub limits: LimitsConfig,
+}
+
+/// Which message bus to be on, if any.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BusChoice {
+    /// The machine's.
+    System,
+    /// That of the session of the user who starts the daemon.
+    Session,
+    /// None.
+    Off,
+}
+
+impl BusChoice {
+    /// The choice of nobody in particular.
+    fn default_for(env: &Environment) -> Self {
+        if env.uid == 0 || env.system_service { Self::System } else { Self::Off }
+    }
+}
+
+impl std::fmt::Display for BusChoice {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::System => "system",
+            Self::Session => "session",
+            Self::Off => "off",
+        })
+    }
 }
 
 /// The `[limits]` of the file.
@@ -95,6 +128,8 @@ pub struct Settings {
     pub cache_kib: u32,
     /// Records kept in memory, in MiB.
     pub record_cache_mib: u32,
+    /// The message bus to be on.
+    pub bus: BusChoice,
     /// Whole tables read at the same time.
     pub scans: usize,
     /// The same for one uid.
@@ -137,6 +172,7 @@ impl Settings {
             threads,
             cache_kib: cache_mib * 1024,
             record_cache_mib,
+            bus: config.bus.unwrap_or_else(|| BusChoice::default_for(env)),
             scans,
             scans_per_uid,
             conn: of.conn()?,
@@ -149,7 +185,7 @@ impl Settings {
     pub fn summary(&self) -> String {
         let mut text = String::from("the settings are valid:\n");
         let (conn, limits) = (&self.conn, &self.limits);
-        let lines: [(&str, &dyn std::fmt::Display); 21] = [
+        let lines: [(&str, &dyn std::fmt::Display); 22] = [
             ("socket", &self.socket.display()),
             ("data_dir", &self.data_dir.display()),
             ("log", &self.log),
@@ -157,6 +193,7 @@ impl Settings {
             ("threads", &self.threads),
             ("cache_mib", &(self.cache_kib / 1024)),
             ("record_cache_mib", &self.record_cache_mib),
+            ("bus", &self.bus),
             ("limits.message_bytes", &conn.message_bytes),
             ("limits.nesting", &conn.nesting),
             ("limits.connections", &conn.connections),
@@ -188,6 +225,7 @@ impl Settings {
             ("threads", self.threads != new.threads),
             ("cache_mib", self.cache_kib != new.cache_kib),
             ("record_cache_mib", self.record_cache_mib != new.record_cache_mib),
+            ("bus", self.bus != new.bus),
             ("limits.scans", self.scans != new.scans),
             ("limits.scans_per_uid", self.scans_per_uid != new.scans_per_uid),
         ];
@@ -440,6 +478,18 @@ mod tests {
             let error = gather_with("", &[("10-a.toml", text)]).expect_err(text);
             assert!(format!("{error:#}").contains("c.toml.d/10-a.toml"), "{error:#}");
         }
+    }
+
+    #[test]
+    fn a_daemon_of_the_whole_machine_is_on_the_system_bus_and_a_users_on_none() {
+        let user =
+            Environment { uid: 1000, home: Some("/home/u".into()), ..Environment::default() };
+        let bus = |env: &Environment| Settings::gather(&Args::default(), env).expect("valid").bus;
+        assert_eq!(bus(&user), BusChoice::Off);
+        assert_eq!(bus(&Environment { uid: 0, ..user.clone() }), BusChoice::System);
+        assert_eq!(bus(&Environment { system_service: true, ..user }), BusChoice::System);
+        assert_eq!(gather("bus = 'session'").expect("valid").bus, BusChoice::Session);
+        assert!(gather("bus = 'User'").is_err(), "a choice that there is not");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use tracing::field::Field;
+use tracing::{Level, field::Field, level_filters::LevelFilter};
 use tracing_subscriber::{
     EnvFilter, Registry,
     fmt::format::{FieldFn, Writer, debug_fn},
@@ -16,6 +16,12 @@ use tracing_subscriber::{
     reload,
     util::SubscriberInitExt,
 };
+
+use crate::edge::bus::LogControl;
+
+/// What is kept out of the log unless it is asked for by name: zbus tells of every message, at levels
+/// that are meant for those who look for a fault in the daemon.
+const QUIET: [&str; 1] = ["zbus"];
 
 /// Changes the level of a running daemon.
 #[derive(Debug)]
@@ -25,6 +31,21 @@ impl LogLevel {
     /// Puts another filter in force.
     pub(super) fn set(&self, filter: &str) -> Result<()> {
         self.0.reload(parse(filter)?).context("cannot change the log level")
+    }
+}
+
+impl LogControl for LogLevel {
+    fn level(&self) -> LevelFilter {
+        let hint = self.0.with_current(EnvFilter::max_level_hint).ok().flatten();
+        hint.unwrap_or(LevelFilter::TRACE)
+    }
+
+    fn set_level(&self, level: Level) -> Result<(), String> {
+        self.set(&level.to_string()).map_err(|error| format!("{error:#}"))
+    }
+
+    fn target(&self) -> &'static str {
+        if stderr_is_journal() { "journal" } else { "console" }
     }
 }
 
@@ -70,7 +91,13 @@ pub(super) fn validate(filter: &str) -> Result<()> {
 }
 
 fn parse(filter: &str) -> Result<EnvFilter> {
-    EnvFilter::builder().parse(filter).with_context(|| format!("log = {filter:?} is no log filter"))
+    let mut whole = EnvFilter::builder()
+        .parse(filter)
+        .with_context(|| format!("log = {filter:?} is no log filter"))?;
+    for target in QUIET.into_iter().filter(|target| !filter.contains(target)) {
+        whole = whole.add_directive(format!("{target}=warn").parse()?);
+    }
+    Ok(whole)
 }
 
 /// True where standard error is connected to the journal: `JOURNAL_STREAM` names the very file
@@ -81,4 +108,17 @@ pub(super) fn stderr_is_journal() -> bool {
     };
     nix::sys::stat::fstat(io::stderr().as_fd())
         .is_ok_and(|stat| stream == format!("{}:{}", stat.st_dev, stat.st_ino))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn zbus_is_quiet_unless_it_is_asked_for() {
+        let shown = |filter| parse(filter).expect(filter).to_string();
+        assert!(shown("debug").contains("zbus=warn"), "{}", shown("debug"));
+        assert!(shown("info,zbus=trace").contains("zbus=trace"));
+        assert!(!shown("info,zbus=trace").contains("zbus=warn"));
+    }
 }

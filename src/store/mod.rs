@@ -38,6 +38,8 @@ use arc_swap::ArcSwap;
 use cortex_core::model::{Limits, TableId};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
+use crate::journal;
+
 pub use backup::{Restored, Summary, restore};
 pub use catalog::{Catalog, Entry, Namespace, Usage};
 pub use command::{Command, Done, Granting};
@@ -47,7 +49,7 @@ pub use reader::Reader;
 pub use scan::{Flow, Scan};
 use writer::Published;
 
-use crate::{journal, sparing::Sparing};
+use crate::sparing::Sparing;
 
 /// The database within the data directory.
 const FILE: &str = "cortex.db";
@@ -170,8 +172,8 @@ impl Store {
         let path = options.dir.join(FILE);
         let lock = take_directory(&options.dir)?;
         schema::check_header(&path)?;
-        inherited::settle(&path)?;
         report_unclean_end(&path);
+        inherited::settle(&path)?;
         let connect =
             |role| schema::connect(&path, options.vfs.as_deref(), role, options.cache_kib);
         let fault = |fault| OpenError::Fault { path: path.display().to_string(), fault };
@@ -252,6 +254,12 @@ impl Store {
     #[must_use]
     pub fn catalog(&self) -> arc_swap::Guard<Arc<Catalog>> {
         self.inner.published.catalog.load()
+    }
+
+    /// Changes when the catalog does; changes that follow each other closely may be seen as one.
+    #[must_use]
+    pub fn catalog_changes(&self) -> watch::Receiver<()> {
+        self.inner.published.catalog_changed.subscribe()
     }
 
     /// The reader of one thread, by its number.
@@ -355,6 +363,7 @@ impl Published {
     fn new(catalog: Arc<Catalog>, options: &Options) -> Self {
         Self {
             catalog: ArcSwap::new(catalog),
+            catalog_changed: watch::Sender::new(()),
             limits: ArcSwap::from_pointee(options.limits),
             epoch: epoch::Epoch::default(),
             cache: cache::RecordCache::new(options.record_cache_bytes),
@@ -367,6 +376,12 @@ impl Published {
             failed_reads: Sparing::new(),
             fatal: watch::Sender::new(None),
         }
+    }
+
+    /// Lets everybody see another catalog, and wakes those that follow it.
+    fn show(&self, catalog: &Arc<Catalog>) {
+        self.catalog.store(Arc::clone(catalog));
+        self.catalog_changed.send_replace(());
     }
 
     /// Has SQLite tell the length of the log after each commit.

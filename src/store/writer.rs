@@ -59,6 +59,8 @@ const BUSY_WAIT: Duration = Duration::from_secs(5);
 pub(super) struct Published {
     /// The tables, as of the last commit.
     pub(super) catalog: ArcSwap<Catalog>,
+    /// Changes after the catalog has.
+    pub(super) catalog_changed: watch::Sender<()>,
     /// Bounds on what one owner may hold.
     pub(super) limits: ArcSwap<Limits>,
     /// Announces commits to readers that hold a snapshot.
@@ -141,7 +143,8 @@ impl Writer {
         }
         if let Some(kept_back) = self.published.failed_writes.due() {
             let table = jobs.iter().find_map(|job| job.command.table()).map(ToString::to_string);
-            report_failed(&fault, count, table.as_deref(), kept_back);
+            let full = matches!(fault, Fault::Full(_)).then_some(journal::STORAGE_FULL);
+            warn!(MESSAGE_ID = full, %fault, jobs = count, table, kept_back, "a transaction failed, nothing of it was stored");
         }
         self.published.commands.fetch_add(count, Relaxed);
         for job in jobs {
@@ -193,7 +196,7 @@ impl Writer {
     fn publish(&mut self, state: State, totals: Totals, started: Instant) {
         totals.publish(&state.catalog);
         if !Arc::ptr_eq(&self.state.catalog, &state.catalog) {
-            self.published.catalog.store(Arc::clone(&state.catalog));
+            self.published.show(&state.catalog);
         }
         self.state = state;
         self.published.commits.fetch_add(1, Relaxed);
@@ -204,7 +207,7 @@ impl Writer {
     /// After a fault nothing in memory is believed: the counters and the catalog are read again.
     fn reload(&mut self) -> Result<(), Fault> {
         self.state = State::load(&self.conn)?;
-        self.published.catalog.store(Arc::clone(&self.state.catalog));
+        self.published.show(&self.state.catalog);
         Ok(())
     }
 
@@ -340,16 +343,6 @@ struct Committed {
     state: State,
     totals: Totals,
     outcomes: Vec<Result<Done, Failure>>,
-}
-
-/// Tells the operator of a transaction that failed.
-fn report_failed(fault: &Fault, jobs: u64, table: Option<&str>, kept_back: u64) {
-    const WHAT: &str = "a transaction failed, nothing of it was stored";
-    if matches!(fault, Fault::Full(_)) {
-        warn!(MESSAGE_ID = journal::STORAGE_FULL, %fault, jobs, table, kept_back, "{WHAT}");
-    } else {
-        warn!(%fault, jobs, table, kept_back, "{WHAT}");
-    }
 }
 
 /// Answers everything that was queued behind a fatal fault.

@@ -3,7 +3,7 @@
 
 #![allow(dead_code, reason = "each test uses its own part")]
 
-use std::io::{self, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
@@ -122,6 +122,17 @@ impl Rpc {
     pub(crate) fn element(&mut self) -> Value {
         self.incoming.recorded.clear();
         rmpv::decode::read_value(&mut self.incoming).expect("an element")
+    }
+
+    /// Takes bytes of an array that is being read without looking at them.
+    pub(crate) fn skip(&mut self, bytes: usize) {
+        let mut left = bytes;
+        while left > 0 {
+            let here = self.incoming.source.fill_buf().expect("more bytes").len().min(left);
+            assert!(here > 0, "the connection ends {left} bytes too early");
+            self.incoming.source.consume(here);
+            left -= here;
+        }
     }
 
     /// Waits until the daemon closes the connection, and answers the bytes that came before.
