@@ -29,7 +29,7 @@ use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     sync::{oneshot, watch},
     task::yield_now,
-    time::timeout,
+    time::{timeout, timeout_at},
 };
 use tracing::{debug, warn};
 
@@ -99,6 +99,7 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
         output: Vec::new(),
         pending: Vec::new(),
         patience: Patience::new(limits.idle_time),
+        begun: false,
         stop: Box::pin(stopped(context.stop.clone())),
     };
     let caller = conn.caller.clone();
@@ -130,6 +131,8 @@ struct Conn<'a, S, Stop> {
     /// Writes that are with the writer, in the order of their requests.
     pending: Vec<Pending>,
     patience: Patience,
+    /// True while the patience counts from when the message in the input began.
+    begun: bool,
     stop: Pin<Box<Stop>>,
 }
 
@@ -161,21 +164,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin, Stop: Future<Output = ()>> Conn<'_, S, S
         if self.input.is_empty() {
             return Ok(None);
         }
-        match self.scanner.scan(&self.input) {
-            Ok(Scan::More) => Ok(None),
-            Ok(Scan::Whole(length)) => {
-                Ok(Some(Message::Usable(self.input.split_to(length).freeze())))
-            }
+        let message = match self.scanner.scan(&self.input) {
+            Ok(Scan::More) => return Ok(None),
+            Ok(Scan::Whole(length)) => Message::Usable(self.input.split_to(length).freeze()),
             Ok(Scan::Deep(length)) => {
                 let _passed_over = self.input.split_to(length);
-                Ok(Some(Message::TooDeep))
+                Message::TooDeep
             }
             Err(error) => {
                 self.settle().await;
                 self.flush().await?;
-                Err(End::Bad(error))
+                return Err(End::Bad(error));
             }
-        }
+        };
+        self.begun = false;
+        Ok(Some(message))
     }
 
     async fn handle(&mut self, message: Message) -> Result<(), End> {
@@ -296,7 +299,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin, Stop: Future<Output = ()>> Conn<'_, S, S
                 Ok(Step::Working) => yield_now().await,
                 Ok(Step::Send) => {
                     sent = true;
-                    self.flush().await?;
+                    // A client that takes a little now and then never stalls, and would hold the
+                    // snapshot for as long as it likes.
+                    timeout_at(deadline.into(), self.flush())
+                        .await
+                        .map_err(|_| End::TooSlow("taking a list"))??;
                     yield_now().await;
                 }
                 Err(failure) if sent => return Err(End::Broken(failure)),
@@ -329,18 +336,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin, Stop: Future<Output = ()>> Conn<'_, S, S
         Ok(())
     }
 
-    /// Waits for more bytes: for the rest of a message not as long as for the next one.
+    /// Waits for more bytes: for the rest of a message not as long as for the next one, and from
+    /// its beginning, however often a little of it comes.
     async fn read(&mut self) -> Result<(), End> {
-        let (lasts, what) = if self.input.is_empty() {
-            (self.limits.idle_time, "sending anything")
+        let what = if self.input.is_empty() {
+            self.patience.renew(self.limits.idle_time);
+            "sending anything"
         } else {
-            (self.limits.message_time, "sending a message")
+            if !self.begun {
+                self.patience.renew(self.limits.message_time);
+                self.begun = true;
+            }
+            "sending a message"
         };
         if self.input.is_empty() && self.input.capacity() > KEPT {
             self.input = BytesMut::new();
         }
         self.input.reserve(READ);
-        self.patience.renew(lasts);
         let Self { stream, input, patience, stop, .. } = self;
         let mut read = pin!(stream.read_buf(input));
         poll_fn(|context| {
