@@ -17,6 +17,7 @@ use std::{
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     task::Poll,
+    time::Duration,
 };
 
 use arc_swap::ArcSwap;
@@ -48,6 +49,10 @@ const GATHERED: usize = 64 << 10;
 
 /// What a buffer may keep when nothing is in it.
 const KEPT: usize = 64 << 10;
+
+/// How long a connection is read from once the daemon ends: what was sent before is in the socket,
+/// and the runtime may not have noticed yet.
+const LAST_READS: Duration = Duration::from_millis(20);
 
 /// What the connections of one thread share.
 #[derive(Debug)]
@@ -100,6 +105,7 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
         pending: Vec::new(),
         patience: Patience::new(limits.idle_time),
         begun: false,
+        stopping: false,
         stop: Box::pin(stopped(context.stop.clone())),
     };
     let caller = conn.caller.clone();
@@ -133,6 +139,8 @@ struct Conn<'a, S, Stop> {
     patience: Patience,
     /// True while the patience counts from when the message in the input began.
     begun: bool,
+    /// True once the daemon ends; the patience then counts for all that is still to be read.
+    stopping: bool,
     stop: Pin<Box<Stop>>,
 }
 
@@ -339,21 +347,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin, Stop: Future<Output = ()>> Conn<'_, S, S
     /// Waits for more bytes: for the rest of a message not as long as for the next one, and from
     /// its beginning, however often a little of it comes.
     async fn read(&mut self) -> Result<(), End> {
-        let what = if self.input.is_empty() {
-            self.patience.renew(self.limits.idle_time);
-            "sending anything"
-        } else {
-            if !self.begun {
-                self.patience.renew(self.limits.message_time);
-                self.begun = true;
-            }
-            "sending a message"
-        };
+        let what = if self.input.is_empty() { "sending anything" } else { "sending a message" };
+        if !self.stopping {
+            self.renew_patience();
+        }
         if self.input.is_empty() && self.input.capacity() > KEPT {
             self.input = BytesMut::new();
         }
         self.input.reserve(READ);
-        let Self { stream, input, patience, stop, .. } = self;
+        let Self { stream, input, patience, stopping, stop, .. } = self;
         let mut read = pin!(stream.read_buf(input));
         poll_fn(|context| {
             if let Poll::Ready(read) = read.as_mut().poll(context) {
@@ -362,12 +364,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin, Stop: Future<Output = ()>> Conn<'_, S, S
                     _ => Ok(()),
                 });
             }
-            if stop.as_mut().poll(context).is_ready() {
-                return Poll::Ready(Err(End::Closed));
+            if !*stopping && stop.as_mut().poll(context).is_ready() {
+                *stopping = true;
+                patience.renew(LAST_READS);
             }
-            patience.poll_over(context).map(|()| Err(End::TooSlow(what)))
+            let end = if *stopping { End::Closed } else { End::TooSlow(what) };
+            patience.poll_over(context).map(|()| Err(end))
         })
         .await
+    }
+
+    fn renew_patience(&mut self) {
+        if self.input.is_empty() {
+            self.patience.renew(self.limits.idle_time);
+        } else if !self.begun {
+            self.patience.renew(self.limits.message_time);
+            self.begun = true;
+        }
     }
 }
 
