@@ -73,6 +73,8 @@ const CRATES: &[(&str, &[&str])] = &[
     ("tokio", &["src/store", "src/service", "src/edge", "src/daemon"]),
     ("clap", &["src/cli", "src/daemon"]),
     ("sd_notify", &["src/daemon"]),
+    ("zbus", &["src/edge/bus"]),
+    ("zbus_polkit", &["src/edge/bus"]),
 ];
 
 /// Written in two parts, so that this file does not break the rule.
