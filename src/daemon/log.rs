@@ -94,8 +94,10 @@ fn parse(filter: &str) -> Result<EnvFilter> {
     let mut whole = EnvFilter::builder()
         .parse(filter)
         .with_context(|| format!("log = {filter:?} is no log filter"))?;
-    for target in QUIET.into_iter().filter(|target| !filter.contains(target)) {
-        whole = whole.add_directive(format!("{target}=warn").parse()?);
+    if whole.max_level_hint().is_none_or(|most| most > LevelFilter::WARN) {
+        for target in QUIET.into_iter().filter(|target| !filter.contains(target)) {
+            whole = whole.add_directive(format!("{target}=warn").parse()?);
+        }
     }
     Ok(whole)
 }
@@ -120,5 +122,6 @@ mod tests {
         assert!(shown("debug").contains("zbus=warn"), "{}", shown("debug"));
         assert!(shown("info,zbus=trace").contains("zbus=trace"));
         assert!(!shown("info,zbus=trace").contains("zbus=warn"));
+        assert!(!shown("error").contains("zbus"), "it is quieter than that already");
     }
 }

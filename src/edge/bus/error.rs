@@ -86,7 +86,7 @@ impl From<Failure> for Error {
             Failure::Refused(refusal) => name_of_refusal(refusal),
             Failure::Faulted(fault) => name_of_fault(fault),
         };
-        Self::new(name, wire_error(&failure))
+        Self::new(name, text_of(&failure))
     }
 }
 
@@ -108,6 +108,14 @@ impl DBusError for Error {
     fn description(&self) -> Option<&str> {
         Some(&self.text)
     }
+}
+
+/// The text of the wire, but where that speaks of the wire's own shapes.
+fn text_of(failure: &Failure) -> String {
+    if let Failure::Refused(Refusal::InvalidParams(_)) = failure {
+        return "an argument is not what the method takes; see org.cortexd.Cortex1(5)".into();
+    }
+    wire_error(failure)
 }
 
 fn name_of_refusal(refusal: &Refusal) -> &'static str {
@@ -147,9 +155,11 @@ fn name_of_fault(fault: &Fault) -> &'static str {
     match fault {
         Fault::Full(_) => "org.cortexd.Cortex1.Error.StorageFull",
         Fault::ReadOnly(_) => "org.cortexd.Cortex1.Error.StorageReadOnly",
-        Fault::Io(_) | Fault::SyncFailed(_) | Fault::Corrupt(_) | Fault::SnapshotTooOld => {
-            "org.cortexd.Cortex1.Error.StorageFailed"
-        }
+        Fault::Io(_)
+        | Fault::SyncFailed(_)
+        | Fault::Corrupt(_)
+        | Fault::Unopened(_)
+        | Fault::SnapshotTooOld => "org.cortexd.Cortex1.Error.StorageFailed",
         Fault::Closed => "org.cortexd.Cortex1.Error.ShuttingDown",
     }
 }

@@ -76,3 +76,33 @@ impl Job {
         self.kind
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use zbus::object_server::Interface;
+
+    use super::*;
+
+    /// A job is gone before a test could look at it in a running daemon; so its description is taken
+    /// from here.
+    #[test]
+    fn the_file_of_the_interface_is_what_a_job_answers() {
+        let mut live = String::new();
+        Job { id: 1, kind: "backup" }.introspect_to_writer(&mut live, 2);
+        let file = include_str!("../../../dist/dbus-1/interfaces/org.cortexd.Cortex1.Job.xml");
+        let told = |line: &&str| !line.trim_start().starts_with("<!--");
+        let told: String = file.lines().filter(told).map(|line| format!("{line}\n")).collect();
+        assert!(told.contains(&live), "{live} is not in {told}");
+    }
+
+    #[test]
+    fn the_numbers_of_jobs_go_on_over_connections() {
+        let last = Arc::default();
+        let (first, second) = (Jobs::new(Arc::clone(&last)), Jobs::new(last));
+        let (one, two) = (first.begin("backup"), second.begin("backup"));
+        assert_ne!(one.id, two.id);
+        assert_eq!((first.running().len(), second.running().len()), (1, 1));
+        first.end(one);
+        assert_eq!((first.running().len(), second.running().len()), (0, 1));
+    }
+}

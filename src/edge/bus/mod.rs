@@ -20,7 +20,7 @@
 //! reaches: introspection lists every object, and signals go to everybody. So:
 //!
 //! - The path of a table holds its number and not its name. Numbers are counted up and never given
-//!   twice; that there are so many tables, everybody may know from status.
+//!   twice; how many tables there are, everybody may know from status.
 //! - Every property and every method of a table is answered with the rights of the sender, by the same
 //!   gate as on the Unix socket. Without them a property is denied, and left out where all are asked
 //!   for; `GetManagedObjects` and `ListTables` leave the table out.

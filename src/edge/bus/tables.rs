@@ -17,7 +17,7 @@ use crate::store::{Catalog, Entry};
 /// Tables of one owner that have an object, so that nobody takes the room of all.
 const OF_ONE_OWNER: usize = 256;
 
-/// Tables that have an object. A description of all objects is one message, of 3 KiB for each, and a
+/// Tables that have an object. A description of all objects is one message, of 4 KiB for each, and a
 /// message on the system bus may be 32 MiB long.
 const IN_ALL: usize = 4096;
 
