@@ -72,6 +72,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("tokio::net", &["src/edge", "src/daemon"]),
     ("tokio", &["src/store", "src/service", "src/edge", "src/daemon"]),
     ("clap", &["src/cli", "src/daemon"]),
+    ("zbus", &["src/edge/bus"]),
     ("sd_notify", &["src/daemon"]),
     ("zbus", &["src/edge/bus"]),
     ("zbus_polkit", &["src/edge/bus"]),
