@@ -174,12 +174,11 @@ fn response(value: &Value) -> Response {
     };
     assert_eq!(*kind, 1.into(), "no response: {value}");
     let id = id.as_u64().expect("the id is a number");
-    let outcome = match error {
-        Value::Nil => Ok(result.clone()),
-        error => {
-            assert!(result.is_nil(), "an error comes without a result: {value}");
-            Err(error.as_str().expect("an error is a string").to_owned())
-        }
+    let outcome = if error.is_nil() {
+        Ok(result.clone())
+    } else {
+        assert!(result.is_nil(), "an error comes without a result: {value}");
+        Err(error.as_str().expect("an error is a string").to_owned())
     };
     Response { id, outcome, bytes: Vec::new() }
 }
