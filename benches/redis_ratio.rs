@@ -10,6 +10,8 @@
 //! cargo bench --bench redis_ratio -- --filter put --pairs 7 --json figures.json
 //! ```
 
+#![expect(clippy::disallowed_methods, reason = "a benchmark measures real time")]
+
 mod load;
 
 use std::fs;

@@ -17,6 +17,9 @@ pub const SYSTEM_SOCKET: &str = "/run/cortex/cortex.sock";
 /// The data directory of the system's daemon.
 pub const SYSTEM_DATA_DIR: &str = "/var/lib/cortex";
 
+/// The configuration file of the system's daemon: its unit names it.
+pub const SYSTEM_CONFIGURATION: &str = "/etc/cortex/cortex.toml";
+
 /// Write bits of group and others: with one of them set, a directory's owner does not decide what is in it.
 const WRITABLE_BY_OTHERS: u32 = 0o022;
 
@@ -25,6 +28,9 @@ const WRITABLE_BY_OTHERS: u32 = 0o022;
 pub struct Environment {
     /// The effective user id, which is also what the daemon sees of a client.
     pub uid: u32,
+    /// True where the system's service manager has started this process: it gives each service an id, and
+    /// it is process 1. A user's service manager gives ids too, and is another process.
+    pub system_service: bool,
     pub cortex_socket: Option<PathBuf>,
     pub cortex_data_dir: Option<PathBuf>,
     pub xdg_runtime_dir: Option<PathBuf>,
@@ -41,6 +47,8 @@ impl Environment {
         let absolute = |name| variable(name).filter(|path| path.is_absolute());
         Self {
             uid: nix::unistd::geteuid().as_raw(),
+            system_service: variable("INVOCATION_ID").is_some()
+                && std::os::unix::process::parent_id() == 1,
             cortex_socket: variable("CORTEX_SOCKET"),
             cortex_data_dir: variable("CORTEX_DATA_DIR"),
             xdg_runtime_dir: absolute("XDG_RUNTIME_DIR"),

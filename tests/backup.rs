@@ -3,6 +3,7 @@
 
 use std::{
     fs,
+    os::unix::fs::{MetadataExt, PermissionsExt, chown},
     path::Path,
     sync::{
         Arc,
@@ -213,4 +214,28 @@ async fn a_restore_refuses_what_is_no_sound_backup_and_changes_nothing() {
         .map(|entry| entry.expect("an entry").file_name().into_string().expect("text"))
         .collect();
     assert!(names.iter().all(|name| !name.contains("restor")), "left behind: {names:?}");
+}
+
+/// A restore is often root's, and a backup may lie where all may read it.
+#[tokio::test]
+async fn what_was_restored_belongs_to_the_directorys_owner_alone() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (data, copy) = (dir.path().join("data"), dir.path().join("copy.db"));
+    let store = open(&dir.path().join("source"));
+    store.backup(&copy).expect("a backup");
+    store.close().await;
+    fs::set_permissions(&copy, fs::Permissions::from_mode(0o644)).expect("open the copy to all");
+    fs::create_dir(&data).expect("a directory");
+    if nix::unistd::geteuid().is_root() {
+        // As systemd leaves it for the service's user. Others cannot give a directory away.
+        chown(&data, Some(12_345), Some(12_345)).expect("given away");
+    }
+
+    restore(&copy, &data).expect("restored");
+    let directory = fs::metadata(&data).expect("it is there");
+    for name in ["cortex.db", "cortexd.lock"] {
+        let file = fs::metadata(data.join(name)).expect(name);
+        assert_eq!((file.uid(), file.gid()), (directory.uid(), directory.gid()), "{name}");
+        assert_eq!(file.mode() & 0o777, 0o600, "{name}");
+    }
 }

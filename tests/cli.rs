@@ -1,68 +1,24 @@
 //! The real `cortex` binary against a daemon that says what the test wants: exit statuses, wire, output, errors.
 //! Leaves what a daemon does with the requests to the tests against the real one.
 
+#![expect(clippy::disallowed_methods, reason = "a test's patience is measured by the real clock")]
+
 #[path = "support/fake_daemon.rs"]
 mod fake_daemon;
+#[path = "cli/places.rs"]
+mod places;
+#[path = "support/tool.rs"]
+mod tool;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use fake_daemon::{FakeDaemon, Reaction, field, map, packed};
 use rmpv::Value;
-
-/// The tool, in an environment in which it finds no daemon by itself.
-fn cortex() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_cortex"));
-    for variable in ["CORTEX_SOCKET", "CORTEX_DATA_DIR", "XDG_RUNTIME_DIR", "NO_COLOR"] {
-        command.env_remove(variable);
-    }
-    command.stdin(Stdio::null());
-    command
-}
-
-fn cortex_at(socket: &Path) -> Command {
-    let mut command = cortex();
-    command.arg("--socket").arg(socket);
-    command
-}
-
-fn run(command: &mut Command) -> Output {
-    command.output().expect("cortex runs")
-}
-
-fn run_with_input(command: &mut Command, input: &[u8]) -> Output {
-    let mut child = command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("cortex runs");
-    let mut stdin = child.stdin.take().expect("it is piped");
-    let input = input.to_vec();
-    // It may stop reading before the end.
-    let writer = std::thread::spawn(move || {
-        let _ = stdin.write_all(&input);
-    });
-    let output = child.wait_with_output().expect("cortex ends");
-    writer.join().expect("the writer ends");
-    output
-}
-
-fn stdout(output: &Output) -> String {
-    String::from_utf8(output.stdout.clone()).expect("output is UTF-8")
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8(output.stderr.clone()).expect("messages are UTF-8")
-}
-
-fn check_exit(output: &Output, expected: i32) {
-    assert_eq!(output.status.code(), Some(expected), "stderr: {}", stderr(output));
-}
+use tool::{check_exit, cortex, cortex_at, run, run_with_input, stderr, stdout};
 
 fn answering(result: Value) -> FakeDaemon {
     FakeDaemon::start(move |_| Reaction::Result(result.clone()))
@@ -173,9 +129,11 @@ fn exit_4_as_nobody() {
     use std::os::unix::process::CommandExt;
     const NOBODY: u32 = 65_534;
     let daemon = answering("pong".into());
-    // The binary may stand where only root can read, so it comes along.
+    // The binary may stand where only root can read, so it comes along. Another process writes the copy: a
+    // child that another test starts meanwhile would inherit it open for writing, and it could not be run.
     let copy = daemon.directory().join("cortex");
-    fs::copy(env!("CARGO_BIN_EXE_cortex"), &copy).expect("copy the binary");
+    let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_cortex")).arg(&copy).status();
+    assert!(copied.expect("cp runs").success());
     fs::set_permissions(daemon.directory(), PermissionsExt::from_mode(0o755))
         .expect("open the directory");
     fs::set_permissions(daemon.socket(), PermissionsExt::from_mode(0o600))
@@ -206,6 +164,21 @@ fn exit_8_is_no_daemon_and_says_how_to_start_it() {
             "{}",
             stderr(&output)
         );
+    }
+}
+
+#[test]
+fn a_command_for_administrators_says_who_may_and_speaks_of_no_table() {
+    let dir = tempfile::tempdir().expect("make a directory");
+    let file = dir.path().join("copy.db");
+    let backup = ["backup", file.to_str().expect("UTF-8")];
+    for arguments in [&["reload"][..], &["checkpoint"], &backup] {
+        let daemon = refusing("access_denied");
+        let output = run(cortex_at(&daemon.socket()).args(arguments));
+        check_exit(&output, 4);
+        let said = stderr(&output);
+        assert!(said.starts_with("error: access_denied\nhint: Only root"), "{said}");
+        assert!(!said.contains("TABLE"), "{said}");
     }
 }
 
@@ -292,39 +265,6 @@ fn a_record_is_read_from_standard_input_where_it_may_span_lines() {
     let output = run_with_input(&mut put(), b"{\n \"id\" 7}");
     check_exit(&output, 1);
     assert!(stderr(&output).contains("line 2"), "{}", stderr(&output));
-}
-
-// Where the daemon is.
-
-#[test]
-fn the_socket_is_that_of_the_flag_then_the_variable_then_the_configuration() {
-    let daemons: Vec<FakeDaemon> =
-        ["flag", "variable", "config"].map(|name| answering(name.into())).into();
-    let config = daemons[2].directory().join("cortexd.toml");
-    let other_keys = "max_message = \"1MiB\"\n[mesh]\nnode = \"home\"\n";
-    fs::write(&config, format!("socket = {:?}\n{other_keys}", daemons[2].socket())).expect("write");
-
-    let mut command = cortex();
-    command.args(["ping", "--config"]).arg(&config);
-    assert_eq!(stdout(&run(&mut command)), "\"config\"\n");
-    command.env("CORTEX_SOCKET", daemons[1].socket());
-    assert_eq!(stdout(&run(&mut command)), "\"variable\"\n");
-    command.arg("--socket").arg(daemons[0].socket());
-    assert_eq!(stdout(&run(&mut command)), "\"flag\"\n");
-}
-
-#[test]
-fn a_configuration_that_cannot_be_read_is_named() {
-    let directory = tempfile::tempdir().expect("make a directory");
-    let config = directory.path().join("cortexd.toml");
-    for contents in [None, Some("socket = "), Some("socket = 7")] {
-        if let Some(contents) = contents {
-            fs::write(&config, contents).expect("write");
-        }
-        let output = run(cortex().args(["ping", "--config"]).arg(&config));
-        check_exit(&output, 1);
-        assert!(stderr(&output).contains("cortexd.toml"), "{}", stderr(&output));
-    }
 }
 
 // What the daemon can do to a client.

@@ -46,11 +46,11 @@ pub(crate) fn events(args: &Events, context: &Context) -> Result<(), Failure> {
 }
 
 pub(crate) fn reload(context: &Context) -> Result<(), Failure> {
-    context.call("reload", &Params::new())
+    context.call("reload", &Params::new()).map_err(Failure::about_administration)
 }
 
 pub(crate) fn checkpoint(context: &Context) -> Result<(), Failure> {
-    context.call("checkpoint", &Params::new())
+    context.call("checkpoint", &Params::new()).map_err(Failure::about_administration)
 }
 
 /// Asks for a copy of the whole database and writes it to a file. The daemon has checked the copy
@@ -62,7 +62,9 @@ pub(crate) fn backup(args: &Backup, context: &Context) -> Result<(), Failure> {
     let mut target = Target::open(path).map_err(writing)?;
     target.file.set_permissions(PermissionsExt::from_mode(BACKUP_MODE)).map_err(writing)?;
     let mut client = context.connect_patiently()?;
-    let mut chunks = client.call_streamed("backup", &Params::new())?;
+    let mut chunks = client
+        .call_streamed("backup", &Params::new())
+        .map_err(|error| Failure::from(error).about_administration())?;
     let progress = Progress::begin(None);
     let mut bytes = 0;
     while let Some(chunk) = chunks.next_element()? {

@@ -1,7 +1,7 @@
 //! What every command needs: the global options, a connection, and a call whose result is printed.
 //! Leaves the default places to `paths` and the form of the output to `output`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{ArgAction, Args, ColorChoice};
@@ -9,6 +9,7 @@ use clap::{ArgAction, Args, ColorChoice};
 use super::failure::{Exit, Failure};
 use super::output::Printer;
 use crate::client::{Client, Params};
+use crate::fragments;
 use crate::paths::{self, Environment};
 
 /// Long enough for a daemon on a slow disk under load, short enough that a script notices a dead one.
@@ -75,6 +76,15 @@ impl Context {
         Ok(Client::connect(&self.socket()?, timeout)?)
     }
 
+    /// The configuration file that was named, or else `usual`, and where it says the data is. A file that
+    /// cannot be read says nothing: whether it is valid is for the daemon to tell.
+    pub(crate) fn configuration(&self, usual: Option<&Path>) -> Configured {
+        let file = self.global.config.clone().or_else(|| usual.map(Path::to_owned));
+        let data_dir =
+            file.as_deref().and_then(|file| path_in_config(file, "data_dir").ok().flatten());
+        Configured { file, data_dir }
+    }
+
     pub(crate) fn printer(&self) -> Printer {
         Printer::new(self.global.pretty)
     }
@@ -92,12 +102,13 @@ impl Context {
         self.printer().array(elements)
     }
 
-    fn socket(&self) -> Result<PathBuf, Failure> {
+    /// The socket of the daemon that is meant.
+    pub(crate) fn socket(&self) -> Result<PathBuf, Failure> {
         let env = Environment::of_this_process();
         // The configuration is read only if it decides: a broken one does not stand in the way of --socket.
         let config = match &self.global.config {
             Some(file) if self.global.socket.is_none() && env.cortex_socket.is_none() => {
-                socket_in_config(file)?
+                path_in_config(file, "socket")?
             }
             _ => None,
         };
@@ -113,17 +124,24 @@ impl Context {
     }
 }
 
-/// The daemon's configuration has many keys; the only one for clients is where it listens.
-fn socket_in_config(file: &PathBuf) -> Result<Option<PathBuf>, Failure> {
+/// What the configuration says of places, as far as clients ask for it.
+#[derive(Debug)]
+pub(crate) struct Configured {
+    pub(crate) file: Option<PathBuf>,
+    pub(crate) data_dir: Option<PathBuf>,
+}
+
+/// A path in the daemon's configuration, which has many keys that are of no interest to clients: whether
+/// they are valid is not for a client to judge.
+fn path_in_config(file: &Path, key: &str) -> Result<Option<PathBuf>, Failure> {
     let attempt = || format!("reading the configuration {}", file.display());
-    let text = std::fs::read_to_string(file).map_err(|e| Failure::while_doing(&attempt(), e))?;
-    let config: toml::Table =
-        text.parse().map_err(|e: toml::de::Error| Failure::while_doing(&attempt(), e))?;
-    match config.get("socket") {
+    let config =
+        fragments::read(file, |_| Ok(())).map_err(|e| Failure::while_doing(&attempt(), e))?;
+    match config.get(key) {
         None => Ok(None),
         Some(value) => match value.as_str() {
             Some(path) => Ok(Some(path.into())),
-            None => Err(Failure::new(Exit::Failed, format!("{}: `socket` is not text", attempt()))),
+            None => Err(Failure::new(Exit::Failed, format!("{}: `{key}` is not text", attempt()))),
         },
     }
 }

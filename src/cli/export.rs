@@ -7,6 +7,7 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use cortex_core::model::{Key, Limits};
 use rmpv::Value;
 
 use super::context::Context;
@@ -108,24 +109,16 @@ fn copy(
     }
 }
 
-/// The key of a record as the daemon compares it: as text.
-fn key(mut record: &[u8], key_field: &str) -> Result<String, Failure> {
-    let record = rmpv::decode::read_value(&mut record)
-        .map_err(|e| Failure::while_doing("decoding a record", e))?;
-    let key = record.as_map().and_then(|fields| field(fields, key_field));
-    // A key of another kind has no text that everybody agrees on, and a wrong one would leave records out.
-    key.and_then(|key| {
-        key.as_str()
-            .map(str::to_owned)
-            .or_else(|| key.as_i64().map(|number| number.to_string()))
-            .or_else(|| key.as_u64().map(|number| number.to_string()))
-    })
-    .ok_or_else(|| {
-        Failure::new(
-            Exit::Failed,
-            format!("unexpected answer: a record whose {key_field} is neither text nor an integer"),
-        )
-    })
+/// The key of a record as the daemon compares it: as text. Whether a key may be that long was the daemon's to
+/// say when it took the record.
+fn key(record: &[u8], key_field: &str) -> Result<String, Failure> {
+    let any_length = Limits { key_bytes: usize::MAX, ..Limits::default() };
+    let unexpected =
+        |why: &str| Failure::new(Exit::Failed, format!("unexpected answer: a record {why}"));
+    let key = Key::of_record(record, key_field, &any_length)
+        .ok_or_else(|| unexpected("that is no map"))?
+        .map_err(|refusal| unexpected(&format!("whose {key_field} is no key: {refusal}")))?;
+    Ok(String::from_utf8_lossy(key.as_bytes()).into_owned())
 }
 
 fn field<'v>(fields: &'v [(Value, Value)], name: &str) -> Option<&'v Value> {
@@ -185,12 +178,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_are_text_and_numbers_become_text() {
+    fn a_key_of_any_kind_has_the_text_by_which_the_daemon_orders_it() {
+        let longer_than_any_default = "k".repeat(100_000);
         for (value, expected) in [
             (Value::from("a"), "a"),
             (7.into(), "7"),
             ((-7).into(), "-7"),
             (u64::MAX.into(), "18446744073709551615"),
+            (1.5.into(), "1.5"),
+            (1e300.into(), 1e300.to_string().as_str()),
+            (f64::NAN.into(), "NaN"),
+            (true.into(), "true"),
+            (longer_than_any_default.as_str().into(), &longer_than_any_default),
         ] {
             let mut record = Vec::new();
             pack::value(
@@ -200,5 +199,6 @@ mod tests {
             assert_eq!(key(&record, "id").expect("a key"), expected);
             assert!(key(&record, "other").is_err());
         }
+        assert!(key(&[0x07], "id").is_err(), "no map");
     }
 }

@@ -60,6 +60,15 @@ impl Failure {
         self
     }
 
+    /// Replaces the hint of a refusal that speaks of tables, where it is the user who may not.
+    #[must_use]
+    pub(crate) fn about_administration(mut self) -> Self {
+        if self.message == "access_denied" {
+            self.hint = Some(ADMINISTRATORS.to_owned());
+        }
+        self
+    }
+
     /// Puts the table's name in place of the word that stands for it in the hint.
     #[must_use]
     pub(crate) fn about_table(mut self, table: &str) -> Self {
@@ -67,6 +76,10 @@ impl Failure {
         self
     }
 }
+
+/// Who may do what concerns everybody.
+const ADMINISTRATORS: &str =
+    "Only root may do this, and the user that the daemon runs as. With sudo(8): sudo cortex …";
 
 /// Stands for a table in a hint until [`Failure::about_table`] knows better.
 const TABLE: &str = "TABLE";

@@ -8,12 +8,13 @@
 //!                                                                 └──> exit status
 //! ```
 //!
-//! A new family is a file with its `clap` arguments and a `run`, a variant of [`Command`], and an arm below.
+//! A new family is a file with its `clap` arguments and a `run`, a variant of `Command`, and an arm below.
 
 mod acl;
 mod admin;
 mod completions;
 mod context;
+mod doctor;
 mod export;
 mod failure;
 mod help;
@@ -54,6 +55,11 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// The command line that the tool takes, for manuals and completions.
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
 fn parse(args: Vec<OsString>, color: ColorChoice) -> Result<Cli, clap::Error> {
     let matches = Cli::command().color(color).try_get_matches_from(args)?;
     Cli::from_arg_matches(&matches)
@@ -82,6 +88,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Reload => admin::reload(&context),
         Command::Checkpoint => admin::checkpoint(&context),
         Command::Backup(args) => admin::backup(&args, &context),
+        Command::Doctor(args) => doctor::run(&args, &context),
         Command::Completions(args) => completions::run(&args),
         Command::Help(args) => help::run(&args, &context),
     }
@@ -150,6 +157,8 @@ enum Command {
     Checkpoint,
     /// Write a checked copy of the whole database to a file; restore it with: cortexd restore FILE
     Backup(admin::Backup),
+    /// Look over the installation: what is wrong, and what mends it
+    Doctor(doctor::Doctor),
     /// Print a completion script for a shell
     Completions(completions::Completions),
     /// Explain a command or a topic

@@ -19,7 +19,7 @@ pub struct Args {
     #[arg(long, value_name = "DIR", global = true)]
     pub data_dir: Option<PathBuf>,
 
-    /// Read settings from this file (TOML); see cortex.toml(5)
+    /// Read settings from this file (TOML) and from FILE.d/*.toml; see cortex.toml(5)
     #[arg(long, value_name = "FILE", global = true)]
     pub config: Option<PathBuf>,
 

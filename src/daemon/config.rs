@@ -1,4 +1,4 @@
-//! Settings: what the command line, the environment and the file say, put together and validated.
+//! Settings: what the command line, the environment and the files say, put together and validated.
 //! The defaults need none of them.
 
 use std::{
@@ -16,6 +16,7 @@ use serde::Deserialize;
 use super::Args;
 use crate::{
     edge::limits::ConnLimits,
+    fragments,
     paths::{self, Environment},
 };
 
@@ -38,8 +39,41 @@ pub struct Config {
     /// Records kept in memory for all threads together, in MiB, 0 to 65536. Default 32. What is
     /// read again and again should fit.
     pub record_cache_mib: Option<u32>,
+    /// The message bus to be on, as `org.cortexd.Cortex1`: `system`, `session` or `off`. Default:
+    /// `system` for root and for a service of the system, `off` for a daemon that a user starts,
+    /// which no bus would give the name.
+    pub bus: Option<BusChoice>,
     /// Bounds.
     pub limits: LimitsConfig,
+}
+
+/// Which message bus to be on, if any.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BusChoice {
+    /// The machine's.
+    System,
+    /// That of the session of the user who starts the daemon.
+    Session,
+    /// None.
+    Off,
+}
+
+impl BusChoice {
+    /// The choice of nobody in particular.
+    fn default_for(env: &Environment) -> Self {
+        if env.uid == 0 || env.system_service { Self::System } else { Self::Off }
+    }
+}
+
+impl std::fmt::Display for BusChoice {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::System => "system",
+            Self::Session => "session",
+            Self::Off => "off",
+        })
+    }
 }
 
 /// The `[limits]` of the file.
@@ -94,6 +128,8 @@ pub struct Settings {
     pub cache_kib: u32,
     /// Records kept in memory, in MiB.
     pub record_cache_mib: u32,
+    /// The message bus to be on.
+    pub bus: BusChoice,
     /// Whole tables read at the same time.
     pub scans: usize,
     /// The same for one uid.
@@ -135,6 +171,7 @@ impl Settings {
             threads,
             cache_kib: cache_mib * 1024,
             record_cache_mib,
+            bus: config.bus.unwrap_or_else(|| BusChoice::default_for(env)),
             scans,
             scans_per_uid,
             conn: of.conn()?,
@@ -147,7 +184,7 @@ impl Settings {
     pub fn summary(&self) -> String {
         let mut text = String::from("the settings are valid:\n");
         let (conn, limits) = (&self.conn, &self.limits);
-        let lines: [(&str, &dyn std::fmt::Display); 21] = [
+        let lines: [(&str, &dyn std::fmt::Display); 22] = [
             ("socket", &self.socket.display()),
             ("data_dir", &self.data_dir.display()),
             ("log", &self.log),
@@ -155,6 +192,7 @@ impl Settings {
             ("threads", &self.threads),
             ("cache_mib", &(self.cache_kib / 1024)),
             ("record_cache_mib", &self.record_cache_mib),
+            ("bus", &self.bus),
             ("limits.message_bytes", &conn.message_bytes),
             ("limits.nesting", &conn.nesting),
             ("limits.connections", &conn.connections),
@@ -186,6 +224,7 @@ impl Settings {
             ("threads", self.threads != new.threads),
             ("cache_mib", self.cache_kib != new.cache_kib),
             ("record_cache_mib", self.record_cache_mib != new.record_cache_mib),
+            ("bus", self.bus != new.bus),
             ("limits.scans", self.scans != new.scans),
             ("limits.scans_per_uid", self.scans_per_uid != new.scans_per_uid),
         ];
@@ -245,11 +284,10 @@ impl LimitsConfig {
     }
 }
 
+/// Reads the file and its fragments. Each is checked by itself, so that an error names the file it is in.
 fn read(path: &Path) -> Result<Config> {
-    let text = std::fs::read_to_string(path)
-        .with_context(|| format!("cannot read the configuration {}", path.display()))?;
-    toml::from_str(&text)
-        .with_context(|| format!("the configuration {} is not valid", path.display()))
+    let whole = fragments::read(path, |text| toml::from_str::<Config>(text).map(drop))?;
+    whole.try_into().context("the configuration is not valid")
 }
 
 fn within<T: PartialOrd + Copy + std::fmt::Display>(
@@ -347,6 +385,63 @@ mod tests {
         assert_eq!(socket(&args, &env), Path::new("/env"));
         args.socket = Some("/flag".into());
         assert_eq!(socket(&args, &env), Path::new("/flag"));
+    }
+
+    /// Settings from `c.toml` with these fragments beside it.
+    fn gather_with(text: &str, fragments: &[(&str, &str)]) -> Result<Settings> {
+        let dir = tempfile::tempdir()?;
+        let file = dir.path().join("c.toml");
+        std::fs::write(&file, text)?;
+        std::fs::create_dir(dir.path().join("c.toml.d"))?;
+        for (name, text) in fragments {
+            std::fs::write(dir.path().join("c.toml.d").join(name), text)?;
+        }
+        let env = Environment { home: Some("/home/u".into()), ..Environment::default() };
+        Settings::gather(&Args { config: Some(file), ..Args::default() }, &env)
+    }
+
+    #[test]
+    fn a_later_fragment_wins_key_by_key() {
+        let settings = gather_with(
+            "threads = 2\n[limits]\nnesting = 10\nkey_bytes = 100",
+            &[
+                ("20-b.toml", "threads = 4\n[limits]\nscans = 7"),
+                ("10-a.toml", "threads = 3\n[limits]\nnesting = 20\nscans = 6"),
+            ],
+        )
+        .expect("valid");
+        assert_eq!((settings.threads, settings.scans), (4, 7), "the last one's");
+        assert_eq!(settings.conn.nesting, 20, "the first fragment's");
+        assert_eq!(settings.limits.key_bytes, 100, "the file's own");
+    }
+
+    #[test]
+    fn only_plain_toml_files_are_fragments() {
+        let settings = gather_with(
+            "threads = 2",
+            &[(".10-a.toml", "threads = 3"), ("10-a.toml~", "threads = 4"), ("README", "?")],
+        );
+        assert_eq!(settings.expect("valid").threads, 2);
+    }
+
+    #[test]
+    fn an_error_in_a_fragment_names_it() {
+        for text in ["thread = 1", "threads = 'two'", "["] {
+            let error = gather_with("", &[("10-a.toml", text)]).expect_err(text);
+            assert!(format!("{error:#}").contains("c.toml.d/10-a.toml"), "{error:#}");
+        }
+    }
+
+    #[test]
+    fn a_daemon_of_the_whole_machine_is_on_the_system_bus_and_a_users_on_none() {
+        let user =
+            Environment { uid: 1000, home: Some("/home/u".into()), ..Environment::default() };
+        let bus = |env: &Environment| Settings::gather(&Args::default(), env).expect("valid").bus;
+        assert_eq!(bus(&user), BusChoice::Off);
+        assert_eq!(bus(&Environment { uid: 0, ..user.clone() }), BusChoice::System);
+        assert_eq!(bus(&Environment { system_service: true, ..user }), BusChoice::System);
+        assert_eq!(gather("bus = 'session'").expect("valid").bus, BusChoice::Session);
+        assert!(gather("bus = 'User'").is_err(), "a choice that there is not");
     }
 
     #[test]

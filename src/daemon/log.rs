@@ -1,12 +1,27 @@
 //! Where log lines go: to the journal with their fields, or to standard error as text.
 //! What is worth a line, and at which level, is each module's own.
 
-use std::{io, os::fd::AsFd};
+use std::{
+    fmt::{self, Debug},
+    io,
+    os::fd::AsFd,
+};
 
 use anyhow::{Context as _, Result};
+use tracing::{Level, field::Field, level_filters::LevelFilter};
 use tracing_subscriber::{
-    EnvFilter, Registry, layer::SubscriberExt, reload, util::SubscriberInitExt,
+    EnvFilter, Registry,
+    fmt::format::{FieldFn, Writer, debug_fn},
+    layer::SubscriberExt,
+    reload,
+    util::SubscriberInitExt,
 };
+
+use crate::edge::bus::LogControl;
+
+/// What is kept out of the log unless it is asked for by name: zbus tells of every message, at levels
+/// that are meant for those who look for a fault in the daemon.
+const QUIET: [&str; 1] = ["zbus"];
 
 /// Changes the level of a running daemon.
 #[derive(Debug)]
@@ -16,6 +31,21 @@ impl LogLevel {
     /// Puts another filter in force.
     pub(super) fn set(&self, filter: &str) -> Result<()> {
         self.0.reload(parse(filter)?).context("cannot change the log level")
+    }
+}
+
+impl LogControl for LogLevel {
+    fn level(&self) -> LevelFilter {
+        let hint = self.0.with_current(EnvFilter::max_level_hint).ok().flatten();
+        hint.unwrap_or(LevelFilter::TRACE)
+    }
+
+    fn set_level(&self, level: Level) -> Result<(), String> {
+        self.set(&level.to_string()).map_err(|error| format!("{error:#}"))
+    }
+
+    fn target(&self) -> &'static str {
+        if stderr_is_journal() { "journal" } else { "console" }
     }
 }
 
@@ -37,11 +67,22 @@ pub(super) fn start(filter: &str) -> Result<LogLevel> {
                 tracing_subscriber::fmt::layer()
                     .with_writer(io::stderr)
                     .with_target(false)
+                    .fmt_fields(without_message_id())
                     .with_ansi(ansi),
             )
             .init();
     }
     Ok(LogLevel(handle))
+}
+
+/// Fields as text, but for the message's id: that is the journal's.
+fn without_message_id()
+-> FieldFn<impl Fn(&mut Writer<'_>, &Field, &dyn Debug) -> fmt::Result + Clone> {
+    debug_fn(|writer: &mut Writer<'_>, field: &Field, value: &dyn Debug| match field.name() {
+        "MESSAGE_ID" => Ok(()),
+        "message" => write!(writer, "{value:?}"),
+        name => write!(writer, " {name}={value:?}"),
+    })
 }
 
 /// Refuses a filter that cannot be read.
@@ -50,7 +91,15 @@ pub(super) fn validate(filter: &str) -> Result<()> {
 }
 
 fn parse(filter: &str) -> Result<EnvFilter> {
-    EnvFilter::builder().parse(filter).with_context(|| format!("log = {filter:?} is no log filter"))
+    let mut whole = EnvFilter::builder()
+        .parse(filter)
+        .with_context(|| format!("log = {filter:?} is no log filter"))?;
+    if whole.max_level_hint().is_none_or(|most| most > LevelFilter::WARN) {
+        for target in QUIET.into_iter().filter(|target| !filter.contains(target)) {
+            whole = whole.add_directive(format!("{target}=warn").parse()?);
+        }
+    }
+    Ok(whole)
 }
 
 /// True where standard error is connected to the journal: `JOURNAL_STREAM` names the very file
@@ -61,4 +110,18 @@ pub(super) fn stderr_is_journal() -> bool {
     };
     nix::sys::stat::fstat(io::stderr().as_fd())
         .is_ok_and(|stat| stream == format!("{}:{}", stat.st_dev, stat.st_ino))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn zbus_is_quiet_unless_it_is_asked_for() {
+        let shown = |filter| parse(filter).expect(filter).to_string();
+        assert!(shown("debug").contains("zbus=warn"), "{}", shown("debug"));
+        assert!(shown("info,zbus=trace").contains("zbus=trace"));
+        assert!(!shown("info,zbus=trace").contains("zbus=warn"));
+        assert!(!shown("error").contains("zbus"), "it is quieter than that already");
+    }
 }

@@ -2,22 +2,28 @@
 //! Nobody imports it; the parts know nothing of each other but what stands in their interfaces.
 //!
 //! ```text
-//!   settings ─> log ─> store ─> service ─> shards ─> listener ─> READY
-//!                                                       │
+//!   settings ─> log ─> store ─> service ─> shards ─> message bus ─> listener ─> READY
+//!                                                                        │
 //!        first to end:  accept │ signal │ upkeep │ watchdog │ a fault of the store
-//!                                                       │
+//!                                                                        │
 //!   STOPPING ─> no new connections ─> replies under way ─> last commits ─> exit
 //! ```
 
 mod activation;
 mod args;
+mod bus;
 mod config;
 mod log;
 mod rlimit;
 mod socket;
 mod supervise;
 
-use std::{path::Path, process::ExitCode, sync::Arc};
+use std::{
+    io::{self, Write as _},
+    path::Path,
+    process::ExitCode,
+    sync::Arc,
+};
 
 use anyhow::{Context as _, Result};
 use arc_swap::ArcSwap;
@@ -25,14 +31,20 @@ use clap::Parser;
 use tokio::sync::mpsc;
 
 pub use args::Args;
-pub use config::{Config, Settings};
+pub use config::{BusChoice, Config, Settings};
 
 use crate::{
-    edge::{limits::ConnLimits, seats::Seats, shard::Shards},
+    edge::{
+        bus::{Bus, Which},
+        limits::ConnLimits,
+        seats::Seats,
+        shard::Shards,
+    },
     paths::Environment,
     service::{self, ScanSlots, Service},
-    store::{self, Options, Restored, Store, Summary},
+    store::{self, LogBounds, Options, Restored, Store, Summary},
 };
+use bus::BusThread;
 use log::LogLevel;
 
 /// Runs the daemon as its command line says.
@@ -51,17 +63,18 @@ pub fn main() -> ExitCode {
 fn start(args: &Args) -> Result<()> {
     let env = Environment::of_this_process();
     let settings = Settings::gather(args, &env)?;
+    // Before anything else that an action might do: who asks for a check wants nothing changed.
+    if args.check {
+        return writeln!(io::stdout(), "{}", settings.summary())
+            .context("cannot print the settings");
+    }
+    // What the store writes is nobody else's to read; the socket gets its own mode.
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
     if let Some(args::Action::Restore { file }) = &args.action {
         return restore(file, &settings);
     }
-    if args.check {
-        println!("{}", settings.summary());
-        return Ok(());
-    }
-    let level = log::start(&settings.log)?;
+    let level = Arc::new(log::start(&settings.log)?);
     rlimit::raise_open_files();
-    // What the store writes is nobody else's to read; the socket gets its own mode.
-    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -90,23 +103,30 @@ fn restore(file: &Path, settings: &Settings) -> Result<()> {
 struct Running<'a> {
     args: &'a Args,
     env: &'a Environment,
-    level: &'a LogLevel,
+    level: Arc<LogLevel>,
     settings: Settings,
     service: Arc<Service>,
     limits: Arc<ArcSwap<ConnLimits>>,
     seats: Arc<Seats>,
     shards: Shards,
+    bus: Option<BusThread>,
     socket: socket::Socket,
 }
 
-async fn run(args: &Args, settings: Settings, env: &Environment, level: &LogLevel) -> Result<()> {
+async fn run(
+    args: &Args,
+    settings: Settings,
+    env: &Environment,
+    level: &Arc<LogLevel>,
+) -> Result<()> {
     let socket = socket::Socket::open(&settings.socket).await?;
     let store = Store::open(&Options {
         dir: settings.data_dir.clone(),
-        readers: settings.threads,
+        readers: settings.threads + 1, // the last one is the message bus's
         cache_kib: settings.cache_kib,
         record_cache_bytes: u64::from(settings.record_cache_mib) << 20,
         limits: settings.limits,
+        log: LogBounds::default(),
         vfs: None,
     })?;
     let slots = ScanSlots::new(settings.scans, settings.scans_per_uid);
@@ -116,13 +136,31 @@ async fn run(args: &Args, settings: Settings, env: &Environment, level: &LogLeve
     let seats = Seats::new(Arc::clone(service.connections()));
     let shards = Shards::start(settings.threads, &service, &limits)
         .context("cannot start the threads that serve connections")?;
+    let bus = start_bus(&settings, &service, level)?;
+    let level = Arc::clone(level);
     let mut running =
-        Running { args, env, level, settings, service, limits, seats, shards, socket };
+        Running { args, env, level, settings, service, limits, seats, shards, bus, socket };
 
     running.announce();
     let outcome = supervise::until_the_end(&mut running, asked).await;
     running.stop().await;
     outcome
+}
+
+fn start_bus(
+    settings: &Settings,
+    service: &Arc<Service>,
+    level: &Arc<LogLevel>,
+) -> Result<Option<BusThread>> {
+    let which = match settings.bus {
+        BusChoice::Off => return Ok(None),
+        BusChoice::System => Which::System,
+        BusChoice::Session => Which::Session,
+    };
+    let reader = service.store().reader(settings.threads);
+    let level: Arc<LogLevel> = Arc::clone(level);
+    let bus = Bus::new(which, Arc::clone(service), reader, level);
+    BusThread::start(bus).map(Some).context("cannot start the thread of the message bus")
 }
 
 impl Running<'_> {
@@ -131,9 +169,13 @@ impl Running<'_> {
         let (socket, data) = (self.socket.path().display(), self.settings.data_dir.display());
         tracing::info!(%socket, %data, version = env!("CARGO_PKG_VERSION"), "ready");
         if !log::stderr_is_journal() {
-            println!("cortexd {} listens on {socket}", env!("CARGO_PKG_VERSION"));
-            println!("data is kept in {data}");
-            println!("next, in another terminal: {} ping", self.next_command());
+            let greeting = format!(
+                "cortexd {} listens on {socket}\ndata is kept in {data}\nnext, in another terminal: {} ping\n",
+                env!("CARGO_PKG_VERSION"),
+                self.next_command()
+            );
+            // A reader that is gone, or a full disk behind it, is no reason not to serve.
+            let _unread = io::stdout().write_all(greeting.as_bytes());
         }
         supervise::notify_ready(&format!("listening on {socket}"));
     }
@@ -157,7 +199,12 @@ impl Running<'_> {
     async fn stop(self) {
         supervise::notify_stopping();
         self.socket.close();
-        self.shards.drain().await;
+        let leave_bus = async {
+            if let Some(bus) = self.bus {
+                bus.stop().await;
+            }
+        };
+        tokio::join!(self.shards.drain(), leave_bus);
         self.service.store().close().await;
         tracing::info!("stopped");
     }

@@ -12,10 +12,7 @@ use std::{
     future::poll_fn,
     io,
     pin::{Pin, pin},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
+    sync::Arc,
     task::Poll,
     time::Duration,
 };
@@ -38,6 +35,7 @@ use super::{limits::ConnLimits, patience::Patience};
 use crate::{
     ambient,
     service::{Answer, Later, Listing, Pieces, Service, Step, wire_error},
+    sparing::Sparing,
     store::{Done, Failure, Fault, Reader},
 };
 
@@ -154,39 +152,44 @@ enum Never {}
 impl<S: AsyncRead + AsyncWrite + Unpin, Stop: Future<Output = ()>> Conn<'_, S, Stop> {
     async fn run(&mut self) -> Result<Never, End> {
         loop {
-            while let Some(message) = self.next_message().await? {
-                self.handle(message).await?;
-                if self.output.len() >= GATHERED {
-                    self.flush().await?;
-                }
-            }
+            let followed = self.handle_arrived().await?;
+            // What came before bytes that cannot be followed was accepted, and is answered.
             self.settle().await;
             self.flush().await?;
+            followed.map_err(End::Bad)?;
             self.read().await?;
         }
     }
 
-    /// Takes the next whole message out of the input; none while it is incomplete. Where the input
-    /// cannot be followed any more, what came before it is answered first.
-    async fn next_message(&mut self) -> Result<Option<Message>, End> {
+    /// Handles the messages that have arrived whole, up to bytes that cannot be followed.
+    async fn handle_arrived(&mut self) -> Result<Result<(), FrameError>, End> {
+        loop {
+            match self.next_message() {
+                Ok(Some(message)) => self.handle(message).await?,
+                Ok(None) => return Ok(Ok(())),
+                Err(error) => return Ok(Err(error)),
+            }
+            if self.output.len() >= GATHERED {
+                self.flush().await?;
+            }
+        }
+    }
+
+    /// Takes the next whole message out of the input; none while it is incomplete.
+    fn next_message(&mut self) -> Result<Option<Message>, FrameError> {
         if self.input.is_empty() {
             return Ok(None);
         }
-        let message = match self.scanner.scan(&self.input) {
-            Ok(Scan::More) => return Ok(None),
-            Ok(Scan::Whole(length)) => Message::Usable(self.input.split_to(length).freeze()),
-            Ok(Scan::Deep(length)) => {
+        let scan = self.scanner.scan(&self.input)?;
+        self.begun &= scan == Scan::More;
+        Ok(match scan {
+            Scan::More => None,
+            Scan::Whole(length) => Some(Message::Usable(self.input.split_to(length).freeze())),
+            Scan::Deep(length) => {
                 let _passed_over = self.input.split_to(length);
-                Message::TooDeep
+                Some(Message::TooDeep)
             }
-            Err(error) => {
-                self.settle().await;
-                self.flush().await?;
-                return Err(End::Bad(error));
-            }
-        };
-        self.begun = false;
-        Ok(Some(message))
+        })
     }
 
     async fn handle(&mut self, message: Message) -> Result<(), End> {
@@ -398,16 +401,8 @@ fn is_record_write(method: &str) -> bool {
 
 /// One warning at most per interval, with the number of those kept back.
 fn warn_of_bad_bytes(caller: &Caller, error: FrameError) {
-    static LAST_MS: AtomicU64 = AtomicU64::new(0);
-    static KEPT_BACK: AtomicU64 = AtomicU64::new(0);
-    const INTERVAL_MS: u64 = 10_000;
-    let (now, last) = (ambient::wall_ms(), LAST_MS.load(Relaxed));
-    if now.abs_diff(last) >= INTERVAL_MS
-        && LAST_MS.compare_exchange(last, now, Relaxed, Relaxed).is_ok()
-    {
-        let kept_back = KEPT_BACK.swap(0, Relaxed);
+    static SPARING: Sparing = Sparing::new();
+    if let Some(kept_back) = SPARING.due() {
         warn!(%caller, %error, kept_back, "a connection sent what cannot be followed and was closed");
-    } else {
-        KEPT_BACK.fetch_add(1, Relaxed);
     }
 }

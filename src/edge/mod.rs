@@ -4,8 +4,10 @@
 //! ```text
 //!   listener ──> unix: uid, seat ──> shard (one thread, one runtime per core)
 //!                                       └─ conn: frames ─> service ─> replies, in request order
+//!   D-Bus ─────> bus: uid ──────────> one thread: methods ─> service ─> values and errors
 //! ```
 
+pub mod bus;
 pub mod conn;
 pub mod limits;
 mod patience;

@@ -17,7 +17,10 @@ use cortex_core::{
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::{Answer, Later, Pieces, Service, Step, params::Params};
-use crate::store::{Failure, Fault, Store, Summary};
+use crate::{
+    journal,
+    store::{Failure, Fault, Store, Summary},
+};
 
 /// Bytes of one element of the reply.
 const CHUNK: usize = 256 << 10;
@@ -41,7 +44,7 @@ impl Service {
         let (done, answer) = oneshot::channel();
         tokio::task::spawn_blocking(move || {
             let result = match name {
-                Some(name) => keep(&store, &name),
+                Some(name) => keep(&store, &name, turn),
                 None => stream(&store, turn),
             };
             let _gone = done.send(result);
@@ -56,7 +59,8 @@ fn is_plain(name: &str) -> bool {
     (1..=100).contains(&name.len()) && name.chars().all(inner) && !name.starts_with('.')
 }
 
-fn keep(store: &Store, name: &str) -> Result<Later, Failure> {
+/// Gives up its turn before the answer is out: whoever has the answer may begin the next one.
+fn keep(store: &Store, name: &str, _turn: OwnedSemaphorePermit) -> Result<Later, Failure> {
     let dir = store.dir().join(DIR);
     fs::create_dir_all(&dir).map_err(|e| Fault::Io(format!("{}: {e}", dir.display())))?;
     let path = dir.join(format!("{name}.db"));
@@ -98,7 +102,12 @@ fn make(store: &Store, path: &Path) -> Result<Summary, Fault> {
         _ => {}
     }
     let summary = store.backup(path)?;
-    tracing::info!(bytes = summary.bytes, records = summary.records, "a backup was made");
+    tracing::info!(
+        MESSAGE_ID = journal::BACKUP_FINISHED,
+        bytes = summary.bytes,
+        records = summary.records,
+        "a backup was made"
+    );
     Ok(summary)
 }
 
@@ -138,5 +147,32 @@ impl Pieces for Sending {
         self.file.read_exact(&mut out[start..]).map_err(|e| Fault::Io(e.to_string()))?;
         self.left -= size as u64;
         Ok(Step::Send)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use cortex_core::model::Uid;
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::{service::ScanSlots, store::Options};
+
+    #[tokio::test]
+    async fn whoever_has_the_answer_may_begin_the_next_backup() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let store = Store::open(&Options::new(dir.path())).expect("a store");
+        let service = Service::new(store, "here", ScanSlots::new(1, 1), mpsc::channel(1).0);
+        let (root, reader) = (Caller::Local(Uid::ROOT), service.store().reader(0));
+        for number in 0..50 {
+            let mut params = Vec::new();
+            encode::strings(&mut params, [format!("b{number}").as_str()].into_iter());
+            let params = Bytes::from(params);
+            let begun = service.call(&root, "backup", &params, &reader, &mut Vec::new());
+            let answer = begun.unwrap_or_else(|failure| panic!("{number}: {failure}"));
+            service.end(&root, answer, Vec::new()).await.expect("kept");
+        }
+        service.store().close().await;
     }
 }

@@ -21,6 +21,7 @@ mod records;
 mod slots;
 mod status;
 mod tables;
+mod whole;
 
 use std::{
     sync::{

@@ -2,8 +2,9 @@
 //! Who may ask for one, and where it goes from there, is the service's and the daemon's.
 
 use std::{
-    fs::{self, File},
+    fs::{self, File, Permissions},
     io,
+    os::unix::fs::{MetadataExt, PermissionsExt, chown},
     path::{Path, PathBuf},
 };
 
@@ -14,6 +15,9 @@ use super::{
     schema, take_directory,
 };
 use crate::ambient;
+
+/// A database holds everybody's records.
+const MODE: u32 = 0o600;
 
 /// What a copy holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,11 +86,14 @@ pub struct Restored {
 /// [`OpenError`]: a daemon uses the directory, or the file is no sound copy. Nothing was changed then.
 pub fn restore(from: &Path, dir: &Path) -> Result<Restored, OpenError> {
     let lock = take_directory(dir)?;
-    let in_dir = |source| OpenError::Directory { path: dir.display().to_string(), source };
+    let in_dir = |cause| OpenError::Directory { path: dir.display().to_string(), cause };
     let fresh = dir.join("cortex.db.restoring");
     let summary = copy_checked(from, &fresh).inspect_err(|_| {
         let _absent = fs::remove_file(&fresh);
     })?;
+    for file in [&fresh, &dir.join(super::LOCK_FILE)] {
+        hand_to_owner(file, dir).map_err(in_dir)?;
+    }
     let current = dir.join(super::FILE);
     let kept = keep_aside(&current, dir).map_err(in_dir)?;
     fs::rename(&fresh, &current).and_then(|()| sync(dir)).map_err(in_dir)?;
@@ -113,6 +120,16 @@ fn copy_checked(from: &Path, fresh: &Path) -> Result<Summary, OpenError> {
     Ok(Summary { bytes: fs::metadata(fresh).map_err(io)?.len(), ..summary })
 }
 
+/// Gives a file to whoever the directory belongs to, and to nobody else: a restore is often root's, and
+/// the daemon that must open the file afterwards is not; the backup may lie where all may read it.
+fn hand_to_owner(file: &Path, dir: &Path) -> io::Result<()> {
+    let (owner, found) = (fs::metadata(dir)?, fs::metadata(file)?);
+    if (owner.uid(), owner.gid()) != (found.uid(), found.gid()) {
+        chown(file, Some(owner.uid()), Some(owner.gid()))?;
+    }
+    fs::set_permissions(file, Permissions::from_mode(MODE))
+}
+
 /// Moves the database that is there out of the way.
 fn keep_aside(current: &Path, dir: &Path) -> io::Result<Option<PathBuf>> {
     if !current.exists() {
@@ -123,12 +140,14 @@ fn keep_aside(current: &Path, dir: &Path) -> io::Result<Option<PathBuf>> {
     }
     let kept = dir.join(format!("{}.before-restore-{}", super::FILE, ambient::wall_ms()));
     // The log first, if one is left: it must not be there when the new database takes the name.
-    for suffix in ["-wal", "-shm", ""] {
+    for suffix in ["-wal", "-shm"] {
         match fs::rename(with_suffix(current, suffix), with_suffix(&kept, suffix)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
     }
+    // A second name, so that there is no moment without a database: a daemon would make a new one.
+    fs::hard_link(current, &kept)?;
     sync(dir)?;
     Ok(Some(kept))
 }

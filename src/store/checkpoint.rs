@@ -14,7 +14,7 @@ use std::{
 use rusqlite::{Connection, MAIN_DB, wal::CheckpointMode};
 use tracing::{debug, warn};
 
-use super::error::Fault;
+use super::{error::Fault, writer::Published};
 
 /// Pages left in the log that the writer may take over: some two milliseconds of work.
 const NEARLY: i32 = 512;
@@ -51,14 +51,21 @@ impl Handle {
 }
 
 /// Starts the thread. It ends when the handle is dropped.
-pub(super) fn start(conn: Connection) -> std::io::Result<(Handle, JoinHandle<()>)> {
+pub(super) fn start(
+    conn: Connection,
+    published: Arc<Published>,
+) -> std::io::Result<(Handle, JoinHandle<()>)> {
     let (wake, asked) = mpsc::sync_channel(1);
     let nearly_done = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&nearly_done);
     let thread = std::thread::Builder::new().name("checkpoint".into()).spawn(move || {
         while asked.recv().is_ok() {
-            match run(&conn) {
+            let moved = run(&conn);
+            // The writer looks before it acknowledges, and empties the log when it ends.
+            published.heed(&moved);
+            match moved {
                 Ok(nearly) => flag.store(nearly, SeqCst),
+                Err(fault) if fault.is_fatal() => return,
                 Err(fault) => warn!(%fault, "a checkpoint failed, it will be tried again"),
             }
             std::thread::sleep(PAUSE);

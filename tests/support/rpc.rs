@@ -149,7 +149,7 @@ impl Rpc {
 
     /// Waits until the daemon closes the connection; nothing may come before.
     pub(crate) fn assert_closed(&mut self) {
-        assert_eq!(self.rest(), [], "nothing is said before the connection is closed");
+        assert!(self.rest().is_empty(), "nothing is said before the connection is closed");
     }
 
     /// True where the other side is still there and has said nothing.

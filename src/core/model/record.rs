@@ -177,9 +177,9 @@ mod tests {
 
     use super::*;
 
-    fn encoded(json_like: rmpv::Value) -> Vec<u8> {
+    fn encoded(value: impl Into<rmpv::Value>) -> Vec<u8> {
         let mut bytes = Vec::new();
-        rmpv::encode::write_value(&mut bytes, &json_like).expect("a Vec takes all");
+        rmpv::encode::write_value(&mut bytes, &value.into()).expect("a Vec takes all");
         bytes
     }
 
@@ -223,7 +223,7 @@ mod tests {
     fn a_record_without_its_key_field_is_missing_its_key() {
         let limits = Limits::default();
         assert_eq!(Key::of_record(&map(vec![]), "id", &limits), Some(Err(Refusal::MissingKey)));
-        assert_eq!(Key::of_record(&encoded(5.into()), "id", &limits), None, "no record at all");
+        assert_eq!(Key::of_record(&encoded(5), "id", &limits), None, "no record at all");
     }
 
     fn matches(pattern: &[u8], record: &[u8]) -> bool {
@@ -264,7 +264,7 @@ mod tests {
 
     #[test]
     fn a_pattern_that_is_no_map_of_names_is_none() {
-        assert!(Pattern::read(&encoded(1.into())).is_none());
+        assert!(Pattern::read(&encoded(1)).is_none());
         assert!(Pattern::read(&[0x81, 1, 1]).is_none(), "a name must be a string");
     }
 

@@ -85,6 +85,9 @@ pub enum Refusal {
     /// A backup is being made; there is one at a time.
     #[error("a backup is under way")]
     BackupUnderWay,
+    /// The result is larger than a message of the caller's transport can be.
+    #[error("result too large: at most {0} bytes here")]
+    ResultTooLarge(usize),
     /// The settings were not changed, and why.
     #[error("the settings were not changed: {0}")]
     ReloadRejected(Box<str>),

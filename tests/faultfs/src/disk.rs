@@ -92,7 +92,7 @@ impl Disk {
                 name.since.push(Some(*file));
             }
             Change::Write { file, offset, data } => {
-                self.edit(*file, Edit::Write { offset: *offset, data: Arc::clone(data) })
+                self.edit(*file, Edit::Write { offset: *offset, data: Arc::clone(data) });
             }
             Change::Truncate { file, len } => self.edit(*file, Edit::Truncate { len: *len }),
             Change::Sync { file, with_dir_of } => {

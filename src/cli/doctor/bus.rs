@@ -1,0 +1,169 @@
+//! The message bus: the policy and the actions are installed, and the daemon owns its name.
+//! The interface behind the name is org.cortexd.Cortex1(5).
+
+use std::path::Path;
+use std::process::Command;
+
+use super::Whose;
+use super::finding::Finding;
+use super::program::{Answer, ask};
+
+const POLICY: &str = "dbus-policy";
+const NAME: &str = "dbus-name";
+const ACTIONS: &str = "polkit";
+
+const BUS_NAME: &str = "org.cortexd.Cortex1";
+const SYSTEM_BUS: &str = "/run/dbus/system_bus_socket";
+
+/// Where packages and administrators put the policy.
+const POLICIES: [&str; 2] = [
+    "/usr/share/dbus-1/system.d/org.cortexd.Cortex1.conf",
+    "/etc/dbus-1/system.d/org.cortexd.Cortex1.conf",
+];
+
+/// The ids of polkit's actions are in lower case, and so is their file.
+const ACTION_FILE: &str = "/usr/share/polkit-1/actions/org.cortexd.cortex1.policy";
+
+#[derive(Debug)]
+pub(super) enum Facts {
+    /// Another daemon than that of the whole machine is on no bus.
+    NotOfTheSystem,
+    NoBus,
+    Bus {
+        policy: bool,
+        actions: bool,
+        name: Name,
+    },
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Name {
+    Owned,
+    Free,
+    NoAnswer(String),
+}
+
+pub(super) fn gather(whose: Whose) -> Facts {
+    if whose == Whose::User {
+        return Facts::NotOfTheSystem;
+    }
+    if !Path::new(SYSTEM_BUS).exists() {
+        return Facts::NoBus;
+    }
+    Facts::Bus {
+        policy: POLICIES.iter().any(|path| Path::new(path).exists()),
+        actions: Path::new(ACTION_FILE).exists(),
+        name: ask_for_owner(),
+    }
+}
+
+/// Asks the bus, and not the name itself: a message to the name would start its service.
+fn ask_for_owner() -> Name {
+    let bus = "org.freedesktop.DBus";
+    let call =
+        ["--system", "call", bus, "/org/freedesktop/DBus", bus, "NameHasOwner", "s", BUS_NAME];
+    read(ask(Command::new("busctl").args(call)))
+}
+
+fn read(answer: Answer) -> Name {
+    match answer {
+        Answer::Absent => Name::NoAnswer("busctl is not installed".to_owned()),
+        Answer::Failed(why) => Name::NoAnswer(why),
+        Answer::Ended { success: true, stdout, .. } => match stdout.trim() {
+            "b true" => Name::Owned,
+            "b false" => Name::Free,
+            other => Name::NoAnswer(format!("busctl says {other:?}")),
+        },
+        Answer::Ended { stderr, .. } => Name::NoAnswer(stderr.trim().to_owned()),
+    }
+}
+
+pub(super) fn check(facts: &Facts) -> Vec<Finding> {
+    match facts {
+        Facts::NotOfTheSystem => {
+            vec![Finding::unchecked(NAME, "this is not the daemon of the whole machine")]
+        }
+        Facts::NoBus => vec![Finding::unchecked(NAME, "this machine has no system message bus")],
+        Facts::Bus { policy: policy_there, actions: actions_there, name: owner } => {
+            vec![policy(*policy_there), actions(*actions_there), name(owner)]
+        }
+    }
+}
+
+fn policy(there: bool) -> Finding {
+    if there {
+        return Finding::ok(POLICY, "the policy of the message bus is installed");
+    }
+    Finding::problem(
+        POLICY,
+        format!("{} is not installed", POLICIES[0]),
+        "apt install --reinstall cortexd, and then: systemctl reload dbus",
+    )
+}
+
+fn actions(there: bool) -> Finding {
+    if there {
+        return Finding::ok(ACTIONS, "the actions of polkit are installed");
+    }
+    Finding::problem(
+        ACTIONS,
+        format!("{ACTION_FILE} is not installed: only root may use the D-Bus interface"),
+        "apt install --reinstall cortexd",
+    )
+}
+
+fn name(name: &Name) -> Finding {
+    match name {
+        Name::Owned => Finding::ok(NAME, format!("the daemon owns {BUS_NAME}")),
+        Name::Free => Finding::problem(
+            NAME,
+            format!("nobody owns {BUS_NAME}"),
+            "systemctl reload dbus && systemctl restart cortexd",
+        ),
+        Name::NoAnswer(why) => Finding::unchecked(NAME, format!("no answer: {why}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::finding::Status;
+    use super::*;
+
+    fn statuses(facts: &Facts) -> Vec<Status> {
+        check(facts).into_iter().map(|finding| finding.status).collect()
+    }
+
+    #[test]
+    fn each_missing_part_is_its_own_problem() {
+        let facts = |policy, actions, name| Facts::Bus { policy, actions, name };
+        let (ok, problem) = (Status::Ok, Status::Problem);
+        assert_eq!(statuses(&facts(true, true, Name::Owned)), [ok, ok, ok]);
+        assert_eq!(statuses(&facts(false, true, Name::Owned)), [problem, ok, ok]);
+        assert_eq!(statuses(&facts(true, false, Name::Owned)), [ok, problem, ok]);
+        assert_eq!(statuses(&facts(true, true, Name::Free)), [ok, ok, problem]);
+        for finding in check(&facts(false, false, Name::Free)) {
+            assert!(finding.mend.is_some(), "{finding:?}");
+        }
+    }
+
+    #[test]
+    fn no_bus_and_no_answer_are_not_called_well() {
+        assert_eq!(statuses(&Facts::NotOfTheSystem), [Status::Unchecked]);
+        assert_eq!(statuses(&Facts::NoBus), [Status::Unchecked]);
+        let silent =
+            Facts::Bus { policy: true, actions: true, name: Name::NoAnswer("silence".into()) };
+        assert_eq!(statuses(&silent)[2], Status::Unchecked);
+    }
+
+    #[test]
+    fn what_busctl_says_is_read() {
+        let said = |success, stdout: &str, stderr: &str| {
+            read(Answer::Ended { success, stdout: stdout.into(), stderr: stderr.into() })
+        };
+        assert_eq!(said(true, "b true\n", ""), Name::Owned);
+        assert_eq!(said(true, "b false\n", ""), Name::Free);
+        assert_eq!(said(true, "s x\n", ""), Name::NoAnswer("busctl says \"s x\"".into()));
+        assert_eq!(said(false, "", "Host is down\n"), Name::NoAnswer("Host is down".into()));
+        assert_eq!(read(Answer::Absent), Name::NoAnswer("busctl is not installed".into()));
+    }
+}

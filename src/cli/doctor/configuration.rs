@@ -1,0 +1,228 @@
+//! The configuration: the daemon itself takes it, and nobody but root can change it.
+//! What the keys mean is the daemon's; it is asked rather than imitated.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::finding::Finding;
+use super::place::{Place, WRITABLE_BY_OTHERS, user};
+use super::program::{Answer, ask};
+
+const CONFIGURATION: &str = "configuration";
+const DIRECTORY: &str = "config-dir";
+
+/// Where packages put the daemon.
+const INSTALLED: &str = "/usr/libexec/cortexd";
+
+/// Its files decide where the daemon writes and what it lets pass.
+const SYSTEM_DIRECTORY: &str = "/etc/cortex";
+
+const ROOT: u32 = 0;
+
+#[derive(Debug)]
+pub(super) struct Facts {
+    /// None where no file was named and none is usual.
+    file: Option<(PathBuf, Place)>,
+    daemon: Option<PathBuf>,
+    verdict: Option<Answer>,
+    /// Only for files below /etc/cortex.
+    directory: Option<Place>,
+}
+
+pub(super) fn gather(file: Option<&Path>) -> Facts {
+    let daemon = find_daemon();
+    let place = file.map(|file| (file.to_owned(), Place::look(file)));
+    let verdict = match (&daemon, &place) {
+        (Some(daemon), Some((file, Place::There(_)))) => {
+            let mut command = Command::new(daemon);
+            // The values of this shell are not those of the service.
+            command.env_remove("CORTEX_SOCKET").env_remove("CORTEX_DATA_DIR");
+            // Where no state directory is known, the check would ask for one.
+            command.env("HOME", "/");
+            Some(ask(command.arg("--check").arg("--config").arg(file)))
+        }
+        _ => None,
+    };
+    let of_system = file.is_some_and(|file| file.starts_with(SYSTEM_DIRECTORY));
+    let directory = of_system.then(|| Place::look(Path::new(SYSTEM_DIRECTORY)));
+    Facts { file: place, daemon, verdict, directory }
+}
+
+/// The daemon's binary: the installed one, or the one beside this program.
+fn find_daemon() -> Option<PathBuf> {
+    let beside = std::env::current_exe().ok().map(|own| own.with_file_name("cortexd"));
+    [Some(PathBuf::from(INSTALLED)), beside].into_iter().flatten().find(|path| path.is_file())
+}
+
+pub(super) fn check(facts: &Facts) -> Vec<Finding> {
+    let mut findings = vec![file(facts)];
+    findings.extend(facts.directory.as_ref().map(directory));
+    findings
+}
+
+fn file(facts: &Facts) -> Finding {
+    let Some((path, place)) = &facts.file else {
+        return Finding::ok(CONFIGURATION, "no file is named, the defaults are in force");
+    };
+    let shown = path.display();
+    match (place, &facts.daemon) {
+        (Place::Absent, _) => {
+            // The unit names the file, so the daemon would not start without it.
+            let text = format!("{shown} is not there, and cortexd.service asks for it");
+            let mend = format!("touch {shown}");
+            return Finding::problem(CONFIGURATION, text, mend);
+        }
+        (Place::Hidden, _) => {
+            return Finding::hidden(CONFIGURATION, format!("this user may not read {shown}"));
+        }
+        (Place::Failed(error), _) => {
+            let text = format!("{shown} cannot be looked at: {error}");
+            return Finding::problem(CONFIGURATION, text, format!("ls -l {shown}"));
+        }
+        (Place::There(_), None) => {
+            return Finding::unchecked(CONFIGURATION, "cortexd is not found, it could check it");
+        }
+        (Place::There(_), Some(_)) => {}
+    }
+    let daemon = facts.daemon.as_deref().unwrap_or(Path::new(INSTALLED)).display();
+    match &facts.verdict {
+        Some(Answer::Ended { success: true, .. }) => {
+            Finding::ok(CONFIGURATION, format!("{shown} is valid"))
+        }
+        Some(Answer::Ended { stderr, .. }) if stderr.contains("Permission denied") => {
+            Finding::hidden(CONFIGURATION, format!("this user may not read {shown}"))
+        }
+        Some(Answer::Ended { stderr, .. }) => Finding::problem(
+            CONFIGURATION,
+            gist(stderr),
+            format!("mend the file, then: {daemon} --check --config {shown}"),
+        ),
+        Some(Answer::Failed(why)) => Finding::unchecked(CONFIGURATION, why),
+        Some(Answer::Absent) | None => {
+            Finding::unchecked(CONFIGURATION, format!("{daemon} did not check {shown}"))
+        }
+    }
+}
+
+/// The first and the last line of a message: an error in the file is shown with the line that it is about.
+fn gist(stderr: &str) -> String {
+    let mut lines = stderr.lines().map(str::trim).filter(|line| !line.is_empty());
+    let first = lines.next().unwrap_or("the daemon refuses it without a word");
+    let first = first.strip_prefix("error: ").unwrap_or(first);
+    match lines.next_back() {
+        Some(last) => format!("{first}: {last}"),
+        None => first.to_owned(),
+    }
+}
+
+fn directory(place: &Place) -> Finding {
+    match place {
+        Place::There(meta) if meta.uid != ROOT => Finding::problem(
+            DIRECTORY,
+            format!("{SYSTEM_DIRECTORY} belongs to {}, it should be root's", user(meta.uid)),
+            format!("chown -R root:root {SYSTEM_DIRECTORY}"),
+        ),
+        Place::There(meta) if meta.mode & WRITABLE_BY_OTHERS != 0 => Finding::problem(
+            DIRECTORY,
+            format!("{SYSTEM_DIRECTORY} has mode {:04o}, others may write there", meta.mode),
+            format!("chmod go-w {SYSTEM_DIRECTORY}"),
+        ),
+        Place::There(_) => {
+            Finding::ok(DIRECTORY, format!("only root may change {SYSTEM_DIRECTORY}"))
+        }
+        Place::Absent => Finding::problem(
+            DIRECTORY,
+            format!("{SYSTEM_DIRECTORY} is not there"),
+            format!("install -d -m 0755 {SYSTEM_DIRECTORY}"),
+        ),
+        Place::Hidden | Place::Failed(_) => {
+            Finding::hidden(DIRECTORY, format!("{SYSTEM_DIRECTORY} cannot be looked at"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::finding::Status;
+    use super::super::place::{Kind, Meta};
+    use super::*;
+
+    fn there(kind: Kind, uid: u32, mode: u32) -> Place {
+        Place::There(Meta { kind, uid, mode })
+    }
+
+    fn said(success: bool, stderr: &str) -> Option<Answer> {
+        Some(Answer::Ended { success, stdout: String::new(), stderr: stderr.into() })
+    }
+
+    fn healthy() -> Facts {
+        Facts {
+            file: Some(("/etc/cortex/cortex.toml".into(), there(Kind::File, 0, 0o644))),
+            daemon: Some("/usr/libexec/cortexd".into()),
+            verdict: said(true, ""),
+            directory: Some(there(Kind::Directory, 0, 0o755)),
+        }
+    }
+
+    #[test]
+    fn a_valid_file_in_roots_directory_is_well_and_so_is_none() {
+        let none = Facts { file: None, verdict: None, directory: None, ..healthy() };
+        for facts in [healthy(), none] {
+            assert!(check(&facts).iter().all(|finding| finding.status == Status::Ok));
+        }
+    }
+
+    #[test]
+    fn what_the_daemon_refuses_is_told_in_its_words() {
+        let refusal = "error: the configuration c is not valid: TOML parse error at line 1, column 1\n  \
+                       |\n1 | x = 0\n  | ^\nunknown field `x`\n";
+        let found = check(&Facts { verdict: said(false, refusal), ..healthy() });
+        assert_eq!(
+            found[0],
+            Finding::problem(
+                CONFIGURATION,
+                "the configuration c is not valid: TOML parse error at line 1, column 1: unknown field `x`",
+                "mend the file, then: /usr/libexec/cortexd --check --config /etc/cortex/cortex.toml",
+            )
+        );
+    }
+
+    #[test]
+    fn a_file_that_is_absent_is_a_problem() {
+        let facts = Facts {
+            file: Some(("/etc/cortex/cortex.toml".into(), Place::Absent)),
+            verdict: None,
+            ..healthy()
+        };
+        assert_eq!(check(&facts)[0].mend.as_deref(), Some("touch /etc/cortex/cortex.toml"));
+    }
+
+    #[test]
+    fn what_cannot_be_checked_says_so() {
+        let file = |place| Some((PathBuf::from("/etc/cortex/cortex.toml"), place));
+        for facts in [
+            Facts { file: file(Place::Hidden), ..healthy() },
+            Facts { daemon: None, verdict: None, ..healthy() },
+            Facts { verdict: said(false, "error: cannot read c: Permission denied"), ..healthy() },
+            Facts { verdict: Some(Answer::Failed("it hangs".into())), ..healthy() },
+            Facts { verdict: Some(Answer::Absent), ..healthy() },
+        ] {
+            assert_eq!(check(&facts)[0].status, Status::Unchecked, "{facts:?}");
+        }
+        let facts = Facts { directory: Some(Place::Hidden), ..healthy() };
+        assert_eq!(check(&facts)[1].status, Status::Unchecked);
+    }
+
+    #[test]
+    fn a_directory_that_is_not_roots_alone_is_a_problem() {
+        for (directory, mend) in [
+            (there(Kind::Directory, 4_000_000_001, 0o755), "chown -R root:root /etc/cortex"),
+            (there(Kind::Directory, 0, 0o775), "chmod go-w /etc/cortex"),
+            (Place::Absent, "install -d -m 0755 /etc/cortex"),
+        ] {
+            let found = check(&Facts { directory: Some(directory), ..healthy() });
+            assert_eq!(found[1].status, Status::Problem);
+            assert_eq!(found[1].mend.as_deref(), Some(mend));
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! The daemon behind the socket: it answers, it is of this version, and its disk keeps up.
+//! What is at fault where it does not run is left to `units` and `configuration`.
+
+use std::time::Duration;
+
+use super::super::context::Context;
+use super::super::failure::Failure;
+use super::finding::Finding;
+use crate::client::{Error, Params};
+
+const PING: &str = "ping";
+const VERSION: &str = "version";
+const COMMIT: &str = "commit";
+
+/// A commit waits for one sync of the disk: a millisecond on flash, some ten on a turning disk. Half a
+/// second is a disk that is overloaded or about to fail.
+const SLOW_COMMIT: Duration = Duration::from_millis(500);
+
+#[derive(Debug)]
+pub(super) struct Facts {
+    own_version: &'static str,
+    answer: Result<Status, Failure>,
+}
+
+/// What `status` says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Status {
+    version: String,
+    disk_bytes: Option<u64>,
+    /// None before the first commit.
+    last_commit: Option<Duration>,
+}
+
+impl Facts {
+    /// Bytes of the database and its log, where the daemon tells.
+    pub(super) fn disk_bytes(&self) -> Option<u64> {
+        self.answer.as_ref().ok().and_then(|status| status.disk_bytes)
+    }
+}
+
+pub(super) fn gather(context: &Context) -> Facts {
+    Facts { own_version: env!("CARGO_PKG_VERSION"), answer: ask(context) }
+}
+
+fn ask(context: &Context) -> Result<Status, Failure> {
+    let mut client = context.connect()?;
+    let pong = client.call("ping", &Params::new())?;
+    if pong.as_str() != Some("pong") {
+        return Err(Error::Protocol(format!("ping is answered {pong}")).into());
+    }
+    let status = client.call("status", &Params::new())?;
+    let number = |name: &str| status[name].as_u64();
+    let last_commit = number("last_commit_us").map(Duration::from_micros);
+    Ok(Status {
+        version: status["version"].as_str().unwrap_or_default().to_owned(),
+        disk_bytes: number("disk_bytes"),
+        last_commit: last_commit.filter(|_| number("commits").is_some_and(|commits| commits > 0)),
+    })
+}
+
+pub(super) fn check(facts: &Facts) -> Vec<Finding> {
+    let status = match &facts.answer {
+        Ok(status) => status,
+        Err(Failure { message, hint, .. }) => {
+            let hint = hint.as_deref().map(|hint| hint.strip_prefix("Start it: ").unwrap_or(hint));
+            let mend = hint.unwrap_or("journalctl -u cortexd -n 50");
+            return vec![Finding::problem(PING, message, mend)];
+        }
+    };
+    vec![
+        Finding::ok(PING, "the daemon answers"),
+        version(facts.own_version, status),
+        commit(status.last_commit),
+    ]
+}
+
+fn version(own: &str, status: &Status) -> Finding {
+    let daemons = &status.version;
+    if daemons == own {
+        return Finding::ok(VERSION, format!("cortex and cortexd are both {own}"));
+    }
+    let text = format!("cortex is {own}, the running cortexd is {daemons}");
+    Finding::problem(VERSION, text, "systemctl restart cortexd")
+}
+
+fn commit(last: Option<Duration>) -> Finding {
+    match last {
+        None => Finding::unchecked(COMMIT, "nothing has been written since the daemon's start"),
+        Some(took) if took >= SLOW_COMMIT => Finding::problem(
+            COMMIT,
+            format!("the last commit took {} ms, the disk is slow", took.as_millis()),
+            "journalctl -k -p warning; iostat -x 1",
+        ),
+        Some(took) => Finding::ok(COMMIT, format!("the last commit took {} us", took.as_micros())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::super::finding;
+    use super::*;
+
+    fn facts(status: Status) -> Facts {
+        Facts { own_version: "1.2.3", answer: Ok(status) }
+    }
+
+    fn healthy() -> Status {
+        Status {
+            version: "1.2.3".into(),
+            disk_bytes: Some(4096),
+            last_commit: Some(Duration::from_micros(800)),
+        }
+    }
+
+    #[test]
+    fn a_daemon_of_this_version_on_a_quick_disk_is_well() {
+        let found = check(&facts(healthy()));
+        assert_eq!(found.len(), 3);
+        assert!(found.iter().all(|finding| finding.status == finding::Status::Ok), "{found:?}");
+    }
+
+    #[test]
+    fn no_answer_is_one_problem_with_the_hint_that_every_command_gives() {
+        let error = Error::NotRunning { socket: PathBuf::from("/s") };
+        let found = check(&Facts { own_version: "1.2.3", answer: Err(error.into()) });
+        let [Finding { status: finding::Status::Problem, check: PING, text, mend: Some(mend) }] =
+            found.as_slice()
+        else {
+            panic!("{found:?}");
+        };
+        assert!(text.contains("nothing listens on /s"), "{text}");
+        assert!(mend.starts_with("systemctl start cortexd.socket"), "{mend}");
+    }
+
+    #[test]
+    fn another_version_is_a_problem_that_a_restart_mends() {
+        let found = check(&facts(Status { version: "1.2.2".into(), ..healthy() }));
+        assert_eq!(
+            found[1],
+            Finding::problem(
+                VERSION,
+                "cortex is 1.2.3, the running cortexd is 1.2.2",
+                "systemctl restart cortexd"
+            )
+        );
+    }
+
+    #[test]
+    fn a_commit_of_half_a_second_is_a_problem_and_none_at_all_is_unchecked() {
+        let status = |last_commit| {
+            check(&facts(Status { last_commit, ..healthy() })).pop().expect("a finding").status
+        };
+        assert_eq!(status(Some(SLOW_COMMIT)), finding::Status::Problem);
+        assert_eq!(status(Some(SLOW_COMMIT - Duration::from_millis(1))), finding::Status::Ok);
+        assert_eq!(status(None), finding::Status::Unchecked);
+    }
+}

@@ -1,0 +1,120 @@
+//! The command `doctor`: looks over the installation and says what is wrong with it, and what mends it.
+//! Leaves mending to the administrator: it changes nothing.
+//!
+//! ```text
+//!   each area (socket, daemon, units, …):   gather: the machine ──> Facts
+//!                                           check:  Facts ──> findings     (pure)
+//!   findings ──> a line each, or JSON ──> exit 0, or 1 if there is a problem
+//! ```
+//!
+//! What this user may not see is no reason to call it well: it becomes a finding of its own, `unchecked`.
+
+mod bus;
+mod clock;
+mod configuration;
+mod daemon;
+mod finding;
+mod leftovers;
+mod place;
+mod program;
+mod socket;
+mod store;
+mod units;
+
+use std::path::Path;
+
+use clap::Args;
+
+use super::context::Context;
+use super::failure::{Exit, Failure};
+use super::output;
+use crate::paths::{self, Environment};
+use finding::{Finding, Status};
+
+#[derive(Debug, Args)]
+pub(crate) struct Doctor {
+    /// Print the findings as a JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(args: &Doctor, context: &Context) -> Result<(), Failure> {
+    let findings = look_over(context)?;
+    let problems = findings.iter().filter(|finding| finding.status == Status::Problem).count();
+    if args.json {
+        context.printer().value(&finding::packed(&findings))?;
+    } else {
+        output::text(&finding::Lines(&findings))?;
+    }
+    match problems {
+        0 => Ok(()),
+        1 => Err(Failure::new(Exit::Failed, "1 problem found")),
+        more => Err(Failure::new(Exit::Failed, format!("{more} problems found"))),
+    }
+}
+
+/// Every finding, in an order in which each area rests on those before it.
+fn look_over(context: &Context) -> Result<Vec<Finding>, Failure> {
+    let env = Environment::of_this_process();
+    let socket = context.socket()?;
+    let whose = Whose::of(&socket);
+    let configured = context.configuration(whose.default_configuration());
+
+    let file = socket::gather(&socket, whose, env.uid);
+    let daemon = daemon::gather(context);
+    let units = units::gather(whose);
+    let data_dir = match whose {
+        Whose::System => configured.data_dir.clone().or(Some(paths::SYSTEM_DATA_DIR.into())),
+        Whose::User => paths::first_named(None, env.cortex_data_dir.clone(), configured.data_dir)
+            .or_else(|| paths::default_data_dir(&env)),
+    };
+
+    let mut findings = socket::check(&file);
+    findings.extend(daemon::check(&daemon));
+    findings.extend(units::check(&units));
+    findings.extend(configuration::check(&configuration::gather(configured.file.as_deref())));
+    findings.extend(bus::check(&bus::gather(whose)));
+    match data_dir {
+        Some(dir) => {
+            let expected = store::Expected {
+                uid: units.daemons_uid(file.owner().unwrap_or(env.uid)),
+                disk_bytes: daemon.disk_bytes(),
+                start: whose.start_command(),
+            };
+            findings.extend(store::check(&store::gather(&dir, expected)));
+            findings.extend(leftovers::check(&leftovers::gather(&dir)));
+        }
+        None => findings.push(Finding::unchecked(store::CHECK, "no data directory is known")),
+    }
+    findings.extend(clock::check(&clock::gather()));
+    Ok(findings)
+}
+
+/// Which daemon is looked over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Whose {
+    /// The one of the whole machine, with its units and its place on the message bus.
+    System,
+    /// One that somebody has started for themselves: a socket and a data directory.
+    User,
+}
+
+impl Whose {
+    fn of(socket: &Path) -> Self {
+        if socket == Path::new(paths::SYSTEM_SOCKET) { Self::System } else { Self::User }
+    }
+
+    fn start_command(self) -> &'static str {
+        match self {
+            Self::System => "systemctl start cortexd",
+            Self::User => "cortexd",
+        }
+    }
+
+    fn default_configuration(self) -> Option<&'static Path> {
+        match self {
+            Self::System => Some(Path::new(paths::SYSTEM_CONFIGURATION)),
+            Self::User => None,
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! Where the methods of all objects meet the one request path: who asks, and with whose rights.
+//! What is asked, and in which D-Bus types it is answered, is each object's.
+//!
+//! ```text
+//!   message ──> sender's uid (from the bus) ──> Service::call as that uid ──> answer
+//!                                                   │ access_denied
+//!                                                   └──> polkit ──yes──> Service::call as uid 0
+//! ```
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use cortex_core::{
+    model::{Caller, Refusal, Uid},
+    wire::Method,
+};
+use tracing::info;
+use zbus::{
+    Connection,
+    fdo::DBusProxy,
+    message::Header,
+    names::{BusName, OwnedUniqueName},
+};
+
+use super::{
+    error::{Error, Result},
+    polkit::{Action, Polkit},
+    request::Request,
+};
+use crate::{
+    service::{Answer, Service},
+    store::{Failure, Reader, Store},
+};
+
+/// Senders whose uids are remembered. When there are more, all are forgotten and asked for again.
+const KNOWN_SENDERS: usize = 1024;
+
+/// A message: the connection that it came on, and its header.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Incoming<'a> {
+    pub(super) connection: &'a Connection,
+    pub(super) header: &'a Header<'a>,
+}
+
+/// What the objects of one connection share. Holds no connection: the objects belong to it, and it
+/// would never be closed.
+#[derive(Debug)]
+pub(super) struct Desk {
+    service: Arc<Service>,
+    reader: Arc<Reader>,
+    polkit: Arc<Polkit>,
+    /// The bus never gives a unique name twice, and no connection changes its uid. Locked for a
+    /// look-up.
+    senders: Mutex<HashMap<OwnedUniqueName, Uid>>,
+}
+
+/// A request that has passed the gate.
+#[derive(Debug)]
+pub(super) struct Begun {
+    caller: Uid,
+    method: Method,
+    answer: Answer,
+    out: Vec<u8>,
+}
+
+impl Desk {
+    pub(super) fn new(service: Arc<Service>, reader: Arc<Reader>, polkit: Arc<Polkit>) -> Self {
+        Self { service, reader, polkit, senders: Mutex::default() }
+    }
+
+    pub(super) fn store(&self) -> &Store {
+        self.service.store()
+    }
+
+    /// The uid of the sender, as the bus knows it.
+    pub(super) async fn uid(&self, from: Incoming<'_>) -> Result<Uid> {
+        let nobody = || Error::access_denied("the sender of the message is not known");
+        let sender = from.header.sender().ok_or_else(nobody)?;
+        let known =
+            self.senders.lock().unwrap_or_else(PoisonError::into_inner).get(&**sender).copied();
+        if let Some(uid) = known {
+            return Ok(uid);
+        }
+        let bus = DBusProxy::new(from.connection).await?;
+        let asked = bus.get_connection_unix_user(BusName::from(sender.clone())).await;
+        let uid = Uid(asked.map_err(|_| nobody())?);
+        let mut senders = self.senders.lock().unwrap_or_else(PoisonError::into_inner);
+        if senders.len() >= KNOWN_SENDERS {
+            senders.clear();
+        }
+        senders.insert(sender.clone().into(), uid);
+        Ok(uid)
+    }
+
+    /// Carries a request out with the rights of a uid.
+    pub(super) async fn ask_as(&self, uid: Uid, request: &Request) -> Result<Vec<u8>> {
+        let begun = self.begin_as(uid, request)?;
+        self.end(begun).await
+    }
+
+    /// Carries a request out with the sender's rights, and no others.
+    pub(super) async fn ask(&self, from: Incoming<'_>, request: &Request) -> Result<Vec<u8>> {
+        self.ask_as(self.uid(from).await?, request).await
+    }
+
+    /// Carries a request out with the sender's rights, or with root's where polkit says so.
+    pub(super) async fn manage(
+        &self,
+        from: Incoming<'_>,
+        action: Action,
+        request: &Request,
+    ) -> Result<Vec<u8>> {
+        let begun = self.begin(from, action, request).await?;
+        self.end(begun).await
+    }
+
+    /// Lets a request pass the gate: with the sender's rights, or with root's where polkit says so.
+    /// Nothing is changed before [`Desk::end`].
+    pub(super) async fn begin(
+        &self,
+        from: Incoming<'_>,
+        action: Action,
+        request: &Request,
+    ) -> Result<Begun> {
+        let uid = self.uid(from).await?;
+        match self.begin_as(uid, request) {
+            Err(error) if error.is_access_denied() => {
+                self.polkit.check(from, uid, action).await?;
+                let method = request.method.name();
+                info!(%uid, action = action.id(), method, "polkit has authorised a request");
+                self.begin_as(Uid::ROOT, request)
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// Carries out what has passed the gate.
+    pub(super) async fn end(&self, begun: Begun) -> Result<Vec<u8>> {
+        let Begun { caller, method, answer, out } = begun;
+        let ended = self.service.end(&Caller::Local(caller), answer, out).await;
+        ended.map_err(|failure| told_to(caller, method, failure))
+    }
+
+    fn begin_as(&self, uid: Uid, request: &Request) -> Result<Begun> {
+        let (method, params) = (request.method, request.params());
+        let mut out = Vec::new();
+        let caller = Caller::Local(uid);
+        match self.service.call(&caller, method.name(), &params, &self.reader, &mut out) {
+            Ok(answer) => Ok(Begun { caller: uid, method, answer, out }),
+            Err(failure) => Err(told_to(uid, method, failure)),
+        }
+    }
+}
+
+/// Root holds every right on every table, so one that is denied to root is not there. Others must
+/// not learn which of the two it is.
+fn told_to(uid: Uid, method: Method, failure: Failure) -> Error {
+    let is_about_a_table = matches!(
+        method,
+        Method::TableInfo | Method::DropTable | Method::AclGrant | Method::AclRevoke
+    );
+    let denied = matches!(failure, Failure::Refused(Refusal::AccessDenied));
+    if denied && uid == Uid::ROOT && is_about_a_table {
+        return Error::no_such_table();
+    }
+    failure.into()
+}

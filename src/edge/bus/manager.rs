@@ -1,0 +1,299 @@
+//! The interface org.cortexd.Cortex1.Manager: the daemon as a whole.
+//! Single tables are `table`'s; whose rights a method is answered with is `desk`'s.
+
+use std::sync::Arc;
+
+use cortex_core::{
+    model::{Caller, Refusal, TableRef, Uid},
+    wire::Method,
+};
+use tracing::debug;
+use zbus::{
+    Connection, ObjectPath, OwnedObjectPath, OwnedVariant, interface,
+    message::Header,
+    object_server::{ResponseDispatchListener, ResponseDispatchNotifier, SignalEmitter},
+};
+
+use super::{
+    ROOT,
+    desk::{Begun, Desk, Incoming},
+    error::{Error, Result},
+    jobs::{Job, Jobs},
+    options::{self, Options},
+    polkit::Action,
+    request::Request,
+    tables::Tables,
+    values::{self, Dict, UidUsage},
+};
+
+/// The result of a job that went well; that of another is the name of an error.
+const DONE: &str = "done";
+
+/// The path that stands for no object.
+const NO_OBJECT: &str = "/";
+
+/// The daemon.
+#[derive(Debug)]
+pub(super) struct Manager {
+    desk: Arc<Desk>,
+    tables: Arc<Tables>,
+    jobs: Arc<Jobs>,
+}
+
+#[interface(name = "org.cortexd.Cortex1.Manager", introspection_docs = false)]
+impl Manager {
+    /// The figures that everybody may know.
+    #[zbus(out_args("status"))]
+    async fn status(
+        &self,
+        options: Options,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<Dict> {
+        options::none(&options)?;
+        let from = Incoming { connection, header: &header };
+        values::dict(&self.desk.ask(from, &Request::new(Method::Status)).await?)
+    }
+
+    /// Every table that the caller may read, with its object.
+    #[zbus(out_args("tables"))]
+    async fn list_tables(
+        &self,
+        options: Options,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<Vec<(String, OwnedObjectPath)>> {
+        options::none(&options)?;
+        let from = Incoming { connection, header: &header };
+        let uid = self.desk.uid(from).await?;
+        let request = Request::new(Method::Tables).flag("all");
+        let mut names = values::texts(&self.desk.ask_as(uid, &request).await?)?;
+        names.sort_unstable();
+        self.tables.update(connection).await?;
+        let mut tables = Vec::with_capacity(names.len());
+        for name in names {
+            let path = self.path(uid, &name).await?;
+            tables.push((name, path));
+        }
+        Ok(tables)
+    }
+
+    /// The object of a table.
+    #[zbus(out_args("table"))]
+    async fn get_table(
+        &self,
+        name: &str,
+        options: Options,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<OwnedObjectPath> {
+        options::none(&options)?;
+        let from = Incoming { connection, header: &header };
+        let uid = self.desk.uid(from).await?;
+        let request = Request::new(Method::TableInfo).text(name);
+        if is_own(uid, name) {
+            // The owner holds every right: what is denied is not there, and polkit is not asked.
+            let found = self.desk.ask_as(uid, &request).await;
+            found.map_err(
+                |error| {
+                    if error.is_access_denied() { Error::no_such_table() } else { error }
+                },
+            )?;
+        } else {
+            self.desk.manage(from, Action::ManageTables, &request).await?;
+        }
+        self.tables.update(connection).await?;
+        let path = self.path(uid, name).await?;
+        if path.as_str() == NO_OBJECT {
+            return Err(Error::limits_exceeded("more tables than have an object"));
+        }
+        Ok(path)
+    }
+
+    /// Makes a table in the caller's own namespace.
+    #[zbus(out_args("table"))]
+    async fn create_table(
+        &self,
+        name: &str,
+        attributes: Vec<String>,
+        options: Options,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<OwnedObjectPath> {
+        let scope = options::only_text(&options, "scope")?;
+        let from = Incoming { connection, header: &header };
+        let uid = self.desk.uid(from).await?;
+        let request = Request::new(Method::CreateTable).text(name).texts(&attributes);
+        let request = scope.into_iter().fold(request, Request::text);
+        self.desk.ask_as(uid, &request).await?;
+        self.tables.update(connection).await?;
+        self.path(uid, name).await
+    }
+
+    /// What each uid owns; for ordinary callers, what they own.
+    #[zbus(out_args("usage"))]
+    async fn usage(
+        &self,
+        options: Options,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<Vec<UidUsage>> {
+        options::none(&options)?;
+        let from = Incoming { connection, header: &header };
+        values::usage(&self.desk.ask(from, &Request::new(Method::Usage)).await?)
+    }
+
+    /// The newest events, the oldest of them first; for ordinary callers, those about them.
+    #[zbus(out_args("events"))]
+    async fn events(
+        &self,
+        limit: u32,
+        after: u64,
+        options: Options,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<Vec<Dict>> {
+        options::none(&options)?;
+        let from = Incoming { connection, header: &header };
+        let mut page = vec![("after", after)];
+        if limit > 0 {
+            page.push(("limit", limit.into()));
+        }
+        let request = Request::new(Method::Events).numbers(&page);
+        values::dicts(&self.desk.ask(from, &request).await?)
+    }
+
+    /// Reads the settings again.
+    async fn reload(
+        &self,
+        options: Options,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<()> {
+        options::none(&options)?;
+        let from = Incoming { connection, header: &header };
+        self.desk.manage(from, Action::Manage, &Request::new(Method::Reload)).await?;
+        Ok(())
+    }
+
+    /// Moves the log into the database.
+    async fn checkpoint(
+        &self,
+        options: Options,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<()> {
+        options::none(&options)?;
+        let from = Incoming { connection, header: &header };
+        self.desk.manage(from, Action::Manage, &Request::new(Method::Checkpoint)).await?;
+        Ok(())
+    }
+
+    /// Begins a backup that the daemon keeps under that name.
+    #[zbus(out_args("job"))]
+    async fn backup(
+        &self,
+        name: &str,
+        options: Options,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<ResponseDispatchNotifier<OwnedObjectPath>> {
+        options::none(&options)?;
+        let from = Incoming { connection, header: &header };
+        let request = Request::new(Method::Backup).text(name);
+        let begun = self.desk.begin(from, Action::Backup, &request).await?;
+        let job = self.jobs.begin("backup");
+        connection.object_server().at(job.path(), job).await?;
+        let (answer, answered) = ResponseDispatchNotifier::new(job.path());
+        let (desk, jobs, connection) =
+            (Arc::clone(&self.desk), Arc::clone(&self.jobs), connection.clone());
+        tokio::spawn(async move {
+            let result = carry_out(&desk, begun, answered).await;
+            jobs.end(job);
+            if let Err(error) = announce_end(&connection, job, result).await {
+                debug!(%error, "the end of a job could not be announced");
+            }
+        });
+        Ok(answer)
+    }
+
+    /// A job has ended: `done`, or the name of an error.
+    #[zbus(signal)]
+    async fn job_removed(
+        emitter: &SignalEmitter<'_>,
+        id: u32,
+        job: ObjectPath<'_>,
+        result: &str,
+    ) -> zbus::Result<()>;
+
+    #[zbus(property(emits_changed_signal = "const"))]
+    async fn version(&self) -> Result<String> {
+        Ok(self.figure("version").await?.try_into()?)
+    }
+
+    #[zbus(property(emits_changed_signal = "const"))]
+    async fn node(&self) -> Result<String> {
+        Ok(self.figure("node").await?.try_into()?)
+    }
+
+    #[zbus(property(emits_changed_signal = "false"))]
+    async fn tables(&self) -> Result<u64> {
+        Ok(self.figure("tables").await?.try_into()?)
+    }
+
+    #[zbus(property(emits_changed_signal = "false"))]
+    async fn records(&self) -> Result<u64> {
+        Ok(self.figure("records").await?.try_into()?)
+    }
+
+    #[zbus(property(emits_changed_signal = "false"))]
+    async fn bytes(&self) -> Result<u64> {
+        Ok(self.figure("bytes").await?.try_into()?)
+    }
+}
+
+impl Manager {
+    pub(super) fn new(desk: Arc<Desk>, tables: Arc<Tables>, jobs: Arc<Jobs>) -> Self {
+        Self { desk, tables, jobs }
+    }
+
+    /// One of the figures that everybody may know, whoever asks.
+    async fn figure(&self, name: &str) -> Result<OwnedVariant> {
+        let status = self.desk.ask_as(Uid::ROOT, &Request::new(Method::Status)).await?;
+        values::dict(&status)?.remove(name).ok_or_else(|| Error::failed(format!("no {name}")))
+    }
+
+    /// The object of a table that the caller may know of; `/` where there is none for want of room.
+    async fn path(&self, uid: Uid, name: &str) -> Result<OwnedObjectPath> {
+        let path = match resolve(uid, name) {
+            Ok((owner, name)) => self.tables.path(owner, name).await,
+            Err(refusal) => return Err(crate::store::Failure::from(refusal).into()),
+        };
+        Ok(path.unwrap_or_else(|| ObjectPath::from_static_str_unchecked(NO_OBJECT).into()))
+    }
+}
+
+fn resolve(uid: Uid, name: &str) -> std::result::Result<(Uid, &str), Refusal> {
+    TableRef::parse(name)?.resolve(&Caller::Local(uid))
+}
+
+/// True for a name in the namespace of that uid.
+fn is_own(uid: Uid, name: &str) -> bool {
+    resolve(uid, name).is_ok_and(|(owner, _)| owner == uid)
+}
+
+/// Waits for the caller to be told the job's path, so that its end is not announced before, and for
+/// the job.
+async fn carry_out(desk: &Desk, begun: Begun, answered: ResponseDispatchListener) -> &'static str {
+    answered.await;
+    match desk.end(begun).await {
+        Ok(_) => DONE,
+        Err(error) => error.dbus_name(),
+    }
+}
+
+async fn announce_end(connection: &Connection, job: Job, result: &str) -> zbus::Result<()> {
+    connection.object_server().remove::<Job, _>(job.path()).await?;
+    let emitter = SignalEmitter::new(connection, ROOT)?;
+    Manager::job_removed(&emitter, job.id, job.path().into(), result).await
+}

@@ -1,0 +1,239 @@
+//! The message bus: `org.cortexd.Cortex1`, for administrators and their tools.
+//! What a request means, and who may make it, is the service's; here are a caller made out of the
+//! sender's uid, and D-Bus types out of results.
+//!
+//! ```text
+//!   connect ─> serve objects ─> follow the catalog ─> own the name ─┬─> until the bus is gone
+//!      ^                                                            │
+//!      └────────────────────────── back-off <───────────────────────┘
+//!
+//!   /org/cortexd/Cortex1            manager (Manager), objects (ObjectManager)
+//!   /org/cortexd/Cortex1/table/N    table (Table), made and removed by tables
+//!   /org/cortexd/Cortex1/job/N      jobs (Job), while it runs
+//!   /org/freedesktop/LogControl1    log_control (LogControl1)
+//!                                       └─> desk: uid, polkit ─> Service::call
+//! ```
+//!
+//! # Who learns what
+//!
+//! Nobody can probe for the names of tables, and the bus has ways to be told that no access control
+//! reaches: introspection lists every object, and signals go to everybody. So:
+//!
+//! - The path of a table holds its number and not its name. Numbers are counted up and never given
+//!   twice; how many tables there are, everybody may know from status.
+//! - Every property and every method of a table is answered with the rights of the sender, by the same
+//!   gate as on the Unix socket. Without them a property is denied, and left out where all are asked
+//!   for; `GetManagedObjects` and `ListTables` leave the table out.
+//! - Signals carry no values: `InterfacesAdded` comes without properties, a property that changes is
+//!   announced as changed, without what it has become.
+//! - An object whose table is denied and a table that is not there answer the same, as long as it is
+//!   not root who asks, or somebody to whom polkit has given root's rights for the request.
+//!
+//! # Whose rights
+//!
+//! A method is carried out with the sender's own rights. Where the gate denies it, polkit is asked,
+//! and on a yes it is carried out with root's. Properties never ask polkit: zbus holds a lock on all
+//! objects while one is read or set, and a person who is asked for a password may take minutes.
+
+mod desk;
+mod error;
+mod jobs;
+mod log_control;
+mod manager;
+mod objects;
+mod options;
+mod polkit;
+mod request;
+mod table;
+mod tables;
+mod values;
+
+use std::{
+    sync::{Arc, atomic::AtomicU32},
+    time::Duration,
+};
+
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
+use tracing::{debug, info, warn};
+use zbus::{Connection, connection::Builder, fdo::RequestNameFlags};
+
+pub use log_control::LogControl;
+
+use crate::{service::Service, store::Reader};
+use desk::Desk;
+use jobs::Jobs;
+use log_control::Log;
+use manager::Manager;
+use objects::Objects;
+use polkit::Polkit;
+use tables::Tables;
+
+/// The name on the bus.
+const NAME: &str = "org.cortexd.Cortex1";
+
+/// The object of the daemon; all but the log's are below it.
+const ROOT: &str = "/org/cortexd/Cortex1";
+
+/// Where systemd looks for the log.
+const LOG: &str = "/org/freedesktop/LogControl1";
+
+/// How long joining may take: a bus that accepts and does not answer is as good as none.
+const JOIN: Duration = Duration::from_secs(25);
+
+/// The first pause before joining is tried again: a bus that is restarted is back within a second.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+
+/// The longest pause. On a first installation the name is refused until the bus has read its policy.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// How long the calls under way may take once the daemon ends.
+const LEAVE: Duration = Duration::from_secs(2);
+
+/// Which of the buses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// The machine's: `DBUS_SYSTEM_BUS_ADDRESS`, or its usual place.
+    System,
+    /// The user's: `DBUS_SESSION_BUS_ADDRESS`, or its usual place.
+    Session,
+}
+
+/// The daemon's part on a bus.
+#[derive(Debug)]
+pub struct Bus {
+    which: Which,
+    service: Arc<Service>,
+    reader: Arc<Reader>,
+    log: Arc<dyn LogControl>,
+    polkit: Arc<Polkit>,
+    last_job: Arc<AtomicU32>,
+}
+
+/// The daemon on the bus, with its name.
+struct Present {
+    connection: Connection,
+    tables: Arc<Tables>,
+}
+
+impl Bus {
+    /// A part for a service, on its own thread: with a reader of its own.
+    #[must_use]
+    pub fn new(
+        which: Which,
+        service: Arc<Service>,
+        reader: Arc<Reader>,
+        log: Arc<dyn LogControl>,
+    ) -> Self {
+        let (polkit, last_job) = Default::default();
+        Self { which, service, reader, log, polkit, last_job }
+    }
+
+    /// Stays on the bus until told to stop, however often the bus goes away. What keeps it away is
+    /// logged when it changes.
+    pub async fn keep(&self, mut stop: watch::Receiver<bool>) {
+        let mut pause = FIRST_PAUSE;
+        let mut told = String::new();
+        loop {
+            let Some(joined) = unless_stopped(&mut stop, self.join()).await else { return };
+            match joined {
+                Ok(present) => {
+                    info!(name = NAME, "on the message bus");
+                    let Some(why) = unless_stopped(&mut stop, present.until_gone()).await else {
+                        return present.leave().await;
+                    };
+                    warn!(why, "the message bus is gone, waiting for it to come back");
+                    (pause, told) = (FIRST_PAUSE, String::new());
+                }
+                Err(why) if why == told => debug!(why, "still not on the message bus"),
+                Err(why) => {
+                    warn!(why, "not on the message bus, trying again");
+                    told = why;
+                }
+            }
+            if unless_stopped(&mut stop, sleep(pause)).await.is_none() {
+                return;
+            }
+            pause = LONGEST_PAUSE.min(pause * 2);
+        }
+    }
+
+    async fn join(&self) -> Result<Present, String> {
+        match timeout(JOIN, self.try_to_join()).await {
+            Ok(joined) => joined.map_err(|error| error.to_string()),
+            Err(_) => Err("the bus does not answer".into()),
+        }
+    }
+
+    /// Serves first, and asks for the name when there is somebody to answer to it.
+    async fn try_to_join(&self) -> zbus::Result<Present> {
+        let desk = Arc::new(Desk::new(
+            Arc::clone(&self.service),
+            Arc::clone(&self.reader),
+            Arc::clone(&self.polkit),
+        ));
+        let tables = Arc::new(Tables::new(Arc::clone(&desk)));
+        let jobs = Arc::new(Jobs::new(Arc::clone(&self.last_job)));
+        let shared = || (Arc::clone(&desk), Arc::clone(&tables), Arc::clone(&jobs));
+        let manager = {
+            let (desk, tables, jobs) = shared();
+            Manager::new(desk, tables, jobs)
+        };
+        let objects = {
+            let (desk, tables, jobs) = shared();
+            Objects::new(desk, tables, jobs)
+        };
+        let builder = match self.which {
+            Which::System => Builder::system(),
+            Which::Session => Builder::session(),
+        };
+        let connection = builder
+            .serve_at(ROOT, manager)
+            .serve_at(ROOT, objects)
+            .serve_at(LOG, Log::new(desk, Arc::clone(&self.log)))
+            .build()
+            .await?;
+        tables.update(&connection).await?;
+        // Neither taken from another nor given up to one, as zbus would have it.
+        connection.request_name_with_flags(NAME, RequestNameFlags::DO_NOT_QUEUE).await?;
+        Ok(Present { connection, tables })
+    }
+}
+
+impl Present {
+    /// Follows the catalog until the connection is lost; answers why.
+    async fn until_gone(&self) -> String {
+        tokio::select! {
+            () = self.connection.closed() => "the connection was closed".into(),
+            failed = self.tables.follow(&self.connection) => {
+                failed.map_or_else(|error| error.to_string(), |()| "the catalog ended".into())
+            }
+        }
+    }
+
+    /// Gives up the name, and waits for the calls under way.
+    async fn leave(self) {
+        let left = timeout(LEAVE, async {
+            if let Err(error) = self.connection.release_name(NAME).await {
+                debug!(%error, "the name on the message bus was not given up");
+            }
+            self.connection.graceful_shutdown().await;
+        });
+        if left.await.is_err() {
+            warn!("calls on the message bus that were still busy were given up");
+        }
+    }
+}
+
+/// What a future brings; none where the daemon ends first.
+async fn unless_stopped<T>(
+    stop: &mut watch::Receiver<bool>,
+    work: impl Future<Output = T>,
+) -> Option<T> {
+    tokio::select! {
+        outcome = work => Some(outcome),
+        _ = stop.wait_for(|stop| *stop) => None,
+    }
+}

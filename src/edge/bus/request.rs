@@ -1,0 +1,61 @@
+//! A request of the one request path, built from the arguments of a D-Bus method.
+//! Carrying it out is `desk`'s, reading the result `values`'s.
+
+use bytes::Bytes;
+use cortex_core::wire::{Method, encode};
+
+/// A method and its parameters.
+#[derive(Clone, Debug)]
+pub(super) struct Request {
+    pub(super) method: Method,
+    count: usize,
+    params: Vec<u8>,
+}
+
+impl Request {
+    pub(super) fn new(method: Method) -> Self {
+        Self { method, count: 0, params: Vec::new() }
+    }
+
+    /// Adds a string.
+    pub(super) fn text(mut self, text: &str) -> Self {
+        self.count += 1;
+        encode::str(&mut self.params, text);
+        self
+    }
+
+    /// Adds a list of strings.
+    pub(super) fn texts(mut self, texts: &[String]) -> Self {
+        self.count += 1;
+        encode::strings(&mut self.params, texts.iter().map(String::as_str));
+        self
+    }
+
+    /// Adds a map of numbers.
+    pub(super) fn numbers(mut self, numbers: &[(&str, u64)]) -> Self {
+        self.count += 1;
+        encode::map(&mut self.params, numbers.len());
+        for (name, number) in numbers {
+            encode::str(&mut self.params, name);
+            encode::uint(&mut self.params, *number);
+        }
+        self
+    }
+
+    /// Adds `{name: true}`.
+    pub(super) fn flag(mut self, name: &str) -> Self {
+        self.count += 1;
+        encode::map(&mut self.params, 1);
+        encode::str(&mut self.params, name);
+        encode::bool(&mut self.params, true);
+        self
+    }
+
+    /// The encoded array of parameters.
+    pub(super) fn params(&self) -> Bytes {
+        let mut whole = Vec::with_capacity(self.params.len() + 5);
+        encode::array(&mut whole, self.count);
+        whole.extend_from_slice(&self.params);
+        whole.into()
+    }
+}

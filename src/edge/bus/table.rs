@@ -1,0 +1,209 @@
+//! The interface org.cortexd.Cortex1.Table: one table, at a path made of its number.
+//! Which tables have an object, and when it comes and goes, is `tables`'s.
+//!
+//! The object of a table is found by everybody, and tells nothing: every property and every method
+//! is answered with the rights of whoever asks.
+
+use std::sync::Arc;
+
+use cortex_core::{model::QualifiedName, wire::Method};
+use zbus::{Connection, interface, message::Header, object_server::SignalEmitter};
+
+use super::{
+    desk::{Desk, Incoming},
+    error::{Error, Result},
+    options::{self, Options},
+    polkit::Action,
+    request::Request,
+    values::{Dict, TableInfo},
+};
+use crate::store::Entry;
+
+/// One table.
+#[derive(Debug)]
+pub(super) struct Table {
+    desk: Arc<Desk>,
+    /// As it was when the object was made; says which table it is.
+    entry: Arc<Entry>,
+}
+
+impl Table {
+    pub(super) fn new(desk: Arc<Desk>, entry: Arc<Entry>) -> Self {
+        Self { desk, entry }
+    }
+
+    /// Carries out a request about this table with the sender's rights, or as polkit says.
+    async fn manage(&self, from: Incoming<'_>, request: &Request) -> Result<Vec<u8>> {
+        self.check_there()?;
+        let begun = self.desk.begin(from, Action::ManageTables, request).await?;
+        // The request names the table, and another may have taken the name. This one is there now,
+        // so it was there when the name was looked up; and the writer looks at the number.
+        self.check_there()?;
+        self.desk.end(begun).await
+    }
+
+    fn check_there(&self) -> Result<()> {
+        let there = self.desk.store().catalog().current(&self.entry).is_some();
+        if there { Ok(()) } else { Err(Error::gone()) }
+    }
+
+    fn name(&self) -> &QualifiedName {
+        &self.entry.table.name
+    }
+
+    fn request(&self, method: Method) -> Request {
+        Request::new(method).text(&self.name().to_string())
+    }
+
+    /// What a property is taken from. Properties are answered with the sender's rights alone: while
+    /// one is read, zbus holds a lock on all objects, and a person may take minutes to authenticate.
+    async fn shown_to(
+        &self,
+        header: Option<Header<'_>>,
+        connection: &Connection,
+    ) -> Result<TableInfo> {
+        // Without a sender the value is for a signal, which everybody receives.
+        let header = header.ok_or_else(|| Error::access_denied("access_denied"))?;
+        let from = Incoming { connection, header: &header };
+        let uid = self.desk.uid(from).await?;
+        self.check_there()?;
+        let info = self.desk.ask_as(uid, &self.request(Method::TableInfo)).await?;
+        TableInfo::read(&info)
+    }
+}
+
+#[interface(name = "org.cortexd.Cortex1.Table", introspection_docs = false)]
+impl Table {
+    /// Everything about the table, its grants included.
+    #[zbus(out_args("info"))]
+    async fn info(
+        &self,
+        options: Options,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<Dict> {
+        options::none(&options)?;
+        let from = Incoming { connection, header: &header };
+        let info = self.manage(from, &self.request(Method::TableInfo)).await?;
+        TableInfo::read(&info)?.into_dict()
+    }
+
+    /// Removes the table with all its records.
+    #[zbus(name = "Drop")]
+    async fn drop_table(
+        &self,
+        options: Options,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<()> {
+        options::none(&options)?;
+        let from = Incoming { connection, header: &header };
+        self.manage(from, &self.request(Method::DropTable)).await?;
+        Ok(())
+    }
+
+    /// Gives rights to an identity.
+    async fn grant(
+        &self,
+        identity: &str,
+        permissions: Vec<String>,
+        options: Options,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<()> {
+        options::none(&options)?;
+        let from = Incoming { connection, header: &header };
+        self.manage(from, &self.granting(Method::AclGrant, identity, &permissions)).await?;
+        Ok(())
+    }
+
+    /// Takes rights of an identity away.
+    async fn revoke(
+        &self,
+        identity: &str,
+        permissions: Vec<String>,
+        options: Options,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<()> {
+        options::none(&options)?;
+        let from = Incoming { connection, header: &header };
+        self.manage(from, &self.granting(Method::AclRevoke, identity, &permissions)).await?;
+        Ok(())
+    }
+
+    #[zbus(property(emits_changed_signal = "const"), name = "Name")]
+    async fn full_name(
+        &self,
+        #[zbus(header)] header: Option<Header<'_>>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<String> {
+        Ok(self.shown_to(header, connection).await?.name)
+    }
+
+    #[zbus(property(emits_changed_signal = "const"))]
+    async fn owner(
+        &self,
+        #[zbus(header)] header: Option<Header<'_>>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<String> {
+        Ok(self.shown_to(header, connection).await?.owner)
+    }
+
+    #[zbus(property(emits_changed_signal = "const"))]
+    async fn key_field(
+        &self,
+        #[zbus(header)] header: Option<Header<'_>>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<String> {
+        Ok(self.shown_to(header, connection).await?.key_field)
+    }
+
+    #[zbus(property(emits_changed_signal = "const"))]
+    async fn attributes(
+        &self,
+        #[zbus(header)] header: Option<Header<'_>>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<Vec<String>> {
+        Ok(self.shown_to(header, connection).await?.attributes)
+    }
+
+    /// The signal says that it has changed, not to what: everybody receives it.
+    #[zbus(property(emits_changed_signal = "invalidates"))]
+    async fn scope(
+        &self,
+        #[zbus(header)] header: Option<Header<'_>>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<String> {
+        Ok(self.shown_to(header, connection).await?.scope)
+    }
+
+    #[zbus(property(emits_changed_signal = "false"))]
+    async fn records(
+        &self,
+        #[zbus(header)] header: Option<Header<'_>>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<u64> {
+        Ok(self.shown_to(header, connection).await?.records)
+    }
+
+    #[zbus(property(emits_changed_signal = "false"))]
+    async fn bytes(
+        &self,
+        #[zbus(header)] header: Option<Header<'_>>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<u64> {
+        Ok(self.shown_to(header, connection).await?.bytes)
+    }
+}
+
+impl Table {
+    fn granting(&self, method: Method, identity: &str, permissions: &[String]) -> Request {
+        Request::new(method).text(identity).text(&self.name().to_string()).texts(permissions)
+    }
+
+    /// Tells everybody that the scope has changed.
+    pub(super) async fn announce_scope(&self, emitter: &SignalEmitter<'_>) -> zbus::Result<()> {
+        self.scope_invalidate(emitter).await
+    }
+}

@@ -1,0 +1,86 @@
+//! `cortex doctor` against real daemons: a healthy one, none, and one whose data directory is open to all.
+//! Every single finding is tested on made-up facts, beside the checks.
+
+#[path = "support/configured_daemon.rs"]
+mod real_daemon;
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use real_daemon::{RealDaemon, in_dir, socket_in};
+
+fn doctor(dir: &Path, arguments: &[&str]) -> Output {
+    let mut command = in_dir(Command::new(env!("CARGO_BIN_EXE_cortex")), dir);
+    command.arg("doctor").args(arguments).output().expect("cortex runs")
+}
+
+fn findings(output: &Output) -> serde_json::Value {
+    serde_json::from_slice(&output.stdout).expect("one JSON value")
+}
+
+/// The status and the mending command of a check.
+fn found<'a>(report: &'a serde_json::Value, check: &str) -> (&'a str, Option<&'a str>) {
+    let findings = report["findings"].as_array().expect("a list");
+    let finding = findings.iter().find(|finding| finding["check"] == check).expect(check);
+    (finding["status"].as_str().expect("a word"), finding["mend"].as_str())
+}
+
+#[test]
+fn a_healthy_daemon_has_no_problem_and_the_exit_status_says_so() {
+    let daemon = RealDaemon::start("");
+    let output = doctor(daemon.dir(), &["--json"]);
+    let report = findings(&output);
+    assert_eq!(output.status.code(), Some(0), "{report:#}");
+    assert_eq!(report["ok"], true);
+    for check in ["socket", "socket-mode", "ping", "version", "data-dir", "database", "leftovers"] {
+        assert_eq!(found(&report, check), ("ok", None), "{check}");
+    }
+    assert_eq!(found(&report, "systemd").0, "unchecked", "it is not the machine's daemon");
+}
+
+#[test]
+fn without_a_daemon_the_problems_are_told_with_what_mends_them() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let output = doctor(dir.path(), &[]);
+    assert_eq!(output.status.code(), Some(1));
+    let text = String::from_utf8(output.stdout).expect("UTF-8");
+    let socket = socket_in(dir.path());
+    let expected = format!("is not there. To mend: cortexd --socket {}", socket.display());
+    assert!(
+        text.lines().any(|line| line.starts_with("problem") && line.ends_with(&expected)),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_data_directory_that_is_open_and_a_kept_database_are_found() {
+    let daemon = RealDaemon::start("");
+    let data = daemon.dir().join("data");
+    fs::set_permissions(&data, Permissions::from_mode(0o755)).expect("opened");
+    fs::write(data.join("cortex.db.before-restore-17"), "old").expect("written");
+    let output = doctor(daemon.dir(), &["--json"]);
+    assert_eq!(output.status.code(), Some(1));
+    let report = findings(&output);
+    assert_eq!(report["ok"], false);
+    let mend = format!("chmod 0700 {}", data.display());
+    assert_eq!(found(&report, "data-dir"), ("problem", Some(mend.as_str())));
+    assert_eq!(found(&report, "leftovers").0, "problem");
+}
+
+#[test]
+fn a_configuration_that_the_daemon_would_refuse_is_found_by_asking_it() {
+    let daemon = RealDaemon::start("");
+    let file = daemon.dir().join("cortex.toml");
+    fs::write(&file, "threads = 0\n").expect("written");
+    let output = doctor(daemon.dir(), &["--json", "--config", file.to_str().expect("UTF-8")]);
+    assert_eq!(output.status.code(), Some(1));
+    let report = findings(&output);
+    assert_eq!(found(&report, "configuration").0, "problem");
+    assert!(report.to_string().contains("threads = 0 is not between 1 and 64"), "{report:#}");
+
+    fs::write(&file, "threads = 1\n").expect("written");
+    let output = doctor(daemon.dir(), &["--json", "--config", file.to_str().expect("UTF-8")]);
+    assert_eq!(found(&findings(&output), "configuration"), ("ok", None));
+}

@@ -1,0 +1,173 @@
+//! The repository's order, as far as Cargo and clippy cannot see it: walls between modules, and housekeeping.
+//! Leaves walls between packages to `Cargo.toml` and walls around crates to `deny.toml`.
+//!
+//! Every rule is applied twice: to the whole repository, where it must find nothing, and to a made-up file,
+//! where it must find what is wrong.
+
+#[path = "tidy/rules.rs"]
+mod rules;
+#[path = "tidy/source.rs"]
+mod source;
+
+use std::fs;
+use std::path::Path;
+
+use rules::Finding;
+use source::File;
+
+fn top() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(top().join(path)).unwrap_or_else(|error| panic!("read {path}: {error}"))
+}
+
+/// Applies a rule to every file of the repository.
+fn check(rule: impl Fn(&File) -> Vec<Finding>) {
+    let files = source::files(top());
+    assert!(files.iter().any(|file| file.path == "src/core/lib.rs"), "the files are found");
+    let mut broken = String::new();
+    for file in &files {
+        for Finding { line, message } in rule(file) {
+            broken.push_str(&format!("\n{}:{line}: {message}", file.path));
+        }
+    }
+    assert!(broken.is_empty(), "{broken}\n");
+}
+
+/// Applies a rule to a made-up file and answers the lines on which it is broken.
+fn lines(rule: impl Fn(&File) -> Vec<Finding>, path: &str, text: &str) -> Vec<usize> {
+    let file = File { path: path.into(), text: text.into() };
+    rule(&file).into_iter().map(|finding| finding.line).collect()
+}
+
+#[test]
+fn every_file_says_what_it_is() {
+    check(rules::says_what_it_is);
+    assert_eq!(lines(rules::says_what_it_is, "src/x.rs", "use a;\n//! Late.\n"), [1]);
+    assert_eq!(lines(rules::says_what_it_is, "src/x.rs", "//! A thing.\nuse a;\n"), []);
+}
+
+#[test]
+fn no_file_is_too_long() {
+    check(rules::is_not_too_long);
+    assert_eq!(lines(rules::is_not_too_long, "src/x.rs", &"//\n".repeat(701)), [701]);
+    assert_eq!(lines(rules::is_not_too_long, "src/x.rs", &"//\n".repeat(700)), []);
+}
+
+#[test]
+fn unsafe_code_stays_in_its_modules() {
+    check(rules::is_safe);
+    let text = "//! Not unsafe.\n#[expect(unsafe_code)]\nfn f() { unsafe { g() } }\n";
+    assert_eq!(lines(rules::is_safe, "src/store/mod.rs", text), [2, 3]);
+    assert_eq!(lines(rules::is_safe, "src/daemon/activation.rs", text), []);
+}
+
+#[test]
+fn modules_import_only_what_stands_before_them() {
+    check(rules::keeps_the_walls);
+    for (path, text, expected) in [
+        ("src/store/writer.rs", "use crate::{\n ambient,\n service::Answer,\n};", &[3][..]),
+        ("src/store/writer.rs", "use super::super::edge::conn;", &[1]),
+        ("src/store/mod.rs", "use super::edge;", &[1]),
+        ("src/store/mod.rs", "fn f() { g(crate::daemon::main) }", &[1]),
+        ("src/store/mod.rs", "// crate::daemon\nuse super::ambient;", &[]),
+        ("src/service/mod.rs", "use crate::edge::conn;", &[1]),
+        ("src/edge/mod.rs", "use crate::{daemon, service};", &[1]),
+        (
+            "src/cli/acl.rs",
+            "use crate::client;\nuse crate::store::Store;\nuse crate::service;",
+            &[2, 3],
+        ),
+        ("src/client/mod.rs", "use crate::cli;", &[1]),
+        ("src/bin/cortex.rs", "fn main() { cortexd::store::open() }", &[1]),
+        ("src/bin/cortex.rs", "fn main() { cortexd::cli::main() }", &[]),
+        ("src/attic.rs", "use std::fs;", &[1]),
+        ("src/core/model/name.rs", "use crate::wire::Head;", &[1]),
+        ("src/core/model/record.rs", "use crate::wire::Head;", &[]),
+        ("src/core/model/record.rs", "use crate::gate::admit;", &[1]),
+        ("src/core/wire/frame.rs", "use crate::model::Refusal;", &[1]),
+        ("src/core/wire/rpc.rs", "use crate::model::Refusal;", &[]),
+        ("src/core/gate.rs", "mod tests {\n use super::*;\n use crate::merge;\n}", &[3]),
+        ("src/lib.rs", "pub mod daemon;", &[]),
+    ] {
+        assert_eq!(lines(rules::keeps_the_walls, path, text), expected, "{path}: {text}");
+    }
+}
+
+#[test]
+fn the_core_touches_nothing_of_the_world() {
+    check(rules::is_pure);
+    let text = "use std::{fmt, fs};\nuse std::time::{Duration,\n Instant};\nfn f() { std::net::x(); std::mem::take(y); }";
+    assert_eq!(lines(rules::is_pure, "src/core/clock.rs", text), [1, 3, 4]);
+    assert_eq!(lines(rules::is_pure, "src/paths.rs", text), []);
+}
+
+#[test]
+fn a_crate_is_named_where_it_belongs() {
+    check(rules::names_crates_in_their_place);
+    let rule = rules::names_crates_in_their_place;
+    assert_eq!(lines(rule, "src/service/mod.rs", "use a;\nuse rusqlite::Connection;"), [2]);
+    assert_eq!(
+        lines(rule, "src/service/mod.rs", "use tokio::{sync::watch, net::UnixStream};"),
+        [1]
+    );
+    assert_eq!(lines(rule, "src/client/mod.rs", "use tokio::sync::watch;"), [1]);
+    assert_eq!(lines(rule, "src/store/mod.rs", "use rusqlite::Connection;"), []);
+    assert_eq!(lines(rule, "tests/x.rs", "use rusqlite::Connection;"), []);
+}
+
+#[test]
+fn nothing_is_left_for_later_or_for_one_machine() {
+    check(rules::is_finished);
+    let later = ["// TO", "DO: all\nlet autoTO", "DO = 1;\n"].concat();
+    assert_eq!(lines(rules::is_finished, "src/x.rs", &later), [1]);
+    let machine = ["cd /tmp/", "wt/x\ncd /wo", "rkspace\n\"/wo", "rk\"\na/wo", "rk\n"].concat();
+    assert_eq!(lines(rules::is_finished, "x.sh", &machine), [1, 3]);
+}
+
+#[test]
+fn a_promise_that_is_held_was_given() {
+    let list = rules::promises(&read("tests/promises.md"));
+    for (first, last) in [("V1", "V6"), ("M1", "M6"), ("S1", "S4"), ("T1", "T8"), ("E1", "E4")] {
+        assert!(
+            list.iter().any(|n| n == first) && list.iter().any(|n| n == last),
+            "{first}, {last}"
+        );
+    }
+    check(|file| rules::holds_known_promises(file, &list));
+    let text =
+        ["/// hol", "ds V1, V9: all\nfn f() {}\n// hol", "ds Z1\n// hol", "ds more\n"].concat();
+    let rule = |file: &File| rules::holds_known_promises(file, &list);
+    assert_eq!(lines(rule, "tests/x.rs", &text), [1, 3]);
+}
+
+#[test]
+fn the_top_of_the_repository_holds_what_is_expected_there() {
+    let ignored = source::ignored(top());
+    for entry in fs::read_dir(top()).expect("list the top") {
+        let name = entry.expect("list the top").file_name().into_string().expect("UTF-8");
+        assert!(
+            rules::is_at_home(&name, &ignored),
+            "{name}: what is it for, and where does it belong?"
+        );
+    }
+    assert!(rules::is_at_home("target", &ignored) && rules::is_at_home("LICENSE-MIT", &ignored));
+    assert!(!rules::is_at_home("notes.txt", &ignored) && !rules::is_at_home("scripts", &ignored));
+}
+
+#[test]
+fn tests_for_root_do_not_run_by_themselves() {
+    let manifest: toml::Table = read("Cargo.toml").parse().expect("Cargo.toml is TOML");
+    check(|file| rules::leaves_root_tests_to_root(file, &manifest));
+    let made_up: toml::Table =
+        "[[test]]\nname = \"root_a\"\ntest = false\n[[test]]\nname = \"root_b\"\n"
+            .parse()
+            .expect("TOML");
+    let rule = |file: &File| rules::leaves_root_tests_to_root(file, &made_up);
+    assert_eq!(lines(rule, "tests/root_a.rs", ""), []);
+    assert_eq!(lines(rule, "tests/root_b.rs", ""), [1]);
+    assert_eq!(lines(rule, "tests/root_c.rs", ""), [1]);
+    assert_eq!(lines(rule, "tests/other.rs", ""), []);
+}
