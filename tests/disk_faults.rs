@@ -280,26 +280,26 @@ fn check_repeat(fault: faultfs::Fault, repeat: Repeat, least: u64) {
     assert!(runs >= least, "{runs} runs");
 }
 
-/// holds I5, I6
+/// holds E3
 #[test]
 fn no_error_on_any_call_costs_an_acknowledged_command() {
     check(faultfs::Fault::Io, 150);
 }
 
-/// holds I5, I6
+/// holds E3
 #[test]
 fn no_full_disk_at_any_call_costs_an_acknowledged_command() {
     check(faultfs::Fault::NoSpace, 50);
 }
 
-/// holds I5, I6
+/// holds E3
 #[test]
 fn no_write_cut_short_costs_an_acknowledged_command() {
     check_repeat(faultfs::Fault::ShortIo, Repeat::Once, 50);
     check_repeat(faultfs::Fault::ShortNoSpace, Repeat::Always, 50);
 }
 
-/// holds I5, I6
+/// holds E3
 #[test]
 fn no_read_that_fails_with_another_error_costs_an_acknowledged_command() {
     check(faultfs::Fault::Read, 50);
@@ -308,7 +308,7 @@ fn no_read_that_fails_with_another_error_costs_an_acknowledged_command() {
 /// SQLite would try the checkpoint again. But what the kernel dropped is not known, and a disk
 /// that fails a sync is not one to acknowledge writes on.
 ///
-/// holds I6
+/// holds E3
 #[test]
 fn a_failed_sync_of_a_checkpoint_stops_the_store_and_costs_nothing() {
     // Short enough for checkpoints to run all the time, by the checkpointer and by the writer.

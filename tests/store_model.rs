@@ -273,7 +273,7 @@ proptest! {
 
     /// Answers, contents, rights, totals and quotas, while it runs and after a new start.
     ///
-    /// holds V2, V3, V4, I2
+    /// holds V2, V3, V4
     #[test]
     fn the_store_does_what_its_model_does(
         bursts in prop::collection::vec(prop::collection::vec(ask(), 1..20), 1..25),
@@ -437,8 +437,6 @@ fn under_pressure_scans_end_and_the_log_has_a_bound() {
 /// One writer, two readers of single records and one of the whole table, on a log that starts
 /// again all the time: nobody sees less than what was acknowledged before, nor less than before,
 /// and a scan sees the state after one write.
-///
-/// holds I2, I6
 #[test]
 fn readers_never_go_back_while_the_log_starts_again() {
     const WRITES: u64 = 4_000;
