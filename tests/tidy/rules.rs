@@ -24,7 +24,7 @@ const UNSAFE: [&str; 3] =
     ["src/daemon/activation.rs", "tests/faultfs/src/lib.rs", "tests/faultfs/src/vfs.rs"];
 
 /// What a module of the daemon's package may import of the others. `ambient` is where time and randomness
-/// come from and `journal` names messages, so whoever needs them may; nobody may import `daemon`, which puts the others together.
+/// come from, `journal` names messages and `sparing` says when one is due, so whoever needs them may; nobody may import `daemon`, which puts the others together.
 const DAEMON: &[(&str, &[&str])] = &[
     ("ambient", &[]),
     ("fragments", &[]),
