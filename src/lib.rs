@@ -1,4 +1,64 @@
 //! cortexd: a local-first store for the agents and services of one person's machines.
+//! This file is the map; the binaries in `src/bin/` are a few lines each, everything else is in the modules below.
+//!
+//! # The way of a request
+//!
+//! ```text
+//!       bytes              typed                    decided                 durable
+//!
+//!  client ──> edge ──> Request + Caller ──> service ──> writer ──> commit ──> reply
+//!             │ frames        uid            │ gate       │ gate, once more
+//!             └ bounds, order of replies     │            └ one transaction for all that wait
+//!                                            └──> readers: a snapshot, past the writer
+//! ```
+//!
+//! A client's bytes become frames and then a request in [`edge`], which knows from the socket who is calling.
+//! [`service`] judges it by a pure function of `cortex-core` and either answers it from a reader's snapshot or
+//! hands a command to the writer of [`store`]. The writer takes all commands that wait into one transaction,
+//! judges each again, and the replies leave after the commit.
+//!
+//! # Five rules
+//!
+//! 1. **One request path.** A transport makes a caller and moves bytes. Below [`service`] nobody can tell
+//!    which transport a request came by.
+//! 2. **One writer.** One thread owns the connection that writes and the clock that stamps. Nothing is
+//!    answered before it is on disk.
+//! 3. **One entrance.** What is written here and what arrives from elsewhere go through the same function,
+//!    which is told the origin.
+//! 4. **A pure core.** `cortex-core` is given time and randomness, and touches neither files nor sockets, so
+//!    it can be run by the million in tests.
+//! 5. **A bound on everything.** Messages, queues, connections, lists under way, tables and bytes of a user:
+//!    each has a limit, and what happens at the limit is written beside it.
+//!
+//! # Where to find what
+//!
+//! | to change | look in |
+//! |---|---|
+//! | what names, keys, grants and records are | `src/core/model/` |
+//! | who may do what | `src/core/gate.rs` |
+//! | the bytes of requests and replies | `src/core/wire/` |
+//! | a method | `src/core/wire/method.rs`, then [`service`] |
+//! | what is on disk, and when | [`store`] |
+//! | connections, their bounds, their order | [`edge`] |
+//! | settings, start and stop, signals | [`daemon`] |
+//! | a command of `cortex` | [`cli`], which speaks through [`client`] |
+//! | where socket and data are | [`paths`] |
+//! | the clock and randomness | [`ambient`] |
+//! | the dashboard | `tui/` |
+//!
+//! # Who may import whom
+//!
+//! ```text
+//!  cortex-core <── store <── service <── edge <── daemon <── bin/cortexd
+//!       ^
+//!       ├───────── client <── cli <── bin/cortex
+//!       └───────── cortex-top (tui/)
+//!
+//!  within the core:  model <── clock, gate, merge        wire <── model::record        model <── wire::rpc
+//! ```
+//!
+//! Nobody imports [`daemon`], which puts the parts together; [`ambient`], [`journal`] and [`paths`] import nobody. Cargo
+//! holds the walls between packages, `deny.toml` those around crates, and `tests/tidy.rs` those between modules.
 
 pub mod ambient;
 pub mod cli;
@@ -8,4 +68,5 @@ pub mod edge;
 pub mod journal;
 pub mod paths;
 pub mod service;
+mod sparing;
 pub mod store;

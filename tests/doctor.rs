@@ -1,54 +1,15 @@
 //! `cortex doctor` against real daemons: a healthy one, none, and one whose data directory is open to all.
 //! Every single finding is tested on made-up facts, beside the checks.
 
+#[path = "support/configured_daemon.rs"]
+mod real_daemon;
+
 use std::fs::{self, Permissions};
-use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::process::{Command, Output};
 
-use tempfile::TempDir;
-
-/// A daemon in a directory of its own. It ends with the test.
-struct Daemon {
-    process: Child,
-    dir: TempDir,
-    /// Kept open: it still has more to say.
-    _stdout: BufReader<ChildStdout>,
-}
-
-impl Daemon {
-    fn start() -> Self {
-        let dir = tempfile::tempdir().expect("a directory");
-        let mut process = in_dir(Command::new(env!("CARGO_BIN_EXE_cortexd")), dir.path())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("cortexd starts");
-        let mut greeting = String::new();
-        let mut stdout = BufReader::new(process.stdout.take().expect("it is piped"));
-        stdout.read_line(&mut greeting).expect("it says something");
-        assert!(greeting.contains("listens on"), "{greeting}");
-        Self { process, dir, _stdout: stdout }
-    }
-
-    fn doctor(&self, arguments: &[&str]) -> Output {
-        doctor(self.dir.path(), arguments)
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        let _ended_already = self.process.kill();
-        let _reaped = self.process.wait();
-    }
-}
-
-fn in_dir(mut command: Command, dir: &Path) -> Command {
-    command.env("CORTEX_SOCKET", dir.join("cortex.sock")).env("CORTEX_DATA_DIR", dir.join("data"));
-    command.env_remove("JOURNAL_STREAM").stdin(Stdio::null());
-    command
-}
+use real_daemon::{RealDaemon, in_dir, socket_in};
 
 fn doctor(dir: &Path, arguments: &[&str]) -> Output {
     let mut command = in_dir(Command::new(env!("CARGO_BIN_EXE_cortex")), dir);
@@ -68,8 +29,8 @@ fn found<'a>(report: &'a serde_json::Value, check: &str) -> (&'a str, Option<&'a
 
 #[test]
 fn a_healthy_daemon_has_no_problem_and_the_exit_status_says_so() {
-    let daemon = Daemon::start();
-    let output = daemon.doctor(&["--json"]);
+    let daemon = RealDaemon::start("");
+    let output = doctor(daemon.dir(), &["--json"]);
     let report = findings(&output);
     assert_eq!(output.status.code(), Some(0), "{report:#}");
     assert_eq!(report["ok"], true);
@@ -85,7 +46,7 @@ fn without_a_daemon_the_problems_are_told_with_what_mends_them() {
     let output = doctor(dir.path(), &[]);
     assert_eq!(output.status.code(), Some(1));
     let text = String::from_utf8(output.stdout).expect("UTF-8");
-    let socket = dir.path().join("cortex.sock");
+    let socket = socket_in(dir.path());
     let expected = format!("is not there. To mend: cortexd --socket {}", socket.display());
     assert!(
         text.lines().any(|line| line.starts_with("problem") && line.ends_with(&expected)),
@@ -95,11 +56,11 @@ fn without_a_daemon_the_problems_are_told_with_what_mends_them() {
 
 #[test]
 fn a_data_directory_that_is_open_and_a_kept_database_are_found() {
-    let daemon = Daemon::start();
-    let data = daemon.dir.path().join("data");
+    let daemon = RealDaemon::start("");
+    let data = daemon.dir().join("data");
     fs::set_permissions(&data, Permissions::from_mode(0o755)).expect("opened");
     fs::write(data.join("cortex.db.before-restore-17"), "old").expect("written");
-    let output = daemon.doctor(&["--json"]);
+    let output = doctor(daemon.dir(), &["--json"]);
     assert_eq!(output.status.code(), Some(1));
     let report = findings(&output);
     assert_eq!(report["ok"], false);
@@ -110,16 +71,16 @@ fn a_data_directory_that_is_open_and_a_kept_database_are_found() {
 
 #[test]
 fn a_configuration_that_the_daemon_would_refuse_is_found_by_asking_it() {
-    let daemon = Daemon::start();
-    let file = daemon.dir.path().join("cortex.toml");
+    let daemon = RealDaemon::start("");
+    let file = daemon.dir().join("cortex.toml");
     fs::write(&file, "threads = 0\n").expect("written");
-    let output = daemon.doctor(&["--json", "--config", file.to_str().expect("UTF-8")]);
+    let output = doctor(daemon.dir(), &["--json", "--config", file.to_str().expect("UTF-8")]);
     assert_eq!(output.status.code(), Some(1));
     let report = findings(&output);
     assert_eq!(found(&report, "configuration").0, "problem");
     assert!(report.to_string().contains("threads = 0 is not between 1 and 64"), "{report:#}");
 
     fs::write(&file, "threads = 1\n").expect("written");
-    let output = daemon.doctor(&["--json", "--config", file.to_str().expect("UTF-8")]);
+    let output = doctor(daemon.dir(), &["--json", "--config", file.to_str().expect("UTF-8")]);
     assert_eq!(found(&findings(&output), "configuration"), ("ok", None));
 }

@@ -123,7 +123,7 @@ fn nothing_is_left_for_later_or_for_one_machine() {
     check(rules::is_finished);
     let later = ["// TO", "DO: all\nlet autoTO", "DO = 1;\n"].concat();
     assert_eq!(lines(rules::is_finished, "src/x.rs", &later), [1]);
-    let machine = ["cd /ro", "ot/x\ncd /wo", "rkspace\n\"/wo", "rk\"\na/wo", "rk\n"].concat();
+    let machine = ["cd /tmp/", "wt/x\ncd /wo", "rkspace\n\"/wo", "rk\"\na/wo", "rk\n"].concat();
     assert_eq!(lines(rules::is_finished, "x.sh", &machine), [1, 3]);
 }
 

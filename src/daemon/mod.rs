@@ -42,7 +42,7 @@ use crate::{
     },
     paths::Environment,
     service::{self, ScanSlots, Service},
-    store::{self, Options, Restored, Store, Summary},
+    store::{self, LogBounds, Options, Restored, Store, Summary},
 };
 use bus::BusThread;
 use log::LogLevel;
@@ -126,6 +126,7 @@ async fn run(
         cache_kib: settings.cache_kib,
         record_cache_bytes: u64::from(settings.record_cache_mib) << 20,
         limits: settings.limits,
+        log: LogBounds::default(),
         vfs: None,
     })?;
     let slots = ScanSlots::new(settings.scans, settings.scans_per_uid);

@@ -19,7 +19,7 @@ use crate::{
     edge::unix,
     journal,
     service::Errand,
-    store::{Command, Done, Store},
+    store::{Command, Done, Failure, Fault, Store},
 };
 
 /// Between two looks for dropped tables whose rows are still there.
@@ -139,7 +139,10 @@ async fn probe(store: &Store, socket: &Path) -> Result<()> {
         UnixStream::connect(socket).await.context("cannot connect to the own socket")?;
     stream.write_all(&PING).await.context("cannot ask on the own socket")?;
     let answered = stream.read_u8().await.context("no answer on the own socket");
-    store.execute(Command::Purge).await.context("the writer failed")?;
+    // Any other failure is an answer: a full disk is no reason to be killed and started again.
+    if let Err(Failure::Faulted(Fault::Closed)) = store.execute(Command::Purge).await {
+        bail!("the writer has ended");
+    }
     answered.map(|_| ())
 }
 

@@ -12,10 +12,7 @@ use std::{
     future::poll_fn,
     io,
     pin::{Pin, pin},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
+    sync::Arc,
     task::Poll,
 };
 
@@ -37,6 +34,7 @@ use super::{limits::ConnLimits, patience::Patience};
 use crate::{
     ambient,
     service::{Answer, Later, Listing, Pieces, Service, Step, wire_error},
+    sparing::Sparing,
     store::{Done, Failure, Fault, Reader},
 };
 
@@ -99,6 +97,7 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
         output: Vec::new(),
         pending: Vec::new(),
         patience: Patience::new(limits.idle_time),
+        begun: false,
         stop: Box::pin(stopped(context.stop.clone())),
     };
     let caller = conn.caller.clone();
@@ -130,6 +129,8 @@ struct Conn<'a, S, Stop> {
     /// Writes that are with the writer, in the order of their requests.
     pending: Vec<Pending>,
     patience: Patience,
+    /// True while a message has begun to arrive and its time runs.
+    begun: bool,
     stop: Pin<Box<Stop>>,
 }
 
@@ -143,24 +144,37 @@ enum Never {}
 impl<S: AsyncRead + AsyncWrite + Unpin, Stop: Future<Output = ()>> Conn<'_, S, Stop> {
     async fn run(&mut self) -> Result<Never, End> {
         loop {
-            while let Some(message) = self.next_message()? {
-                self.handle(message).await?;
-                if self.output.len() >= GATHERED {
-                    self.flush().await?;
-                }
-            }
+            let followed = self.handle_arrived().await?;
+            // What came before bytes that cannot be followed was accepted, and is answered.
             self.settle().await;
             self.flush().await?;
+            followed.map_err(End::Bad)?;
             self.read().await?;
         }
     }
 
+    /// Handles the messages that have arrived whole, up to bytes that cannot be followed.
+    async fn handle_arrived(&mut self) -> Result<Result<(), FrameError>, End> {
+        loop {
+            match self.next_message() {
+                Ok(Some(message)) => self.handle(message).await?,
+                Ok(None) => return Ok(Ok(())),
+                Err(error) => return Ok(Err(error)),
+            }
+            if self.output.len() >= GATHERED {
+                self.flush().await?;
+            }
+        }
+    }
+
     /// Takes the next whole message out of the input; none while it is incomplete.
-    fn next_message(&mut self) -> Result<Option<Message>, End> {
+    fn next_message(&mut self) -> Result<Option<Message>, FrameError> {
         if self.input.is_empty() {
             return Ok(None);
         }
-        Ok(match self.scanner.scan(&self.input).map_err(End::Bad)? {
+        let scan = self.scanner.scan(&self.input)?;
+        self.begun &= scan == Scan::More;
+        Ok(match scan {
             Scan::More => None,
             Scan::Whole(length) => Some(Message::Usable(self.input.split_to(length).freeze())),
             Scan::Deep(length) => {
@@ -210,6 +224,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin, Stop: Future<Output = ()>> Conn<'_, S, S
                 match context.service.store().submit(command).await {
                     Ok(answer) => self.pending.push(Pending { msgid, answer }),
                     Err(fault) => self.refuse(msgid, &fault.into()).await,
+                }
+                if !is_record_write(request.method) {
+                    // What comes next may be about the table or the right that this one changes.
+                    self.settle().await;
                 }
             }
             Ok(Answer::List(mut listing)) => self.send_list(msgid, start, &mut listing).await?,
@@ -328,7 +346,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin, Stop: Future<Output = ()>> Conn<'_, S, S
             self.input = BytesMut::new();
         }
         self.input.reserve(READ);
-        self.patience.renew(lasts);
+        // The time of a message runs from its first bytes on: one that trickles gains nothing.
+        if !std::mem::replace(&mut self.begun, !self.input.is_empty()) {
+            self.patience.renew(lasts);
+        }
         let Self { stream, input, patience, stop, .. } = self;
         let mut read = pin!(stream.read_buf(input));
         poll_fn(|context| {
@@ -361,16 +382,8 @@ fn is_record_write(method: &str) -> bool {
 
 /// One warning at most per interval, with the number of those kept back.
 fn warn_of_bad_bytes(caller: &Caller, error: FrameError) {
-    static LAST_MS: AtomicU64 = AtomicU64::new(0);
-    static KEPT_BACK: AtomicU64 = AtomicU64::new(0);
-    const INTERVAL_MS: u64 = 10_000;
-    let (now, last) = (ambient::wall_ms(), LAST_MS.load(Relaxed));
-    if now.abs_diff(last) >= INTERVAL_MS
-        && LAST_MS.compare_exchange(last, now, Relaxed, Relaxed).is_ok()
-    {
-        let kept_back = KEPT_BACK.swap(0, Relaxed);
+    static SPARING: Sparing = Sparing::new();
+    if let Some(kept_back) = SPARING.due() {
         warn!(%caller, %error, kept_back, "a connection sent what cannot be followed and was closed");
-    } else {
-        KEPT_BACK.fetch_add(1, Relaxed);
     }
 }

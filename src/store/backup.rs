@@ -86,7 +86,7 @@ pub struct Restored {
 /// [`OpenError`]: a daemon uses the directory, or the file is no sound copy. Nothing was changed then.
 pub fn restore(from: &Path, dir: &Path) -> Result<Restored, OpenError> {
     let lock = take_directory(dir)?;
-    let in_dir = |source| OpenError::Directory { path: dir.display().to_string(), source };
+    let in_dir = |cause| OpenError::Directory { path: dir.display().to_string(), cause };
     let fresh = dir.join("cortex.db.restoring");
     let summary = copy_checked(from, &fresh).inspect_err(|_| {
         let _absent = fs::remove_file(&fresh);

@@ -110,6 +110,13 @@ impl Catalog {
         self.owners.iter().map(|(uid, namespace)| (*uid, namespace.as_ref()))
     }
 
+    /// The name of a table known by its id. Looks at all of them.
+    #[must_use]
+    pub fn name_of(&self, id: TableId) -> Option<&QualifiedName> {
+        let mut entries = self.owners.values().flat_map(|namespace| namespace.tables());
+        entries.find(|entry| entry.table.id == id).map(|entry| &entry.table.name)
+    }
+
     /// How many tables there are.
     #[must_use]
     pub fn len(&self) -> usize {

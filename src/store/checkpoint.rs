@@ -12,9 +12,9 @@ use std::{
 };
 
 use rusqlite::{Connection, MAIN_DB, wal::CheckpointMode};
-use tracing::{debug, warn};
+use tracing::{debug, error, warn};
 
-use super::error::Fault;
+use super::{error::Fault, writer::Published};
 
 /// Pages left in the log that the writer may take over: some two milliseconds of work.
 const NEARLY: i32 = 512;
@@ -51,7 +51,10 @@ impl Handle {
 }
 
 /// Starts the thread. It ends when the handle is dropped.
-pub(super) fn start(conn: Connection) -> std::io::Result<(Handle, JoinHandle<()>)> {
+pub(super) fn start(
+    conn: Connection,
+    published: Arc<Published>,
+) -> std::io::Result<(Handle, JoinHandle<()>)> {
     let (wake, asked) = mpsc::sync_channel(1);
     let nearly_done = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&nearly_done);
@@ -59,6 +62,12 @@ pub(super) fn start(conn: Connection) -> std::io::Result<(Handle, JoinHandle<()>
         while asked.recv().is_ok() {
             match run(&conn) {
                 Ok(nearly) => flag.store(nearly, SeqCst),
+                Err(fault) if fault.is_fatal() => {
+                    // The writer looks before it acknowledges, and empties the log when it ends.
+                    error!(%fault, "a checkpoint failed, the store stops");
+                    published.stop(fault);
+                    return;
+                }
                 Err(fault) => warn!(%fault, "a checkpoint failed, it will be tried again"),
             }
             std::thread::sleep(PAUSE);

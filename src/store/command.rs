@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use cortex_core::model::{
-    AttributeName, Caller, Key, Permissions, Principal, Scope, TableName, Uid,
+    AttributeName, Caller, Key, Permissions, Principal, QualifiedName, Scope, TableName, Uid,
 };
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
@@ -78,6 +78,18 @@ pub struct Granting {
 }
 
 impl Command {
+    /// The table that it changes, if it is one that exists.
+    pub(super) fn table(&self) -> Option<&QualifiedName> {
+        match self {
+            Self::DropTable { entry, .. }
+            | Self::Put { entry, .. }
+            | Self::Delete { entry, .. }
+            | Self::Grant(Granting { entry, .. })
+            | Self::Revoke(Granting { entry, .. }) => Some(&entry.table.name),
+            Self::CreateTable { .. } | Self::Note(_) | Self::Purge | Self::Stop => None,
+        }
+    }
+
     /// Bytes that it holds in the queue, for the bound on all of them together.
     pub(super) fn weight(&self) -> usize {
         /// The command itself with its key and reply channel, generously.

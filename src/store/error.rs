@@ -15,15 +15,20 @@ pub enum Fault {
     /// Reading or writing failed. Nothing of the batch was stored.
     #[error("the database cannot be read or written: {0}")]
     Io(String),
-    /// A sync failed: what the disk holds is unknown, so the store has stopped taking writes.
+    /// A sync failed: what the disk holds is unknown, so the store has stopped taking writes. The
+    /// batch may turn out to have been stored, as a whole, by the next start.
     #[error("a sync of the database failed, the store has stopped: {0}")]
     SyncFailed(String),
-    /// The file's contents contradict themselves.
-    #[error("the database is damaged: {0}")]
+    /// What was read contradicts itself. SQLite says the same where the disk answers a read with
+    /// EIO, so this need not last.
+    #[error("the database is damaged, or the disk fails to read it: {0}")]
     Corrupt(String),
     /// The file or its directory may not be written.
     #[error("the database is read-only: {0}")]
     ReadOnly(String),
+    /// The database, its log or its directory could not be opened, or a file not made.
+    #[error("a file of the database cannot be opened or made: {0}")]
+    Unopened(String),
     /// The store is closed or closing.
     #[error("the store is closed")]
     Closed,
@@ -38,10 +43,31 @@ impl Fault {
     pub fn wire(&self) -> &'static str {
         match self {
             Self::Full(_) => "storage_full",
-            Self::Io(_) | Self::SyncFailed(_) | Self::Corrupt(_) => "storage_error",
+            Self::Io(_) | Self::SyncFailed(_) | Self::Corrupt(_) | Self::Unopened(_) => {
+                "storage_error"
+            }
             Self::ReadOnly(_) => "storage_read_only",
             Self::Closed => "shutting_down",
             Self::SnapshotTooOld => "snapshot_too_old",
+        }
+    }
+
+    /// What the operator can do about one that keeps a store from being opened.
+    fn advice(&self) -> &'static str {
+        match self {
+            Self::Full(_) => "free some space, then start again",
+            Self::Io(_) | Self::SyncFailed(_) => {
+                "see the kernel's log (dmesg) for the disk's errors, then start again"
+            }
+            Self::Corrupt(_) => {
+                "see the kernel's log (dmesg) for the disk's errors; if there are none, keep a \
+                 copy of the directory and restore a backup"
+            }
+            Self::Unopened(_) => {
+                "see that there is space, and that the file and its directory are writable"
+            }
+            Self::ReadOnly(_) => "make the file, its directory and its file system writable",
+            Self::Closed | Self::SnapshotTooOld => "start again",
         }
     }
 
@@ -70,6 +96,7 @@ impl From<rusqlite::Error> for Fault {
         match sqlite.code {
             ErrorCode::DiskFull => Self::Full(text),
             ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => Self::Corrupt(text),
+            ErrorCode::CannotOpen => Self::Unopened(text),
             ErrorCode::ReadOnly => Self::ReadOnly(text),
             _ => Self::Io(text),
         }
@@ -93,11 +120,12 @@ impl From<rusqlite::Error> for Failure {
     }
 }
 
-/// Why a store could not be opened. Nothing was changed in an existing database.
+/// Why a store could not be opened. Nothing was changed in an existing database. Each names the
+/// path and what to do next.
 #[derive(Debug, Error)]
 pub enum OpenError {
     /// Another daemon holds the directory.
-    #[error("{0} is in use by another cortexd")]
+    #[error("{0} is in use by another cortexd: stop that one, or name another with --data-dir")]
     InUse(String),
     /// The database was written by a later version.
     #[error(
@@ -112,14 +140,20 @@ pub enum OpenError {
         known: u32,
     },
     /// The file is a SQLite database of some other program.
-    #[error("{0} is no database of cortexd")]
+    #[error(
+        "{0} is no database of cortexd: move it away, or name another directory with --data-dir"
+    )]
     Foreign(String),
     /// The file is a database of ours, and not one that was made as a backup.
     #[error("{0} was not made by `cortex backup`: a plain copy may lack what stood in its log")]
     NoBackup(String),
     /// A setting that durability rests on did not take.
-    #[error("SQLite answered {found:?} to PRAGMA {pragma}, {wanted:?} is needed")]
+    #[error(
+        "cannot open {path}: SQLite answers {found:?} to PRAGMA {pragma}, {wanted:?} is needed: keep the data on a local file system"
+    )]
     Pragma {
+        /// The database file.
+        path: String,
         /// Its name.
         pragma: &'static str,
         /// What was set.
@@ -128,18 +162,42 @@ pub enum OpenError {
         found: String,
     },
     /// The linked SQLite has a known defect that loses data.
-    #[error("SQLite {0} is linked, 3.51.3 or later is needed")]
+    #[error("SQLite {0} is linked, 3.51.3 or later is needed: build with the bundled one")]
     OldSqlite(&'static str),
     /// The directory or its lock file.
-    #[error("cannot use the data directory {path}: {source}")]
+    #[error(
+        "cannot use the data directory {path}: {cause}: give it to uid {uid}, or name another with --data-dir",
+        uid = nix::unistd::geteuid()
+    )]
     Directory {
         /// The directory.
         path: String,
         /// The cause.
-        source: std::io::Error,
+        cause: std::io::Error,
+    },
+    /// A file in the directory.
+    #[error(
+        "cannot use {path}: {cause}: let uid {uid} read and write it",
+        uid = nix::unistd::geteuid()
+    )]
+    File {
+        /// The file.
+        path: String,
+        /// The cause.
+        cause: std::io::Error,
+    },
+    /// There is a log without the database that it belongs to.
+    #[error(
+        "{path} is missing or empty, but its log {log} is not: put the database back or restore a backup; to start empty, move the log away"
+    )]
+    Orphaned {
+        /// The database file.
+        path: String,
+        /// Its log.
+        log: String,
     },
     /// Anything that SQLite reports.
-    #[error("cannot open {path}: {fault}")]
+    #[error("cannot open {path}: {fault}: {advice}", advice = fault.advice())]
     Fault {
         /// The database file.
         path: String,
@@ -159,7 +217,9 @@ impl OpenError {
             | Self::NoBackup(_)
             | Self::Pragma { .. }
             | Self::OldSqlite(_)
-            | Self::Directory { .. }) => Fault::Io(other.to_string()),
+            | Self::Directory { .. }
+            | Self::File { .. }
+            | Self::Orphaned { .. }) => Fault::Io(other.to_string()),
         }
     }
 }

@@ -17,6 +17,7 @@ mod command;
 mod epoch;
 mod error;
 mod events;
+mod inherited;
 mod reader;
 mod scan;
 mod schema;
@@ -48,6 +49,8 @@ pub use reader::Reader;
 pub use scan::{Flow, Scan};
 use writer::Published;
 
+use crate::sparing::Sparing;
+
 /// The database within the data directory.
 const FILE: &str = "cortex.db";
 
@@ -64,6 +67,26 @@ const QUEUE_BYTES: usize = 64 << 20;
 /// Page cache of a scan's connection: it reads on and on, what it has passed it needs no more.
 const SCAN_CACHE_KIB: u32 = 1024;
 
+/// How long the write-ahead log may get.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogBounds {
+    /// Pages from which the log is moved into the database, so that it starts again from its
+    /// beginning.
+    pub restart_pages: u64,
+    /// Pages from which keeping the log short goes before everything else: reads over old states
+    /// are ended, and commits wait for the checkpoint.
+    pub pressure_pages: u64,
+}
+
+impl Default for LogBounds {
+    /// 16 MiB: a checkpoint's cost is spread over many commits, and a start after a crash reads
+    /// no more than that again. 1 GiB: only a stalled reader or a disk that cannot keep up gets
+    /// there, and the disk must have that room.
+    fn default() -> Self {
+        Self { restart_pages: 4096, pressure_pages: 262_144 }
+    }
+}
+
 /// How to open a store.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -77,6 +100,8 @@ pub struct Options {
     pub record_cache_bytes: u64,
     /// Bounds on what one owner may hold.
     pub limits: Limits,
+    /// How long the write-ahead log may get.
+    pub log: LogBounds,
     /// The SQLite VFS to use; none for the system's.
     pub vfs: Option<String>,
 }
@@ -91,6 +116,7 @@ impl Options {
             cache_kib: 8192,
             record_cache_bytes: 32 << 20,
             limits: Limits::default(),
+            log: LogBounds::default(),
             vfs: None,
         }
     }
@@ -147,6 +173,7 @@ impl Store {
         let lock = take_directory(&options.dir)?;
         schema::check_header(&path)?;
         report_unclean_end(&path);
+        inherited::settle(&path)?;
         let connect =
             |role| schema::connect(&path, options.vfs.as_deref(), role, options.cache_kib);
         let fault = |fault| OpenError::Fault { path: path.display().to_string(), fault };
@@ -165,7 +192,8 @@ impl Store {
 
         let thread_failed = |e: std::io::Error| fault(Fault::Io(format!("no thread: {e}")));
         let (checkpointer, checkpoints) =
-            checkpoint::start(connect(schema::Role::Checkpointer)?).map_err(thread_failed)?;
+            checkpoint::start(connect(schema::Role::Checkpointer)?, Arc::clone(&published))
+                .map_err(thread_failed)?;
         let (queue, jobs) = mpsc::channel(QUEUE);
         let writer = writer::Writer {
             conn,
@@ -173,6 +201,7 @@ impl Store {
             published: Arc::clone(&published),
             readers: readers.clone(),
             checkpointer,
+            bounds: options.log,
         };
         let writer = std::thread::Builder::new()
             .name("writer".into())
@@ -215,7 +244,7 @@ impl Store {
     /// Carries out a command and waits for its commit.
     ///
     /// # Errors
-    /// A [`Failure`]: nothing was changed.
+    /// A [`Failure`]: nothing was changed. Only after [`Fault::SyncFailed`] that is not known.
     pub async fn execute(&self, command: Command) -> Result<Done, Failure> {
         let answer = self.submit(command).await?;
         answer.await.unwrap_or(Err(Fault::Closed.into()))
@@ -291,7 +320,7 @@ impl Store {
             commits: published.commits.load(Relaxed),
             commands: published.commands.load(Relaxed),
             last_commit_us: published.commit_us.load(Relaxed),
-            disk_bytes: size(&self.inner.path) + size(&self.inner.path.with_extension("db-wal")),
+            disk_bytes: size(&self.inner.path) + size(&schema::log_path(&self.inner.path)),
         }
     }
 
@@ -343,6 +372,8 @@ impl Published {
             commands: AtomicU64::new(0),
             log_pages: AtomicU64::new(0),
             pressure: false.into(),
+            failed_writes: Sparing::new(),
+            failed_reads: Sparing::new(),
             fatal: watch::Sender::new(None),
         }
     }
@@ -384,8 +415,8 @@ fn report_unclean_end(path: &Path) {
 
 /// Makes the data directory if it is absent, closed to others, and takes hold of it.
 fn take_directory(dir: &Path) -> Result<File, OpenError> {
-    let failed = |source| OpenError::Directory { path: dir.display().to_string(), source };
-    DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed)?;
+    let failed = |cause| OpenError::Directory { path: dir.display().to_string(), cause };
+    make_directory(dir).map_err(failed)?;
     let lock = File::options()
         .create(true)
         .truncate(false)
@@ -395,6 +426,18 @@ fn take_directory(dir: &Path) -> Result<File, OpenError> {
     match lock.try_lock() {
         Ok(()) => Ok(lock),
         Err(TryLockError::WouldBlock) => Err(OpenError::InUse(dir.display().to_string())),
-        Err(TryLockError::Error(source)) => Err(failed(source)),
+        Err(TryLockError::Error(cause)) => Err(failed(cause)),
     }
+}
+
+/// Makes a directory and those above it, in such a way that a power loss does not take them away
+/// with all that is in them: SQLite syncs the names in the directory, but not its own name.
+fn make_directory(dir: &Path) -> std::io::Result<()> {
+    let absent: Vec<_> = dir.ancestors().take_while(|path| !path.exists()).collect();
+    DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    for made in absent {
+        let parent = made.parent().filter(|parent| !parent.as_os_str().is_empty());
+        File::open(parent.unwrap_or(Path::new(".")))?.sync_all()?;
+    }
+    Ok(())
 }

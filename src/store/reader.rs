@@ -29,15 +29,13 @@ pub struct Reader {
 #[derive(Debug)]
 struct Held {
     conn: Connection,
-    /// True while a snapshot is open.
-    open: bool,
     /// The moment before the open snapshot was taken; none where it is good for one read only.
     taken_at: Option<Moment>,
 }
 
 impl Reader {
     pub(super) fn new(conn: Connection, published: Arc<Published>) -> Self {
-        Self { held: Mutex::new(Held { conn, open: false, taken_at: None }), published }
+        Self { held: Mutex::new(Held { conn, taken_at: None }), published }
     }
 
     /// Reads the log of events, as of the last commit.
@@ -62,6 +60,19 @@ impl Reader {
         key: &[u8],
         found: impl FnOnce(&[u8]),
     ) -> Result<bool, Fault> {
+        let found = self.try_get(table, key, found);
+        if let Err(fault) = &found {
+            self.published.warn_of_failed_read(table, fault);
+        }
+        found
+    }
+
+    fn try_get(
+        &self,
+        table: TableId,
+        key: &[u8],
+        found: impl FnOnce(&[u8]),
+    ) -> Result<bool, Fault> {
         let cache = &self.published.cache;
         if let Some(record) = cache.get(table, key) {
             found(&record);
@@ -77,7 +88,7 @@ impl Reader {
             found(record);
         });
         if result.is_err() {
-            held.release()?;
+            let _tried_again_by_the_next_read = held.release();
         }
         result
     }
@@ -97,7 +108,6 @@ impl Held {
         if self.taken_at != Some(now) {
             self.release()?;
             self.conn.prepare_cached("BEGIN DEFERRED")?.execute([])?;
-            self.open = true;
             self.taken_at = now.is_settled().then_some(now);
         }
         Ok(())
@@ -105,7 +115,9 @@ impl Held {
 
     fn release(&mut self) -> Result<(), Fault> {
         self.taken_at = None;
-        if std::mem::take(&mut self.open) {
+        // Asked of SQLite rather than remembered: a failed COMMIT must be made up for, or no
+        // later read could begin.
+        if !self.conn.is_autocommit() {
             self.conn.prepare_cached("COMMIT")?.execute([])?;
         }
         Ok(())

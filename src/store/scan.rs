@@ -98,10 +98,18 @@ impl Scan {
     ///
     /// # Errors
     /// [`Fault::SnapshotTooOld`] once the log must be recycled; what SQLite reports.
-    pub fn slice(&mut self, mut visit: impl FnMut(&[u8], &[u8]) -> Flow) -> Result<bool, Fault> {
+    pub fn slice(&mut self, visit: impl FnMut(&[u8], &[u8]) -> Flow) -> Result<bool, Fault> {
         if self.published.pressure.load(Relaxed) {
             return Err(Fault::SnapshotTooOld);
         }
+        let ended = self.try_slice(visit);
+        if let Err(fault) = &ended {
+            self.published.warn_of_failed_read(self.table, fault);
+        }
+        ended
+    }
+
+    fn try_slice(&mut self, mut visit: impl FnMut(&[u8], &[u8]) -> Flow) -> Result<bool, Fault> {
         let started = ambient::monotonic();
         let Some(conn) = &self.conn else {
             return Ok(true);

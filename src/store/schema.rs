@@ -1,7 +1,11 @@
 //! The database file: how connections to it are set up, and how it gets from one schema to the next.
 //! What the columns mean stands in the migrations themselves.
 
-use std::path::Path;
+use std::{
+    fs::{self, File},
+    io::{ErrorKind, Read},
+    path::{Path, PathBuf},
+};
 
 use rusqlite::{Connection, OpenFlags, config::DbConfig};
 
@@ -14,6 +18,9 @@ const APPLICATION_ID: u32 = 0x4358_4431;
 /// One step per file; a file is never changed once it has been released.
 const MIGRATIONS: [&str; 2] =
     [include_str!("migrations/0001_store.sql"), include_str!("migrations/0002_events.sql")];
+
+/// Bytes at the beginning of the database that say what it is.
+pub(super) const HEADER: usize = 100;
 
 /// SQLite 3.7.0 to 3.51.2 can lose commits when a checkpoint races with a write.
 const LEAST_SQLITE: i32 = 3_051_003;
@@ -92,7 +99,8 @@ fn set(
     let found =
         read_back().map_err(|e| OpenError::Fault { path: path.to_owned(), fault: e.into() })?;
     if found != wanted {
-        return Err(OpenError::Pragma { pragma, wanted: wanted.to_owned(), found });
+        let path = path.to_owned();
+        return Err(OpenError::Pragma { path, pragma, wanted: wanted.to_owned(), found });
     }
     Ok(())
 }
@@ -104,18 +112,55 @@ pub(super) fn check_header(path: &Path) -> Result<(), OpenError> {
     if rusqlite::version_number() < LEAST_SQLITE {
         return Err(OpenError::OldSqlite(rusqlite::version()));
     }
-    let Ok(header) = read_header(path) else {
-        return Ok(()); // absent, or too short to be a database: SQLite will say which
+    // A crash has interrupted the database's making, the only thing done with a rollback journal:
+    // the header may be half written until SQLite has rolled that back. It is judged then.
+    if fs::metadata(beside(path, "-journal")).is_ok_and(|journal| journal.len() > 0) {
+        return Ok(());
+    }
+    let header = read_header(path)
+        .map_err(|cause| OpenError::File { path: path.display().to_string(), cause })?;
+    let Some(header) = header else {
+        return Ok(());
     };
-    let field = |at: usize| header[at..at + 4].iter().fold(0u32, |n, b| n << 8 | u32::from(*b));
-    judge(path, field(68), field(60), !header.starts_with(b"SQLite format 3\0"))
+    let foreign = !header.starts_with(b"SQLite format 3\0");
+    judge(path, field(&header, 68), version_in(&header), foreign)
 }
 
-fn read_header(path: &Path) -> std::io::Result<[u8; 100]> {
-    use std::io::Read;
-    let mut header = [0; 100];
-    std::fs::File::open(path)?.read_exact(&mut header)?;
-    Ok(header)
+/// None for an absent or an empty file: there will be a new database. A shorter one than a
+/// header is filled up with zeros.
+fn read_header(path: &Path) -> std::io::Result<Option<[u8; HEADER]>> {
+    // Written to as well later on; refused here, the message names the file and the cause.
+    let file = match File::options().read(true).write(true).open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let mut found = Vec::new();
+    file.take(HEADER as u64).read_to_end(&mut found)?;
+    let mut header = [0; HEADER];
+    header[..found.len()].copy_from_slice(&found);
+    Ok(Some(header).filter(|_| !found.is_empty()))
+}
+
+/// The schema version in a header of the database.
+pub(super) fn version_in(header: &[u8]) -> u32 {
+    field(header, 60)
+}
+
+/// A number as SQLite's file formats write it.
+pub(super) fn field(bytes: &[u8], at: usize) -> u32 {
+    bytes[at..at + 4].iter().fold(0, |n, byte| n << 8 | u32::from(*byte))
+}
+
+/// The write-ahead log of a database.
+pub(super) fn log_path(database: &Path) -> PathBuf {
+    beside(database, "-wal")
+}
+
+fn beside(database: &Path, suffix: &str) -> PathBuf {
+    let mut path = database.as_os_str().to_owned();
+    path.push(suffix);
+    path.into()
 }
 
 fn judge(path: &Path, application: u32, version: u32, foreign: bool) -> Result<(), OpenError> {
@@ -125,8 +170,13 @@ fn judge(path: &Path, application: u32, version: u32, foreign: bool) -> Result<(
     if foreign || (application != APPLICATION_ID && !unwritten) {
         return Err(OpenError::Foreign(shown));
     }
-    if version > newest() {
-        return Err(OpenError::Newer { path: shown, found: version, known: newest() });
+    refuse_newer(path, version)
+}
+
+pub(super) fn refuse_newer(path: &Path, found: u32) -> Result<(), OpenError> {
+    let known = newest();
+    if found > known {
+        return Err(OpenError::Newer { path: path.display().to_string(), found, known });
     }
     Ok(())
 }

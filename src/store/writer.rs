@@ -10,6 +10,7 @@
 //! ```
 //!
 //! A reply leaves after the commit, never before, and readers see the commit before the reply.
+//! After a failed sync, its own or the checkpointer's, nothing more is acknowledged.
 
 use std::{
     sync::{
@@ -20,12 +21,13 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use cortex_core::model::Limits;
+use cortex_core::model::{Limits, TableId};
 use rusqlite::{Connection, MAIN_DB, wal::CheckpointMode};
 use tokio::sync::{mpsc, watch};
 use tracing::{debug, error, warn};
 
 use super::{
+    LogBounds,
     apply::{Batch, Finished, State, Totals},
     cache::RecordCache,
     catalog::Catalog,
@@ -35,20 +37,22 @@ use super::{
     error::{Failure, Fault},
     reader::Reader,
 };
-use crate::{ambient, journal};
+use crate::{ambient, journal, sparing::Sparing};
 
 /// Jobs in one transaction. Beyond some hundred the sync is amortised, and each only waits longer.
 const BATCH: usize = 1024;
 
-/// Pages of log from which the writer ends a checkpoint that the background thread has nearly
-/// finished, so that the log starts again from its beginning: 16 MiB.
-const RESTART_PAGES: u64 = 4096;
-
 /// The longest that ending a checkpoint may wait for readers to let go of the log.
 const RESTART_WAIT: Duration = Duration::from_millis(5);
 
-/// Pages of log at which long reads over old states are ended: 1 GiB.
-const PRESSURE_PAGES: u64 = 262_144;
+/// How long [`Writer::leave_no_log`] waits for readers and for the checkpointer, and how long
+/// between two tries.
+const LAST_CHECKPOINT_WAIT: Duration = Duration::from_secs(2);
+const LAST_CHECKPOINT_RETRY: Duration = Duration::from_millis(10);
+
+/// How long a statement waits for a lock. Nobody else writes, so there is nothing to wait for but
+/// the other connections of this process opening and closing.
+const BUSY_WAIT: Duration = Duration::from_secs(5);
 
 /// What the writer publishes for everybody else.
 #[derive(Debug)]
@@ -73,6 +77,8 @@ pub(super) struct Published {
     pub(super) log_pages: AtomicU64,
     /// True while long reads must end, so that the log can be recycled.
     pub(super) pressure: AtomicBool,
+    pub(super) failed_writes: Sparing,
+    pub(super) failed_reads: Sparing,
     /// The fault that stopped the store, once there is one.
     pub(super) fatal: watch::Sender<Option<Fault>>,
 }
@@ -84,56 +90,80 @@ pub(super) struct Writer {
     /// Their held snapshots are released before a checkpoint is ended.
     pub(super) readers: Vec<Arc<Reader>>,
     pub(super) checkpointer: checkpoint::Handle,
+    pub(super) bounds: LogBounds,
 }
 
 impl Writer {
     /// Runs until told to stop, until every sender is gone, or until the disk must not be trusted.
     pub(super) fn run(mut self, mut queue: mpsc::Receiver<Job>) {
-        let mut jobs = Vec::with_capacity(BATCH);
+        let _panics = PanicAnnounced(Arc::clone(&self.published));
+        let mut jobs = Vec::new();
         while queue.blocking_recv_many(&mut jobs, BATCH) > 0 {
             if jobs.iter().any(|job| matches!(job.command, Command::Stop)) {
                 queue.close(); // what was sent before is still carried out
             }
-            if let Err(fault) = self.commit(&mut jobs) {
+            let batch = std::mem::take(&mut jobs);
+            let outcome = self.commit(batch).and_then(|()| self.tend_log());
+            if let Err(fault) = outcome {
                 error!(MESSAGE_ID = journal::STORE_STOPPED, %fault, "the store stops");
+                // First of all: who is refused from here on finds the reason, and the last
+                // checkpoint may be held up for ever by a dying disk.
+                self.published.stop(fault.clone());
                 queue.close();
                 refuse_rest(&mut queue, &fault);
-                self.published.fatal.send_replace(Some(fault));
+                self.leave_no_log();
                 return;
             }
-            self.tend_log();
         }
         self.finish();
     }
 
     /// Carries out the jobs in one transaction and answers them. Only a fault after which the
     /// store must not go on is an error.
-    fn commit(&mut self, jobs: &mut Vec<Job>) -> Result<(), Fault> {
+    fn commit(&mut self, mut jobs: Vec<Job>) -> Result<(), Fault> {
         let started = ambient::monotonic();
         let count = jobs.len() as u64;
-        match self.transact(jobs) {
+        let fault = match self.transact(&jobs) {
             Ok(committed) => {
                 self.publish(committed.state, committed.totals, started);
-                for (job, outcome) in jobs.drain(..).zip(committed.outcomes) {
+                self.published.commands.fetch_add(count, Relaxed);
+                for (job, outcome) in jobs.into_iter().zip(committed.outcomes) {
                     let _gone = job.reply.send(outcome); // the caller may have hung up
                 }
+                return Ok(());
             }
-            Err(fault) => {
-                report_failed(&fault, count);
-                for job in jobs.drain(..) {
-                    let _gone = job.reply.send(Err(fault.clone().into()));
-                }
-                if fault.is_fatal() {
-                    return Err(fault);
-                }
-                self.reload()?;
-            }
+            Err(fault) => fault,
+        };
+        if matches!(fault, Fault::Corrupt(_)) && jobs.len() > 1 {
+            // One job that touches a damaged page must not fail the others.
+            self.reload()?;
+            let second_half = jobs.split_off(jobs.len() / 2);
+            self.commit(jobs)?;
+            return self.commit(second_half);
+        }
+        if let Some(kept_back) = self.published.failed_writes.due() {
+            let table = jobs.iter().find_map(|job| job.command.table()).map(ToString::to_string);
+            let full = matches!(fault, Fault::Full(_)).then_some(journal::STORAGE_FULL);
+            warn!(MESSAGE_ID = full, %fault, jobs = count, table, kept_back, "a transaction failed, nothing of it was stored");
         }
         self.published.commands.fetch_add(count, Relaxed);
+        for job in jobs {
+            let _gone = job.reply.send(Err(fault.clone().into()));
+        }
+        if fault.is_fatal() {
+            return Err(fault);
+        }
+        self.reload()?;
+        if matches!(fault, Fault::Full(_)) {
+            // What the log holds may have its place in the database: then the log can start again
+            // in the room that it takes, and deletions become possible.
+            return self.recycle_log();
+        }
         Ok(())
     }
 
     fn transact(&mut self, jobs: &[Job]) -> Result<Committed, Fault> {
+        self.published.trusted()?;
         let limits = **self.published.limits.load();
         let transaction =
             self.conn.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
@@ -156,6 +186,9 @@ impl Writer {
         let snapshots = self.published.epoch.begin();
         transaction.commit()?;
         drop((snapshots, records));
+        // A sync that failed on another connection may have taken this commit's pages along and
+        // left none for its own sync to fail on.
+        self.published.trusted()?;
         Ok(Committed { state, totals, outcomes })
     }
 
@@ -180,46 +213,127 @@ impl Writer {
 
     /// Keeps the log short: wakes the checkpointer, and when that has left little to do, does the
     /// rest here, where no commit can add to it, so that the log starts again from its beginning.
-    fn tend_log(&mut self) {
+    ///
+    /// Under pressure it is done here in any case: a log that grows faster than it is moved would
+    /// have no bound.
+    fn tend_log(&mut self) -> Result<(), Fault> {
         let pages = self.published.log_pages.load(Relaxed);
-        self.published.pressure.store(pages >= PRESSURE_PAGES, Relaxed);
-        if pages < RESTART_PAGES {
-            return;
+        let pressure = pages >= self.bounds.pressure_pages;
+        self.published.pressure.store(pressure, Relaxed);
+        if pages < self.bounds.restart_pages {
+            return Ok(());
         }
-        if !self.checkpointer.is_nearly_done() {
-            self.checkpointer.wake();
-            return;
+        if pressure || self.checkpointer.is_nearly_done() {
+            return self.recycle_log();
         }
-        for reader in &self.readers {
-            reader.release();
-        }
-        if let Err(fault) = self.restart_log() {
-            warn!(%fault, "a checkpoint failed, the log keeps growing until one succeeds");
-        }
+        // A thread that reads no more would hold its last snapshot, and with it the log, for ever.
+        self.release_snapshots();
+        self.checkpointer.wake();
+        Ok(())
     }
 
-    fn restart_log(&mut self) -> Result<(), Fault> {
+    /// Tries to have the log start again from its beginning. Only a fault after which the store
+    /// must not go on is an error.
+    fn recycle_log(&mut self) -> Result<(), Fault> {
+        self.release_snapshots();
         self.checkpointer.reset();
-        self.conn.busy_timeout(RESTART_WAIT)?;
-        let result = self.conn.wal_checkpoint_v2(Some(MAIN_DB), CheckpointMode::RESTART);
-        self.conn.busy_timeout(Duration::from_secs(5))?;
-        match result {
-            Ok(_) => self.published.log_pages.store(0, Relaxed),
-            Err(error) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy) => {
-                debug!("a reader still needs the log, it starts again later");
+        match self.checkpoint(CheckpointMode::RESTART, RESTART_WAIT) {
+            Ok(true) => {
+                self.published.log_pages.store(0, Relaxed);
+                self.published.pressure.store(false, Relaxed);
             }
-            Err(error) => return Err(error.into()),
+            Ok(false) => debug!("somebody still needs the log, it starts again later"),
+            Err(fault) if fault.is_fatal() => return Err(fault),
+            Err(fault) => {
+                warn!(%fault, "a checkpoint failed, the log keeps growing until one succeeds");
+            }
         }
         Ok(())
     }
 
-    /// Leaves a database without a log behind, if nobody reads any more.
-    fn finish(mut self) {
+    /// Has every reader take a new snapshot with its next read, and idle ones hold none.
+    fn release_snapshots(&self) {
         for reader in &self.readers {
             reader.release();
         }
-        if let Err(fault) = self.restart_log() {
-            debug!(%fault, "the last checkpoint was left to the next start");
+    }
+
+    /// True where everything was moved, false where somebody stood in the way.
+    fn checkpoint(&self, mode: CheckpointMode, wait: Duration) -> Result<bool, Fault> {
+        self.conn.busy_timeout(wait)?;
+        let result = self.conn.wal_checkpoint_v2(Some(MAIN_DB), mode);
+        self.conn.busy_timeout(BUSY_WAIT)?;
+        match result {
+            Ok(_) => Ok(true),
+            Err(error) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy) => {
+                Ok(false)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Empties the log after a failed sync. The frames of the commit that failed are in the file,
+    /// and another process would take them for committed though they may never have reached the
+    /// disk (`inherited` tells what follows, and helps where this does not succeed). This
+    /// connection knows that they are not: its checkpoint leaves them out.
+    fn leave_no_log(&self) {
+        self.published.pressure.store(true, Relaxed);
+        let deadline = ambient::monotonic() + LAST_CHECKPOINT_WAIT;
+        loop {
+            self.release_snapshots();
+            match self.checkpoint(CheckpointMode::TRUNCATE, RESTART_WAIT) {
+                Ok(true) => return debug!("the log is empty"),
+                // The checkpointer's lock is not waited for by SQLite.
+                Ok(false) if ambient::monotonic() < deadline => {
+                    std::thread::sleep(LAST_CHECKPOINT_RETRY);
+                }
+                Ok(false) => return warn!("a read keeps the log from being emptied"),
+                Err(fault) => return warn!(%fault, "the log could not be emptied"),
+            }
+        }
+    }
+
+    /// Leaves a database without a log behind, if nobody reads any more.
+    fn finish(mut self) {
+        if let Err(fault) = self.recycle_log() {
+            warn!(%fault, "the last checkpoint failed, it is left to the next start");
+            self.published.stop(fault);
+            self.leave_no_log();
+        }
+    }
+}
+
+impl Published {
+    /// An error once a fault has been found after which the store must not go on.
+    fn trusted(&self) -> Result<(), Fault> {
+        self.fatal.borrow().clone().map_or(Ok(()), Err)
+    }
+
+    /// Names a table that could not be read in the log; the client hears less.
+    pub(super) fn warn_of_failed_read(&self, table: TableId, fault: &Fault) {
+        if let Some(kept_back) = self.failed_reads.due() {
+            let table = self.catalog.load().name_of(table).map(ToString::to_string);
+            warn!(%fault, table, kept_back, "a table could not be read");
+        }
+    }
+
+    /// Tells everybody that the store must not go on. The first fault stays the reason.
+    pub(super) fn stop(&self, fault: Fault) {
+        self.fatal.send_if_modified(|reason| {
+            let first = reason.is_none();
+            reason.get_or_insert(fault);
+            first
+        });
+    }
+}
+
+/// Tells everybody when its thread panics: nobody would answer writes any more.
+struct PanicAnnounced(Arc<Published>);
+
+impl Drop for PanicAnnounced {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.stop(Fault::Io("the writer's thread panicked".into()));
         }
     }
 }
@@ -229,16 +343,6 @@ struct Committed {
     state: State,
     totals: Totals,
     outcomes: Vec<Result<Done, Failure>>,
-}
-
-/// Tells the operator of a transaction that failed.
-fn report_failed(fault: &Fault, jobs: u64) {
-    const WHAT: &str = "a transaction failed, nothing of it was stored";
-    if matches!(fault, Fault::Full(_)) {
-        warn!(MESSAGE_ID = journal::STORAGE_FULL, %fault, jobs, "{WHAT}");
-    } else {
-        warn!(%fault, jobs, "{WHAT}");
-    }
 }
 
 /// Answers everything that was queued behind a fatal fault.

@@ -39,7 +39,7 @@ impl RealDaemon {
         daemon
     }
 
-    fn socket(&self) -> PathBuf {
+    pub(crate) fn socket(&self) -> PathBuf {
         self.directory.path().join("cortex.sock")
     }
 

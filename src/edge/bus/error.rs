@@ -155,9 +155,11 @@ fn name_of_fault(fault: &Fault) -> &'static str {
     match fault {
         Fault::Full(_) => "org.cortexd.Cortex1.Error.StorageFull",
         Fault::ReadOnly(_) => "org.cortexd.Cortex1.Error.StorageReadOnly",
-        Fault::Io(_) | Fault::SyncFailed(_) | Fault::Corrupt(_) | Fault::SnapshotTooOld => {
-            "org.cortexd.Cortex1.Error.StorageFailed"
-        }
+        Fault::Io(_)
+        | Fault::SyncFailed(_)
+        | Fault::Corrupt(_)
+        | Fault::Unopened(_)
+        | Fault::SnapshotTooOld => "org.cortexd.Cortex1.Error.StorageFailed",
         Fault::Closed => "org.cortexd.Cortex1.Error.ShuttingDown",
     }
 }

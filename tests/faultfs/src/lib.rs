@@ -78,7 +78,8 @@
 //!
 //! - Only I/O through this VFS is seen. Files never opened through it are copied as they are;
 //!   after others write, rename or delete a tracked file, as a restore does, its durable state
-//!   is unknown, and a new [`FaultFs`] is needed. A directory synced by others is not seen.
+//!   is unknown, and a new [`FaultFs`] is needed; only what a restarted program rewrites after
+//!   [`FaultFs::process_crash`], before SQLite opens it, is noticed. A directory synced by others is not seen.
 //! - The `-shm` file, locks and shared memory are the `unix` VFS's own, untouched, never
 //!   failed, never in an image. Nor do `xAccess`, `xFileSize` and locking count or fail.
 //! - No memory-mapped I/O (`mmap_size` has no effect), so that each read counts.

@@ -7,6 +7,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 
 use rusqlite::ffi;
 
@@ -36,6 +37,8 @@ struct State {
     replayed: Option<(usize, Disk)>,
     /// What each name stands for to the running process.
     live: HashMap<Arc<str>, FileId>,
+    /// The time of last change of the files that a fork copied and nobody has opened since.
+    sealed: HashMap<Arc<str>, SystemTime>,
     /// All names there ever were, whether or not they are there now.
     names: HashSet<Arc<str>>,
     next_file: u64,
@@ -135,10 +138,18 @@ impl Recorder {
     ) -> io::Result<Self> {
         let mut state = self.lock();
         copy()?;
+        let mut sealed = HashMap::new();
+        for name in state.live.keys() {
+            let file = fs::File::options().write(true).open(dir.join(&**name))?;
+            // Long ago, so that no clock is too coarse to tell.
+            file.set_modified(SystemTime::UNIX_EPOCH)?;
+            sealed.insert(Arc::clone(name), SystemTime::UNIX_EPOCH);
+        }
         let now = state.calls;
         let forked = State {
             base: state.disk_at(now)?.clone(),
             live: state.live.clone(),
+            sealed,
             names: state.names.clone(),
             next_file: state.next_file,
             ..State::default()
@@ -170,8 +181,11 @@ impl Recorder {
         if code != ffi::SQLITE_OK {
             return Err(code);
         }
-        let id = match state.live.get(&name) {
-            Some(id) if exists => *id,
+        let id = match state.live.get(&name).copied() {
+            Some(id) if exists => {
+                state.take_note_of_rewriting(id, &name, &path)?;
+                id
+            }
             Some(_) | None => {
                 // A file that exists and is not known was there before us.
                 let adopted = if exists {
@@ -314,6 +328,27 @@ impl State {
         call.fault = fault.map(|(fault, _)| fault);
         self.trace.push(call);
         (self.calls, fault)
+    }
+
+    /// A program that starts after a crash may write a file before SQLite opens it. Its syncs are
+    /// not seen, so all of it counts as written and not synced.
+    fn take_note_of_rewriting(
+        &mut self,
+        file: FileId,
+        name: &Arc<str>,
+        path: &Path,
+    ) -> Result<(), i32> {
+        let Some(sealed) = self.sealed.remove(name) else {
+            return Ok(());
+        };
+        let changed = fs::metadata(path).and_then(|meta| meta.modified());
+        if changed.map_err(|_| ffi::SQLITE_CANTOPEN)? != sealed {
+            let bytes = fs::read(path).map_err(|_| ffi::SQLITE_CANTOPEN)?;
+            let truncate = Change::Truncate { file, len: bytes.len() as u64 };
+            let write = Change::Write { file, offset: 0, data: Arc::from(bytes) };
+            self.log.extend([(self.calls, truncate), (self.calls, write)]);
+        }
+        Ok(())
     }
 
     /// A name that was not known: its file was there before (`adopted`) or is created now.

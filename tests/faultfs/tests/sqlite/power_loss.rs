@@ -1,6 +1,7 @@
 //! Power losses at every point of a script, and what each durability setting makes of them.
 
 use std::fs;
+use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
@@ -179,9 +180,28 @@ fn a_full_checkpoint_after_a_failed_sync_makes_a_process_crash_safe() {
     assert_eq!(found, NOTHING);
 }
 
-/// A commit fails in its sync, `then` is done about it, the process crashes, another one takes
-/// over and goes on, and then the power goes.
+/// What the next process reads from memory is on the disk once it has written it again and a
+/// sync has succeeded: here the checkpoint's, of the WAL, before it writes to the database.
+#[test]
+fn a_wal_written_again_before_it_is_opened_makes_a_process_crash_safe() {
+    let rewrite = |restarted: &FaultFs| {
+        let wal = restarted.dir().join("a.db-wal");
+        let file = fs::File::options().write(true).open(&wal).unwrap();
+        file.write_all_at(&fs::read(&wal).unwrap(), 0).unwrap();
+    };
+    assert_eq!(restart_after_failed_sync_and(|_program| {}, rewrite), NOTHING);
+}
+
 fn restart_after_failed_sync(then: impl FnOnce(&Program)) -> Found {
+    restart_after_failed_sync_and(then, |_restarted| {})
+}
+
+/// A commit fails in its sync, `then` is done about it, the process crashes, another one takes
+/// over, does `first`, goes on, and then the power goes.
+fn restart_after_failed_sync_and(
+    then: impl FnOnce(&Program),
+    first: impl FnOnce(&FaultFs),
+) -> Found {
     let rig = Rig::new();
     let mut log = Log::default();
     let mut program = Program::start(&rig, WAL_FULL).unwrap();
@@ -198,6 +218,7 @@ fn restart_after_failed_sync(then: impl FnOnce(&Program)) -> Found {
     let dir = scratch_dir();
     let restarted = rig.fs.process_crash(&unique_name(), dir.path()).unwrap();
     log.carry_over();
+    first(&restarted);
     let mut db = connect(&restarted, WAL_FULL).unwrap();
     db.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())).unwrap();
     log.put(&restarted, &mut db, 32);

@@ -1,0 +1,26 @@
+# The commands of this repository. `make help` lists them; each of them is short and can be typed by hand.
+
+.DEFAULT_GOAL := help
+.PHONY: help build check check-all bench fuzz clean
+
+help: ## List the targets
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+
+build: ## Build the release binaries cortexd, cortex and cortex-top
+	cargo build --release --workspace --bins --locked
+
+check: ## Run every check that this machine allows, and name those that it does not
+	.ci/check
+
+check-all: ## Run every check; one that cannot run is a failure. What CI runs
+	STRICT=1 .ci/check
+
+bench: ## Measure against Redis on this machine (needs redis-server)
+	cargo bench --bench redis_ratio
+
+fuzz: ## Fuzz each target for FUZZ_SECONDS (default 20) seconds (needs cargo-fuzz)
+	.ci/fuzz
+
+clean: ## Remove what was built, the fuzzers' included
+	cargo clean
+	rm -rf fuzz/target fuzz/artifacts

@@ -1,0 +1,53 @@
+# Installing and packaging; included by the Makefile.
+#
+#   make install [DESTDIR=] [PREFIX=/usr/local]    everything in dist/files.txt
+#   make deb                                       target/debian/cortexd_*.deb
+#   make system                                    the package, on booted Debian hosts (as root)
+
+PREFIX ?= /usr/local
+CARGO ?= cargo
+FILES := dist/files.txt
+COMPLETIONS := target/dist/completions
+
+.PHONY: release completions install uninstall deb system
+
+release:
+	$(CARGO) build --release --locked -p cortexd -p cortex-top
+
+completions: release
+	mkdir -p $(COMPLETIONS)
+	target/release/cortex completions bash >$(COMPLETIONS)/cortex.bash
+	target/release/cortex completions zsh >$(COMPLETIONS)/_cortex
+	target/release/cortex completions fish >$(COMPLETIONS)/cortex.fish
+
+# One line of the list is "source destination mode". A configuration file that is there stays as it is.
+# The units name the programs under /usr; with another PREFIX they are told so.
+install: completions
+	@set -e; sed '/^#/d; /^$$/d; s|PREFIX/|$(PREFIX)/|' $(FILES) | while read -r source destination mode; do \
+		target="$(DESTDIR)$$destination"; \
+		case "$$destination" in \
+		/etc/*) if [ -e "$$target" ]; then echo "kept $$target"; continue; fi ;; \
+		esac; \
+		install -D -m "$$mode" "$$source" "$$target"; \
+		case "$$destination" in \
+		*.service) sed -i 's|/usr/libexec/cortexd|$(PREFIX)/libexec/cortexd|; s|/usr/bin/cortex|$(PREFIX)/bin/cortex|' "$$target" ;; \
+		esac; \
+		echo "installed $$target"; \
+	done
+	@if [ -z "$(DESTDIR)" ]; then echo "next: systemd-sysusers && systemctl daemon-reload && systemctl enable --now cortexd"; fi
+
+# The configuration and the data stay.
+uninstall:
+	@sed '/^#/d; /^$$/d; s|PREFIX/|$(PREFIX)/|' $(FILES) | while read -r source destination mode; do \
+		case "$$destination" in /etc/*) continue ;; esac; \
+		rm -f "$(DESTDIR)$$destination"; \
+	done
+
+# Needs: cargo install cargo-deb --locked
+deb: completions
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(CARGO) deb --no-build --locked --dbgsym
+
+# As root, with systemd-container, debootstrap, iproute2 and nftables installed. The first run makes a
+# Debian image below /var/cache; SYSTEM_TESTS_RELEASE=trixie tests on Debian 13.
+system: deb
+	$(CARGO) test -p system-tests

@@ -1,0 +1,114 @@
+//! The Debian package under test: finding it, and making a later version of it.
+//! `make deb` builds it.
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::SystemTime,
+};
+
+use crate::{Host, command::run};
+
+/// The top of the source.
+#[must_use]
+pub fn source() -> &'static Path {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.ancestors().nth(2).unwrap_or(here)
+}
+
+/// The package that was built: `SYSTEM_TESTS_DEB`, or the one in `target/debian`.
+///
+/// # Panics
+/// If there is none, or if it is older than what it is made of.
+#[must_use]
+pub fn built() -> PathBuf {
+    if let Some(path) = env::var_os("SYSTEM_TESTS_DEB") {
+        return path.into();
+    }
+    let dir = source().join("target/debian");
+    let mut debs: Vec<PathBuf> = fs::read_dir(&dir)
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.extension().is_some_and(|extension| extension == "deb"))
+        .collect();
+    debs.sort_by_key(|path| modified(path));
+    let deb = debs.pop().expect("a package in target/debian: make deb");
+    let newest = list().iter().map(|file| modified(&source().join(&file.source))).max();
+    assert!(newest <= Some(modified(&deb)), "{} is older than its parts: make deb", deb.display());
+    deb
+}
+
+/// The same package under the version that follows `+next`, in the directory `dir`.
+///
+/// # Panics
+/// If it cannot be repacked.
+#[must_use]
+pub fn next_version(dir: &Path) -> PathBuf {
+    let script = r#"
+        dpkg-deb --raw-extract "$1" "$2/tree"
+        sed -i 's/^Version: .*/&+next/' "$2/tree/DEBIAN/control"
+        dpkg-deb --root-owner-group -Znone --build "$2/tree" "$2/next.deb"
+    "#;
+    let mut command = Command::new("sh");
+    command.args(["-euc", script, "sh"]).arg(built()).arg(dir);
+    run(&mut command, "repack the package").expect_ok();
+    dir.join("next.deb")
+}
+
+/// A host with the package installed.
+///
+/// # Panics
+/// If it does not boot, or the installation fails.
+#[must_use]
+#[track_caller]
+pub fn installed(name: &str) -> Host {
+    let host = Host::boot(name);
+    install(&host, &built());
+    host
+}
+
+/// Installs a package in a host, or upgrades to it.
+///
+/// # Panics
+/// If dpkg fails.
+#[track_caller]
+pub fn install(host: &Host, deb: &Path) {
+    host.copy_in(deb, "/root/cortexd.deb");
+    // Settings that were edited stay, as in an upgrade that asks nobody.
+    host.sh("dpkg --install --force-confold /root/cortexd.deb");
+}
+
+/// A line of `dist/files.txt`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Installed {
+    /// In the source or in `target/`.
+    pub source: String,
+    /// In the package.
+    pub path: String,
+    /// Octal.
+    pub mode: String,
+}
+
+/// What the package installs, by the list.
+///
+/// # Panics
+/// If the list cannot be read.
+#[must_use]
+pub fn list() -> Vec<Installed> {
+    let text = fs::read_to_string(source().join("dist/files.txt")).expect("the list is there");
+    let lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let parse = |line: &str| {
+        let mut fields = line.split_whitespace().map(str::to_owned);
+        let [source, path, mode] = [fields.next(), fields.next(), fields.next()];
+        Some(Installed { source: source?, path: path?.replace("PREFIX/", "/usr/"), mode: mode? })
+    };
+    lines.map(|line| parse(line).unwrap_or_else(|| panic!("three fields: {line}"))).collect()
+}
+
+fn modified(path: &Path) -> SystemTime {
+    fs::metadata(path)
+        .and_then(|meta| meta.modified())
+        .unwrap_or_else(|error| panic!("{}: {error}: make deb", path.display()))
+}
