@@ -40,7 +40,7 @@
 //! | a method | `src/core/wire/method.rs`, then [`service`] |
 //! | what is on disk, and when | [`store`] |
 //! | connections, their bounds, their order | [`edge`] |
-//! | settings, start and stop, signals | [`daemon`] |
+//! | settings, start and stop, signals | [`daemon`]; the files of settings, [`fragments`] |
 //! | a command of `cortex` | [`cli`], which speaks through [`client`] |
 //! | where socket and data are | [`paths`] |
 //! | the clock and randomness | [`ambient`] |
@@ -57,7 +57,7 @@
 //!  within the core:  model <── clock, gate, merge        wire <── model::record        model <── wire::rpc
 //! ```
 //!
-//! Nobody imports [`daemon`], which puts the parts together; [`ambient`], [`journal`] and [`paths`] import nobody. Cargo
+//! Nobody imports [`daemon`], which puts the parts together; [`ambient`], [`fragments`], [`journal`] and [`paths`] import nobody. Cargo
 //! holds the walls between packages, `deny.toml` those around crates, and `tests/tidy.rs` those between modules.
 
 pub mod ambient;
@@ -65,6 +65,7 @@ pub mod cli;
 pub mod client;
 pub mod daemon;
 pub mod edge;
+pub mod fragments;
 pub mod journal;
 pub mod paths;
 pub mod service;

@@ -5,6 +5,8 @@
 
 #[path = "support/fake_daemon.rs"]
 mod fake_daemon;
+#[path = "cli/places.rs"]
+mod places;
 #[path = "support/tool.rs"]
 mod tool;
 
@@ -127,9 +129,11 @@ fn exit_4_as_nobody() {
     use std::os::unix::process::CommandExt;
     const NOBODY: u32 = 65_534;
     let daemon = answering("pong".into());
-    // The binary may stand where only root can read, so it comes along.
+    // The binary may stand where only root can read, so it comes along. Another process writes the copy: a
+    // child that another test starts meanwhile would inherit it open for writing, and it could not be run.
     let copy = daemon.directory().join("cortex");
-    fs::copy(env!("CARGO_BIN_EXE_cortex"), &copy).expect("copy the binary");
+    let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_cortex")).arg(&copy).status();
+    assert!(copied.expect("cp runs").success());
     fs::set_permissions(daemon.directory(), PermissionsExt::from_mode(0o755))
         .expect("open the directory");
     fs::set_permissions(daemon.socket(), PermissionsExt::from_mode(0o600))
@@ -261,39 +265,6 @@ fn a_record_is_read_from_standard_input_where_it_may_span_lines() {
     let output = run_with_input(&mut put(), b"{\n \"id\" 7}");
     check_exit(&output, 1);
     assert!(stderr(&output).contains("line 2"), "{}", stderr(&output));
-}
-
-// Where the daemon is.
-
-#[test]
-fn the_socket_is_that_of_the_flag_then_the_variable_then_the_configuration() {
-    let daemons: Vec<FakeDaemon> =
-        ["flag", "variable", "config"].map(|name| answering(name.into())).into();
-    let config = daemons[2].directory().join("cortexd.toml");
-    let other_keys = "max_message = \"1MiB\"\n[mesh]\nnode = \"home\"\n";
-    fs::write(&config, format!("socket = {:?}\n{other_keys}", daemons[2].socket())).expect("write");
-
-    let mut command = cortex();
-    command.args(["ping", "--config"]).arg(&config);
-    assert_eq!(stdout(&run(&mut command)), "\"config\"\n");
-    command.env("CORTEX_SOCKET", daemons[1].socket());
-    assert_eq!(stdout(&run(&mut command)), "\"variable\"\n");
-    command.arg("--socket").arg(daemons[0].socket());
-    assert_eq!(stdout(&run(&mut command)), "\"flag\"\n");
-}
-
-#[test]
-fn a_configuration_that_cannot_be_read_is_named() {
-    let directory = tempfile::tempdir().expect("make a directory");
-    let config = directory.path().join("cortexd.toml");
-    for contents in [None, Some("socket = "), Some("socket = 7")] {
-        if let Some(contents) = contents {
-            fs::write(&config, contents).expect("write");
-        }
-        let output = run(cortex().args(["ping", "--config"]).arg(&config));
-        check_exit(&output, 1);
-        assert!(stderr(&output).contains("cortexd.toml"), "{}", stderr(&output));
-    }
 }
 
 // What the daemon can do to a client.

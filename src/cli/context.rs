@@ -9,6 +9,7 @@ use clap::{ArgAction, Args, ColorChoice};
 use super::failure::{Exit, Failure};
 use super::output::Printer;
 use crate::client::{Client, Params};
+use crate::fragments;
 use crate::paths::{self, Environment};
 
 /// Long enough for a daemon on a slow disk under load, short enough that a script notices a dead one.
@@ -80,7 +81,7 @@ impl Context {
     pub(crate) fn configuration(&self, usual: Option<&Path>) -> Configured {
         let file = self.global.config.clone().or_else(|| usual.map(Path::to_owned));
         let data_dir =
-            file.as_deref().and_then(|file| text_in_config(file, "data_dir").ok().flatten());
+            file.as_deref().and_then(|file| path_in_config(file, "data_dir").ok().flatten());
         Configured { file, data_dir }
     }
 
@@ -107,7 +108,7 @@ impl Context {
         // The configuration is read only if it decides: a broken one does not stand in the way of --socket.
         let config = match &self.global.config {
             Some(file) if self.global.socket.is_none() && env.cortex_socket.is_none() => {
-                text_in_config(file, "socket")?
+                path_in_config(file, "socket")?
             }
             _ => None,
         };
@@ -130,12 +131,12 @@ pub(crate) struct Configured {
     pub(crate) data_dir: Option<PathBuf>,
 }
 
-/// A path in the daemon's configuration, which has many keys that are of no interest to clients.
-fn text_in_config(file: &Path, key: &str) -> Result<Option<PathBuf>, Failure> {
+/// A path in the daemon's configuration, which has many keys that are of no interest to clients: whether
+/// they are valid is not for a client to judge.
+fn path_in_config(file: &Path, key: &str) -> Result<Option<PathBuf>, Failure> {
     let attempt = || format!("reading the configuration {}", file.display());
-    let text = std::fs::read_to_string(file).map_err(|e| Failure::while_doing(&attempt(), e))?;
-    let config: toml::Table =
-        text.parse().map_err(|e: toml::de::Error| Failure::while_doing(&attempt(), e))?;
+    let config =
+        fragments::read(file, |_| Ok(())).map_err(|e| Failure::while_doing(&attempt(), e))?;
     match config.get(key) {
         None => Ok(None),
         Some(value) => match value.as_str() {

@@ -17,8 +17,13 @@ const CLIENT_SOCKET: &str = "rpc";
 /// # Errors
 /// If what was passed is no listening Unix socket, or several carry the name.
 pub(super) fn client_socket() -> Result<Option<UnixListener>> {
-    let passed =
-        sd_notify::listen_fds_with_names().context("cannot take the sockets from systemd")?;
+    const TAKING: &str = "cannot take the sockets from systemd";
+    // Names without sockets would be an error below. They are there where the variables were meant
+    // for a parent of this process and inherited from it.
+    if sd_notify::listen_fds().context(TAKING)?.len() == 0 {
+        return Ok(None);
+    }
+    let passed = sd_notify::listen_fds_with_names().context(TAKING)?;
     let mut found = Vec::new();
     for (fd, name) in passed {
         #[expect(

@@ -3,7 +3,6 @@
 
 use std::{
     fmt::Write as _,
-    io::ErrorKind,
     num::NonZero,
     ops::RangeInclusive,
     path::{Path, PathBuf},
@@ -17,6 +16,7 @@ use serde::Deserialize;
 use super::Args;
 use crate::{
     edge::limits::ConnLimits,
+    fragments,
     paths::{self, Environment},
 };
 
@@ -146,8 +146,7 @@ impl Settings {
     /// # Errors
     /// A text that names the file or the setting and says what is wrong with it.
     pub fn gather(args: &Args, env: &Environment) -> Result<Self> {
-        let config =
-            args.config.as_deref().map(read_with_fragments).transpose()?.unwrap_or_default();
+        let config = args.config.as_deref().map(read).transpose()?.unwrap_or_default();
         let socket =
             paths::first_named(args.socket.clone(), env.cortex_socket.clone(), config.socket)
                 .unwrap_or_else(|| paths::default_socket_for_daemon(env));
@@ -285,57 +284,10 @@ impl LimitsConfig {
     }
 }
 
-/// Reads a file, and after it the fragments in the directory beside it, `FILE.d/*.toml`, in the order
-/// of their names: packages and tools add settings without editing the administrator's file. A later
-/// one wins, key by key.
-fn read_with_fragments(path: &Path) -> Result<Config> {
-    let mut whole = read(path)?;
-    for fragment in fragments(path)? {
-        merge(&mut whole, read(&fragment)?);
-    }
+/// Reads the file and its fragments. Each is checked by itself, so that an error names the file it is in.
+fn read(path: &Path) -> Result<Config> {
+    let whole = fragments::read(path, |text| toml::from_str::<Config>(text).map(drop))?;
     whole.try_into().context("the configuration is not valid")
-}
-
-/// Reads one file. Checked by itself, so that an error names the file that it is in.
-fn read(path: &Path) -> Result<toml::Table> {
-    let text = std::fs::read_to_string(path)
-        .with_context(|| format!("cannot read the configuration {}", path.display()))?;
-    let valid = || toml::from_str::<Config>(&text).and_then(|_| toml::from_str(&text));
-    valid().with_context(|| format!("the configuration {} is not valid", path.display()))
-}
-
-/// The fragments that belong to a file. Hidden ones are left out: editors keep theirs so.
-fn fragments(path: &Path) -> Result<Vec<PathBuf>> {
-    let mut dir = path.as_os_str().to_owned();
-    dir.push(".d");
-    let dir = PathBuf::from(dir);
-    let failed = || format!("cannot list the configuration {}", dir.display());
-    let entries = match std::fs::read_dir(&dir) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries.with_context(failed)?,
-    };
-    let mut found = Vec::new();
-    for entry in entries {
-        let name = entry.with_context(failed)?.file_name();
-        let bytes = name.as_encoded_bytes();
-        if bytes.ends_with(b".toml") && !bytes.starts_with(b".") {
-            found.push(dir.join(name));
-        }
-    }
-    found.sort();
-    Ok(found)
-}
-
-/// Puts what `over` says over `under`. Sections are merged, everything else is replaced.
-fn merge(under: &mut toml::Table, over: toml::Table) {
-    for (key, value) in over {
-        match (under.get_mut(&key), value) {
-            (Some(toml::Value::Table(under)), toml::Value::Table(over)) => merge(under, over),
-            (_, value) => {
-                under.insert(key, value);
-            }
-        }
-    }
 }
 
 fn within<T: PartialOrd + Copy + std::fmt::Display>(

@@ -56,8 +56,15 @@ impl Socket {
         &self.path
     }
 
-    /// Stops listening, and removes the socket if it is still the one that we bound.
+    /// Stops listening.
     pub(super) fn close(self) {
+        drop(self);
+    }
+}
+
+impl Drop for Socket {
+    /// Removes the socket if it is still the one that we bound; also where the start fails later on.
+    fn drop(&mut self) {
         let still_ours = fs::symlink_metadata(&self.path)
             .is_ok_and(|meta| Some((meta.dev(), meta.ino())) == self.bound);
         if still_ours {

@@ -14,6 +14,7 @@ use std::{
     pin::{Pin, pin},
     sync::Arc,
     task::Poll,
+    time::Duration,
 };
 
 use arc_swap::ArcSwap;
@@ -26,7 +27,7 @@ use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     sync::{oneshot, watch},
     task::yield_now,
-    time::timeout,
+    time::{timeout, timeout_at},
 };
 use tracing::{debug, warn};
 
@@ -46,6 +47,10 @@ const GATHERED: usize = 64 << 10;
 
 /// What a buffer may keep when nothing is in it.
 const KEPT: usize = 64 << 10;
+
+/// How long a connection is read from once the daemon ends: what was sent before is in the socket,
+/// and the runtime may not have noticed yet.
+const LAST_READS: Duration = Duration::from_millis(20);
 
 /// What the connections of one thread share.
 #[derive(Debug)]
@@ -98,6 +103,7 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
         pending: Vec::new(),
         patience: Patience::new(limits.idle_time),
         begun: false,
+        stopping: false,
         stop: Box::pin(stopped(context.stop.clone())),
     };
     let caller = conn.caller.clone();
@@ -129,8 +135,10 @@ struct Conn<'a, S, Stop> {
     /// Writes that are with the writer, in the order of their requests.
     pending: Vec<Pending>,
     patience: Patience,
-    /// True while a message has begun to arrive and its time runs.
+    /// True while the patience counts from when the message in the input began.
     begun: bool,
+    /// True once the daemon ends; the patience then counts for all that is still to be read.
+    stopping: bool,
     stop: Pin<Box<Stop>>,
 }
 
@@ -302,7 +310,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin, Stop: Future<Output = ()>> Conn<'_, S, S
                 Ok(Step::Working) => yield_now().await,
                 Ok(Step::Send) => {
                     sent = true;
-                    self.flush().await?;
+                    // A client that takes a little now and then never stalls, and would hold the
+                    // snapshot for as long as it likes.
+                    timeout_at(deadline.into(), self.flush())
+                        .await
+                        .map_err(|_| End::TooSlow("taking a list"))??;
                     yield_now().await;
                 }
                 Err(failure) if sent => return Err(End::Broken(failure)),
@@ -335,22 +347,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin, Stop: Future<Output = ()>> Conn<'_, S, S
         Ok(())
     }
 
-    /// Waits for more bytes: for the rest of a message not as long as for the next one.
+    /// Waits for more bytes: for the rest of a message not as long as for the next one, and from
+    /// its beginning, however often a little of it comes.
     async fn read(&mut self) -> Result<(), End> {
-        let (lasts, what) = if self.input.is_empty() {
-            (self.limits.idle_time, "sending anything")
-        } else {
-            (self.limits.message_time, "sending a message")
-        };
+        let what = if self.input.is_empty() { "sending anything" } else { "sending a message" };
+        if !self.stopping {
+            self.renew_patience();
+        }
         if self.input.is_empty() && self.input.capacity() > KEPT {
             self.input = BytesMut::new();
         }
         self.input.reserve(READ);
-        // The time of a message runs from its first bytes on: one that trickles gains nothing.
-        if !std::mem::replace(&mut self.begun, !self.input.is_empty()) {
-            self.patience.renew(lasts);
-        }
-        let Self { stream, input, patience, stop, .. } = self;
+        let Self { stream, input, patience, stopping, stop, .. } = self;
         let mut read = pin!(stream.read_buf(input));
         poll_fn(|context| {
             if let Poll::Ready(read) = read.as_mut().poll(context) {
@@ -359,12 +367,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin, Stop: Future<Output = ()>> Conn<'_, S, S
                     _ => Ok(()),
                 });
             }
-            if stop.as_mut().poll(context).is_ready() {
-                return Poll::Ready(Err(End::Closed));
+            if !*stopping && stop.as_mut().poll(context).is_ready() {
+                *stopping = true;
+                patience.renew(LAST_READS);
             }
-            patience.poll_over(context).map(|()| Err(End::TooSlow(what)))
+            let end = if *stopping { End::Closed } else { End::TooSlow(what) };
+            patience.poll_over(context).map(|()| Err(end))
         })
         .await
+    }
+
+    fn renew_patience(&mut self) {
+        if self.input.is_empty() {
+            self.patience.renew(self.limits.idle_time);
+        } else if !self.begun {
+            self.patience.renew(self.limits.message_time);
+            self.begun = true;
+        }
     }
 }
 

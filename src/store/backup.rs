@@ -140,12 +140,14 @@ fn keep_aside(current: &Path, dir: &Path) -> io::Result<Option<PathBuf>> {
     }
     let kept = dir.join(format!("{}.before-restore-{}", super::FILE, ambient::wall_ms()));
     // The log first, if one is left: it must not be there when the new database takes the name.
-    for suffix in ["-wal", "-shm", ""] {
+    for suffix in ["-wal", "-shm"] {
         match fs::rename(with_suffix(current, suffix), with_suffix(&kept, suffix)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
     }
+    // A second name, so that there is no moment without a database: a daemon would make a new one.
+    fs::hard_link(current, &kept)?;
     sync(dir)?;
     Ok(Some(kept))
 }

@@ -12,7 +12,7 @@ use std::{
 };
 
 use rusqlite::{Connection, MAIN_DB, wal::CheckpointMode};
-use tracing::{debug, error, warn};
+use tracing::{debug, warn};
 
 use super::{error::Fault, writer::Published};
 
@@ -60,14 +60,12 @@ pub(super) fn start(
     let flag = Arc::clone(&nearly_done);
     let thread = std::thread::Builder::new().name("checkpoint".into()).spawn(move || {
         while asked.recv().is_ok() {
-            match run(&conn) {
+            let moved = run(&conn);
+            // The writer looks before it acknowledges, and empties the log when it ends.
+            published.heed(&moved);
+            match moved {
                 Ok(nearly) => flag.store(nearly, SeqCst),
-                Err(fault) if fault.is_fatal() => {
-                    // The writer looks before it acknowledges, and empties the log when it ends.
-                    error!(%fault, "a checkpoint failed, the store stops");
-                    published.stop(fault);
-                    return;
-                }
+                Err(fault) if fault.is_fatal() => return,
                 Err(fault) => warn!(%fault, "a checkpoint failed, it will be tried again"),
             }
             std::thread::sleep(PAUSE);

@@ -171,6 +171,7 @@ impl Store {
     pub fn open(options: &Options) -> Result<Self, OpenError> {
         let path = options.dir.join(FILE);
         let lock = take_directory(&options.dir)?;
+        schema::check_access(&path)?;
         schema::check_header(&path)?;
         report_unclean_end(&path);
         inherited::settle(&path)?;
@@ -297,7 +298,9 @@ impl Store {
     pub fn checkpoint(&self) -> Result<(), Fault> {
         let (path, vfs) = (&self.inner.path, self.inner.vfs.as_deref());
         let conn = schema::connect(path, vfs, schema::Role::Checkpointer, SCAN_CACHE_KIB);
-        checkpoint::run(&conn.map_err(OpenError::into_fault)?).map(|_nearly_done| ())
+        let moved = checkpoint::run(&conn.map_err(OpenError::into_fault)?);
+        self.inner.published.heed(&moved);
+        moved.map(|_nearly_done| ())
     }
 
     /// The directory that holds the database.

@@ -126,11 +126,21 @@ pub(super) fn check_header(path: &Path) -> Result<(), OpenError> {
     judge(path, field(&header, 68), version_in(&header), foreign)
 }
 
+/// Refuses a file that may not be read and written, with a message that names it: SQLite would
+/// open it as far as it may, and fail with the first write.
+pub(super) fn check_access(path: &Path) -> Result<(), OpenError> {
+    match File::options().read(true).write(true).open(path) {
+        Err(cause) if cause.kind() != ErrorKind::NotFound => {
+            Err(OpenError::File { path: path.display().to_string(), cause })
+        }
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
 /// None for an absent or an empty file: there will be a new database. A shorter one than a
 /// header is filled up with zeros.
 fn read_header(path: &Path) -> std::io::Result<Option<[u8; HEADER]>> {
-    // Written to as well later on; refused here, the message names the file and the cause.
-    let file = match File::options().read(true).write(true).open(path) {
+    let file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),

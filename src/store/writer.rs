@@ -317,6 +317,16 @@ impl Published {
         }
     }
 
+    /// Stops the store where something failed that it must not outlive.
+    pub(super) fn heed<T>(&self, outcome: &Result<T, Fault>) {
+        if let Err(fault) = outcome
+            && fault.is_fatal()
+        {
+            error!(%fault, "the store stops");
+            self.stop(fault.clone());
+        }
+    }
+
     /// Tells everybody that the store must not go on. The first fault stays the reason.
     pub(super) fn stop(&self, fault: Fault) {
         self.fatal.send_if_modified(|reason| {

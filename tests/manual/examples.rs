@@ -4,8 +4,8 @@
 use std::path::Path;
 use std::process::Command;
 
+use super::configured_daemon::{RealDaemon, in_dir};
 use super::page::Page;
-use super::real_daemon::{RealDaemon, in_dir};
 
 /// The uid that the transcript was made with.
 const ITS_UID: &str = "1000";

@@ -2,8 +2,8 @@
 //! there, nothing stands there that does not exist, and the transcripts are what really happens.
 //! Whether they are well written is left to their readers.
 
-#[path = "../support/real_daemon.rs"]
-mod real_daemon;
+#[path = "../support/configured_daemon.rs"]
+mod configured_daemon;
 
 mod bus;
 mod commands;

@@ -79,6 +79,15 @@ pub(crate) fn directory() -> tempfile::TempDir {
     tempfile::tempdir().expect("make a directory")
 }
 
+/// Brings the daemon along to where any user can reach it.
+///
+/// Another process copies it: a file that some child of this one may have inherited open for
+/// writing cannot be run.
+pub(crate) fn copy_daemon(to: &Path) {
+    let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_cortexd")).arg(to).status();
+    assert!(copied.expect("run cp").success());
+}
+
 /// Waits for a process that should end by itself.
 pub(crate) fn wait_for_end(process: &mut Child) -> ExitStatus {
     let mut ended = None;
@@ -154,9 +163,8 @@ impl Daemon {
         let directory = directory();
         fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o755))
             .expect("open the directory");
-        // The binary may stand where that user cannot reach it, so it comes along.
         let program = directory.path().join("cortexd");
-        fs::copy(env!("CARGO_BIN_EXE_cortexd"), &program).expect("copy the daemon");
+        copy_daemon(&program);
         std::os::unix::fs::chown(directory.path(), Some(uid), Some(uid))
             .expect("give the directory away");
         Self::at(directory, program, Some(uid)).started(config)

@@ -77,13 +77,15 @@ impl Rpc {
         self.try_receive().expect("the daemon answers")
     }
 
-    /// Sends a request and waits for its response.
+    /// Sends a request and waits for its response, or for a refusal of the connection, whose id is 0.
     pub(crate) fn exchange(&mut self, method: &str, params: &[Value]) -> Response {
         self.last_id += 1;
         let id = self.last_id;
-        self.send(&request(id, method, params));
+        // Whoever hangs up may have said why before.
+        let _hung_up = self.try_send(&request(id, method, params));
         let response = self.receive();
-        assert_eq!(response.id, id, "the response to another request: {response:?}");
+        let turned_away = response.id == 0 && response.outcome.is_err();
+        assert!(response.id == id || turned_away, "the response to {id}? {response:?}");
         response
     }
 
@@ -147,7 +149,7 @@ impl Rpc {
 
     /// Waits until the daemon closes the connection; nothing may come before.
     pub(crate) fn assert_closed(&mut self) {
-        assert_eq!(self.rest(), [], "nothing is said before the connection is closed");
+        assert!(self.rest().is_empty(), "nothing is said before the connection is closed");
     }
 
     /// True where the other side is still there and has said nothing.

@@ -213,7 +213,8 @@ pub(crate) fn check_file(db: &Connection) -> Result<Counters, String> {
         (
             "a row has a number that the counters do not cover",
             "SELECT count(*) FROM records, node_state AS n
-             WHERE records.seq > n.seq OR records.lsn > n.lsn OR records.hlc > n.hlc",
+             WHERE (records.incarnation = n.incarnation AND records.seq > n.seq)
+                OR records.lsn > n.lsn OR records.hlc > n.hlc",
         ),
         ("two rows have the same number", "SELECT count(*) - count(DISTINCT lsn) FROM records"),
         (

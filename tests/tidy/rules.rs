@@ -27,15 +27,16 @@ const UNSAFE: [&str; 3] =
 /// come from and `journal` names messages, so whoever needs them may; nobody may import `daemon`, which puts the others together.
 const DAEMON: &[(&str, &[&str])] = &[
     ("ambient", &[]),
+    ("fragments", &[]),
     ("journal", &[]),
     ("paths", &[]),
     ("sparing", &["ambient"]),
     ("store", &["ambient", "journal", "sparing"]),
     ("service", &["ambient", "journal", "store"]),
     ("edge", &["ambient", "service", "sparing", "store"]),
-    ("daemon", &["ambient", "edge", "journal", "paths", "service", "store"]),
+    ("daemon", &["ambient", "edge", "fragments", "journal", "paths", "service", "store"]),
     ("client", &["ambient"]),
-    ("cli", &["ambient", "client", "paths"]),
+    ("cli", &["ambient", "client", "fragments", "paths"]),
     ("bin", &["cli", "daemon"]),
 ];
 
