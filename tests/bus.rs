@@ -353,3 +353,37 @@ async fn calls_under_way_are_answered_when_the_daemon_ends() {
         }
     }
 }
+
+/// The transcript of org.cortexd.Cortex1(5): commands that begin with `$`, and what each prints.
+#[tokio::test]
+async fn the_transcript_of_the_manual_is_what_really_happens() {
+    /// The uid that the transcript was made with.
+    const ITS_UID: &str = "1000:";
+    const ITS_USAGE: &str = "a(uttt) 1 1000 ";
+    let page = include_str!("../man/org.cortexd.Cortex1.5");
+    let (_, examples) = page.split_once("\n.Sh EXAMPLES\n").expect("examples");
+    let (_, display) = examples.split_once("\n.Bd -literal -offset indent\n").expect("one");
+    let (display, _) = display.split_once("\n.Ed\n").expect("its end");
+    let own = nix::unistd::geteuid();
+    let display = display
+        .replace(ITS_UID, &format!("{own}:"))
+        .replace(ITS_USAGE, &format!("a(uttt) 1 {own} "));
+
+    let (bus, _daemon, _connection) = OnBus::with_bus().await;
+    let mut variables = String::new();
+    let mut steps = display.split("$ b").enumerate();
+    variables.push_str(steps.next().expect("the first variable").1.trim_start_matches("$ "));
+    for (_, step) in steps {
+        let (command, expected) = step.split_once('\n').unwrap_or((step, ""));
+        // A variable that is set after this command stands at the end of what it prints.
+        let (expected, next) = expected.split_once("$ ").unwrap_or((expected, ""));
+        let script = format!("{variables}\nb{command}");
+        let mut shell = std::process::Command::new("sh");
+        shell.args(["-c", &script]).env("DBUS_SYSTEM_BUS_ADDRESS", bus.address());
+        let output = tokio::task::spawn_blocking(move || shell.output()).await.expect("no panic");
+        let output = output.expect("sh runs");
+        let printed = String::from_utf8([output.stdout, output.stderr].concat()).expect("UTF-8");
+        assert_eq!(printed.trim_end(), expected.trim_end(), "b{command}");
+        variables.push_str(next);
+    }
+}

@@ -5,6 +5,7 @@
 #[path = "../support/configured_daemon.rs"]
 mod configured_daemon;
 
+mod bus;
 mod commands;
 mod examples;
 mod page;

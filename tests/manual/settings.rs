@@ -63,7 +63,7 @@ fn range(key: &str) -> Option<(String, String)> {
 /// Whether a running daemon cannot take up a change of this key.
 fn needs_a_restart(key: &str) -> bool {
     let numbers = range(key).into_iter().flat_map(|(least, most)| [least, most]);
-    let words = ["'debug'", "true", "false"].map(str::to_owned);
+    let words = ["'debug'", "'session'", "true", "false"].map(str::to_owned);
     let now = gather("").expect("the defaults are valid");
     let mut others =
         numbers.chain(words).filter_map(|value| gather(&format!("{key} = {value}")).ok());
