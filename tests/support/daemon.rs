@@ -196,8 +196,10 @@ impl Daemon {
         self.directory().join("cortex.toml")
     }
 
-    /// Changes the settings that a reload or the next start reads.
+    /// Changes the settings that a reload or the next start reads. Off the message bus: this
+    /// machine's is not a test's.
     pub(crate) fn write_config(&self, config: &str) {
+        let config = format!("bus = \"off\"\n{config}");
         fs::write(self.config(), config).expect("write the configuration");
     }
 
