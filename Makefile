@@ -23,4 +23,7 @@ fuzz: ## Fuzz each target for FUZZ_SECONDS (default 20) seconds (needs cargo-fuz
 
 clean: ## Remove what was built, the fuzzers' included
 	cargo clean
-	rm -rf fuzz/target fuzz/artifacts
+	rm -rf fuzz/target fuzz/artifacts fuzz/corpus
+
+# install, uninstall, deb, system
+include dist/install.mk

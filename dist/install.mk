@@ -22,7 +22,7 @@ completions: release
 
 # One line of the list is "source destination mode". A configuration file that is there stays as it is.
 # The units name the programs under /usr; with another PREFIX they are told so.
-install: completions
+install: completions ## Install the programs and everything in dist/ (DESTDIR=, PREFIX=)
 	@set -e; sed '/^#/d; /^$$/d; s|PREFIX/|$(PREFIX)/|' $(FILES) | while read -r source destination mode; do \
 		target="$(DESTDIR)$$destination"; \
 		case "$$destination" in \
@@ -37,17 +37,17 @@ install: completions
 	@if [ -z "$(DESTDIR)" ]; then echo "next: systemd-sysusers && systemctl daemon-reload && systemctl enable --now cortexd"; fi
 
 # The configuration and the data stay.
-uninstall:
+uninstall: ## Remove what install has put in place; configuration and data stay
 	@sed '/^#/d; /^$$/d; s|PREFIX/|$(PREFIX)/|' $(FILES) | while read -r source destination mode; do \
 		case "$$destination" in /etc/*) continue ;; esac; \
 		rm -f "$(DESTDIR)$$destination"; \
 	done
 
 # Needs: cargo install cargo-deb --locked
-deb: completions
+deb: completions ## Build the Debian package (needs cargo-deb)
 	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(CARGO) deb --no-build --locked --dbgsym
 
 # As root, with systemd-container, debootstrap, iproute2 and nftables installed. The first run makes a
 # Debian image below /var/cache; SYSTEM_TESTS_RELEASE=trixie tests on Debian 13.
-system: deb
+system: deb ## Try the package on booted Debian hosts (needs root and systemd-nspawn)
 	$(CARGO) test -p system-tests

@@ -137,7 +137,7 @@ async fn a_restore_keeps_the_database_that_was_there() {
     assert_eq!(keys(&aside), ["newer", "old"], "the old database is whole");
 }
 
-/// Invariants I3 and I11: a restored copy never gives out a number that the original gave out.
+/// holds K3, K7: a restored copy never gives out a number that the original gave out.
 #[tokio::test]
 async fn a_restored_database_is_another_origin_of_writes() {
     let dir = tempfile::tempdir().expect("a directory");

@@ -217,7 +217,7 @@ fn start_and_kill(daemon: &Daemon, life: Duration) {
     drop(process);
 }
 
-/// holds V2, I5, I6
+/// holds V2, E3
 #[test]
 fn every_acknowledged_write_is_there_after_a_kill() {
     let seed = std::env::var("CORTEX_TEST_SEED").map_or_else(

@@ -58,7 +58,7 @@ impl Place {
     fn prepare(&self, command: &mut Command, socket: &Path) {
         let log = fs::File::create(self.0.path().join("log")).expect("make the log");
         command.arg("--socket").arg(socket).arg("--data-dir").arg(self.0.path().join("data"));
-        command.stderr(log);
+        command.stdout(Stdio::null()).stderr(log);
     }
 
     /// A daemon to which these sockets are handed over under these names.
@@ -206,7 +206,7 @@ impl Manager {
 fn notifying(place: &Place, manager: &Manager) -> Command {
     let mut command = daemon::cortexd();
     place.prepare(&mut command, &place.socket());
-    command.stdout(Stdio::null()).env("NOTIFY_SOCKET", &manager.path);
+    command.env("NOTIFY_SOCKET", &manager.path);
     command
 }
 

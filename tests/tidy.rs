@@ -130,7 +130,9 @@ fn nothing_is_left_for_later_or_for_one_machine() {
 #[test]
 fn a_promise_that_is_held_was_given() {
     let list = rules::promises(&read("tests/promises.md"));
-    for (first, last) in [("V1", "V6"), ("M1", "M6"), ("S1", "S4"), ("T1", "T8"), ("E1", "E4")] {
+    for (first, last) in
+        [("V1", "V6"), ("K1", "K6"), ("M1", "M6"), ("S1", "S4"), ("T1", "T8"), ("E1", "E4")]
+    {
         assert!(
             list.iter().any(|n| n == first) && list.iter().any(|n| n == last),
             "{first}, {last}"

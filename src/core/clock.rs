@@ -42,7 +42,7 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// Invariant I2: a local write exceeds what it replaces, for any trajectory of the wall clock.
+        /// holds K2: a local write exceeds what it replaces, for any trajectory of the wall clock.
         #[test]
         fn timestamps_rise_whatever_the_wall_clock_does(walls in prop::collection::vec(any::<u64>(), 1..50)) {
             let mut clock = HybridClock::default();

@@ -134,7 +134,7 @@ mod tests {
     }
 
     proptest! {
-        /// Invariants I1, I22: whatever the order of arrival, every replica ends with the same row.
+        /// holds K1: whatever the order of arrival, every replica ends with the same row.
         #[test]
         fn any_order_of_arrival_ends_in_the_same_row(
             mut versions in prop::collection::vec((0..4i64, 0..3u128, content()), 1..8),

@@ -92,6 +92,10 @@ impl From<rusqlite::Error> for Fault {
         {
             return Self::SyncFailed(text);
         }
+        // Making the file of shared memory larger: with an open file only a full disk refuses that.
+        if sqlite.extended_code == rusqlite::ffi::SQLITE_IOERR_SHMSIZE {
+            return Self::Full(text);
+        }
         #[expect(clippy::wildcard_enum_match_arm, reason = "SQLite's list, not ours, and it grows")]
         match sqlite.code {
             ErrorCode::DiskFull => Self::Full(text),

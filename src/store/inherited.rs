@@ -239,7 +239,7 @@ mod tests {
         }
     }
 
-    /// Invariant I6.
+    /// holds K6
     #[test]
     fn what_a_failed_sync_left_in_memory_alone_is_on_the_disk_afterwards() {
         for bytes in [1, CHUNK - 1, CHUNK, 2 * CHUNK + 17] {

@@ -377,6 +377,7 @@ impl Published {
             pressure: false.into(),
             failed_writes: Sparing::new(),
             failed_reads: Sparing::new(),
+            failed_checkpoints: Sparing::new(),
             fatal: watch::Sender::new(None),
         }
     }

@@ -79,6 +79,7 @@ pub(super) struct Published {
     pub(super) pressure: AtomicBool,
     pub(super) failed_writes: Sparing,
     pub(super) failed_reads: Sparing,
+    pub(super) failed_checkpoints: Sparing,
     /// The fault that stopped the store, once there is one.
     pub(super) fatal: watch::Sender<Option<Fault>>,
 }
@@ -154,12 +155,27 @@ impl Writer {
             return Err(fault);
         }
         self.reload()?;
-        if matches!(fault, Fault::Full(_)) {
-            // What the log holds may have its place in the database: then the log can start again
-            // in the room that it takes, and deletions become possible.
+        if matches!(fault, Fault::Full(_)) && self.log_has_its_place() {
+            // The log can start again in the room that it takes: then deletions are possible.
             return self.recycle_log();
         }
         Ok(())
+    }
+
+    /// True where there is room for moving the whole log into the database. A checkpoint that
+    /// fails half way has made the database larger and the log no shorter: it would eat up what
+    /// somebody frees.
+    fn log_has_its_place(&self) -> bool {
+        let room = || {
+            let path = self.conn.path()?;
+            let size =
+                |pragma| self.conn.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
+            let needed = (size("page_count").ok()? * size("page_size").ok()?).unsigned_abs();
+            let disk = nix::sys::statvfs::statvfs(path).ok()?;
+            let free = disk.blocks_available() * disk.fragment_size();
+            Some(needed <= std::fs::metadata(path).ok()?.len() + free)
+        };
+        room().unwrap_or(false)
     }
 
     fn transact(&mut self, jobs: &[Job]) -> Result<Committed, Fault> {
@@ -245,7 +261,9 @@ impl Writer {
             Ok(false) => debug!("somebody still needs the log, it starts again later"),
             Err(fault) if fault.is_fatal() => return Err(fault),
             Err(fault) => {
-                warn!(%fault, "a checkpoint failed, the log keeps growing until one succeeds");
+                if let Some(kept_back) = self.published.failed_checkpoints.due() {
+                    warn!(%fault, kept_back, "a checkpoint failed, the log keeps growing until one succeeds");
+                }
             }
         }
         Ok(())

@@ -280,6 +280,7 @@ pub(crate) async fn object(
 /// The name of the error that a call ended with.
 pub(crate) fn error_name<T: std::fmt::Debug>(outcome: zbus::Result<T>) -> String {
     use zbus::DBusError;
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the library's list, and it grows")]
     match outcome.expect_err("an error") {
         zbus::Error::MethodError(name, _, _) => name.to_string(),
         zbus::Error::FDO(error) => error.name().to_string(),

@@ -57,7 +57,7 @@ pub(crate) struct Contents(pub(crate) BTreeMap<(u32, String), Table>);
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Table {
     pub(crate) rows: BTreeMap<Vec<u8>, Vec<u8>>,
-    pub(crate) grants: BTreeMap<u32, u8>,
+    pub(crate) grants: BTreeMap<Principal, u8>,
 }
 
 impl Op {
@@ -115,14 +115,15 @@ impl Contents {
                 self.table(*name).rows.remove(key.as_bytes());
             }
             Op::Grant(name, uid, rights) => {
-                *self.table(*name).grants.entry(*uid).or_default() |= rights.bits();
+                let principal = Principal::Uid(Uid(*uid));
+                *self.table(*name).grants.entry(principal).or_default() |= rights.bits();
             }
             Op::Revoke(name, uid, rights) => {
                 let grants = &mut self.table(*name).grants;
-                let left = grants.get(uid).copied().unwrap_or_default() & !rights.bits();
-                grants.remove(uid);
+                let principal = Principal::Uid(Uid(*uid));
+                let left = grants.remove(&principal).unwrap_or_default() & !rights.bits();
                 if left != 0 {
-                    grants.insert(*uid, left);
+                    grants.insert(principal, left);
                 }
             }
             Op::Purge => {}
@@ -273,11 +274,7 @@ fn read_table(store: &Store, entry: &Entry) -> Result<Table, String> {
         Flow::On
     };
     while !scan.slice(&mut visit).map_err(|e| e.to_string())? {}
-    for (principal, rights) in entry.table.acl.iter() {
-        let Principal::Uid(Uid(uid)) = principal else {
-            return Err(format!("a grant to {principal} that nobody made"));
-        };
-        table.grants.insert(uid, rights.bits());
-    }
+    let grants = entry.table.acl.iter();
+    table.grants = grants.map(|(principal, rights)| (principal, rights.bits())).collect();
     Ok(table)
 }

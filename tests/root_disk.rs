@@ -1,0 +1,227 @@
+//! Disks that are really full or read-only, under the real daemon. Needs root, to mount them.
+//! Faults at chosen calls are `disk_faults`; directories without permission are `open_errors`.
+//!
+//! `cargo test --test root_disk`, as root. Each test mounts within a mount namespace of its own
+//! thread, which the daemon that it starts is born into; with both of them the mounts are gone.
+
+#[path = "support/daemon.rs"]
+mod daemon;
+#[path = "support/rpc.rs"]
+mod rpc;
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use nix::sched::{CloneFlags, unshare};
+use rmpv::Value;
+
+use daemon::{Daemon, bare, output_of};
+use rpc::{Rpc, field, map};
+
+/// Room for the database, its log and what else there must be.
+const DISK: &str = "size=8m,mode=700";
+
+/// What is put aside to be freed later.
+const BALLAST: usize = 2 << 20;
+
+/// A record of so many bytes fills the disk within a few dozen.
+const LARGE: usize = 100 << 10;
+
+/// Gives this thread mounts of its own.
+fn mount_apart() {
+    assert!(nix::unistd::geteuid().is_root(), "these tests mount file systems: run them as root");
+    unshare(CloneFlags::CLONE_NEWNS).expect("a mount namespace");
+    // Or what is mounted here would be seen everywhere.
+    run(Command::new("mount").args(["--make-rprivate", "/"]));
+}
+
+fn run(command: &mut Command) {
+    let status = command.status().expect("run mount");
+    assert!(status.success(), "{command:?}");
+}
+
+/// A daemon whose data directory is a small disk, not started yet.
+fn daemon_on_a_small_disk() -> Daemon {
+    mount_apart();
+    let mut daemon = Daemon::start();
+    assert!(daemon.stop().success());
+    let data = daemon.data_dir();
+    run(Command::new("mount").args(["-t", "tmpfs", "-o", DISK, "tmpfs"]).arg(&data));
+    daemon
+}
+
+fn put(rpc: &mut Rpc, key: &str, bytes: usize) -> Result<Value, String> {
+    put_filled(rpc, key, bytes, 0)
+}
+
+/// SQLite writes no page that stays as it is, so a change needs other bytes.
+fn put_filled(rpc: &mut Rpc, key: &str, bytes: usize, with: u8) -> Result<Value, String> {
+    let padding = Value::Binary(vec![with; bytes]);
+    rpc.call("put", &["things".into(), map([("id", key.into()), ("padding", padding)])])
+}
+
+/// Writes until the disk is full; the keys that were acknowledged.
+fn fill(rpc: &mut Rpc) -> Vec<String> {
+    let mut stored = Vec::new();
+    for n in 0..1_000 {
+        let key = format!("{n}");
+        match put(rpc, &key, LARGE) {
+            Ok(_) => stored.push(key),
+            Err(error) => {
+                assert_eq!(error, "storage_full");
+                return stored;
+            }
+        }
+    }
+    panic!("the disk is not as small as it should be");
+}
+
+/// Writes a file until there is no room left.
+fn fill_by_others(path: &Path) {
+    let mut file = File::create(path).expect("make a file");
+    while file.write_all(&[0; 4096]).is_ok() {}
+}
+
+fn keys(rpc: &mut Rpc) -> Vec<String> {
+    let keys = rpc.call("keys", &["things".into()]).expect("a list");
+    let keys = keys.as_array().expect("a list").iter();
+    keys.map(|key| key.as_str().expect("text").to_owned()).collect()
+}
+
+fn start_in_vain(daemon: &Daemon) -> Output {
+    let mut command = bare(env!("CARGO_BIN_EXE_cortexd"));
+    command.arg("--socket").arg(daemon.socket()).arg("--data-dir").arg(daemon.data_dir());
+    output_of(&mut command)
+}
+
+/// It must have refused to serve, naming the path and the way out.
+fn check_refusal(output: &Output, says: &[&str]) {
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    for text in says {
+        assert!(told.contains(text), "{text:?} is not in {told:?}");
+    }
+}
+
+/// Writes are refused, reads go on; once there is room, writes go on; and nothing that was
+/// acknowledged is lost, in a crash neither.
+///
+/// holds E3
+#[test]
+fn a_full_disk_refuses_writes_serves_reads_and_recovers() {
+    let mut daemon = daemon_on_a_small_disk();
+    let ballast = daemon.data_dir().join("ballast");
+    fs::write(&ballast, vec![1; BALLAST]).expect("write the ballast");
+    daemon.restart();
+    let mut rpc = daemon.connect();
+    rpc.create("things");
+    let mut stored = fill(&mut rpc);
+    assert!(stored.len() > 10, "{} records", stored.len());
+
+    for key in &stored {
+        let record = rpc.call("get", &["things".into(), key.as_str().into()]).expect("a record");
+        assert_eq!(field(&record, "id"), Some(&key.as_str().into()));
+    }
+    let count = stored.len() as u64;
+    let info = rpc.call("table_info", &["things".into()]).expect("an answer");
+    assert_eq!(field(&info, "records"), Some(&count.into()));
+    assert_eq!(
+        rpc.call("all", &["things".into()]).expect("a list").as_array().map(Vec::len),
+        Some(stored.len())
+    );
+    assert_eq!(put(&mut rpc, "once more", LARGE), Err("storage_full".into()));
+    daemon.wait_for_log("no space left");
+
+    fs::remove_file(&ballast).expect("free some space");
+    put(&mut rpc, "later", LARGE).expect("there is room");
+    stored.push("later".into());
+    let first = stored.remove(0);
+    assert_eq!(rpc.call("delete", &["things".into(), first.into()]), Ok("ok".into()));
+    daemon.kill();
+
+    daemon.restart();
+    stored.sort_unstable();
+    assert_eq!(keys(&mut daemon.connect()), stored);
+    assert!(daemon.stop().success());
+}
+
+/// What is changed over and over needs no more room than the log has: on a full disk it starts again
+/// from its beginning.
+///
+/// holds E3
+#[test]
+fn a_full_disk_still_takes_changes_in_the_room_that_the_log_has() {
+    const RECORDS: usize = 10;
+    let mut daemon = daemon_on_a_small_disk();
+    daemon.restart();
+    let mut rpc = daemon.connect();
+    rpc.create("things");
+    for n in 0..2 * RECORDS {
+        // The second time, the database gets the pages that a change needs besides the old ones.
+        put_filled(&mut rpc, &(n % RECORDS).to_string(), LARGE, u8::from(n >= RECORDS))
+            .expect("there is room");
+    }
+    assert!(daemon.stop().success()); // moves everything into the database
+    daemon.restart();
+    let more = daemon.data_dir().join("more");
+    fill_by_others(&more);
+    let length = fs::metadata(&more).expect("it is there").len();
+    let file = File::options().write(true).open(&more).expect("open it");
+    file.set_len(length - 8 * LARGE as u64).expect("leave some room");
+
+    let mut rpc = daemon.connect();
+    let mut refused = 0;
+    for n in 2..50 {
+        let key = (usize::from(n) % RECORDS).to_string();
+        if put_filled(&mut rpc, &key, LARGE, n).is_err() {
+            refused += 1;
+            put_filled(&mut rpc, &key, LARGE, n).expect("the log has started again");
+        }
+    }
+    assert!(refused > 0, "the disk was full");
+    assert!(daemon.stop().success());
+}
+
+/// holds E3
+#[test]
+fn a_disk_that_was_filled_by_others_is_told_at_the_start() {
+    let mut daemon = daemon_on_a_small_disk();
+    daemon.restart();
+    let mut rpc = daemon.connect();
+    rpc.create("things");
+    put(&mut rpc, "a", LARGE).expect("there is room");
+    daemon.kill();
+
+    let ballast = daemon.data_dir().join("ballast");
+    fill_by_others(&ballast);
+    // What is shared in memory is made anew with each start, and takes room.
+    let _gone = fs::remove_file(daemon.data_dir().join("cortex.db-shm"));
+    fill_by_others(&daemon.data_dir().join("more"));
+    let database = daemon.data_dir().join("cortex.db");
+    check_refusal(&start_in_vain(&daemon), &[&database.display().to_string(), "space"]);
+
+    fs::remove_file(&ballast).expect("free some space");
+    daemon.restart();
+    assert_eq!(keys(&mut daemon.connect()), ["a"]);
+    assert!(daemon.stop().success());
+}
+
+/// holds E3
+#[test]
+fn a_read_only_disk_is_told_at_the_start() {
+    let mut daemon = daemon_on_a_small_disk();
+    daemon.restart();
+    daemon.connect().create("things");
+    assert!(daemon.stop().success());
+    let data = daemon.data_dir();
+    run(Command::new("mount").args(["-o", "remount,ro"]).arg(&data));
+    let named = data.display().to_string();
+    check_refusal(&start_in_vain(&daemon), &[&named, "Read-only file system"]);
+
+    run(Command::new("mount").args(["-o", "remount,rw"]).arg(&data));
+    daemon.restart();
+    assert_eq!(keys(&mut daemon.connect()), Vec::<String>::new());
+    assert!(daemon.stop().success());
+}
