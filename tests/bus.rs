@@ -308,6 +308,27 @@ async fn a_bus_that_is_restarted_is_joined_again_with_everything() {
     }
 }
 
+/// On a first installation the bus has not read the policy yet when the daemon starts.
+#[tokio::test]
+async fn a_name_that_the_policy_forbids_is_owned_once_it_allows_it() {
+    let mut bus = PrivateBus::absent();
+    let forbidden = format!("<policy context=\"mandatory\"><deny own=\"{NAME}\"/></policy>");
+    bus.configure(&forbidden);
+    bus.come();
+    let daemon = OnBus::with_log(&bus, "debug");
+    wait_until("it has tried again, twice", async || {
+        daemon.log().matches("still not on the message bus").count() >= 2
+    })
+    .await;
+    assert_eq!(daemon.log().matches("trying again").count(), 1, "told once: {}", daemon.log());
+    bus.configure("");
+    let connection = bus.connect().await;
+    let itself = zbus::fdo::DBusProxy::new(&connection).await.expect("the bus itself");
+    itself.reload_config().await.expect("the policy is read");
+    wait_for_name(&connection, NAME).await;
+    create(&connection, "users").await;
+}
+
 #[tokio::test]
 async fn a_name_that_is_taken_is_waited_for_and_given_up_at_the_end() {
     let (bus, mut first, connection) = OnBus::with_bus().await;

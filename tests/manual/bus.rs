@@ -60,8 +60,8 @@ fn documented(page: &Page, interface: &str) -> Vec<String> {
     let mut heads: Vec<_> = items(part, ".It Fn ").into_iter().map(|item| item.head).collect();
     for item in items(part, ".It Va ") {
         let (names, _) = item.head.split_once(" Pq ").expect("a type");
-        let names = names.trim_start_matches(".It ").split(", ");
-        heads.extend(names.map(|name| format!(".It {}", name.trim_end_matches(" ,"))));
+        let names = names.trim_start_matches(".It ").split(" , ");
+        heads.extend(names.map(|name| format!(".It {}", name.trim_end_matches([' ', ',']))));
     }
     heads
 }
@@ -73,12 +73,8 @@ fn every_member_of_every_interface_stands_in_the_page_and_no_others() {
     for interface in INTERFACES {
         let (mut expected, mut documented) = (expected(interface), documented(&page, interface));
         assert!(!expected.is_empty(), "{interface} has no members");
-        for heads in [&mut expected, &mut documented] {
-            for head in heads.iter_mut() {
-                *head = head.trim_end_matches(" ,").to_owned();
-            }
-            heads.sort();
-        }
+        expected.sort();
+        documented.sort();
         assert_eq!(expected, documented, "{interface}");
     }
 }

@@ -3,7 +3,7 @@
 
 use cortex_core::model::Refusal;
 use thiserror::Error as ThisError;
-use zbus::{DBusError, Message, message::Header, names::ErrorName};
+use zbus::{DBusError, Message, ObjectPath, message::Header, names::ErrorName};
 
 use crate::{
     service::wire_error,
@@ -59,9 +59,9 @@ impl Error {
         Self::new(NOT_SUPPORTED, why)
     }
 
-    /// The object's table is gone; the object will be in a moment.
-    pub(super) fn gone() -> Self {
-        Self::new(UNKNOWN_OBJECT, "the table is gone")
+    /// As zbus says it: the object's table is gone, and the object will be in a moment.
+    pub(super) fn unknown_object(path: &ObjectPath<'_>) -> Self {
+        Self::new(UNKNOWN_OBJECT, format!("Unknown object '{path}'"))
     }
 
     /// For callers who may know that there is no such table.

@@ -58,11 +58,11 @@ use tokio::{
     time::{sleep, timeout},
 };
 use tracing::{debug, info, warn};
-use zbus::{Connection, connection::Builder, fdo::RequestNameFlags};
+use zbus::{Connection, DBusError, connection::Builder, fdo::RequestNameFlags};
 
 pub use log_control::LogControl;
 
-use crate::{service::Service, store::Reader};
+use crate::{ambient, service::Service, store::Reader};
 use desk::Desk;
 use jobs::Jobs;
 use log_control::Log;
@@ -88,6 +88,10 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
 /// The longest pause. On a first installation the name is refused until the bus has read its policy.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// How long the daemon must have been on the bus for the pauses to begin with the first one again: a
+/// bus that throws it out each time is not joined ten times a second.
+const SETTLED: Duration = Duration::from_secs(10);
 
 /// How long the calls under way may take once the daemon ends.
 const LEAVE: Duration = Duration::from_secs(2);
@@ -118,6 +122,13 @@ struct Present {
     tables: Arc<Tables>,
 }
 
+/// What keeps the daemon away.
+struct Absence {
+    why: String,
+    /// The same for every attempt that fails for the same reason; the text may name the attempt.
+    kind: String,
+}
+
 impl Bus {
     /// A part for a service, on its own thread: with a reader of its own.
     #[must_use]
@@ -135,22 +146,28 @@ impl Bus {
     /// logged when it changes.
     pub async fn keep(&self, mut stop: watch::Receiver<bool>) {
         let mut pause = FIRST_PAUSE;
-        let mut told = String::new();
+        let mut told = None;
         loop {
             let Some(joined) = unless_stopped(&mut stop, self.join()).await else { return };
             match joined {
                 Ok(present) => {
                     info!(name = NAME, "on the message bus");
+                    let since = ambient::monotonic();
                     let Some(why) = unless_stopped(&mut stop, present.until_gone()).await else {
                         return present.leave().await;
                     };
                     warn!(why, "the message bus is gone, waiting for it to come back");
-                    (pause, told) = (FIRST_PAUSE, String::new());
+                    told = None;
+                    if since.elapsed() >= SETTLED {
+                        pause = FIRST_PAUSE;
+                    }
                 }
-                Err(why) if why == told => debug!(why, "still not on the message bus"),
-                Err(why) => {
+                Err(Absence { why, kind }) if told.as_ref() == Some(&kind) => {
+                    debug!(why, "still not on the message bus");
+                }
+                Err(Absence { why, kind }) => {
                     warn!(why, "not on the message bus, trying again");
-                    told = why;
+                    told = Some(kind);
                 }
             }
             if unless_stopped(&mut stop, sleep(pause)).await.is_none() {
@@ -160,10 +177,10 @@ impl Bus {
         }
     }
 
-    async fn join(&self) -> Result<Present, String> {
+    async fn join(&self) -> Result<Present, Absence> {
         match timeout(JOIN, self.try_to_join()).await {
-            Ok(joined) => joined.map_err(|error| error.to_string()),
-            Err(_) => Err("the bus does not answer".into()),
+            Ok(joined) => joined.map_err(Absence::from),
+            Err(_) => Err(Absence { why: "the bus does not answer".into(), kind: String::new() }),
         }
     }
 
@@ -199,6 +216,18 @@ impl Bus {
         // Neither taken from another nor given up to one, as zbus would have it.
         connection.request_name_with_flags(NAME, RequestNameFlags::DO_NOT_QUEUE).await?;
         Ok(Present { connection, tables })
+    }
+}
+
+impl From<zbus::Error> for Absence {
+    fn from(error: zbus::Error) -> Self {
+        let why = error.to_string();
+        let kind = match &error {
+            zbus::Error::FDO(error) => error.name().to_string(),
+            zbus::Error::MethodError(name, _, _) => name.to_string(),
+            _ => why.clone(),
+        };
+        Self { why, kind }
     }
 }
 

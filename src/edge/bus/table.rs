@@ -15,6 +15,7 @@ use super::{
     options::{self, Options},
     polkit::Action,
     request::Request,
+    tables::path,
     values::{Dict, TableInfo},
 };
 use crate::store::Entry;
@@ -44,7 +45,7 @@ impl Table {
 
     fn check_there(&self) -> Result<()> {
         let there = self.desk.store().catalog().current(&self.entry).is_some();
-        if there { Ok(()) } else { Err(Error::gone()) }
+        if there { Ok(()) } else { Err(Error::unknown_object(&path(self.entry.table.id))) }
     }
 
     fn name(&self) -> &QualifiedName {

@@ -100,7 +100,8 @@ impl Tables {
     }
 }
 
-fn path(id: TableId) -> OwnedObjectPath {
+/// The path of the object of the table with that number.
+pub(super) fn path(id: TableId) -> OwnedObjectPath {
     let path = format!("{ROOT}/table/{}", id.0);
     OwnedObjectPath::try_from(path).expect("digits are a path element")
 }
