@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use cortex_core::model::{Permissions, Principal, Uid};
+use cortex_core::model::{AttributeName, Permissions, Principal, Uid};
 use cortexd::store::{Entry, Flow, OpenError, Options, Store};
 use faultfs::FaultFs;
 use rmpv::Value;
@@ -48,8 +48,11 @@ fn definition_of(db: &Connection) -> BTreeMap<(String, String), Option<String>> 
     rows.expect("the schema").collect::<Result<_, _>>().expect("the schema")
 }
 
+/// Of the file its name and three counters, and the name of an origin.
+type Identity = (Vec<u8>, i64, i64, i64, Vec<u8>);
+
 /// The numbers and names that must survive: of the file, of its writes, of its origins.
-fn identity_of(db: &Connection) -> Vec<(Vec<u8>, i64, i64, i64, Vec<u8>)> {
+fn identity_of(db: &Connection) -> Vec<Identity> {
     let mut statement = db
         .prepare("SELECT db_uid, seq, lsn, hlc, uid FROM node_state, incarnations ORDER BY number")
         .expect("a query");
@@ -66,7 +69,7 @@ fn check_contents(store: &Store) {
     assert_eq!(names, ["0:notes", "0:users"]);
 
     let users = catalog.find(OWNER, "users").expect("it is there");
-    let attributes: Vec<_> = users.table.attributes.iter().map(|name| name.as_str()).collect();
+    let attributes: Vec<_> = users.table.attributes.iter().map(AttributeName::as_str).collect();
     assert_eq!(attributes, ["id", "name", "tags"]);
     let rights = Permissions::READ.union(Permissions::WRITE);
     assert_eq!(users.table.acl.held_by(Principal::Uid(Uid(1000))), rights);
