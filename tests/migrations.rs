@@ -48,9 +48,10 @@ fn definition_of(db: &Connection) -> BTreeMap<(String, String), Option<String>> 
     rows.expect("the schema").collect::<Result<_, _>>().expect("the schema")
 }
 
-/// The numbers and names that must survive: of the file, of its writes, of its origins.
+/// Of the file its name and three counters, and the name of an origin.
 type Identity = (Vec<u8>, i64, i64, i64, Vec<u8>);
 
+/// The numbers and names that must survive: of the file, of its writes, of its origins.
 fn identity_of(db: &Connection) -> Vec<Identity> {
     let mut statement = db
         .prepare("SELECT db_uid, seq, lsn, hlc, uid FROM node_state, incarnations ORDER BY number")

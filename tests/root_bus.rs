@@ -44,7 +44,11 @@ struct Authority {
 
 #[interface(name = "org.freedesktop.PolicyKit1.Authority")]
 impl Authority {
-    #[expect(clippy::type_complexity, reason = "polkit's own signature")]
+    #[expect(
+        clippy::type_complexity,
+        clippy::needless_pass_by_value,
+        reason = "polkit's own signature, and zbus hands over what it has decoded"
+    )]
     fn check_authorization(
         &self,
         subject: (String, HashMap<String, OwnedVariant>),
