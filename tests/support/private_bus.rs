@@ -75,15 +75,21 @@ impl PrivateBus {
         // Other users connect too.
         fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o755))
             .expect("open the directory");
+        let bus = Self { process: None, directory };
+        bus.configure("");
+        bus
+    }
+
+    /// Writes the configuration, which the bus reads when it starts and when it is told to.
+    pub(crate) fn configure(&self, more: &str) {
         let config = format!(
             "<!DOCTYPE busconfig PUBLIC \"-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN\"
               \"http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd\">
              <busconfig><type>system</type><listen>unix:path={}</listen><auth>EXTERNAL</auth>{POLICY}
-             </busconfig>",
-            directory.path().join("bus").display()
+             {more}</busconfig>",
+            self.directory.path().join("bus").display()
         );
-        fs::write(directory.path().join("bus.conf"), config).expect("write the configuration");
-        Self { process: None, directory }
+        fs::write(self.directory.path().join("bus.conf"), config).expect("write the configuration");
     }
 
     pub(crate) fn start() -> Self {
@@ -137,11 +143,17 @@ pub(crate) struct OnBus {
 impl OnBus {
     /// Starts a daemon with an empty store, and waits until it serves its socket.
     pub(crate) fn start(bus: &PrivateBus) -> Self {
+        Self::with_log(bus, "info")
+    }
+
+    /// The same, logging at a level.
+    pub(crate) fn with_log(bus: &PrivateBus, level: &str) -> Self {
         let directory = tempfile::tempdir().expect("make a directory");
         fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o755))
             .expect("open the directory");
         let config = directory.path().join("cortex.toml");
-        fs::write(&config, "bus = \"system\"\nthreads = 1\n").expect("write the configuration");
+        let text = format!("bus = \"system\"\nthreads = 1\nlog = \"{level}\"\n");
+        fs::write(&config, text).expect("write the configuration");
         let mut process = Command::new(env!("CARGO_BIN_EXE_cortexd"))
             .env_remove("NOTIFY_SOCKET")
             .env_remove("JOURNAL_STREAM")
@@ -268,10 +280,7 @@ pub(crate) async fn object(
 /// The name of the error that a call ended with.
 pub(crate) fn error_name<T: std::fmt::Debug>(outcome: zbus::Result<T>) -> String {
     use zbus::DBusError;
-    #[expect(
-        clippy::wildcard_enum_match_arm,
-        reason = "the list is zbus's, and two of it are answers"
-    )]
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the library's list, and it grows")]
     match outcome.expect_err("an error") {
         zbus::Error::MethodError(name, _, _) => name.to_string(),
         zbus::Error::FDO(error) => error.name().to_string(),
