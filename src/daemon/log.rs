@@ -9,6 +9,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use tracing::{Level, field::Field, level_filters::LevelFilter};
+use tracing_journald::{Priority, PriorityMappings};
 use tracing_subscriber::{
     EnvFilter, Registry,
     fmt::format::{FieldFn, Writer, debug_fn},
@@ -22,6 +23,16 @@ use crate::edge::bus::LogControl;
 /// What is kept out of the log unless it is asked for by name: zbus tells of every message, at levels
 /// that are meant for those who look for a fault in the daemon.
 const QUIET: [&str; 1] = ["zbus"];
+
+/// What a level is in the journal. `info` is an ordinary message there, not the notice that the layer would
+/// make of it.
+const PRIORITIES: PriorityMappings = PriorityMappings {
+    error: Priority::Error,
+    warn: Priority::Warning,
+    info: Priority::Informational,
+    debug: Priority::Debug,
+    trace: Priority::Debug,
+};
 
 /// Changes the level of a running daemon.
 #[derive(Debug)]
@@ -57,6 +68,7 @@ pub(super) fn start(filter: &str) -> Result<LogLevel> {
         let journal = tracing_journald::layer()
             .context("cannot reach the journal")?
             .with_field_prefix(None)
+            .with_priority_mappings(PRIORITIES)
             .with_syslog_identifier("cortexd".into());
         registry.with(journal).init();
     } else {
