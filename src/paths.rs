@@ -4,7 +4,8 @@
 //! ```text
 //! socket    flag > CORTEX_SOCKET   > config > root: /run/cortex/cortex.sock
 //!                                             else: $XDG_RUNTIME_DIR/cortex/cortex.sock, /tmp/cortex-UID/cortex.sock
-//! data      flag > CORTEX_DATA_DIR > config > root: /var/lib/cortex
+//! data      flag > CORTEX_DATA_DIR > config > $STATE_DIRECTORY, where systemd has made one for the service
+//!                                             root: /var/lib/cortex
 //!                                             else: $XDG_STATE_HOME/cortex, ~/.local/state/cortex
 //! ```
 
@@ -33,6 +34,8 @@ pub struct Environment {
     pub system_service: bool,
     pub cortex_socket: Option<PathBuf>,
     pub cortex_data_dir: Option<PathBuf>,
+    /// What systemd has made for the service, by `StateDirectory=` in its unit.
+    pub state_directory: Option<PathBuf>,
     pub xdg_runtime_dir: Option<PathBuf>,
     pub xdg_state_home: Option<PathBuf>,
     pub home: Option<PathBuf>,
@@ -51,6 +54,7 @@ impl Environment {
                 && std::os::unix::process::parent_id() == 1,
             cortex_socket: variable("CORTEX_SOCKET"),
             cortex_data_dir: variable("CORTEX_DATA_DIR"),
+            state_directory: absolute("STATE_DIRECTORY"),
             xdg_runtime_dir: absolute("XDG_RUNTIME_DIR"),
             xdg_state_home: absolute("XDG_STATE_HOME"),
             home: absolute("HOME"),
@@ -89,6 +93,9 @@ pub fn socket_candidates_for_client(env: &Environment) -> Vec<Candidate> {
 
 /// Where a daemon keeps its data that was told nothing; `None` if the user has neither a state nor a home directory.
 pub fn default_data_dir(env: &Environment) -> Option<PathBuf> {
+    if let Some(made) = &env.state_directory {
+        return Some(made.clone());
+    }
     if env.uid == 0 {
         return Some(PathBuf::from(SYSTEM_DATA_DIR));
     }
@@ -207,6 +214,16 @@ mod tests {
             Some(Path::new("/home/ann/.local/state/cortex"))
         );
         assert_eq!(default_data_dir(&Environment { home: None, ..user() }), None);
+    }
+
+    #[test]
+    fn a_service_keeps_its_data_where_systemd_has_made_room_for_it() {
+        let service = Environment {
+            state_directory: Some("/var/lib/cortex".into()),
+            home: Some("/var/lib/cortex".into()),
+            ..user()
+        };
+        assert_eq!(default_data_dir(&service).as_deref(), Some(Path::new(SYSTEM_DATA_DIR)));
     }
 
     #[test]
