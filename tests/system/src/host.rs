@@ -57,13 +57,17 @@ exec systemd-nspawn --directory="$dir/root" --machine="$name" --boot --notify-re
     --register=no --keep-unit --console=pipe --link-journal=no --resolv-conf=off --timezone=off "$@"
 "#;
 
-/// Waits for the end of its input, then kills a control group and removes it from all trees.
-/// $1 its directory in the unified tree, then its directory in each tree.
+/// Waits for the end of its input, then kills a control group and removes what is left of the host. Its mounts
+/// ended with its processes.
+/// $1 the directory made for the host, then its control group in each tree, the unified one first.
 const GUARD_SCRIPT: &str = r#"
 cat >/dev/null || true
+dir=$1
+shift
 echo 1 >"$1/cgroup.kill"
 while grep -q 'populated 1' "$1/cgroup.events"; do sleep 0.02; done
 for group in "$@"; do find "$group" -depth -type d -exec rmdir {} +; done 2>/dev/null || true
+rm -rf --one-file-system "$dir"
 "#;
 
 /// Whom a command runs as.
@@ -134,7 +138,7 @@ impl Host {
         // Its own process group, so that an interrupt at the terminal leaves it to its work.
         let mut guard = Command::new("sh")
             .args(["-uc", GUARD_SCRIPT, "guard"])
-            .args(&groups[..1])
+            .arg(dir.path())
             .args(&groups)
             .process_group(0)
             .stdin(Stdio::piped())
@@ -239,7 +243,8 @@ impl Host {
     /// A path in the host, as seen from here.
     #[must_use]
     pub fn path(&self, path: &str) -> PathBuf {
-        PathBuf::from(format!("/proc/{}/root", self.leader)).join(path.trim_start_matches('/'))
+        let root = Path::new("/proc").join(self.leader.to_string()).join("root");
+        root.join(path.trim_start_matches('/'))
     }
 
     /// Puts a file into the host.

@@ -1,4 +1,13 @@
-//! What the Debian package does on a Debian that has booted: promises D1 and D4.
-//! The D-Bus interface has a module of its own.
+//! What the Debian package does on a Debian that has booted.
+//! Building the package is `make deb`'s.
+//!
+//! A test boots the hosts it needs, two or three seconds each, and shares nothing with the others.
 
 mod activation;
+mod faults;
+mod journal;
+mod package;
+mod peers;
+mod reload;
+mod restart;
+mod sandbox;

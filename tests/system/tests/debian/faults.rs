@@ -1,0 +1,71 @@
+//! The machine fails the daemon: it hangs, the disk is full.
+//! What a crash leaves behind is `restart`'s.
+
+use cortexd::journal;
+use system_tests::{Host, User, package};
+
+/// Replaces settings of the service until the next boot, and restarts it.
+fn adjust(host: &Host, settings: &str) {
+    host.write(
+        "/run/systemd/system/cortexd.service.d/test.conf",
+        &format!("[Service]\n{settings}\n"),
+    );
+    host.sh("systemctl daemon-reload && systemctl restart cortexd.service");
+}
+
+/// holds D1
+#[test]
+fn a_daemon_that_hangs_is_started_again_by_the_watchdog() {
+    let host = package::installed("hang");
+    assert_eq!(host.property("cortexd.service", "WatchdogUSec"), "30s");
+    adjust(&host, "WatchdogSec=2s\nTimeoutAbortSec=1s");
+    let stuck = host.property("cortexd.service", "MainPID");
+    host.sh(&format!("kill -STOP {stuck}"));
+    host.wait_until(
+        "test $(systemctl show --value -p NRestarts cortexd) = 1 && systemctl is-active cortexd",
+    );
+    assert_ne!(host.property("cortexd.service", "MainPID"), stuck);
+    assert_eq!(host.sh_as(User::Ann, "cortex ping"), "\"pong\"");
+    let said = host.sh("journalctl -u cortexd --output=cat");
+    assert!(said.contains("Watchdog timeout"), "{said}");
+}
+
+/// holds D1, E3
+#[test]
+fn a_full_disk_refuses_writes_goes_on_reading_and_is_recovered_from() {
+    let host = package::installed("full");
+    // Reads end in time also where the watchdog is impatient.
+    host.sh("systemctl stop cortexd.service && mount -t tmpfs -o size=16m,mode=0700 small /var/lib/cortex");
+    adjust(&host, "WatchdogSec=2s");
+    let before = host.property("cortexd.service", "MainPID");
+    let put = |key: &str| {
+        host.run(
+            User::Ann,
+            &format!(r#"printf '{{"id": "{key}", "text": "%0500000d"}}' 0 | cortex put notes -"#),
+        )
+    };
+    host.sh_as(User::Ann, "cortex create notes id && cortex create gone id");
+    assert!(put("kept").ok());
+    for n in 0..4 {
+        host.sh_as(
+            User::Ann,
+            &format!(r#"printf '{{"id": "{n}", "text": "%0500000d"}}' 0 | cortex put gone -"#),
+        );
+    }
+
+    host.sh("head -c 100M /dev/zero >/var/lib/cortex/ballast || true");
+    let refused = put("too much");
+    assert!(refused.stderr.starts_with("error: storage_full"), "{refused}");
+    let kept = host.sh_as(User::Ann, "cortex keys notes");
+    assert_eq!(kept, r#"["kept"]"#, "reading goes on, and nothing of the refused was stored");
+    host.sh("sleep 5");
+    assert_eq!(host.property("cortexd.service", "MainPID"), before, "no reason to end");
+
+    host.sh("rm /var/lib/cortex/ballast");
+    let stored = put("fits");
+    assert!(stored.ok(), "{stored}");
+    assert_eq!(host.sh_as(User::Ann, "cortex keys notes"), r#"["fits","kept"]"#);
+    assert_eq!(host.property("cortexd.service", "NRestarts"), "0");
+    let said = host.sh(&format!("journalctl --output=cat MESSAGE_ID={}", journal::STORAGE_FULL));
+    assert!(said.starts_with("a transaction failed, nothing of it was stored"), "{said}");
+}
