@@ -11,10 +11,10 @@ COMPLETIONS := target/dist/completions
 
 .PHONY: release completions install uninstall deb system
 
-release:
+release: ## Build what is installed
 	$(CARGO) build --release --locked -p cortexd -p cortex-top
 
-completions: release
+completions: release ## Write the completion scripts
 	mkdir -p $(COMPLETIONS)
 	target/release/cortex completions bash >$(COMPLETIONS)/cortex.bash
 	target/release/cortex completions zsh >$(COMPLETIONS)/_cortex
@@ -22,7 +22,7 @@ completions: release
 
 # One line of the list is "source destination mode". A configuration file that is there stays as it is.
 # The units name the programs under /usr; with another PREFIX they are told so.
-install: completions ## Install the programs and everything in dist/ (DESTDIR=, PREFIX=)
+install: completions ## Install to DESTDIR, below PREFIX
 	@set -e; sed '/^#/d; /^$$/d; s|PREFIX/|$(PREFIX)/|' $(FILES) | while read -r source destination mode; do \
 		target="$(DESTDIR)$$destination"; \
 		case "$$destination" in \
@@ -37,7 +37,7 @@ install: completions ## Install the programs and everything in dist/ (DESTDIR=, 
 	@if [ -z "$(DESTDIR)" ]; then echo "next: systemd-sysusers && systemctl daemon-reload && systemctl enable --now cortexd"; fi
 
 # The configuration and the data stay.
-uninstall: ## Remove what install has put in place; configuration and data stay
+uninstall: ## Remove what was installed, but the settings and the data
 	@sed '/^#/d; /^$$/d; s|PREFIX/|$(PREFIX)/|' $(FILES) | while read -r source destination mode; do \
 		case "$$destination" in /etc/*) continue ;; esac; \
 		rm -f "$(DESTDIR)$$destination"; \
@@ -49,5 +49,5 @@ deb: completions ## Build the Debian package (needs cargo-deb)
 
 # As root, with systemd-container, debootstrap, iproute2 and nftables installed. The first run makes a
 # Debian image below /var/cache; SYSTEM_TESTS_RELEASE=trixie tests on Debian 13.
-system: deb ## Try the package on booted Debian hosts (needs root and systemd-nspawn)
-	$(CARGO) test -p system-tests
+system: deb ## Test the package on booted Debian hosts (as root)
+	$(CARGO) test -p system-tests --test debian

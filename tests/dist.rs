@@ -1,0 +1,183 @@
+//! What `dist/` holds fits together, and fits the programs: the list of files, the package, the configuration,
+//! the journal's explanations.
+//! Leaves what systemd makes of it to `tests/system/`, on booted hosts.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+
+use cortexd::journal;
+
+fn top() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(top().join(path)).unwrap_or_else(|error| panic!("read {path}: {error}"))
+}
+
+/// Source, destination in the package without the leading `/`, mode: by `dist/files.txt`.
+fn listed() -> BTreeSet<[String; 3]> {
+    let list = read("dist/files.txt");
+    let lines = list.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+    lines
+        .map(|line| {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            let [source, destination, mode] = fields[..] else { panic!("three fields: {line}") };
+            let destination = destination.replace("PREFIX/", "/usr/");
+            [source.into(), destination.trim_start_matches('/').into(), mode.into()]
+        })
+        .collect()
+}
+
+/// holds D4
+#[test]
+fn the_package_holds_what_the_list_says() {
+    let manifest: toml::Table = read("Cargo.toml").parse().expect("Cargo.toml is TOML");
+    let assets = &manifest["package"]["metadata"]["deb"]["assets"];
+    let packaged: BTreeSet<[String; 3]> = assets
+        .as_array()
+        .expect("a list of assets")
+        .iter()
+        .map(|asset| {
+            let field = |n: usize| asset[n].as_str().expect("a string").to_owned();
+            [field(0), field(1), format!("0{}", field(2))]
+        })
+        .collect();
+    assert_eq!(packaged, listed());
+}
+
+/// holds D4
+#[test]
+fn whatever_is_in_dist_or_man_is_installed() {
+    let listed: BTreeSet<PathBuf> =
+        listed().into_iter().map(|[source, ..]| PathBuf::from(source)).collect();
+    let mut found = BTreeSet::new();
+    collect(Path::new("dist"), &mut found);
+    collect(Path::new("man"), &mut found);
+    let not_installed = ["dist/files.txt", "dist/install.mk", "dist/debian"];
+    found.retain(|path| !not_installed.iter().any(|prefix| path.starts_with(prefix)));
+    let sources = listed.iter().filter(|path| !path.starts_with("target")).cloned();
+    assert_eq!(found, sources.collect());
+}
+
+fn collect(dir: &Path, found: &mut BTreeSet<PathBuf>) {
+    for entry in fs::read_dir(top().join(dir)).expect("list a directory") {
+        let entry = entry.expect("list a directory");
+        let path = dir.join(entry.file_name());
+        if entry.file_type().expect("look at a file").is_dir() {
+            collect(&path, found);
+        } else {
+            found.insert(path);
+        }
+    }
+}
+
+/// holds D4
+#[test]
+fn the_units_start_programs_that_are_installed() {
+    let unit = read("dist/systemd/system/cortexd.service");
+    let programs: Vec<&str> = unit
+        .lines()
+        .filter_map(|line| line.strip_prefix("Exec")?.split_once('='))
+        .filter_map(|(_, command)| command.trim_start_matches('+').split(' ').next())
+        .collect();
+    assert_eq!(programs, ["/usr/libexec/cortexd", "/usr/bin/cortex"]);
+    for program in programs {
+        let installed =
+            listed().iter().any(|[_, to, _]| Some(to.as_str()) == program.strip_prefix('/'));
+        assert!(installed, "{program}");
+    }
+}
+
+/// holds D4
+#[test]
+fn the_changelog_begins_with_this_version() {
+    let version = env!("CARGO_PKG_VERSION");
+    let changelog = read("dist/debian/changelog");
+    assert!(changelog.starts_with(&format!("cortexd ({version}) ")), "{changelog}");
+}
+
+/// What `cortexd --check` says to a configuration.
+fn check(text: &str) -> Output {
+    let dir = tempfile::tempdir().expect("make a directory");
+    let file = dir.path().join("cortex.toml");
+    fs::write(&file, text).expect("write the configuration");
+    Command::new(env!("CARGO_BIN_EXE_cortexd"))
+        .arg("--check")
+        .arg("--config")
+        .arg(&file)
+        .env_clear()
+        .env("HOME", dir.path())
+        .output()
+        .expect("run cortexd")
+}
+
+/// The settings in the answer of `cortexd --check`, as `name = value`.
+fn settings(text: &str) -> BTreeSet<String> {
+    let output = check(text);
+    let said = String::from_utf8(output.stdout).expect("UTF-8");
+    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    said.lines().skip(1).map(|line| line.trim().to_owned()).collect()
+}
+
+/// The shipped file with every key that it shows put in force.
+fn uncommented(shipped: &str) -> String {
+    let is_key = |rest: &str| rest.starts_with(|first: char| first.is_ascii_lowercase());
+    let reveal = |line: &str| match line.strip_prefix('#') {
+        Some(rest) if is_key(rest) => format!("{rest}\n"),
+        _ => format!("{line}\n"),
+    };
+    shipped.lines().map(reveal).collect()
+}
+
+/// holds D4
+#[test]
+fn the_shipped_configuration_changes_nothing() {
+    assert_eq!(settings(&read("dist/cortex/cortex.toml")), settings(""));
+}
+
+/// holds D4
+#[test]
+fn the_shipped_configuration_shows_every_key_with_its_default() {
+    /// Not set in the file, or different from one machine and user to the next.
+    const OWN: [&str; 5] = ["node", "version", "socket", "data_dir", "threads"];
+    let all = uncommented(&read("dist/cortex/cortex.toml"));
+    let shared = |settings: BTreeSet<String>| {
+        let is_own = |line: &str| OWN.iter().any(|name| line.starts_with(&format!("{name} =")));
+        settings.into_iter().filter(|line| !is_own(line)).collect::<BTreeSet<_>>()
+    };
+    assert_eq!(shared(settings(&all)), shared(settings("")));
+    let shown: toml::Table = all.parse().expect("TOML");
+    for line in settings("") {
+        let name = line.split(' ').next().expect("a name");
+        let there = match name.split_once('.') {
+            Some((section, key)) => shown[section].get(key).is_some(),
+            None => shown.contains_key(name) || ["node", "version"].contains(&name),
+        };
+        assert!(there, "{name} is not shown");
+    }
+}
+
+/// holds D1
+#[test]
+fn every_message_for_the_administrator_is_explained() {
+    let catalog = read("dist/systemd/catalog/cortexd.catalog");
+    let explained: Vec<&str> =
+        catalog.lines().filter_map(|line| line.strip_prefix("-- ")).collect();
+    assert_eq!(explained, journal::ALL, "in the same order");
+    for id in explained {
+        assert!(id.len() == 32 && u128::from_str_radix(id, 16).is_ok(), "{id}");
+    }
+    for entry in catalog.split("\n-- ").skip(1) {
+        let mut lines = entry.lines().skip(1);
+        for field in ["Subject: ", "Defined-By: cortexd", "Support: man:", ""] {
+            let line = lines.next().expect("a line");
+            assert!(line.starts_with(field) && (line.is_empty() == field.is_empty()), "{entry}");
+        }
+        assert!(lines.any(|line| !line.is_empty()), "{entry}");
+    }
+}
