@@ -2,7 +2,8 @@
 //! Sockets, files, SQLite, clocks and randomness are left to the daemon; time comes in as an argument.
 //!
 //! ```text
-//!   model  <-  clock, gate, merge        what things are <- what may happen to them
+//!   model  <-  clock, directory, merge   what things are <- what may happen to them
+//!   directory  <-  gate                  who is who <- who may do what
 //!   wire   <-  model                     bytes of requests and replies
 //! ```
 //!
@@ -11,6 +12,7 @@
 #![warn(missing_docs)]
 
 pub mod clock;
+pub mod directory;
 pub mod gate;
 pub mod merge;
 pub mod model;

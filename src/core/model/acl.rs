@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use super::{Limits, Refusal, Uid, name::parse_uid};
+use super::{IdentityId, Limits, NodeName, Refusal, Uid, name::parse_uid};
 
 /// A set of rights.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -18,6 +18,9 @@ impl Permissions {
     pub const WRITE: Self = Self(2);
     /// grant, revoke, drop, scope.
     pub const ADMIN: Self = Self(4);
+
+    /// Every right: the owner's.
+    pub const ALL: Self = Self(7);
 
     const NAMES: [(&str, Self); 3] =
         [("read", Self::READ), ("write", Self::WRITE), ("admin", Self::ADMIN)];
@@ -68,6 +71,11 @@ impl Permissions {
         Self::NAMES.iter().filter(move |(_, p)| self.contains(*p)).map(|(name, _)| *name)
     }
 
+    /// Each right by itself.
+    pub fn each(self) -> impl Iterator<Item = Self> {
+        Self::NAMES.into_iter().map(|(_, right)| right).filter(move |right| self.contains(*right))
+    }
+
     /// As a column value.
     #[must_use]
     pub const fn bits(self) -> u8 {
@@ -77,30 +85,55 @@ impl Permissions {
     /// From a column value; unknown bits are dropped.
     #[must_use]
     pub const fn from_bits(bits: u8) -> Self {
-        Self(bits & (Self::READ.0 | Self::WRITE.0 | Self::ADMIN.0))
+        Self(bits & Self::ALL.0)
     }
 }
 
 /// Somebody who can hold a right.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Principal {
     /// `*`: every caller, of this machine or not.
     Everyone,
-    /// `uid:1000`: that uid of this machine.
+    /// `uid:1000`: that uid of this machine, on a table whose data stays here.
     Uid(Uid),
+    /// `uid:1000@home`: that uid of that machine.
+    UidAt(Uid, NodeName),
+    /// `@` and the id of a federated identity. People write and are shown its name, which
+    /// `directory` knows.
+    Identity(IdentityId),
 }
 
 impl Principal {
-    /// Reads `uid:N` or `*`.
+    /// Reads what [`Principal`] is shown as. The name of an identity is for `directory` to look up.
     ///
     /// # Errors
     /// [`Refusal::InvalidIdentity`] for anything else.
     pub fn parse(text: &str) -> Result<Self, Refusal> {
+        Self::read(text).ok_or(Refusal::InvalidIdentity)
+    }
+
+    fn read(text: &str) -> Option<Self> {
         if text == "*" {
-            return Ok(Self::Everyone);
+            return Some(Self::Everyone);
         }
-        let uid = text.strip_prefix("uid:").and_then(parse_uid);
-        uid.map(Self::Uid).ok_or(Refusal::InvalidIdentity)
+        if let Some(id) = text.strip_prefix('@') {
+            return IdentityId::parse(id).map(Self::Identity);
+        }
+        let account = text.strip_prefix("uid:")?;
+        match account.split_once('@') {
+            Some((uid, node)) => Some(Self::UidAt(parse_uid(uid)?, NodeName::parse(node).ok()?)),
+            None => parse_uid(account).map(Self::Uid),
+        }
+    }
+
+    /// The principal as it can stand on a table whose rows leave this machine: a bare uid is
+    /// qualified with the machine where it was named.
+    #[must_use]
+    pub fn qualified(self, here: &NodeName) -> Self {
+        match self {
+            Self::Uid(uid) => Self::UidAt(uid, here.clone()),
+            Self::Everyone | Self::UidAt(..) | Self::Identity(_) => self,
+        }
     }
 }
 
@@ -109,6 +142,8 @@ impl fmt::Display for Principal {
         match self {
             Self::Everyone => f.write_str("*"),
             Self::Uid(uid) => write!(f, "uid:{uid}"),
+            Self::UidAt(uid, node) => write!(f, "uid:{uid}@{node}"),
+            Self::Identity(id) => write!(f, "@{id}"),
         }
     }
 }
@@ -134,7 +169,7 @@ impl Acl {
 
     /// Takes rights away; a principal without any leaves the list.
     pub fn revoke(&mut self, principal: Principal, rights: Permissions) {
-        let left = self.held_by(principal).minus(rights);
+        let left = self.held_by(&principal).minus(rights);
         if left.is_empty() {
             self.0.remove(&principal);
         } else {
@@ -144,13 +179,13 @@ impl Acl {
 
     /// The rights granted to exactly this principal.
     #[must_use]
-    pub fn held_by(&self, principal: Principal) -> Permissions {
-        self.0.get(&principal).copied().unwrap_or_default()
+    pub fn held_by(&self, principal: &Principal) -> Permissions {
+        self.0.get(principal).copied().unwrap_or_default()
     }
 
     /// Every grant, in the order of the principals.
-    pub fn iter(&self) -> impl Iterator<Item = (Principal, Permissions)> + '_ {
-        self.0.iter().map(|(principal, rights)| (*principal, *rights))
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&Principal, Permissions)> + '_ {
+        self.0.iter().map(|(principal, rights)| (principal, *rights))
     }
 }
 
@@ -169,10 +204,11 @@ mod tests {
 
     #[test]
     fn principals_read_back_as_they_are_shown() {
-        for text in ["*", "uid:0", "uid:1000"] {
+        let id = "@000102030405060708090a0b0c0d0e0f";
+        for text in ["*", "uid:0", "uid:1000", "uid:1000@home", id] {
             assert_eq!(Principal::parse(text).expect(text).to_string(), text);
         }
-        for bad in ["", "uid:", "uid:01", "uid:x", "1000", "@alice", "**"] {
+        for bad in ["", "uid:", "uid:01", "uid:x", "1000", "@alice", "**", "uid:7@", "uid:7@A"] {
             assert_eq!(Principal::parse(bad), Err(Refusal::InvalidIdentity), "{bad:?}");
         }
     }
@@ -181,9 +217,9 @@ mod tests {
     fn a_revoked_right_is_gone_and_the_others_stay() {
         let mut acl = Acl::default();
         let bob = Principal::Uid(Uid(7));
-        acl.grant(bob, Permissions::READ.union(Permissions::WRITE)).expect("room");
-        acl.revoke(bob, Permissions::WRITE);
-        assert_eq!(acl.held_by(bob), Permissions::READ);
+        acl.grant(bob.clone(), Permissions::READ.union(Permissions::WRITE)).expect("room");
+        acl.revoke(bob.clone(), Permissions::WRITE);
+        assert_eq!(acl.held_by(&bob), Permissions::READ);
         acl.revoke(bob, Permissions::READ);
         assert_eq!(acl.iter().count(), 0);
     }

@@ -3,8 +3,12 @@
 
 pub mod acl;
 pub mod caller;
+mod hex;
+pub mod identity;
 pub mod limits;
+pub mod mesh;
 pub mod name;
+pub mod notary;
 pub mod record;
 pub mod refusal;
 pub mod scope;
@@ -13,8 +17,11 @@ pub mod table;
 
 pub use acl::{Acl, Permissions, Principal};
 pub use caller::{Caller, NodeName, Uid};
+pub use identity::{IdentityId, IdentityName};
 pub use limits::Limits;
-pub use name::{AttributeName, QualifiedName, TableName, TableRef};
+pub use mesh::MeshId;
+pub use name::{AttributeName, Owner, QualifiedName, TableName, TableRef};
+pub use notary::{KeyHash, NotSigned, Notary};
 pub use record::{Key, Pattern};
 pub use refusal::Refusal;
 pub use scope::Scope;

@@ -1,9 +1,9 @@
 //! Names of tables and attributes, as callers write them and as the store knows them.
-//! Which table a written name means for a caller is decided here; whether they may touch it, in `gate`.
+//! Which table a written name means for a caller is decided in `directory`; whether they may touch it, in `gate`.
 
 use std::{borrow::Borrow, fmt};
 
-use super::{Caller, Limits, Refusal, Uid};
+use super::{IdentityId, Limits, NodeName, Refusal, Uid};
 
 /// Takes `^[a-zA-Z_][a-zA-Z0-9_]*$` up to the bound, the rule for tables and attributes alike.
 fn identifier(text: &str, invalid: impl FnOnce() -> Refusal) -> Result<Box<str>, Refusal> {
@@ -76,11 +76,46 @@ impl fmt::Display for AttributeName {
     }
 }
 
+/// Whose namespace.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Owner {
+    /// A uid of this machine: `1000`.
+    Uid(Uid),
+    /// A uid of another machine, whose table is held here too: `1000@home`.
+    Remote(Uid, NodeName),
+    /// A federated identity: `@` and its id. People are shown its name, which `directory` knows.
+    Identity(IdentityId),
+}
+
+impl Owner {
+    /// Reads what [`Owner`] is shown as; none for anything else.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        if let Some(id) = text.strip_prefix('@') {
+            return IdentityId::parse(id).map(Self::Identity);
+        }
+        match text.split_once('@') {
+            Some((uid, node)) => Some(Self::Remote(parse_uid(uid)?, NodeName::parse(node).ok()?)),
+            None => parse_uid(text).map(Self::Uid),
+        }
+    }
+}
+
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Uid(uid) => uid.fmt(f),
+            Self::Remote(uid, node) => write!(f, "{uid}@{node}"),
+            Self::Identity(id) => write!(f, "@{id}"),
+        }
+    }
+}
+
 /// A table's full name: whose namespace, and which table in it. Shown as `1000:users`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct QualifiedName {
-    /// The uid whose namespace holds the table.
-    pub owner: Uid,
+    /// Whose namespace holds the table.
+    pub owner: Owner,
     /// The name within that namespace.
     pub name: TableName,
 }
@@ -96,8 +131,17 @@ impl fmt::Display for QualifiedName {
 pub enum TableRef<'a> {
     /// `users`: in the caller's own namespace.
     Own(&'a str),
-    /// `1000:users`: in the namespace of that uid.
+    /// `1000:users`: in the namespace of that uid of this machine.
     Of(Uid, &'a str),
+    /// `1000@home:users`: in the namespace of that uid of another machine.
+    Remote {
+        /// The uid on that machine.
+        uid: Uid,
+        /// That machine's name.
+        node: &'a str,
+        /// The name within the namespace.
+        name: &'a str,
+    },
     /// `@notes`, `@alice:notes`: in the namespace of a federated identity.
     Federated {
         /// The identity's name; none stands for the caller's own.
@@ -112,7 +156,7 @@ impl<'a> TableRef<'a> {
     /// exist is simply not found, exactly as one that does not.
     ///
     /// # Errors
-    /// [`Refusal::InvalidTableName`] where the part before the colon is no uid.
+    /// [`Refusal::InvalidTableName`] where the part before the colon is no owner.
     pub fn parse(text: &'a str) -> Result<Self, Refusal> {
         if let Some(federated) = text.strip_prefix('@') {
             let (identity, name) = match federated.split_once(':') {
@@ -124,22 +168,11 @@ impl<'a> TableRef<'a> {
         let Some((owner, name)) = text.split_once(':') else {
             return Ok(Self::Own(text));
         };
-        let uid = parse_uid(owner).ok_or(Refusal::InvalidTableName)?;
-        Ok(Self::Of(uid, name))
-    }
-
-    /// The namespace and short name that this means for `caller`.
-    ///
-    /// # Errors
-    /// [`Refusal::AccessDenied`] where the caller has no such namespace.
-    pub fn resolve(self, caller: &Caller) -> Result<(Uid, &'a str), Refusal> {
-        match (self, caller) {
-            (Self::Own(name), Caller::Local(uid)) => Ok((*uid, name)),
-            (Self::Of(uid, name), _) => Ok((uid, name)),
-            (Self::Own(_), Caller::Peer(_)) | (Self::Federated { .. }, _) => {
-                Err(Refusal::AccessDenied)
-            }
-        }
+        let uid = |text| parse_uid(text).ok_or(Refusal::InvalidTableName);
+        Ok(match owner.split_once('@') {
+            Some((owner, node)) => Self::Remote { uid: uid(owner)?, node, name },
+            None => Self::Of(uid(owner)?, name),
+        })
     }
 }
 
@@ -179,13 +212,27 @@ mod tests {
 
     #[test]
     fn a_written_name_says_whose_namespace_it_means() {
-        let me = Caller::Local(Uid(1000));
-        let resolved = |text| TableRef::parse(text).and_then(|r| r.resolve(&me));
-        assert_eq!(resolved("users"), Ok((Uid(1000), "users")));
-        assert_eq!(resolved("1000:users"), Ok((Uid(1000), "users")));
-        assert_eq!(resolved("0:users"), Ok((Uid(0), "users")));
-        assert_eq!(resolved("@notes"), Err(Refusal::AccessDenied));
-        assert_eq!(resolved("@alice:notes"), Err(Refusal::AccessDenied));
+        let read = |text| TableRef::parse(text).expect("a name");
+        assert_eq!(read("users"), TableRef::Own("users"));
+        assert_eq!(read("1000:users"), TableRef::Of(Uid(1000), "users"));
+        let remote = TableRef::Remote { uid: Uid(1000), node: "home", name: "users" };
+        assert_eq!(read("1000@home:users"), remote);
+        assert_eq!(read("@notes"), TableRef::Federated { identity: None, name: "notes" });
+        let alices = TableRef::Federated { identity: Some("alice"), name: "notes" };
+        assert_eq!(read("@alice:notes"), alices);
+        for bad in ["x:users", ":users", "01:users", "x@home:users"] {
+            assert_eq!(TableRef::parse(bad), Err(Refusal::InvalidTableName), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn an_owner_reads_back_as_it_is_shown() {
+        for text in ["0", "1000", "1000@home", "@000102030405060708090a0b0c0d0e0f"] {
+            assert_eq!(Owner::parse(text).expect(text).to_string(), text);
+        }
+        for bad in ["", "@", "@alice", "1000@", "1000@Home", "x", "-1"] {
+            assert_eq!(Owner::parse(bad), None, "{bad:?}");
+        }
     }
 
     #[test]

@@ -91,6 +91,75 @@ pub enum Refusal {
     /// The settings were not changed, and why.
     #[error("the settings were not changed: {0}")]
     ReloadRejected(Box<str>),
+    /// Another machine asked for what only programs of this machine may ask for.
+    #[error("method not open to other nodes: {0}")]
+    NotForPeers(&'static str),
+    /// The name of a federated identity is none.
+    #[error("invalid identity name: {0}")]
+    InvalidIdentityName(Box<str>),
+    /// No federated identity has that name.
+    #[error("unknown_identity")]
+    UnknownIdentity,
+    /// Two federated identities have that name, and the caller is neither of them.
+    #[error("identity_contested")]
+    IdentityContested,
+    /// A federated identity has that name already.
+    #[error("identity_taken")]
+    IdentityTaken,
+    /// An ordinary user may register their login name and names below it.
+    #[error("identity_not_yours: {0} may register {0} and names below it")]
+    IdentityNotYours(Box<str>),
+    /// The uid is mapped to a federated identity already; to which one.
+    #[error("already_mapped: this uid is @{0}")]
+    AlreadyMapped(Box<str>),
+    /// The identity has a uid on this node already; which one.
+    #[error("identity_has_a_uid_here: {0}")]
+    IdentityHasUid(u32),
+    /// The caller is mapped to no federated identity.
+    #[error("not_mapped")]
+    NotMapped,
+    /// The identity is not mapped on that node.
+    #[error("not_mapped_there")]
+    NotMappedThere,
+    /// uid 0 is never mapped to a federated identity.
+    #[error("root_is_never_mapped")]
+    RootNotMapped,
+    /// The text is no claim token.
+    #[error("token_malformed")]
+    TokenMalformed,
+    /// The token was not signed by the node that it names.
+    #[error("token_forged")]
+    TokenForged,
+    /// The token's time is over, or has not begun by this node's clock.
+    #[error("token_expired")]
+    TokenExpired,
+    /// The token was made in another mesh.
+    #[error("token_of_another_mesh")]
+    TokenForeign,
+    /// The token was made for another node.
+    #[error("token_for_another_node: {0}")]
+    TokenForNode(Box<str>),
+    /// The token was made for another uid.
+    #[error("token_for_another_uid: {0}")]
+    TokenForUid(u32),
+    /// The token has been used.
+    #[error("token_already_used")]
+    TokenUsed,
+    /// A token may be valid for a day at most.
+    #[error("token_lifetime: at most {0} seconds")]
+    TokenLifetime(u64),
+    /// No node of that name is configured.
+    #[error("unknown node: {0}")]
+    UnknownNode(Box<str>),
+    /// The other node did not answer in time, or cannot be reached; which one.
+    #[error("node_unreachable: {0}")]
+    NodeUnreachable(Box<str>),
+    /// A new table must be held where it is created.
+    #[error("invalid scope: must include this node, {0}")]
+    ScopeWithoutHome(Box<str>),
+    /// As many federated identities, mappings or decisions are kept as there may be.
+    #[error("directory_full: at most {0} entries")]
+    DirectoryFull(usize),
     /// The caller has as many connections open as one uid may have, or all are taken.
     #[error("too_many_connections")]
     TooManyConnections,

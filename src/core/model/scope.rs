@@ -43,6 +43,16 @@ impl Scope {
             Self::Nodes(nodes) => nodes.contains(node),
         }
     }
+
+    /// The machines that both admit. Only of scopes that name their machines: `local` has none.
+    #[must_use]
+    pub fn common(&self, other: &Self) -> Self {
+        match (self, other) {
+            (Self::All, scope) | (scope, Self::All) => scope.clone(),
+            (Self::Nodes(one), Self::Nodes(other)) => Self::Nodes(one & other),
+            (Self::Local, _) | (_, Self::Local) => Self::Nodes(BTreeSet::new()),
+        }
+    }
 }
 
 impl std::fmt::Display for Scope {
@@ -50,6 +60,8 @@ impl std::fmt::Display for Scope {
         match self {
             Self::Local => f.write_str("local"),
             Self::All => f.write_str("all"),
+            // What contested scopes may have in common. Nobody can write it.
+            Self::Nodes(nodes) if nodes.is_empty() => f.write_str("nowhere"),
             Self::Nodes(nodes) => {
                 let names: Vec<_> = nodes.iter().map(NodeName::as_str).collect();
                 f.write_str(&names.join(","))

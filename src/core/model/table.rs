@@ -1,7 +1,9 @@
 //! What is known of a table apart from its rows.
 //! The store keeps it; the gate reads it.
 
-use super::{Acl, AttributeName, QualifiedName, Scope};
+use sha2::{Digest, Sha256};
+
+use super::{Acl, AttributeName, IdentityId, MeshId, QualifiedName, Scope, TableName, hex};
 
 /// The number of a table within one database file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -11,6 +13,35 @@ pub struct TableId(pub i64);
 /// same name is another table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TableUid(pub [u8; 16]);
+
+impl std::fmt::Display for TableUid {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        hex::write(&self.0, f)
+    }
+}
+
+impl TableUid {
+    /// The id of a federated table. Every node of a mesh computes the same one, so that a table
+    /// created on both sides of a partition is one table afterwards: the first half of
+    /// SHA-256 over mesh, owner, name and generation.
+    #[must_use]
+    pub fn of_federated(
+        mesh: MeshId,
+        owner: IdentityId,
+        name: &TableName,
+        generation: u64,
+    ) -> Self {
+        let mut hash = Sha256::new();
+        hash.update(b"cortexd table v1\0");
+        hash.update(mesh.0);
+        hash.update(owner.0);
+        hash.update(generation.to_be_bytes());
+        hash.update(name.as_str()); // the last one, so that its length needs no mark
+        let hash: [u8; 32] = hash.finalize().into();
+        let [id, _] = *hash.as_chunks::<16>().0 else { unreachable!("two halves") };
+        Self(id)
+    }
+}
 
 /// A table's metadata.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +56,9 @@ pub struct Table {
     pub attributes: Vec<AttributeName>,
     /// Where its rows may exist.
     pub scope: Scope,
+    /// True where decisions about the scope were made without knowing of each other: until a new
+    /// one is made, [`Table::scope`] is what they have in common.
+    pub contested: bool,
     /// Who besides the owner may do what.
     pub acl: Acl,
 }

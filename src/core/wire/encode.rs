@@ -36,6 +36,12 @@ pub fn bin_header(out: &mut Vec<u8>, length: usize) {
     encode::write_bin_len(out, count(length)).expect(INFALLIBLE);
 }
 
+/// Writes bytes.
+pub fn bin(out: &mut Vec<u8>, value: &[u8]) {
+    bin_header(out, value.len());
+    out.extend_from_slice(value);
+}
+
 /// Starts an array: so many values must follow.
 pub fn array(out: &mut Vec<u8>, length: usize) {
     encode::write_array_len(out, count(length)).expect(INFALLIBLE);

@@ -1,0 +1,242 @@
+//! What a wish comes to: the rows that this node has to write for it, or a refusal.
+//! Nothing is changed here; the store writes the rows and gives them back with `insert`.
+
+use std::collections::BTreeMap;
+
+use super::{
+    BindingRow, Directory, GrantRow, IdentityRow, NameRow, Row, ScopeRow, Seen, UnbindingRow,
+};
+use crate::model::{
+    IdentityId, IdentityName, NodeName, Permissions, Principal, Refusal, Scope, TableName,
+    TableUid, Uid,
+};
+
+impl Directory {
+    /// Makes an identity and maps a uid of this node to it.
+    ///
+    /// # Errors
+    /// [`Refusal::IdentityTaken`], [`Refusal::AlreadyMapped`], [`Refusal::RootNotMapped`],
+    /// [`Refusal::DirectoryFull`].
+    pub fn register(
+        &self,
+        here: &NodeName,
+        id: IdentityId,
+        name: &IdentityName,
+        uid: Uid,
+        now_ms: u64,
+    ) -> Result<Vec<Row>, Refusal> {
+        if self.by_name.contains_key(name) {
+            return Err(Refusal::IdentityTaken);
+        }
+        let (name, home) = (name.clone(), here.clone());
+        let identity = IdentityRow { id, name, home, created_ms: now_ms };
+        let binding = self.binding(here, id, uid, now_ms)?;
+        self.check_room(2)?;
+        Ok(vec![Row::Identity(identity), binding])
+    }
+
+    /// Maps a uid of this node to an identity that is known.
+    ///
+    /// # Errors
+    /// [`Refusal::UnknownIdentity`], [`Refusal::AlreadyMapped`], [`Refusal::IdentityHasUid`],
+    /// [`Refusal::RootNotMapped`], [`Refusal::DirectoryFull`].
+    pub fn bind(
+        &self,
+        here: &NodeName,
+        id: IdentityId,
+        uid: Uid,
+        now_ms: u64,
+    ) -> Result<Vec<Row>, Refusal> {
+        if self.identity(id).is_none() {
+            return Err(Refusal::UnknownIdentity);
+        }
+        if let Some(other) = self.uid_on(here, id).filter(|other| *other != uid) {
+            return Err(Refusal::IdentityHasUid(other.0));
+        }
+        let binding = self.binding(here, id, uid, now_ms)?;
+        self.check_room(1)?;
+        Ok(vec![binding])
+    }
+
+    fn binding(
+        &self,
+        here: &NodeName,
+        identity: IdentityId,
+        uid: Uid,
+        bound_ms: u64,
+    ) -> Result<Row, Refusal> {
+        if uid == Uid::ROOT {
+            return Err(Refusal::RootNotMapped);
+        }
+        if let Some(who) = self.identity_of(here, uid) {
+            return Err(Refusal::AlreadyMapped(self.show_identity(who).into()));
+        }
+        let account = (identity, here.clone(), uid);
+        let seen = self.unbindings.get(&account).cloned().unwrap_or_default();
+        Ok(Row::Binding(BindingRow { node: here.clone(), uid, identity, seen, bound_ms }))
+    }
+
+    /// Revokes an identity's mappings: on one node, or on all. Without any it is nobody any more.
+    ///
+    /// # Errors
+    /// [`Refusal::NotMappedThere`] where there is none to revoke, [`Refusal::DirectoryFull`].
+    pub fn unbind(
+        &self,
+        here: &NodeName,
+        identity: IdentityId,
+        node: Option<&NodeName>,
+    ) -> Result<Vec<Row>, Refusal> {
+        let meant = self.accounts(identity).filter(|(on, _)| node.is_none_or(|node| node == *on));
+        let rows: Vec<Row> = meant
+            .map(|(node, uid)| {
+                let account = (identity, node.clone(), uid);
+                let before = self.unbindings.get(&account).and_then(|counts| counts.get(here));
+                let (node, by) = (node.clone(), here.clone());
+                let count = before.copied().unwrap_or(0) + 1;
+                Row::Unbinding(UnbindingRow { identity, node, uid, by, count })
+            })
+            .collect();
+        if rows.is_empty() {
+            return Err(Refusal::NotMappedThere);
+        }
+        self.check_room(rows.len())?;
+        Ok(rows)
+    }
+
+    /// Grants rights on a table. Rights that are held already cost no row.
+    ///
+    /// # Errors
+    /// [`Refusal::TooManyGrants`], [`Refusal::DirectoryFull`].
+    pub fn grant(
+        &self,
+        here: &NodeName,
+        table: TableUid,
+        principal: &Principal,
+        rights: Permissions,
+    ) -> Result<Vec<Row>, Refusal> {
+        let mut acl = self.acl(table);
+        let missing = rights.minus(acl.held_by(principal));
+        acl.grant(principal.clone(), rights)?;
+        let rows = missing.each().map(|right| {
+            let words = self.words(table, principal, right);
+            let own = words.get(here);
+            let seen: Seen = words.iter().map(|(by, word)| (by.clone(), word.revoked)).collect();
+            Row::Grant(GrantRow {
+                table,
+                principal: principal.clone(),
+                right,
+                by: here.clone(),
+                granted: Some(seen),
+                revoked: own.map_or(0, |own| own.revoked),
+            })
+        });
+        let rows: Vec<Row> = rows.collect();
+        self.check_room(rows.len())?;
+        Ok(rows)
+    }
+
+    /// Revokes rights on a table, those too that another node has granted meanwhile unseen.
+    ///
+    /// # Errors
+    /// [`Refusal::DirectoryFull`].
+    pub fn revoke(
+        &self,
+        here: &NodeName,
+        table: TableUid,
+        principal: &Principal,
+        rights: Permissions,
+    ) -> Result<Vec<Row>, Refusal> {
+        let rows = rights.each().map(|right| {
+            let own = self.words(table, principal, right).get(here);
+            Row::Grant(GrantRow {
+                table,
+                principal: principal.clone(),
+                right,
+                by: here.clone(),
+                granted: None,
+                revoked: own.map_or(0, |own| own.revoked) + 1,
+            })
+        });
+        let rows: Vec<Row> = rows.collect();
+        self.check_room(rows.len())?;
+        Ok(rows)
+    }
+
+    /// Decides where a table may be, in the place of all that was decided before.
+    ///
+    /// # Errors
+    /// [`Refusal::DirectoryFull`].
+    pub fn decide_scope(
+        &self,
+        here: &NodeName,
+        table: TableUid,
+        scope: Scope,
+    ) -> Result<Row, Refusal> {
+        let mut seen = Seen::new();
+        for row in self.scopes.get(&table).into_iter().flat_map(BTreeMap::values) {
+            note(&mut seen, &row.by, row.count);
+            row.seen.iter().for_each(|(by, count)| note(&mut seen, by, *count));
+        }
+        let count = seen.get(here).copied().unwrap_or(0) + 1;
+        self.check_room(1)?;
+        Ok(Row::Scope(ScopeRow { table, by: here.clone(), scope, count, seen }))
+    }
+
+    /// Takes a federated table's name into use.
+    ///
+    /// # Errors
+    /// [`Refusal::DirectoryFull`].
+    pub fn take_name(
+        &self,
+        here: &NodeName,
+        owner: IdentityId,
+        name: &TableName,
+    ) -> Result<NameRow, Refusal> {
+        self.check_room(1)?;
+        let generation = match self.generation(owner, name) {
+            None => 1,
+            Some(known) => known.number + u64::from(known.dropped),
+        };
+        let (name, by) = (name.clone(), here.clone());
+        Ok(NameRow { owner, name, by, generation, dropped: false })
+    }
+
+    /// Gives up a federated table's name, for this generation.
+    ///
+    /// # Errors
+    /// [`Refusal::DirectoryFull`].
+    pub fn give_up_name(
+        &self,
+        here: &NodeName,
+        owner: IdentityId,
+        name: &TableName,
+    ) -> Result<Row, Refusal> {
+        self.check_room(1)?;
+        let generation = self.generation(owner, name).map_or(1, |known| known.number);
+        let (name, by) = (name.clone(), here.clone());
+        Ok(Row::Name(NameRow { owner, name, by, generation, dropped: true }))
+    }
+
+    fn words(
+        &self,
+        table: TableUid,
+        principal: &Principal,
+        right: Permissions,
+    ) -> &BTreeMap<NodeName, GrantRow> {
+        static NONE: BTreeMap<NodeName, GrantRow> = BTreeMap::new();
+        let of_table = self.grants.get(&table);
+        of_table.and_then(|all| all.get(&(principal.clone(), right.bits()))).unwrap_or(&NONE)
+    }
+
+    fn check_room(&self, rows: usize) -> Result<(), Refusal> {
+        if self.rows + rows > Self::MOST_ROWS {
+            return Err(Refusal::DirectoryFull(Self::MOST_ROWS));
+        }
+        Ok(())
+    }
+}
+
+fn note(seen: &mut Seen, by: &NodeName, count: u64) {
+    let known = seen.entry(by.clone()).or_default();
+    *known = count.max(*known);
+}

@@ -1,0 +1,315 @@
+//! Who is who in the mesh, which federated tables there are, and where tables may be.
+//! The rows are kept by the store; what they mean together is computed here, the same on every node.
+//!
+//! ```text
+//!   rows, in any order ──> Directory ──> who is (node, uid)?  what is @alice?  who may?  where?
+//!   a wish ──> decide ──> rows to write, or a refusal
+//! ```
+//!
+//! Rights, bindings and scopes are never decided by clocks. A decision says which others it had
+//! seen; of decisions that had not seen each other the narrower counts. So a revocation is never
+//! undone by a grant that did not know of it, and no order of arrival makes a difference.
+
+mod decide;
+mod fields;
+mod names;
+mod row;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+pub use row::{
+    BindingRow, GrantRow, IdentityRow, NameRow, NodeRow, Row, ScopeRow, Seen, UnbindingRow,
+    signed_part,
+};
+
+use crate::model::{
+    Acl, Caller, IdentityId, IdentityName, NodeName, Permissions, Principal, Scope, TableName,
+    TableUid, Uid,
+};
+
+/// The rows of the system table, and what they mean together.
+#[derive(Clone, Debug, Default)]
+pub struct Directory {
+    here: Option<NodeName>,
+    nodes: BTreeMap<NodeName, NodeRow>,
+    identities: BTreeMap<IdentityId, IdentityRow>,
+    bindings: BTreeMap<(NodeName, Uid), BindingRow>,
+    /// By identity and account: of each node, how often it has revoked.
+    unbindings: BTreeMap<(IdentityId, NodeName, Uid), Seen>,
+    grants: HashMap<TableUid, BTreeMap<(Principal, u8), BTreeMap<NodeName, GrantRow>>>,
+    names: BTreeMap<(IdentityId, TableName), BTreeMap<NodeName, NameRow>>,
+    scopes: HashMap<TableUid, BTreeMap<NodeName, ScopeRow>>,
+    rows: usize,
+    /// Computed from bindings and unbindings: who is who.
+    accounts: BTreeMap<NodeName, BTreeMap<Uid, IdentityId>>,
+    /// Computed: the identities of a name that somebody is.
+    by_name: BTreeMap<IdentityName, BTreeSet<IdentityId>>,
+}
+
+/// Where a table may be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Whereabouts {
+    /// What holds: the one decision, or what all that compete have in common.
+    pub scope: Scope,
+    /// True where decisions compete that had not seen each other.
+    pub contested: bool,
+}
+
+/// A federated table's name, as all nodes' words together have it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Generation {
+    /// Its number; the first is 1.
+    pub number: u64,
+    /// True where there is no such table any more.
+    pub dropped: bool,
+}
+
+impl Directory {
+    /// Rows that are kept at most: some tens of megabytes.
+    pub const MOST_ROWS: usize = 100_000;
+
+    /// An empty directory on a node of that name; none where there has never been a mesh.
+    #[must_use]
+    pub fn new(here: Option<NodeName>) -> Self {
+        Self { here, ..Self::default() }
+    }
+
+    /// This node's name.
+    #[must_use]
+    pub fn here(&self) -> Option<&NodeName> {
+        self.here.as_ref()
+    }
+
+    /// Gives this node its name.
+    pub fn set_here(&mut self, here: NodeName) {
+        self.here = Some(here);
+    }
+
+    /// Takes a row in, in the place of an older version of it. Rows may come in any order.
+    pub fn insert(&mut self, row: Row) {
+        let new = match row {
+            Row::Node(row) => self.nodes.insert(row.node.clone(), row).is_none(),
+            Row::Identity(row) => {
+                let new = self.identities.insert(row.id, row).is_none();
+                self.recount();
+                new
+            }
+            Row::Binding(row) => {
+                let new = self.bindings.insert((row.node.clone(), row.uid), row).is_none();
+                self.recount();
+                new
+            }
+            Row::Unbinding(row) => {
+                let account = (row.identity, row.node, row.uid);
+                let counts = self.unbindings.entry(account).or_default();
+                let new = counts.insert(row.by, row.count).is_none();
+                self.recount();
+                new
+            }
+            Row::Grant(row) => {
+                let of_table = self.grants.entry(row.table).or_default();
+                let right = (row.principal.clone(), row.right.bits());
+                of_table.entry(right).or_default().insert(row.by.clone(), row).is_none()
+            }
+            Row::Name(row) => {
+                let words = self.names.entry((row.owner, row.name.clone())).or_default();
+                words.insert(row.by.clone(), row).is_none()
+            }
+            Row::Scope(row) => {
+                let decisions = self.scopes.entry(row.table).or_default();
+                decisions.insert(row.by.clone(), row).is_none()
+            }
+        };
+        self.rows += usize::from(new);
+    }
+
+    /// How many rows there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.rows
+    }
+
+    /// True where there is no row.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.rows == 0
+    }
+
+    /// Every row that one node has written.
+    pub fn written_by<'a>(&'a self, node: &'a NodeName) -> impl Iterator<Item = Row> + 'a {
+        self.all().filter(move |row| row.writer() == node)
+    }
+
+    /// What another node needs to know of an identity: who it is, where, and who says so.
+    #[must_use]
+    pub fn about(&self, identity: IdentityId) -> Vec<Row> {
+        let concerns = |row: &Row| match row {
+            Row::Identity(row) => row.id == identity,
+            Row::Binding(row) => row.identity == identity,
+            Row::Unbinding(row) => row.identity == identity,
+            Row::Node(_) | Row::Grant(_) | Row::Name(_) | Row::Scope(_) => false,
+        };
+        let rows: Vec<Row> = self.all().filter(concerns).collect();
+        let writers: BTreeSet<_> = rows.iter().map(|row| row.writer().clone()).collect();
+        let nodes = writers.iter().filter_map(|node| self.nodes.get(node).cloned());
+        nodes.map(Row::Node).chain(rows).collect()
+    }
+
+    fn all(&self) -> impl Iterator<Item = Row> + '_ {
+        let unbindings = self.unbindings.iter().flat_map(|((identity, node, uid), counts)| {
+            counts.iter().map(move |(by, count)| {
+                Row::Unbinding(UnbindingRow {
+                    identity: *identity,
+                    node: node.clone(),
+                    uid: *uid,
+                    by: by.clone(),
+                    count: *count,
+                })
+            })
+        });
+        let grants = self.grants.values().flat_map(BTreeMap::values).flat_map(BTreeMap::values);
+        (self.nodes.values().cloned().map(Row::Node))
+            .chain(self.identities.values().cloned().map(Row::Identity))
+            .chain(self.bindings.values().cloned().map(Row::Binding))
+            .chain(unbindings)
+            .chain(grants.cloned().map(Row::Grant))
+            .chain(self.names.values().flat_map(BTreeMap::values).cloned().map(Row::Name))
+            .chain(self.scopes.values().flat_map(BTreeMap::values).cloned().map(Row::Scope))
+    }
+
+    /// What a machine has said of itself.
+    #[must_use]
+    pub fn node(&self, name: &NodeName) -> Option<&NodeRow> {
+        self.nodes.get(name)
+    }
+
+    /// Who a uid of a machine is.
+    #[must_use]
+    pub fn identity_of(&self, node: &NodeName, uid: Uid) -> Option<IdentityId> {
+        self.accounts.get(node)?.get(&uid).copied()
+    }
+
+    /// Who a caller is. Root is nobody in particular, here and anywhere.
+    #[must_use]
+    pub fn identity_of_caller(&self, caller: &Caller) -> Option<IdentityId> {
+        match caller {
+            Caller::Local(uid) => self.identity_of(self.here.as_ref()?, *uid),
+            Caller::Peer { node, uid: Some(uid) } => self.identity_of(node, *uid),
+            Caller::Peer { uid: None, .. } => None,
+        }
+    }
+
+    /// The uid that an identity has on a machine.
+    #[must_use]
+    pub fn uid_on(&self, node: &NodeName, identity: IdentityId) -> Option<Uid> {
+        let accounts = self.accounts.get(node)?.iter();
+        accounts.filter(|(_, who)| **who == identity).map(|(uid, _)| *uid).next()
+    }
+
+    /// The uid that an identity has on this machine.
+    #[must_use]
+    pub fn uid_here(&self, identity: IdentityId) -> Option<Uid> {
+        self.uid_on(self.here.as_ref()?, identity)
+    }
+
+    /// What is known of an identity that somebody is.
+    #[must_use]
+    pub fn identity(&self, id: IdentityId) -> Option<&IdentityRow> {
+        let row = self.identities.get(&id)?;
+        self.by_name.get(&row.name)?.contains(&id).then_some(row)
+    }
+
+    /// The identities that somebody is, by name.
+    pub fn identities(&self) -> impl Iterator<Item = &IdentityRow> {
+        self.by_name.values().flatten().filter_map(|id| self.identities.get(id))
+    }
+
+    /// The accounts of an identity: on which machine, which uid.
+    pub fn accounts(&self, identity: IdentityId) -> impl Iterator<Item = (&NodeName, Uid)> {
+        self.accounts.iter().flat_map(move |(node, accounts)| {
+            let own = accounts.iter().filter(move |(_, who)| **who == identity);
+            own.map(move |(uid, _)| (node, *uid))
+        })
+    }
+
+    /// Who besides the owner has which rights on a table whose rights are kept here.
+    #[must_use]
+    pub fn acl(&self, table: TableUid) -> Acl {
+        let mut acl = Acl::default();
+        for ((principal, right), words) in self.grants.get(&table).into_iter().flatten() {
+            let revoked: Seen =
+                words.iter().map(|(by, word)| (by.clone(), word.revoked)).collect();
+            let granted = words.values().filter_map(|word| word.granted.as_ref());
+            if granted.into_iter().any(|seen| covers(seen, &revoked)) {
+                // A list that is over the bound, by grants on several nodes, is cut.
+                let _over_the_bound =
+                    acl.grant(principal.clone(), Permissions::from_bits(*right));
+            }
+        }
+        acl
+    }
+
+    /// Where a table may be; none where nobody has decided.
+    #[must_use]
+    pub fn whereabouts(&self, table: TableUid) -> Option<Whereabouts> {
+        let decisions = self.scopes.get(&table)?;
+        let replaced = |row: &ScopeRow| {
+            decisions.values().any(|other| {
+                other.by != row.by && other.seen.get(&row.by).is_some_and(|seen| *seen >= row.count)
+            })
+        };
+        let mut standing = decisions.values().filter(|row| !replaced(row));
+        let first = standing.next()?;
+        let Some(second) = standing.next() else {
+            return Some(Whereabouts { scope: first.scope.clone(), contested: false });
+        };
+        let common = |scope: Scope, row: &ScopeRow| scope.common(&at_home(row));
+        let scope = std::iter::once(second).chain(standing).fold(at_home(first), common);
+        Some(Whereabouts { scope, contested: true })
+    }
+
+    /// The generation of a federated table's name; none where it was never used.
+    #[must_use]
+    pub fn generation(&self, owner: IdentityId, name: &TableName) -> Option<Generation> {
+        let words = self.names.get(&(owner, name.clone()))?;
+        let newest = words.values().map(|row| (row.generation, row.dropped)).max();
+        newest.map(|(number, dropped)| Generation { number, dropped })
+    }
+
+    /// Computes who is who, and who is called what.
+    fn recount(&mut self) {
+        let mut accounts: BTreeMap<NodeName, BTreeMap<Uid, IdentityId>> = BTreeMap::new();
+        let mut by_name: BTreeMap<IdentityName, BTreeSet<IdentityId>> = BTreeMap::new();
+        for row in self.bindings.values() {
+            let Some(identity) = self.identities.get(&row.identity).filter(|_| self.stands(row))
+            else {
+                continue;
+            };
+            accounts.entry(row.node.clone()).or_default().insert(row.uid, row.identity);
+            by_name.entry(identity.name.clone()).or_default().insert(row.identity);
+        }
+        (self.accounts, self.by_name) = (accounts, by_name);
+    }
+
+    /// True where nobody has revoked a binding, or all who have were known when it was made.
+    fn stands(&self, row: &BindingRow) -> bool {
+        let account = (row.identity, row.node.clone(), row.uid);
+        self.unbindings.get(&account).is_none_or(|revoked| covers(&row.seen, revoked))
+    }
+}
+
+/// True where every count was seen.
+fn covers(seen: &Seen, counts: &Seen) -> bool {
+    counts.iter().all(|(by, count)| seen.get(by).copied().unwrap_or(0) >= *count)
+}
+
+/// A decision's scope as the machines that it means.
+fn at_home(row: &ScopeRow) -> Scope {
+    match &row.scope {
+        Scope::Local => Scope::Nodes([row.by.clone()].into()),
+        Scope::All | Scope::Nodes(_) => row.scope.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

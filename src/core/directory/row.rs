@@ -1,0 +1,462 @@
+//! The rows of the system table: who is who, who may do what, and where tables may be.
+//! What they mean together is `directory`'s; signing and storing them, the store's.
+//!
+//! Each row has one writer, the node that its key names, so that the newest version of a row is
+//! the right one whoever brings it, and no two nodes ever write the same row. What several nodes
+//! have to say about one thing stands in several rows, and is put together when it is read.
+
+use std::collections::BTreeMap;
+
+use super::fields::{Fields, Record};
+use crate::model::{
+    IdentityId, IdentityName, MeshId, NodeName, Owner, Permissions, Principal, Scope, Stamp,
+    TableName, TableUid, Uid,
+};
+
+/// What a decision had seen when it was made: of each node, the number of its last decision about
+/// the same thing.
+pub type Seen = BTreeMap<NodeName, u64>;
+
+/// A row of the system table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Row {
+    /// A machine of the mesh.
+    Node(NodeRow),
+    /// A federated identity. Written once.
+    Identity(IdentityRow),
+    /// A uid of a machine is a federated identity.
+    Binding(BindingRow),
+    /// It is not, any more.
+    Unbinding(UnbindingRow),
+    /// What one node has decided about one right of one principal on one table.
+    Grant(GrantRow),
+    /// What one node knows of a federated table's name.
+    Name(NameRow),
+    /// What one node has decided about where a table may be.
+    Scope(ScopeRow),
+}
+
+/// A machine of the mesh, as it presents itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeRow {
+    /// Its name; the writer.
+    pub node: NodeName,
+    /// Its certificate (DER), by which its signatures are judged.
+    pub certificate: Vec<u8>,
+}
+
+/// A federated identity.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IdentityRow {
+    /// Its lasting id.
+    pub id: IdentityId,
+    /// What people call it.
+    pub name: IdentityName,
+    /// Where it was registered; the writer.
+    pub home: NodeName,
+    /// When, in Unix milliseconds by that machine's clock.
+    pub created_ms: u64,
+}
+
+/// A uid of a machine is a federated identity.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BindingRow {
+    /// The machine; the writer.
+    pub node: NodeName,
+    /// The uid there.
+    pub uid: Uid,
+    /// Who it is.
+    pub identity: IdentityId,
+    /// The revocations known when it was made: it stands as long as there are no others.
+    pub seen: Seen,
+    /// When, in Unix milliseconds by that machine's clock.
+    pub bound_ms: u64,
+}
+
+/// A binding is revoked, by one node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnbindingRow {
+    /// Whose binding.
+    pub identity: IdentityId,
+    /// On which machine.
+    pub node: NodeName,
+    /// Of which uid there.
+    pub uid: Uid,
+    /// Who has revoked it; the writer.
+    pub by: NodeName,
+    /// How often.
+    pub count: u64,
+}
+
+/// One node's word on one right.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GrantRow {
+    /// The table.
+    pub table: TableUid,
+    /// Whose right.
+    pub principal: Principal,
+    /// A single right.
+    pub right: Permissions,
+    /// Who decided; the writer.
+    pub by: NodeName,
+    /// The revocations known when it was granted; none where this node has not granted it, or
+    /// has revoked it since.
+    pub granted: Option<Seen>,
+    /// How often this node has revoked it.
+    pub revoked: u64,
+}
+
+/// One node's word on a federated table's name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NameRow {
+    /// Whose table.
+    pub owner: IdentityId,
+    /// Its name.
+    pub name: TableName,
+    /// Who says so; the writer.
+    pub by: NodeName,
+    /// The generation: one more after each drop.
+    pub generation: u64,
+    /// True once that generation has been dropped.
+    pub dropped: bool,
+}
+
+/// One node's decision about a table's scope.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScopeRow {
+    /// The table.
+    pub table: TableUid,
+    /// Who decided; the writer. A local scope means this machine.
+    pub by: NodeName,
+    /// Where the rows may be.
+    pub scope: Scope,
+    /// How often this node has decided.
+    pub count: u64,
+    /// The decisions that this one replaces.
+    pub seen: Seen,
+}
+
+impl Row {
+    /// The machine that alone may write this row.
+    #[must_use]
+    pub fn writer(&self) -> &NodeName {
+        match self {
+            Self::Node(row) => &row.node,
+            Self::Identity(row) => &row.home,
+            Self::Binding(row) => &row.node,
+            Self::Unbinding(row) => &row.by,
+            Self::Grant(row) => &row.by,
+            Self::Name(row) => &row.by,
+            Self::Scope(row) => &row.by,
+        }
+    }
+
+    /// The row's key in the system table: parts separated by slashes, which none of them contains.
+    #[must_use]
+    pub fn key(&self) -> String {
+        match self {
+            Self::Node(row) => format!("node/{}", row.node),
+            Self::Identity(row) => format!("identity/{}", row.id),
+            Self::Binding(row) => format!("binding/{}/{}", row.node, row.uid),
+            Self::Unbinding(row) => {
+                format!("unbinding/{}/{}/{}/{}", row.identity, row.node, row.uid, row.by)
+            }
+            Self::Grant(row) => {
+                let right = row.right.words().next().unwrap_or_default();
+                format!("grant/{}/{}/{right}/{}", row.table, row.principal, row.by)
+            }
+            Self::Name(row) => format!("name/{}/{}/{}", row.owner, row.name, row.by),
+            Self::Scope(row) => format!("scope/{}/{}", row.table, row.by),
+        }
+    }
+
+    /// The row as bytes: a MessagePack map with small integers as keys. The first says the kind.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut record = Record::new();
+        match self {
+            Self::Node(row) => {
+                record.uint(0, 0).text(1, row.node.as_str()).bytes(2, &row.certificate)
+            }
+            Self::Identity(row) => record
+                .uint(0, 1)
+                .bytes(1, &row.id.0)
+                .text(2, row.name.as_str())
+                .text(3, row.home.as_str())
+                .uint(4, row.created_ms),
+            Self::Binding(row) => record
+                .uint(0, 2)
+                .text(1, row.node.as_str())
+                .uint(2, row.uid.0.into())
+                .bytes(3, &row.identity.0)
+                .seen(4, &row.seen)
+                .uint(5, row.bound_ms),
+            Self::Unbinding(row) => record
+                .uint(0, 3)
+                .bytes(1, &row.identity.0)
+                .text(2, row.node.as_str())
+                .uint(3, row.uid.0.into())
+                .text(4, row.by.as_str())
+                .uint(5, row.count),
+            Self::Grant(row) => {
+                let record = record
+                    .uint(0, 4)
+                    .bytes(1, &row.table.0)
+                    .text(2, &row.principal.to_string())
+                    .uint(3, row.right.bits().into())
+                    .text(4, row.by.as_str())
+                    .uint(5, row.revoked);
+                match &row.granted {
+                    Some(seen) => record.seen(6, seen),
+                    None => record,
+                }
+            }
+            Self::Name(row) => record
+                .uint(0, 5)
+                .bytes(1, &row.owner.0)
+                .text(2, row.name.as_str())
+                .text(3, row.by.as_str())
+                .uint(4, row.generation)
+                .uint(5, row.dropped.into()),
+            Self::Scope(row) => record
+                .uint(0, 6)
+                .bytes(1, &row.table.0)
+                .text(2, row.by.as_str())
+                .text(3, &row.scope.to_string())
+                .uint(4, row.count)
+                .seen(5, &row.seen),
+        };
+        record.into_bytes()
+    }
+
+    /// Reads a row. None where the bytes are no row that this version knows, or where it does not
+    /// belong under that key.
+    #[must_use]
+    pub fn decode(key: &[u8], bytes: &[u8]) -> Option<Self> {
+        let fields = Fields::read(bytes)?;
+        let row = match fields.uint(0)? {
+            0 => Self::Node(NodeRow {
+                node: fields.node(1)?,
+                certificate: fields.bytes(2)?.to_vec(),
+            }),
+            1 => Self::Identity(IdentityRow {
+                id: IdentityId(fields.id(1)?),
+                name: IdentityName::parse(fields.text(2)?).ok()?,
+                home: fields.node(3)?,
+                created_ms: fields.uint(4)?,
+            }),
+            2 => Self::Binding(BindingRow {
+                node: fields.node(1)?,
+                uid: fields.uid(2)?,
+                identity: IdentityId(fields.id(3)?),
+                seen: fields.seen(4)?,
+                bound_ms: fields.uint(5)?,
+            }),
+            3 => Self::Unbinding(UnbindingRow {
+                identity: IdentityId(fields.id(1)?),
+                node: fields.node(2)?,
+                uid: fields.uid(3)?,
+                by: fields.node(4)?,
+                count: fields.uint(5)?,
+            }),
+            4 => Self::Grant(GrantRow {
+                table: TableUid(fields.id(1)?),
+                principal: Principal::parse(fields.text(2)?).ok()?,
+                right: single(fields.uint(3)?)?,
+                by: fields.node(4)?,
+                revoked: fields.uint(5)?,
+                granted: if fields.has(6) { Some(fields.seen(6)?) } else { None },
+            }),
+            5 => Self::Name(NameRow {
+                owner: IdentityId(fields.id(1)?),
+                name: TableName::parse(fields.text(2)?).ok()?,
+                by: fields.node(3)?,
+                generation: fields.uint(4)?,
+                dropped: fields.uint(5)? != 0,
+            }),
+            6 => Self::Scope(ScopeRow {
+                table: TableUid(fields.id(1)?),
+                by: fields.node(2)?,
+                scope: Scope::parse(fields.text(3)?).ok()?,
+                count: fields.uint(4)?,
+                seen: fields.seen(5)?,
+            }),
+            _ => return None,
+        };
+        (row.key().as_bytes() == key && row.is_sound()).then_some(row)
+    }
+
+    /// False for what no node may say: that root is somebody, or that a bare uid, which is another
+    /// user on each machine, holds a right on what leaves it.
+    fn is_sound(&self) -> bool {
+        match self {
+            Self::Binding(row) => row.uid != Uid::ROOT,
+            Self::Grant(row) => !matches!(row.principal, Principal::Uid(_)),
+            Self::Node(_)
+            | Self::Identity(_)
+            | Self::Unbinding(_)
+            | Self::Name(_)
+            | Self::Scope(_) => true,
+        }
+    }
+}
+
+/// What a node signs when it writes a row: the row with its place, so that an older version cannot
+/// be passed off as a newer one, nor a row of one mesh as one of another.
+#[must_use]
+pub fn signed_part(mesh: MeshId, stamp: Stamp, key: &[u8], row: &[u8]) -> Vec<u8> {
+    /// Keeps the signature from being taken for one of something else.
+    const DOMAIN: &[u8] = b"cortexd row v1\0";
+    let length = (key.len() as u64).to_be_bytes();
+    let hlc = stamp.hlc.to_i64().to_be_bytes();
+    let incarnation = stamp.incarnation.0.to_be_bytes();
+    [DOMAIN, &mesh.0, &hlc, &incarnation, &length, key, row].concat()
+}
+
+fn single(bits: u64) -> Option<Permissions> {
+    let right = Permissions::from_bits(u8::try_from(bits).ok()?);
+    (right.words().count() == 1).then_some(right)
+}
+
+/// The owner of a federated table, as the catalog knows it.
+impl From<IdentityId> for Owner {
+    fn from(id: IdentityId) -> Self {
+        Self::Identity(id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::model::{Hlc, Incarnation};
+
+    fn node() -> impl Strategy<Value = NodeName> {
+        prop::sample::select(vec!["a", "b", "home"])
+            .prop_map(|text| NodeName::parse(text).expect("a name"))
+    }
+
+    fn seen() -> impl Strategy<Value = Seen> {
+        prop::collection::btree_map(node(), any::<u64>(), 0..3)
+    }
+
+    fn scope() -> impl Strategy<Value = Scope> {
+        prop::sample::select(vec!["local", "all", "a", "a,home"])
+            .prop_map(|text| Scope::parse(text).expect("a scope"))
+    }
+
+    fn principal() -> impl Strategy<Value = Principal> {
+        prop_oneof![
+            Just(Principal::Everyone),
+            (1u32.., node()).prop_map(|(uid, node)| Principal::UidAt(Uid(uid), node)),
+            any::<[u8; 16]>().prop_map(|id| Principal::Identity(IdentityId(id))),
+        ]
+    }
+
+    fn right() -> impl Strategy<Value = Permissions> {
+        prop::sample::select(vec![Permissions::READ, Permissions::WRITE, Permissions::ADMIN])
+    }
+
+    pub(crate) fn row() -> impl Strategy<Value = Row> {
+        let id = || any::<[u8; 16]>().prop_map(IdentityId);
+        let name = || Just(IdentityName::parse("alice").expect("a name"));
+        let uid = || (1u32..5).prop_map(Uid);
+        prop_oneof![
+            (node(), any::<Vec<u8>>())
+                .prop_map(|(node, certificate)| Row::Node(NodeRow { node, certificate })),
+            (id(), name(), node(), any::<u64>()).prop_map(|(id, name, home, created_ms)| {
+                Row::Identity(IdentityRow { id, name, home, created_ms })
+            }),
+            (node(), uid(), id(), seen(), any::<u64>()).prop_map(
+                |(node, uid, identity, seen, bound_ms)| {
+                    Row::Binding(BindingRow { node, uid, identity, seen, bound_ms })
+                }
+            ),
+            (id(), node(), uid(), node(), any::<u64>()).prop_map(
+                |(identity, node, uid, by, count)| {
+                    Row::Unbinding(UnbindingRow { identity, node, uid, by, count })
+                }
+            ),
+            (
+                any::<[u8; 16]>().prop_map(TableUid),
+                principal(),
+                right(),
+                node(),
+                prop::option::of(seen()),
+                any::<u64>()
+            )
+                .prop_map(|(table, principal, right, by, granted, revoked)| {
+                    Row::Grant(GrantRow { table, principal, right, by, granted, revoked })
+                }),
+            (id(), node(), any::<u64>(), any::<bool>()).prop_map(
+                |(owner, by, generation, dropped)| {
+                    let name = TableName::parse("notes").expect("a name");
+                    Row::Name(NameRow { owner, name, by, generation, dropped })
+                }
+            ),
+            (any::<[u8; 16]>().prop_map(TableUid), node(), scope(), any::<u64>(), seen()).prop_map(
+                |(table, by, scope, count, seen)| {
+                    Row::Scope(ScopeRow { table, by, scope, count, seen })
+                }
+            ),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn a_row_reads_back_as_it_was_written(row in row()) {
+            let (key, bytes) = (row.key(), row.encode());
+            prop_assert_eq!(Row::decode(key.as_bytes(), &bytes), Some(row));
+        }
+
+        #[test]
+        fn a_row_is_refused_under_another_key(row in row(), other in row()) {
+            prop_assume!(row.key() != other.key());
+            prop_assert_eq!(Row::decode(other.key().as_bytes(), &row.encode()), None);
+        }
+
+        #[test]
+        fn what_is_no_row_is_refused_and_nothing_panics(
+            key in any::<Vec<u8>>(), bytes in any::<Vec<u8>>(),
+        ) {
+            prop_assert_eq!(Row::decode(&key, &bytes), None);
+        }
+
+        #[test]
+        fn a_damaged_row_never_panics(row in row(), at in any::<prop::sample::Index>(), byte in any::<u8>()) {
+            let mut bytes = row.encode();
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+            let _read_or_not = Row::decode(row.key().as_bytes(), &bytes);
+        }
+    }
+
+    #[test]
+    fn nobody_may_say_that_root_is_somebody() {
+        let row = Row::Binding(BindingRow {
+            node: NodeName::parse("a").expect("a name"),
+            uid: Uid::ROOT,
+            identity: IdentityId([1; 16]),
+            seen: Seen::new(),
+            bound_ms: 0,
+        });
+        assert_eq!(Row::decode(row.key().as_bytes(), &row.encode()), None);
+    }
+
+    #[test]
+    fn the_signed_part_tells_every_field_apart() {
+        let stamp = |ms, inc| Stamp { hlc: Hlc::from_unix_ms(ms), incarnation: Incarnation(inc) };
+        let all = [
+            signed_part(MeshId([0; 16]), stamp(1, 1), b"k", b"v"),
+            signed_part(MeshId([1; 16]), stamp(1, 1), b"k", b"v"),
+            signed_part(MeshId([0; 16]), stamp(2, 1), b"k", b"v"),
+            signed_part(MeshId([0; 16]), stamp(1, 2), b"k", b"v"),
+            signed_part(MeshId([0; 16]), stamp(1, 1), b"kv", b""),
+            signed_part(MeshId([0; 16]), stamp(1, 1), b"", b"kv"),
+        ];
+        for (n, one) in all.iter().enumerate() {
+            assert!(!all[n + 1..].contains(one), "{n} is not told apart");
+        }
+    }
+}

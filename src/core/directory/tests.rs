@@ -1,0 +1,338 @@
+//! The directory's promises, over histories of several nodes that hear of each other late.
+
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::model::{Owner, Refusal, TableRef};
+
+fn node(text: &str) -> NodeName {
+    NodeName::parse(text).expect("a name")
+}
+
+fn name(text: &str) -> IdentityName {
+    IdentityName::parse(text).expect("a name")
+}
+
+fn id(n: u8) -> IdentityId {
+    IdentityId([n; 16])
+}
+
+/// A directory on `a` where uid 1000 is `alice`.
+fn with_alice() -> Directory {
+    let mut directory = Directory::new(Some(node("a")));
+    let rows = directory.register(&node("a"), id(1), &name("alice"), Uid(1000), 5).expect("new");
+    rows.into_iter().for_each(|row| directory.insert(row));
+    directory
+}
+
+fn take(directory: &mut Directory, rows: Result<Vec<Row>, Refusal>) {
+    rows.expect("allowed").into_iter().for_each(|row| directory.insert(row));
+}
+
+/// The same rows, seen from another node.
+fn seen_from(other: &str, directory: &Directory) -> Directory {
+    let mut there = Directory::new(Some(node(other)));
+    directory.all().for_each(|row| there.insert(row));
+    there
+}
+
+#[test]
+fn a_registered_identity_is_found_by_name_and_by_account() {
+    let directory = with_alice();
+    assert_eq!(directory.identity_of(&node("a"), Uid(1000)), Some(id(1)));
+    assert_eq!(directory.identity_of(&node("b"), Uid(1000)), None, "another machine's 1000");
+    assert_eq!(directory.find("alice"), Ok(id(1)));
+    assert_eq!(directory.show_identity(id(1)), "alice");
+}
+
+/// holds I2
+#[test]
+fn a_name_is_registered_once_and_a_uid_is_one_identity() {
+    let directory = with_alice();
+    let register = |who, text, uid| directory.register(&node("a"), id(who), &name(text), uid, 0);
+    assert_eq!(register(2, "alice", Uid(7)), Err(Refusal::IdentityTaken));
+    assert_eq!(register(2, "bob", Uid(1000)), Err(Refusal::AlreadyMapped("alice".into())));
+    assert_eq!(register(2, "bob", Uid::ROOT), Err(Refusal::RootNotMapped));
+    assert_eq!(directory.bind(&node("a"), id(1), Uid(7), 0), Err(Refusal::IdentityHasUid(1000)));
+    assert_eq!(directory.bind(&node("a"), id(9), Uid(7), 0), Err(Refusal::UnknownIdentity));
+}
+
+/// holds I4
+#[test]
+fn without_its_last_mapping_an_identity_is_nobody() {
+    let mut directory = seen_from("b", &with_alice());
+    let rows = directory.bind(&node("b"), id(1), Uid(2000), 0);
+    take(&mut directory, rows);
+    let rows = directory.unbind(&node("b"), id(1), Some(&node("a")));
+    take(&mut directory, rows);
+    assert_eq!(directory.identity_of(&node("a"), Uid(1000)), None);
+    assert_eq!(directory.find("alice"), Ok(id(1)), "still somebody on b");
+    let rows = directory.unbind(&node("b"), id(1), None);
+    take(&mut directory, rows);
+    assert_eq!(directory.find("alice"), Err(Refusal::UnknownIdentity));
+    assert_eq!(directory.identities().count(), 0);
+    let again = directory.register(&node("b"), id(2), &name("alice"), Uid(2000), 0);
+    take(&mut directory, again);
+    assert_eq!(directory.find("alice"), Ok(id(2)), "the name is free, and names somebody else");
+    let nothing_left = directory.unbind(&node("b"), id(1), None);
+    assert_eq!(nothing_left, Err(Refusal::NotMappedThere));
+}
+
+#[test]
+fn a_revocation_that_a_binding_had_not_seen_undoes_it_and_a_later_binding_stands() {
+    let mut b = seen_from("b", &with_alice());
+    let rows = b.bind(&node("b"), id(1), Uid(2000), 0);
+    take(&mut b, rows);
+    let mut a = seen_from("a", &b);
+    // a revokes while b, unknowing, binds once more after having unbound itself.
+    let rows = a.unbind(&node("a"), id(1), Some(&node("b")));
+    take(&mut a, rows);
+    let own = b.unbind(&node("b"), id(1), Some(&node("b")));
+    take(&mut b, own);
+    let again = b.bind(&node("b"), id(1), Uid(2000), 0);
+    take(&mut b, again);
+    assert_eq!(b.identity_of(&node("b"), Uid(2000)), Some(id(1)), "b knows of its own alone");
+    a.all().filter(|row| row.writer() == &node("a")).for_each(|row| b.insert(row));
+    assert_eq!(b.identity_of(&node("b"), Uid(2000)), None, "revoked by a");
+    let again = b.bind(&node("b"), id(1), Uid(2000), 0);
+    take(&mut b, again);
+    assert_eq!(b.identity_of(&node("b"), Uid(2000)), Some(id(1)), "bound knowing of both");
+}
+
+/// holds I5, N1
+#[test]
+fn a_contested_name_means_each_to_themselves_and_nobody_to_others() {
+    let mut directory = with_alice();
+    let mut b = Directory::new(Some(node("b")));
+    let rows = b.register(&node("b"), id(2), &name("alice"), Uid(2000), 0);
+    take(&mut b, rows);
+    b.all().for_each(|row| directory.insert(row));
+    let resolve = |text, caller: &Caller| {
+        let written = TableRef::parse(text).expect("a name");
+        directory.resolve(written, caller).map(|(owner, _)| owner)
+    };
+    let (alice_a, stranger) = (Caller::Local(Uid(1000)), Caller::Local(Uid(7)));
+    let alice_b = Caller::Peer { node: node("b"), uid: Some(Uid(2000)) };
+    for text in ["@notes", "@alice:notes"] {
+        assert_eq!(resolve(text, &alice_a), Ok(Owner::Identity(id(1))), "{text}");
+        assert_eq!(resolve(text, &alice_b), Ok(Owner::Identity(id(2))), "{text}");
+    }
+    assert_eq!(resolve("@notes", &stranger), Err(Refusal::AccessDenied));
+    assert_eq!(resolve("@alice:notes", &stranger), Err(Refusal::IdentityContested));
+    assert_eq!(resolve("@alice~0202:notes", &stranger), Ok(Owner::Identity(id(2))));
+    assert_eq!(directory.principal("@alice"), Err(Refusal::IdentityContested));
+    assert_eq!(directory.show_identity(id(1)), "alice~0101");
+}
+
+#[test]
+fn a_written_name_means_the_callers_own_namespace_or_the_one_it_names() {
+    let directory = with_alice();
+    let resolve = |text, caller: &Caller| {
+        directory.resolve(TableRef::parse(text).expect("a name"), caller)
+    };
+    let (me, peer) = (Caller::Local(Uid(1000)), Caller::Peer { node: node("b"), uid: None });
+    let own = Owner::Uid(Uid(1000));
+    assert_eq!(resolve("users", &me), Ok((own.clone(), "users")));
+    assert_eq!(resolve("users", &peer), Err(Refusal::AccessDenied), "whose?");
+    assert_eq!(resolve("1000@a:users", &peer), Ok((own.clone(), "users")), "this machine's");
+    assert_eq!(resolve("1000:users", &peer), Ok((own, "users")));
+    let remote = Owner::Remote(Uid(1000), node("b"));
+    assert_eq!(resolve("1000@b:users", &me), Ok((remote, "users")));
+    assert_eq!(resolve("@nobody:notes", &me), Err(Refusal::AccessDenied), "absent is forbidden");
+    assert_eq!(resolve("@notes", &peer), Err(Refusal::AccessDenied));
+}
+
+#[test]
+fn a_dropped_name_comes_back_as_another_generation() {
+    let mut directory = with_alice();
+    let notes = TableName::parse("notes").expect("a name");
+    let first = directory.take_name(&node("a"), id(1), &notes).expect("room");
+    assert_eq!(first.generation, 1);
+    directory.insert(Row::Name(first));
+    let on_b = seen_from("b", &directory);
+    assert_eq!(on_b.take_name(&node("b"), id(1), &notes).expect("room").generation, 1);
+    let dropped = directory.give_up_name(&node("a"), id(1), &notes).expect("room");
+    directory.insert(dropped);
+    let stale = on_b.take_name(&node("b"), id(1), &notes).expect("room");
+    directory.insert(Row::Name(stale));
+    let now = directory.generation(id(1), &notes);
+    assert_eq!(now, Some(Generation { number: 1, dropped: true }), "the drop wins");
+    assert_eq!(directory.take_name(&node("a"), id(1), &notes).expect("room").generation, 2);
+}
+
+#[test]
+fn what_another_node_needs_to_know_of_an_identity_leads_to_the_same_answers_there() {
+    let mut directory = with_alice();
+    let bob = directory.register(&node("a"), id(2), &name("bob"), Uid(7), 0);
+    take(&mut directory, bob);
+    let mut there = Directory::new(Some(node("b")));
+    directory.about(id(1)).into_iter().for_each(|row| there.insert(row));
+    assert_eq!(there.find("alice"), Ok(id(1)));
+    assert_eq!(there.identity_of(&node("a"), Uid(1000)), Some(id(1)));
+    assert_eq!(there.find("bob"), Err(Refusal::UnknownIdentity));
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Wish {
+    Grant,
+    Revoke,
+    Scope(u8),
+    /// Hear everything that a node has written.
+    Hear(usize),
+}
+
+fn wishes() -> impl Strategy<Value = Vec<(usize, Wish)>> {
+    let wish = prop_oneof![
+        Just(Wish::Grant),
+        Just(Wish::Revoke),
+        (0u8..4).prop_map(Wish::Scope),
+        (0usize..3).prop_map(Wish::Hear),
+    ];
+    prop::collection::vec((0usize..3, wish), 1..24)
+}
+
+const NODES: [&str; 3] = ["a", "b", "c"];
+const TABLE: TableUid = TableUid([7; 16]);
+
+fn scope_of(n: u8) -> Scope {
+    let text = ["all", "local", "a,b", "b,c"][usize::from(n)];
+    Scope::parse(text).expect("a scope")
+}
+
+/// What a node has been told, as a history: the ids of the wishes it knows.
+struct Player {
+    directory: Directory,
+    knows: BTreeSet<usize>,
+}
+
+proptest! {
+    /// holds K8, S4: of decisions that had not seen each other the narrower counts, and every node that
+    /// knows the same says the same.
+    #[test]
+    fn rights_and_scopes_follow_from_who_had_seen_what(wishes in wishes()) {
+        let new = |text: &&str| Player { directory: Directory::new(Some(node(text))), knows: BTreeSet::new() };
+        let mut players: Vec<Player> = NODES.iter().map(new).collect();
+        let mut past: Vec<BTreeSet<usize>> = Vec::new();
+        let principal = Principal::UidAt(Uid(7), node("a"));
+        for (n, (at, wish)) in wishes.iter().enumerate() {
+            past.push(players[*at].knows.clone());
+            let here = node(NODES[*at]);
+            let directory = &players[*at].directory;
+            let rows = match wish {
+                Wish::Grant => directory.grant(&here, TABLE, &principal, Permissions::READ),
+                Wish::Revoke => directory.revoke(&here, TABLE, &principal, Permissions::READ),
+                Wish::Scope(scope) => directory.decide_scope(&here, TABLE, scope_of(*scope)).map(|row| vec![row]),
+                Wish::Hear(from) => {
+                    let heard: Vec<Row> = players[*from].directory.written_by(&node(NODES[*from])).collect();
+                    // What a node has written it wrote knowing all that it knew.
+                    let made: Vec<usize> = players[*from].knows.iter().copied().filter(|id| wishes[*id].0 == *from).collect();
+                    heard.into_iter().for_each(|row| players[*at].directory.insert(row));
+                    players[*at].knows.extend(made);
+                    continue;
+                }
+            };
+            take(&mut players[*at].directory, rows);
+            players[*at].knows.insert(n);
+        }
+        for player in &players {
+            check_right(player, &wishes, &past, &principal)?;
+            check_scope(player, &wishes, &past)?;
+        }
+    }
+
+    #[test]
+    fn no_order_of_arrival_makes_a_difference(wishes in wishes(), turn in any::<prop::sample::Index>()) {
+        let mut one = Directory::new(Some(node("a")));
+        for (at, wish) in wishes {
+            let here = node(NODES[at]);
+            let row = match wish {
+                Wish::Scope(n) => one.decide_scope(&here, TABLE, scope_of(n)).map(|row| vec![row]),
+                Wish::Grant => one.grant(&here, TABLE, &Principal::Everyone, Permissions::WRITE),
+                Wish::Revoke | Wish::Hear(_) => one.revoke(&here, TABLE, &Principal::Everyone, Permissions::WRITE),
+            };
+            take(&mut one, row);
+        }
+        let mut rows: Vec<Row> = one.all().collect();
+        if !rows.is_empty() {
+            let turn = turn.index(rows.len());
+            rows.rotate_left(turn);
+        }
+        let mut other = Directory::new(Some(node("a")));
+        rows.iter().cloned().for_each(|row| other.insert(row));
+        rows.into_iter().rev().for_each(|row| other.insert(row));
+        prop_assert_eq!(other.acl(TABLE), one.acl(TABLE));
+        prop_assert_eq!(other.whereabouts(TABLE), one.whereabouts(TABLE));
+        prop_assert_eq!(other.len(), one.len());
+    }
+}
+
+/// A right is held exactly where some grant knew of every revocation, itself not replaced by a later
+/// word of the same node.
+fn check_right(
+    player: &Player,
+    wishes: &[(usize, Wish)],
+    past: &[BTreeSet<usize>],
+    principal: &Principal,
+) -> Result<(), TestCaseError> {
+    let known = || player.knows.iter().copied();
+    let revokes = || known().filter(|id| matches!(wishes[*id].1, Wish::Revoke));
+    // A revocation counts as known where the grant's node knew of it, or of a later one of its node.
+    let knew_all = |grant: usize| {
+        revokes().all(|revoke| {
+            past[grant].iter().any(|known| {
+                *known >= revoke
+                    && wishes[*known].0 == wishes[revoke].0
+                    && matches!(wishes[*known].1, Wish::Revoke)
+            })
+        })
+    };
+    let expected = known()
+        .filter(|id| matches!(wishes[*id].1, Wish::Grant))
+        .any(knew_all);
+    let held = player.directory.acl(TABLE).held_by(principal) == Permissions::READ;
+    prop_assert_eq!(held, expected);
+    Ok(())
+}
+
+/// The scope is that of the decisions that no other has replaced: one, or what they have in common.
+fn check_scope(
+    player: &Player,
+    wishes: &[(usize, Wish)],
+    past: &[BTreeSet<usize>],
+) -> Result<(), TestCaseError> {
+    let decisions: Vec<(usize, u8)> = player
+        .knows
+        .iter()
+        .filter_map(|id| match wishes[*id].1 {
+            Wish::Scope(scope) => Some((*id, scope)),
+            Wish::Grant | Wish::Revoke | Wish::Hear(_) => None,
+        })
+        .collect();
+    let standing: Vec<_> = decisions
+        .iter()
+        .filter(|(id, _)| !decisions.iter().any(|(other, _)| past[*other].contains(id)))
+        .collect();
+    let admitted = |node: &NodeName| {
+        standing.iter().all(|(id, scope)| match scope_of(*scope) {
+            Scope::Local => NODES[wishes[*id].0] == node.as_str(),
+            wider @ (Scope::All | Scope::Nodes(_)) => wider.admits(node),
+        })
+    };
+    let found = player.directory.whereabouts(TABLE);
+    prop_assert_eq!(found.is_none(), decisions.is_empty());
+    let Some(found) = found else {
+        return Ok(());
+    };
+    prop_assert_eq!(found.contested, standing.len() > 1);
+    if found.contested {
+        for text in NODES {
+            let node = node(text);
+            prop_assert_eq!(found.scope.admits(&node), admitted(&node), "{} in {}", node, found.scope);
+        }
+    } else {
+        prop_assert_eq!(&found.scope, &scope_of(standing[0].1));
+    }
+    Ok(())
+}
