@@ -8,8 +8,8 @@ use cortex_core::{
     gate,
     merge::{self, Change, Content, Delta, Version},
     model::{
-        Acl, AttributeName, Caller, Hlc, Incarnation, Limits, Permissions, QualifiedName, Refusal,
-        Scope, Stamp, Table, TableId, TableName, TableUid, Uid,
+        Acl, AttributeName, Caller, Hlc, Incarnation, Limits, Notary, Owner,
+        Permissions, QualifiedName, Refusal, Scope, Stamp, Table, TableId, TableUid,
     },
 };
 use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
@@ -20,6 +20,7 @@ use super::{
     command::{Command, Done, Granting},
     error::{Failure, Fault},
     events::{self, Event},
+    system,
 };
 use crate::ambient;
 
@@ -38,6 +39,10 @@ pub(super) struct State {
     /// The ids behind the short numbers of origins.
     origins: Arc<HashMap<i64, Incarnation>>,
     pub(super) catalog: Arc<Catalog>,
+    /// The number of the system table.
+    system: TableId,
+    /// Who signs for this node; none where no mesh is configured.
+    pub(super) notary: Option<Arc<dyn Notary>>,
 }
 
 impl State {
@@ -47,12 +52,21 @@ impl State {
         self.origins.get(&number).copied().unwrap_or(Incarnation(0))
     }
 
+    /// The short number of an origin, if it has one here.
+    fn number_of(&self, incarnation: Incarnation) -> Option<i64> {
+        self.origins.iter().find(|(_, id)| **id == incarnation).map(|(number, _)| *number)
+    }
+
     pub(super) fn load(conn: &Connection) -> Result<Self, Fault> {
         let origins = conn
             .prepare("SELECT number, uid FROM incarnations")?
             .query_map([], |row| Ok((row.get(0)?, Incarnation(u128::from_be_bytes(row.get(1)?)))))?
             .collect::<Result<_, _>>()?;
         let catalog = Arc::new(Catalog::load(conn)?);
+        let system =
+            conn.query_row("SELECT id FROM tables WHERE uid = ?1", [system::TABLE.0], |row| {
+                row.get(0).map(TableId)
+            })?;
         let state = conn.query_row(
             "SELECT incarnation, seq, lsn, hlc FROM node_state WHERE id = 1",
             [],
@@ -64,6 +78,8 @@ impl State {
                     origin: row.get(0)?,
                     origins: Arc::new(origins),
                     catalog,
+                    system,
+                    notary: None,
                 })
             },
         )?;
@@ -74,10 +90,10 @@ impl State {
 /// A transaction in the making: the state that a commit would bring.
 #[derive(Debug)]
 pub(super) struct Batch<'a> {
-    conn: &'a Connection,
-    state: State,
+    pub(super) conn: &'a Connection,
+    pub(super) state: State,
     limits: Limits,
-    wall_ms: u64,
+    pub(super) wall_ms: u64,
     /// True once something must be written besides rows.
     changed: bool,
     totals: Totals,
@@ -98,7 +114,7 @@ pub(super) struct Finished {
 #[derive(Debug, Default)]
 pub(super) struct Totals {
     tables: HashMap<TableId, (Arc<Usage>, Delta)>,
-    owners: HashMap<Uid, Delta>,
+    owners: HashMap<Owner, Delta>,
 }
 
 impl Totals {
@@ -108,7 +124,7 @@ impl Totals {
             usage.add(delta);
         }
         for (owner, delta) in self.owners {
-            if let Some(namespace) = catalog.namespace(owner) {
+            if let Some(namespace) = catalog.namespace(&owner) {
                 namespace.usage.add(delta);
             }
         }
@@ -124,7 +140,7 @@ impl Totals {
     }
 
     fn add_to_owner(&mut self, entry: &Entry, delta: Delta) {
-        let sum = self.owners.entry(entry.table.name.owner).or_default();
+        let sum = self.owners.entry(entry.table.name.owner.clone()).or_default();
         *sum = sum.plus(delta);
     }
 
@@ -177,8 +193,35 @@ impl<'a> Batch<'a> {
     /// transaction must be rolled back.
     pub(super) fn apply(&mut self, command: &Command) -> Result<Done, Failure> {
         match command {
-            Command::CreateTable { owner, name, attributes, scope } => {
-                self.create_table(*owner, name, attributes, scope)
+            // They decide before they change anything.
+            Command::Put { .. } | Command::Delete { .. } | Command::Purge | Command::Stop => {
+                self.carry_out(command)
+            }
+            _ => self.wholly(|batch| batch.carry_out(command)),
+        }
+    }
+
+    /// Takes back what a command has changed where it is refused half way.
+    fn wholly(
+        &mut self,
+        command: impl FnOnce(&mut Self) -> Result<Done, Failure>,
+    ) -> Result<Done, Failure> {
+        let before = self.state.clone();
+        self.execute("SAVEPOINT command", [])?;
+        let outcome = command(self);
+        if let Err(Failure::Refused(_)) = &outcome {
+            self.execute("ROLLBACK TO command", [])?;
+            self.state = before;
+        }
+        self.execute("RELEASE command", [])?;
+        outcome
+    }
+
+    fn carry_out(&mut self, command: &Command) -> Result<Done, Failure> {
+        match command {
+            Command::CreateTable { caller, owner, name, attributes, scope } => {
+                let name = QualifiedName { owner: owner.clone(), name: name.clone() };
+                self.create_table(caller, name, attributes, scope)
             }
             Command::DropTable { caller, entry } => self.drop_table(caller, entry),
             Command::Put { caller, entry, key, record } => {
@@ -187,6 +230,14 @@ impl<'a> Batch<'a> {
             Command::Delete { caller, entry, key } => self.delete(caller, entry, key.as_bytes()),
             Command::Grant(granting) => self.grant(granting),
             Command::Revoke(granting) => self.revoke(granting),
+            Command::SetScope { caller, entry, scope } => self.set_scope(caller, entry, scope),
+            Command::Join(notary) => self.join(notary),
+            Command::Register(registration) => self.register(registration),
+            Command::Claim(claim) => self.claim(claim),
+            Command::Redeem(redemption) => self.redeem(redemption),
+            Command::Unbind { caller, identity, node } => {
+                self.unbind(caller, *identity, node.as_ref())
+            }
             Command::Note(event) => {
                 self.note(event)?;
                 Ok(Done::Noted)
@@ -215,45 +266,54 @@ impl<'a> Batch<'a> {
 
     fn create_table(
         &mut self,
-        owner: Uid,
-        name: &TableName,
+        caller: &Caller,
+        name: QualifiedName,
         attributes: &[AttributeName],
         scope: &Scope,
     ) -> Result<Done, Failure> {
-        if self.state.catalog.find(owner, name.as_str()).is_some() {
+        if self.state.catalog.find(&name.owner, name.name.as_str()).is_some() {
             return Err(Refusal::AlreadyExists.into());
         }
-        let owned = self.state.catalog.namespace(owner).map_or(0, |n| n.tables().len());
+        let owned = self.state.catalog.namespace(&name.owner).map_or(0, |n| n.tables().len());
         if owned >= self.limits.tables_per_uid {
             return Err(Refusal::TooManyTables(self.limits.tables_per_uid).into());
         }
-        let uid = TableUid(ambient::random_id());
+        let (uid, replicated) = match &name.owner {
+            Owner::Uid(_) => (TableUid(ambient::random_id()), *scope != Scope::Local),
+            Owner::Identity(id) => (self.found(caller, *id, &name.name)?, true),
+            Owner::Remote(..) => return Err(Refusal::AccessDenied.into()),
+        };
+        if replicated {
+            self.decide_scope(uid, scope)?;
+        }
         let created = self.draw_stamp();
         let listed: Vec<_> = attributes.iter().map(AttributeName::as_str).collect();
-        let replicated = *scope != Scope::Local;
         self.execute(
             "INSERT INTO tables (uid, owner, name, attributes, scope, replicated, created_hlc)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
             params![
                 uid.0,
-                owner.0,
-                name.as_str(),
+                name.owner.to_string(),
+                name.name.as_str(),
                 listed.join(","),
                 scope.to_string(),
                 replicated,
                 created.hlc.to_i64()
             ],
         )?;
+        let id = TableId(self.conn.last_insert_rowid());
+        let shown = self.state.catalog.show(&name);
+        self.note_of(&name, "table_created", format!("table {shown} was created"))?;
         let table = Table {
-            id: TableId(self.conn.last_insert_rowid()),
+            id,
             uid,
-            name: QualifiedName { owner, name: name.clone() },
+            name,
             attributes: attributes.to_vec(),
             scope: scope.clone(),
+            contested: false,
             acl: Acl::default(),
         };
-        self.note_of(&table.name, "table_created", format!("table {} was created", table.name))?;
-        self.catalog_mut().insert(Entry { table, replicated, usage: Arc::default() });
+        self.catalog_mut().refresh(&Entry { table, replicated, usage: Arc::default() });
         Ok(Done::Created)
     }
 
@@ -261,11 +321,15 @@ impl<'a> Batch<'a> {
     /// millions of them would hold up every other write.
     fn drop_table(&mut self, caller: &Caller, entry: &Entry) -> Result<Done, Failure> {
         let entry = self.admit(caller, entry, Permissions::ADMIN)?;
+        if let Owner::Identity(owner) = &entry.table.name.owner {
+            self.give_up_name(*owner, &entry.table.name.name)?;
+        }
         let id = entry.table.id.0;
         self.execute("UPDATE tables SET dropped = 1 WHERE id = ?1", [id])?;
         self.execute("DELETE FROM grants WHERE table_id = ?1", [id])?;
         let name = &entry.table.name;
-        self.note_of(name, "table_dropped", format!("table {name} was dropped by {caller}"))?;
+        let shown = self.state.catalog.show(name);
+        self.note_of(name, "table_dropped", format!("table {shown} was dropped by {caller}"))?;
         let held = self.totals.held_by(&entry);
         self.totals.add_to_owner(&entry, held.negated());
         self.catalog_mut().remove(&entry.table.name);
@@ -338,58 +402,70 @@ impl<'a> Batch<'a> {
     }
 
     fn grant(&mut self, granting: &Granting) -> Result<Done, Failure> {
-        self.change_acl(granting, "granted", |acl| acl.grant(granting.principal, granting.rights))?;
+        let entry = self.admit(&granting.caller, &granting.entry, Permissions::ADMIN)?;
+        if entry.replicated {
+            self.grant_in_directory(&entry, granting)?;
+        } else {
+            let mut entry = Entry::clone(&entry);
+            entry.table.acl.grant(granting.principal.clone(), granting.rights)?;
+            self.store_grant(entry, granting)?;
+        }
+        self.note_grant("granted", granting)?;
         Ok(Done::Granted)
     }
 
     fn revoke(&mut self, granting: &Granting) -> Result<Done, Failure> {
-        self.change_acl(granting, "revoked", |acl| {
-            acl.revoke(granting.principal, granting.rights);
-            Ok(())
-        })?;
+        let entry = self.admit(&granting.caller, &granting.entry, Permissions::ADMIN)?;
+        if entry.replicated {
+            self.revoke_in_directory(&entry, granting)?;
+        } else {
+            let mut entry = Entry::clone(&entry);
+            entry.table.acl.revoke(granting.principal.clone(), granting.rights);
+            self.store_grant(entry, granting)?;
+        }
+        self.note_grant("revoked", granting)?;
         Ok(Done::Revoked)
     }
 
-    fn change_acl(
-        &mut self,
-        granting: &Granting,
-        done: &'static str,
-        change: impl FnOnce(&mut Acl) -> Result<(), Refusal>,
-    ) -> Result<(), Failure> {
-        let entry = self.admit(&granting.caller, &granting.entry, Permissions::ADMIN)?;
-        let mut entry = Entry::clone(&entry);
-        change(&mut entry.table.acl)?;
-        let (id, principal) = (entry.table.id.0, granting.principal);
-        let rights = entry.table.acl.held_by(principal);
+    /// Stores what a principal holds now on a table whose rows stay here.
+    fn store_grant(&mut self, entry: Entry, granting: &Granting) -> Result<(), Failure> {
+        let (id, principal) = (entry.table.id.0, granting.principal.to_string());
+        let rights = entry.table.acl.held_by(&granting.principal);
         if rights.is_empty() {
             self.execute(
                 "DELETE FROM grants WHERE table_id = ?1 AND principal = ?2",
-                params![id, principal.to_string()],
+                params![id, principal],
             )?;
         } else {
             self.execute(
                 "INSERT OR REPLACE INTO grants (table_id, principal, rights) VALUES (?1, ?2, ?3)",
-                params![id, principal.to_string(), rights.bits()],
+                params![id, principal, rights.bits()],
             )?;
         }
-        let words = granting.rights.words().collect::<Vec<_>>().join(", ");
-        let Granting { caller, principal, .. } = granting;
-        let name = &entry.table.name;
-        self.note_of(
-            name,
-            done,
-            format!("{words} on {name} {done}, for {principal}, by {caller}"),
-        )?;
         self.catalog_mut().insert(entry);
         Ok(())
     }
 
-    /// Writes down what happened to a table, for its owner.
-    fn note_of(&self, name: &QualifiedName, kind: &'static str, text: String) -> Result<(), Fault> {
-        self.note(&Event { uid: Some(name.owner), kind, text })
+    fn note_grant(&self, done: &'static str, granting: &Granting) -> Result<(), Fault> {
+        let Granting { caller, entry, principal, rights } = granting;
+        let directory = self.state.catalog.directory();
+        let words = rights.words().collect::<Vec<_>>().join(", ");
+        let name = &entry.table.name;
+        let (table, whom) = (directory.show(name), directory.show_principal(principal));
+        self.note_of(name, done, format!("{words} on {table} {done}, for {whom}, by {caller}"))
     }
 
-    fn note(&self, event: &Event) -> Result<(), Fault> {
+    /// Writes down what happened to a table, for its owner.
+    pub(super) fn note_of(
+        &self,
+        name: &QualifiedName,
+        kind: &'static str,
+        text: String,
+    ) -> Result<(), Fault> {
+        self.note(&Event { uid: self.state.catalog.uid_here(&name.owner), kind, text })
+    }
+
+    pub(super) fn note(&self, event: &Event) -> Result<(), Fault> {
         events::record(self.conn, event, self.wall_ms)
     }
 
@@ -416,21 +492,21 @@ impl<'a> Batch<'a> {
     }
 
     /// The second run of the gate: the table and its rights as they are in this transaction.
-    fn admit(
+    pub(super) fn admit(
         &self,
         caller: &Caller,
         entry: &Entry,
         needed: Permissions,
     ) -> Result<Arc<Entry>, Refusal> {
         let entry = self.state.catalog.current(entry).ok_or(Refusal::AccessDenied)?;
-        gate::admit(caller, &entry.table, needed)?;
+        gate::admit(caller, &entry.table, needed, self.state.catalog.directory())?;
         Ok(Arc::clone(entry))
     }
 
     fn check_quota(&self, entry: &Entry, delta: Delta) -> Result<(), Refusal> {
-        let owner = entry.table.name.owner;
+        let owner = &entry.table.name.owner;
         let stored = self.state.catalog.namespace(owner).map_or(0, |n| n.usage.bytes());
-        let pending = self.totals.owners.get(&owner).map_or(0, |delta| delta.bytes);
+        let pending = self.totals.owners.get(owner).map_or(0, |delta| delta.bytes);
         let would_hold = stored.saturating_add_signed(pending.saturating_add(delta.bytes));
         if delta.bytes > 0 && would_hold > self.limits.bytes_per_uid {
             return Err(Refusal::QuotaExceeded(self.limits.bytes_per_uid));
@@ -468,15 +544,61 @@ impl<'a> Batch<'a> {
         Ok(present.optional()?)
     }
 
-    fn catalog_mut(&mut self) -> &mut Catalog {
+    /// Stores a row of the system table, whoever wrote it. False where what is there is newer.
+    pub(super) fn merge_system(
+        &mut self,
+        key: &[u8],
+        stamp: Stamp,
+        origin: i64,
+        seq: i64,
+        value: &[u8],
+    ) -> Result<bool, Fault> {
+        let bytes = (key.len() + value.len()) as u64;
+        let version = Version { stamp, content: Content::Live { bytes } };
+        let present = self.find(self.state.system, key)?;
+        let change = merge::decide(present.map(|present| present.version), version, true);
+        let arriving = Arriving { version, origin, seq, value: Some(value) };
+        self.store(self.state.system, key, present, arriving, change)?;
+        Ok(change == Change::Store)
+    }
+
+    /// The stamp, origin and number of a row that this node writes.
+    pub(super) fn draw(&mut self) -> (Stamp, i64, i64) {
+        let stamp = self.draw_stamp();
+        self.state.seq += 1;
+        (stamp, self.state.origin, self.state.seq)
+    }
+
+    /// The short number of an origin of rows, which gets one if it has none.
+    pub(super) fn origin_of(&mut self, stamp: Stamp) -> Result<i64, Fault> {
+        if let Some(number) = self.state.number_of(stamp.incarnation) {
+            return Ok(number);
+        }
+        let id = stamp.incarnation;
+        self.execute(
+            "INSERT INTO incarnations (uid, born_hlc) VALUES (?1, ?2)",
+            params![id.0.to_be_bytes(), stamp.hlc.to_i64()],
+        )?;
+        let number = self.conn.last_insert_rowid();
+        Arc::make_mut(&mut self.state.origins).insert(number, id);
+        Ok(number)
+    }
+
+    /// Has the clock exceed a timestamp that another node has drawn.
+    pub(super) fn observe(&mut self, hlc: Hlc) {
+        self.state.clock.observe(hlc);
+        self.changed = true;
+    }
+
+    pub(super) fn catalog_mut(&mut self) -> &mut Catalog {
         Arc::make_mut(&mut self.state.catalog)
     }
 
-    fn cached(&self, sql: &str) -> rusqlite::Result<CachedStatement<'_>> {
+    pub(super) fn cached(&self, sql: &str) -> rusqlite::Result<CachedStatement<'_>> {
         self.conn.prepare_cached(sql)
     }
 
-    fn execute(&self, sql: &str, params: impl rusqlite::Params) -> rusqlite::Result<()> {
+    pub(super) fn execute(&self, sql: &str, params: impl rusqlite::Params) -> rusqlite::Result<()> {
         self.cached(sql)?.execute(params).map(|_rows| ())
     }
 }

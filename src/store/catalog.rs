@@ -1,4 +1,4 @@
-//! Which tables there are, in memory: read by every request, changed by the writer alone.
+//! Which tables there are, and who is who, in memory: read by every request, changed by the writer alone.
 //! The file is the truth; this is what it said after the last commit.
 
 use std::{
@@ -10,15 +10,16 @@ use std::{
 };
 
 use cortex_core::{
+    directory::Directory,
     merge::Delta,
     model::{
-        Acl, AttributeName, Permissions, Principal, QualifiedName, Scope, Table, TableId,
+        Acl, AttributeName, Owner, Permissions, Principal, QualifiedName, Scope, Table, TableId,
         TableName, TableUid, Uid,
     },
 };
 use rusqlite::{Connection, Row};
 
-use super::error::Fault;
+use super::{error::Fault, system};
 
 /// How much is stored: of one table, or of all tables of one owner.
 #[derive(Debug, Default)]
@@ -57,7 +58,7 @@ impl Usage {
 pub struct Entry {
     /// Its metadata.
     pub table: Table,
-    /// True once rows may have left this machine.
+    /// True once rows may have left this machine. Its grants are then rows of the directory.
     pub replicated: bool,
     /// Shared by every version of the entry.
     pub usage: Arc<Usage>,
@@ -81,33 +82,56 @@ impl Namespace {
 /// Every table, as of one commit.
 #[derive(Clone, Debug, Default)]
 pub struct Catalog {
-    owners: HashMap<Uid, Arc<Namespace>>,
+    owners: HashMap<Owner, Arc<Namespace>>,
     tables: usize,
+    directory: Arc<Directory>,
 }
 
 impl Catalog {
     /// The table of that name.
     #[must_use]
-    pub fn find(&self, owner: Uid, name: &str) -> Option<&Arc<Entry>> {
-        self.owners.get(&owner)?.tables.get(name)
+    pub fn find(&self, owner: &Owner, name: &str) -> Option<&Arc<Entry>> {
+        self.owners.get(owner)?.tables.get(name)
+    }
+
+    /// Who is who, and where tables may be.
+    #[must_use]
+    pub fn directory(&self) -> &Directory {
+        &self.directory
+    }
+
+    /// The name of a table, for people.
+    #[must_use]
+    pub fn show(&self, name: &QualifiedName) -> String {
+        self.directory.show(name)
+    }
+
+    /// The uid of this machine that an owner is, if they are one.
+    #[must_use]
+    pub fn uid_here(&self, owner: &Owner) -> Option<Uid> {
+        match owner {
+            Owner::Uid(uid) => Some(*uid),
+            Owner::Remote(..) => None,
+            Owner::Identity(id) => self.directory.uid_here(*id),
+        }
     }
 
     /// The entry as it is now of a table that was looked up earlier; none if it was dropped since.
     #[must_use]
     pub fn current(&self, entry: &Entry) -> Option<&Arc<Entry>> {
         let name = &entry.table.name;
-        self.find(name.owner, name.name.as_str()).filter(|now| now.table.uid == entry.table.uid)
+        self.find(&name.owner, name.name.as_str()).filter(|now| now.table.uid == entry.table.uid)
     }
 
     /// The tables of one owner; none for one who has none.
     #[must_use]
-    pub fn namespace(&self, owner: Uid) -> Option<&Namespace> {
-        self.owners.get(&owner).map(Arc::as_ref)
+    pub fn namespace(&self, owner: &Owner) -> Option<&Namespace> {
+        self.owners.get(owner).map(Arc::as_ref)
     }
 
     /// Every owner with their tables, in no order.
-    pub fn namespaces(&self) -> impl Iterator<Item = (Uid, &Namespace)> {
-        self.owners.iter().map(|(uid, namespace)| (*uid, namespace.as_ref()))
+    pub fn namespaces(&self) -> impl Iterator<Item = (&Owner, &Namespace)> {
+        self.owners.iter().map(|(owner, namespace)| (owner, namespace.as_ref()))
     }
 
     /// The name of a table known by its id. Looks at all of them.
@@ -127,6 +151,17 @@ impl Catalog {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.tables == 0
+    }
+
+    pub(super) fn directory_mut(&mut self) -> &mut Directory {
+        Arc::make_mut(&mut self.directory)
+    }
+
+    /// Brings a table's scope and grants up to what the directory says of them.
+    pub(super) fn refresh(&mut self, entry: &Entry) {
+        let mut entry = entry.clone();
+        consult(&self.directory, &mut entry);
+        self.insert(entry);
     }
 
     /// Adds a table, or puts a changed one in the place of what it was.
@@ -150,23 +185,36 @@ impl Catalog {
 
     /// Reads the catalog from the file.
     pub(super) fn load(conn: &Connection) -> Result<Self, Fault> {
-        let mut catalog = Self::default();
+        let directory = Arc::new(system::load(conn)?);
+        let mut catalog = Self { directory, ..Self::default() };
         let mut acls = load_grants(conn)?;
         let mut statement = conn.prepare(
             "SELECT id, uid, owner, name, attributes, scope, replicated, records, bytes
-             FROM tables WHERE dropped = 0",
+             FROM tables WHERE dropped = 0 AND uid <> ?1",
         )?;
-        let mut rows = statement.query([])?;
+        let mut rows = statement.query([system::TABLE.0])?;
         while let Some(row) = rows.next()? {
             let mut entry = entry_from(row)?;
             entry.table.acl = acls.remove(&entry.table.id).unwrap_or_default();
-            let (owner, usage) = (entry.table.name.owner, Arc::clone(&entry.usage));
+            consult(&catalog.directory, &mut entry);
+            let (owner, usage) = (entry.table.name.owner.clone(), Arc::clone(&entry.usage));
             catalog.insert(entry);
-            if let Some(namespace) = catalog.namespace(owner) {
+            if let Some(namespace) = catalog.namespace(&owner) {
                 namespace.usage.add(usage.total());
             }
         }
         Ok(catalog)
+    }
+}
+
+/// What the directory says of a table that may leave this machine.
+fn consult(directory: &Directory, entry: &mut Entry) {
+    if !entry.replicated {
+        return;
+    }
+    entry.table.acl = directory.acl(entry.table.uid);
+    if let Some(decided) = directory.whereabouts(entry.table.uid) {
+        (entry.table.scope, entry.table.contested) = (decided.scope, decided.contested);
     }
 }
 
@@ -193,11 +241,12 @@ fn entry_from(row: &Row<'_>) -> Result<Entry, Fault> {
             id: TableId(row.get(0)?),
             uid: TableUid(row.get(1)?),
             name: QualifiedName {
-                owner: Uid(row.get(2)?),
+                owner: Owner::parse(text(2)?).ok_or_else(|| damaged("an owner"))?,
                 name: TableName::parse(text(3)?).map_err(damaged)?,
             },
             attributes: attributes.map_err(damaged)?,
             scope: Scope::parse(text(5)?).map_err(damaged)?,
+            contested: false,
             acl: Acl::default(),
         },
         replicated: row.get(6)?,

@@ -5,19 +5,22 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use cortex_core::model::{
-    AttributeName, Caller, Key, Permissions, Principal, QualifiedName, Scope, TableName, Uid,
+    AttributeName, Caller, IdentityId, IdentityName, Key, NodeName, Notary, Owner, Permissions,
+    Principal, QualifiedName, Scope, TableName, Uid,
 };
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-use super::{catalog::Entry, error::Failure, events::Event};
+use super::{catalog::Entry, error::Failure, events::Event, system::VerifiedRow};
 
 /// A change to be made in the writer's next transaction. The caller is judged once more there.
 #[derive(Debug)]
 pub enum Command {
     /// Make a table in the caller's own namespace.
     CreateTable {
+        /// Must be the owner, or be mapped to it.
+        caller: Caller,
         /// Becomes the owner.
-        owner: Uid,
+        owner: Owner,
         /// Its short name.
         name: TableName,
         /// The declared fields, the key field first.
@@ -56,12 +59,84 @@ pub enum Command {
     Grant(Granting),
     /// Take rights of a principal on a table away.
     Revoke(Granting),
+    /// Decide where a table's rows may be.
+    SetScope {
+        /// Needs `admin`.
+        caller: Caller,
+        /// As it was looked up.
+        entry: Arc<Entry>,
+        /// Where.
+        scope: Scope,
+    },
+    /// Become, or be again, a node of a mesh: sign for it from now on.
+    Join(Arc<dyn Notary>),
+    /// Make a federated identity.
+    Register(Registration),
+    /// Map a uid of this node to an identity by a token.
+    Claim(Box<Claim>),
+    /// Note that a token made here was used elsewhere.
+    Redeem(Redemption),
+    /// Revoke mappings of an identity.
+    Unbind {
+        /// Root, or mapped to the identity here.
+        caller: Caller,
+        /// Whose.
+        identity: IdentityId,
+        /// On that node alone; none for everywhere.
+        node: Option<NodeName>,
+    },
     /// Write an event down.
     Note(Event),
     /// Remove some rows of dropped tables.
     Purge,
     /// Carry out what came before and end.
     Stop,
+}
+
+/// An identity to be made.
+#[derive(Clone, Debug)]
+pub struct Registration {
+    /// Who asks. That they may is judged before: it takes the list of users.
+    pub caller: Caller,
+    /// Its id, drawn at random.
+    pub id: IdentityId,
+    /// Its name.
+    pub name: IdentityName,
+    /// The uid of this node that it is.
+    pub uid: Uid,
+}
+
+/// The use of a claim token on this node.
+#[derive(Debug)]
+pub struct Claim {
+    /// Who asks; becomes the identity.
+    pub uid: Uid,
+    /// Whose token it is.
+    pub identity: IdentityId,
+    /// What the origin says of the identity, with its signatures checked.
+    pub rows: Vec<VerifiedRow>,
+    /// The token, which is used up by it.
+    pub token: TokenId,
+}
+
+/// The use of a claim token that this node has made.
+#[derive(Debug)]
+pub struct Redemption {
+    /// The token, which is used up by it.
+    pub token: TokenId,
+    /// The node where it is used.
+    pub node: NodeName,
+    /// The uid there.
+    pub uid: Uid,
+}
+
+/// A claim token, as far as its use goes.
+#[derive(Clone, Copy, Debug)]
+pub struct TokenId {
+    /// Drawn at random when it was made.
+    pub id: [u8; 16],
+    /// When it expires by itself, in Unix milliseconds.
+    pub expires_ms: u64,
 }
 
 /// Whose rights on which table are to change.
@@ -84,9 +159,18 @@ impl Command {
             Self::DropTable { entry, .. }
             | Self::Put { entry, .. }
             | Self::Delete { entry, .. }
+            | Self::SetScope { entry, .. }
             | Self::Grant(Granting { entry, .. })
             | Self::Revoke(Granting { entry, .. }) => Some(&entry.table.name),
-            Self::CreateTable { .. } | Self::Note(_) | Self::Purge | Self::Stop => None,
+            Self::CreateTable { .. }
+            | Self::Join(_)
+            | Self::Register(_)
+            | Self::Claim(_)
+            | Self::Redeem(_)
+            | Self::Unbind { .. }
+            | Self::Note(_)
+            | Self::Purge
+            | Self::Stop => None,
         }
     }
 
@@ -97,10 +181,16 @@ impl Command {
         match self {
             Self::Put { key, record, .. } => BASE + key.as_bytes().len() + record.len(),
             Self::Delete { key, .. } => BASE + key.as_bytes().len(),
+            Self::Claim(claim) => BASE + claim.rows.iter().map(VerifiedRow::bytes).sum::<usize>(),
             Self::CreateTable { .. }
             | Self::DropTable { .. }
             | Self::Grant(_)
             | Self::Revoke(_)
+            | Self::SetScope { .. }
+            | Self::Join(_)
+            | Self::Register(_)
+            | Self::Redeem(_)
+            | Self::Unbind { .. }
             | Self::Note(_)
             | Self::Purge
             | Self::Stop => BASE,
@@ -123,6 +213,18 @@ pub enum Done {
     Granted,
     /// The rights are not held.
     Revoked,
+    /// The scope is decided.
+    Scoped,
+    /// This node signs for the mesh.
+    Joined,
+    /// The identity exists.
+    Registered,
+    /// The caller is the identity.
+    Claimed,
+    /// The token is used up.
+    Redeemed,
+    /// The mappings do not hold any more.
+    Unbound,
     /// The event is written down.
     Noted,
     /// Rows of dropped tables were removed.

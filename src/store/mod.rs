@@ -18,9 +18,11 @@ mod epoch;
 mod error;
 mod events;
 mod inherited;
+mod mesh;
 mod reader;
 mod scan;
 mod schema;
+mod system;
 mod writer;
 
 use std::{
@@ -42,11 +44,12 @@ use crate::journal;
 
 pub use backup::{Restored, Summary, restore};
 pub use catalog::{Catalog, Entry, Namespace, Usage};
-pub use command::{Command, Done, Granting};
+pub use command::{Claim, Command, Done, Granting, Redemption, Registration, TokenId};
 pub use error::{Failure, Fault, OpenError};
 pub use events::{Event, Recorded, Wanted};
 pub use reader::Reader;
 pub use scan::{Flow, Scan};
+pub use system::{SealedRow, VerifiedRow, verify};
 use writer::Published;
 
 use crate::sparing::Sparing;

@@ -14,6 +14,7 @@ use super::{
     epoch::Moment,
     error::Fault,
     events::{self, Recorded, Wanted},
+    system::{self, SealedRow},
     writer::Published,
 };
 
@@ -46,6 +47,16 @@ impl Reader {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         held.refresh(&self.published)?;
         events::read(&held.conn, wanted)
+    }
+
+    /// Rows of the system table with their signatures, to be passed on to another node.
+    ///
+    /// # Errors
+    /// What SQLite reports.
+    pub fn sealed(&self, keys: &[String]) -> Result<Vec<SealedRow>, Fault> {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        held.refresh(&self.published)?;
+        system::sealed(&held.conn, keys)
     }
 
     /// Finds a record and hands its bytes to `found`, in place. False where there is none.

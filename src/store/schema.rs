@@ -16,8 +16,11 @@ use crate::ambient;
 const APPLICATION_ID: u32 = 0x4358_4431;
 
 /// One step per file; a file is never changed once it has been released.
-const MIGRATIONS: [&str; 2] =
-    [include_str!("migrations/0001_store.sql"), include_str!("migrations/0002_events.sql")];
+const MIGRATIONS: [&str; 3] = [
+    include_str!("migrations/0001_store.sql"),
+    include_str!("migrations/0002_events.sql"),
+    include_str!("migrations/0003_mesh.sql"),
+];
 
 /// Bytes at the beginning of the database that say what it is.
 pub(super) const HEADER: usize = 100;

@@ -222,7 +222,9 @@ impl Writer {
 
     /// After a fault nothing in memory is believed: the counters and the catalog are read again.
     fn reload(&mut self) -> Result<(), Fault> {
-        self.state = State::load(&self.conn)?;
+        let mut state = State::load(&self.conn)?;
+        state.notary = self.state.notary.take();
+        self.state = state;
         self.published.show(&self.state.catalog);
         Ok(())
     }

@@ -91,9 +91,12 @@ pub enum Refusal {
     /// The settings were not changed, and why.
     #[error("the settings were not changed: {0}")]
     ReloadRejected(Box<str>),
-    /// Another machine asked for what only programs of this machine may ask for.
-    #[error("method not open to other nodes: {0}")]
-    NotForPeers(&'static str),
+    /// Another node has refused, in these words.
+    #[error("{0}")]
+    ByAnotherNode(Box<str>),
+    /// As many requests to other nodes wait as may.
+    #[error("too_many_requests_to_nodes")]
+    NodesBusy,
     /// The name of a federated identity is none.
     #[error("invalid identity name: {0}")]
     InvalidIdentityName(Box<str>),
@@ -148,6 +151,12 @@ pub enum Refusal {
     /// A token may be valid for a day at most.
     #[error("token_lifetime: at most {0} seconds")]
     TokenLifetime(u64),
+    /// The database was another node of this mesh; which one.
+    #[error("this database belongs to node {0}")]
+    AnotherNode(Box<str>),
+    /// The database belongs to another mesh.
+    #[error("this database belongs to another mesh")]
+    AnotherMesh,
     /// No node of that name is configured.
     #[error("unknown node: {0}")]
     UnknownNode(Box<str>),

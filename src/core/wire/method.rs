@@ -26,10 +26,21 @@ pub enum Method {
     Reload,
     Checkpoint,
     Backup,
+    GetScope,
+    SetScope,
+    IdentityRegister,
+    IdentityToken,
+    IdentityClaim,
+    IdentityRedeem,
+    IdentityList,
+    IdentityLookup,
+    IdentityRevoke,
+    MeshListNodes,
+    MeshStatus,
 }
 
 /// A method with its wire name and what `invalid params: expected …` says of it.
-const METHODS: [(Method, &str, &str); 20] = [
+const METHODS: [(Method, &str, &str); 31] = [
     (Method::Ping, "ping", "[]"),
     (Method::Status, "status", "[]"),
     (Method::Tables, "tables", "[] or [{all}]"),
@@ -50,22 +61,26 @@ const METHODS: [(Method, &str, &str); 20] = [
     (Method::Reload, "reload", "[]"),
     (Method::Checkpoint, "checkpoint", "[]"),
     (Method::Backup, "backup", "[] or [name]"),
+    (Method::GetScope, "get_scope", "[table]"),
+    (Method::SetScope, "set_scope", "[table, scope]"),
+    (
+        Method::IdentityRegister,
+        "identity_register",
+        "[name] or [name, {uid, for_node, for_uid, seconds}]",
+    ),
+    (Method::IdentityToken, "identity_token", "[] or [{name, for_node, for_uid, seconds}]"),
+    (Method::IdentityClaim, "identity_claim", "[token]"),
+    (Method::IdentityRedeem, "identity_redeem", "[token]"),
+    (Method::IdentityList, "identity_list", "[]"),
+    (Method::IdentityLookup, "identity_lookup", "[name] or [node, uid]"),
+    (Method::IdentityRevoke, "identity_revoke", "[name] or [name, node]"),
+    (Method::MeshListNodes, "mesh_list_nodes", "[]"),
+    (Method::MeshStatus, "mesh_status", "[]"),
 ];
 
-/// Methods that need other machines. They are known, so that a client learns why they fail.
-const MESH_METHODS: [&str; 11] = [
-    "get_scope",
-    "set_scope",
-    "identity_register",
-    "identity_claim",
-    "identity_list",
-    "identity_revoke",
-    "mesh_list_nodes",
-    "mesh_status",
-    "sync_status",
-    "sync_status_table",
-    "sync_repair",
-];
+/// Methods that need other machines, and that this version does not have yet. They are known, so that a
+/// client learns why they fail.
+const MESH_METHODS: [&str; 3] = ["sync_status", "sync_status_table", "sync_repair"];
 
 impl Method {
     /// Every method, in the order of the table.
@@ -83,6 +98,23 @@ impl Method {
     #[must_use]
     pub fn needs_mesh(name: &str) -> bool {
         MESH_METHODS.contains(&name)
+    }
+
+    /// True for what another machine may ask for: reading and writing records, and redeeming the
+    /// tokens that its users have. Everything else is for those whom the kernel vouches for.
+    #[must_use]
+    pub fn open_to_peers(self) -> bool {
+        matches!(
+            self,
+            Self::Ping
+                | Self::Get
+                | Self::Match
+                | Self::All
+                | Self::Keys
+                | Self::Put
+                | Self::Delete
+                | Self::IdentityRedeem
+        )
     }
 
     /// Its name on the wire.

@@ -1,0 +1,295 @@
+//! Commands on the directory: who is who, rights and scopes of tables that may leave this machine.
+//! What they come to is decided by `cortex_core::directory`; here its rows are signed and stored.
+
+use std::sync::Arc;
+
+use cortex_core::{
+    directory::{Directory, NodeRow, Row},
+    model::{
+        Caller, IdentityId, NodeName, Notary, Permissions, Refusal, Scope, TableName, TableUid, Uid,
+    },
+};
+use rusqlite::{OptionalExtension, params};
+
+use super::{
+    apply::Batch,
+    catalog::Entry,
+    command::{Claim, Done, Granting, Redemption, Registration, TokenId},
+    error::{Failure, Fault},
+    events::Event,
+    system,
+};
+
+/// Tokens that are remembered as used. At a token a second, a day's worth.
+const USED_TOKENS: i64 = 100_000;
+
+impl Batch<'_> {
+    /// From now on this node signs as the notary does. A database belongs to one mesh and is one
+    /// node of it for ever: what it has signed is out in the world.
+    pub(super) fn join(&mut self, notary: &Arc<dyn Notary>) -> Result<Done, Failure> {
+        let (mesh, node): (Option<[u8; 16]>, Option<String>) = self
+            .cached("SELECT mesh, node FROM node_state WHERE id = 1")?
+            .query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        if let Some(node) = node.filter(|node| node != notary.node().as_str()) {
+            return Err(Refusal::AnotherNode(node.into()).into());
+        }
+        if mesh.is_some_and(|mesh| mesh != notary.mesh().0) {
+            return Err(Refusal::AnotherMesh.into());
+        }
+        self.execute(
+            "UPDATE node_state SET mesh = ?1, node = ?2 WHERE id = 1",
+            params![notary.mesh().0, notary.node().as_str()],
+        )?;
+        self.state.notary = Some(Arc::clone(notary));
+        self.directory_mut().set_here(notary.node().clone());
+        self.introduce(notary.as_ref())?;
+        Ok(Done::Joined)
+    }
+
+    /// Presents this node's certificate, where it is another one than before. What the node has
+    /// signed is signed again: others judge it by the certificate that is presented.
+    fn introduce(&mut self, notary: &dyn Notary) -> Result<(), Failure> {
+        let presented = self.directory().node(notary.node());
+        if presented.is_some_and(|row| row.certificate == notary.certificate()) {
+            return Ok(());
+        }
+        let (node, certificate) = (notary.node().clone(), notary.certificate().to_vec());
+        self.write(vec![Row::Node(NodeRow { node: node.clone(), certificate })])?;
+        let own = self.directory().written_by(&node).filter(|row| !matches!(row, Row::Node(_)));
+        let own = own.collect();
+        self.write(own)
+    }
+
+    pub(super) fn register(&mut self, registration: &Registration) -> Result<Done, Failure> {
+        let Registration { caller, id, name, uid } = registration;
+        let here = self.here()?;
+        let rows = self.directory().register(&here, *id, name, *uid, self.wall_ms)?;
+        self.write(rows)?;
+        let text = format!("identity @{name} was registered for uid {uid}, by {caller}");
+        self.note(&Event { uid: Some(*uid), kind: "identity_registered", text })?;
+        Ok(Done::Registered)
+    }
+
+    pub(super) fn claim(&mut self, claim: &Claim) -> Result<Done, Failure> {
+        let Claim { uid, identity, rows, token } = claim;
+        let here = self.here()?;
+        if self.user_of(token)?.is_some() {
+            return Err(Refusal::TokenUsed.into());
+        }
+        for row in rows {
+            let origin = self.origin_of(row.sealed.stamp)?;
+            self.observe(row.sealed.stamp.hlc);
+            let (key, value) = (&row.sealed.key, &row.sealed.value);
+            if self.merge_system(key, row.sealed.stamp, origin, row.sealed.seq, value)? {
+                self.directory_mut().insert(row.row().clone());
+            }
+        }
+        let binding = self.directory().bind(&here, *identity, *uid, self.wall_ms)?;
+        self.write(binding)?;
+        self.use_up(token, &here, *uid)?;
+        let name = self.directory().show_identity(*identity);
+        let text = format!("uid {uid} has claimed identity @{name}");
+        self.note(&Event { uid: Some(*uid), kind: "identity_claimed", text })?;
+        Ok(Done::Claimed)
+    }
+
+    /// Notes that a token of this node was used. The same user may ask again: the answer may have
+    /// been lost on its way.
+    pub(super) fn redeem(&mut self, redemption: &Redemption) -> Result<Done, Failure> {
+        let Redemption { token, node, uid } = redemption;
+        match self.user_of(token)? {
+            Some(user) if user == (node.clone(), *uid) => {}
+            Some(_) => return Err(Refusal::TokenUsed.into()),
+            None => {
+                self.use_up(token, node, *uid)?;
+                let text = format!("a claim token was redeemed by uid {uid} of {node}");
+                self.note(&Event { uid: None, kind: "token_redeemed", text })?;
+            }
+        }
+        Ok(Done::Redeemed)
+    }
+
+    pub(super) fn unbind(
+        &mut self,
+        caller: &Caller,
+        identity: IdentityId,
+        node: Option<&NodeName>,
+    ) -> Result<Done, Failure> {
+        let here = self.here()?;
+        let may = matches!(caller, Caller::Local(uid)
+            if *uid == Uid::ROOT || self.directory().identity_of(&here, *uid) == Some(identity));
+        if !may {
+            return Err(Refusal::AccessDenied.into());
+        }
+        let name = self.directory().show_identity(identity);
+        let concerned = self.directory().uid_here(identity);
+        let rows = self.directory().unbind(&here, identity, node)?;
+        self.write(rows)?;
+        let place = node.map_or_else(|| "everywhere".to_owned(), |node| format!("on {node}"));
+        let text = format!("identity @{name} was revoked {place}, by {caller}");
+        self.note(&Event { uid: concerned, kind: "identity_revoked", text })?;
+        Ok(Done::Unbound)
+    }
+
+    pub(super) fn set_scope(
+        &mut self,
+        caller: &Caller,
+        entry: &Entry,
+        scope: &Scope,
+    ) -> Result<Done, Failure> {
+        let entry = self.admit(caller, entry, Permissions::ADMIN)?;
+        let mut entry = Entry::clone(&entry);
+        if !entry.replicated && *scope == Scope::Local {
+            return Ok(Done::Scoped); // it is, and nobody else ever knew of it
+        }
+        if !entry.replicated {
+            self.share_grants(&entry)?;
+            entry.replicated = true;
+        }
+        self.decide_scope(entry.table.uid, scope)?;
+        self.execute(
+            "UPDATE tables SET scope = ?2, replicated = 1 WHERE id = ?1",
+            params![entry.table.id.0, scope.to_string()],
+        )?;
+        self.catalog_mut().refresh(&entry);
+        let name = &entry.table.name;
+        let shown = self.directory().show(name);
+        self.note_of(name, "scope_changed", format!("scope of {shown} is {scope}, by {caller}"))?;
+        Ok(Done::Scoped)
+    }
+
+    /// Moves the grants on a table into the directory, before its rows may leave: there a bare uid
+    /// is qualified with this node, as others have users of the same number.
+    fn share_grants(&mut self, entry: &Entry) -> Result<(), Failure> {
+        let here = self.here()?;
+        for (principal, rights) in entry.table.acl.iter() {
+            let principal = principal.clone().qualified(&here);
+            let rows = self.directory().grant(&here, entry.table.uid, &principal, rights)?;
+            self.write(rows)?;
+        }
+        self.execute("DELETE FROM grants WHERE table_id = ?1", [entry.table.id.0])?;
+        Ok(())
+    }
+
+    pub(super) fn grant_in_directory(
+        &mut self,
+        entry: &Entry,
+        granting: &Granting,
+    ) -> Result<(), Failure> {
+        let here = self.here()?;
+        let principal = granting.principal.clone().qualified(&here);
+        let rows =
+            self.directory().grant(&here, entry.table.uid, &principal, granting.rights)?;
+        self.write(rows)?;
+        self.catalog_mut().refresh(entry);
+        Ok(())
+    }
+
+    pub(super) fn revoke_in_directory(
+        &mut self,
+        entry: &Entry,
+        granting: &Granting,
+    ) -> Result<(), Failure> {
+        let here = self.here()?;
+        let principal = granting.principal.clone().qualified(&here);
+        let rows =
+            self.directory().revoke(&here, entry.table.uid, &principal, granting.rights)?;
+        self.write(rows)?;
+        self.catalog_mut().refresh(entry);
+        Ok(())
+    }
+
+    /// Decides where a table may be.
+    pub(super) fn decide_scope(&mut self, table: TableUid, scope: &Scope) -> Result<(), Failure> {
+        let here = self.here()?;
+        let row = self.directory().decide_scope(&here, table, scope.clone())?;
+        self.write(vec![row])
+    }
+
+    /// Takes the name of a federated table into use: answers the table's lasting id.
+    pub(super) fn found(
+        &mut self,
+        caller: &Caller,
+        owner: IdentityId,
+        name: &TableName,
+    ) -> Result<TableUid, Failure> {
+        let notary = self.notary()?;
+        if self.directory().identity_of_caller(caller) != Some(owner) {
+            return Err(Refusal::AccessDenied.into());
+        }
+        let row = self.directory().take_name(notary.node(), owner, name)?;
+        let uid = TableUid::of_federated(notary.mesh(), owner, name, row.generation);
+        self.write(vec![Row::Name(row)])?;
+        Ok(uid)
+    }
+
+    /// Gives up the name of a federated table: the next one of that name is another table.
+    pub(super) fn give_up_name(
+        &mut self,
+        owner: IdentityId,
+        name: &TableName,
+    ) -> Result<(), Failure> {
+        let here = self.here()?;
+        let row = self.directory().give_up_name(&here, owner, name)?;
+        self.write(vec![row])
+    }
+
+    /// Signs rows and stores them.
+    fn write(&mut self, rows: Vec<Row>) -> Result<(), Failure> {
+        let notary = self.notary()?;
+        for row in rows {
+            let (key, bytes) = (row.key(), row.encode());
+            let (stamp, origin, seq) = self.draw();
+            let value = system::seal(notary.as_ref(), stamp, &key, &bytes);
+            self.merge_system(key.as_bytes(), stamp, origin, seq, &value)?;
+            self.directory_mut().insert(row);
+        }
+        Ok(())
+    }
+
+    /// Who has used a token.
+    fn user_of(&self, token: &TokenId) -> Result<Option<(NodeName, Uid)>, Fault> {
+        let used = self
+            .cached("SELECT node, uid FROM used_tokens WHERE id = ?1")?
+            .query_row([token.id], |row| Ok((row.get::<_, String>(0)?, Uid(row.get(1)?))))
+            .optional()?;
+        let named = used.map(|(node, uid)| NodeName::parse(&node).map(|node| (node, uid)));
+        named.transpose().map_err(|_| Fault::Corrupt("a used token names no node".into()))
+    }
+
+    fn use_up(&self, token: &TokenId, node: &NodeName, uid: Uid) -> Result<(), Failure> {
+        let now = i64::try_from(self.wall_ms).unwrap_or(i64::MAX);
+        self.execute("DELETE FROM used_tokens WHERE expires_ms < ?1", [now])?;
+        let kept: i64 =
+            self.cached("SELECT count(*) FROM used_tokens")?.query_row([], |row| row.get(0))?;
+        if kept >= USED_TOKENS {
+            return Err(Refusal::DirectoryFull(Directory::MOST_ROWS).into());
+        }
+        self.execute(
+            "INSERT INTO used_tokens (id, expires_ms, node, uid) VALUES (?1, ?2, ?3, ?4)",
+            params![
+                token.id,
+                i64::try_from(token.expires_ms).unwrap_or(i64::MAX),
+                node.as_str(),
+                uid.0
+            ],
+        )?;
+        Ok(())
+    }
+
+    fn notary(&self) -> Result<Arc<dyn Notary>, Refusal> {
+        self.state.notary.clone().ok_or(Refusal::MeshNotConfigured)
+    }
+
+    fn here(&self) -> Result<NodeName, Refusal> {
+        Ok(self.notary()?.node().clone())
+    }
+
+    fn directory(&self) -> &Directory {
+        self.state.catalog.directory()
+    }
+
+    fn directory_mut(&mut self) -> &mut Directory {
+        self.catalog_mut().directory_mut()
+    }
+}
