@@ -18,6 +18,7 @@ mod doctor;
 mod export;
 mod failure;
 mod help;
+mod identity;
 mod import;
 mod json;
 mod output;
@@ -81,6 +82,8 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::All(args) => records::all(&args, &context),
         Command::Keys(args) => records::keys(&args, &context),
         Command::Acl { command } => acl::run(&command, &context),
+        Command::Scope(args) => tables::scope(&args, &context),
+        Command::Identity { command } => identity::run(&command, &context),
         Command::Import(args) => import::run(&args, &context),
         Command::Export(args) => export::run(&args, &context),
         Command::Usage => admin::usage(&context),
@@ -142,6 +145,13 @@ enum Command {
     Acl {
         #[command(subcommand)]
         command: acl::Acl,
+    },
+    /// Show where a table's data may be, or decide it
+    Scope(tables::Scope),
+    /// Be the same person on every node: federated names
+    Identity {
+        #[command(subcommand)]
+        command: identity::Identity,
     },
     /// Store many records from a file
     Import(import::Import),

@@ -1,4 +1,4 @@
-//! Commands about tables as a whole: `tables`, `create`, `drop`, `info`.
+//! Commands about tables as a whole: `tables`, `create`, `drop`, `info`, `scope`.
 //! Leaves names, rights and scopes to the daemon.
 
 use std::io::{self, IsTerminal, Write};
@@ -36,6 +36,15 @@ pub(crate) struct Drop {
 pub(crate) struct Info {
     /// The table
     table: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Scope {
+    /// The table
+    table: String,
+    /// Which nodes may hold its data: `local`, `all`, or names of nodes separated by commas
+    #[arg(value_name = "SCOPE")]
+    scope: Option<String>,
 }
 
 pub(crate) fn list(context: &Context) -> Result<(), Failure> {
@@ -98,6 +107,15 @@ pub(crate) fn info(args: &Info, context: &Context) -> Result<(), Failure> {
     context
         .call("table_info", &Params::new().str(&args.table))
         .map_err(|failure| failure.about_table(&args.table))
+}
+
+pub(crate) fn scope(args: &Scope, context: &Context) -> Result<(), Failure> {
+    let params = Params::new().str(&args.table);
+    let outcome = match &args.scope {
+        None => context.call("get_scope", &params),
+        Some(scope) => context.call("set_scope", &params.str(scope)),
+    };
+    outcome.map_err(|failure| failure.about_table(&args.table))
 }
 
 #[cfg(test)]

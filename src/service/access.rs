@@ -14,7 +14,8 @@ use crate::store::Entry;
 impl Service {
     /// The table that `name` means for the caller, if they may do this to it.
     ///
-    /// A malformed name, an absent table and a forbidden one answer the same.
+    /// A malformed name, an absent table and a forbidden one answer the same. Only a name that
+    /// two identities have is told apart: names of identities are no secret.
     pub(super) fn open(
         &self,
         caller: &Caller,
@@ -22,10 +23,10 @@ impl Service {
         needed: Permissions,
     ) -> Result<Arc<Entry>, Refusal> {
         let written = TableRef::parse(name).map_err(|_| Refusal::AccessDenied)?;
-        let (owner, short) = written.resolve(caller)?;
         let catalog = self.store.catalog();
-        let entry = catalog.find(owner, short).ok_or(Refusal::AccessDenied)?;
-        gate::admit(caller, &entry.table, needed)?;
+        let (owner, short) = catalog.directory().resolve(written, caller)?;
+        let entry = catalog.find(&owner, short).ok_or(Refusal::AccessDenied)?;
+        gate::admit(caller, &entry.table, needed, catalog.directory())?;
         Ok(Arc::clone(entry))
     }
 }

@@ -3,19 +3,20 @@
 //! uid that the daemon runs as, which could read the database file anyway.
 
 use cortex_core::{
-    model::{Caller, Refusal, Uid},
+    model::{Caller, Owner, Refusal, Uid},
     wire::{Head, Reader as Decoder, encode},
 };
 use tokio::sync::oneshot;
 
 use super::{Answer, Errand, Later, Service, params::Params, tables::owner_of};
-use crate::store::{Failure, Fault, Namespace, Reader, Recorded, Wanted};
+use crate::store::{Catalog, Failure, Fault, Namespace, Reader, Recorded, Wanted};
 
 /// Events of one answer, unless fewer are asked for.
 const EVENTS: u32 = 1000;
 
 impl Service {
-    /// `usage []`: what each uid owns; for an ordinary caller, what they own.
+    /// `usage []`: what each uid and each federated identity owns; for an ordinary caller, what
+    /// they own.
     pub(super) fn usage(
         &self,
         caller: &Caller,
@@ -24,12 +25,16 @@ impl Service {
     ) -> Result<Answer, Failure> {
         params.count(0)?;
         let catalog = self.store.catalog();
-        let seen = |uid: Uid| self.is_admin(caller) || owner_of(caller) == Some(uid);
-        let mut owners: Vec<_> = catalog.namespaces().filter(|(uid, _)| seen(*uid)).collect();
-        owners.sort_by_key(|(uid, _)| *uid);
+        let own = owner_of(caller).map(Owner::Uid);
+        let identity = catalog.directory().identity_of_caller(caller).map(Owner::Identity);
+        let seen = |owner: &Owner| {
+            self.is_admin(caller) || [&own, &identity].into_iter().flatten().any(|own| own == owner)
+        };
+        let mut owners: Vec<_> = catalog.namespaces().filter(|(owner, _)| seen(owner)).collect();
+        owners.sort_by_key(|(owner, _)| *owner);
         encode::array(out, owners.len());
-        for (uid, namespace) in owners {
-            write_usage(uid, namespace, out);
+        for (owner, namespace) in owners {
+            write_usage(owner, &catalog, namespace, out);
         }
         Ok(Answer::Ready)
     }
@@ -127,14 +132,20 @@ fn read_page(encoded: &[u8], wanted: &mut Wanted) -> Option<()> {
     Some(())
 }
 
-fn write_usage(uid: Uid, namespace: &Namespace, out: &mut Vec<u8>) {
+fn write_usage(owner: &Owner, catalog: &Catalog, namespace: &Namespace, out: &mut Vec<u8>) {
     let numbers = [
-        ("uid", u64::from(uid.0)),
         ("tables", namespace.tables().len() as u64),
         ("records", namespace.usage.records()),
         ("bytes", namespace.usage.bytes()),
     ];
-    encode::map(out, numbers.len());
+    encode::map(out, 2 + numbers.len());
+    encode::str(out, "owner");
+    encode::str(out, &catalog.directory().show_owner(owner));
+    encode::str(out, "uid");
+    match catalog.uid_here(owner) {
+        Some(uid) => encode::uint(out, uid.0.into()),
+        None => encode::nil(out),
+    }
     for (name, number) in numbers {
         encode::str(out, name);
         encode::uint(out, number);

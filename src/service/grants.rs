@@ -2,16 +2,16 @@
 //! What a right allows is decided in `cortex_core::gate`.
 
 use cortex_core::{
-    model::{Caller, Permissions, Principal, Refusal},
+    model::{Caller, Permissions, Refusal},
     wire::{Head, Reader, encode},
 };
 
 use super::{
     Answer, Service,
     params::Params,
-    tables::{owner_of, write_permissions},
+    tables::{own_tables, write_permissions},
 };
-use crate::store::{Command, Failure, Granting, Namespace};
+use crate::store::{Command, Failure, Granting};
 
 impl Service {
     /// `acl_grant [identity, table, permissions]`.
@@ -37,19 +37,16 @@ impl Service {
     ) -> Result<Answer, Failure> {
         params.count(0)?;
         let catalog = self.store.catalog();
-        let own = owner_of(caller).and_then(|uid| catalog.namespace(uid));
-        let grants: Vec<_> = own
-            .into_iter()
-            .flat_map(Namespace::tables)
+        let grants: Vec<_> = own_tables(caller, &catalog)
             .flat_map(|entry| entry.table.acl.iter().map(move |grant| (entry, grant)))
             .collect();
         encode::array(out, grants.len());
         for (entry, (principal, rights)) in grants {
             encode::map(out, 3);
             encode::str(out, "identity");
-            encode::str(out, &principal.to_string());
+            encode::str(out, &catalog.directory().show_principal(principal));
             encode::str(out, "table");
-            encode::str(out, &entry.table.name.to_string());
+            encode::str(out, &catalog.show(&entry.table.name));
             encode::str(out, "permissions");
             write_permissions(rights, out);
         }
@@ -60,7 +57,7 @@ impl Service {
         let mut params = params.count(3)?;
         let (identity, table, rights) = (params.text()?, params.text()?, params.raw()?);
         let entry = self.open(caller, table, Permissions::ADMIN)?;
-        let principal = Principal::parse(identity)?;
+        let principal = self.store.catalog().directory().principal(identity)?;
         let rights = read_permissions(rights, &params)?;
         Ok(Granting { caller: caller.clone(), entry, principal, rights })
     }

@@ -15,12 +15,17 @@ mod access;
 mod admin;
 mod backup;
 mod grants;
+mod identity;
 mod listing;
+pub mod mesh;
 mod params;
 mod records;
+mod scope;
 mod slots;
 mod status;
 mod tables;
+mod token;
+mod users;
 mod whole;
 
 use std::{
@@ -31,9 +36,10 @@ use std::{
     time::Instant,
 };
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use cortex_core::{
-    model::{Caller, Refusal, Uid},
+    model::{Caller, Notary, Refusal, Uid},
     wire::Method,
 };
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -112,6 +118,10 @@ pub struct Service {
     errands: mpsc::Sender<Errand>,
     /// One permit: one backup at a time.
     backups: Arc<Semaphore>,
+    /// The other machines; none for a node that runs alone.
+    mesh: Option<mesh::Mesh>,
+    /// Who signs for this node; none as long as no mesh is configured.
+    notary: ArcSwap<Option<Arc<dyn Notary>>>,
 }
 
 impl Service {
@@ -127,7 +137,31 @@ impl Service {
             scans,
             errands,
             backups: Arc::new(Semaphore::new(1)),
+            mesh: None,
+            notary: ArcSwap::default(),
         }
+    }
+
+    /// The same, on a node of a mesh.
+    #[must_use]
+    pub fn in_mesh(self, mesh: mesh::Mesh) -> Self {
+        Self { mesh: Some(mesh), ..self }
+    }
+
+    /// From now on signs as the notary does: at the start, and when keys were replaced.
+    ///
+    /// # Errors
+    /// [`Refusal::AnotherNode`] and [`Refusal::AnotherMesh`] where the database belongs elsewhere;
+    /// a fault of the store. Nothing has changed then.
+    pub async fn join(&self, notary: Arc<dyn Notary>) -> Result<(), Failure> {
+        self.store.execute(Command::Join(Arc::clone(&notary))).await?;
+        self.notary.store(Arc::new(Some(notary)));
+        Ok(())
+    }
+
+    /// Who signs for this node.
+    fn notary(&self) -> Result<Arc<dyn Notary>, Refusal> {
+        Option::clone(&self.notary.load()).ok_or(Refusal::MeshNotConfigured)
     }
 
     /// The store underneath.
@@ -161,7 +195,7 @@ impl Service {
         reader: &Reader,
         out: &mut Vec<u8>,
     ) -> Result<Answer, Failure> {
-        let Some(method) = Method::from_name(method) else {
+        let Some(method) = allowed(caller, method)? else {
             return Err(unknown(method).into());
         };
         let params = Params::new(method, params);
@@ -186,6 +220,17 @@ impl Service {
             Method::Reload => self.reload(caller, params),
             Method::Checkpoint => self.checkpoint(caller, params),
             Method::Backup => self.backup(caller, params),
+            Method::GetScope => self.get_scope(caller, params, out),
+            Method::SetScope => self.set_scope(caller, params),
+            Method::IdentityRegister => self.identity_register(caller, params),
+            Method::IdentityToken => self.identity_token(caller, params, out),
+            Method::IdentityClaim => self.identity_claim(caller, params),
+            Method::IdentityRedeem => self.identity_redeem(caller, params, reader),
+            Method::IdentityList => self.identity_list(params, out),
+            Method::IdentityLookup => self.identity_lookup(params, out),
+            Method::IdentityRevoke => self.identity_revoke(caller, params),
+            Method::MeshListNodes => self.mesh_list_nodes(params, out),
+            Method::MeshStatus => self.mesh_status(params, out),
         }
     }
 
@@ -195,16 +240,35 @@ impl Service {
         match done {
             Done::Created => "created",
             Done::Dropped => "dropped",
-            Done::Stored | Done::Deleted | Done::Noted | Done::Purged { .. } | Done::Stopped => {
-                "ok"
-            }
+            Done::Stored
+            | Done::Deleted
+            | Done::Noted
+            | Done::Purged { .. }
+            | Done::Stopped
+            | Done::Joined
+            | Done::Registered
+            | Done::Claimed
+            | Done::Redeemed => "ok",
             Done::Granted => "granted",
-            Done::Revoked => "revoked",
+            Done::Revoked | Done::Unbound => "revoked",
+            Done::Scoped => "scope updated",
         }
     }
 
     fn open_connections(&self) -> usize {
         self.connections.load(Relaxed)
+    }
+}
+
+/// The method of that name, if there is one. Another machine may name only those that are open to it: what
+/// else there is here, it does not learn. One of them is for other machines alone.
+fn allowed(caller: &Caller, name: &str) -> Result<Option<Method>, Refusal> {
+    let method = Method::from_name(name);
+    match caller {
+        Caller::Local(_) if method == Some(Method::IdentityRedeem) => Err(Refusal::AccessDenied),
+        Caller::Local(_) => Ok(method),
+        Caller::Peer { .. } if method.is_some_and(Method::open_to_peers) => Ok(method),
+        Caller::Peer { .. } => Err(Refusal::AccessDenied),
     }
 }
 

@@ -4,20 +4,22 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use cortex_core::{
+    directory::Directory,
     gate,
     model::{
-        Acl, AttributeName, Caller, Limits, NodeName, Permissions, Refusal, Scope, TableName,
-        TableRef, Uid,
+        Acl, AttributeName, Caller, Limits, NodeName, Owner, Permissions, Refusal, Scope,
+        TableName, TableRef, Uid,
     },
     wire::{Head, Reader, encode},
 };
 
 use super::{Answer, Service, params::Params};
-use crate::store::{Command, Entry, Failure, Namespace};
+use crate::store::{Catalog, Command, Entry, Failure, Namespace};
 
 impl Service {
-    /// `tables []`: the caller's own tables by their short names. `tables [{all: true}]`: every
-    /// table that the caller may read, by its full name.
+    /// `tables []`: the caller's own tables, by their short names, and those of their federated
+    /// identity by their full ones. `tables [{all: true}]`: every table that the caller may read,
+    /// by its full name.
     pub(super) fn tables(
         &self,
         caller: &Caller,
@@ -28,14 +30,19 @@ impl Service {
         let all = if params.is_empty() { false } else { read_all_flag(&mut params)? };
         let catalog = self.store.catalog();
         let names: Vec<String> = if all {
-            let readable =
-                |entry: &&Arc<Entry>| gate::admit(caller, &entry.table, Permissions::READ).is_ok();
+            let directory = catalog.directory();
+            let readable = |entry: &&Arc<Entry>| {
+                gate::admit(caller, &entry.table, Permissions::READ, directory).is_ok()
+            };
             let tables = catalog.namespaces().flat_map(|(_, namespace)| namespace.tables());
-            tables.filter(readable).map(|entry| entry.table.name.to_string()).collect()
+            tables.filter(readable).map(|entry| catalog.show(&entry.table.name)).collect()
         } else {
-            let own = owner_of(caller).and_then(|uid| catalog.namespace(uid));
-            let tables = own.into_iter().flat_map(Namespace::tables);
-            tables.map(|entry| entry.table.name.name.to_string()).collect()
+            own_tables(caller, &catalog)
+                .map(|entry| match &entry.table.name.owner {
+                    Owner::Uid(_) => entry.table.name.name.to_string(),
+                    Owner::Identity(_) | Owner::Remote(..) => catalog.show(&entry.table.name),
+                })
+                .collect()
         };
         encode::strings(out, names.iter().map(String::as_str));
         Ok(Answer::Ready)
@@ -52,16 +59,25 @@ impl Service {
         let attributes = params.raw()?;
         let scope = if params.is_empty() { None } else { Some(params.raw()?) };
 
-        let (owner, name) = own_name(caller, name)?;
+        let catalog = self.store.catalog();
+        let (owner, name) = own_name(caller, name, catalog.directory())?;
         let attributes = read_attributes(attributes, &params)?;
-        let scope = scope.map_or(Ok(Scope::Local), |scope| read_scope(scope, &params))?;
-        if scope != Scope::Local {
-            return Err(Refusal::MeshNotConfigured.into());
+        let scope = scope.map(|scope| read_scope(scope, &params)).transpose()?;
+        let scope = scope.unwrap_or(match owner {
+            Owner::Identity(_) => Scope::All,
+            Owner::Uid(_) | Owner::Remote(..) => Scope::Local,
+        });
+        self.check_scope(&scope)?;
+        if let (Scope::Nodes(nodes), Some(here)) = (&scope, catalog.directory().here())
+            && !nodes.contains(here)
+        {
+            return Err(Refusal::ScopeWithoutHome(here.as_str().into()).into());
         }
-        if self.store.catalog().find(owner, name.as_str()).is_some() {
+        if catalog.find(&owner, name.as_str()).is_some() {
             return Err(Refusal::AlreadyExists.into());
         }
-        Ok(Answer::Commit(Command::CreateTable { owner, name, attributes, scope }))
+        let caller = caller.clone();
+        Ok(Answer::Commit(Command::CreateTable { caller, owner, name, attributes, scope }))
     }
 
     /// `drop_table [table]`.
@@ -90,17 +106,26 @@ impl Service {
 
     fn write_info(&self, entry: &Entry, out: &mut Vec<u8>) {
         let table = &entry.table;
-        encode::map(out, 9);
+        let catalog = self.store.catalog();
+        let directory = catalog.directory();
+        encode::map(out, 10);
         encode::str(out, "table");
-        encode::str(out, &table.name.to_string());
+        encode::str(out, &directory.show(&table.name));
         encode::str(out, "owner");
-        encode::str(out, &format!("uid:{}", table.name.owner));
+        match &table.name.owner {
+            Owner::Identity(_) => encode::str(out, &directory.show_owner(&table.name.owner)),
+            Owner::Uid(_) | Owner::Remote(..) => {
+                encode::str(out, &format!("uid:{}", table.name.owner));
+            }
+        }
         encode::str(out, "key_field");
         encode::str(out, table.key_field().as_str());
         encode::str(out, "attributes");
         encode::strings(out, table.attributes.iter().map(AttributeName::as_str));
         encode::str(out, "node_scope");
         write_scope(&table.scope, out);
+        encode::str(out, "scope_contested");
+        encode::bool(out, table.contested);
         encode::str(out, "replicas");
         encode::strings(out, [&*self.node].into_iter());
         encode::str(out, "records");
@@ -108,8 +133,19 @@ impl Service {
         encode::str(out, "bytes");
         encode::uint(out, entry.usage.bytes());
         encode::str(out, "acl");
-        write_acl(&table.acl, out);
+        write_acl(&table.acl, directory, out);
     }
+}
+
+/// The tables of a caller: of their uid, and of the identity that they are.
+pub(super) fn own_tables<'a>(
+    caller: &Caller,
+    catalog: &'a Catalog,
+) -> impl Iterator<Item = &'a Arc<Entry>> {
+    let uid = owner_of(caller).map(Owner::Uid);
+    let identity = catalog.directory().identity_of_caller(caller).map(Owner::Identity);
+    let own = [uid, identity].into_iter().flatten();
+    own.filter_map(|owner| catalog.namespace(&owner)).flat_map(Namespace::tables)
 }
 
 /// Reads `{all: true}`.
@@ -125,12 +161,12 @@ fn read_all_flag(params: &mut Params<'_>) -> Result<bool, Refusal> {
     }
 }
 
-fn write_acl(acl: &Acl, out: &mut Vec<u8>) {
+fn write_acl(acl: &Acl, directory: &Directory, out: &mut Vec<u8>) {
     encode::array(out, acl.iter().count());
     for (principal, rights) in acl.iter() {
         encode::map(out, 2);
         encode::str(out, "identity");
-        encode::str(out, &principal.to_string());
+        encode::str(out, &directory.show_principal(principal));
         encode::str(out, "permissions");
         write_permissions(rights, out);
     }
@@ -141,7 +177,7 @@ pub(super) fn write_permissions(rights: Permissions, out: &mut Vec<u8>) {
     encode::strings(out, words.into_iter());
 }
 
-fn write_scope(scope: &Scope, out: &mut Vec<u8>) {
+pub(super) fn write_scope(scope: &Scope, out: &mut Vec<u8>) {
     match scope {
         Scope::Local | Scope::All => encode::str(out, &scope.to_string()),
         Scope::Nodes(nodes) => encode::strings(out, nodes.iter().map(NodeName::as_str)),
@@ -151,18 +187,30 @@ fn write_scope(scope: &Scope, out: &mut Vec<u8>) {
 pub(super) fn owner_of(caller: &Caller) -> Option<Uid> {
     match caller {
         Caller::Local(uid) => Some(*uid),
-        Caller::Peer(_) => None,
+        Caller::Peer { .. } => None,
     }
 }
 
 /// The namespace and name of a table that the caller wants to make: always their own.
-fn own_name(caller: &Caller, written: &str) -> Result<(Uid, TableName), Refusal> {
+fn own_name(
+    caller: &Caller,
+    written: &str,
+    directory: &Directory,
+) -> Result<(Owner, TableName), Refusal> {
     let uid = owner_of(caller).ok_or(Refusal::AccessDenied)?;
     match TableRef::parse(written)? {
-        TableRef::Own(name) => Ok((uid, TableName::parse(name)?)),
-        TableRef::Of(owner, name) if owner == uid => Ok((uid, TableName::parse(name)?)),
-        TableRef::Of(..) => Err(Refusal::AccessDenied),
-        TableRef::Federated { .. } => Err(Refusal::FederatedIdentityRequired),
+        TableRef::Own(name) => Ok((Owner::Uid(uid), TableName::parse(name)?)),
+        TableRef::Of(owner, name) if owner == uid => Ok((Owner::Uid(uid), TableName::parse(name)?)),
+        TableRef::Of(..) | TableRef::Remote { .. } => Err(Refusal::AccessDenied),
+        TableRef::Federated { identity, name } => {
+            let own = directory.identity_of_caller(caller);
+            let own = own.ok_or(Refusal::FederatedIdentityRequired)?;
+            let meant = identity.map_or(Ok(own), |who| directory.find_for(who, caller));
+            if meant != Ok(own) {
+                return Err(Refusal::AccessDenied);
+            }
+            Ok((Owner::Identity(own), TableName::parse(name)?))
+        }
     }
 }
 
@@ -187,7 +235,7 @@ fn read_attributes(encoded: &[u8], params: &Params<'_>) -> Result<Vec<AttributeN
 }
 
 /// A scope is `local`, `all`, `home,office` or a list of node names.
-fn read_scope(encoded: &[u8], params: &Params<'_>) -> Result<Scope, Refusal> {
+pub(super) fn read_scope(encoded: &[u8], params: &Params<'_>) -> Result<Scope, Refusal> {
     let mut reader = Reader::new(encoded);
     match reader.clone().head() {
         Some(Head::Str(_)) => Scope::parse(reader.text().ok_or(Refusal::InvalidScope)?),

@@ -136,11 +136,18 @@ fn name_of_refusal(refusal: &Refusal) -> &'static str {
         | Refusal::MetadataNotAllowed
         | Refusal::NameTooLong
         | Refusal::TooManyAttributes
-        | Refusal::KeyTooLong(_) => INVALID_ARGS,
+        | Refusal::KeyTooLong(_)
+        | Refusal::InvalidIdentityName(_)
+        | Refusal::TokenMalformed
+        | Refusal::TokenLifetime(_)
+        | Refusal::UnknownNode(_)
+        | Refusal::ScopeWithoutHome(_) => INVALID_ARGS,
         Refusal::TooManyGrants
         | Refusal::TooManyTables(_)
         | Refusal::QuotaExceeded(_)
         | Refusal::ResultTooLarge(_)
+        | Refusal::DirectoryFull(_)
+        | Refusal::NodesBusy
         | Refusal::TooManyConnections => LIMITS_EXCEEDED,
         Refusal::AlreadyExists => "org.cortexd.Cortex1.Error.AlreadyExists",
         Refusal::NotFound => "org.cortexd.Cortex1.Error.NotFound",
@@ -148,6 +155,25 @@ fn name_of_refusal(refusal: &Refusal) -> &'static str {
         Refusal::MeshNotConfigured => "org.cortexd.Cortex1.Error.MeshNotConfigured",
         Refusal::BackupUnderWay => "org.cortexd.Cortex1.Error.BackupUnderWay",
         Refusal::ReloadRejected(_) => "org.cortexd.Cortex1.Error.ReloadRejected",
+        Refusal::UnknownIdentity => "org.cortexd.Cortex1.Error.UnknownIdentity",
+        Refusal::IdentityContested => "org.cortexd.Cortex1.Error.IdentityContested",
+        Refusal::IdentityTaken => "org.cortexd.Cortex1.Error.IdentityTaken",
+        Refusal::IdentityNotYours(_) => "org.cortexd.Cortex1.Error.IdentityNotYours",
+        Refusal::AlreadyMapped(_) | Refusal::IdentityHasUid(_) => {
+            "org.cortexd.Cortex1.Error.AlreadyMapped"
+        }
+        Refusal::NotMapped | Refusal::NotMappedThere | Refusal::RootNotMapped => {
+            "org.cortexd.Cortex1.Error.NotMapped"
+        }
+        Refusal::TokenForged
+        | Refusal::TokenExpired
+        | Refusal::TokenForeign
+        | Refusal::TokenForNode(_)
+        | Refusal::TokenForUid(_)
+        | Refusal::TokenUsed => "org.cortexd.Cortex1.Error.TokenRefused",
+        Refusal::NodeUnreachable(_) => "org.cortexd.Cortex1.Error.NodeUnreachable",
+        Refusal::ByAnotherNode(_) => "org.cortexd.Cortex1.Error.RefusedByNode",
+        Refusal::AnotherNode(_) | Refusal::AnotherMesh => FAILED,
     }
 }
 

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use cortex_core::{
-    model::{Caller, Refusal, TableRef, Uid},
+    model::{Caller, Owner, Refusal, TableRef, Uid},
     wire::Method,
 };
 use tracing::debug;
@@ -91,7 +91,7 @@ impl Manager {
         let from = Incoming { connection, header: &header };
         let uid = self.desk.uid(from).await?;
         let request = Request::new(Method::TableInfo).text(name);
-        if is_own(uid, name) {
+        if self.is_own(uid, name) {
             // The owner holds every right: what is denied is not there, and polkit is not asked.
             let found = self.desk.ask_as(uid, &request).await;
             found.map_err(
@@ -265,21 +265,30 @@ impl Manager {
 
     /// The object of a table that the caller may know of; `/` where there is none for want of room.
     async fn path(&self, uid: Uid, name: &str) -> Result<OwnedObjectPath> {
-        let path = match resolve(uid, name) {
-            Ok((owner, name)) => self.tables.path(owner, name).await,
+        let path = match self.resolve(uid, name) {
+            Ok((owner, name)) => self.tables.path(&owner, name).await,
             Err(refusal) => return Err(crate::store::Failure::from(refusal).into()),
         };
         Ok(path.unwrap_or_else(|| ObjectPath::from_static_str_unchecked(NO_OBJECT).into()))
     }
-}
 
-fn resolve(uid: Uid, name: &str) -> std::result::Result<(Uid, &str), Refusal> {
-    TableRef::parse(name)?.resolve(&Caller::Local(uid))
-}
+    fn resolve<'a>(
+        &self,
+        uid: Uid,
+        name: &'a str,
+    ) -> std::result::Result<(Owner, &'a str), Refusal> {
+        let catalog = self.desk.store().catalog();
+        catalog.directory().resolve(TableRef::parse(name)?, &Caller::Local(uid))
+    }
 
-/// True for a name in the namespace of that uid.
-fn is_own(uid: Uid, name: &str) -> bool {
-    resolve(uid, name).is_ok_and(|(owner, _)| owner == uid)
+    /// True for a name in the caller's own namespace.
+    fn is_own(&self, uid: Uid, name: &str) -> bool {
+        let catalog = self.desk.store().catalog();
+        let own = catalog.directory().identity_of_caller(&Caller::Local(uid));
+        self.resolve(uid, name).is_ok_and(|(owner, _)| {
+            owner == Owner::Uid(uid) || own.is_some_and(|own| owner == Owner::Identity(own))
+        })
+    }
 }
 
 /// Waits for the caller to be told the job's path, so that its end is not announced before, and for

@@ -49,7 +49,8 @@ impl Objects {
         let uid = self.desk.uid(Incoming { connection, header: &header }).await?;
         let mut managed = Managed::new();
         for (name, path) in self.tables.shown().await {
-            let request = Request::new(Method::TableInfo).text(&name.to_string());
+            let name = self.desk.store().catalog().show(&name);
+            let request = Request::new(Method::TableInfo).text(&name);
             // A table that is denied, or gone by now, is left out.
             if let Ok(info) = self.desk.ask_as(uid, &request).await {
                 let properties = TableInfo::read(&info)?.into_properties()?;

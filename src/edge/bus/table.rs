@@ -53,7 +53,8 @@ impl Table {
     }
 
     fn request(&self, method: Method) -> Request {
-        Request::new(method).text(&self.name().to_string())
+        let name = self.desk.store().catalog().show(self.name());
+        Request::new(method).text(&name)
     }
 
     /// What a property is taken from. Properties are answered with the sender's rights alone: while
@@ -200,7 +201,8 @@ impl Table {
 
 impl Table {
     fn granting(&self, method: Method, identity: &str, permissions: &[String]) -> Request {
-        Request::new(method).text(identity).text(&self.name().to_string()).texts(permissions)
+        let name = self.desk.store().catalog().show(self.name());
+        Request::new(method).text(identity).text(&name).texts(permissions)
     }
 
     /// Tells everybody that the scope has changed.

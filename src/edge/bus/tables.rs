@@ -7,7 +7,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use cortex_core::model::{QualifiedName, Scope, TableId, Uid};
+use cortex_core::model::{Owner, QualifiedName, Scope, TableId};
 use tokio::{sync::Mutex, time::sleep};
 use zbus::{Connection, OwnedObjectPath};
 
@@ -85,7 +85,7 @@ impl Tables {
     }
 
     /// The path of a table's object, if it has one.
-    pub(super) async fn path(&self, owner: Uid, name: &str) -> Option<OwnedObjectPath> {
+    pub(super) async fn path(&self, owner: &Owner, name: &str) -> Option<OwnedObjectPath> {
         let shown = self.shown.lock().await;
         let id = self.desk.store().catalog().find(owner, name)?.table.id;
         shown.contains_key(&id).then(|| path(id))
@@ -139,7 +139,7 @@ fn changes(
 
 #[cfg(test)]
 mod tests {
-    use cortex_core::model::{Acl, AttributeName, Table as Metadata, TableName, TableUid};
+    use cortex_core::model::{Acl, AttributeName, Table as Metadata, TableName, TableUid, Uid};
 
     use super::*;
 
@@ -148,9 +148,10 @@ mod tests {
         let table = Metadata {
             id: TableId(id),
             uid: TableUid([0; 16]),
-            name: QualifiedName { owner: Uid(1), name },
+            name: QualifiedName { owner: Owner::Uid(Uid(1)), name },
             attributes: vec![AttributeName::parse("id").expect("a name")],
             scope,
+            contested: false,
             acl: Acl::default(),
         };
         (TableId(id), Arc::new(Entry { table, replicated: false, usage: Arc::default() }))

@@ -1,0 +1,148 @@
+//! Commands about federated names: `identity register`, `token`, `claim`, `list`, `lookup`, `revoke`.
+//! Leaves who may be whom to the daemon.
+
+use std::io::Read as _;
+
+use clap::{Args, Subcommand};
+use rmpv::Value;
+
+use super::context::Context;
+use super::failure::{Exit, Failure};
+use crate::client::Params;
+
+/// The longest token that is read from standard input.
+const TOKEN_BYTES: u64 = 8192;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Identity {
+    /// Make a federated name yours on this node, and print a token that claims it on another
+    Register(Register),
+    /// Print another token for your federated name: one that was printed before may have expired
+    Token(Token),
+    /// Become on this node whom a token says
+    Claim(Claim),
+    /// List the federated names of the mesh, and who is each of them on which node
+    List,
+    /// Show one federated name, by itself or by a uid of a node
+    Lookup(Lookup),
+    /// Take a federated name away from its uid on one node, or on all
+    Revoke(Revoke),
+}
+
+/// For whom a token is good, and for how long.
+#[derive(Debug, Args)]
+pub(crate) struct For {
+    /// Good on that node alone, where it can be claimed while this one is off
+    #[arg(long, value_name = "NODE")]
+    for_node: Option<String>,
+    /// Good for that uid of the other node alone
+    #[arg(long, value_name = "UID")]
+    for_uid: Option<u32>,
+    /// Good for so many minutes, at most 1440, a day [default: 60]
+    #[arg(long, value_name = "MINUTES", value_parser = clap::value_parser!(u64).range(1..=1440))]
+    minutes: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Register {
+    /// The name: your login name or one below it, such as alice.work; root may register any
+    name: String,
+    /// Whose name it is to be, for root: that uid of this node [default: the user of that name]
+    #[arg(long, value_name = "UID")]
+    uid: Option<u32>,
+    #[command(flatten)]
+    good: For,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Token {
+    /// For root: whose token; otherwise your own
+    name: Option<String>,
+    #[command(flatten)]
+    good: For,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Claim {
+    /// The token, or - to read it from standard input, where no list of processes shows it
+    token: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Lookup {
+    /// A federated name; with UID, the name of a node
+    #[arg(value_name = "NAME|NODE")]
+    name: String,
+    /// A uid of that node
+    uid: Option<u32>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Revoke {
+    /// The federated name
+    name: String,
+    /// The node; without it, everywhere
+    node: Option<String>,
+}
+
+pub(crate) fn run(command: &Identity, context: &Context) -> Result<(), Failure> {
+    match command {
+        Identity::Register(args) => {
+            let options = options(&args.good, args.uid.map(|uid| ("uid", Value::from(uid))));
+            let params = Params::new().str(&args.name).value(&options);
+            context.call("identity_register", &params)
+        }
+        Identity::Token(args) => {
+            let name = args.name.as_deref().map(|name| ("name", Value::from(name)));
+            context.call("identity_token", &Params::new().value(&options(&args.good, name)))
+        }
+        Identity::Claim(args) => {
+            context.call("identity_claim", &Params::new().str(&token(&args.token)?))
+        }
+        Identity::List => context.call("identity_list", &Params::new()),
+        Identity::Lookup(args) => {
+            let params = Params::new().str(&args.name);
+            let params = match args.uid {
+                Some(uid) => params.value(&Value::from(uid)),
+                None => params,
+            };
+            context.call("identity_lookup", &params)
+        }
+        Identity::Revoke(args) => {
+            let params = Params::new().str(&args.name);
+            let params = match &args.node {
+                Some(node) => params.str(node),
+                None => params,
+            };
+            context.call("identity_revoke", &params)
+        }
+    }
+}
+
+/// What was asked for besides the name, as the daemon takes it.
+fn options(good: &For, more: Option<(&str, Value)>) -> Value {
+    let given = [
+        good.for_node.as_deref().map(|node| ("for_node", Value::from(node))),
+        good.for_uid.map(|uid| ("for_uid", Value::from(uid))),
+        good.minutes.map(|minutes| ("seconds", Value::from(minutes * 60))),
+        more,
+    ];
+    let pairs = given.into_iter().flatten().map(|(name, value)| (Value::from(name), value));
+    Value::Map(pairs.collect())
+}
+
+fn token(argument: &str) -> Result<String, Failure> {
+    if argument != "-" {
+        return Ok(argument.to_owned());
+    }
+    let mut text = String::new();
+    std::io::stdin()
+        .take(TOKEN_BYTES)
+        .read_to_string(&mut text)
+        .map_err(|error| Failure::while_doing("reading the token", error))?;
+    let token = text.trim();
+    if token.is_empty() {
+        return Err(Failure::new(Exit::Usage, "no token on standard input"));
+    }
+    Ok(token.to_owned())
+}

@@ -1,0 +1,494 @@
+//! Methods on federated identities: register, token, claim, redeem, list, lookup, revoke.
+//! What a mapping means is `cortex_core::directory`; what a token says, `token`.
+//!
+//! ```text
+//!   alice on a                      a                        b                      alice on b
+//!   identity_register alice ──> rows, token          identity_claim token <────────────┘
+//!                                  ^                        │ is it for us, now?
+//!                                  └── identity_redeem ─────┘
+//!                                  │ its signature? used up? ──> rows about alice, signed
+//!                                                           │ their signatures? ──> rows, and b's own
+//! ```
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use cortex_core::{
+    directory::{Directory, IdentityRow},
+    model::{
+        Caller, Hlc, IdentityId, IdentityName, Incarnation, NodeName, Notary, Refusal,
+        Stamp, Uid,
+    },
+    wire::{Head, Method, Reader as Decoder, encode},
+};
+use tokio::sync::oneshot;
+
+use super::{
+    Answer, Later, Service,
+    mesh::{AskError, Mesh},
+    params::Params,
+    tables::owner_of,
+    token::Token,
+    users,
+};
+use crate::{
+    ambient,
+    store::{
+        self, Claim, Command, Failure, Reader, Redemption, Registration, SealedRow, Store, TokenId,
+    },
+};
+
+/// Seconds that a token is valid for, unless it is asked for another time.
+const TOKEN_SECONDS: u64 = 3600;
+
+/// How long the node that made a token may take to answer for it.
+const REDEEM_TIME: Duration = Duration::from_secs(10);
+
+/// Rows that are taken from another node for one identity: with ten nodes, some thirty are normal.
+const MOST_ROWS: usize = 1000;
+
+/// What a token shall be good for.
+#[derive(Clone, Debug, Default)]
+struct Wish {
+    node: Option<NodeName>,
+    uid: Option<Uid>,
+    seconds: Option<u64>,
+    /// Whose identity; for root alone.
+    whose: Option<Box<str>>,
+    /// The uid to be mapped; for root alone.
+    mapped: Option<Uid>,
+}
+
+impl Wish {
+    fn read(encoded: Option<&[u8]>, params: &Params<'_>) -> Result<Self, Refusal> {
+        let mut wish = Self::default();
+        let Some(encoded) = encoded else {
+            return Ok(wish);
+        };
+        wish.fill(encoded).ok_or_else(|| params.invalid())??;
+        Ok(wish)
+    }
+
+    fn fill(&mut self, encoded: &[u8]) -> Option<Result<(), Refusal>> {
+        let mut reader = Decoder::new(encoded);
+        let Some(Head::Map(count)) = reader.head() else {
+            return None;
+        };
+        for _ in 0..count {
+            match (reader.text()?, reader.head()?) {
+                (_, Head::Nil) => {}
+                ("for_node", Head::Str(name)) => {
+                    match NodeName::parse(std::str::from_utf8(name).ok()?) {
+                        Ok(name) => self.node = Some(name),
+                        Err(refusal) => return Some(Err(refusal)),
+                    }
+                }
+                ("for_uid", Head::Int(uid)) => self.uid = Some(Uid(u32::try_from(uid).ok()?)),
+                ("seconds", Head::Int(seconds)) => {
+                    self.seconds = Some(u64::try_from(seconds).ok()?);
+                }
+                ("name", Head::Str(name)) => {
+                    self.whose = Some(std::str::from_utf8(name).ok()?.into());
+                }
+                ("uid", Head::Int(uid)) => self.mapped = Some(Uid(u32::try_from(uid).ok()?)),
+                _ => return None,
+            }
+        }
+        Some(Ok(()))
+    }
+}
+
+impl Service {
+    /// `identity_register [name]` or `[name, {uid, for_node, for_uid, seconds}]`.
+    pub(super) fn identity_register(
+        &self,
+        caller: &Caller,
+        params: Params<'_>,
+    ) -> Result<Answer, Failure> {
+        let notary = self.notary()?;
+        let mut params = params.between(1, 2)?;
+        let name = IdentityName::parse(params.text()?)?;
+        let wish = if params.is_empty() { None } else { Some(params.raw()?) };
+        let wish = Wish::read(wish, &params)?;
+        self.check_wish(&wish, notary.node())?;
+        let asking = owner_of(caller).ok_or(Refusal::AccessDenied)?;
+        if asking != Uid::ROOT && wish.mapped.is_some_and(|mapped| mapped != asking) {
+            return Err(Refusal::AccessDenied.into());
+        }
+        let (store, caller) = (self.store.clone(), caller.clone());
+        Ok(later(async move {
+            let (whom, wanted) = (wish.mapped, name.clone());
+            let looked_up =
+                tokio::task::spawn_blocking(move || whom_to_map(asking, whom, &wanted)).await;
+            let uid = looked_up.unwrap_or(Err(Refusal::AccessDenied))?;
+            let id = IdentityId(ambient::random_id());
+            let registration = Registration { caller, id, name: name.clone(), uid };
+            store.execute(Command::Register(registration)).await?;
+            let mut out = Vec::new();
+            write_token(&new_token(notary.as_ref(), id, name, uid, &wish), notary.as_ref(), &mut out);
+            Ok(out)
+        }))
+    }
+
+    /// `identity_token []` or `[{name, for_node, for_uid, seconds}]`: another token for the
+    /// caller's identity; for root, for any that is mapped here.
+    pub(super) fn identity_token(
+        &self,
+        caller: &Caller,
+        params: Params<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<Answer, Failure> {
+        let notary = self.notary()?;
+        let mut params = params.between(0, 1)?;
+        let wish = if params.is_empty() { None } else { Some(params.raw()?) };
+        let wish = Wish::read(wish, &params)?;
+        self.check_wish(&wish, notary.node())?;
+        let catalog = self.store.catalog();
+        let directory = catalog.directory();
+        let own = directory.identity_of_caller(caller);
+        let id = match &wish.whose {
+            None => own.ok_or(Refusal::NotMapped)?,
+            Some(name) => directory.find_for(name.trim_start_matches('@'), caller)?,
+        };
+        if owner_of(caller) != Some(Uid::ROOT) && own != Some(id) {
+            return Err(Refusal::AccessDenied.into());
+        }
+        let uid = directory.uid_here(id).ok_or(Refusal::NotMappedThere)?;
+        let row = directory.identity(id).ok_or(Refusal::UnknownIdentity)?;
+        let token = new_token(notary.as_ref(), id, row.name.clone(), uid, &wish);
+        write_token(&token, notary.as_ref(), out);
+        Ok(Answer::Ready)
+    }
+
+    fn check_wish(&self, wish: &Wish, here: &NodeName) -> Result<(), Refusal> {
+        if wish.seconds.is_some_and(|seconds| !(1..=Token::MOST_SECONDS).contains(&seconds)) {
+            return Err(Refusal::TokenLifetime(Token::MOST_SECONDS));
+        }
+        match &wish.node {
+            Some(node) if node != here && !self.peers().contains(node) => {
+                Err(Refusal::UnknownNode(node.as_str().into()))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// `identity_claim [token]`.
+    pub(super) fn identity_claim(
+        &self,
+        caller: &Caller,
+        params: Params<'_>,
+    ) -> Result<Answer, Failure> {
+        let notary = self.notary()?;
+        let mut params = params.count(1)?;
+        let written = params.text()?.to_owned();
+        let uid = owner_of(caller).ok_or(Refusal::AccessDenied)?;
+        let signed = Token::read(&written)?;
+        let token = signed.token.clone();
+        token.admits(notary.mesh(), notary.node(), uid, now_s())?;
+        self.check_claimable(&token, notary.node(), uid)?;
+        let (store, mesh) = (self.store.clone(), self.mesh().cloned());
+        Ok(later(async move {
+            let rows = told_by_origin(&store, mesh.as_ref(), &notary, &token, &written, uid).await?;
+            let mut told = store.catalog().directory().clone();
+            rows.iter().for_each(|row| told.insert(row.row().clone()));
+            // A token made here for a uid here, or one whose origin did not need to be asked, is
+            // judged like any other.
+            let origin = told.node(&token.origin).ok_or(Refusal::TokenForged)?;
+            let token = signed.check(notary.as_ref(), &origin.certificate)?;
+            if told.identity_of(&token.origin, token.origin_uid) != Some(token.identity) {
+                return Err(Refusal::UnknownIdentity.into());
+            }
+            let claim = Claim {
+                uid,
+                identity: token.identity,
+                rows,
+                token: TokenId { id: token.id, expires_ms: token.expires_at * 1000 },
+            };
+            store.execute(Command::Claim(Box::new(claim))).await?;
+            let name = store.catalog().directory().show_identity(token.identity);
+            let mut out = Vec::new();
+            encode::str(&mut out, &format!("claimed identity '{name}'"));
+            Ok(out)
+        }))
+    }
+
+    /// Refuses what cannot succeed before the token is used up for it.
+    fn check_claimable(&self, token: &Token, here: &NodeName, uid: Uid) -> Result<(), Refusal> {
+        let catalog = self.store.catalog();
+        let directory = catalog.directory();
+        match directory.bind(here, token.identity, uid, 0) {
+            // Not known here yet: the origin will tell.
+            Err(Refusal::UnknownIdentity) if uid == Uid::ROOT => Err(Refusal::RootNotMapped),
+            Err(Refusal::UnknownIdentity) => match directory.identity_of(here, uid) {
+                Some(who) => Err(Refusal::AlreadyMapped(directory.show_identity(who).into())),
+                None => Ok(()),
+            },
+            Err(refusal) => Err(refusal),
+            Ok(_) => Ok(()),
+        }
+    }
+
+    /// `identity_redeem [token]`: another node asks on behalf of its user whether a token of this
+    /// node is good, and uses it up. The answer is what there is to know of the identity.
+    pub(super) fn identity_redeem(
+        &self,
+        caller: &Caller,
+        params: Params<'_>,
+        reader: &Reader,
+    ) -> Result<Answer, Failure> {
+        let notary = self.notary()?;
+        let mut params = params.count(1)?;
+        let Caller::Peer { node, uid: Some(uid) } = caller.clone() else {
+            return Err(Refusal::AccessDenied.into());
+        };
+        let signed = Token::read(params.text()?)?;
+        if signed.token.origin != *notary.node() {
+            return Err(Refusal::TokenForged.into());
+        }
+        let token = signed.check(notary.as_ref(), notary.certificate())?;
+        token.admits(notary.mesh(), &node, uid, now_s())?;
+        let catalog = self.store.catalog();
+        let directory = catalog.directory();
+        if directory.identity_of(&token.origin, token.origin_uid) != Some(token.identity) {
+            return Err(Refusal::UnknownIdentity.into());
+        }
+        let keys: Vec<String> =
+            directory.about(token.identity).iter().map(|row| row.key()).collect();
+        let rows = reader.sealed(&keys)?;
+        let store = self.store.clone();
+        Ok(later(async move {
+            let token = TokenId { id: token.id, expires_ms: token.expires_at * 1000 };
+            store.execute(Command::Redeem(Redemption { token, node, uid })).await?;
+            let mut out = Vec::new();
+            write_rows(&rows, &mut out);
+            Ok(out)
+        }))
+    }
+
+    /// `identity_list []`.
+    pub(super) fn identity_list(
+        &self,
+        params: Params<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<Answer, Failure> {
+        self.notary()?;
+        params.count(0)?;
+        let catalog = self.store.catalog();
+        let directory = catalog.directory();
+        encode::array(out, directory.identities().count());
+        for row in directory.identities() {
+            write_identity(row, directory, out);
+        }
+        Ok(Answer::Ready)
+    }
+
+    /// `identity_lookup [name]` or `[node, uid]`.
+    pub(super) fn identity_lookup(
+        &self,
+        params: Params<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<Answer, Failure> {
+        self.notary()?;
+        let mut params = params.between(1, 2)?;
+        let first = params.text()?;
+        let catalog = self.store.catalog();
+        let directory = catalog.directory();
+        let id = if params.is_empty() {
+            directory.find(first.trim_start_matches('@'))?
+        } else {
+            let uid = match Decoder::new(params.raw()?).head() {
+                Some(Head::Int(uid)) => u32::try_from(uid).ok(),
+                _ => None,
+            };
+            let uid = Uid(uid.ok_or_else(|| params.invalid())?);
+            let node = NodeName::parse(first)?;
+            directory.identity_of(&node, uid).ok_or(Refusal::UnknownIdentity)?
+        };
+        let row = directory.identity(id).ok_or(Refusal::UnknownIdentity)?;
+        write_identity(row, directory, out);
+        Ok(Answer::Ready)
+    }
+
+    /// `identity_revoke [name]` or `[name, node]`.
+    pub(super) fn identity_revoke(
+        &self,
+        caller: &Caller,
+        params: Params<'_>,
+    ) -> Result<Answer, Failure> {
+        self.notary()?;
+        let mut params = params.between(1, 2)?;
+        let name = params.text()?;
+        let node = if params.is_empty() { None } else { Some(NodeName::parse(params.text()?)?) };
+        let catalog = self.store.catalog();
+        let identity = catalog.directory().find_for(name.trim_start_matches('@'), caller)?;
+        Ok(Answer::Commit(Command::Unbind { caller: caller.clone(), identity, node }))
+    }
+
+    /// The names of the other machines.
+    pub(super) fn peers(&self) -> BTreeSet<NodeName> {
+        let Some(mesh) = self.mesh() else {
+            return BTreeSet::new();
+        };
+        mesh.view().now().peers.iter().map(|peer| peer.node.clone()).collect()
+    }
+}
+
+/// The uid that an identity of that name shall be mapped to: the caller's, if the name is theirs; for
+/// root the one that was named, or the user of that name.
+fn whom_to_map(asking: Uid, named: Option<Uid>, name: &IdentityName) -> Result<Uid, Refusal> {
+    if asking == Uid::ROOT {
+        let login = name.as_str().split('.').next().unwrap_or_default();
+        return named.or_else(|| users::uid_of(login)).ok_or(Refusal::RootNotMapped);
+    }
+    let login = users::login_of(asking).unwrap_or_default();
+    if name.belongs_to(&login) { Ok(asking) } else { Err(Refusal::IdentityNotYours(login.into())) }
+}
+
+/// What is known of a token's identity once it has been used up where it was made.
+async fn told_by_origin(
+    store: &Store,
+    mesh: Option<&Mesh>,
+    notary: &Arc<dyn Notary>,
+    token: &Token,
+    written: &str,
+    uid: Uid,
+) -> Result<Vec<store::VerifiedRow>, Failure> {
+    if token.origin == *notary.node() {
+        return Ok(Vec::new());
+    }
+    let mesh = mesh.ok_or(Refusal::MeshNotConfigured)?;
+    let mut params = Vec::new();
+    encode::strings(&mut params, [written].into_iter());
+    let deadline = ambient::monotonic() + REDEEM_TIME;
+    let told = mesh
+        .ask(token.origin.clone(), Method::IdentityRedeem, Bytes::from(params), Some(uid), deadline)
+        .await;
+    let encoded = match told {
+        Ok(encoded) => encoded,
+        Err(AskError::Refused(why)) => return Err(Refusal::ByAnotherNode(why).into()),
+        Err(AskError::UnknownNode(node)) => {
+            return Err(Refusal::UnknownNode(node.as_str().into()).into());
+        }
+        Err(AskError::Busy) => return Err(Refusal::NodesBusy.into()),
+        // A token for this node alone is used up here, whether or not its origin can be asked.
+        Err(_) if token.node.as_ref() == Some(notary.node()) => return Ok(Vec::new()),
+        Err(_) => return Err(Refusal::NodeUnreachable(token.origin.as_str().into()).into()),
+    };
+    let rows = read_rows(&encoded).ok_or(Refusal::TokenForged)?;
+    Ok(store::verify(notary.as_ref(), store.catalog().directory(), rows)?)
+}
+
+fn new_token(
+    notary: &dyn Notary,
+    identity: IdentityId,
+    name: IdentityName,
+    uid: Uid,
+    wish: &Wish,
+) -> Token {
+    let issued_at = now_s();
+    Token {
+        id: ambient::random_id(),
+        mesh: notary.mesh(),
+        identity,
+        name,
+        origin: notary.node().clone(),
+        origin_uid: uid,
+        issuer: notary.key_hash(),
+        node: wish.node.clone(),
+        uid: wish.uid,
+        issued_at,
+        expires_at: issued_at + wish.seconds.unwrap_or(TOKEN_SECONDS),
+    }
+}
+
+fn now_s() -> u64 {
+    ambient::wall_ms() / 1000
+}
+
+fn write_token(token: &Token, notary: &dyn Notary, out: &mut Vec<u8>) {
+    encode::map(out, 4);
+    encode::str(out, "name");
+    encode::str(out, token.name.as_str());
+    encode::str(out, "fid");
+    encode::str(out, &token.identity.to_string());
+    encode::str(out, "expires_at");
+    encode::uint(out, token.expires_at);
+    encode::str(out, "token");
+    encode::str(out, &token.sign(notary));
+}
+
+fn write_identity(row: &IdentityRow, directory: &Directory, out: &mut Vec<u8>) {
+    let accounts: Vec<_> = directory.accounts(row.id).collect();
+    encode::map(out, 4);
+    encode::str(out, "fed_id");
+    encode::str(out, &directory.show_identity(row.id));
+    encode::str(out, "fid");
+    encode::str(out, &row.id.to_string());
+    encode::str(out, "mappings");
+    encode::map(out, accounts.len());
+    for (node, uid) in accounts {
+        encode::str(out, node.as_str());
+        encode::uint(out, uid.0.into());
+    }
+    encode::str(out, "metadata");
+    encode::map(out, 3);
+    encode::str(out, "home");
+    encode::str(out, row.home.as_str());
+    encode::str(out, "created_ms");
+    encode::uint(out, row.created_ms);
+    encode::str(out, "contested");
+    encode::bool(out, matches!(directory.find(row.name.as_str()), Err(Refusal::IdentityContested)));
+}
+
+/// Rows are passed as arrays of key, value, timestamp, origin and number.
+fn write_rows(rows: &[SealedRow], out: &mut Vec<u8>) {
+    encode::array(out, rows.len());
+    for row in rows {
+        encode::array(out, 5);
+        encode::bin(out, &row.key);
+        encode::bin(out, &row.value);
+        encode::uint(out, row.stamp.hlc.to_i64().unsigned_abs());
+        encode::bin(out, &row.stamp.incarnation.0.to_be_bytes());
+        encode::uint(out, row.seq.unsigned_abs());
+    }
+}
+
+fn read_rows(encoded: &[u8]) -> Option<Vec<SealedRow>> {
+    let mut reader = Decoder::new(encoded);
+    let Head::Array(count @ ..=MOST_ROWS) = reader.head()? else {
+        return None;
+    };
+    (0..count).map(|_| read_row(&mut reader)).collect()
+}
+
+fn read_row(reader: &mut Decoder<'_>) -> Option<SealedRow> {
+    let Head::Array(5) = reader.head()? else {
+        return None;
+    };
+    let (Head::Bin(key), Head::Bin(value)) = (reader.head()?, reader.head()?) else {
+        return None;
+    };
+    let (Head::Int(hlc), Head::Bin(origin), Head::Int(seq)) =
+        (reader.head()?, reader.head()?, reader.head()?)
+    else {
+        return None;
+    };
+    Some(SealedRow {
+        key: key.to_vec(),
+        value: value.to_vec(),
+        stamp: Stamp {
+            hlc: Hlc::from_i64(i64::try_from(hlc).ok()?),
+            incarnation: Incarnation(u128::from_be_bytes(origin.try_into().ok()?)),
+        },
+        seq: i64::try_from(seq).ok()?,
+    })
+}
+
+/// Answers when the work is done, which a connection's thread does not wait for.
+fn later(work: impl Future<Output = Result<Vec<u8>, Failure>> + Send + 'static) -> Answer {
+    let (done, answer) = oneshot::channel();
+    tokio::spawn(async move {
+        let _gone = done.send(work.await.map(Later::Encoded));
+    });
+    Answer::Later(answer)
+}
