@@ -2,8 +2,8 @@
 //! Sockets, files, SQLite, clocks and randomness are left to the daemon; time comes in as an argument.
 //!
 //! ```text
-//!   model  <-  clock, gate, merge        what things are <- what may happen to them
-//!   wire   <-  model                     bytes of requests and replies
+//!   model  <-  clock, gate, membership, merge   what things are <- what may happen to them
+//!   wire   <-  model                            bytes of requests, replies, and links between machines
 //! ```
 //!
 //! Nothing in here performs I/O, so every rule can be run by the million in a simulation.
@@ -12,6 +12,7 @@
 
 pub mod clock;
 pub mod gate;
+pub mod membership;
 pub mod merge;
 pub mod model;
 pub mod wire;

@@ -48,9 +48,11 @@ const CORE: &[(&str, &[&str])] = &[
     ("model::record", &["wire"]),
     ("clock", &["model"]),
     ("gate", &["model"]),
+    ("membership", &["model"]),
     ("merge", &["model"]),
     ("wire", &[]),
     ("wire::rpc", &["model"]),
+    ("wire::link", &["model"]),
 ];
 
 /// What the core must not touch: it is given time, and does nothing in the world.

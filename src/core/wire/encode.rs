@@ -20,6 +20,11 @@ pub fn uint(out: &mut Vec<u8>, value: u64) {
     encode::write_uint(out, value).expect(INFALLIBLE);
 }
 
+/// Writes an integer in its shortest form.
+pub fn int(out: &mut Vec<u8>, value: i64) {
+    encode::write_sint(out, value).expect(INFALLIBLE);
+}
+
 /// Writes a string.
 pub fn str(out: &mut Vec<u8>, value: &str) {
     encode::write_str(out, value).expect(INFALLIBLE);
