@@ -68,6 +68,7 @@ pub mod edge;
 pub mod fragments;
 pub mod journal;
 pub mod paths;
+pub mod pki;
 pub mod service;
 mod sparing;
 pub mod store;

@@ -13,7 +13,7 @@ use crate::model::{Caller, Permissions, Principal, Refusal, Table, Uid};
 pub fn admit(caller: &Caller, table: &Table, needed: Permissions) -> Result<(), Refusal> {
     let in_scope = match caller {
         Caller::Local(_) => true,
-        Caller::Peer(node) => table.scope.admits(node),
+        Caller::Peer { node, .. } => table.scope.admits(node),
     };
     if in_scope && rights(caller, table).contains(needed) {
         Ok(())
@@ -30,7 +30,7 @@ fn rights(caller: &Caller, table: &Table) -> Permissions {
             Permissions::READ.union(Permissions::WRITE).union(Permissions::ADMIN)
         }
         Caller::Local(uid) => everyones.union(table.acl.held_by(Principal::Uid(*uid))),
-        Caller::Peer(_) => everyones,
+        Caller::Peer { .. } => everyones,
     }
 }
 
@@ -68,7 +68,7 @@ mod tests {
             Caller::Local(Uid::ROOT),
             Caller::Local(OWNER),
             Caller::Local(GUEST),
-            Caller::Peer(home()),
+            Caller::Peer { node: home(), uid: None },
         ];
         let scopes = [
             Scope::Local,
@@ -91,7 +91,7 @@ mod tests {
                             Caller::Local(_) => {
                                 to_guest.contains(needed) || to_all.contains(needed)
                             }
-                            Caller::Peer(node) => scope.admits(node) && to_all.contains(needed),
+                            Caller::Peer { node, .. } => scope.admits(node) && to_all.contains(needed),
                         };
                         assert_eq!(
                             admit(caller, &table, needed).is_ok(),

@@ -16,6 +16,7 @@ mod admin;
 mod backup;
 mod grants;
 mod listing;
+pub mod mesh;
 mod params;
 mod records;
 mod slots;
@@ -112,6 +113,8 @@ pub struct Service {
     errands: mpsc::Sender<Errand>,
     /// One permit: one backup at a time.
     backups: Arc<Semaphore>,
+    /// The other machines; none for a node that runs alone.
+    mesh: Option<mesh::Mesh>,
 }
 
 impl Service {
@@ -127,7 +130,14 @@ impl Service {
             scans,
             errands,
             backups: Arc::new(Semaphore::new(1)),
+            mesh: None,
         }
+    }
+
+    /// The same, on a node of a mesh.
+    #[must_use]
+    pub fn in_mesh(self, mesh: mesh::Mesh) -> Self {
+        Self { mesh: Some(mesh), ..self }
     }
 
     /// The store underneath.
@@ -161,7 +171,7 @@ impl Service {
         reader: &Reader,
         out: &mut Vec<u8>,
     ) -> Result<Answer, Failure> {
-        let Some(method) = Method::from_name(method) else {
+        let Some(method) = allowed(caller, method)? else {
             return Err(unknown(method).into());
         };
         let params = Params::new(method, params);
@@ -186,6 +196,8 @@ impl Service {
             Method::Reload => self.reload(caller, params),
             Method::Checkpoint => self.checkpoint(caller, params),
             Method::Backup => self.backup(caller, params),
+            Method::MeshListNodes => self.mesh_list_nodes(params, out),
+            Method::MeshStatus => self.mesh_status(params, out),
         }
     }
 
@@ -205,6 +217,17 @@ impl Service {
 
     fn open_connections(&self) -> usize {
         self.connections.load(Relaxed)
+    }
+}
+
+/// The method of that name, if there is one. Another machine may name only those that are open to it: what else
+/// there is here, it does not learn.
+fn allowed(caller: &Caller, name: &str) -> Result<Option<Method>, Refusal> {
+    let method = Method::from_name(name);
+    match caller {
+        Caller::Local(_) => Ok(method),
+        Caller::Peer { .. } if method.is_some_and(Method::open_to_peers) => Ok(method),
+        Caller::Peer { .. } => Err(Refusal::AccessDenied),
     }
 }
 

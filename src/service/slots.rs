@@ -1,4 +1,4 @@
-//! How many whole-table reads may be under way: in all, and for one uid.
+//! How many whole-table reads may be under way: in all, and for one uid or one other machine.
 //! A read waits for its turn; nobody is refused.
 
 use std::{
@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError, Weak},
 };
 
-use cortex_core::model::{Caller, Uid};
+use cortex_core::model::{Caller, NodeName, Uid};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// The slots. A read that ends within its first slice needs none.
@@ -14,8 +14,15 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 pub struct ScanSlots {
     total: Arc<Semaphore>,
     per_uid: usize,
-    /// The slots of each uid that uses some now. Locked for a look-up.
-    by_uid: Mutex<HashMap<Option<Uid>, Weak<Semaphore>>>,
+    /// The slots of each that uses some now. Locked for a look-up.
+    by_asker: Mutex<HashMap<Asker, Weak<Semaphore>>>,
+}
+
+/// Who shares slots. All users of another machine are one: it names as many as it likes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Asker {
+    Uid(Uid),
+    Node(NodeName),
 }
 
 /// Held while a read is under way.
@@ -29,7 +36,7 @@ impl ScanSlots {
     /// So many reads in all, so many of them for one uid.
     #[must_use]
     pub fn new(total: usize, per_uid: usize) -> Self {
-        Self { total: Arc::new(Semaphore::new(total)), per_uid, by_uid: Mutex::default() }
+        Self { total: Arc::new(Semaphore::new(total)), per_uid, by_asker: Mutex::default() }
     }
 
     /// Waits for a slot, in turn. None only when the semaphores are closed, which they never are.
@@ -40,14 +47,17 @@ impl ScanSlots {
     }
 
     fn slots_of(&self, caller: &Caller) -> Arc<Semaphore> {
-        let uid = super::tables::owner_of(caller);
-        let mut by_uid = self.by_uid.lock().unwrap_or_else(PoisonError::into_inner);
-        by_uid.retain(|_, slots| slots.strong_count() > 0);
-        if let Some(slots) = by_uid.get(&uid).and_then(Weak::upgrade) {
+        let asker = match caller {
+            Caller::Local(uid) => Asker::Uid(*uid),
+            Caller::Peer { node, .. } => Asker::Node(node.clone()),
+        };
+        let mut by_asker = self.by_asker.lock().unwrap_or_else(PoisonError::into_inner);
+        by_asker.retain(|_, slots| slots.strong_count() > 0);
+        if let Some(slots) = by_asker.get(&asker).and_then(Weak::upgrade) {
             return slots;
         }
         let slots = Arc::new(Semaphore::new(self.per_uid));
-        by_uid.insert(uid, Arc::downgrade(&slots));
+        by_asker.insert(asker, Arc::downgrade(&slots));
         slots
     }
 }

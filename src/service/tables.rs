@@ -151,7 +151,7 @@ fn write_scope(scope: &Scope, out: &mut Vec<u8>) {
 pub(super) fn owner_of(caller: &Caller) -> Option<Uid> {
     match caller {
         Caller::Local(uid) => Some(*uid),
-        Caller::Peer(_) => None,
+        Caller::Peer { .. } => None,
     }
 }
 

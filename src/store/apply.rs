@@ -47,6 +47,16 @@ impl State {
         self.origins.get(&number).copied().unwrap_or(Incarnation(0))
     }
 
+    /// The greatest timestamp drawn so far.
+    pub(super) fn hlc(&self) -> Hlc {
+        self.clock.last()
+    }
+
+    /// Who the writes of this database are by.
+    pub(super) fn own_incarnation(&self) -> Incarnation {
+        self.incarnation(self.origin)
+    }
+
     pub(super) fn load(conn: &Connection) -> Result<Self, Fault> {
         let origins = conn
             .prepare("SELECT number, uid FROM incarnations")?

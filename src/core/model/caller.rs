@@ -63,14 +63,20 @@ pub enum Caller {
     /// A process of this machine, known by `SO_PEERCRED` (unix(7)).
     Local(Uid),
     /// Another machine of the mesh, known by its certificate.
-    Peer(NodeName),
+    Peer {
+        /// That machine.
+        node: NodeName,
+        /// Its user on whose behalf it asks, as it says. Counts only through a federated identity.
+        uid: Option<Uid>,
+    },
 }
 
 impl fmt::Display for Caller {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Local(uid) => write!(f, "uid:{uid}"),
-            Self::Peer(node) => write!(f, "node:{node}"),
+            Self::Peer { node, uid: None } => write!(f, "node:{node}"),
+            Self::Peer { node, uid: Some(uid) } => write!(f, "uid:{uid}@{node}"),
         }
     }
 }

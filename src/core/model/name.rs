@@ -136,7 +136,7 @@ impl<'a> TableRef<'a> {
         match (self, caller) {
             (Self::Own(name), Caller::Local(uid)) => Ok((*uid, name)),
             (Self::Of(uid, name), _) => Ok((uid, name)),
-            (Self::Own(_), Caller::Peer(_)) | (Self::Federated { .. }, _) => {
+            (Self::Own(_), Caller::Peer { .. }) | (Self::Federated { .. }, _) => {
                 Err(Refusal::AccessDenied)
             }
         }

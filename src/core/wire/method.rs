@@ -26,10 +26,12 @@ pub enum Method {
     Reload,
     Checkpoint,
     Backup,
+    MeshListNodes,
+    MeshStatus,
 }
 
 /// A method with its wire name and what `invalid params: expected …` says of it.
-const METHODS: [(Method, &str, &str); 20] = [
+const METHODS: [(Method, &str, &str); 22] = [
     (Method::Ping, "ping", "[]"),
     (Method::Status, "status", "[]"),
     (Method::Tables, "tables", "[] or [{all}]"),
@@ -50,18 +52,18 @@ const METHODS: [(Method, &str, &str); 20] = [
     (Method::Reload, "reload", "[]"),
     (Method::Checkpoint, "checkpoint", "[]"),
     (Method::Backup, "backup", "[] or [name]"),
+    (Method::MeshListNodes, "mesh_list_nodes", "[]"),
+    (Method::MeshStatus, "mesh_status", "[]"),
 ];
 
 /// Methods that need other machines. They are known, so that a client learns why they fail.
-const MESH_METHODS: [&str; 11] = [
+const MESH_METHODS: [&str; 9] = [
     "get_scope",
     "set_scope",
     "identity_register",
     "identity_claim",
     "identity_list",
     "identity_revoke",
-    "mesh_list_nodes",
-    "mesh_status",
     "sync_status",
     "sync_status_table",
     "sync_repair",
@@ -83,6 +85,36 @@ impl Method {
     #[must_use]
     pub fn needs_mesh(name: &str) -> bool {
         MESH_METHODS.contains(&name)
+    }
+
+    /// True for what another machine may ask for: reading and writing records. Everything else is for those
+    /// whom the kernel vouches for.
+    #[must_use]
+    pub fn open_to_peers(self) -> bool {
+        match self {
+            Self::Ping
+            | Self::Get
+            | Self::Match
+            | Self::All
+            | Self::Keys
+            | Self::Put
+            | Self::Delete => true,
+            Self::Status
+            | Self::Tables
+            | Self::CreateTable
+            | Self::DropTable
+            | Self::TableInfo
+            | Self::AclGrant
+            | Self::AclRevoke
+            | Self::AclList
+            | Self::Usage
+            | Self::Events
+            | Self::Reload
+            | Self::Checkpoint
+            | Self::Backup
+            | Self::MeshListNodes
+            | Self::MeshStatus => false,
+        }
     }
 
     /// Its name on the wire.
