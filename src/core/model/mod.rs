@@ -3,7 +3,9 @@
 
 pub mod acl;
 pub mod caller;
+mod hex;
 pub mod limits;
+pub mod mesh;
 pub mod name;
 pub mod record;
 pub mod refusal;
@@ -14,6 +16,7 @@ pub mod table;
 pub use acl::{Acl, Permissions, Principal};
 pub use caller::{Caller, NodeName, Uid};
 pub use limits::Limits;
+pub use mesh::MeshId;
 pub use name::{AttributeName, QualifiedName, TableName, TableRef};
 pub use record::{Key, Pattern};
 pub use refusal::Refusal;
