@@ -10,8 +10,17 @@ pub const PEER_JOINED: &str = "155ada73e8d74a53bf0dbbd9288a6f51";
 /// Another machine is not reached any more.
 pub const PEER_LOST: &str = "a4644ad205ee43bba192f00d4fe42537";
 
+/// Another machine has been silent for so long that it is taken for dead.
+pub const PEER_DEAD: &str = "3031dca0bd27b5fb4924ab65db3a482f";
+
+/// A connection to the peer port was refused.
+pub const PEER_REFUSED: &str = "bacde70f44a59bca9e87eb97fdbe30df";
+
 /// A certificate was revoked, and what was open with it is closed.
 pub const CERTIFICATE_REVOKED: &str = "507454d539744ccdad12462d80602e2c";
+
+/// A certificate has expired, and what was open with it is closed.
+pub const CERTIFICATE_EXPIRED: &str = "e9766eec024b9548f240ee03c9a85d31";
 
 /// Another machine's clock is too far off for its writes to be taken.
 pub const CLOCK_REFUSED: &str = "7ca64c736d424213895c27fbf1d8600f";
@@ -35,10 +44,13 @@ pub const STORE_STOPPED: &str = "ea894aa252564d0db8e62ccceb0602dd";
 pub const BACKUP_FINISHED: &str = "f93225ec238f464e8563f847883bc40f";
 
 /// All of them.
-pub const ALL: [&str; 10] = [
+pub const ALL: [&str; 13] = [
     PEER_JOINED,
     PEER_LOST,
+    PEER_DEAD,
+    PEER_REFUSED,
     CERTIFICATE_REVOKED,
+    CERTIFICATE_EXPIRED,
     CLOCK_REFUSED,
     CONFLICT,
     STORE_RECOVERED,

@@ -43,6 +43,7 @@
 //! | settings, start and stop, signals | [`daemon`]; the files of settings, [`fragments`] |
 //! | a command of `cortex` | [`cli`], which speaks through [`client`] |
 //! | where socket and data are | [`paths`] |
+//! | keys, certificates, who belongs to the mesh | [`pki`] |
 //! | the clock and randomness | [`ambient`] |
 //! | the dashboard | `tui/` |
 //!
@@ -53,6 +54,8 @@
 //!       ^
 //!       ├───────── client <── cli <── bin/cortex
 //!       └───────── cortex-top (tui/)
+//!
+//!  pki <── edge, daemon, cli
 //!
 //!  within the core:  model <── clock, gate, merge        wire <── model::record        model <── wire::rpc
 //! ```
@@ -68,6 +71,7 @@ pub mod edge;
 pub mod fragments;
 pub mod journal;
 pub mod paths;
+pub mod pki;
 pub mod service;
 mod sparing;
 pub mod store;

@@ -2,9 +2,9 @@
 //! Sockets, files, SQLite, clocks and randomness are left to the daemon; time comes in as an argument.
 //!
 //! ```text
-//!   model  <-  clock, directory, merge   what things are <- what may happen to them
-//!   directory  <-  gate                  who is who <- who may do what
-//!   wire   <-  model                     bytes of requests and replies
+//!   model  <-  clock, directory, membership, merge   what things are <- what may happen to them
+//!   directory  <-  gate                              who is who <- who may do what
+//!   wire   <-  model                                 bytes of requests, replies, and links between machines
 //! ```
 //!
 //! Nothing in here performs I/O, so every rule can be run by the million in a simulation.
@@ -14,6 +14,7 @@
 pub mod clock;
 pub mod directory;
 pub mod gate;
+pub mod membership;
 pub mod merge;
 pub mod model;
 pub mod wire;

@@ -28,6 +28,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use arc_swap::ArcSwap;
 use clap::Parser;
+use cortex_core::model::Uid;
 use tokio::sync::mpsc;
 
 pub use args::Args;
@@ -107,7 +108,7 @@ struct Running<'a> {
     settings: Settings,
     service: Arc<Service>,
     limits: Arc<ArcSwap<ConnLimits>>,
-    seats: Arc<Seats>,
+    seats: Arc<Seats<Uid>>,
     shards: Shards,
     bus: Option<BusThread>,
     socket: socket::Socket,

@@ -20,7 +20,7 @@ use std::{
 use arc_swap::ArcSwap;
 use bytes::{Bytes, BytesMut};
 use cortex_core::{
-    model::{Caller, Refusal},
+    model::{Caller, NodeName, Refusal},
     wire::{FrameError, Request, Scan, Scanner, rpc},
 };
 use tokio::{
@@ -202,15 +202,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin, Stop: Future<Output = ()>> Conn<'_, S, S
             rpc::invalid_request(&mut self.output);
             return Ok(());
         };
-        if request.metadata.is_some() {
-            self.settle().await;
-            rpc::error(&mut self.output, request.msgid, &Refusal::MetadataNotAllowed.to_string());
-            return Ok(());
+        match asker(&self.caller, request.metadata) {
+            Ok(caller) => self.answer(&caller, &request, &bytes.slice_ref(request.params)).await,
+            Err(refusal) => {
+                self.refuse(request.msgid, &refusal.into()).await;
+                Ok(())
+            }
         }
-        self.answer(&request, &bytes.slice_ref(request.params)).await
     }
 
-    async fn answer(&mut self, request: &Request<'_>, params: &Bytes) -> Result<(), End> {
+    async fn answer(
+        &mut self,
+        caller: &Caller,
+        request: &Request<'_>,
+        params: &Bytes,
+    ) -> Result<(), End> {
         let msgid = request.msgid;
         if !is_record_write(request.method) {
             self.settle().await;
@@ -219,7 +225,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, Stop: Future<Output = ()>> Conn<'_, S, S
         rpc::begin_result(&mut self.output, msgid);
         let context = self.context;
         let answer = context.service.call(
-            &self.caller,
+            caller,
             request.method,
             params,
             &context.reader,
@@ -342,6 +348,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin, Stop: Future<Output = ()>> Conn<'_, S, S
                 Err(_) => return Err(End::TooSlow("taking replies")),
             }
         }
+        // TLS may hold back the end of what it was given; a socket holds back nothing.
+        match timeout(self.limits.stall_time, self.stream.flush()).await {
+            Ok(flushed) => flushed?,
+            Err(_) => return Err(End::TooSlow("taking replies")),
+        }
         self.output.clear();
         self.output.shrink_to(KEPT);
         Ok(())
@@ -393,6 +404,22 @@ enum Message {
     TooDeep,
 }
 
+/// On whose behalf a request is made. The fifth element is another machine's to send, and says for which of
+/// its users it asks.
+fn asker(caller: &Caller, metadata: Option<&[u8]>) -> Result<Caller, Refusal> {
+    match (caller, metadata) {
+        (_, None) => Ok(caller.clone()),
+        (Caller::Local(_), Some(_)) => Err(Refusal::MetadataNotAllowed),
+        (Caller::Peer { node, .. }, Some(metadata)) => match rpc::peer_uid(metadata) {
+            Ok(uid) => Ok(Caller::Peer { node: node.clone(), uid }),
+            Err(refusal) => {
+                warn_of_bad_metadata(node, &refusal);
+                Err(refusal)
+            }
+        },
+    }
+}
+
 /// True for requests that may go to the writer behind each other without waiting for the commit
 /// before: they answer the same whether or not the earlier ones have been committed yet.
 fn is_record_write(method: &str) -> bool {
@@ -404,5 +431,13 @@ fn warn_of_bad_bytes(caller: &Caller, error: FrameError) {
     static SPARING: Sparing = Sparing::new();
     if let Some(kept_back) = SPARING.due() {
         warn!(%caller, %error, kept_back, "a connection sent what cannot be followed and was closed");
+    }
+}
+
+/// The same for another machine that asks for its root, or sends what no version of this daemon does.
+fn warn_of_bad_metadata(node: &NodeName, refusal: &Refusal) {
+    static SPARING: Sparing = Sparing::new();
+    if let Some(kept_back) = SPARING.due() {
+        warn!(%node, %refusal, kept_back, "a request of another machine came with a user that it may not speak for");
     }
 }

@@ -10,9 +10,9 @@ pub struct ConnLimits {
     pub message_bytes: usize,
     /// Levels of containers in one message. A deeper one is answered `invalid_request`.
     pub nesting: usize,
-    /// Open connections in all.
+    /// Open connections in all; those of other machines are counted apart, up to the same number.
     pub connections: usize,
-    /// Open connections of one uid.
+    /// Open connections of one uid, or of one other machine.
     pub connections_per_uid: usize,
     /// How long a message that has begun may take to arrive.
     pub message_time: Duration,

@@ -4,6 +4,7 @@
 //! ```text
 //!   listener ──> unix: uid, seat ──> shard (one thread, one runtime per core)
 //!                                       └─ conn: frames ─> service ─> replies, in request order
+//!   peer port ──> peer: certificate ─> one thread: conn as above, or a link to another machine
 //!   D-Bus ─────> bus: uid ──────────> one thread: methods ─> service ─> values and errors
 //! ```
 
@@ -11,6 +12,7 @@ pub mod bus;
 pub mod conn;
 pub mod limits;
 mod patience;
+pub mod peer;
 pub mod seats;
 pub mod shard;
 pub mod unix;

@@ -1,63 +1,68 @@
-//! How many connections are open: in all, and of each uid.
+//! How many connections are open: in all, and of each guest: a uid, or another machine.
 //! What a refused client is told is the listener's.
 
 use std::{
     collections::HashMap,
+    fmt::Debug,
+    hash::Hash,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
 };
 
-use cortex_core::model::Uid;
-
 use super::limits::ConnLimits;
+
+/// Whose connections are counted together.
+pub trait Guest: Clone + Debug + Eq + Hash {}
+
+impl<G: Clone + Debug + Eq + Hash> Guest for G {}
 
 /// The count of open connections.
 #[derive(Debug)]
-pub struct Seats {
+pub struct Seats<G: Guest> {
     /// Also shown in status.
     total: Arc<AtomicUsize>,
-    /// Only uids with a connection. Locked for a look-up, once when one opens and once when it closes.
-    by_uid: Mutex<HashMap<Uid, usize>>,
+    /// Only guests with a connection. Locked for a look-up, once when one opens and once when it closes.
+    by_guest: Mutex<HashMap<G, usize>>,
 }
 
 /// One connection's place. Given back when dropped.
 #[derive(Debug)]
-pub struct Seat {
-    seats: Arc<Seats>,
-    uid: Uid,
+pub struct Seat<G: Guest> {
+    seats: Arc<Seats<G>>,
+    guest: G,
 }
 
-impl Seats {
+impl<G: Guest> Seats<G> {
     /// Counts into a shared total.
     #[must_use]
     pub fn new(total: Arc<AtomicUsize>) -> Arc<Self> {
-        Arc::new(Self { total, by_uid: Mutex::default() })
+        Arc::new(Self { total, by_guest: Mutex::default() })
     }
 
-    /// Takes a place for a connection of `uid`; none where it, or all together, have theirs.
+    /// Takes a place for a connection of a guest; none where it, or all together, have theirs.
     #[must_use]
-    pub fn take(self: &Arc<Self>, uid: Uid, limits: &ConnLimits) -> Option<Seat> {
-        let mut by_uid = self.by_uid.lock().unwrap_or_else(PoisonError::into_inner);
-        let taken = by_uid.get(&uid).copied().unwrap_or(0);
+    pub fn take(self: &Arc<Self>, guest: G, limits: &ConnLimits) -> Option<Seat<G>> {
+        let mut by_guest = self.by_guest.lock().unwrap_or_else(PoisonError::into_inner);
+        let taken = by_guest.get(&guest).copied().unwrap_or(0);
         if taken >= limits.connections_per_uid || self.total.load(Relaxed) >= limits.connections {
             return None;
         }
-        by_uid.insert(uid, taken + 1);
+        by_guest.insert(guest.clone(), taken + 1);
         self.total.fetch_add(1, Relaxed);
-        Some(Seat { seats: Arc::clone(self), uid })
+        Some(Seat { seats: Arc::clone(self), guest })
     }
 }
 
-impl Drop for Seat {
+impl<G: Guest> Drop for Seat<G> {
     fn drop(&mut self) {
-        let mut by_uid = self.seats.by_uid.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut by_guest = self.seats.by_guest.lock().unwrap_or_else(PoisonError::into_inner);
         self.seats.total.fetch_sub(1, Relaxed);
-        match by_uid.get_mut(&self.uid) {
+        match by_guest.get_mut(&self.guest) {
             Some(taken) if *taken > 1 => *taken -= 1,
             Some(_) | None => {
-                by_uid.remove(&self.uid);
+                by_guest.remove(&self.guest);
             }
         }
     }
@@ -65,6 +70,8 @@ impl Drop for Seat {
 
 #[cfg(test)]
 mod tests {
+    use cortex_core::model::Uid;
+
     use super::*;
 
     #[test]

@@ -12,7 +12,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use cortex_core::model::Caller;
+use cortex_core::model::{Caller, Uid};
 use tokio::{
     net::UnixStream,
     sync::{mpsc, watch},
@@ -36,7 +36,7 @@ const DRAIN: Duration = Duration::from_secs(10);
 struct Arrival {
     stream: StdUnixStream,
     caller: Caller,
-    seat: Seat,
+    seat: Seat<Uid>,
 }
 
 /// The threads that serve connections.
@@ -86,7 +86,7 @@ impl Shards {
     }
 
     /// Gives a connection to the thread that has the fewest.
-    pub(super) fn hand_out(&self, stream: UnixStream, caller: Caller, seat: Seat) {
+    pub(super) fn hand_out(&self, stream: UnixStream, caller: Caller, seat: Seat<Uid>) {
         let stream = match stream.into_std() {
             Ok(stream) => stream,
             Err(error) => return debug!(%error, "a connection was lost while it was accepted"),

@@ -23,7 +23,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub async fn accept(
     listener: &UnixListener,
     shards: &Shards,
-    seats: &Arc<Seats>,
+    seats: &Arc<Seats<Uid>>,
     limits: &ArcSwap<ConnLimits>,
 ) {
     let mut failing = false;
@@ -44,7 +44,7 @@ pub async fn accept(
     }
 }
 
-fn seat(stream: UnixStream, shards: &Shards, seats: &Arc<Seats>, limits: &ConnLimits) {
+fn seat(stream: UnixStream, shards: &Shards, seats: &Arc<Seats<Uid>>, limits: &ConnLimits) {
     let uid = match stream.peer_cred() {
         Ok(credentials) => Uid(credentials.uid()),
         Err(error) => {

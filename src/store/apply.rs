@@ -57,6 +57,16 @@ impl State {
         self.origins.iter().find(|(_, id)| **id == incarnation).map(|(number, _)| *number)
     }
 
+    /// The greatest timestamp drawn so far.
+    pub(super) fn hlc(&self) -> Hlc {
+        self.clock.last()
+    }
+
+    /// Who the writes of this database are by.
+    pub(super) fn own_incarnation(&self) -> Incarnation {
+        self.incarnation(self.origin)
+    }
+
     pub(super) fn load(conn: &Connection) -> Result<Self, Fault> {
         let origins = conn
             .prepare("SELECT number, uid FROM incarnations")?

@@ -37,7 +37,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use cortex_core::model::{Limits, TableId};
+use cortex_core::model::{Hlc, Incarnation, Limits, TableId};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use crate::journal;
@@ -143,6 +143,7 @@ struct Inner {
     threads: Mutex<Vec<JoinHandle<()>>>,
     path: PathBuf,
     vfs: Option<String>,
+    incarnation: Incarnation,
     /// Unlocked by the kernel when closed, or when the process ends.
     _lock: File,
 }
@@ -187,6 +188,8 @@ impl Store {
         let state = apply::State::load(&conn).map_err(fault)?;
 
         let published = Arc::new(Published::new(Arc::clone(&state.catalog), options));
+        let incarnation = state.own_incarnation();
+        published.tell_clock(state.hlc());
         published.follow_log(&mut conn).map_err(|e| fault(e.into()))?;
         let reader = |_| {
             let conn = connect(schema::Role::Reader)?;
@@ -222,6 +225,7 @@ impl Store {
             threads: Mutex::new(vec![writer, checkpoints]),
             path,
             vfs: options.vfs.clone(),
+            incarnation,
             _lock: lock,
         };
         Ok(Self { inner: Arc::new(inner) })
@@ -312,6 +316,18 @@ impl Store {
         self.inner.path.parent().unwrap_or(Path::new("."))
     }
 
+    /// Who the writes of this database are by.
+    #[must_use]
+    pub fn incarnation(&self) -> Incarnation {
+        self.inner.incarnation
+    }
+
+    /// The greatest timestamp that a committed write has.
+    #[must_use]
+    pub fn hlc(&self) -> Hlc {
+        Hlc::from_i64(self.inner.published.hlc.load(Relaxed).cast_signed())
+    }
+
     /// Figures for status. Costs two stat(2) calls.
     #[must_use]
     pub fn figures(&self) -> Figures {
@@ -373,6 +389,7 @@ impl Published {
             limits: ArcSwap::from_pointee(options.limits),
             epoch: epoch::Epoch::default(),
             cache: cache::RecordCache::new(options.record_cache_bytes),
+            hlc: AtomicU64::new(0),
             commits: AtomicU64::new(0),
             commit_us: AtomicU64::new(0),
             commands: AtomicU64::new(0),
@@ -383,6 +400,11 @@ impl Published {
             failed_checkpoints: Sparing::new(),
             fatal: watch::Sender::new(None),
         }
+    }
+
+    /// Lets everybody see how far the hybrid clock has come.
+    fn tell_clock(&self, hlc: Hlc) {
+        self.hlc.store(hlc.to_i64().unsigned_abs(), Relaxed);
     }
 
     /// Lets everybody see another catalog, and wakes those that follow it.

@@ -67,6 +67,8 @@ pub(super) struct Published {
     pub(super) epoch: Epoch,
     /// Announces commits to readers that hold records.
     pub(super) cache: RecordCache,
+    /// The writer's hybrid clock, as of the last commit.
+    pub(super) hlc: AtomicU64,
     /// Commits since the start.
     pub(super) commits: AtomicU64,
     /// How long the last commit took, in microseconds.
@@ -215,6 +217,7 @@ impl Writer {
             self.published.show(&state.catalog);
         }
         self.state = state;
+        self.published.tell_clock(self.state.hlc());
         self.published.commits.fetch_add(1, Relaxed);
         let took = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.published.commit_us.store(took, Relaxed);

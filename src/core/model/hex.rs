@@ -21,7 +21,9 @@ mod tests {
     #[test]
     fn an_id_has_one_spelling() {
         assert_eq!(read("000102030405060708090a0b0c0d0e0f").expect("an id")[15], 15);
-        for bad in ["", "00", "+00102030405060708090a0b0c0d0e0f", "000102030405060708090A0B0C0D0E0F"] {
+        for bad in
+            ["", "00", "+00102030405060708090a0b0c0d0e0f", "000102030405060708090A0B0C0D0E0F"]
+        {
             assert_eq!(read(bad), None, "{bad:?}");
         }
     }

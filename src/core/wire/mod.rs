@@ -3,6 +3,7 @@
 
 pub mod encode;
 pub mod frame;
+pub mod link;
 pub mod method;
 pub mod rpc;
 pub mod value;

@@ -2,7 +2,7 @@
 //! Source: the MessagePack-RPC specification, and the fifth element described in cortex-protocol(7).
 
 use super::{Head, Reader, encode};
-use crate::model::Refusal;
+use crate::model::{Refusal, Uid};
 
 /// The type number of a request, the first element of its array.
 const REQUEST: i128 = 0;
@@ -44,6 +44,75 @@ impl<'a> Request<'a> {
         };
         let metadata = if elements == 5 { Some(reader.raw()?) } else { None };
         Some(Self { msgid, method, params, metadata })
+    }
+}
+
+/// Reads the fifth element of a peer's request: a map that holds nothing, or `uid` alone. The user on whose
+/// behalf the other machine asks, as it says.
+///
+/// # Errors
+/// [`Refusal::InvalidRequest`] for anything else, and [`Refusal::AccessDenied`] for uid 0: nobody is root here
+/// who is root elsewhere.
+pub fn peer_uid(metadata: &[u8]) -> Result<Option<Uid>, Refusal> {
+    let mut reader = Reader::new(metadata);
+    let Some(Head::Map(entries @ (0 | 1))) = reader.head() else {
+        return Err(Refusal::InvalidRequest);
+    };
+    if entries == 0 {
+        return Ok(None);
+    }
+    let (Some("uid"), Some(Head::Int(uid))) = (reader.text(), reader.head()) else {
+        return Err(Refusal::InvalidRequest);
+    };
+    match u32::try_from(uid).map(Uid) {
+        Ok(Uid::ROOT) => Err(Refusal::AccessDenied),
+        Ok(uid) => Ok(Some(uid)),
+        Err(_) => Err(Refusal::InvalidRequest),
+    }
+}
+
+/// Writes a whole request to another machine, on behalf of a user of this one.
+pub fn request(out: &mut Vec<u8>, msgid: u64, method: &str, params: &[u8], uid: Option<Uid>) {
+    encode::array(out, 4 + usize::from(uid.is_some()));
+    encode::uint(out, 0); // a request
+    encode::uint(out, msgid);
+    encode::str(out, method);
+    out.extend_from_slice(params);
+    if let Some(uid) = uid {
+        encode::map(out, 1);
+        encode::str(out, "uid");
+        encode::uint(out, uid.0.into());
+    }
+}
+
+/// What a response says: the encoded result, or the error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Response<'a> {
+    /// The id of the request that it answers.
+    pub msgid: u64,
+    /// The encoded result, or the error's text.
+    pub outcome: Result<&'a [u8], &'a str>,
+}
+
+impl<'a> Response<'a> {
+    /// Takes one whole message apart. None if it is no response.
+    #[must_use]
+    pub fn parse(message: &'a [u8]) -> Option<Self> {
+        let mut reader = Reader::new(message);
+        let (Head::Array(4), Head::Int(1)) = (reader.head()?, reader.head()?) else {
+            return None;
+        };
+        let Head::Int(msgid) = reader.head()? else {
+            return None;
+        };
+        let msgid = u64::try_from(msgid).ok()?;
+        let error = reader.raw()?;
+        let result = reader.raw()?;
+        let outcome = match Reader::new(error).head()? {
+            Head::Nil => Ok(result),
+            _ => Err(Reader::new(error).text()?),
+        };
+        Some(Self { msgid, outcome })
     }
 }
 
@@ -91,6 +160,46 @@ mod tests {
         let bytes = [0x95, 0, 7, 0xa1, b'x', 0x90, 0x81, 0xa3, b'u', b'i', b'd', 5];
         let request = Request::parse(&bytes).expect("a request");
         assert_eq!(request.metadata, Some(&bytes[6..]));
+    }
+
+    #[test]
+    fn a_peers_request_carries_a_uid_and_nothing_else() {
+        let sent = |uid| {
+            let mut bytes = Vec::new();
+            request(&mut bytes, 7, "get", &[0x90], uid);
+            let metadata = Request::parse(&bytes).expect("a request").metadata.map(<[u8]>::to_vec);
+            metadata.map(|metadata| peer_uid(&metadata))
+        };
+        assert_eq!(sent(None), None);
+        assert_eq!(sent(Some(Uid(1000))), Some(Ok(Some(Uid(1000)))));
+        assert_eq!(sent(Some(Uid(u32::MAX))), Some(Ok(Some(Uid(u32::MAX)))));
+        assert_eq!(sent(Some(Uid::ROOT)), Some(Err(Refusal::AccessDenied)), "root elsewhere is nobody here");
+        assert_eq!(peer_uid(&[0x80]), Ok(None));
+        for bad in [
+            &[0xc0][..],
+            &[0x81, 0xa3, b'u', b'i', b'd', 0xff],                   // -1
+            &[0x81, 0xa3, b'u', b'i', b'd', 0xcf, 0, 0, 0, 1, 0, 0, 0, 0], // 2^32
+            &[0x81, 0xa3, b'u', b'i', b'd', 0xa1, b'5'],
+            &[0x81, 0xa3, b'g', b'i', b'd', 5],
+            &[0x82, 0xa3, b'u', b'i', b'd', 5, 0xa3, b'g', b'i', b'd', 5],
+            &[0x91, 5],
+        ] {
+            assert_eq!(peer_uid(bad), Err(Refusal::InvalidRequest), "{bad:x?}");
+        }
+    }
+
+    #[test]
+    fn a_response_is_a_result_or_an_error() {
+        let mut bytes = Vec::new();
+        text_result(&mut bytes, 3, "pong");
+        let expected = Response { msgid: 3, outcome: Ok(&[0xa4, b'p', b'o', b'n', b'g'][..]) };
+        assert_eq!(Response::parse(&bytes), Some(expected));
+        bytes.clear();
+        error(&mut bytes, 4, "not_found");
+        assert_eq!(Response::parse(&bytes), Some(Response { msgid: 4, outcome: Err("not_found") }));
+        for bad in [&[0xc0][..], &[0x94, 0, 4, 0xc0, 0xc0], &[0x94, 1, 4, 5, 0xc0], &[0x93, 1, 4, 0xc0]] {
+            assert_eq!(Response::parse(bad), None, "{bad:x?}");
+        }
     }
 
     #[test]

@@ -1,0 +1,617 @@
+//! What two machines of a mesh say to each other on a link (ALPN `cortex-sync/1`): frames, and messages in them.
+//! When to say what, and what follows from it, is the edge's.
+//!
+//! ```text
+//!   frame    u32, big endian: the length of the body     body: one MessagePack map
+//!   body     { 0: type, 1: …, 2: …, … }                  keys are integers, each type has its own
+//! ```
+//!
+//! A message grows by new keys: unknown ones are passed over. A new type is passed over by a machine that knows
+//! fewer features than its sender; see [`Features::tolerates`]. What cannot be read so is a new major version,
+//! and has another ALPN.
+
+use crate::model::{Hlc, NodeName};
+
+use super::{Head, Reader, encode};
+
+/// The name of this protocol in the TLS handshake.
+pub const ALPN: &[u8] = b"cortex-sync/1";
+
+/// Bytes of a frame's body at most.
+pub const FRAME_BYTES: usize = 4 << 20;
+
+/// The same before the other side has said who it is.
+pub const HELLO_BYTES: usize = 64 << 10;
+
+/// Machines that one message may name. A mesh has ten.
+pub const NAMES: usize = 64;
+
+/// Keys from here on are of no message. Lower ones that are unknown belong to a later version, as do these.
+const KEYS: usize = 32;
+
+/// The numbers of the message types. Those of replication are reserved, so that no other takes them.
+pub mod kind {
+    #![expect(missing_docs, reason = "each is the number of the message of that name")]
+    pub const HELLO: u64 = 1;
+    pub const REJECT: u64 = 2;
+    pub const STATUS: u64 = 3;
+    pub const BYE: u64 = 4;
+    pub const WANT: u64 = 16;
+    pub const CHUNK: u64 = 17;
+    pub const ACK: u64 = 18;
+    pub const REFUSE: u64 = 19;
+    pub const REPAIR_ROOT: u64 = 24;
+    pub const REPAIR_BUCKETS: u64 = 25;
+    pub const REPAIR_KEYS: u64 = 26;
+    pub const REPAIR_FETCH: u64 = 27;
+}
+
+/// What a machine can do: the oldest and the newest level of features that it speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Features {
+    /// The oldest.
+    pub min: u32,
+    /// The newest.
+    pub max: u32,
+}
+
+impl Features {
+    /// What this version speaks.
+    pub const OURS: Self = Self { min: 1, max: 1 };
+
+    /// The newest level that both speak; none where they have none in common.
+    #[must_use]
+    pub fn common(self, other: Self) -> Option<u32> {
+        let level = self.max.min(other.max);
+        (level >= self.min.max(other.min)).then_some(level)
+    }
+
+    /// True where an unknown message of `other` is to be passed over: it may know more than we do. From one
+    /// that does not, an unknown message is a mistake.
+    #[must_use]
+    pub fn tolerates(self, other: Self) -> bool {
+        other.max > self.max
+    }
+}
+
+/// A message of a link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Message {
+    /// Who this is; the first message of either side.
+    Hello(Hello),
+    /// Why the link is not wanted; the last message.
+    Reject(Reject),
+    /// A sign of life, each second.
+    Status(Status),
+    /// Why the link ends; the last message.
+    Bye(Bye),
+}
+
+/// Who this is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hello {
+    /// The mesh, by the id of its CA.
+    pub mesh: [u8; 16],
+    /// The own name; the certificate must have the same.
+    pub node: NodeName,
+    /// Which life of which database writes here.
+    pub incarnation: [u8; 16],
+    /// The wall clock, in Unix milliseconds.
+    pub wall_ms: u64,
+    /// The hybrid clock.
+    pub hlc: Hlc,
+    /// What it can do.
+    pub features: Features,
+    /// Which run of the daemon this is: another one means that links of the one before are gone.
+    pub boot: [u8; 16],
+}
+
+/// Why a link is not wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reject {
+    /// The other side is of another mesh.
+    Mesh,
+    /// Its name is not configured here.
+    NotMember,
+    /// No common level of features.
+    Version,
+    /// Its name is not that of its certificate.
+    WrongNode,
+    /// Its clock is too far off.
+    Clock {
+        /// Its clock less ours.
+        offset_ms: i64,
+    },
+    /// There is a link between the two already, and it is the one to keep.
+    Duplicate,
+    /// A reason of a later version.
+    Other(u64),
+}
+
+/// A sign of life.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// The sender's monotonic clock when it was sent, in microseconds since any moment.
+    pub sent_us: u64,
+    /// `sent_us` of the last status that the sender has received; none before the first.
+    pub echo_us: Option<u64>,
+    /// How long ago it had received that one.
+    pub held_us: u64,
+    /// The sender's wall clock, in Unix milliseconds.
+    pub wall_ms: u64,
+    /// The sender's hybrid clock.
+    pub hlc: Hlc,
+    /// The machines that the sender sees alive, at most [`NAMES`].
+    pub sees: Vec<NodeName>,
+}
+
+/// Why a link ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bye {
+    /// The daemon stops.
+    Stopping,
+    /// Another link to the same machine is kept instead.
+    Replaced,
+    /// The other side's certificate does not count any more, or its name is not configured any more.
+    Untrusted,
+    /// The other side has said what it should not have.
+    Mistake,
+    /// A reason of a later version.
+    Other(u64),
+}
+
+/// A frame's body as it was understood.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Incoming {
+    /// A message.
+    Known(Message),
+    /// A message of a type that this version does not know.
+    Unknown(u64),
+}
+
+/// A body that is no message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no message of the link's protocol")]
+pub struct Malformed;
+
+/// The length of the body that a frame's four first bytes announce; none where it is over the bound.
+#[must_use]
+pub fn body_length(header: [u8; 4], bound: usize) -> Option<usize> {
+    usize::try_from(u32::from_be_bytes(header)).ok().filter(|length| *length <= bound)
+}
+
+impl Message {
+    /// Appends the message as a whole frame.
+    ///
+    /// # Panics
+    /// If a message were over 4 GiB; what they hold is bounded.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        let start = out.len();
+        out.extend_from_slice(&[0; 4]);
+        match self {
+            Self::Hello(hello) => hello.write(out),
+            Self::Reject(reject) => reject.write(out),
+            Self::Status(status) => status.write(out),
+            Self::Bye(bye) => bye.write(out),
+        }
+        let length = u32::try_from(out.len() - start - 4).expect("a message is bounded");
+        out[start..start + 4].copy_from_slice(&length.to_be_bytes());
+    }
+}
+
+impl Incoming {
+    /// Reads a frame's body.
+    ///
+    /// # Errors
+    /// [`Malformed`] for anything but one map with integer keys, a type and what that type needs.
+    pub fn read(body: &[u8]) -> Result<Self, Malformed> {
+        read(body).ok_or(Malformed)
+    }
+}
+
+fn read(body: &[u8]) -> Option<Incoming> {
+    let fields = Fields::read(body)?;
+    Some(Incoming::Known(match fields.uint(0)? {
+        kind::HELLO => Message::Hello(Hello::read(&fields)?),
+        kind::REJECT => Message::Reject(Reject::read(&fields)?),
+        kind::STATUS => Message::Status(Status::read(&fields)?),
+        kind::BYE => Message::Bye(Bye::read(&fields)?),
+        other => return Some(Incoming::Unknown(other)),
+    }))
+}
+
+impl Hello {
+    fn write(&self, out: &mut Vec<u8>) {
+        begin(out, kind::HELLO, 8);
+        bytes(out, 1, &self.mesh);
+        text(out, 2, self.node.as_str());
+        bytes(out, 3, &self.incarnation);
+        uint(out, 4, self.wall_ms);
+        hlc(out, 5, self.hlc);
+        uint(out, 6, self.features.min.into());
+        uint(out, 7, self.features.max.into());
+        bytes(out, 8, &self.boot);
+    }
+
+    fn read(fields: &Fields<'_>) -> Option<Self> {
+        let level = |key| u32::try_from(fields.uint(key)?).ok();
+        Some(Self {
+            mesh: fields.id(1)?,
+            node: fields.node(2)?,
+            incarnation: fields.id(3)?,
+            wall_ms: fields.uint(4)?,
+            hlc: fields.hlc(5)?,
+            features: Features { min: level(6)?, max: level(7)? },
+            boot: fields.id(8)?,
+        })
+    }
+}
+
+impl Reject {
+    fn write(self, out: &mut Vec<u8>) {
+        let (code, offset_ms) = match self {
+            Self::Mesh => (1, None),
+            Self::NotMember => (2, None),
+            Self::Version => (3, None),
+            Self::WrongNode => (4, None),
+            Self::Clock { offset_ms } => (5, Some(offset_ms)),
+            Self::Duplicate => (6, None),
+            Self::Other(code) => (code, None),
+        };
+        begin(out, kind::REJECT, 1 + usize::from(offset_ms.is_some()));
+        uint(out, 1, code);
+        if let Some(offset_ms) = offset_ms {
+            encode::uint(out, 2);
+            encode::int(out, offset_ms);
+        }
+    }
+
+    fn read(fields: &Fields<'_>) -> Option<Self> {
+        Some(match fields.uint(1)? {
+            1 => Self::Mesh,
+            2 => Self::NotMember,
+            3 => Self::Version,
+            4 => Self::WrongNode,
+            5 => Self::Clock { offset_ms: i64::try_from(fields.int(2)?).ok()? },
+            6 => Self::Duplicate,
+            other => Self::Other(other),
+        })
+    }
+}
+
+impl Status {
+    fn write(&self, out: &mut Vec<u8>) {
+        begin(out, kind::STATUS, 5 + usize::from(self.echo_us.is_some()));
+        uint(out, 1, self.sent_us);
+        if let Some(echo_us) = self.echo_us {
+            uint(out, 2, echo_us);
+        }
+        uint(out, 3, self.held_us);
+        uint(out, 4, self.wall_ms);
+        hlc(out, 5, self.hlc);
+        encode::uint(out, 6);
+        encode::strings(out, self.sees.iter().take(NAMES).map(NodeName::as_str));
+    }
+
+    fn read(fields: &Fields<'_>) -> Option<Self> {
+        Some(Self {
+            sent_us: fields.uint(1)?,
+            echo_us: if fields.has(2) { Some(fields.uint(2)?) } else { None },
+            held_us: fields.uint(3)?,
+            wall_ms: fields.uint(4)?,
+            hlc: fields.hlc(5)?,
+            sees: fields.nodes(6)?,
+        })
+    }
+}
+
+impl Bye {
+    fn write(self, out: &mut Vec<u8>) {
+        begin(out, kind::BYE, 1);
+        uint(
+            out,
+            1,
+            match self {
+                Self::Stopping => 1,
+                Self::Replaced => 2,
+                Self::Untrusted => 3,
+                Self::Mistake => 4,
+                Self::Other(code) => code,
+            },
+        );
+    }
+
+    fn read(fields: &Fields<'_>) -> Option<Self> {
+        Some(match fields.uint(1)? {
+            1 => Self::Stopping,
+            2 => Self::Replaced,
+            3 => Self::Untrusted,
+            4 => Self::Mistake,
+            other => Self::Other(other),
+        })
+    }
+}
+
+impl std::fmt::Display for Reject {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Mesh => f.write_str("it is of another mesh"),
+            Self::NotMember => f.write_str("this machine is not configured there"),
+            Self::Version => f.write_str("the two versions have nothing in common"),
+            Self::WrongNode => f.write_str("the name is not that of the certificate"),
+            Self::Clock { offset_ms } => write!(f, "the clocks are {offset_ms} ms apart"),
+            Self::Duplicate => f.write_str("there is a link already"),
+            Self::Other(code) => write!(f, "for reason {code} of a later version"),
+        }
+    }
+}
+
+impl std::fmt::Display for Bye {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Stopping => f.write_str("its daemon stops"),
+            Self::Replaced => f.write_str("another link is kept"),
+            Self::Untrusted => f.write_str("it does not trust this machine any more"),
+            Self::Mistake => f.write_str("it met what it could not follow"),
+            Self::Other(code) => write!(f, "reason {code} of a later version"),
+        }
+    }
+}
+
+/// Starts a message: so many fields must follow.
+fn begin(out: &mut Vec<u8>, kind: u64, fields: usize) {
+    encode::map(out, 1 + fields);
+    uint(out, 0, kind);
+}
+
+fn uint(out: &mut Vec<u8>, key: u64, value: u64) {
+    encode::uint(out, key);
+    encode::uint(out, value);
+}
+
+fn hlc(out: &mut Vec<u8>, key: u64, value: Hlc) {
+    uint(out, key, value.to_i64().unsigned_abs());
+}
+
+fn text(out: &mut Vec<u8>, key: u64, value: &str) {
+    encode::uint(out, key);
+    encode::str(out, value);
+}
+
+fn bytes(out: &mut Vec<u8>, key: u64, value: &[u8]) {
+    encode::uint(out, key);
+    encode::bin_header(out, value.len());
+    out.extend_from_slice(value);
+}
+
+/// The values of one map by their keys, still encoded. Of equal keys the last counts.
+struct Fields<'a>([Option<&'a [u8]>; KEYS]);
+
+impl<'a> Fields<'a> {
+    fn read(body: &'a [u8]) -> Option<Self> {
+        let mut reader = Reader::new(body);
+        let Head::Map(count) = reader.head()? else {
+            return None;
+        };
+        let mut fields = [None; KEYS];
+        for _ in 0..count {
+            let Head::Int(key) = reader.head()? else {
+                return None;
+            };
+            let value = reader.raw()?;
+            if let Some(field) = usize::try_from(key).ok().and_then(|key| fields.get_mut(key)) {
+                *field = Some(value);
+            }
+        }
+        reader.rest().is_empty().then_some(Self(fields))
+    }
+
+    fn has(&self, key: usize) -> bool {
+        self.0[key].is_some()
+    }
+
+    fn value(&self, key: usize) -> Option<Reader<'a>> {
+        self.0[key].map(Reader::new)
+    }
+
+    fn int(&self, key: usize) -> Option<i128> {
+        match self.value(key)?.head()? {
+            Head::Int(value) => Some(value),
+            _ => None,
+        }
+    }
+
+    fn uint(&self, key: usize) -> Option<u64> {
+        u64::try_from(self.int(key)?).ok()
+    }
+
+    fn hlc(&self, key: usize) -> Option<Hlc> {
+        i64::try_from(self.int(key)?).ok().filter(|value| *value >= 0).map(Hlc::from_i64)
+    }
+
+    fn id(&self, key: usize) -> Option<[u8; 16]> {
+        match self.value(key)?.head()? {
+            Head::Bin(id) => id.try_into().ok(),
+            _ => None,
+        }
+    }
+
+    fn node(&self, key: usize) -> Option<NodeName> {
+        node(&mut self.value(key)?)
+    }
+
+    fn nodes(&self, key: usize) -> Option<Vec<NodeName>> {
+        let mut reader = self.value(key)?;
+        let Head::Array(count @ ..=NAMES) = reader.head()? else {
+            return None;
+        };
+        (0..count).map(|_| node(&mut reader)).collect()
+    }
+}
+
+fn node(reader: &mut Reader<'_>) -> Option<NodeName> {
+    NodeName::parse(reader.text()?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn names() -> impl Strategy<Value = NodeName> {
+        "[a-z][a-z0-9]{0,20}".prop_map(|name| NodeName::parse(&name).expect("a name"))
+    }
+
+    fn hlcs() -> impl Strategy<Value = Hlc> {
+        (0..=i64::MAX).prop_map(Hlc::from_i64)
+    }
+
+    prop_compose! {
+        fn hellos()(
+            (mesh, incarnation, boot) in any::<([u8; 16], [u8; 16], [u8; 16])>(),
+            node in names(),
+            wall_ms in any::<u64>(),
+            hlc in hlcs(),
+            (min, max) in any::<(u32, u32)>(),
+        ) -> Hello {
+            Hello { mesh, node, incarnation, wall_ms, hlc, features: Features { min, max }, boot }
+        }
+    }
+
+    prop_compose! {
+        fn statuses()(
+            (sent_us, echo_us, held_us, wall_ms) in any::<(u64, Option<u64>, u64, u64)>(),
+            hlc in hlcs(),
+            sees in prop::collection::vec(names(), 0..=NAMES),
+        ) -> Status {
+            Status { sent_us, echo_us, held_us, wall_ms, hlc, sees }
+        }
+    }
+
+    fn messages() -> impl Strategy<Value = Message> {
+        let rejects = prop_oneof![
+            Just(Reject::Mesh),
+            Just(Reject::NotMember),
+            Just(Reject::Version),
+            Just(Reject::WrongNode),
+            any::<i64>().prop_map(|offset_ms| Reject::Clock { offset_ms }),
+            Just(Reject::Duplicate),
+            (7..=u64::MAX).prop_map(Reject::Other),
+        ];
+        let byes = prop_oneof![
+            Just(Bye::Stopping),
+            Just(Bye::Replaced),
+            Just(Bye::Untrusted),
+            Just(Bye::Mistake),
+            (5..=u64::MAX).prop_map(Bye::Other),
+        ];
+        prop_oneof![
+            hellos().prop_map(Message::Hello),
+            rejects.prop_map(Message::Reject),
+            statuses().prop_map(Message::Status),
+            byes.prop_map(Message::Bye),
+        ]
+    }
+
+    /// The body of the one frame in `bytes`.
+    fn body(bytes: &[u8]) -> &[u8] {
+        let (header, body) = bytes.split_first_chunk().expect("a header");
+        assert_eq!(body_length(*header, FRAME_BYTES), Some(body.len()));
+        body
+    }
+
+    fn framed(message: &Message) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        message.write(&mut bytes);
+        bytes
+    }
+
+    #[test]
+    fn a_frame_over_the_bound_is_refused_by_its_first_bytes() {
+        assert_eq!(body_length([0, 1, 0, 0], HELLO_BYTES), Some(HELLO_BYTES));
+        assert_eq!(body_length([0, 1, 0, 1], HELLO_BYTES), None);
+        assert_eq!(body_length([0xff; 4], FRAME_BYTES), None);
+    }
+
+    #[test]
+    fn a_hello_is_these_bytes() {
+        let hello = Message::Hello(Hello {
+            mesh: [1; 16],
+            node: NodeName::parse("a").expect("a name"),
+            incarnation: [2; 16],
+            wall_ms: 3,
+            hlc: Hlc::from_i64(4),
+            features: Features { min: 1, max: 2 },
+            boot: [5; 16],
+        });
+        let mut expected = vec![0, 0, 0, 71, 0x89, 0, 1, 1, 0xc4, 16];
+        expected.extend([1; 16]);
+        expected.extend([2, 0xa1, b'a', 3, 0xc4, 16]);
+        expected.extend([2; 16]);
+        expected.extend([4, 3, 5, 4, 6, 1, 7, 2, 8, 0xc4, 16]);
+        expected.extend([5; 16]);
+        assert_eq!(framed(&hello), expected, "machines in the field send and await exactly this");
+    }
+
+    #[test]
+    fn a_type_that_is_reserved_or_unknown_is_told_apart_from_garbage() {
+        assert_eq!(Incoming::read(&[0x81, 0, 16]), Ok(Incoming::Unknown(kind::WANT)));
+        assert_eq!(Incoming::read(&[0x82, 0, 0xcd, 1, 0, 1, 0xc0]), Ok(Incoming::Unknown(256)));
+        for garbage in [
+            &[][..],
+            &[0xc0],
+            &[0x80],                   // no type
+            &[0x81, 0, 0xa1, b'x'],    // the type is no number
+            &[0x81, 0xa1, b'0', 4],    // the key is no number
+            &[0x81, 0, 4],             // a bye without a reason
+            &[0x82, 0, 4, 1, 1, 0xc0], // more than one value
+            &[0x82, 0, 4, 1],          // cut short
+        ] {
+            assert_eq!(Incoming::read(garbage), Err(Malformed), "{garbage:x?}");
+        }
+    }
+
+    #[test]
+    fn versions_meet_at_the_newest_that_both_speak() {
+        let features = |min, max| Features { min, max };
+        assert_eq!(features(1, 3).common(features(2, 5)), Some(3));
+        assert_eq!(features(1, 3).common(features(3, 3)), Some(3));
+        assert_eq!(features(1, 3).common(features(4, 5)), None);
+        assert_eq!(features(4, 5).common(features(1, 3)), None);
+        assert!(features(1, 1).tolerates(features(1, 2)) && !features(1, 2).tolerates(features(1, 2)));
+    }
+
+    proptest! {
+        #[test]
+        fn a_message_reads_back_as_it_was_written(message in messages()) {
+            let bytes = framed(&message);
+            prop_assert!(bytes.len() - 4 <= HELLO_BYTES);
+            prop_assert_eq!(Incoming::read(body(&bytes)), Ok(Incoming::Known(message)));
+        }
+
+        #[test]
+        fn unknown_keys_are_passed_over(message in messages(), key in 20..=127u8, value in any::<u64>()) {
+            let mut bytes = body(&framed(&message)).to_vec();
+            bytes[0] += 1; // one more pair in the map
+            bytes.push(key);
+            encode::array(&mut bytes, 2);
+            encode::uint(&mut bytes, value);
+            encode::nil(&mut bytes);
+            prop_assert_eq!(Incoming::read(&bytes), Ok(Incoming::Known(message)));
+        }
+
+        #[test]
+        fn garbage_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = Incoming::read(&bytes);
+        }
+
+        #[test]
+        fn a_damaged_message_never_panics(message in messages(), at in any::<prop::sample::Index>(), byte in any::<u8>()) {
+            let mut bytes = body(&framed(&message)).to_vec();
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+            let _ = Incoming::read(&bytes);
+        }
+    }
+}

@@ -1,0 +1,288 @@
+//! Keeps what this machine knows of the others: who is alive, how far away, since when; and shows it.
+//! Also looks after certificates that expire or were revoked while their connections are open.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use cortex_core::{
+    membership::{Membership, State, Timing, Transition},
+    model::NodeName,
+};
+use tokio::{sync::mpsc, time::sleep};
+use tracing::{info, warn};
+
+use super::{Mesh, Shared, live::Cut, refused::Refused, unix_s};
+use crate::{
+    ambient, journal,
+    pki::Rejected,
+    service::mesh::{Peer, Seen},
+    store::{Command, Event},
+};
+
+/// The longest rest. Wall clocks jump, so an expiry is never slept for in one piece.
+const REST: Duration = Duration::from_secs(60);
+
+/// Events that may wait for the store. When its disk stands still, further ones are in the log alone.
+const EVENTS: usize = 64;
+
+/// A clock that is further off than this is worth a word: timestamps of the two machines disagree.
+const OFFSET_WORTH_A_WORD_MS: u64 = 2_000;
+
+/// What the keeper is told.
+#[derive(Debug)]
+pub(super) enum News {
+    /// A link is there, and both sides have spoken.
+    Up { node: NodeName, certificate_expires: u64 },
+    /// A sign of life.
+    Heard(Heard),
+    /// A link that was up has ended; perhaps since another one is kept.
+    Down { node: NodeName, why: String, replaced: bool },
+    /// A machine was not reached, or what was dialled has ended.
+    Failed { node: NodeName, why: String },
+}
+
+/// What a sign of life says.
+#[derive(Debug)]
+pub(super) struct Heard {
+    pub(super) node: NodeName,
+    pub(super) round_trip_us: Option<u64>,
+    pub(super) clock_offset_ms: Option<i64>,
+    pub(super) sees: Vec<NodeName>,
+}
+
+/// Keeps until the daemon ends.
+pub(super) async fn run(mut news: mpsc::Receiver<News>, shared: &Arc<Shared>) {
+    let (events, to_write) = mpsc::channel(EVENTS);
+    let keep = async {
+        let mut keeper = Keeper::new(shared, events);
+        keeper.keep(&mut news).await;
+    };
+    tokio::join!(keep, write_down(to_write, shared));
+}
+
+/// Puts events into the store, one at a time.
+async fn write_down(mut events: mpsc::Receiver<Event>, shared: &Shared) {
+    while let Some(event) = events.recv().await {
+        // A store that takes no events says so itself.
+        let _failed = shared.context.service.store().execute(Command::Note(event)).await;
+    }
+}
+
+struct Keeper<'a> {
+    shared: &'a Arc<Shared>,
+    members: Membership,
+    peers: BTreeMap<NodeName, Known>,
+    events: mpsc::Sender<Event>,
+}
+
+/// What is known of one machine besides its state.
+#[derive(Debug, Default)]
+struct Known {
+    /// Links to it. Two while one takes the place of the other.
+    links: u32,
+    /// Unix milliseconds of the last change of its state.
+    since_ms: u64,
+    round_trip_us: Option<u64>,
+    clock_offset_ms: Option<i64>,
+    certificate_expires: Option<u64>,
+    last_error: Option<String>,
+    sees: Vec<NodeName>,
+}
+
+impl<'a> Keeper<'a> {
+    fn new(shared: &'a Arc<Shared>, events: mpsc::Sender<Event>) -> Self {
+        let members = Membership::new(Timing::default());
+        Self { shared, members, peers: BTreeMap::new(), events }
+    }
+
+    async fn keep(&mut self, news: &mut mpsc::Receiver<News>) {
+        let mut mesh = self.shared.mesh.clone();
+        self.follow(&Arc::clone(&mesh.borrow_and_update()));
+        loop {
+            self.show();
+            tokio::select! {
+                told = news.recv() => match told {
+                    Some(told) => self.take(told),
+                    None => return,
+                },
+                changed = mesh.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    self.follow(&Arc::clone(&mesh.borrow_and_update()));
+                }
+                () = sleep(self.rest()) => self.look_around(),
+                () = self.shared.live.changed.notified() => {}
+                () = self.shared.stopped() => return,
+            }
+        }
+    }
+
+    /// How long nothing changes by itself.
+    fn rest(&self) -> Duration {
+        let silence = self.members.poll_timeout().map(|at| at.saturating_sub(self.shared.now()));
+        // A certificate is good up to the end of its last second.
+        let expiry = self.shared.live.next_expiry().map(|at| {
+            let end_ms = at.saturating_add(1).saturating_mul(1000);
+            Duration::from_millis(end_ms.saturating_sub(ambient::wall_ms()))
+        });
+        silence.into_iter().chain(expiry).fold(REST, Duration::min)
+    }
+
+    fn look_around(&mut self) {
+        let changes = self.members.handle_timeout(self.shared.now());
+        self.take_note(changes);
+        self.review(&self.shared.mesh());
+        self.shared.pool.tidy(ambient::monotonic());
+    }
+
+    /// Takes up another configuration.
+    fn follow(&mut self, mesh: &Mesh) {
+        self.members.watch(mesh.nodes().keys(), self.shared.now());
+        self.peers.retain(|node, _| mesh.nodes().contains_key(node));
+        for node in mesh.nodes().keys() {
+            let new = || Known { since_ms: ambient::wall_ms(), ..Known::default() };
+            self.peers.entry(node.clone()).or_insert_with(new);
+        }
+        self.shared.pool.clear();
+        self.review(mesh);
+    }
+
+    /// Closes what is open with certificates that do not do any more.
+    fn review(&self, mesh: &Mesh) {
+        for Cut { protocol, why } in self.shared.live.review(mesh, unix_s()) {
+            match &why {
+                Refused::Certificate(Rejected::Revoked) => warn!(
+                    MESSAGE_ID = journal::CERTIFICATE_REVOKED,
+                    ?protocol,
+                    "a connection was closed, its certificate was revoked"
+                ),
+                Refused::Certificate(Rejected::Expired) => warn!(
+                    MESSAGE_ID = journal::CERTIFICATE_EXPIRED,
+                    ?protocol,
+                    "a connection was closed, its certificate has expired"
+                ),
+                other => warn!(?protocol, why = %other.to_string().escape_debug(), "a connection was closed"),
+            }
+        }
+    }
+
+    fn take(&mut self, news: News) {
+        match news {
+            News::Up { node, certificate_expires } => self.up(&node, certificate_expires),
+            News::Heard(heard) => self.heard(heard),
+            News::Down { node, why, replaced } => self.down(&node, why, replaced),
+            News::Failed { node, why } => self.failed(&node, why),
+        }
+    }
+
+    fn up(&mut self, node: &NodeName, certificate_expires: u64) {
+        let Some(known) = self.peers.get_mut(node) else { return };
+        known.links += 1;
+        known.certificate_expires = Some(certificate_expires);
+        known.last_error = None;
+        if known.links == 1 {
+            info!(MESSAGE_ID = journal::PEER_JOINED, %node, "there is a link to another machine");
+            self.note("peer_up", format!("{node}: there is a link"));
+        }
+    }
+
+    fn down(&mut self, node: &NodeName, why: String, replaced: bool) {
+        let Some(known) = self.peers.get_mut(node) else { return };
+        known.links = known.links.saturating_sub(1);
+        if known.links > 0 {
+            return;
+        }
+        known.certificate_expires = None;
+        known.round_trip_us = None;
+        known.clock_offset_ms = None;
+        if replaced {
+            // The other link reports itself in a moment.
+            return;
+        }
+        warn!(MESSAGE_ID = journal::PEER_LOST, %node, why = %why.escape_debug(), "the link to another machine has ended");
+        self.note("peer_down", format!("{node}: the link has ended: {why}"));
+        if let Some(known) = self.peers.get_mut(node) {
+            known.last_error = Some(why);
+        }
+    }
+
+    fn failed(&mut self, node: &NodeName, why: String) {
+        let Some(known) = self.peers.get_mut(node) else { return };
+        if known.links > 0 {
+            return;
+        }
+        // The same again and again is worth one line.
+        if known.last_error.as_ref() != Some(&why) {
+            info!(%node, why = %why.escape_debug(), "another machine is not reached, trying again");
+            known.last_error = Some(why);
+        }
+    }
+
+    fn heard(&mut self, heard: Heard) {
+        let changes = self.members.heartbeat(&heard.node, self.shared.now());
+        self.take_note(changes);
+        let Some(known) = self.peers.get_mut(&heard.node) else { return };
+        let is_off = |offset: Option<i64>| {
+            offset.is_some_and(|offset| offset.unsigned_abs() > OFFSET_WORTH_A_WORD_MS)
+        };
+        if is_off(heard.clock_offset_ms) && !is_off(known.clock_offset_ms) {
+            let offset_ms = heard.clock_offset_ms;
+            warn!(node = %heard.node, offset_ms, "the clocks of two machines are far apart");
+        }
+        known.round_trip_us = heard.round_trip_us.or(known.round_trip_us);
+        known.clock_offset_ms = heard.clock_offset_ms.or(known.clock_offset_ms);
+        known.sees = heard.sees;
+    }
+
+    fn take_note(&mut self, changes: Vec<Transition>) {
+        for Transition { node, from, to, .. } in changes {
+            if let Some(known) = self.peers.get_mut(&node) {
+                known.since_ms = ambient::wall_ms();
+            }
+            let kind = match to {
+                State::Unseen => continue,
+                State::Alive => "peer_alive",
+                State::Suspect => "peer_suspect",
+                State::Dead => "peer_dead",
+            };
+            if to == State::Dead {
+                warn!(MESSAGE_ID = journal::PEER_DEAD, %node, "another machine is taken for dead");
+            } else {
+                info!(%node, %from, %to, "another machine has changed its state");
+            }
+            self.note(kind, format!("{node}: {to}, was {from}"));
+        }
+    }
+
+    fn note(&self, kind: &'static str, text: String) {
+        let _full = self.events.try_send(Event { uid: None, kind, text });
+    }
+
+    /// Lets the service see all of it.
+    fn show(&self) {
+        let mesh = self.shared.mesh();
+        let peers = mesh.nodes().iter().filter_map(|(node, address)| {
+            let known = self.peers.get(node)?;
+            let (state, _) = self.members.state(node)?;
+            Some(Peer {
+                node: node.clone(),
+                host: address.host.clone(),
+                port: address.port,
+                connected: known.links > 0,
+                state,
+                since_ms: known.since_ms,
+                round_trip_us: known.round_trip_us,
+                clock_offset_ms: known.clock_offset_ms,
+                certificate_expires: known.certificate_expires,
+                last_error: known.last_error.clone(),
+                sees: known.sees.clone(),
+            })
+        });
+        self.shared.view.show(Seen {
+            node: mesh.node().clone(),
+            mesh: mesh.credentials().mesh(),
+            certificate_expires: mesh.credentials().not_after(),
+            peers: peers.collect(),
+        });
+    }
+}

@@ -1,0 +1,400 @@
+//! A link between two machines: who is there, a sign of life each second, and why it ends.
+//! Rows will travel on it too. Who is alive is the keeper's to say; dialling again is the dialer's.
+//!
+//! ```text
+//!   both   Hello ──>        <── Hello
+//!          wrong mesh, name, version, or a link too many: Reject, and closed
+//!   both   Status each second ──>                      the first one that comes: the link is up
+//!   either Bye, and closed
+//! ```
+//!
+//! Reading and writing go on beside each other. What is to be said waits in a bounded queue; when that is full
+//! the other side takes nothing, and the writer ends the link.
+
+use std::{
+    fmt, io,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use cortex_core::{
+    model::NodeName,
+    wire::link::{
+        Bye, FRAME_BYTES, Features, HELLO_BYTES, Hello, Incoming, Message, NAMES, Reject, Status,
+    },
+};
+use tokio::{
+    io::AsyncRead,
+    pin,
+    sync::mpsc,
+    time::{MissedTickBehavior, interval, timeout, timeout_at},
+};
+use tracing::debug;
+
+use super::{
+    Shared,
+    frames::{FrameError, Frames, write_all},
+    handshake::Greeted,
+    keeper::{Heard, News},
+    links::{Held, Origin, Side},
+    live::Place,
+    pace::{RoundTrip, measured_us, offset_ms},
+    refused::Refused,
+};
+use crate::ambient;
+
+/// Between two signs of life. Three lost ones make no machine suspect.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+
+/// How long the other side may take to say who it is.
+const GREETING: Duration = Duration::from_secs(5);
+
+/// A link on which nothing whole has come for so long is given up; whoever is behind it counts as dead by then.
+const SILENCE: Duration = Duration::from_secs(15);
+
+/// How long the other side may take to accept a message, and how long a last word may take to leave.
+const STALL: Duration = Duration::from_secs(15);
+const LAST_WORD: Duration = Duration::from_secs(1);
+
+/// Messages that wait to be written.
+const QUEUE: usize = 16;
+
+/// Signs of life that may come at once, after a pause of the network; and how many come in a second at most.
+const BURST: u32 = 30;
+const PER_SECOND: u32 = 4;
+
+/// Why a link has ended.
+#[derive(Debug)]
+pub(super) enum Ended {
+    /// The other side has closed it without a word.
+    Closed,
+    /// The network has.
+    Io(io::Error),
+    /// Nothing has come for too long.
+    Silent,
+    /// The other side does not want it.
+    Rejected(Reject),
+    /// The other side has ended it.
+    Bye(Bye),
+    /// We do not want it.
+    Unwanted(Reject),
+    /// The other side has said what it should not have.
+    Mistake(&'static str),
+    /// Another link to the same machine is kept.
+    Replaced,
+    /// The certificate does not do any more.
+    Untrusted(Refused),
+    /// The daemon ends.
+    Stopping,
+}
+
+impl fmt::Display for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Closed => f.write_str("it was closed from there"),
+            Self::Io(error) => write!(f, "it was lost: {error}"),
+            Self::Silent => f.write_str("nothing was heard on it"),
+            Self::Rejected(reject) => write!(f, "it is not wanted there: {reject}"),
+            Self::Bye(bye) => write!(f, "it was ended from there: {bye}"),
+            Self::Unwanted(reject) => write!(f, "it is not wanted here: {reject}"),
+            Self::Mistake(what) => write!(f, "it was followed by {what}"),
+            Self::Replaced => f.write_str("another link is kept"),
+            Self::Untrusted(why) => write!(f, "{why}"),
+            Self::Stopping => f.write_str("this daemon stops"),
+        }
+    }
+}
+
+impl Ended {
+    /// True where there is another link instead, so that nothing is wrong.
+    pub(super) fn is_for_another(&self) -> bool {
+        matches!(
+            self,
+            Self::Replaced
+                | Self::Rejected(Reject::Duplicate)
+                | Self::Unwanted(Reject::Duplicate)
+                | Self::Bye(Bye::Replaced)
+        )
+    }
+
+    /// What the other side is told at the end, if it is still there to hear it.
+    fn last_word(&self) -> Option<Message> {
+        match self {
+            Self::Unwanted(reject) => Some(Message::Reject(*reject)),
+            Self::Mistake(_) => Some(Message::Bye(Bye::Mistake)),
+            Self::Replaced => Some(Message::Bye(Bye::Replaced)),
+            Self::Untrusted(_) => Some(Message::Bye(Bye::Untrusted)),
+            Self::Stopping => Some(Message::Bye(Bye::Stopping)),
+            Self::Closed | Self::Io(_) | Self::Silent | Self::Rejected(_) | Self::Bye(_) => None,
+        }
+    }
+}
+
+impl From<FrameError> for Ended {
+    fn from(error: FrameError) -> Self {
+        match error {
+            FrameError::Closed => Self::Closed,
+            FrameError::TooLarge => Self::Mistake("a frame over the bound"),
+            FrameError::Io(error) => Self::Io(error),
+        }
+    }
+}
+
+/// Carries a link from the handshake to its end.
+pub(super) async fn run(greeted: Greeted, dialled_by: Side, shared: &Shared) -> Ended {
+    let Greeted { stream, from, peer, place, .. } = greeted;
+    let (reader, writer) = tokio::io::split(stream);
+    let (say, queue) = mpsc::channel(QUEUE);
+    let node = peer.node;
+    let link = Link {
+        node: &node,
+        dialled_by,
+        certificate_expires: peer.not_after,
+        shared,
+        frames: Frames::new(reader),
+        say,
+        place,
+        last_heard: None,
+        round_trip: RoundTrip::default(),
+        allowance: Allowance::new(ambient::monotonic()),
+    };
+    let writing = write_all(writer, queue, STALL);
+    pin!(writing);
+    let ended = tokio::select! {
+        ended = link.talk() => {
+            // The queue is closed now: the writer ends when all was said.
+            let _gone_already = timeout(LAST_WORD, writing).await;
+            ended
+        }
+        written = &mut writing => match written {
+            Ok(()) => Ended::Closed,
+            Err(error) => Ended::Io(error),
+        },
+    };
+    if let Ended::Unwanted(reject @ (Reject::Mesh | Reject::WrongNode | Reject::Version)) = &ended {
+        shared.refusals.note(from, &Refused::Greeting(*reject));
+    }
+    debug!(%node, %from, %ended, "a link has ended");
+    ended
+}
+
+/// A link that is being served.
+struct Link<'a, R> {
+    node: &'a NodeName,
+    dialled_by: Side,
+    certificate_expires: u64,
+    shared: &'a Shared,
+    frames: Frames<R>,
+    say: mpsc::Sender<Message>,
+    place: Place,
+    /// When their last status was sent, by their clock, and when it came, by ours.
+    last_heard: Option<(u64, u64)>,
+    round_trip: RoundTrip,
+    allowance: Allowance,
+}
+
+impl<R: AsyncRead + Unpin> Link<'_, R> {
+    /// Talks to the end, and says the last word.
+    async fn talk(mut self) -> Ended {
+        let ended = match self.greet().await {
+            Ok((hello, held)) => self.live(&hello, held).await,
+            Err(ended) => ended,
+        };
+        if let Some(word) = ended.last_word() {
+            let _full_or_gone = self.say.try_send(word);
+        }
+        ended
+    }
+
+    /// Says who this is, hears who that is, and takes the place of the one link to it.
+    async fn greet(&mut self) -> Result<(Hello, Held), Ended> {
+        let _room_for_the_first = self.say.try_send(Message::Hello(self.own_hello()));
+        let first = tokio::select! {
+            first = timeout(GREETING, self.frames.next(HELLO_BYTES)) => first,
+            why = self.place.untrusted() => return Err(Ended::Untrusted(why)),
+            () = self.shared.stopped() => return Err(Ended::Stopping),
+        };
+        let body = first.map_err(|_| Ended::Silent)??;
+        let hello = match Incoming::read(&body) {
+            Ok(Incoming::Known(Message::Hello(hello))) => hello,
+            Ok(Incoming::Known(Message::Reject(reject))) => return Err(Ended::Rejected(reject)),
+            Ok(Incoming::Known(Message::Bye(bye))) => return Err(Ended::Bye(bye)),
+            Ok(Incoming::Known(Message::Status(_)) | Incoming::Unknown(_)) => {
+                return Err(Ended::Mistake("something else before its greeting"));
+            }
+            Err(_) => return Err(Ended::Mistake("no greeting")),
+        };
+        self.judge(&hello).map_err(Ended::Unwanted)?;
+        let origin = Origin { dialled_by: self.dialled_by, boot: hello.boot };
+        let mesh = self.shared.mesh();
+        let held = self.shared.links.claim(mesh.node(), self.node, origin);
+        Ok((hello, held.ok_or(Ended::Unwanted(Reject::Duplicate))?))
+    }
+
+    fn own_hello(&self) -> Hello {
+        let (mesh, store) = (self.shared.mesh(), self.shared.context.service.store());
+        Hello {
+            mesh: mesh.credentials().mesh().0,
+            node: mesh.node().clone(),
+            incarnation: store.incarnation().0.to_be_bytes(),
+            wall_ms: ambient::wall_ms(),
+            hlc: store.hlc(),
+            features: Features::OURS,
+            boot: self.shared.boot,
+        }
+    }
+
+    fn judge(&self, hello: &Hello) -> Result<(), Reject> {
+        if hello.mesh != self.shared.mesh().credentials().mesh().0 {
+            return Err(Reject::Mesh);
+        }
+        if hello.node != *self.node {
+            return Err(Reject::WrongNode);
+        }
+        match Features::OURS.common(hello.features) {
+            Some(_) => Ok(()),
+            None => Err(Reject::Version),
+        }
+    }
+
+    /// From the greeting on.
+    async fn live(&mut self, hello: &Hello, mut held: Held) -> Ended {
+        let mut heartbeat = interval(HEARTBEAT);
+        heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut silent_at = ambient::monotonic() + SILENCE;
+        let mut up = false;
+        let ended = loop {
+            tokio::select! {
+                frame = timeout_at(silent_at.into(), self.frames.next(FRAME_BYTES)) => {
+                    silent_at = ambient::monotonic() + SILENCE;
+                    let heard = match frame {
+                        Err(_) => Err(Ended::Silent),
+                        Ok(Err(error)) => Err(error.into()),
+                        Ok(Ok(body)) => self.hear(&body, hello),
+                    };
+                    match heard {
+                        Err(ended) => break ended,
+                        Ok(None) => {}
+                        Ok(Some(heard)) => {
+                            if !std::mem::replace(&mut up, true) {
+                                self.tell(News::Up {
+                                    node: self.node.clone(),
+                                    certificate_expires: self.certificate_expires,
+                                }).await;
+                            }
+                            self.tell(News::Heard(heard)).await;
+                        }
+                    }
+                }
+                _ = heartbeat.tick() => {
+                    // When it is full the writer stands still, and will end the link if it goes on.
+                    let _full = self.say.try_send(Message::Status(self.own_status()));
+                }
+                () = held.replaced() => break Ended::Replaced,
+                why = self.place.untrusted() => break Ended::Untrusted(why),
+                () = self.shared.stopped() => break Ended::Stopping,
+            }
+        };
+        if up {
+            let news = News::Down {
+                node: self.node.clone(),
+                why: ended.to_string(),
+                replaced: ended.is_for_another(),
+            };
+            self.tell(news).await;
+        }
+        ended
+    }
+
+    /// Takes a message; answers what a sign of life says.
+    fn hear(&mut self, body: &Bytes, hello: &Hello) -> Result<Option<Heard>, Ended> {
+        match Incoming::read(body) {
+            Ok(Incoming::Known(Message::Status(status))) => {
+                if !self.allowance.take(ambient::monotonic()) {
+                    return Err(Ended::Mistake("more signs of life than anybody needs"));
+                }
+                Ok(Some(self.measure(status)))
+            }
+            Ok(Incoming::Known(Message::Reject(reject))) => Err(Ended::Rejected(reject)),
+            Ok(Incoming::Known(Message::Bye(bye))) => Err(Ended::Bye(bye)),
+            Ok(Incoming::Known(Message::Hello(_))) => Err(Ended::Mistake("a second greeting")),
+            Ok(Incoming::Unknown(_)) if Features::OURS.tolerates(hello.features) => Ok(None),
+            Ok(Incoming::Unknown(_)) => Err(Ended::Mistake("a message that it should not know")),
+            Err(_) => Err(Ended::Mistake("bytes that are no message")),
+        }
+    }
+
+    fn measure(&mut self, status: Status) -> Heard {
+        let now_us = self.shared.now_us();
+        self.last_heard = Some((status.sent_us, now_us));
+        let measured = status.echo_us.and_then(|echo| measured_us(now_us, echo, status.held_us));
+        let round_trip_us = measured.map(|measured| self.round_trip.take(measured));
+        let offset = |trip| offset_ms(ambient::wall_ms(), status.wall_ms, trip);
+        Heard {
+            node: self.node.clone(),
+            round_trip_us,
+            clock_offset_ms: measured.map(offset),
+            sees: status.sees,
+        }
+    }
+
+    fn own_status(&self) -> Status {
+        let now_us = self.shared.now_us();
+        let view = self.shared.view.now();
+        Status {
+            sent_us: now_us,
+            echo_us: self.last_heard.map(|(theirs, _)| theirs),
+            held_us: self.last_heard.map_or(0, |(_, ours)| now_us.saturating_sub(ours)),
+            wall_ms: ambient::wall_ms(),
+            hlc: self.shared.context.service.store().hlc(),
+            sees: view.alive().take(NAMES).cloned().collect(),
+        }
+    }
+
+    async fn tell(&self, news: News) {
+        // It is gone only where the daemon ends.
+        let _gone = self.shared.news.send(news).await;
+    }
+}
+
+/// How many signs of life may come: so many at once, and so many a second.
+#[derive(Debug)]
+struct Allowance {
+    left: u32,
+    counted: Instant,
+}
+
+impl Allowance {
+    fn new(now: Instant) -> Self {
+        Self { left: BURST, counted: now }
+    }
+
+    fn take(&mut self, now: Instant) -> bool {
+        let seconds = now.saturating_duration_since(self.counted).as_secs();
+        if seconds > 0 {
+            let earned = u32::try_from(seconds).unwrap_or(u32::MAX).saturating_mul(PER_SECOND);
+            self.left = self.left.saturating_add(earned).min(BURST);
+            self.counted = now;
+        }
+        let allowed = self.left > 0;
+        self.left = self.left.saturating_sub(1);
+        allowed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_allowance_is_for_a_burst_and_then_for_a_few_a_second() {
+        let start = ambient::monotonic();
+        let mut allowance = Allowance::new(start);
+        let taken = (0..100).filter(|_| allowance.take(start)).count();
+        assert_eq!(taken, 30);
+        let later = start + Duration::from_secs(2);
+        assert_eq!((0..100).filter(|_| allowance.take(later)).count(), 8);
+        let hour = later + Duration::from_secs(3600);
+        assert_eq!((0..100).filter(|_| allowance.take(hour)).count(), 30);
+    }
+}

@@ -1,0 +1,127 @@
+//! The connections that are open, by the certificates that they were opened with.
+//! TLS looks at a certificate once; what becomes of it afterwards is looked at here, after each reload and when
+//! one expires.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use rustls::pki_types::CertificateDer;
+use tokio::sync::{Notify, oneshot};
+
+use super::{Mesh, handshake::Protocol, refused::Refused};
+use crate::pki::Rejected;
+
+/// The table of connections.
+#[derive(Debug, Default)]
+pub(super) struct Live {
+    /// Locked for a look-up, and for a review, which verifies some signatures.
+    table: Mutex<Table>,
+    /// Tells the keeper that the next expiry may be another.
+    pub(super) changed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    last: u64,
+    entries: HashMap<u64, Entry>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    chain: Arc<[CertificateDer<'static>]>,
+    protocol: Protocol,
+    /// In seconds since 1970; none while it is not judged yet.
+    not_after: Option<u64>,
+    /// Taken when the connection is told to end.
+    end: Option<oneshot::Sender<Refused>>,
+}
+
+/// A connection's line in the table; removed when dropped.
+#[derive(Debug)]
+pub(super) struct Place {
+    live: Arc<Live>,
+    id: u64,
+    untrusted: oneshot::Receiver<Refused>,
+}
+
+/// A connection that was told to end.
+#[derive(Debug)]
+pub(super) struct Cut {
+    pub(super) protocol: Protocol,
+    pub(super) why: Refused,
+}
+
+impl Live {
+    pub(super) fn enter(
+        self: &Arc<Self>,
+        chain: Arc<[CertificateDer<'static>]>,
+        protocol: Protocol,
+    ) -> Place {
+        let (end, untrusted) = oneshot::channel();
+        let mut table = self.table();
+        table.last += 1;
+        let id = table.last;
+        table.entries.insert(id, Entry { chain, protocol, not_after: None, end: Some(end) });
+        Place { live: Arc::clone(self), id, untrusted }
+    }
+
+    /// Notes when a connection's certificate expires.
+    pub(super) fn expires(&self, place: &Place, not_after: u64) {
+        if let Some(entry) = self.table().entries.get_mut(&place.id) {
+            entry.not_after = Some(not_after);
+        }
+        self.changed.notify_one();
+    }
+
+    /// When the next certificate expires, in seconds since 1970.
+    pub(super) fn next_expiry(&self) -> Option<u64> {
+        let table = self.table();
+        let trusted = table.entries.values().filter(|entry| entry.end.is_some());
+        trusted.filter_map(|entry| entry.not_after).min()
+    }
+
+    /// Judges every connection again, and tells those to end whose certificate does not do any more.
+    pub(super) fn review(&self, mesh: &Mesh, now_unix_s: u64) -> Vec<Cut> {
+        let mut cut = Vec::new();
+        for entry in self.table().entries.values_mut() {
+            let Err(why) = mesh.judge(&entry.chain, now_unix_s) else { continue };
+            // A list that nobody has renewed says nothing against those that are there; it keeps new ones out.
+            if why == Refused::Certificate(Rejected::StaleRevocationList) {
+                continue;
+            }
+            if let Some(end) = entry.end.take() {
+                let _ends_already = end.send(why.clone());
+                cut.push(Cut { protocol: entry.protocol, why });
+            }
+        }
+        cut
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Place {
+    /// Ends when the connection is not to be trusted any more, and says why.
+    pub(super) async fn untrusted(&mut self) -> Refused {
+        match (&mut self.untrusted).await {
+            Ok(why) => why,
+            // The sender stands in the table for as long as this place does.
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// True where it was told to end.
+    pub(super) fn is_cut(&mut self) -> bool {
+        !matches!(self.untrusted.try_recv(), Err(oneshot::error::TryRecvError::Empty))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.live.table().entries.remove(&self.id);
+    }
+}

@@ -1,0 +1,99 @@
+//! Two small calculations: how long to wait before dialling again, and how long a round trip takes.
+//! When either is used is `dialer`'s and `link`'s.
+
+use std::time::Duration;
+
+/// The wait before the next attempt: full jitter below a bound that doubles, so that machines that lost each
+/// other at the same moment do not dial at the same moment.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Backoff {
+    attempts: u32,
+}
+
+impl Backoff {
+    const LEAST: Duration = Duration::from_millis(500);
+    const MOST: Duration = Duration::from_secs(30);
+
+    /// The next wait. `random` is uniform over all of its values.
+    pub(super) fn next(&mut self, random: u32) -> Duration {
+        let bound = Self::LEAST.saturating_mul(2 << self.attempts.min(16)).min(Self::MOST);
+        self.attempts = self.attempts.saturating_add(1);
+        let part = f64::from(random) / f64::from(u32::MAX);
+        Self::LEAST + (bound - Self::LEAST).mul_f64(part)
+    }
+
+    /// Begins anew.
+    pub(super) fn reset(&mut self) {
+        self.attempts = 0;
+    }
+}
+
+/// A smoothed round trip, as TCP smooths it: an eighth of each new measurement (RFC 6298).
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct RoundTrip {
+    smoothed_us: Option<u64>,
+}
+
+impl RoundTrip {
+    /// Takes a measurement and answers the smoothed value.
+    pub(super) fn take(&mut self, measured_us: u64) -> u64 {
+        let smoothed = match self.smoothed_us {
+            None => measured_us,
+            Some(before) => before - before / 8 + measured_us / 8,
+        };
+        self.smoothed_us = Some(smoothed);
+        smoothed
+    }
+}
+
+/// The measurement that an echo brings: what has passed since we sent, less what the other side has kept it.
+/// None for an echo of something that we cannot have sent.
+pub(super) fn measured_us(now_us: u64, echo_us: u64, held_us: u64) -> Option<u64> {
+    now_us.checked_sub(echo_us)?.checked_sub(held_us)
+}
+
+/// How far the other side's wall clock is ahead of ours, when it stood at `theirs_ms` half a round trip ago.
+pub(super) fn offset_ms(ours_ms: u64, theirs_ms: u64, round_trip_us: u64) -> i64 {
+    let theirs = i128::from(theirs_ms) + i128::from(round_trip_us / 2000);
+    let offset = theirs - i128::from(ours_ms);
+    i64::try_from(offset).unwrap_or(if offset < 0 { i64::MIN } else { i64::MAX })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_grow_up_to_half_a_minute_and_are_spread_over_all_of_it() {
+        let (mut short, mut long) = (Backoff::default(), Backoff::default());
+        let longest: Vec<_> = (0..8).map(|_| long.next(u32::MAX).as_millis()).collect();
+        assert_eq!(longest, [1000, 2000, 4000, 8000, 16_000, 30_000, 30_000, 30_000]);
+        assert!((0..100).all(|_| short.next(0) == Backoff::LEAST));
+        long.reset();
+        assert_eq!(long.next(u32::MAX), Duration::from_secs(1));
+    }
+
+    #[test]
+    fn a_round_trip_follows_slowly() {
+        let mut round_trip = RoundTrip::default();
+        assert_eq!(round_trip.take(800), 800);
+        assert_eq!(round_trip.take(1600), 900);
+        assert_eq!((0..100).map(|_| round_trip.take(8000)).last(), Some(7993));
+        assert_eq!(round_trip.take(u64::MAX) > 0, true, "nothing overflows");
+    }
+
+    #[test]
+    fn an_echo_that_cannot_be_is_none() {
+        assert_eq!(measured_us(1000, 400, 500), Some(100));
+        assert_eq!(measured_us(1000, 400, 601), None, "kept for longer than it is ago");
+        assert_eq!(measured_us(1000, 1001, 0), None, "sent in the future");
+    }
+
+    #[test]
+    fn half_a_round_trip_counts_for_the_offset() {
+        assert_eq!(offset_ms(10_000, 9_950, 100_000), 0);
+        assert_eq!(offset_ms(10_000, 12_000, 0), 2_000);
+        assert_eq!(offset_ms(10_000, 7_000, 2_000), -2_999);
+        assert_eq!(offset_ms(0, u64::MAX, u64::MAX), i64::MAX);
+    }
+}

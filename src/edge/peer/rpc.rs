@@ -1,0 +1,40 @@
+//! Requests of another machine: the same connection as on the Unix socket, with the machine as the caller.
+//! What it may ask for is the service's and the gate's.
+
+use cortex_core::{
+    model::{Caller, Refusal},
+    wire::rpc,
+};
+use tokio::{io::AsyncWriteExt, time::timeout};
+use tracing::info;
+
+use super::{
+    Shared,
+    handshake::{Greeted, HANDSHAKE},
+    refused::Refused,
+};
+use crate::edge::conn;
+
+/// Serves requests until the connection ends, or its certificate does not do any more.
+pub(super) async fn serve(greeted: Greeted, shared: &Shared) {
+    let Greeted { mut stream, from, peer, mut place, .. } = greeted;
+    let limits = **shared.context.limits.load();
+    let Some(_seat) = shared.seats.take(peer.node.clone(), &limits) else {
+        shared.refusals.note(from, &Refused::TooManyConnections);
+        let mut reply = Vec::new();
+        rpc::error(&mut reply, 0, &Refusal::TooManyConnections.to_string());
+        let tell = async {
+            stream.write_all(&reply).await?;
+            stream.shutdown().await
+        };
+        let _gone = timeout(HANDSHAKE, tell).await;
+        return;
+    };
+    let caller = Caller::Peer { node: peer.node.clone(), uid: None };
+    tokio::select! {
+        () = conn::serve(stream, caller, &shared.context) => {}
+        why = place.untrusted() => {
+            info!(node = %peer.node, %from, %why, "a connection for requests was closed");
+        }
+    }
+}

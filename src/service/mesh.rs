@@ -1,0 +1,314 @@
+//! The other machines, as far as requests are concerned: who they are, how they are, and asking one of them.
+//! Connections to them are the edge's, which publishes what it sees here and answers what is asked.
+//!
+//! ```text
+//!   edge::peer ──> MeshView ──> mesh_status, mesh_list_nodes
+//!   edge::peer <── PeerRequest <── Mesh::ask <── a method that needs another machine's answer
+//! ```
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::Instant,
+};
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use cortex_core::{
+    membership::State,
+    model::{MeshId, NodeName, Refusal, Uid},
+    wire::{Method, encode},
+};
+use tokio::sync::{mpsc, oneshot};
+
+use super::{Answer, Service, params::Params};
+use crate::store::Failure;
+
+/// Requests to other machines that may wait for the edge to take them up. More are refused as busy.
+pub const REQUESTS: usize = 64;
+
+/// What a service knows of the mesh.
+#[derive(Clone, Debug)]
+pub struct Mesh {
+    view: Arc<MeshView>,
+    requests: mpsc::Sender<PeerRequest>,
+}
+
+/// A request to another machine, on its way to the edge.
+#[derive(Debug)]
+pub struct PeerRequest {
+    /// Which machine.
+    pub node: NodeName,
+    /// One that is open to peers.
+    pub method: Method,
+    /// The encoded array of parameters.
+    pub params: Bytes,
+    /// The user of this machine on whose behalf it is made; none for the machine itself.
+    pub uid: Option<Uid>,
+    /// When the answer is of no use any more.
+    pub deadline: Instant,
+    /// Takes the encoded result. Dropped where nobody waits any more.
+    pub answer: oneshot::Sender<Result<Bytes, AskError>>,
+}
+
+/// Why another machine has given no result. Unless it is [`AskError::Refused`], the request may have been
+/// carried out all the same.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AskError {
+    /// No machine of that name is configured.
+    #[error("no node {0} is configured")]
+    UnknownNode(NodeName),
+    /// It was not reached: nothing was asked.
+    #[error("{0}")]
+    Unreachable(String),
+    /// It said no, in these words.
+    #[error("{0}")]
+    Refused(Box<str>),
+    /// No answer came in time.
+    #[error("no answer in time")]
+    Timeout,
+    /// The connection broke off before the answer, or the answer cannot be read.
+    #[error("the answer broke off: {0}")]
+    Broken(String),
+    /// The answer is larger than is taken.
+    #[error("the answer is larger than {0} bytes")]
+    TooLarge(usize),
+    /// Too many requests wait already, or the daemon ends: nothing was asked.
+    #[error("too many requests to other nodes wait already")]
+    Busy,
+}
+
+impl Mesh {
+    /// A handle on the mesh, and the end of the channel that the edge answers.
+    #[must_use]
+    pub fn new(view: Arc<MeshView>) -> (Self, mpsc::Receiver<PeerRequest>) {
+        let (requests, asked) = mpsc::channel(REQUESTS);
+        (Self { view, requests }, asked)
+    }
+
+    /// What is known of the other machines now.
+    #[must_use]
+    pub fn view(&self) -> &MeshView {
+        &self.view
+    }
+
+    /// Asks another machine and waits for its encoded result, until the deadline.
+    ///
+    /// # Errors
+    /// [`AskError`].
+    pub async fn ask(
+        &self,
+        node: NodeName,
+        method: Method,
+        params: Bytes,
+        uid: Option<Uid>,
+        deadline: Instant,
+    ) -> Result<Bytes, AskError> {
+        let (answer, answered) = oneshot::channel();
+        let request = PeerRequest { node, method, params, uid, deadline, answer };
+        self.requests.try_send(request).map_err(|_| AskError::Busy)?;
+        let answered = tokio::time::timeout_at(deadline.into(), answered).await;
+        answered.map_err(|_| AskError::Timeout)?.unwrap_or(Err(AskError::Busy))
+    }
+}
+
+/// What the edge sees of the mesh; replaced as a whole whenever something changes.
+#[derive(Debug)]
+pub struct MeshView {
+    now: ArcSwap<Seen>,
+    /// Connections refused since the start, by reason. Locked to count one, and to show them.
+    refused: Mutex<BTreeMap<&'static str, u64>>,
+}
+
+/// The mesh at one moment.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    /// This node.
+    pub node: NodeName,
+    /// The mesh.
+    pub mesh: MeshId,
+    /// When this node's certificate expires, in seconds since 1970.
+    pub certificate_expires: u64,
+    /// The configured machines, in the order of their names.
+    pub peers: Vec<Peer>,
+}
+
+/// One other machine at one moment.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// Its name.
+    pub node: NodeName,
+    /// Where it is dialled.
+    pub host: Box<str>,
+    /// At which port.
+    pub port: u16,
+    /// True while there is a link.
+    pub connected: bool,
+    /// What its heartbeats say.
+    pub state: State,
+    /// Since when, in Unix milliseconds.
+    pub since_ms: u64,
+    /// Smoothed; none before the first measurement.
+    pub round_trip_us: Option<u64>,
+    /// Its wall clock less this machine's, to half a round trip.
+    pub clock_offset_ms: Option<i64>,
+    /// When the certificate of the link expires, in seconds since 1970.
+    pub certificate_expires: Option<u64>,
+    /// Why the last attempt to reach it failed, or the last link ended; none while there is a link.
+    pub last_error: Option<String>,
+    /// Whom it sees alive, as it said last.
+    pub sees: Vec<NodeName>,
+}
+
+impl MeshView {
+    /// Begins with this.
+    #[must_use]
+    pub fn new(seen: Seen) -> Arc<Self> {
+        Arc::new(Self { now: ArcSwap::from_pointee(seen), refused: Mutex::default() })
+    }
+
+    /// The mesh now.
+    #[must_use]
+    pub fn now(&self) -> arc_swap::Guard<Arc<Seen>> {
+        self.now.load()
+    }
+
+    /// Lets everybody see a change.
+    pub fn show(&self, seen: Seen) {
+        self.now.store(Arc::new(seen));
+    }
+
+    /// Counts a connection that was refused.
+    pub fn count_refused(&self, reason: &'static str) {
+        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        *refused.entry(reason).or_default() += 1;
+    }
+
+    /// The connections refused since the start, by reason.
+    #[must_use]
+    pub fn refused(&self) -> BTreeMap<&'static str, u64> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Seen {
+    /// The machines that are alive, this one first.
+    pub fn alive(&self) -> impl Iterator<Item = &NodeName> {
+        let alive = self.peers.iter().filter(|peer| peer.state == State::Alive);
+        std::iter::once(&self.node).chain(alive.map(|peer| &peer.node))
+    }
+}
+
+impl Service {
+    /// The other machines; none for a node that runs alone.
+    #[must_use]
+    pub fn mesh(&self) -> Option<&Mesh> {
+        self.mesh.as_ref()
+    }
+
+    fn in_a_mesh(&self) -> Result<&Mesh, Refusal> {
+        self.mesh().ok_or(Refusal::MeshNotConfigured)
+    }
+
+    /// `mesh_list_nodes []`: the configured machines.
+    pub(super) fn mesh_list_nodes(
+        &self,
+        params: Params<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<Answer, Failure> {
+        params.count(0)?;
+        let seen = self.in_a_mesh()?.view.now();
+        encode::array(out, seen.peers.len());
+        for peer in &seen.peers {
+            encode::map(out, 3);
+            write_address(peer, out);
+        }
+        Ok(Answer::Ready)
+    }
+
+    /// `mesh_status []`: what is known of the configured machines, and who was refused.
+    pub(super) fn mesh_status(
+        &self,
+        params: Params<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<Answer, Failure> {
+        params.count(0)?;
+        let view = &self.in_a_mesh()?.view;
+        let seen = view.now();
+        encode::map(out, 6);
+        write_text("node", &seen.node, out);
+        write_text("mesh", &seen.mesh, out);
+        write_number("certificate_expires", Some(seen.certificate_expires), out);
+        encode::str(out, "peers");
+        encode::array(out, seen.peers.len());
+        for peer in &seen.peers {
+            write_peer(peer, out);
+        }
+        write_refused(&view.refused(), out);
+        write_matrix(&seen, out);
+        Ok(Answer::Ready)
+    }
+}
+
+fn write_address(peer: &Peer, out: &mut Vec<u8>) {
+    write_text("name", &peer.node, out);
+    write_text("host", &peer.host, out);
+    write_number("port", Some(peer.port.into()), out);
+}
+
+fn write_peer(peer: &Peer, out: &mut Vec<u8>) {
+    encode::map(out, 10);
+    write_address(peer, out);
+    encode::str(out, "connected");
+    encode::bool(out, peer.connected);
+    write_text("state", &peer.state, out);
+    write_number("since_ms", Some(peer.since_ms), out);
+    write_number("round_trip_us", peer.round_trip_us, out);
+    encode::str(out, "clock_offset_ms");
+    match peer.clock_offset_ms {
+        Some(offset) => encode::int(out, offset),
+        None => encode::nil(out),
+    }
+    write_number("certificate_expires", peer.certificate_expires, out);
+    encode::str(out, "last_error");
+    match &peer.last_error {
+        Some(error) => encode::str(out, error),
+        None => encode::nil(out),
+    }
+}
+
+fn write_refused(refused: &BTreeMap<&'static str, u64>, out: &mut Vec<u8>) {
+    encode::str(out, "refused");
+    encode::map(out, refused.len());
+    for (reason, count) in refused {
+        write_number(reason, Some(*count), out);
+    }
+}
+
+/// Who sees whom: where rows disagree, some machines do not reach each other.
+fn write_matrix(seen: &Seen, out: &mut Vec<u8>) {
+    let connected: Vec<_> = seen.peers.iter().filter(|peer| peer.connected).collect();
+    let own: Vec<_> = seen.alive().map(NodeName::as_str).collect();
+    encode::str(out, "matrix");
+    encode::map(out, 1 + connected.len());
+    encode::str(out, seen.node.as_str());
+    encode::strings(out, own.into_iter());
+    for peer in connected {
+        encode::str(out, peer.node.as_str());
+        encode::strings(out, peer.sees.iter().map(NodeName::as_str));
+    }
+}
+
+fn write_text(name: &str, value: &(impl fmt::Display + ?Sized), out: &mut Vec<u8>) {
+    encode::str(out, name);
+    encode::str(out, &value.to_string());
+}
+
+fn write_number(name: &str, value: Option<u64>, out: &mut Vec<u8>) {
+    encode::str(out, name);
+    match value {
+        Some(number) => encode::uint(out, number),
+        None => encode::nil(out),
+    }
+}
