@@ -12,7 +12,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use cortex_core::model::{AttributeName, Caller, Key, Limits, Scope, TableName, Uid};
+use cortex_core::model::{AttributeName, Caller, Key, Limits, Owner, Scope, TableName, Uid};
 use cortexd::store::{Command, Done, Entry, Flow, OpenError, Options, Store, restore};
 
 const OWNER: Uid = Uid(1000);
@@ -23,7 +23,8 @@ fn open(dir: &Path) -> Store {
 
 async fn create(store: &Store, name: &str) -> Arc<Entry> {
     let command = Command::CreateTable {
-        owner: OWNER,
+        caller: Caller::Local(OWNER),
+        owner: Owner::Uid(OWNER),
         name: TableName::parse(name).expect("a name"),
         attributes: vec![AttributeName::parse("id").expect("a name")],
         scope: Scope::Local,
@@ -33,7 +34,7 @@ async fn create(store: &Store, name: &str) -> Arc<Entry> {
 }
 
 fn table(store: &Store, name: &str) -> Arc<Entry> {
-    Arc::clone(store.catalog().find(OWNER, name).expect("the table is there"))
+    Arc::clone(store.catalog().find(&Owner::Uid(OWNER), name).expect("the table is there"))
 }
 
 /// A record `{id: key, n: number}` as its bytes.

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use cortex_core::model::{AttributeName, Permissions, Principal, Uid};
+use cortex_core::model::{AttributeName, Owner, Permissions, Principal, Uid};
 use cortexd::store::{Entry, Flow, OpenError, Options, Store};
 use faultfs::FaultFs;
 use rmpv::Value;
@@ -20,7 +20,7 @@ use rusqlite::Connection;
 use scripted::{check_file, inspector, options_over, scratch_dir, wait};
 
 /// Who made the fixtures.
-const OWNER: Uid = Uid(0);
+const OWNER: Owner = Owner::Uid(Uid(0));
 
 /// The released schemas, in order, with the fixture of each.
 fn fixtures() -> Vec<(u32, PathBuf)> {
@@ -68,19 +68,19 @@ fn check_contents(store: &Store) {
     let names: Vec<_> = tables.iter().map(|entry| entry.table.name.to_string()).collect();
     assert_eq!(names, ["0:notes", "0:users"]);
 
-    let users = catalog.find(OWNER, "users").expect("it is there");
+    let users = catalog.find(&OWNER, "users").expect("it is there");
     let attributes: Vec<_> = users.table.attributes.iter().map(AttributeName::as_str).collect();
     assert_eq!(attributes, ["id", "name", "tags"]);
     let rights = Permissions::READ.union(Permissions::WRITE);
-    assert_eq!(users.table.acl.held_by(Principal::Uid(Uid(1000))), rights);
+    assert_eq!(users.table.acl.held_by(&Principal::Uid(Uid(1000))), rights);
     let expected = [
         ("7", r#"{"id": 7, "name": "Bob", "tags": nil}"#),
         ("a", r#"{"id": "a", "name": "Ada L.", "tags": ["x"]}"#),
     ];
     assert_eq!(records(store, users), expected.map(|(k, v)| (k.to_owned(), v.to_owned())));
 
-    let notes = catalog.find(OWNER, "notes").expect("it is there");
-    assert_eq!(notes.table.acl.held_by(Principal::Everyone), Permissions::READ);
+    let notes = catalog.find(&OWNER, "notes").expect("it is there");
+    assert_eq!(notes.table.acl.held_by(&Principal::Everyone), Permissions::READ);
     let long = format!(r#"{{"key": "long", "text": "{}"}}"#, "0".repeat(9_000));
     assert_eq!(records(store, notes), [("long".to_owned(), long)]);
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cortex_core::model::{
-    AttributeName, Caller, Limits, Permissions, Principal, Refusal, Scope, TableName, Uid,
+    AttributeName, Caller, Limits, Owner, Permissions, Principal, Refusal, Scope, TableName, Uid,
 };
 use cortexd::store::{
     Command, Done, Entry, Failure, Fault, Flow, Granting, LogBounds, Options, Store,
@@ -119,14 +119,14 @@ impl Model {
             }
             Ask::Grant(target, principal, rights) => {
                 let table = self.admit(*target, seen, Permissions::ADMIN)?;
-                *table.grants.entry(*principal).or_default() |= rights.bits();
+                *table.grants.entry(principal.clone()).or_default() |= rights.bits();
                 Ok(Done::Granted)
             }
             Ask::Revoke(target, principal, rights) => {
                 let table = self.admit(*target, seen, Permissions::ADMIN)?;
                 let left = table.grants.remove(principal).unwrap_or_default() & !rights.bits();
                 if left != 0 {
-                    table.grants.insert(*principal, left);
+                    table.grants.insert(principal.clone(), left);
                 }
                 Ok(Done::Revoked)
             }
@@ -193,11 +193,12 @@ fn command(store: &Store, ask: &Ask) -> Option<Command> {
     let caller = |target: &Target| Caller::Local(Uid(target.caller));
     let granting = |target: &Target, principal: &Principal, rights: &Permissions| {
         let entry = entry(target)?;
-        Some(Granting { caller: caller(target), entry, principal: *principal, rights: *rights })
+        Some(Granting { caller: caller(target), entry, principal: principal.clone(), rights: *rights })
     };
     Some(match ask {
         Ask::Create(owner, name) => Command::CreateTable {
-            owner: Uid(*owner),
+            caller: Caller::Local(Uid(*owner)),
+            owner: Owner::Uid(Uid(*owner)),
             name: TableName::parse(name).expect("a name"),
             attributes: vec![AttributeName::parse("id").expect("a name")],
             scope: Scope::Local,

@@ -13,7 +13,7 @@ use std::sync::{
 
 use arc_swap::ArcSwap;
 use cortex_core::{
-    model::{Caller, Limits, Uid},
+    model::{Caller, Limits, Owner, Uid},
     wire::{Request, Scan, Scanner},
 };
 use cortexd::{
@@ -150,7 +150,7 @@ fn clean(daemon: &Daemon, uid: Uid) {
     let store = daemon.context.service.store();
     let tables: Vec<_> = {
         let catalog = store.catalog();
-        catalog.namespace(uid).map(|own| own.tables().cloned().collect()).unwrap_or_default()
+        catalog.namespace(&Owner::Uid(uid)).map(|own| own.tables().cloned().collect()).unwrap_or_default()
     };
     daemon.runtime.block_on(async {
         for entry in tables {

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use cortex_core::model::{
-    AttributeName, Caller, Key, Limits, Permissions, Principal, Scope, TableName, Uid,
+    AttributeName, Caller, Key, Limits, Owner, Permissions, Principal, Scope, TableName, Uid,
 };
 use cortexd::store::{Command, Entry, Failure, Flow, Granting, Options, Store};
 use rusqlite::{Connection, OpenFlags};
@@ -72,7 +72,8 @@ impl Op {
         };
         match self {
             Op::Create((uid, name)) => Command::CreateTable {
-                owner: Uid(*uid),
+                caller: Caller::Local(Uid(*uid)),
+                owner: Owner::Uid(Uid(*uid)),
                 name: TableName::parse(name).expect("a name"),
                 attributes: vec![AttributeName::parse("id").expect("a name")],
                 scope: Scope::Local,
@@ -139,7 +140,10 @@ impl Contents {
         let mut contents = Self::default();
         let (mut records, mut bytes) = (0, 0);
         let catalog = store.catalog();
-        for (uid, namespace) in catalog.namespaces() {
+        for (owner, namespace) in catalog.namespaces() {
+            let Owner::Uid(uid) = owner else {
+                return Err(format!("{owner} was never asked for"));
+            };
             let (mut owned_records, mut owned_bytes) = (0, 0);
             for entry in namespace.tables() {
                 let table = read_table(store, entry)?;
@@ -252,7 +256,7 @@ pub(crate) fn options_over(fs: &faultfs::FaultFs) -> Options {
 }
 
 pub(crate) fn find(store: &Store, (uid, name): Name) -> Option<Arc<Entry>> {
-    store.catalog().find(Uid(uid), name).map(Arc::clone)
+    store.catalog().find(&Owner::Uid(Uid(uid)), name).map(Arc::clone)
 }
 
 pub(crate) fn owner((uid, _): Name) -> Caller {
@@ -275,6 +279,6 @@ fn read_table(store: &Store, entry: &Entry) -> Result<Table, String> {
     };
     while !scan.slice(&mut visit).map_err(|e| e.to_string())? {}
     let grants = entry.table.acl.iter();
-    table.grants = grants.map(|(principal, rights)| (principal, rights.bits())).collect();
+    table.grants = grants.map(|(principal, rights)| (principal.clone(), rights.bits())).collect();
     Ok(table)
 }
