@@ -191,24 +191,17 @@ impl Authority {
         std::fs::read_to_string(&path).map_err(IssueError::reading(&path))
     }
 
-    /// Whether a certificate may be issued to a node of this name at this host, before a key is made for it.
+    /// Whether a node of this name may be given a certificate.
     ///
     /// # Errors
-    /// [`IssueError::Name`], [`IssueError::Host`], [`IssueError::Duplicate`]
-    pub fn may_issue(
+    /// [`IssueError::Name`], [`IssueError::Duplicate`]
+    pub fn may_name(
         &self,
         node: &NodeName,
-        host: &str,
         duplicate: Duplicate,
         now_unix_s: u64,
     ) -> Result<(), IssueError> {
         tls::server_name(node).map_err(|_| IssueError::Name(node.clone()))?;
-        policy::host_name(host)?;
-        // A node that could show the name of another as one of its own would pass for it in TLS.
-        let others = self.index.records.iter().filter(|record| record.name != node.as_str());
-        if others.into_iter().any(|record| record.name == host) {
-            return Err(IssueError::HostIsNode(host.to_owned()));
-        }
         match self.index.good(node.as_str(), now_unix_s) {
             Some(record) if duplicate == Duplicate::Refuse => Err(IssueError::Duplicate {
                 node: node.clone(),
@@ -217,6 +210,27 @@ impl Authority {
             }),
             Some(_) | None => Ok(()),
         }
+    }
+
+    /// Whether a node may be given a certificate that says that it is reached at this host.
+    ///
+    /// # Errors
+    /// As [`Authority::may_name`]; [`IssueError::Host`], [`IssueError::HostIsNode`]
+    pub fn may_issue(
+        &self,
+        node: &NodeName,
+        host: &str,
+        duplicate: Duplicate,
+        now_unix_s: u64,
+    ) -> Result<(), IssueError> {
+        self.may_name(node, duplicate, now_unix_s)?;
+        policy::host_name(host)?;
+        // A node that could show the name of another as one of its own would pass for it in TLS.
+        let is_others = |record: &Record| record.name == host && record.name != node.as_str();
+        if self.index.records.iter().any(is_others) {
+            return Err(IssueError::HostIsNode(host.to_owned()));
+        }
+        Ok(())
     }
 
     /// Issues a certificate for a node's key.

@@ -1,9 +1,9 @@
 //! Files of keys and certificates, written so that each is there whole or not at all.
 //! Leaves what is in them to `authority`, and who shall own them to the callers.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, fchown};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use crate::ambient;
@@ -63,6 +63,8 @@ fn fill(path: &Path, bytes: &[u8], readers: Readers, owner: Option<Owner>) -> io
         Readers::Everybody => 0o644,
     };
     let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
+    // The process may have a umask under which nobody but it could read anything.
+    file.set_permissions(Permissions::from_mode(mode))?;
     if let Some((uid, gid)) = owner {
         fchown(&file, Some(uid), Some(gid))?;
     }
@@ -95,7 +97,6 @@ fn sync_directory(path: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::PermissionsExt;
 
     #[test]
     fn a_key_is_its_owners_alone_and_nothing_is_left_beside_it() {
