@@ -21,6 +21,7 @@ mod help;
 mod identity;
 mod import;
 mod json;
+mod mesh;
 mod output;
 mod progress;
 mod records;
@@ -93,6 +94,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Backup(args) => admin::backup(&args, &context),
         Command::Doctor(args) => doctor::run(&args, &context),
         Command::Completions(args) => completions::run(&args),
+        Command::Mesh { command } => mesh::run(command, &context),
         Command::Help(args) => help::run(&args, &context),
     }
 }
@@ -169,6 +171,11 @@ enum Command {
     Backup(admin::Backup),
     /// Look over the installation: what is wrong, and what mends it
     Doctor(doctor::Doctor),
+    /// Make a mesh of machines: its CA, certificates, invitations
+    Mesh {
+        #[command(subcommand)]
+        command: mesh::Mesh,
+    },
     /// Print a completion script for a shell
     Completions(completions::Completions),
     /// Explain a command or a topic

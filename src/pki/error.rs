@@ -1,8 +1,8 @@
-//! Why credentials of this node are not used, and why those of a peer are not accepted.
+//! Why credentials of this node are not used, why those of a peer are not accepted, why none are issued.
 //! Leaves logging and counting to the callers, to whom [`Rejected::reason`] gives a short word for each case.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use cortex_core::model::{MeshId, NodeName};
 use rustls::{CertRevocationListError, CertificateError};
@@ -56,6 +56,51 @@ pub enum Error {
     ForeignRevocationList,
     #[error("TLS cannot be set up with these files: {0}")]
     Tls(String),
+}
+
+/// Why a CA does not do what was asked of it.
+#[derive(Debug, thiserror::Error)]
+pub enum IssueError {
+    #[error("there is a CA in {} already", .0.display())]
+    Exists(PathBuf),
+    #[error("there is no CA in {}", .0.display())]
+    Absent(PathBuf),
+    #[error("the CA in {} cannot be used: {problem}", dir.display())]
+    Unusable { dir: PathBuf, problem: String },
+    #[error("`{0}` cannot be a node's name: TLS takes digits alone for part of an address")]
+    Name(NodeName),
+    #[error("`{0}` is no host: neither a DNS name nor an address")]
+    Host(String),
+    #[error("`{0}` cannot be the host: it is the name of another node")]
+    HostIsNode(String),
+    #[error("`{node}` has a certificate already, {serial}, good until {expires}")]
+    Duplicate { node: NodeName, serial: String, expires: String },
+    #[error("no certificate of `{0}` is known here")]
+    Unknown(String),
+    #[error("the request is refused: {0}")]
+    Request(String),
+    #[error("the certificate would be refused by the nodes: {0}")]
+    Unverified(String),
+    #[error("keys and signatures: {0}")]
+    Crypto(String),
+    #[error("{doing} {}: {error}", path.display())]
+    Io { doing: &'static str, path: PathBuf, error: io::Error },
+}
+
+impl IssueError {
+    pub(super) fn reading(path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |error| Self::Io { doing: "cannot read", path: path.to_owned(), error }
+    }
+
+    pub(super) fn writing(path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |error| Self::Io { doing: "cannot write", path: path.to_owned(), error }
+    }
+}
+
+impl From<rcgen::Error> for IssueError {
+    fn from(error: rcgen::Error) -> Self {
+        Self::Crypto(error.to_string())
+    }
 }
 
 /// Why a peer's certificate, or something signed with it, is not accepted.

@@ -27,7 +27,7 @@ pub(super) fn provider() -> Arc<CryptoProvider> {
 
 /// The wall clock for handshakes.
 #[derive(Debug)]
-struct WallClock;
+pub(super) struct WallClock;
 
 impl TimeProvider for WallClock {
     fn current_time(&self) -> Option<UnixTime> {
