@@ -107,6 +107,11 @@ impl From<rusqlite::Error> for Fault {
     }
 }
 
+/// True where another connection stood in the way.
+pub(super) fn is_busy(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy)
+}
+
 /// Why a request to the store brought no result.
 #[derive(Clone, Debug, Error)]
 pub enum Failure {

@@ -240,7 +240,10 @@ impl Store {
         &self,
         command: Command,
     ) -> Result<oneshot::Receiver<Result<Done, Failure>>, Fault> {
-        let kib = u32::try_from(command.weight().div_ceil(1024)).unwrap_or(u32::MAX);
+        // The largest message is as large as the queue: with its overhead it would wait for ever for
+        // room that there never is, and everybody behind it.
+        let kib = command.weight().div_ceil(1024).min(QUEUE_BYTES / 1024);
+        let kib = u32::try_from(kib).unwrap_or(u32::MAX);
         let room = Arc::clone(&self.inner.room);
         let share = room.acquire_many_owned(kib).await.map_err(|_| Fault::Closed)?;
         let (reply, answer) = oneshot::channel();
