@@ -660,3 +660,21 @@ fn an_export_from_a_daemon_that_ignores_pages_ends() {
     check_exit(&output, 1);
     assert!(stderr(&output).contains("unexpected answer"), "{}", stderr(&output));
 }
+
+/// Somebody may want the bytes elsewhere than in a file, or none of them: as root into /dev/null.
+#[test]
+fn a_backup_into_a_pipe_leaves_the_pipe_as_open_as_it_was() {
+    let daemon = answering(Value::Array(vec![Value::Binary(b"the copy".to_vec())]));
+    let pipe = daemon.directory().join("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().expect("run mkfifo").success());
+    fs::set_permissions(&pipe, PermissionsExt::from_mode(0o644)).expect("a mode");
+    // Open for both, so that neither side waits for the other.
+    let mut reader = fs::File::options().read(true).write(true).open(&pipe).expect("open the pipe");
+    let output = run(cortex_at(&daemon.socket()).arg("backup").arg(&pipe));
+    check_exit(&output, 0);
+    let mut copy = [0; 8];
+    reader.read_exact(&mut copy).expect("what was sent");
+    assert_eq!(&copy, b"the copy");
+    let mode = fs::metadata(&pipe).expect("it is there").permissions().mode();
+    assert_eq!(mode & 0o777, 0o644);
+}

@@ -75,7 +75,11 @@ pub(super) fn check(facts: &Facts) -> Vec<Finding> {
             )];
         }
         Place::There(meta) if meta.kind != Kind::Socket => {
-            let mend = format!("mv {path} {path}.aside && systemctl restart cortexd.socket");
+            let start = match facts.whose {
+                Whose::System => "systemctl restart cortexd.socket".to_owned(),
+                Whose::User => format!("cortexd --socket {path}"),
+            };
+            let mend = format!("mv {path} {path}.aside && {start}");
             return vec![Finding::problem(SOCKET, format!("{path} is no socket"), mend)];
         }
         Place::There(meta) => meta,
@@ -176,14 +180,14 @@ mod tests {
 
     #[test]
     fn a_user_whose_daemon_is_not_there_is_told_how_to_start_one() {
-        let facts = Facts {
-            path: "/run/user/1000/cortex/cortex.sock".into(),
-            whose: Whose::User,
-            socket: Place::Absent,
-            ..healthy()
-        };
-        let mend = "cortexd --socket /run/user/1000/cortex/cortex.sock".to_owned();
-        assert_eq!(the_problem(&facts), (SOCKET, mend));
+        let start = "cortexd --socket /s";
+        for (socket, mend) in [
+            (Place::Absent, start.to_owned()),
+            (meta(Kind::File, 1000, 0o644), format!("mv /s /s.aside && {start}")),
+        ] {
+            let facts = Facts { path: "/s".into(), whose: Whose::User, socket, ..healthy() };
+            assert_eq!(the_problem(&facts), (SOCKET, mend));
+        }
     }
 
     #[test]
