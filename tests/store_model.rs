@@ -548,3 +548,19 @@ fn a_checkpoint_that_is_asked_for_during_another_succeeds() {
     });
     wait(store.close());
 }
+
+/// A large one takes minutes, and whoever stops the daemon waits for it.
+#[test]
+fn a_backup_is_given_up_where_the_daemon_ends() {
+    let dir = scratch_dir();
+    let store = Store::open(&Options::new(dir.path())).expect("it opens");
+    Op::Create(TABLE).execute(&store).expect("it succeeds");
+    for n in 0..5_000 {
+        put(&store, &n.to_string(), vec![1]);
+    }
+    store.backup(&dir.path().join("whole.db")).expect("it is made");
+    store.give_up_backups();
+    let given_up = store.backup(&dir.path().join("part.db"));
+    assert!(matches!(given_up, Err(Fault::Closed)), "{given_up:?}");
+    wait(store.close());
+}

@@ -102,6 +102,8 @@ impl From<rusqlite::Error> for Fault {
             ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => Self::Corrupt(text),
             ErrorCode::CannotOpen => Self::Unopened(text),
             ErrorCode::ReadOnly => Self::ReadOnly(text),
+            // Only what the end of the store would have to wait for is ever interrupted.
+            ErrorCode::OperationInterrupted => Self::Closed,
             _ => Self::Io(text),
         }
     }

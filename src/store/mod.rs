@@ -298,7 +298,15 @@ impl Store {
     pub fn backup(&self, into: &Path) -> Result<Summary, Fault> {
         let (path, vfs) = (&self.inner.path, self.inner.vfs.as_deref());
         let conn = schema::connect(path, vfs, schema::Role::Checkpointer, SCAN_CACHE_KIB);
-        backup::make(&conn.map_err(OpenError::into_fault)?, into)
+        let published = Arc::clone(&self.inner.published);
+        let given_up = move || published.ending.load(Relaxed);
+        backup::make(&mut conn.map_err(OpenError::into_fault)?, into, given_up)
+    }
+
+    /// Has backups that are being made end with [`Fault::Closed`], and others not go far: one may take
+    /// minutes, and the thread that it is on would be waited for.
+    pub fn give_up_backups(&self) {
+        self.inner.published.ending.store(true, Relaxed);
     }
 
     /// Moves all it can from the log into the database. Blocks as [`Store::backup`] does.
@@ -398,6 +406,7 @@ impl Published {
             commands: AtomicU64::new(0),
             log_pages: AtomicU64::new(0),
             pressure: false.into(),
+            ending: false.into(),
             failed_writes: Sparing::new(),
             failed_reads: Sparing::new(),
             failed_checkpoints: Sparing::new(),

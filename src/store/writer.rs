@@ -79,6 +79,8 @@ pub(super) struct Published {
     pub(super) log_pages: AtomicU64,
     /// True while long reads must end, so that the log can be recycled.
     pub(super) pressure: AtomicBool,
+    /// True once backups are to be given up, so that the end need not wait for them.
+    pub(super) ending: AtomicBool,
     pub(super) failed_writes: Sparing,
     pub(super) failed_reads: Sparing,
     pub(super) failed_checkpoints: Sparing,
