@@ -7,6 +7,8 @@
 mod fake_daemon;
 #[path = "cli/places.rs"]
 mod places;
+#[path = "support/rpc.rs"]
+mod rpc;
 #[path = "support/tool.rs"]
 mod tool;
 
@@ -16,8 +18,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::{Command, Output, Stdio};
 
-use fake_daemon::{FakeDaemon, Reaction, field, map, packed};
+use fake_daemon::{FakeDaemon, Reaction};
 use rmpv::Value;
+use rpc::{field, map, packed};
 use tool::{check_exit, cortex, cortex_at, run, run_with_input, stderr, stdout};
 
 fn answering(result: Value) -> FakeDaemon {

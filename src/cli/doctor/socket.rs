@@ -131,7 +131,7 @@ fn directory(facts: &Facts) -> Finding {
 
 #[cfg(test)]
 mod tests {
-    use super::super::finding::Status;
+    use super::super::finding::{self, Status};
     use super::*;
 
     fn meta(kind: Kind, uid: u32, mode: u32) -> Place {
@@ -150,11 +150,7 @@ mod tests {
 
     /// The one problem that `facts` have: what it is about, and what mends it.
     fn the_problem(facts: &Facts) -> (&'static str, String) {
-        let mut problems =
-            check(facts).into_iter().filter(|finding| finding.status == Status::Problem);
-        let found = problems.next().expect("there is a problem");
-        assert_eq!(problems.next(), None);
-        (found.check, found.mend.expect("it can be mended"))
+        finding::the_problem(check(facts))
     }
 
     #[test]
