@@ -501,6 +501,28 @@ fn readers_never_go_back_while_the_log_starts_again() {
     wait(store.close());
 }
 
+#[test]
+fn a_slice_of_large_rows_ends_when_its_time_is_over() {
+    const SLICE: Duration = Duration::from_millis(2);
+    let dir = scratch_dir();
+    let store = Store::open(&Options::new(dir.path())).expect("it opens");
+    Op::Create(TABLE).execute(&store).expect("it succeeds");
+    for key in KEYS {
+        Op::Put(TABLE, key, 64 << 10, 1).execute(&store).expect("it succeeds");
+    }
+    let mut scan = store.scan(table(&store).table.id, &[]).expect("a scan");
+    let mut visited = 0;
+    let ended = scan.slice(|_, _| {
+        visited += 1;
+        thread::sleep(SLICE);
+        Flow::On
+    });
+    assert!(!ended.expect("a slice"), "it has read on to the end");
+    assert_eq!(visited, 1, "each of these rows takes a slice");
+    drop(scan);
+    wait(store.close());
+}
+
 /// Where messages may be as large as the queue, a record is larger with what is counted besides.
 ///
 /// holds V6
