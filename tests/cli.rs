@@ -7,6 +7,8 @@
 mod fake_daemon;
 #[path = "cli/places.rs"]
 mod places;
+#[path = "support/rpc.rs"]
+mod rpc;
 #[path = "support/tool.rs"]
 mod tool;
 
@@ -16,8 +18,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::{Command, Output, Stdio};
 
-use fake_daemon::{FakeDaemon, Reaction, field, map, packed};
+use fake_daemon::{FakeDaemon, Reaction};
 use rmpv::Value;
+use rpc::{field, map, packed};
 use tool::{check_exit, cortex, cortex_at, run, run_with_input, stderr, stdout};
 
 fn answering(result: Value) -> FakeDaemon {
@@ -659,4 +662,22 @@ fn an_export_from_a_daemon_that_ignores_pages_ends() {
     let output = run(cortex_at(&daemon.socket()).args(["export", "users"]));
     check_exit(&output, 1);
     assert!(stderr(&output).contains("unexpected answer"), "{}", stderr(&output));
+}
+
+/// Somebody may want the bytes elsewhere than in a file, or none of them: as root into /dev/null.
+#[test]
+fn a_backup_into_a_pipe_leaves_the_pipe_as_open_as_it_was() {
+    let daemon = answering(Value::Array(vec![Value::Binary(b"the copy".to_vec())]));
+    let pipe = daemon.directory().join("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().expect("run mkfifo").success());
+    fs::set_permissions(&pipe, PermissionsExt::from_mode(0o644)).expect("a mode");
+    // Open for both, so that neither side waits for the other.
+    let mut reader = fs::File::options().read(true).write(true).open(&pipe).expect("open the pipe");
+    let output = run(cortex_at(&daemon.socket()).arg("backup").arg(&pipe));
+    check_exit(&output, 0);
+    let mut copy = [0; 8];
+    reader.read_exact(&mut copy).expect("what was sent");
+    assert_eq!(&copy, b"the copy");
+    let mode = fs::metadata(&pipe).expect("it is there").permissions().mode();
+    assert_eq!(mode & 0o777, 0o644);
 }

@@ -2,17 +2,20 @@
 //! elsewhere, with the real binaries.
 //! Leaves the whole of Debian, and reading as another uid, to `examples/debian-packages.sh`.
 
+#[path = "support/daemon.rs"]
+mod daemon;
 #[path = "../examples/debian_packages.rs"]
 #[expect(dead_code, reason = "an example's `main` is run by Cargo, its conversion here")]
 mod debian_packages;
-#[path = "support/real_daemon.rs"]
-mod real_daemon;
+#[path = "support/rpc.rs"]
+mod rpc;
 #[path = "support/tool.rs"]
 #[expect(dead_code, reason = "each test uses its part of the tool's helpers")]
 mod tool;
 
-use real_daemon::RealDaemon;
+use daemon::Daemon;
 use serde_json::{Value, json};
+use tool::{check_exit, cortex_at, run_with_input};
 
 /// Stanzas in the format of `apt-cache dumpavail`, abridged.
 const STANZAS: &str = include_str!("fixtures/debian_packages.txt");
@@ -28,12 +31,19 @@ fn json(bytes: &[u8]) -> Value {
     serde_json::from_slice(bytes).expect("the output is JSON")
 }
 
+/// Runs `cortex` with `input` on its standard input; it must succeed, and answers what it printed.
+fn cortex(daemon: &Daemon, arguments: &[&str], input: &[u8]) -> Vec<u8> {
+    let output = run_with_input(cortex_at(&daemon.socket()).args(arguments), input);
+    check_exit(&output, 0);
+    output.stdout
+}
+
 /// A daemon that holds the fixture in a table `packages`, and how many records that is.
-fn loaded() -> (RealDaemon, usize) {
-    let daemon = RealDaemon::start();
+fn loaded() -> (Daemon, usize) {
+    let daemon = Daemon::start();
     let lines = converted(STANZAS).expect("the fixture is well formed");
     let summary =
-        daemon.cortex(&["import", "packages", "--create", "id,Package"], lines.as_bytes());
+        cortex(&daemon, &["import", "packages", "--create", "id,Package"], lines.as_bytes());
     let count = lines.lines().count();
     assert_eq!(json(&summary)["imported"], json!(count));
     assert_eq!(count, STANZAS.matches("Package: ").count());
@@ -77,7 +87,7 @@ fn what_is_no_stanza_is_refused_with_its_line() {
 fn packages_are_found_by_a_field_and_by_a_member_of_a_list() {
     let (daemon, _) = loaded();
     let names = |pattern: &str| -> Vec<String> {
-        let found = json(&daemon.cortex(&["query", "packages", pattern], b""));
+        let found = json(&cortex(&daemon, &["query", "packages", pattern], b""));
         let records = found.as_array().expect("a list");
         records.iter().map(|r| r["Package"].as_str().expect("a name").to_owned()).collect()
     };
@@ -95,26 +105,26 @@ fn an_export_imported_elsewhere_exports_the_same_bytes() {
     let (daemon, count) = loaded();
     for format in ["ndjson", "msgpack"] {
         let export = ["export", "packages", "--format", format];
-        let exported = daemon.cortex(&export, b"");
-        let elsewhere = RealDaemon::start();
+        let exported = cortex(&daemon, &export, b"");
+        let elsewhere = Daemon::start();
         let import = ["import", "packages", "--create", "id", "--format", format];
-        assert_eq!(json(&elsewhere.cortex(&import, &exported))["imported"], json!(count));
-        assert!(elsewhere.cortex(&export, b"") == exported, "{format} came back different");
+        assert_eq!(json(&cortex(&elsewhere, &import, &exported))["imported"], json!(count));
+        assert!(cortex(&elsewhere, &export, b"") == exported, "{format} came back different");
     }
 }
 
 /// Of any number of pages, each begins after the key before, whatever the kind of that key.
 #[test]
 fn a_table_with_keys_of_every_kind_is_exported_whole() {
-    let daemon = RealDaemon::start();
+    let daemon = Daemon::start();
     let mut lines = String::new();
     for number in 0..1_200 {
         // A page is a thousand records, and ends with a float here.
         lines.push_str(&format!("{{\"id\":{number}.5}}\n"));
     }
     lines.push_str("{\"id\":true}\n{\"id\":\"text\"}\n{\"id\":-7}\n{\"id\":false}\n");
-    daemon.cortex(&["import", "mixed", "--create", "id"], lines.as_bytes());
-    let exported = daemon.cortex(&["export", "mixed"], b"");
+    cortex(&daemon, &["import", "mixed", "--create", "id"], lines.as_bytes());
+    let exported = cortex(&daemon, &["export", "mixed"], b"");
     let exported = String::from_utf8(exported).expect("JSON is UTF-8");
     let sorted = |text: &str| {
         let mut lines: Vec<_> = text.lines().map(str::to_owned).collect();

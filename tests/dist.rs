@@ -6,10 +6,13 @@ use std::{
     collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
-    process::{Command, Output},
 };
 
-use cortexd::journal;
+use cortexd::{
+    daemon::{Args, Settings},
+    journal,
+    paths::Environment,
+};
 
 fn top() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -101,27 +104,16 @@ fn the_changelog_begins_with_this_version() {
     assert!(changelog.starts_with(&format!("cortexd ({version}) ")), "{changelog}");
 }
 
-/// What `cortexd --check` says to a configuration.
-fn check(text: &str) -> Output {
+/// The settings of the system's daemon with this configuration, as `name = value`, whoever runs the test:
+/// a user's daemon has other defaults.
+fn settings(text: &str) -> BTreeSet<String> {
     let dir = tempfile::tempdir().expect("make a directory");
     let file = dir.path().join("cortex.toml");
     fs::write(&file, text).expect("write the configuration");
-    Command::new(env!("CARGO_BIN_EXE_cortexd"))
-        .arg("--check")
-        .arg("--config")
-        .arg(&file)
-        .env_clear()
-        .env("HOME", dir.path())
-        .output()
-        .expect("run cortexd")
-}
-
-/// The settings in the answer of `cortexd --check`, as `name = value`.
-fn settings(text: &str) -> BTreeSet<String> {
-    let output = check(text);
-    let said = String::from_utf8(output.stdout).expect("UTF-8");
-    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
-    said.lines().skip(1).map(|line| line.trim().to_owned()).collect()
+    let args = Args { config: Some(file), ..Args::default() };
+    let env = Environment { uid: 0, ..Environment::default() };
+    let settings = Settings::gather(&args, &env).expect("the configuration is valid");
+    settings.summary().lines().skip(1).map(|line| line.trim().to_owned()).collect()
 }
 
 /// The shipped file with every key that it shows put in force.

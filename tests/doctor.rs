@@ -1,19 +1,20 @@
 //! `cortex doctor` against real daemons: a healthy one, none, and one whose data directory is open to all.
 //! Every single finding is tested on made-up facts, beside the checks.
 
-#[path = "support/configured_daemon.rs"]
-mod real_daemon;
+#[path = "support/daemon.rs"]
+mod daemon;
+#[path = "support/rpc.rs"]
+mod rpc;
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Output;
 
-use real_daemon::{RealDaemon, in_dir, socket_in};
+use daemon::{Daemon, cortex, directory, in_dir, output_of, socket_in};
 
 fn doctor(dir: &Path, arguments: &[&str]) -> Output {
-    let mut command = in_dir(Command::new(env!("CARGO_BIN_EXE_cortex")), dir);
-    command.arg("doctor").args(arguments).output().expect("cortex runs")
+    output_of(in_dir(cortex(), dir).arg("doctor").args(arguments))
 }
 
 fn findings(output: &Output) -> serde_json::Value {
@@ -29,8 +30,8 @@ fn found<'a>(report: &'a serde_json::Value, check: &str) -> (&'a str, Option<&'a
 
 #[test]
 fn a_healthy_daemon_has_no_problem_and_the_exit_status_says_so() {
-    let daemon = RealDaemon::start("");
-    let output = doctor(daemon.dir(), &["--json"]);
+    let daemon = Daemon::start();
+    let output = doctor(daemon.directory(), &["--json"]);
     let report = findings(&output);
     assert_eq!(output.status.code(), Some(0), "{report:#}");
     assert_eq!(report["ok"], true);
@@ -42,7 +43,7 @@ fn a_healthy_daemon_has_no_problem_and_the_exit_status_says_so() {
 
 #[test]
 fn without_a_daemon_the_problems_are_told_with_what_mends_them() {
-    let dir = tempfile::tempdir().expect("a directory");
+    let dir = directory();
     let output = doctor(dir.path(), &[]);
     assert_eq!(output.status.code(), Some(1));
     let text = String::from_utf8(output.stdout).expect("UTF-8");
@@ -56,11 +57,11 @@ fn without_a_daemon_the_problems_are_told_with_what_mends_them() {
 
 #[test]
 fn a_data_directory_that_is_open_and_a_kept_database_are_found() {
-    let daemon = RealDaemon::start("");
-    let data = daemon.dir().join("data");
+    let daemon = Daemon::start();
+    let data = daemon.data_dir();
     fs::set_permissions(&data, Permissions::from_mode(0o755)).expect("opened");
     fs::write(data.join("cortex.db.before-restore-17"), "old").expect("written");
-    let output = doctor(daemon.dir(), &["--json"]);
+    let output = doctor(daemon.directory(), &["--json"]);
     assert_eq!(output.status.code(), Some(1));
     let report = findings(&output);
     assert_eq!(report["ok"], false);
@@ -71,16 +72,16 @@ fn a_data_directory_that_is_open_and_a_kept_database_are_found() {
 
 #[test]
 fn a_configuration_that_the_daemon_would_refuse_is_found_by_asking_it() {
-    let daemon = RealDaemon::start("");
-    let file = daemon.dir().join("cortex.toml");
+    let daemon = Daemon::start();
+    let file = daemon.directory().join("another.toml");
     fs::write(&file, "threads = 0\n").expect("written");
-    let output = doctor(daemon.dir(), &["--json", "--config", file.to_str().expect("UTF-8")]);
+    let output = doctor(daemon.directory(), &["--json", "--config", file.to_str().expect("UTF-8")]);
     assert_eq!(output.status.code(), Some(1));
     let report = findings(&output);
     assert_eq!(found(&report, "configuration").0, "problem");
     assert!(report.to_string().contains("threads = 0 is not between 1 and 64"), "{report:#}");
 
     fs::write(&file, "threads = 1\n").expect("written");
-    let output = doctor(daemon.dir(), &["--json", "--config", file.to_str().expect("UTF-8")]);
+    let output = doctor(daemon.directory(), &["--json", "--config", file.to_str().expect("UTF-8")]);
     assert_eq!(found(&findings(&output), "configuration"), ("ok", None));
 }

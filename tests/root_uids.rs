@@ -448,6 +448,26 @@ fn a_users_own_daemon_is_found_by_the_users_client() {
     }
 }
 
+/// The owner of a directory may remove what others put there, whatever its mode.
+#[test]
+fn a_socket_is_not_put_into_a_directory_of_another_user() {
+    require_root();
+    let (everybodys, anns) = (directory(), directory());
+    fs::set_permissions(everybodys.path(), PermissionsExt::from_mode(0o755)).expect("open");
+    std::os::unix::fs::chown(anns.path(), Some(ANN), Some(ANN)).expect("give it away");
+    fs::set_permissions(anns.path(), PermissionsExt::from_mode(0o1777)).expect("open to all");
+    let mut daemon = bare(for_all(env!("CARGO_BIN_EXE_cortexd"), everybodys.path()));
+    daemon.arg("--socket").arg(anns.path().join("cortex.sock"));
+    daemon.arg("--data-dir").arg(anns.path().join("data")).uid(BOB).gid(BOB);
+    let output = output_of(&mut daemon);
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success(), "{told}");
+    assert!(
+        told.contains(&format!("belongs to uid {ANN}, who could put another socket")),
+        "{told}"
+    );
+}
+
 /// The directory that a daemon makes for itself where a user has none for sockets. Removed when dropped.
 struct Fallback(PathBuf);
 

@@ -1,14 +1,16 @@
 //! A message has a bounded time to arrive: bytes that trickle in do not buy more of it.
 //! That many connections of one uid are bounded besides is tested with the edge.
 
-#[path = "support/configured_daemon.rs"]
-mod real_daemon;
+#[path = "support/daemon.rs"]
+mod daemon;
+#[path = "support/rpc.rs"]
+mod rpc;
 
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use real_daemon::{RealDaemon, socket_in};
+use daemon::Daemon;
 
 /// `[0, 1, "aaaa…`: 255 bytes of a method's name are announced.
 const BEGINNING: [u8; 5] = [0x94, 0, 1, 0xd9, 0xff];
@@ -19,8 +21,8 @@ const PING: [u8; 9] = [0x94, 0, 1, 0xa4, b'p', b'i', b'n', b'g', 0x90];
 /// Between two bytes: a fifth of the second that a message may take here.
 const PAUSE: Duration = Duration::from_millis(200);
 
-fn connect(daemon: &RealDaemon) -> UnixStream {
-    let stream = UnixStream::connect(socket_in(daemon.dir())).expect("a connection");
+fn connect(daemon: &Daemon) -> UnixStream {
+    let stream = UnixStream::connect(daemon.socket()).expect("a connection");
     stream.set_read_timeout(Some(PAUSE)).expect("a timeout");
     stream
 }
@@ -36,7 +38,7 @@ fn hangs_up(stream: &mut UnixStream) -> bool {
 
 #[test]
 fn a_message_that_trickles_is_cut_off_when_its_time_is_over() {
-    let daemon = RealDaemon::start("limits.message_seconds = 1");
+    let daemon = Daemon::with_config("limits.message_seconds = 1");
     let mut stream = connect(&daemon);
     stream.write_all(&BEGINNING).expect("sent");
     // Of the 255 bytes there are enough for 51 s.
@@ -46,7 +48,7 @@ fn a_message_that_trickles_is_cut_off_when_its_time_is_over() {
 
 #[test]
 fn messages_that_arrive_in_time_keep_the_connection_for_longer_than_one_may_take() {
-    let daemon = RealDaemon::start("limits.message_seconds = 2");
+    let daemon = Daemon::with_config("limits.message_seconds = 2");
     let mut stream = connect(&daemon);
     let (first, last) = PING.split_at(4);
     // Each message takes one pause, all of them together more than the two seconds.

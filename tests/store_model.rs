@@ -17,6 +17,7 @@ use cortexd::store::{
     Command, Done, Entry, Failure, Fault, Flow, Granting, LogBounds, Options, Store,
 };
 use proptest::prelude::*;
+use rusqlite::Connection;
 
 use scripted::{Contents, Op, Table, check_file, find, inspector, key, owner, scratch_dir, wait};
 
@@ -369,7 +370,7 @@ fn a_scan_sees_one_state_whatever_is_written_meanwhile() {
     wait(store.execute(gone)).expect("it is dropped");
     while wait(store.execute(Command::Purge)).expect("a step") == (Done::Purged { more: true }) {}
 
-    assert_eq!(scan.rows_in_table().expect("a number"), u64::from(ROWS));
+    assert_eq!(scan.rows_in_table().expect("a number"), Some(u64::from(ROWS)));
     let mut visit = |key: &[u8], record: &[u8]| {
         seen.push((key.to_vec(), record.to_vec()));
         Flow::On
@@ -497,5 +498,91 @@ fn readers_never_go_back_while_the_log_starts_again() {
     });
     assert!(scans.load(SeqCst) > 20, "{scans:?} scans");
     assert!(restarts(&dir) > before, "the log has started again meanwhile");
+    wait(store.close());
+}
+
+#[test]
+fn a_slice_of_large_rows_ends_when_its_time_is_over() {
+    const SLICE: Duration = Duration::from_millis(2);
+    let dir = scratch_dir();
+    let store = Store::open(&Options::new(dir.path())).expect("it opens");
+    Op::Create(TABLE).execute(&store).expect("it succeeds");
+    for key in KEYS {
+        Op::Put(TABLE, key, 64 << 10, 1).execute(&store).expect("it succeeds");
+    }
+    let mut scan = store.scan(table(&store).table.id, &[]).expect("a scan");
+    let mut visited = 0;
+    let ended = scan.slice(|_, _| {
+        visited += 1;
+        thread::sleep(SLICE);
+        Flow::On
+    });
+    assert!(!ended.expect("a slice"), "it has read on to the end");
+    assert_eq!(visited, 1, "each of these rows takes a slice");
+    drop(scan);
+    wait(store.close());
+}
+
+/// Where messages may be as large as the queue, a record is larger with what is counted besides.
+///
+/// holds V6
+#[test]
+fn a_record_as_large_as_the_queue_is_stored_and_holds_up_nobody() {
+    const QUEUE_BYTES: usize = 64 << 20;
+    let dir = scratch_dir();
+    let store = Store::open(&Options::new(dir.path())).expect("it opens");
+    Op::Create(TABLE).execute(&store).expect("it succeeds");
+    let (done, waited) = std::sync::mpsc::channel();
+    let theirs = store.clone();
+    thread::spawn(move || {
+        Op::Put(TABLE, "large", QUEUE_BYTES, 1).execute(&theirs).expect("there is room");
+        Op::Put(TABLE, "small", 1, 1).execute(&theirs).expect("there is room");
+        done.send(()).expect("it is waited for");
+    });
+    waited.recv_timeout(Duration::from_secs(30)).expect("both are stored");
+    wait(store.close());
+}
+
+#[test]
+fn a_checkpoint_that_is_asked_for_during_another_succeeds() {
+    let dir = scratch_dir();
+    let store = Store::open(&Options::new(dir.path())).expect("it opens");
+    Op::Create(TABLE).execute(&store).expect("it succeeds");
+    put(&store, "first", vec![1]);
+    let mut scan = store.scan(table(&store).table.id, &[]).expect("a scan");
+    scan.slice(|_, _| Flow::Pause).expect("a row");
+    put(&store, "second", vec![2]);
+
+    let other = Connection::open(dir.path().join("cortex.db")).expect("it opens");
+    other.busy_timeout(Duration::from_secs(30)).expect("a setting");
+    thread::scope(|scope| {
+        // Holds the lock on checkpoints until the scan lets go of its snapshot.
+        let waiting = scope
+            .spawn(move || other.query_row("PRAGMA wal_checkpoint(RESTART)", [], |row| row.get(0)));
+        for _ in 0..100 {
+            store.checkpoint().expect("it succeeds");
+            thread::sleep(Duration::from_millis(2));
+        }
+        assert!(!waiting.is_finished(), "there was another one all the time");
+        drop(scan);
+        let busy: i64 = waiting.join().expect("no panic").expect("it succeeds");
+        assert_eq!(busy, 0);
+    });
+    wait(store.close());
+}
+
+/// A large one takes minutes, and whoever stops the daemon waits for it.
+#[test]
+fn a_backup_is_given_up_where_the_daemon_ends() {
+    let dir = scratch_dir();
+    let store = Store::open(&Options::new(dir.path())).expect("it opens");
+    Op::Create(TABLE).execute(&store).expect("it succeeds");
+    for n in 0..5_000 {
+        put(&store, &n.to_string(), vec![1]);
+    }
+    store.backup(&dir.path().join("whole.db")).expect("it is made");
+    store.give_up_backups();
+    let given_up = store.backup(&dir.path().join("part.db"));
+    assert!(matches!(given_up, Err(Fault::Closed)), "{given_up:?}");
     wait(store.close());
 }

@@ -2,7 +2,6 @@
 //! Who may use them is decided by the daemon.
 
 use std::io::{self, Write};
-use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -13,9 +12,6 @@ use super::failure::{Exit, Failure};
 use super::progress::Progress;
 use super::target::Target;
 use crate::client::{Params, pack};
-
-/// A backup holds everybody's records.
-const BACKUP_MODE: u32 = 0o600;
 
 #[derive(Debug, Args)]
 pub(crate) struct Events {
@@ -59,8 +55,8 @@ pub(crate) fn backup(args: &Backup, context: &Context) -> Result<(), Failure> {
     let path = &args.file;
     let writing = |e: io::Error| Failure::while_doing(&format!("writing {}", path.display()), e);
     // Before the daemon is asked to make a copy that then could not be written.
-    let mut target = Target::open(path).map_err(writing)?;
-    target.file.set_permissions(PermissionsExt::from_mode(BACKUP_MODE)).map_err(writing)?;
+    // It holds everybody's records.
+    let mut target = Target::open_private(path).map_err(writing)?;
     let mut client = context.connect_patiently()?;
     let mut chunks = client
         .call_streamed("backup", &Params::new())

@@ -30,20 +30,21 @@ pub(crate) struct Global {
     /// Whether messages and help are coloured; the NO_COLOR variable means never
     #[arg(long, value_name = "WHEN", global = true, default_value = "auto")]
     pub(crate) color: ColorChoice,
-    /// How long the daemon may be silent before cortex gives up (exit 3); 0 waits for ever
-    #[arg(long, value_name = "SECONDS", global = true, default_value_t = Timeout(Some(DEFAULT_TIMEOUT)), value_parser = timeout)]
-    timeout: Timeout,
+    /// How long the daemon may be silent before cortex gives up (exit 3); 0 waits for ever [default: 30]
+    #[arg(long, value_name = "SECONDS", global = true, value_parser = timeout)]
+    timeout: Option<Timeout>,
+}
+
+impl Global {
+    /// How long to wait: as the user has chosen, or else as is `usual`. `None` waits for ever.
+    fn patience(&self, usual: Option<Duration>) -> Option<Duration> {
+        self.timeout.map_or(usual, |Timeout(chosen)| chosen)
+    }
 }
 
 /// `None` waits for ever.
 #[derive(Debug, Clone, Copy)]
 struct Timeout(Option<Duration>);
-
-impl std::fmt::Display for Timeout {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.unwrap_or(Duration::ZERO).as_secs_f64().fmt(f)
-    }
-}
 
 fn timeout(text: &str) -> Result<Timeout, String> {
     let seconds: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
@@ -66,14 +67,13 @@ impl Context {
     }
 
     pub(crate) fn connect(&self) -> Result<Client, Failure> {
-        Ok(Client::connect(&self.socket()?, self.global.timeout.0)?)
+        Ok(Client::connect(&self.socket()?, self.global.patience(Some(DEFAULT_TIMEOUT)))?)
     }
 
     /// For a request that takes the daemon long before it says anything: a timeout counts only if
     /// the user has chosen it.
     pub(crate) fn connect_patiently(&self) -> Result<Client, Failure> {
-        let timeout = self.global.timeout.0.filter(|chosen| *chosen != DEFAULT_TIMEOUT);
-        Ok(Client::connect(&self.socket()?, timeout)?)
+        Ok(Client::connect(&self.socket()?, self.global.patience(None))?)
     }
 
     /// The configuration file that was named, or else `usual`, and where it says the data is. A file that
@@ -143,5 +143,25 @@ fn path_in_config(file: &Path, key: &str) -> Result<Option<PathBuf>, Failure> {
             Some(path) => Ok(Some(path.into())),
             None => Err(Failure::new(Exit::Failed, format!("{}: `{key}` is not text", attempt()))),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::FromArgMatches;
+
+    use super::*;
+
+    #[test]
+    fn a_timeout_that_is_chosen_counts_also_where_it_is_the_usual_one() {
+        let patience = |args: &[&str]| {
+            let command = Global::augment_args(clap::Command::new("cortex"));
+            let matches = command.try_get_matches_from([&["cortex"], args].concat());
+            let global = Global::from_arg_matches(&matches.expect("options")).expect("options");
+            global.patience(None)
+        };
+        assert_eq!(patience(&[]), None);
+        assert_eq!(patience(&["--timeout", "30"]), Some(DEFAULT_TIMEOUT));
+        assert_eq!(patience(&["--timeout", "0"]), None);
     }
 }

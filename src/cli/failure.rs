@@ -159,7 +159,24 @@ fn hint_for_refusal(refusal: &str) -> Option<&'static str> {
         "token_malformed" => "A token is one line without blanks, of two parts with a dot between",
         "token_forged" => "It was changed on its way, or its node has a new certificate since; get another: cortex identity token",
         "too_many_connections" => {
-            "Other programs of this user hold them all; end some, or try again later"
+            "Programs of this user, or of all users together, hold as many as the daemon allows; end some, or try again later"
+        }
+        "storage_full" => {
+            "Make room on the disk of the daemon, then try again; cortex doctor shows where"
+        }
+        "storage_read_only" => {
+            "The daemon may not write its database; cortex doctor shows what to mend"
+        }
+        "storage_error" => {
+            "The daemon could not read or write its database; its journal says why: journalctl -u cortexd -n 20"
+        }
+        "shutting_down" => "The daemon is ending; try again once it is back: cortex ping",
+        "snapshot_too_old" => {
+            "It took too long while others wrote; try again, or in parts with --limit and --after"
+        }
+        "a backup is under way" => "There is one at a time; try again when it is done",
+        _ if refusal.starts_with("quota exceeded") || refusal.starts_with("too many tables") => {
+            "Delete or drop what is not needed: cortex usage. An administrator can raise the bound: cortex.toml(5)"
         }
         _ if refusal.starts_with("node_unreachable") => {
             "The node that made the token must be reached once: cortex mesh status. Or get a token for this node alone: cortex identity token --for-node NAME"
@@ -188,5 +205,29 @@ fn how_to_start() -> &'static str {
         "Start it: systemctl start cortexd.socket"
     } else {
         "Start it: systemctl start cortexd.socket (not installed here, so: cortexd, or in its source: cargo run --release)"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_the_daemon_lacks_the_user_is_told_what_to_do() {
+        for refusal in [
+            "storage_full",
+            "storage_read_only",
+            "storage_error",
+            "shutting_down",
+            "snapshot_too_old",
+            "too_many_connections",
+            "a backup is under way",
+            "quota exceeded: at most 1000 bytes for one user",
+            "too many tables: at most 10 for one user",
+        ] {
+            let failure = Failure::from(client::Error::Refused(refusal.to_owned()));
+            assert_eq!((failure.exit, failure.message.as_str()), (Exit::Failed, refusal));
+            assert!(failure.hint.is_some(), "{refusal}");
+        }
     }
 }

@@ -3,6 +3,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// A file that is being written. Dropped before it is complete, it leaves what was there as it was.
@@ -12,11 +13,25 @@ pub(crate) struct Target {
     rename: Option<(PathBuf, PathBuf)>,
 }
 
+/// The mode of what is nobody else's to read.
+const PRIVATE: u32 = 0o600;
+
 impl Target {
+    /// A file that others may read as far as they may read the one that it replaces.
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
+        Self::open_with_mode(path, None)
+    }
+
+    /// A file that only its owner may read, from the moment in which it is made.
+    pub(crate) fn open_private(path: &Path) -> io::Result<Self> {
+        Self::open_with_mode(path, Some(PRIVATE))
+    }
+
+    fn open_with_mode(path: &Path, mode: Option<u32>) -> io::Result<Self> {
         let existing = fs::metadata(path).ok();
         if existing.as_ref().is_some_and(|meta| !meta.is_file()) {
-            // A device or a pipe is written to; replacing it by a file is never what was meant.
+            // A device or a pipe is written to, and stays what it is to everybody else: neither
+            // replacing it by a file nor closing it to others is ever what was meant.
             return Ok(Self { file: OpenOptions::new().write(true).open(path)?, rename: None });
         }
         // Through a link, the file that it names is replaced, and the link stays.
@@ -27,9 +42,13 @@ impl Target {
             name.to_string_lossy(),
             std::process::id()
         ));
-        let file = OpenOptions::new().write(true).create_new(true).open(&beside)?;
-        let target = Self { file, rename: Some((beside, path)) };
-        if let Some(meta) = existing {
+        let mut options = OpenOptions::new();
+        options.write(true).create_new(true);
+        if let Some(mode) = mode {
+            options.mode(mode);
+        }
+        let target = Self { file: options.open(&beside)?, rename: Some((beside, path)) };
+        if let (None, Some(meta)) = (mode, existing) {
             // What only its owner may read stays so.
             target.file.set_permissions(meta.permissions())?;
         }

@@ -200,6 +200,7 @@ impl Running<'_> {
     async fn stop(self) {
         supervise::notify_stopping();
         self.socket.close();
+        self.service.store().give_up_backups();
         let leave_bus = async {
             if let Some(bus) = self.bus {
                 bus.stop().await;

@@ -120,7 +120,8 @@ fn bind(path: &Path) -> Result<StdUnixListener> {
 }
 
 /// Makes the socket's directory if it is absent: open to all, since the socket is. One that is
-/// there must not belong to another user, who could then put a socket of their own in its place.
+/// there must not belong to another user, who could then put a socket of their own in its place,
+/// whatever its mode: where it is sticky, its owner is the one who may remove all the same.
 fn make_directory(dir: &Path) -> Result<()> {
     let old = nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
     let made = DirBuilder::new().recursive(true).mode(0o755).create(dir);
@@ -128,9 +129,11 @@ fn make_directory(dir: &Path) -> Result<()> {
     made.with_context(|| format!("cannot make the directory {}", dir.display()))?;
     let owner = fs::metadata(dir)?.uid();
     let own = nix::unistd::geteuid().as_raw();
-    let shared = fs::metadata(dir)?.mode() & 0o1000 != 0;
-    if owner != own && owner != 0 && !shared {
-        bail!("the directory {} belongs to uid {owner}, not to this user", dir.display());
+    if owner != own && owner != 0 {
+        bail!(
+            "the directory {} belongs to uid {owner}, who could put another socket there; choose another --socket",
+            dir.display()
+        );
     }
     Ok(())
 }

@@ -12,7 +12,7 @@
 
 use bytes::Bytes;
 use cortex_core::{
-    model::{Pattern, TableId},
+    model::{Pattern, Refusal, TableId},
     wire::{Head, Reader, encode},
 };
 
@@ -101,6 +101,8 @@ pub struct Listing {
     phase: Phase,
     /// Where the array's header stands in the buffer.
     header_at: usize,
+    /// Rows of the whole table, as of the snapshot.
+    in_table: u64,
     /// Rows in the buffer since the header.
     gathered: u64,
     /// Where reading goes on once the rest is counted.
@@ -127,6 +129,7 @@ impl Listing {
             scan: None,
             phase: Phase::Gathering,
             header_at: 0,
+            in_table: 0,
             gathered: 0,
             resume_at: Vec::new(),
         }
@@ -142,7 +145,10 @@ impl Listing {
 
     fn gather(&mut self, out: &mut Vec<u8>) -> Result<Step, Failure> {
         if self.scan.is_none() {
-            self.scan = Some(self.store.scan(self.table, &self.page.after)?);
+            let scan = self.store.scan(self.table, &self.page.after)?;
+            // Dropped since the gate let it pass: what is left of its rows is not the list.
+            self.in_table = scan.rows_in_table()?.ok_or(Refusal::AccessDenied)?;
+            self.scan = Some(scan);
             self.header_at = out.len();
             out.extend_from_slice(&[0; HEADER]);
         }
@@ -177,7 +183,7 @@ impl Listing {
     }
 
     fn count(&mut self, mut rest: u64, out: &mut [u8]) -> Result<Step, Failure> {
-        if let Some(known) = self.known_rest()? {
+        if let Some(known) = self.known_rest() {
             return Ok(self.begin_sending(known, out));
         }
         let most = self.page.limit.unwrap_or(u64::MAX) - self.gathered;
@@ -193,13 +199,11 @@ impl Listing {
     }
 
     /// The rows after the gathered ones, where the table's own count tells.
-    fn known_rest(&self) -> Result<Option<u64>, Failure> {
+    fn known_rest(&self) -> Option<u64> {
         let whole_table = self.page.limit.is_none() && self.page.after.is_empty();
         match self.what {
-            What::All | What::Keys if whole_table => {
-                Ok(self.scan()?.rows_in_table()?.checked_sub(self.gathered))
-            }
-            What::All | What::Keys | What::Matching(_) => Ok(None),
+            What::All | What::Keys if whole_table => self.in_table.checked_sub(self.gathered),
+            What::All | What::Keys | What::Matching(_) => None,
         }
     }
 
@@ -288,5 +292,54 @@ impl<'a> Taker<'a> {
             Self::Matching(_) => return false,
         }
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cortex_core::model::{Caller, Uid};
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::{
+        service::{Answer, ScanSlots, Service},
+        store::{Command, Options},
+    };
+
+    const OWNER: Caller = Caller::Local(Uid(1000));
+
+    fn call(service: &Service, method: &str, params: &[&[u8]]) -> Answer {
+        let mut encoded = Vec::new();
+        encode::array(&mut encoded, params.len());
+        encoded.extend(params.concat());
+        let reader = service.store().reader(0);
+        let answer = service.call(&OWNER, method, &Bytes::from(encoded), &reader, &mut Vec::new());
+        answer.expect("it passes the gate")
+    }
+
+    async fn ask(service: &Service, method: &str, params: &[&[u8]]) {
+        let answer = call(service, method, params);
+        service.end(&OWNER, answer, Vec::new()).await.expect(method);
+    }
+
+    /// More rows than are removed at once.
+    #[tokio::test]
+    async fn a_list_whose_table_was_dropped_while_it_waited_is_denied_and_not_cut_short() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let store = Store::open(&Options::new(dir.path())).expect("a store");
+        let service = Service::new(store, "here", ScanSlots::new(1, 1), mpsc::channel(1).0);
+        ask(&service, "create_table", &[b"\xa1t", b"\x91\xa2id"]).await;
+        for id in 0..=u16::from(u8::MAX) + 100 {
+            let record = [b"\x81\xa2id\xcd".as_slice(), &id.to_be_bytes()].concat();
+            ask(&service, "put", &[b"\xa1t", &record]).await;
+        }
+        let Answer::List(mut listing) = call(&service, "all", &[b"\xa1t"]) else {
+            panic!("all answers a list");
+        };
+        ask(&service, "drop_table", &[b"\xa1t"]).await;
+        service.store().execute(Command::Purge).await.expect("some rows are removed");
+        let step = listing.step(&mut Vec::new());
+        assert!(matches!(step, Err(Failure::Refused(Refusal::AccessDenied))), "{step:?}");
+        service.store().close().await;
     }
 }

@@ -16,6 +16,10 @@ use super::{
 };
 use crate::ambient;
 
+/// Steps of SQLite's machine between two looks at whether a copy is still wanted: a fraction of a
+/// millisecond.
+const STEPS_PER_LOOK: i32 = 10_000;
+
 /// A database holds everybody's records.
 const MODE: u32 = 0o600;
 
@@ -33,11 +37,18 @@ pub struct Summary {
 /// Copies the state of the last commit into a new file, checks the copy and marks it as one.
 ///
 /// VACUUM INTO reads over one snapshot: writers go on meanwhile, and what they write is not in it.
-pub(super) fn make(source: &Connection, into: &Path) -> Result<Summary, Fault> {
+/// Ends with [`Fault::Closed`] soon after the copy is given up.
+pub(super) fn make(
+    source: &mut Connection,
+    into: &Path,
+    given_up: impl Fn() -> bool + Clone + Send + 'static,
+) -> Result<Summary, Fault> {
     let io = |e: io::Error| Fault::Io(format!("{}: {e}", into.display()));
     let path = into.to_str().ok_or_else(|| Fault::Io("the path is no UTF-8".into()))?;
+    source.progress_handler(STEPS_PER_LOOK, Some(given_up.clone()))?;
     source.execute("VACUUM INTO ?1", [path])?;
-    let copy = Connection::open(into)?;
+    let mut copy = Connection::open(into)?;
+    copy.progress_handler(STEPS_PER_LOOK, Some(given_up))?;
     copy.execute("UPDATE node_state SET is_copy = 1", [])?;
     let summary = check(&copy)?;
     copy.close().map_err(|(_, error)| error)?;

@@ -14,7 +14,10 @@ use std::{
 use rusqlite::{Connection, MAIN_DB, wal::CheckpointMode};
 use tracing::{debug, warn};
 
-use super::{error::Fault, writer::Published};
+use super::{
+    error::{Fault, is_busy},
+    writer::Published,
+};
 
 /// Pages left in the log that the writer may take over: some two milliseconds of work.
 const NEARLY: i32 = 512;
@@ -74,10 +77,15 @@ pub(super) fn start(
     Ok((Handle { wake, nearly_done }, thread))
 }
 
-/// Moves what can be moved without waiting for anybody. True where little is left.
+/// Moves what can be moved without waiting for anybody. True where little is left. While another
+/// checkpoint is under way there is nothing to move: that one does it.
 pub(super) fn run(conn: &Connection) -> Result<bool, Fault> {
     for _ in 0..PASSES {
-        let (in_log, moved) = conn.wal_checkpoint_v2(Some(MAIN_DB), CheckpointMode::PASSIVE)?;
+        let (in_log, moved) = match conn.wal_checkpoint_v2(Some(MAIN_DB), CheckpointMode::PASSIVE) {
+            Ok(pages) => pages,
+            Err(error) if is_busy(&error) => return Ok(false),
+            Err(error) => return Err(error.into()),
+        };
         debug!(in_log, moved, "checkpoint pass");
         if in_log - moved < NEARLY {
             return Ok(true);

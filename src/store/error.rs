@@ -102,9 +102,16 @@ impl From<rusqlite::Error> for Fault {
             ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => Self::Corrupt(text),
             ErrorCode::CannotOpen => Self::Unopened(text),
             ErrorCode::ReadOnly => Self::ReadOnly(text),
+            // Only what the end of the store would have to wait for is ever interrupted.
+            ErrorCode::OperationInterrupted => Self::Closed,
             _ => Self::Io(text),
         }
     }
+}
+
+/// True where another connection stood in the way.
+pub(super) fn is_busy(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy)
 }
 
 /// Why a request to the store brought no result.

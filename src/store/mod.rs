@@ -240,7 +240,10 @@ impl Store {
         &self,
         command: Command,
     ) -> Result<oneshot::Receiver<Result<Done, Failure>>, Fault> {
-        let kib = u32::try_from(command.weight().div_ceil(1024)).unwrap_or(u32::MAX);
+        // The largest message is as large as the queue: with its overhead it would wait for ever for
+        // room that there never is, and everybody behind it.
+        let kib = command.weight().div_ceil(1024).min(QUEUE_BYTES / 1024);
+        let kib = u32::try_from(kib).unwrap_or(u32::MAX);
         let room = Arc::clone(&self.inner.room);
         let share = room.acquire_many_owned(kib).await.map_err(|_| Fault::Closed)?;
         let (reply, answer) = oneshot::channel();
@@ -295,7 +298,15 @@ impl Store {
     pub fn backup(&self, into: &Path) -> Result<Summary, Fault> {
         let (path, vfs) = (&self.inner.path, self.inner.vfs.as_deref());
         let conn = schema::connect(path, vfs, schema::Role::Checkpointer, SCAN_CACHE_KIB);
-        backup::make(&conn.map_err(OpenError::into_fault)?, into)
+        let published = Arc::clone(&self.inner.published);
+        let given_up = move || published.ending.load(Relaxed);
+        backup::make(&mut conn.map_err(OpenError::into_fault)?, into, given_up)
+    }
+
+    /// Has backups that are being made end with [`Fault::Closed`], and others not go far: one may take
+    /// minutes, and the thread that it is on would be waited for.
+    pub fn give_up_backups(&self) {
+        self.inner.published.ending.store(true, Relaxed);
     }
 
     /// Moves all it can from the log into the database. Blocks as [`Store::backup`] does.
@@ -395,6 +406,7 @@ impl Published {
             commands: AtomicU64::new(0),
             log_pages: AtomicU64::new(0),
             pressure: false.into(),
+            ending: false.into(),
             failed_writes: Sparing::new(),
             failed_reads: Sparing::new(),
             failed_checkpoints: Sparing::new(),

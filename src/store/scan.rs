@@ -7,7 +7,7 @@ use std::{
 };
 
 use cortex_core::model::TableId;
-use rusqlite::Connection;
+use rusqlite::{Connection, OptionalExtension};
 
 use super::{error::Fault, writer::Published};
 use crate::ambient;
@@ -15,8 +15,10 @@ use crate::ambient;
 /// How long one slice may keep its thread. Rows of a cold table are a random read each.
 const SLICE: Duration = Duration::from_millis(2);
 
-/// Rows between two looks at the clock.
-const ROWS_PER_LOOK: usize = 32;
+/// Bytes of rows between two looks at the clock, and what a small row counts: a look costs less than
+/// a tenth of what is between two of them, and one row of a mebibyte can take a slice.
+const BYTES_PER_LOOK: usize = 64 << 10;
+const LEAST_ROW: usize = 2 << 10;
 
 /// Connections kept open for the next scans.
 const IDLE: usize = 4;
@@ -119,15 +121,19 @@ impl Scan {
              WHERE table_id = ?1 AND key > ?2 AND value IS NOT NULL ORDER BY key",
         )?;
         let mut rows = statement.query(rusqlite::params![self.table.0, self.after])?;
-        let mut seen = 0usize;
+        let mut since_look = 0;
         while let Some(row) = rows.next()? {
             let blob = |index| -> Result<_, Fault> {
                 row.get_ref(index)?.as_blob().map_err(|e| Fault::Corrupt(e.to_string()))
             };
             let (key, value) = (blob(0)?, blob(1)?);
-            seen += 1;
             let flow = visit(key, value);
-            let late = seen.is_multiple_of(ROWS_PER_LOOK) && started.elapsed() > SLICE;
+            since_look += value.len().max(LEAST_ROW);
+            let look = since_look >= BYTES_PER_LOOK;
+            if look {
+                since_look = 0;
+            }
+            let late = look && started.elapsed() > SLICE;
             if flow != Flow::On || late {
                 self.after.clear();
                 self.after.extend_from_slice(key);
@@ -148,17 +154,19 @@ impl Scan {
         self.after = after;
     }
 
-    /// How many rows the table has in this snapshot.
+    /// How many rows the table has in this snapshot; none where it has been dropped, and some of its
+    /// rows may be there and others not.
     ///
     /// # Errors
     /// What SQLite reports.
-    pub fn rows_in_table(&self) -> Result<u64, Fault> {
+    pub fn rows_in_table(&self) -> Result<Option<u64>, Fault> {
         let Some(conn) = &self.conn else {
-            return Ok(0);
+            return Ok(None);
         };
-        let mut statement = conn.prepare_cached("SELECT records FROM tables WHERE id = ?1")?;
-        let rows: i64 = statement.query_row([self.table.0], |row| row.get(0))?;
-        Ok(u64::try_from(rows).unwrap_or(0))
+        let mut statement =
+            conn.prepare_cached("SELECT records FROM tables WHERE id = ?1 AND dropped = 0")?;
+        let rows: Option<i64> = statement.query_row([self.table.0], |row| row.get(0)).optional()?;
+        Ok(rows.map(|rows| u64::try_from(rows).unwrap_or(0)))
     }
 }
 

@@ -34,7 +34,7 @@ use super::{
     checkpoint,
     command::{Command, Done, Job},
     epoch::Epoch,
-    error::{Failure, Fault},
+    error::{Failure, Fault, is_busy},
     reader::Reader,
 };
 use crate::{ambient, journal, sparing::Sparing};
@@ -79,6 +79,8 @@ pub(super) struct Published {
     pub(super) log_pages: AtomicU64,
     /// True while long reads must end, so that the log can be recycled.
     pub(super) pressure: AtomicBool,
+    /// True once backups are to be given up, so that the end need not wait for them.
+    pub(super) ending: AtomicBool,
     pub(super) failed_writes: Sparing,
     pub(super) failed_reads: Sparing,
     pub(super) failed_checkpoints: Sparing,
@@ -108,7 +110,6 @@ impl Writer {
             let batch = std::mem::take(&mut jobs);
             let outcome = self.commit(batch).and_then(|()| self.tend_log());
             if let Err(fault) = outcome {
-                error!(MESSAGE_ID = journal::STORE_STOPPED, %fault, "the store stops");
                 // First of all: who is refused from here on finds the reason, and the last
                 // checkpoint may be held up for ever by a dying disk.
                 self.published.stop(fault.clone());
@@ -288,9 +289,7 @@ impl Writer {
         self.conn.busy_timeout(BUSY_WAIT)?;
         match result {
             Ok(_) => Ok(true),
-            Err(error) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy) => {
-                Ok(false)
-            }
+            Err(error) if is_busy(&error) => Ok(false),
             Err(error) => Err(error.into()),
         }
     }
@@ -345,15 +344,18 @@ impl Published {
         if let Err(fault) = outcome
             && fault.is_fatal()
         {
-            error!(%fault, "the store stops");
             self.stop(fault.clone());
         }
     }
 
-    /// Tells everybody that the store must not go on. The first fault stays the reason.
+    /// Tells everybody, and once the operator, that the store must not go on. The first fault stays
+    /// the reason.
     pub(super) fn stop(&self, fault: Fault) {
         self.fatal.send_if_modified(|reason| {
             let first = reason.is_none();
+            if first {
+                error!(MESSAGE_ID = journal::STORE_STOPPED, %fault, "the store stops");
+            }
             reason.get_or_insert(fault);
             first
         });

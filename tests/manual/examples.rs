@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use super::configured_daemon::{RealDaemon, in_dir};
+use super::daemon::{Daemon, bare, in_dir};
 use super::page::Page;
 
 /// The uid that the transcript was made with.
@@ -54,13 +54,13 @@ fn every_command_in_the_examples_exists() {
 /// holds V5
 #[test]
 fn the_first_transcript_is_what_really_happens() {
-    let daemon = RealDaemon::start("");
+    let daemon = Daemon::start();
     let binaries = Path::new(env!("CARGO_BIN_EXE_cortex")).parent().expect("a directory");
     let path = format!("{}:{}", binaries.display(), std::env::var("PATH").unwrap_or_default());
     let own_uid = nix::unistd::geteuid().to_string();
     let display = Page::read("cortex.1").displays("EXAMPLES").into_iter().next().expect("one");
     for Step { command, output } in transcript(&display) {
-        let mut shell = in_dir(Command::new("sh"), daemon.dir());
+        let mut shell = in_dir(bare("sh"), daemon.directory());
         let ran = shell.args(["-c", &command]).env("PATH", &path).output().expect("sh runs");
         let printed = String::from_utf8([ran.stdout, ran.stderr].concat()).expect("UTF-8");
         assert_eq!(printed, output.replace(ITS_UID, &own_uid), "{command}");

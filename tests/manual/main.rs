@@ -2,8 +2,10 @@
 //! there, nothing stands there that does not exist, and the transcripts are what really happens.
 //! Whether they are well written is left to their readers.
 
-#[path = "../support/configured_daemon.rs"]
-mod configured_daemon;
+#[path = "../support/daemon.rs"]
+mod daemon;
+#[path = "../support/rpc.rs"]
+mod rpc;
 
 mod bus;
 mod commands;

@@ -74,6 +74,21 @@ pub(crate) fn bare(program: impl AsRef<std::ffi::OsStr>) -> Command {
     command
 }
 
+/// A program that looks for the socket and the data in a directory laid out as a [`Daemon`]'s is.
+pub(crate) fn in_dir(mut command: Command, directory: &Path) -> Command {
+    command.env("CORTEX_SOCKET", socket_in(directory));
+    command.env("CORTEX_DATA_DIR", data_in(directory));
+    command
+}
+
+pub(crate) fn socket_in(directory: &Path) -> PathBuf {
+    directory.join("cortex.sock")
+}
+
+fn data_in(directory: &Path) -> PathBuf {
+    directory.join("data")
+}
+
 /// A directory that goes away with its contents.
 pub(crate) fn directory() -> tempfile::TempDir {
     tempfile::tempdir().expect("make a directory")
@@ -185,11 +200,11 @@ impl Daemon {
     }
 
     pub(crate) fn socket(&self) -> PathBuf {
-        self.directory().join("cortex.sock")
+        socket_in(self.directory())
     }
 
     pub(crate) fn data_dir(&self) -> PathBuf {
-        self.directory().join("data")
+        data_in(self.directory())
     }
 
     pub(crate) fn config(&self) -> PathBuf {

@@ -9,6 +9,8 @@ use std::thread;
 
 use rmpv::Value;
 
+use crate::rpc::packed;
+
 /// What the daemon was asked.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Request {
@@ -97,22 +99,6 @@ fn serve(
 
 fn answer(stream: &mut UnixStream, id: u64, error: Value, result: Value) -> std::io::Result<()> {
     stream.write_all(&packed(&Value::Array(vec![1.into(), id.into(), error, result])))
-}
-
-pub(crate) fn packed(value: &Value) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    rmpv::encode::write_value(&mut bytes, value).expect("a Vec takes everything");
-    bytes
-}
-
-/// A map with text keys.
-pub(crate) fn map<const N: usize>(entries: [(&str, Value); N]) -> Value {
-    Value::Map(entries.into_iter().map(|(key, value)| (key.into(), value)).collect())
-}
-
-/// The field of a map.
-pub(crate) fn field<'v>(map: &'v Value, name: &str) -> Option<&'v Value> {
-    map.as_map()?.iter().find_map(|(key, value)| (key.as_str() == Some(name)).then_some(value))
 }
 
 fn request(message: &Value) -> Request {

@@ -1,5 +1,5 @@
 //! The real `cortex` binary: running it, and what it printed.
-//! Leaves whom it talks to to `fake_daemon` and `real_daemon`.
+//! Leaves whom it talks to to `fake_daemon` and `daemon`.
 
 use std::io::Write;
 use std::path::Path;

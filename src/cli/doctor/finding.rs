@@ -97,6 +97,15 @@ pub(super) fn packed(findings: &[Finding]) -> Vec<u8> {
     packed
 }
 
+/// The one problem among findings: what it is about, and what mends it.
+#[cfg(test)]
+pub(super) fn the_problem(findings: Vec<Finding>) -> (&'static str, String) {
+    let mut problems = findings.into_iter().filter(|finding| finding.status == Status::Problem);
+    let found = problems.next().expect("there is a problem");
+    assert_eq!(problems.next(), None);
+    (found.check, found.mend.expect("it can be mended"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -75,7 +75,11 @@ pub(super) fn check(facts: &Facts) -> Vec<Finding> {
             )];
         }
         Place::There(meta) if meta.kind != Kind::Socket => {
-            let mend = format!("mv {path} {path}.aside && systemctl restart cortexd.socket");
+            let start = match facts.whose {
+                Whose::System => "systemctl restart cortexd.socket".to_owned(),
+                Whose::User => format!("cortexd --socket {path}"),
+            };
+            let mend = format!("mv {path} {path}.aside && {start}");
             return vec![Finding::problem(SOCKET, format!("{path} is no socket"), mend)];
         }
         Place::There(meta) => meta,
@@ -127,7 +131,7 @@ fn directory(facts: &Facts) -> Finding {
 
 #[cfg(test)]
 mod tests {
-    use super::super::finding::Status;
+    use super::super::finding::{self, Status};
     use super::*;
 
     fn meta(kind: Kind, uid: u32, mode: u32) -> Place {
@@ -146,11 +150,7 @@ mod tests {
 
     /// The one problem that `facts` have: what it is about, and what mends it.
     fn the_problem(facts: &Facts) -> (&'static str, String) {
-        let mut problems =
-            check(facts).into_iter().filter(|finding| finding.status == Status::Problem);
-        let found = problems.next().expect("there is a problem");
-        assert_eq!(problems.next(), None);
-        (found.check, found.mend.expect("it can be mended"))
+        finding::the_problem(check(facts))
     }
 
     #[test]
@@ -176,14 +176,14 @@ mod tests {
 
     #[test]
     fn a_user_whose_daemon_is_not_there_is_told_how_to_start_one() {
-        let facts = Facts {
-            path: "/run/user/1000/cortex/cortex.sock".into(),
-            whose: Whose::User,
-            socket: Place::Absent,
-            ..healthy()
-        };
-        let mend = "cortexd --socket /run/user/1000/cortex/cortex.sock".to_owned();
-        assert_eq!(the_problem(&facts), (SOCKET, mend));
+        let start = "cortexd --socket /s";
+        for (socket, mend) in [
+            (Place::Absent, start.to_owned()),
+            (meta(Kind::File, 1000, 0o644), format!("mv /s /s.aside && {start}")),
+        ] {
+            let facts = Facts { path: "/s".into(), whose: Whose::User, socket, ..healthy() };
+            assert_eq!(the_problem(&facts), (SOCKET, mend));
+        }
     }
 
     #[test]

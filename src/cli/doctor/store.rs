@@ -164,7 +164,7 @@ fn size(bytes: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::finding::Status;
+    use super::super::finding::{self, Status};
     use super::super::place::Meta;
     use super::*;
 
@@ -191,11 +191,7 @@ mod tests {
     }
 
     fn the_problem(facts: &Facts) -> (&'static str, String) {
-        let mut problems =
-            check(facts).into_iter().filter(|finding| finding.status == Status::Problem);
-        let found = problems.next().expect("there is a problem");
-        assert_eq!(problems.next(), None);
-        (found.check, found.mend.expect("it can be mended"))
+        finding::the_problem(check(facts))
     }
 
     #[test]
