@@ -365,7 +365,7 @@ async fn told_by_origin(
         .await;
     let encoded = match told {
         Ok(encoded) => encoded,
-        Err(AskError::Refused(why)) => return Err(Refusal::ByAnotherNode(why).into()),
+        Err(AskError::Refused(why)) => return Err(said_by_origin(why).into()),
         Err(AskError::UnknownNode(node)) => {
             return Err(Refusal::UnknownNode(node.as_str().into()).into());
         }
@@ -376,6 +376,19 @@ async fn told_by_origin(
     };
     let rows = read_rows(&encoded).ok_or(Refusal::TokenForged)?;
     Ok(store::verify(notary.as_ref(), store.catalog().directory(), rows)?)
+}
+
+/// What the origin has against a token is the same that this node could have against it.
+fn said_by_origin(why: Box<str>) -> Refusal {
+    let known = [
+        Refusal::TokenUsed,
+        Refusal::TokenExpired,
+        Refusal::TokenForged,
+        Refusal::TokenForeign,
+        Refusal::UnknownIdentity,
+    ];
+    let said = known.into_iter().find(|refusal| refusal.to_string() == *why);
+    said.unwrap_or(Refusal::ByAnotherNode(why))
 }
 
 fn new_token(
