@@ -122,12 +122,14 @@ impl Invitation {
         Self { code: text("code"), address: text("address"), child, out }
     }
 
-    /// Ends it: the messages so far.
-    pub(crate) fn stop(mut self) -> String {
-        self.child.kill().expect("it runs");
+    /// Waits for a message in which this stands; returns all until then.
+    pub(crate) fn says(&mut self, part: &str) -> String {
+        let mut errors = BufReader::new(self.child.stderr.take().expect("it is piped"));
         let mut messages = String::new();
-        let mut errors = self.child.stderr.take().expect("it is piped");
-        errors.read_to_string(&mut messages).expect("read to the end");
+        while !messages.contains(part) {
+            let read = errors.read_line(&mut messages).expect("read");
+            assert_ne!(read, 0, "it ended without {part:?}: {messages}");
+        }
         messages
     }
 

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use cortexd::pki::{Credentials, Rejected, server_name};
-use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{
     ClientConfig, ClientConnection, HandshakeKind, ProtocolVersion, RootCertStore, ServerConfig,
     ServerConnection,
@@ -16,17 +16,24 @@ const RPC: &[u8] = b"cortex-rpc/1";
 const SYNC: &[u8] = b"cortex-sync/1";
 
 /// Both ends after the handshake.
-type Ends = (ClientConnection, ServerConnection);
+pub(crate) type Ends = (ClientConnection, ServerConnection);
 
 /// Which end refused, and why.
 #[derive(Debug)]
-enum Refused {
+pub(crate) enum Refused {
     ByClient(rustls::Error),
     ByServer(rustls::Error),
 }
 
 fn shake(client: Arc<ClientConfig>, server: Arc<ServerConfig>, to: &str) -> Result<Ends, Refused> {
-    let to = server_name(&name(to)).expect("a server's name");
+    shake_with(client, server, server_name(&name(to)).expect("a server's name"))
+}
+
+pub(crate) fn shake_with(
+    client: Arc<ClientConfig>,
+    server: Arc<ServerConfig>,
+    to: ServerName<'static>,
+) -> Result<Ends, Refused> {
     let mut client = ClientConnection::new(client, to).expect("a client");
     let mut server = ServerConnection::new(server).expect("a server");
     loop {
@@ -64,7 +71,7 @@ fn refused_by_server(outcome: Result<Ends, Refused>) -> Rejected {
     }
 }
 
-fn refused_by_client(outcome: Result<Ends, Refused>) -> Rejected {
+pub(crate) fn refused_by_client(outcome: Result<Ends, Refused>) -> Rejected {
     match outcome {
         Err(Refused::ByClient(error)) => Rejected::from(&error),
         Err(Refused::ByServer(error)) => panic!("the server refused: {error}"),

@@ -3,6 +3,7 @@
 
 mod files;
 mod handshake;
+mod invitation;
 mod lab;
 mod rows;
 mod stranger;
