@@ -16,8 +16,7 @@ use bytes::Bytes;
 use cortex_core::{
     directory::{Directory, IdentityRow},
     model::{
-        Caller, Hlc, IdentityId, IdentityName, Incarnation, NodeName, Notary, Refusal,
-        Stamp, Uid,
+        Caller, Hlc, IdentityId, IdentityName, Incarnation, NodeName, Notary, Refusal, Stamp, Uid,
     },
     wire::{Head, Method, Reader as Decoder, encode},
 };
@@ -125,7 +124,11 @@ impl Service {
             let registration = Registration { caller, id, name: name.clone(), uid };
             store.execute(Command::Register(registration)).await?;
             let mut out = Vec::new();
-            write_token(&new_token(notary.as_ref(), id, name, uid, &wish), notary.as_ref(), &mut out);
+            write_token(
+                &new_token(notary.as_ref(), id, name, uid, &wish),
+                notary.as_ref(),
+                &mut out,
+            );
             Ok(out)
         }))
     }
@@ -188,7 +191,8 @@ impl Service {
         self.check_claimable(&token, notary.node(), uid)?;
         let (store, mesh) = (self.store.clone(), self.mesh().cloned());
         Ok(later(async move {
-            let rows = told_by_origin(&store, mesh.as_ref(), &notary, &token, &written, uid).await?;
+            let rows =
+                told_by_origin(&store, mesh.as_ref(), &notary, &token, &written, uid).await?;
             let mut told = store.catalog().directory().clone();
             rows.iter().for_each(|row| told.insert(row.row().clone()));
             // A token made here for a uid here, or one whose origin did not need to be asked, is

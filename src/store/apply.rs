@@ -8,8 +8,8 @@ use cortex_core::{
     gate,
     merge::{self, Change, Content, Delta, Version},
     model::{
-        Acl, AttributeName, Caller, Hlc, Incarnation, Limits, Notary, Owner,
-        Permissions, QualifiedName, Refusal, Scope, Stamp, Table, TableId, TableUid,
+        Acl, AttributeName, Caller, Hlc, Incarnation, Limits, Notary, Owner, Permissions,
+        QualifiedName, Refusal, Scope, Stamp, Table, TableId, TableUid,
     },
 };
 use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
