@@ -60,12 +60,13 @@ fn the_daemon_writes_nowhere_but_in_its_state_directory() {
 fn the_configuration_is_roots_and_the_data_is_the_daemons_alone() {
     let host = package::installed("owners");
     host.sh_as(User::Ann, "cortex ping");
-    let shown = host.sh(
-        "stat -c '%U:%G %a %n' /etc/cortex /etc/cortex/cortex.toml /var/lib/cortex /var/lib/cortex/cortex.db",
-    );
+    let shown = host
+        .sh("stat -c '%U:%G %a %n' /etc/cortex /etc/cortex/cortex.toml /etc/cortex/cortex.toml.d \
+         /var/lib/cortex /var/lib/cortex/cortex.db");
     assert_eq!(
         shown,
         "root:root 755 /etc/cortex\nroot:root 644 /etc/cortex/cortex.toml\n\
+         root:root 755 /etc/cortex/cortex.toml.d\n\
          cortex:cortex 700 /var/lib/cortex\ncortex:cortex 600 /var/lib/cortex/cortex.db"
     );
 }
