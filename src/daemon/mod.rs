@@ -53,22 +53,30 @@ use bus::BusThread;
 use log::LogLevel;
 use peer::{Joined, PeerThread};
 
+/// EX_CONFIG of sysexits.h. The unit names it: what is wrong in the settings, another start does not mend.
+const WRONG_SETTINGS: u8 = 78;
+
 /// Runs the daemon as its command line says.
 #[must_use]
 pub fn main() -> ExitCode {
     let args = Args::parse();
-    match start(&args) {
+    let env = Environment::of_this_process();
+    let settings = match Settings::gather(&args, &env) {
+        Ok(settings) => settings,
+        Err(error) => return failed(&error, ExitCode::from(WRONG_SETTINGS)),
+    };
+    match start(&args, settings, &env) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
+        Err(error) => failed(&error, ExitCode::FAILURE),
     }
 }
 
-fn start(args: &Args) -> Result<()> {
-    let env = Environment::of_this_process();
-    let settings = Settings::gather(args, &env)?;
+fn failed(error: &anyhow::Error, status: ExitCode) -> ExitCode {
+    eprintln!("error: {error:#}");
+    status
+}
+
+fn start(args: &Args, settings: Settings, env: &Environment) -> Result<()> {
     // Before anything else that an action might do: who asks for a check wants nothing changed.
     if args.check {
         if let Some(mesh) = &settings.mesh {
@@ -88,7 +96,7 @@ fn start(args: &Args) -> Result<()> {
         .enable_all()
         .build()
         .context("cannot start the event loop")?;
-    runtime.block_on(run(args, settings, &env, &level))
+    runtime.block_on(run(args, settings, env, &level))
 }
 
 /// Puts a backup in the place of the database. The settings say which.
