@@ -447,8 +447,8 @@ fn a_database_does_not_change_its_mesh_or_its_name() {
     let (stranger, port) = (Authority::new(), mesh.ports[0]);
     stranger.issue("home");
     mesh.ca.issue("other");
-    let mut refuses = |settings: &str, why: &str| {
-        mesh.home.stop();
+    mesh.home.stop();
+    let refuses = |settings: &str, why: &str| {
         mesh.home.write_config(settings);
         let output = mesh.home.try_start();
         assert!(!output.status.success());
