@@ -151,7 +151,8 @@ fn without_an_identity_there_is_no_federated_table() {
     let created = bob.call("create_table", &["@notes".into(), attributes.clone()]);
     assert_eq!(created, refused("federated_identity_required"));
     let mut alice = User::connect(&mesh.home, ALICE);
-    let root = User::connect(&mesh.home, 0).call("create_table", &["@x".into(), attributes.clone()]);
+    let root =
+        User::connect(&mesh.home, 0).call("create_table", &["@x".into(), attributes.clone()]);
     assert_eq!(root, refused("federated_identity_required"), "root is nobody in particular");
     let others = alice.call("create_table", &["@bob:notes".into(), attributes]);
     assert_eq!(others, refused("access_denied"));
@@ -371,8 +372,7 @@ fn a_scope_is_shown_and_decided() {
     let nonsense = alice.call("set_scope", &["users".into(), "".into()]);
     let invalid = "invalid scope: must be local, all or a list of node names";
     assert_eq!(nonsense, refused(invalid));
-    let elsewhere =
-        alice.call("create_table", &["t".into(), list(["id".into()]), "office".into()]);
+    let elsewhere = alice.call("create_table", &["t".into(), list(["id".into()]), "office".into()]);
     assert_eq!(elsewhere, refused("invalid scope: must include this node, home"));
     let mut bob = User::connect(&mesh.home, BOB);
     bob.may_not("get_scope", &[format!("{ALICE}:users").into()]);
@@ -386,11 +386,7 @@ fn a_peers_user_is_served_as_the_identity_that_they_are() {
     let mut alice = User::connect(&mesh.home, ALICE);
     alice.create("@notes");
     alice.put("@notes", "milk");
-    alice.may(
-        "create_table",
-        &["@secret".into(), list(["id".into()]), "home".into()],
-        "created",
-    );
+    alice.may("create_table", &["@secret".into(), list(["id".into()]), "home".into()], "created");
     alice.create("users");
     let office = mesh.ca.credentials("office", "office");
     let mut peer = Tls::rpc(&office, "home", mesh.ports[0]);
