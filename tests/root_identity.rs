@@ -13,6 +13,7 @@ mod rpc;
 #[path = "support/user.rs"]
 mod user;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::thread::sleep;
@@ -128,6 +129,7 @@ fn one_person_is_the_same_on_both_machines() {
     assert_eq!(mappings(&mesh.office), on_both(), "the claim has brought the identity along");
     let mut here = User::connect(&mesh.home, ALICE);
     let mut there = User::connect(&mesh.office, ALICE_THERE);
+    let mut ids = BTreeSet::new();
     for alice in [&mut here, &mut there] {
         alice.create("@notes");
         alice.put("@notes", "milk");
@@ -135,8 +137,10 @@ fn one_person_is_the_same_on_both_machines() {
         alice.may("tables", &[], list(["@alice:notes".into()]));
         let info = alice.call("table_info", &["@notes".into()]).expect("an own table");
         assert_eq!(field(&info, "owner"), Some(&"@alice".into()));
+        ids.insert(field(&info, "id").expect("an id").to_string());
         assert_eq!(field(&info, "node_scope"), Some(&"all".into()));
     }
+    assert_eq!(ids.len(), 1, "one table");
     let mut stranger = User::connect(&mesh.office, ALICE);
     stranger.may_not("keys", &["@alice:notes".into()]);
     stranger.may_not("keys", &["@notes".into()]);
@@ -325,11 +329,17 @@ fn a_federated_table_survives_restarts_and_is_another_one_after_a_drop() {
     alice.may("keys", &["@notes".into()], list(["milk".into()]));
     let mut bob = User::connect(&mesh.home, BOB);
     bob.may("keys", &["@alice:notes".into()], list(["milk".into()]));
+    let id = |alice: &mut User| {
+        let info = alice.call("table_info", &["@notes".into()]).expect("an own table");
+        field(&info, "id").expect("an id").clone()
+    };
+    let first = id(&mut alice);
     alice.may("drop_table", &["@notes".into()], "dropped");
     bob.may_not("keys", &["@alice:notes".into()]);
     alice.create("@notes");
     alice.may("keys", &["@notes".into()], list([]));
     bob.may_not("keys", &["@alice:notes".into()]);
+    assert_ne!(id(&mut alice), first, "another table");
 }
 
 /// holds N4: what a grant on a table that may leave says of a uid, it says of that uid of this machine.
