@@ -24,7 +24,7 @@ mod scope;
 mod slots;
 mod status;
 mod tables;
-mod token;
+pub mod token;
 mod users;
 mod whole;
 
