@@ -274,10 +274,8 @@ impl Tls {
     pub(crate) fn receive(&mut self) -> Option<Result<Value, String>> {
         let value = rmpv::decode::read_value(&mut self.0).ok()?;
         let parts = value.as_array().expect("a response");
-        Some(match &parts[2] {
-            Value::Nil => Ok(parts[3].clone()),
-            error => Err(error.as_str().expect("a text").to_owned()),
-        })
+        let error = parts[2].as_str().map(str::to_owned);
+        Some(error.map_or_else(|| Ok(parts[3].clone()), Err))
     }
 
     /// The body of the next frame of a link; none where the connection is closed.

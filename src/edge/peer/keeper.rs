@@ -149,21 +149,25 @@ impl<'a> Keeper<'a> {
 
     /// Closes what is open with certificates that do not do any more.
     fn review(&self, mesh: &Mesh) {
-        for Cut { protocol, why } in self.shared.live.review(mesh, unix_s()) {
-            match &why {
-                Refused::Certificate(Rejected::Revoked) => warn!(
+        for Cut { node, protocol, why } in self.shared.live.review(mesh, unix_s()) {
+            let node = node.as_ref().map(NodeName::as_str);
+            if why == Refused::Certificate(Rejected::Revoked) {
+                warn!(
                     MESSAGE_ID = journal::CERTIFICATE_REVOKED,
+                    node,
                     ?protocol,
                     "a connection was closed, its certificate was revoked"
-                ),
-                Refused::Certificate(Rejected::Expired) => warn!(
+                );
+            } else if why == Refused::Certificate(Rejected::Expired) {
+                warn!(
                     MESSAGE_ID = journal::CERTIFICATE_EXPIRED,
+                    node,
                     ?protocol,
                     "a connection was closed, its certificate has expired"
-                ),
-                other => {
-                    warn!(?protocol, why = %other.to_string().escape_debug(), "a connection was closed")
-                }
+                );
+            } else {
+                let why = why.to_string();
+                warn!(node, ?protocol, why = %why.escape_debug(), "a connection was closed");
             }
         }
     }
