@@ -21,6 +21,9 @@ use crate::{
 /// The longest rest. Wall clocks jump, so an expiry is never slept for in one piece.
 const REST: Duration = Duration::from_secs(60);
 
+/// The shortest: whatever a deadline that has passed is about, it does not keep the thread busy.
+const LEAST_REST: Duration = Duration::from_millis(20);
+
 /// Events that may wait for the store. When its disk stands still, further ones are in the log alone.
 const EVENTS: usize = 64;
 
@@ -125,7 +128,7 @@ impl<'a> Keeper<'a> {
             let end_ms = at.saturating_add(1).saturating_mul(1000);
             Duration::from_millis(end_ms.saturating_sub(ambient::wall_ms()))
         });
-        silence.into_iter().chain(expiry).fold(REST, Duration::min)
+        silence.into_iter().chain(expiry).fold(REST, Duration::min).max(LEAST_REST)
     }
 
     fn look_around(&mut self) {
