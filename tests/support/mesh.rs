@@ -8,8 +8,6 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
-use std::time::Duration;
 
 use cortex_core::model::NodeName;
 use cortexd::ambient;
@@ -361,7 +359,3 @@ pub(crate) fn moment(seconds: i64) -> String {
         .output();
     String::from_utf8(output.expect("date runs").stdout).expect("digits").trim().to_owned()
 }
-
-pub(crate) const SECOND: Duration = Duration::from_secs(1);
-
-pub(crate) type Shared = Arc<Authority>;
