@@ -96,7 +96,6 @@ fn report(rounds: &[Round]) {
         let (least, most) = (ratios[0], ratios[ratios.len() - 1]);
         format!("{:.2} ({least:.2}-{most:.2})", ratios[ratios.len() / 2])
     };
-    let quotient = |a: Duration, b: Duration| a.as_secs_f64() / b.as_secs_f64();
     let us = |time: Duration| format!("{:.1} us", time.as_secs_f64() * 1e6);
     println!("a get of 100 B, one after another, median of {ROUNDS} rounds of {REQUESTS}");
     println!("  of this machine, Unix socket        {}", us(median_of(|r| r.local)));
@@ -112,6 +111,10 @@ fn report(rounds: &[Round]) {
         "  daemon / TLS alone                  {}",
         ratio(|r| quotient(r.handshake, r.bare_handshake))
     );
+}
+
+fn quotient(a: Duration, b: Duration) -> f64 {
+    a.as_secs_f64() / b.as_secs_f64()
 }
 
 fn median(mut times: Vec<Duration>) -> Duration {
