@@ -194,7 +194,12 @@ fn command(store: &Store, ask: &Ask) -> Option<Command> {
     let caller = |target: &Target| Caller::Local(Uid(target.caller));
     let granting = |target: &Target, principal: &Principal, rights: &Permissions| {
         let entry = entry(target)?;
-        Some(Granting { caller: caller(target), entry, principal: principal.clone(), rights: *rights })
+        Some(Granting {
+            caller: caller(target),
+            entry,
+            principal: principal.clone(),
+            rights: *rights,
+        })
     };
     Some(match ask {
         Ask::Create(owner, name) => Command::CreateTable {

@@ -150,14 +150,26 @@ fn hint_for_refusal(refusal: &str) -> Option<&'static str> {
             "This node runs alone. To make a mesh, or to join one: cortex help mesh"
         }
         "unknown_identity" => "Whom there is: cortex identity list",
-        "identity_taken" => "Whose it is: cortex identity list. If it is yours on another node, get a token there: cortex identity token",
-        "identity_contested" => "Two have this name; each can be named with digits of its id, as cortex identity list shows them",
+        "identity_taken" => {
+            "Whose it is: cortex identity list. If it is yours on another node, get a token there: cortex identity token"
+        }
+        "identity_contested" => {
+            "Two have this name; each can be named with digits of its id, as cortex identity list shows them"
+        }
         "not_mapped" => "Register a name of yours, or claim one: cortex help identities",
-        "root_is_never_mapped" => "Name the user whose name it is: cortex identity register NAME --uid UID",
-        "token_expired" => "Get another one where the name is yours: cortex identity token. Both clocks must be right: cortex doctor",
-        "token_already_used" => "A token works once; get another one where the name is yours: cortex identity token",
+        "root_is_never_mapped" => {
+            "Name the user whose name it is: cortex identity register NAME --uid UID"
+        }
+        "token_expired" => {
+            "Get another one where the name is yours: cortex identity token. Both clocks must be right: cortex doctor"
+        }
+        "token_already_used" => {
+            "A token works once; get another one where the name is yours: cortex identity token"
+        }
         "token_malformed" => "A token is one line without blanks, of two parts with a dot between",
-        "token_forged" => "It was changed on its way, or its node has a new certificate since; get another: cortex identity token",
+        "token_forged" => {
+            "It was changed on its way, or its node has a new certificate since; get another: cortex identity token"
+        }
         "too_many_connections" => {
             "Programs of this user, or of all users together, hold as many as the daemon allows; end some, or try again later"
         }
@@ -181,7 +193,9 @@ fn hint_for_refusal(refusal: &str) -> Option<&'static str> {
         _ if refusal.starts_with("node_unreachable") => {
             "The node that made the token must be reached once: cortex mesh status. Or get a token for this node alone: cortex identity token --for-node NAME"
         }
-        _ if refusal.starts_with("unknown node") => "The nodes of this mesh: cortex mesh list-nodes",
+        _ if refusal.starts_with("unknown node") => {
+            "The nodes of this mesh: cortex mesh list-nodes"
+        }
         _ if refusal.starts_with("already_mapped") => {
             "A uid is one name on each node; to give it up here: cortex identity revoke NAME NODE"
         }

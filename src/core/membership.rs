@@ -118,9 +118,8 @@ impl Membership {
     /// that are gone are forgotten.
     pub fn watch<'a>(&mut self, nodes: impl IntoIterator<Item = &'a NodeName>, now: Duration) {
         let mut before = std::mem::take(&mut self.peers);
-        let kept = |node: &NodeName| {
-            before.remove(node).unwrap_or(Peer { since: now, ..Peer::default() })
-        };
+        let kept =
+            |node: &NodeName| before.remove(node).unwrap_or(Peer { since: now, ..Peer::default() });
         self.peers = nodes.into_iter().cloned().map(with(kept)).collect();
     }
 
@@ -237,7 +236,11 @@ mod tests {
     }
 
     /// One heartbeat a second, from the one second up to the other; the transitions and when they were.
-    fn beat(members: &mut Membership, name: &str, seconds: std::ops::RangeInclusive<u32>) -> Vec<(u32, State)> {
+    fn beat(
+        members: &mut Membership,
+        name: &str,
+        seconds: std::ops::RangeInclusive<u32>,
+    ) -> Vec<(u32, State)> {
         let one = |second| {
             let changes = members.heartbeat(&node(name), second * SECOND);
             changes.into_iter().map(move |change| (second, change.to)).collect::<Vec<_>>()
@@ -260,7 +263,11 @@ mod tests {
         let mut members = watching(&["a"]);
         beat(&mut members, "a", 0..=10);
         let to = |members: &mut Membership, second| {
-            members.handle_timeout(second * SECOND).into_iter().map(|change| change.to).collect::<Vec<_>>()
+            members
+                .handle_timeout(second * SECOND)
+                .into_iter()
+                .map(|change| change.to)
+                .collect::<Vec<_>>()
         };
         assert_eq!(to(&mut members, 14), []);
         assert_eq!(to(&mut members, 15), [State::Suspect]);
@@ -277,7 +284,11 @@ mod tests {
         assert_eq!(beat(&mut members, "a", 7..=20), [(12, State::Alive)], "5 s from suspect");
         members.handle_timeout(35 * SECOND);
         assert_eq!(beat(&mut members, "a", 40..=60), [], "not yet");
-        assert_eq!(beat(&mut members, "a", 65..=100), [(95, State::Alive)], "30 s from after the gap");
+        assert_eq!(
+            beat(&mut members, "a", 65..=100),
+            [(95, State::Alive)],
+            "30 s from after the gap"
+        );
     }
 
     #[test]
@@ -304,7 +315,9 @@ mod tests {
         Heartbeat(usize),
         Timeout,
         /// Waits until just before, or exactly until, the announced moment.
-        Announced { early: bool },
+        Announced {
+            early: bool,
+        },
     }
 
     fn steps() -> impl Strategy<Value = Vec<(u64, Step)>> {
@@ -346,7 +359,9 @@ mod tests {
         match (change.from, change.to) {
             (State::Unseen, State::Alive) => prop_assert!(by_heartbeat && heard.0.len() == 1),
             (State::Suspect, State::Alive) => {
-                prop_assert!(by_heartbeat && heard.steady(timing.suspect) >= timing.back_from_suspect);
+                prop_assert!(
+                    by_heartbeat && heard.steady(timing.suspect) >= timing.back_from_suspect
+                );
             }
             (State::Dead, State::Alive) => {
                 prop_assert!(by_heartbeat && heard.steady(timing.suspect) >= timing.back_from_dead);

@@ -224,13 +224,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin, Stop: Future<Output = ()>> Conn<'_, S, S
         let start = self.output.len();
         rpc::begin_result(&mut self.output, msgid);
         let context = self.context;
-        let answer = context.service.call(
-            caller,
-            request.method,
-            params,
-            &context.reader,
-            &mut self.output,
-        );
+        let answer =
+            context.service.call(caller, request.method, params, &context.reader, &mut self.output);
         match answer {
             Ok(Answer::Ready) => {}
             Ok(Answer::Commit(command)) => {

@@ -73,11 +73,12 @@ pub(super) fn verifies(public_key: &[u8], message: &[u8], signature: &[u8]) -> b
         return false;
     };
     let known = tls::provider().signature_verification_algorithms;
+    // The first of a scheme's algorithms is the one that TLS 1.3 means; the others mix curves and hashes.
     let fitting = known
         .mapping
         .iter()
         .filter(|(scheme, _)| SCHEMES.contains(scheme))
-        .flat_map(|(_, algorithms)| *algorithms)
+        .filter_map(|(_, algorithms)| algorithms.first())
         .find(|candidate| candidate.public_key_alg_id().as_ref() == algorithm);
     fitting.is_some_and(|algorithm| {
         let key = info.subject_public_key.data.as_ref();

@@ -16,8 +16,7 @@ use bytes::Bytes;
 use cortex_core::{
     directory::{Directory, IdentityRow},
     model::{
-        Caller, Hlc, IdentityId, IdentityName, Incarnation, NodeName, Notary, Refusal,
-        Stamp, Uid,
+        Caller, Hlc, IdentityId, IdentityName, Incarnation, NodeName, Notary, Refusal, Stamp, Uid,
     },
     wire::{Head, Method, Reader as Decoder, encode},
 };
@@ -125,7 +124,11 @@ impl Service {
             let registration = Registration { caller, id, name: name.clone(), uid };
             store.execute(Command::Register(registration)).await?;
             let mut out = Vec::new();
-            write_token(&new_token(notary.as_ref(), id, name, uid, &wish), notary.as_ref(), &mut out);
+            write_token(
+                &new_token(notary.as_ref(), id, name, uid, &wish),
+                notary.as_ref(),
+                &mut out,
+            );
             Ok(out)
         }))
     }
@@ -188,7 +191,8 @@ impl Service {
         self.check_claimable(&token, notary.node(), uid)?;
         let (store, mesh) = (self.store.clone(), self.mesh().cloned());
         Ok(later(async move {
-            let rows = told_by_origin(&store, mesh.as_ref(), &notary, &token, &written, uid).await?;
+            let rows =
+                told_by_origin(&store, mesh.as_ref(), &notary, &token, &written, uid).await?;
             let mut told = store.catalog().directory().clone();
             rows.iter().for_each(|row| told.insert(row.row().clone()));
             // A token made here for a uid here, or one whose origin did not need to be asked, is
@@ -365,7 +369,7 @@ async fn told_by_origin(
         .await;
     let encoded = match told {
         Ok(encoded) => encoded,
-        Err(AskError::Refused(why)) => return Err(Refusal::ByAnotherNode(why).into()),
+        Err(AskError::Refused(why)) => return Err(said_by_origin(why).into()),
         Err(AskError::UnknownNode(node)) => {
             return Err(Refusal::UnknownNode(node.as_str().into()).into());
         }
@@ -376,6 +380,19 @@ async fn told_by_origin(
     };
     let rows = read_rows(&encoded).ok_or(Refusal::TokenForged)?;
     Ok(store::verify(notary.as_ref(), store.catalog().directory(), rows)?)
+}
+
+/// What the origin has against a token is the same that this node could have against it.
+fn said_by_origin(why: Box<str>) -> Refusal {
+    let known = [
+        Refusal::TokenUsed,
+        Refusal::TokenExpired,
+        Refusal::TokenForged,
+        Refusal::TokenForeign,
+        Refusal::UnknownIdentity,
+    ];
+    let said = known.into_iter().find(|refusal| refusal.to_string() == *why);
+    said.unwrap_or(Refusal::ByAnotherNode(why))
 }
 
 fn new_token(

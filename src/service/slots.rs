@@ -40,7 +40,6 @@ impl ScanSlots {
     }
 
     fn slots_of(&self, caller: &Caller) -> Arc<Semaphore> {
-        
         let mut by_caller = self.by_caller.lock().unwrap_or_else(PoisonError::into_inner);
         by_caller.retain(|_, slots| slots.strong_count() > 0);
         if let Some(slots) = by_caller.get(caller).and_then(Weak::upgrade) {

@@ -86,8 +86,7 @@ impl Token {
             return Err(Refusal::TokenMalformed);
         }
         let (payload, signature) = text.trim().split_once('.').ok_or(Refusal::TokenMalformed)?;
-        let decode =
-            |part: &str| URL_SAFE_NO_PAD.decode(part).map_err(|_| Refusal::TokenMalformed);
+        let decode = |part: &str| URL_SAFE_NO_PAD.decode(part).map_err(|_| Refusal::TokenMalformed);
         let read: Payload =
             serde_json::from_slice(&decode(payload)?).map_err(|_| Refusal::TokenMalformed)?;
         let token = Self::from_payload(&read).ok_or(Refusal::TokenMalformed)?;

@@ -8,8 +8,8 @@ use cortex_core::{
     gate,
     merge::{self, Change, Content, Delta, Version},
     model::{
-        Acl, AttributeName, Caller, Hlc, Incarnation, Limits, Notary, Owner,
-        Permissions, QualifiedName, Refusal, Scope, Stamp, Table, TableId, TableUid,
+        Acl, AttributeName, Caller, Hlc, Incarnation, Limits, Notary, Owner, Permissions,
+        QualifiedName, Refusal, Scope, Stamp, Table, TableId, TableUid,
     },
 };
 use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
@@ -39,8 +39,6 @@ pub(super) struct State {
     /// The ids behind the short numbers of origins.
     origins: Arc<HashMap<i64, Incarnation>>,
     pub(super) catalog: Arc<Catalog>,
-    /// The number of the system table.
-    system: TableId,
     /// Who signs for this node; none where no mesh is configured.
     pub(super) notary: Option<Arc<dyn Notary>>,
 }
@@ -73,10 +71,6 @@ impl State {
             .query_map([], |row| Ok((row.get(0)?, Incarnation(u128::from_be_bytes(row.get(1)?)))))?
             .collect::<Result<_, _>>()?;
         let catalog = Arc::new(Catalog::load(conn)?);
-        let system =
-            conn.query_row("SELECT id FROM tables WHERE uid = ?1", [system::TABLE.0], |row| {
-                row.get(0).map(TableId)
-            })?;
         let state = conn.query_row(
             "SELECT incarnation, seq, lsn, hlc FROM node_state WHERE id = 1",
             [],
@@ -88,7 +82,6 @@ impl State {
                     origin: row.get(0)?,
                     origins: Arc::new(origins),
                     catalog,
-                    system,
                     notary: None,
                 })
             },
@@ -565,10 +558,10 @@ impl<'a> Batch<'a> {
     ) -> Result<bool, Fault> {
         let bytes = (key.len() + value.len()) as u64;
         let version = Version { stamp, content: Content::Live { bytes } };
-        let present = self.find(self.state.system, key)?;
+        let present = self.find(system::NUMBER, key)?;
         let change = merge::decide(present.map(|present| present.version), version, true);
         let arriving = Arriving { version, origin, seq, value: Some(value) };
-        self.store(self.state.system, key, present, arriving, change)?;
+        self.store(system::NUMBER, key, present, arriving, change)?;
         Ok(change == Change::Store)
     }
 

@@ -190,9 +190,9 @@ impl Catalog {
         let mut acls = load_grants(conn)?;
         let mut statement = conn.prepare(
             "SELECT id, uid, owner, name, attributes, scope, replicated, records, bytes
-             FROM tables WHERE dropped = 0 AND uid <> ?1",
+             FROM tables WHERE dropped = 0 AND id <> ?1",
         )?;
-        let mut rows = statement.query([system::TABLE.0])?;
+        let mut rows = statement.query([system::NUMBER.0])?;
         while let Some(row) = rows.next()? {
             let mut entry = entry_from(row)?;
             entry.table.acl = acls.remove(&entry.table.id).unwrap_or_default();

@@ -178,8 +178,7 @@ impl Batch<'_> {
     ) -> Result<(), Failure> {
         let here = self.here()?;
         let principal = granting.principal.clone().qualified(&here);
-        let rows =
-            self.directory().grant(&here, entry.table.uid, &principal, granting.rights)?;
+        let rows = self.directory().grant(&here, entry.table.uid, &principal, granting.rights)?;
         self.write(rows)?;
         self.catalog_mut().refresh(entry);
         Ok(())
@@ -192,8 +191,7 @@ impl Batch<'_> {
     ) -> Result<(), Failure> {
         let here = self.here()?;
         let principal = granting.principal.clone().qualified(&here);
-        let rows =
-            self.directory().revoke(&here, entry.table.uid, &principal, granting.rights)?;
+        let rows = self.directory().revoke(&here, entry.table.uid, &principal, granting.rights)?;
         self.write(rows)?;
         self.catalog_mut().refresh(entry);
         Ok(())

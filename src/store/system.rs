@@ -8,15 +8,15 @@ use std::collections::BTreeMap;
 
 use cortex_core::{
     directory::{Directory, NodeRow, Row, signed_part},
-    model::{Hlc, Incarnation, NodeName, Notary, Refusal, Stamp, TableUid},
+    model::{Hlc, Incarnation, NodeName, Notary, Refusal, Stamp, TableId},
     wire::{Head, Reader, encode},
 };
 use rusqlite::{Connection, OptionalExtension};
 
 use super::error::Fault;
 
-/// The lasting id of the system table, the same on every node: "cortexd", and zeros.
-pub(super) const TABLE: TableUid = TableUid(*b"cortexd\0\0\0\0\0\0\0\0\0");
+/// Its number in every database file.
+pub(super) const NUMBER: TableId = TableId(0);
 
 /// The longest value of a row: a certificate is the largest part of any.
 const MOST_BYTES: usize = 16 << 10;
@@ -128,9 +128,9 @@ pub(super) fn load(conn: &Connection) -> Result<Directory, Fault> {
     let mut directory = Directory::new(here);
     let mut statement = conn.prepare(
         "SELECT key, value FROM records
-         WHERE table_id = (SELECT id FROM tables WHERE uid = ?1) AND value IS NOT NULL",
+         WHERE table_id = ?1 AND value IS NOT NULL",
     )?;
-    let mut rows = statement.query([TABLE.0])?;
+    let mut rows = statement.query([NUMBER.0])?;
     while let Some(row) = rows.next()? {
         let (key, value) = (row.get_ref(0)?.as_blob(), row.get_ref(1)?.as_blob());
         let (Ok(key), Ok(value)) = (key, value) else {
@@ -148,11 +148,11 @@ pub(super) fn load(conn: &Connection) -> Result<Directory, Fault> {
 pub(super) fn sealed(conn: &Connection, keys: &[String]) -> Result<Vec<SealedRow>, Fault> {
     let mut statement = conn.prepare_cached(
         "SELECT r.value, r.hlc, i.uid, r.seq FROM records r JOIN incarnations i ON i.number = r.incarnation
-         WHERE r.table_id = (SELECT id FROM tables WHERE uid = ?1) AND r.key = ?2 AND r.value IS NOT NULL",
+         WHERE r.table_id = ?1 AND r.key = ?2 AND r.value IS NOT NULL",
     )?;
     let mut rows = Vec::with_capacity(keys.len());
     for key in keys {
-        let row = statement.query_row(rusqlite::params![TABLE.0, key.as_bytes()], |row| {
+        let row = statement.query_row(rusqlite::params![NUMBER.0, key.as_bytes()], |row| {
             Ok(SealedRow {
                 key: key.as_bytes().to_vec(),
                 value: row.get(0)?,

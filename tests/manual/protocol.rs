@@ -67,7 +67,7 @@ fn the_methods_that_need_a_mesh_are_named_and_are_these() {
     let named = mesh.lines().filter_map(|line| line.strip_prefix(".Ic "));
     let named: Vec<_> =
         named.flat_map(|line| line.split(" , ")).map(|n| n.trim_end_matches(" ,")).collect();
-    assert!(named.len() >= 11, "{named:?}");
+    assert!(named.len() >= 3, "{named:?}");
     for name in named {
         assert!(Method::needs_mesh(name), "{name}");
     }

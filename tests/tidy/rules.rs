@@ -49,7 +49,11 @@ const CORE: &[(&str, &[&str])] = &[
     ("model", &[]),
     ("model::record", &["wire"]),
     ("clock", &["model"]),
-    ("gate", &["model"]),
+    ("directory", &["model"]),
+    // Its rows are bytes too.
+    ("directory::row", &["model", "wire"]),
+    ("directory::fields", &["model", "wire"]),
+    ("gate", &["directory", "model"]),
     ("membership", &["model"]),
     ("merge", &["model"]),
     ("wire", &[]),

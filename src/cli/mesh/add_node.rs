@@ -57,7 +57,7 @@ pub(crate) fn run(args: &AddNode, context: &Context) -> Result<(), Failure> {
     };
     let prepared = Prepared::write(&target, &bundle, None)?;
     prepared.check(&args.name, now)?;
-    prepared.put(present, now)?;
+    prepared.put(present)?;
     note(&format!(
         "next: move {} to {}, key included, and name its files under [mesh]: cortex.toml(5)",
         target.display(),

@@ -124,14 +124,14 @@ impl Guests {
         let hello: Hello = conversation::receive(&mut stream)?;
         let (answer, visit) = self.answer(&hello);
         conversation::send(&mut stream, &answer)?;
-        let Visit::Granted = visit else {
+        let Answer::Granted(grant) = answer else {
             stream.conn.send_close_notify();
             // They have had their answer; whether they wait for the end of it is theirs.
             let _ = stream.conn.complete_io(&mut stream.sock);
             return Ok(visit);
         };
         let done: Done = conversation::receive(&mut stream)?;
-        Ok(if done.joined { self.is_joined() } else { Visit::Granted })
+        Ok(if done.joined { self.has_joined(&grant) } else { visit })
     }
 
     fn answer(&self, hello: &Hello) -> (Answer, Visit) {
@@ -188,9 +188,14 @@ impl Guests {
         })
     }
 
-    fn is_joined(&self) -> Visit {
-        self.state().joined = true;
-        Visit::Joined
+    /// Burns the code, unless somebody else was let in meanwhile with another key: then what this one got is
+    /// revoked.
+    fn has_joined(&self, grant: &Grant) -> Visit {
+        let mut state = self.state();
+        let is_current =
+            state.granted.as_ref().is_some_and(|now| now.issued.pem == grant.certificate);
+        state.joined |= is_current;
+        if is_current { Visit::Joined } else { Visit::Refused("it came twice".to_owned()) }
     }
 
     /// A guest whose thread has panicked has left the state as it was between two steps.

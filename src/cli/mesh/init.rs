@@ -50,7 +50,7 @@ pub(crate) fn run(args: &Init, context: &Context) -> Result<(), Failure> {
     };
     let prepared = Prepared::write(&target, &bundle, places.owner())?;
     prepared.check(&args.name, now)?;
-    let files = prepared.put(Present::Keep, now)?;
+    let files = prepared.put(Present::Keep)?;
     let own = Node { name: args.name.to_string(), host: args.host.clone(), port: args.port };
     let fragment = Settings::new(&args.name, args.port, &files, vec![own]).write(configuration)?;
     note("next: systemctl restart cortexd. To ask another machine in: cortex mesh invite NAME");

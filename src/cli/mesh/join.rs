@@ -73,7 +73,7 @@ pub(crate) fn run(args: &Join, context: &Context) -> Result<(), Failure> {
     };
     let prepared = Prepared::write(&target, &bundle, places.owner())?;
     let credentials = prepared.check(&node, now())?;
-    let files = prepared.put(Present::Keep, now())?;
+    let files = prepared.put(Present::Keep)?;
     let nodes = grant.nodes.clone();
     let fragment = Settings::new(&node, args.port, &files, nodes).write(configuration)?;
     acknowledge(&mut stream);

@@ -154,18 +154,24 @@ impl Prepared {
     }
 
     /// Puts the directory in its place, all files at once. What is there is kept under another name.
-    pub(super) fn put(self, present: Present, now: u64) -> Result<Files, Failure> {
+    pub(super) fn put(self, present: Present) -> Result<Files, Failure> {
         let target = &self.target;
         if target.exists() {
             if present == Present::Keep {
                 return Err(occupied(target));
             }
-            let old = target.with_extension(format!("before-{now}"));
-            fs::rename(target, &old).map_err(|e| io_failure("move away", target, e))?;
+            fs::rename(target, aside(target)).map_err(|e| io_failure("move away", target, e))?;
         }
         fs::rename(&self.dir, target).map_err(|e| io_failure("make", target, e))?;
         Ok(Files::in_dir(target))
     }
+}
+
+/// A name beside a directory that nothing has yet.
+fn aside(dir: &Path) -> PathBuf {
+    let name = dir.file_name().unwrap_or_default().to_string_lossy();
+    let mut names = (1_u32..).map(|number| dir.with_file_name(format!("{name}.old-{number}")));
+    names.find(|path| !path.exists()).unwrap_or_else(|| dir.with_extension("old"))
 }
 
 impl Drop for Prepared {

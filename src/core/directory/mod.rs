@@ -237,13 +237,11 @@ impl Directory {
     pub fn acl(&self, table: TableUid) -> Acl {
         let mut acl = Acl::default();
         for ((principal, right), words) in self.grants.get(&table).into_iter().flatten() {
-            let revoked: Seen =
-                words.iter().map(|(by, word)| (by.clone(), word.revoked)).collect();
+            let revoked: Seen = words.iter().map(|(by, word)| (by.clone(), word.revoked)).collect();
             let granted = words.values().filter_map(|word| word.granted.as_ref());
             if granted.into_iter().any(|seen| covers(seen, &revoked)) {
                 // A list that is over the bound, by grants on several nodes, is cut.
-                let _over_the_bound =
-                    acl.grant(principal.clone(), Permissions::from_bits(*right));
+                let _over_the_bound = acl.grant(principal.clone(), Permissions::from_bits(*right));
             }
         }
         acl

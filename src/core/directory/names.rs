@@ -100,7 +100,8 @@ impl Directory {
             return id.to_string();
         };
         let digits = id.to_string();
-        let others = self.by_name.get(&row.name).into_iter().flatten().filter(|other| **other != id);
+        let others =
+            self.by_name.get(&row.name).into_iter().flatten().filter(|other| **other != id);
         let needed = others.map(|other| common_prefix(&other.to_string(), &digits) + 1).max();
         match needed {
             Some(needed) => format!("{}~{}", row.name, &digits[..needed.max(TELLING_DIGITS)]),

@@ -129,9 +129,8 @@ fn a_contested_name_means_each_to_themselves_and_nobody_to_others() {
 #[test]
 fn a_written_name_means_the_callers_own_namespace_or_the_one_it_names() {
     let directory = with_alice();
-    let resolve = |text, caller: &Caller| {
-        directory.resolve(TableRef::parse(text).expect("a name"), caller)
-    };
+    let resolve =
+        |text, caller: &Caller| directory.resolve(TableRef::parse(text).expect("a name"), caller);
     let (me, peer) = (Caller::Local(Uid(1000)), Caller::Peer { node: node("b"), uid: None });
     let own = Owner::Uid(Uid(1000));
     assert_eq!(resolve("users", &me), Ok((own.clone(), "users")));
@@ -288,9 +287,7 @@ fn check_right(
             })
         })
     };
-    let expected = known()
-        .filter(|id| matches!(wishes[*id].1, Wish::Grant))
-        .any(knew_all);
+    let expected = known().filter(|id| matches!(wishes[*id].1, Wish::Grant)).any(knew_all);
     let held = player.directory.acl(TABLE).held_by(principal) == Permissions::READ;
     prop_assert_eq!(held, expected);
     Ok(())
@@ -329,7 +326,13 @@ fn check_scope(
     if found.contested {
         for text in NODES {
             let node = node(text);
-            prop_assert_eq!(found.scope.admits(&node), admitted(&node), "{} in {}", node, found.scope);
+            prop_assert_eq!(
+                found.scope.admits(&node),
+                admitted(&node),
+                "{} in {}",
+                node,
+                found.scope
+            );
         }
     } else {
         prop_assert_eq!(&found.scope, &scope_of(standing[0].1));

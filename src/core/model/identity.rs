@@ -38,10 +38,10 @@ impl IdentityName {
     /// [`Refusal::InvalidIdentityName`] for anything else.
     pub fn parse(text: &str) -> Result<Self, Refusal> {
         let part = |part: &str| {
-            let inner = |b: u8| {
-                b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'-'
-            };
-            part.starts_with(|c: char| c.is_ascii_lowercase() || c == '_') && part.bytes().all(inner)
+            let inner =
+                |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'-';
+            part.starts_with(|c: char| c.is_ascii_lowercase() || c == '_')
+                && part.bytes().all(inner)
         };
         if text.len() > Self::MAX_BYTES || !text.split('.').all(part) {
             return Err(Refusal::InvalidIdentityName(text.chars().take(Self::MAX_BYTES).collect()));
@@ -78,7 +78,21 @@ mod tests {
         for good in ["alice", "_svc", "a-b_2", "alice.work", "a.b.c", &"x".repeat(64)] {
             assert_eq!(IdentityName::parse(good).expect(good).as_str(), good);
         }
-        for bad in ["", ".", "a.", ".a", "a..b", "2a", "Alice", "a b", "a~1", "a:b", "é", "a.2", &"x".repeat(65)] {
+        for bad in [
+            "",
+            ".",
+            "a.",
+            ".a",
+            "a..b",
+            "2a",
+            "Alice",
+            "a b",
+            "a~1",
+            "a:b",
+            "é",
+            "a.2",
+            &"x".repeat(65),
+        ] {
             assert!(IdentityName::parse(bad).is_err(), "{bad:?} was taken");
         }
     }

@@ -92,7 +92,7 @@ pub enum Refusal {
     #[error("the settings were not changed: {0}")]
     ReloadRejected(Box<str>),
     /// Another node has refused, in these words.
-    #[error("{0}")]
+    #[error("refused_by_node: {0}")]
     ByAnotherNode(Box<str>),
     /// As many requests to other nodes wait as may.
     #[error("too_many_requests_to_nodes")]
@@ -110,7 +110,7 @@ pub enum Refusal {
     #[error("identity_taken")]
     IdentityTaken,
     /// An ordinary user may register their login name and names below it.
-    #[error("identity_not_yours: {0} may register {0} and names below it")]
+    #[error("identity_not_yours: only {0} and names below it")]
     IdentityNotYours(Box<str>),
     /// The uid is mapped to a federated identity already; to which one.
     #[error("already_mapped: this uid is @{0}")]

@@ -579,7 +579,9 @@ mod tests {
         assert_eq!(features(1, 3).common(features(3, 3)), Some(3));
         assert_eq!(features(1, 3).common(features(4, 5)), None);
         assert_eq!(features(4, 5).common(features(1, 3)), None);
-        assert!(features(1, 1).tolerates(features(1, 2)) && !features(1, 2).tolerates(features(1, 2)));
+        assert!(
+            features(1, 1).tolerates(features(1, 2)) && !features(1, 2).tolerates(features(1, 2))
+        );
     }
 
     proptest! {

@@ -173,11 +173,15 @@ mod tests {
         assert_eq!(sent(None), None);
         assert_eq!(sent(Some(Uid(1000))), Some(Ok(Some(Uid(1000)))));
         assert_eq!(sent(Some(Uid(u32::MAX))), Some(Ok(Some(Uid(u32::MAX)))));
-        assert_eq!(sent(Some(Uid::ROOT)), Some(Err(Refusal::AccessDenied)), "root elsewhere is nobody here");
+        assert_eq!(
+            sent(Some(Uid::ROOT)),
+            Some(Err(Refusal::AccessDenied)),
+            "root elsewhere is nobody here"
+        );
         assert_eq!(peer_uid(&[0x80]), Ok(None));
         for bad in [
             &[0xc0][..],
-            &[0x81, 0xa3, b'u', b'i', b'd', 0xff],                   // -1
+            &[0x81, 0xa3, b'u', b'i', b'd', 0xff], // -1
             &[0x81, 0xa3, b'u', b'i', b'd', 0xcf, 0, 0, 0, 1, 0, 0, 0, 0], // 2^32
             &[0x81, 0xa3, b'u', b'i', b'd', 0xa1, b'5'],
             &[0x81, 0xa3, b'g', b'i', b'd', 5],
@@ -197,7 +201,9 @@ mod tests {
         bytes.clear();
         error(&mut bytes, 4, "not_found");
         assert_eq!(Response::parse(&bytes), Some(Response { msgid: 4, outcome: Err("not_found") }));
-        for bad in [&[0xc0][..], &[0x94, 0, 4, 0xc0, 0xc0], &[0x94, 1, 4, 5, 0xc0], &[0x93, 1, 4, 0xc0]] {
+        for bad in
+            [&[0xc0][..], &[0x94, 0, 4, 0xc0, 0xc0], &[0x94, 1, 4, 5, 0xc0], &[0x93, 1, 4, 0xc0]]
+        {
             assert_eq!(Response::parse(bad), None, "{bad:x?}");
         }
     }

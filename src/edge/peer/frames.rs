@@ -105,7 +105,8 @@ mod tests {
         said.send(Message::Bye(Bye::Stopping)).await.expect("room");
         said.send(Message::Bye(Bye::Mistake)).await.expect("room");
         drop(said);
-        let writing = tokio::spawn(async move { write_all(&mut from, queue, Duration::from_secs(9)).await });
+        let writing =
+            tokio::spawn(async move { write_all(&mut from, queue, Duration::from_secs(9)).await });
         for code in [1, 4] {
             assert_eq!(frames.next(100).await.expect("a frame")[..], [0x82, 0, 4, 1, code]);
         }

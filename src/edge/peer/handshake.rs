@@ -11,13 +11,7 @@ use tokio::{
 };
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
-use super::{
-    Mesh, Shared,
-    live::Place,
-    mesh::Address,
-    refused::Refused,
-    unix_s,
-};
+use super::{Mesh, Shared, live::Place, mesh::Address, refused::Refused, unix_s};
 use crate::pki::{self, PeerCertificate, Rejected};
 
 /// From the first byte to the last of a handshake. It is two round trips and some milliseconds of work.
@@ -124,9 +118,8 @@ async fn dial_one(
     let tcp = tcp.map_err(|_| lost(io::ErrorKind::TimedOut.into()))?.map_err(lost)?;
     let _only_slower = tcp.set_nodelay(true);
     let connector = TlsConnector::from(shared.mesh().client(protocol));
-    let name = pki::server_name(node).map_err(|error| {
-        refused(Refused::Certificate(Rejected::Name(error.to_string())))
-    })?;
+    let name = pki::server_name(node)
+        .map_err(|error| refused(Refused::Certificate(Rejected::Name(error.to_string()))))?;
     let connected = timeout(HANDSHAKE, connector.connect(name, tcp)).await;
     let connected = connected.map_err(|_| refused(Refused::Timeout))?;
     let stream = TlsStream::Client(connected.map_err(|error| refused(why(&error)))?);

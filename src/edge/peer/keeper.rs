@@ -161,7 +161,9 @@ impl<'a> Keeper<'a> {
                     ?protocol,
                     "a connection was closed, its certificate has expired"
                 ),
-                other => warn!(?protocol, why = %other.to_string().escape_debug(), "a connection was closed"),
+                other => {
+                    warn!(?protocol, why = %other.to_string().escape_debug(), "a connection was closed")
+                }
             }
         }
     }

@@ -102,9 +102,7 @@ impl Links {
 /// Whether the link that is there stays where another one arrives. Of two to the same daemon, the one that the
 /// smaller name has dialled; otherwise the later one, since whoever dials again has lost the earlier one.
 fn stays(there: Origin, arrives: Origin, preferred: Side) -> bool {
-    there.boot == arrives.boot
-        && there.dialled_by == preferred
-        && arrives.dialled_by != preferred
+    there.boot == arrives.boot && there.dialled_by == preferred && arrives.dialled_by != preferred
 }
 
 impl Held {
@@ -151,7 +149,8 @@ mod tests {
                 let dialled_by_b = |on: &Arc<Links>, own: &NodeName, other: &NodeName| {
                     on.claim(own, other, origin(if own == &b { Side::Us } else { Side::Them }))
                 };
-                for (on, own, other, first) in [(&on_a, &a, &b, a_first), (&on_b, &b, &a, b_first)] {
+                for (on, own, other, first) in [(&on_a, &a, &b, a_first), (&on_b, &b, &a, b_first)]
+                {
                     let (mut by_a, mut by_b) = (None, None);
                     for turn in [first, !first] {
                         if turn {

@@ -164,10 +164,13 @@ mod tests {
     #[test]
     fn a_network_of_ipv6_counts_as_one_and_there_is_a_bound_on_all() {
         let doorway = Arc::<Doorway>::default();
-        let address = |network: u32, host: u32| format!("2001:db8:0:{network:x}::{host:x}").parse().expect("an address");
+        let address = |network: u32, host: u32| {
+            format!("2001:db8:0:{network:x}::{host:x}").parse().expect("an address")
+        };
         let of_one: Vec<_> = (0..99).filter_map(|host| doorway.enter(address(1, host))).collect();
         assert_eq!(of_one.len(), HANDSHAKES_PER_ADDRESS);
-        let of_many: Vec<_> = (2..999).filter_map(|network| doorway.enter(address(network, 1))).collect();
+        let of_many: Vec<_> =
+            (2..999).filter_map(|network| doorway.enter(address(network, 1))).collect();
         assert_eq!(of_one.len() + of_many.len(), HANDSHAKES);
     }
 }

@@ -46,9 +46,10 @@ INSERT INTO grants SELECT table_id, principal, rights FROM grants_2;
 DROP TABLE grants_2;
 
 -- The system table: identities, mappings, grants, names and scopes, as records like any other. Its
--- owner is no owner that anybody can be. The same lasting id on every node.
-INSERT INTO tables (uid, owner, name, attributes, scope, replicated, created_hlc)
-    VALUES (X'636f7274657864000000000000000000', 'system', 'directory', 'key', 'all', 1, 0);
+-- owner is no owner that anybody can be. The same lasting id on every node; the number that no other
+-- table gets.
+INSERT INTO tables (id, uid, owner, name, attributes, scope, replicated, created_hlc)
+    VALUES (0, X'636f7274657864000000000000000000', 'system', 'directory', 'key', 'all', 1, 0);
 
 -- Claim tokens that were redeemed here, kept until they expire by themselves.
 CREATE TABLE used_tokens (
