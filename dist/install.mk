@@ -7,7 +7,11 @@
 PREFIX ?= /usr/local
 CARGO ?= cargo
 FILES := dist/files.txt
+# Where Cargo puts programs. Completions stay beside the source, where cargo-deb looks for what is no program.
+TARGET := $(or $(CARGO_TARGET_DIR),target)
 COMPLETIONS := target/dist/completions
+# The lines of the list, with PREFIX and the place of the programs filled in.
+LIST := sed '/^\#/d; /^$$/d; s|PREFIX/|$(PREFIX)/|; s|^target/release/|$(TARGET)/release/|' $(FILES)
 
 .PHONY: release completions install uninstall deb system
 
@@ -16,14 +20,14 @@ release: ## Build what is installed
 
 completions: release ## Write the completion scripts
 	mkdir -p $(COMPLETIONS)
-	target/release/cortex completions bash >$(COMPLETIONS)/cortex.bash
-	target/release/cortex completions zsh >$(COMPLETIONS)/_cortex
-	target/release/cortex completions fish >$(COMPLETIONS)/cortex.fish
+	$(TARGET)/release/cortex completions bash >$(COMPLETIONS)/cortex.bash
+	$(TARGET)/release/cortex completions zsh >$(COMPLETIONS)/_cortex
+	$(TARGET)/release/cortex completions fish >$(COMPLETIONS)/cortex.fish
 
 # One line of the list is "source destination mode". A configuration file that is there stays as it is.
 # The units name the programs under /usr; with another PREFIX they are told so.
 install: completions ## Install to DESTDIR, below PREFIX
-	@set -e; sed '/^#/d; /^$$/d; s|PREFIX/|$(PREFIX)/|' $(FILES) | while read -r source destination mode; do \
+	@set -e; $(LIST) | while read -r source destination mode; do \
 		target="$(DESTDIR)$$destination"; \
 		case "$$destination" in \
 		/etc/*) if [ -e "$$target" ]; then echo "kept $$target"; continue; fi ;; \
@@ -38,7 +42,7 @@ install: completions ## Install to DESTDIR, below PREFIX
 
 # The configuration and the data stay.
 uninstall: ## Remove what was installed, but the settings and the data
-	@sed '/^#/d; /^$$/d; s|PREFIX/|$(PREFIX)/|' $(FILES) | while read -r source destination mode; do \
+	@$(LIST) | while read -r source destination mode; do \
 		case "$$destination" in /etc/*) continue ;; esac; \
 		rm -f "$(DESTDIR)$$destination"; \
 	done
@@ -47,7 +51,8 @@ uninstall: ## Remove what was installed, but the settings and the data
 deb: completions ## Build the Debian package (needs cargo-deb)
 	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(CARGO) deb --no-build --locked --dbgsym
 
-# As root, with systemd-container, debootstrap, iproute2 and nftables installed. The first run makes a
-# Debian image below /var/cache; SYSTEM_TESTS_RELEASE=trixie tests on Debian 13.
+# As root, with systemd-container, debootstrap, iproute2 and lintian installed. The first run makes a Debian
+# image below /var/cache. SYSTEM_TESTS_RELEASE=trixie tests on Debian 13; SYSTEM_TESTS_GOLDEN=write writes
+# the transcripts in tests/system/golden/ anew. (--workspace: with what the other tests have built already.)
 system: deb ## Test the package on booted Debian hosts (as root)
-	$(CARGO) test -p system-tests --test debian
+	$(CARGO) test --locked --workspace --test debian

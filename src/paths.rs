@@ -36,6 +36,8 @@ pub struct Environment {
     pub cortex_data_dir: Option<PathBuf>,
     /// What systemd has made for the service, by `StateDirectory=` in its unit.
     pub state_directory: Option<PathBuf>,
+    /// Where systemd has put the service's credentials, by `LoadCredential=` and its like.
+    pub credentials_directory: Option<PathBuf>,
     pub xdg_runtime_dir: Option<PathBuf>,
     pub xdg_state_home: Option<PathBuf>,
     pub home: Option<PathBuf>,
@@ -55,6 +57,7 @@ impl Environment {
             cortex_socket: variable("CORTEX_SOCKET"),
             cortex_data_dir: variable("CORTEX_DATA_DIR"),
             state_directory: absolute("STATE_DIRECTORY"),
+            credentials_directory: absolute("CREDENTIALS_DIRECTORY"),
             xdg_runtime_dir: absolute("XDG_RUNTIME_DIR"),
             xdg_state_home: absolute("XDG_STATE_HOME"),
             home: absolute("HOME"),

@@ -86,7 +86,7 @@ fn the_units_start_programs_that_are_installed() {
     let programs: Vec<&str> = unit
         .lines()
         .filter_map(|line| line.strip_prefix("Exec")?.split_once('='))
-        .filter_map(|(_, command)| command.trim_start_matches('+').split(' ').next())
+        .filter_map(|(_, command)| command.split(' ').next())
         .collect();
     assert_eq!(programs, ["/usr/libexec/cortexd", "/usr/bin/cortex"]);
     for program in programs {

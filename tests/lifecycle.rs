@@ -21,10 +21,17 @@ fn stderr(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).expect("messages are UTF-8")
 }
 
+/// The exit status where the settings are wrong, which the unit is told of.
+const WRONG_SETTINGS: i32 = 78;
+
 /// Runs a daemon that must refuse to start, and answers what it says.
 fn refused(command: &mut Command) -> String {
+    refused_with(1, command)
+}
+
+fn refused_with(status: i32, command: &mut Command) -> String {
     let output = output_of(command);
-    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    assert_eq!(output.status.code(), Some(status), "{}", stderr(&output));
     let message = stderr(&output);
     assert_eq!(message.matches("error: ").count(), 1, "{message}");
     assert!(!message.contains("panicked"), "{message}");
@@ -304,7 +311,7 @@ fn check_names_what_is_wrong() {
     for (text, named) in MISTAKES {
         let (file, output) = check(text);
         let message = stderr(&output);
-        assert_eq!(output.status.code(), Some(1), "{text:?} passed");
+        assert_eq!(output.status.code(), Some(WRONG_SETTINGS), "{text:?}");
         assert!(output.stdout.is_empty());
         assert!(message.starts_with("error: "), "{message}");
         assert!(message.contains(named), "{text:?}: {message}");
@@ -312,7 +319,7 @@ fn check_names_what_is_wrong() {
         assert!(!is_of_the_file || message.contains(&file.display().to_string()), "{message}");
     }
     let absent = output_of(cortexd().args(["--check", "--config", "/absent/cortex.toml"]));
-    assert_eq!(absent.status.code(), Some(1));
+    assert_eq!(absent.status.code(), Some(WRONG_SETTINGS));
     assert!(stderr(&absent).contains("/absent/cortex.toml"), "{}", stderr(&absent));
 }
 
@@ -323,7 +330,8 @@ fn a_daemon_with_wrong_settings_does_not_start() {
         fs::write(directory.path().join("cortex.toml"), text).expect("write");
         let mut command = cortexd();
         at(&mut command, &directory.path().join("s"), &directory.path().join("data"));
-        let message = refused(command.arg("--config").arg(directory.path().join("cortex.toml")));
+        command.arg("--config").arg(directory.path().join("cortex.toml"));
+        let message = refused_with(WRONG_SETTINGS, &mut command);
         assert!(message.contains(named), "{message}");
         assert_eq!(fs::read_dir(directory.path()).expect("list").count(), 1, "nothing is made");
     }

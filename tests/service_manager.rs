@@ -242,7 +242,7 @@ fn a_service_manager_is_told_of_readiness_of_reloads_and_of_the_end() {
     assert_eq!(wait_for_end(&mut process.0).code(), Some(0));
 }
 
-/// holds D1: half of the time that the watchdog allows, and only by a daemon that answers.
+/// holds D1: well within the time that the watchdog allows, and only by a daemon that answers.
 #[test]
 fn the_watchdog_is_told_of_life_as_long_as_there_is_any() {
     let place = Place::new();

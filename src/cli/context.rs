@@ -76,13 +76,14 @@ impl Context {
         Ok(Client::connect(&self.socket()?, self.global.patience(None))?)
     }
 
-    /// The configuration file that was named, or else `usual`, and where it says the data is. A file that
-    /// cannot be read says nothing: whether it is valid is for the daemon to tell.
+    /// The configuration file that was named, or else `usual`, and what it says. One that cannot be read
+    /// says nothing: whether it is valid is for the daemon to tell.
     pub(crate) fn configuration(&self, usual: Option<&Path>) -> Configured {
         let file = self.global.config.clone().or_else(|| usual.map(Path::to_owned));
-        let data_dir =
-            file.as_deref().and_then(|file| path_in_config(file, "data_dir").ok().flatten());
-        Configured { file, data_dir }
+        let said =
+            |key: &str| file.as_deref().and_then(|file| text_in_config(file, key).ok().flatten());
+        let (data_dir, bus) = (said("data_dir").map(PathBuf::from), said("bus"));
+        Configured { file, data_dir, bus }
     }
 
     pub(crate) fn printer(&self) -> Printer {
@@ -108,7 +109,7 @@ impl Context {
         // The configuration is read only if it decides: a broken one does not stand in the way of --socket.
         let config = match &self.global.config {
             Some(file) if self.global.socket.is_none() && env.cortex_socket.is_none() => {
-                path_in_config(file, "socket")?
+                text_in_config(file, "socket")?.map(PathBuf::from)
             }
             _ => None,
         };
@@ -124,23 +125,25 @@ impl Context {
     }
 }
 
-/// What the configuration says of places, as far as clients ask for it.
+/// What the configuration says, as far as clients ask for it.
 #[derive(Debug)]
 pub(crate) struct Configured {
     pub(crate) file: Option<PathBuf>,
     pub(crate) data_dir: Option<PathBuf>,
+    /// Which message bus the daemon is to be on.
+    pub(crate) bus: Option<String>,
 }
 
-/// A path in the daemon's configuration, which has many keys that are of no interest to clients: whether
+/// A text in the daemon's configuration, which has many keys that are of no interest to clients: whether
 /// they are valid is not for a client to judge.
-fn path_in_config(file: &Path, key: &str) -> Result<Option<PathBuf>, Failure> {
+fn text_in_config(file: &Path, key: &str) -> Result<Option<String>, Failure> {
     let attempt = || format!("reading the configuration {}", file.display());
     let config =
         fragments::read(file, |_| Ok(())).map_err(|e| Failure::while_doing(&attempt(), e))?;
     match config.get(key) {
         None => Ok(None),
         Some(value) => match value.as_str() {
-            Some(path) => Ok(Some(path.into())),
+            Some(text) => Ok(Some(text.to_owned())),
             None => Err(Failure::new(Exit::Failed, format!("{}: `{key}` is not text", attempt()))),
         },
     }

@@ -13,7 +13,10 @@ use anyhow::{Context as _, Result, bail, ensure};
 use cortex_core::model::Limits;
 use serde::Deserialize;
 
-use super::Args;
+use super::{
+    Args,
+    mesh_config::{MeshConfig, MeshSettings},
+};
 use crate::{
     edge::limits::ConnLimits,
     fragments,
@@ -43,6 +46,8 @@ pub struct Config {
     /// `system` for root and for a service of the system, `off` for a daemon that a user starts,
     /// which no bus would give the name.
     pub bus: Option<BusChoice>,
+    /// The other machines. Default: none, the node runs alone.
+    pub mesh: Option<MeshConfig>,
     /// Bounds.
     pub limits: LimitsConfig,
 }
@@ -120,8 +125,10 @@ pub struct Settings {
     pub data_dir: PathBuf,
     /// The log level or filter.
     pub log: String,
-    /// This machine's name, shown in status.
+    /// This machine's name, shown in status: that in the mesh, or the host's.
     pub node: String,
+    /// The other machines; none for a node that runs alone.
+    pub mesh: Option<MeshSettings>,
     /// Threads that serve connections.
     pub threads: usize,
     /// Page cache of each connection to the database, in KiB.
@@ -163,11 +170,13 @@ impl Settings {
         let scans = within("limits.scans", of.scans, 16, 1..=256)?;
         let scans_per_uid =
             within("limits.scans_per_uid", of.scans_per_uid, 4.min(scans), 1..=scans)?;
+        let mesh = config.mesh.map(|mesh| mesh_settings(&mesh, args, env)).transpose()?;
         Ok(Self {
             socket: absolute(&socket)?,
             data_dir: absolute(&data_dir)?,
             log,
-            node: host_name(),
+            node: mesh.as_ref().map_or_else(host_name, |mesh| mesh.node.to_string()),
+            mesh,
             threads,
             cache_kib: cache_mib * 1024,
             record_cache_mib,
@@ -211,6 +220,9 @@ impl Settings {
         for (name, value) in lines {
             let _infallible = writeln!(text, "  {name} = {value}");
         }
+        for (name, value) in self.mesh.iter().flat_map(MeshSettings::lines) {
+            let _infallible = writeln!(text, "  {name} = {value}");
+        }
         text.truncate(text.trim_end().len());
         text
     }
@@ -218,6 +230,10 @@ impl Settings {
     /// The settings that another set changes and that take effect only at a start.
     #[must_use]
     pub fn fixed_changes(&self, new: &Self) -> Vec<&'static str> {
+        let of_mesh =
+            |settings: &Self| settings.mesh.as_ref().map(|mesh| (mesh.node.clone(), mesh.listen));
+        let (old_mesh, new_mesh) = (of_mesh(self), of_mesh(new));
+        let both = old_mesh.as_ref().zip(new_mesh.as_ref());
         let changes = [
             ("socket", self.socket != new.socket),
             ("data_dir", self.data_dir != new.data_dir),
@@ -225,6 +241,9 @@ impl Settings {
             ("cache_mib", self.cache_kib != new.cache_kib),
             ("record_cache_mib", self.record_cache_mib != new.record_cache_mib),
             ("bus", self.bus != new.bus),
+            ("mesh", old_mesh.is_some() != new_mesh.is_some()),
+            ("mesh.node_name", both.is_some_and(|(old, new)| old.0 != new.0)),
+            ("mesh.listen", both.is_some_and(|(old, new)| old.1 != new.1)),
             ("limits.scans", self.scans != new.scans),
             ("limits.scans_per_uid", self.scans_per_uid != new.scans_per_uid),
         ];
@@ -282,6 +301,11 @@ impl LimitsConfig {
             )?,
         })
     }
+}
+
+fn mesh_settings(mesh: &MeshConfig, args: &Args, env: &Environment) -> Result<MeshSettings> {
+    let file = absolute(args.config.as_deref().unwrap_or(Path::new(".")))?;
+    mesh.validated(file.parent().unwrap_or(Path::new("/")), env)
 }
 
 /// Reads the file and its fragments. Each is checked by itself, so that an error names the file it is in.

@@ -2,9 +2,9 @@
 //! Nobody imports it; the parts know nothing of each other but what stands in their interfaces.
 //!
 //! ```text
-//!   settings ─> log ─> store ─> service ─> shards ─> message bus ─> listener ─> READY
+//!   settings ─> log ─> store ─> service ─> shards ─> message bus ─> mesh ─> listener ─> READY
 //!                                                                        │
-//!        first to end:  accept │ signal │ upkeep │ watchdog │ a fault of the store
+//!        first to end:  accept │ mesh │ signal │ upkeep │ watchdog │ a fault of the store
 //!                                                                        │
 //!   STOPPING ─> no new connections ─> replies under way ─> last commits ─> exit
 //! ```
@@ -14,6 +14,8 @@ mod args;
 mod bus;
 mod config;
 mod log;
+mod mesh_config;
+mod peer;
 mod rlimit;
 mod socket;
 mod supervise;
@@ -25,7 +27,7 @@ use std::{
     sync::Arc,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
 use arc_swap::ArcSwap;
 use clap::Parser;
 use cortex_core::model::Uid;
@@ -33,39 +35,53 @@ use tokio::sync::mpsc;
 
 pub use args::Args;
 pub use config::{BusChoice, Config, Settings};
+pub use mesh_config::{MeshConfig, MeshSettings, NodeConfig};
 
 use crate::{
     edge::{
         bus::{Bus, Which},
         limits::ConnLimits,
+        peer::PeerPort,
         seats::Seats,
         shard::Shards,
     },
     paths::Environment,
-    service::{self, ScanSlots, Service},
-    store::{self, LogBounds, Options, Restored, Store, Summary},
+    service::{self, ScanSlots, Service, wire_error},
+    store::{self, Failure, LogBounds, Options, Restored, Store, Summary},
 };
 use bus::BusThread;
 use log::LogLevel;
+use peer::{Joined, PeerThread};
+
+/// EX_CONFIG of sysexits.h. The unit names it: what is wrong in the settings, another start does not mend.
+const WRONG_SETTINGS: u8 = 78;
 
 /// Runs the daemon as its command line says.
 #[must_use]
 pub fn main() -> ExitCode {
     let args = Args::parse();
-    match start(&args) {
+    let env = Environment::of_this_process();
+    let settings = match Settings::gather(&args, &env) {
+        Ok(settings) => settings,
+        Err(error) => return failed(&error, ExitCode::from(WRONG_SETTINGS)),
+    };
+    match start(&args, settings, &env) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
+        Err(error) => failed(&error, ExitCode::FAILURE),
     }
 }
 
-fn start(args: &Args) -> Result<()> {
-    let env = Environment::of_this_process();
-    let settings = Settings::gather(args, &env)?;
+fn failed(error: &anyhow::Error, status: ExitCode) -> ExitCode {
+    eprintln!("error: {error:#}");
+    status
+}
+
+fn start(args: &Args, settings: Settings, env: &Environment) -> Result<()> {
     // Before anything else that an action might do: who asks for a check wants nothing changed.
     if args.check {
+        if let Some(mesh) = &settings.mesh {
+            mesh.load()?;
+        }
         return writeln!(io::stdout(), "{}", settings.summary())
             .context("cannot print the settings");
     }
@@ -80,7 +96,7 @@ fn start(args: &Args) -> Result<()> {
         .enable_all()
         .build()
         .context("cannot start the event loop")?;
-    runtime.block_on(run(args, settings, &env, &level))
+    runtime.block_on(run(args, settings, env, &level))
 }
 
 /// Puts a backup in the place of the database. The settings say which.
@@ -111,6 +127,7 @@ struct Running<'a> {
     seats: Arc<Seats<Uid>>,
     shards: Shards,
     bus: Option<BusThread>,
+    peers: Option<PeerThread>,
     socket: socket::Socket,
 }
 
@@ -120,10 +137,14 @@ async fn run(
     env: &Environment,
     level: &Arc<LogLevel>,
 ) -> Result<()> {
-    let socket = socket::Socket::open(&settings.socket).await?;
+    let passed = activation::Passed::take()?;
+    // First: a node that cannot join its mesh serves nobody, not even for a moment.
+    let joined = join(&settings, passed.peers)?;
+    let socket = socket::Socket::open(&settings.socket, passed.clients).await?;
     let store = Store::open(&Options {
         dir: settings.data_dir.clone(),
-        readers: settings.threads + 1, // the last one is the message bus's
+        // The last two are the message bus's and the mesh's.
+        readers: settings.threads + 2,
         cache_kib: settings.cache_kib,
         record_cache_bytes: u64::from(settings.record_cache_mib) << 20,
         limits: settings.limits,
@@ -132,15 +153,26 @@ async fn run(
     })?;
     let slots = ScanSlots::new(settings.scans, settings.scans_per_uid);
     let (errands, asked) = mpsc::channel(service::ERRANDS);
-    let service = Arc::new(Service::new(store, &settings.node, slots, errands));
+    let service = Service::new(store, &settings.node, slots, errands);
+    let (joined, service) = match joined {
+        Some((joined, mesh)) => (Some(joined), service.in_mesh(mesh)),
+        None => (None, service),
+    };
+    if let Some(joined) = &joined {
+        let notary = joined.mesh.borrow().credentials().clone();
+        service.join(notary).await.map_err(refused)?;
+    }
+    let service = Arc::new(service);
     let limits = Arc::new(ArcSwap::from_pointee(settings.conn));
     let seats = Seats::new(Arc::clone(service.connections()));
     let shards = Shards::start(settings.threads, &service, &limits)
         .context("cannot start the threads that serve connections")?;
     let bus = start_bus(&settings, &service, level)?;
+    let peers =
+        joined.map(|joined| start_peers(joined, &settings, &service, &limits)).transpose()?;
     let level = Arc::clone(level);
     let mut running =
-        Running { args, env, level, settings, service, limits, seats, shards, bus, socket };
+        Running { args, env, level, settings, service, limits, seats, shards, bus, peers, socket };
 
     running.announce();
     let outcome = supervise::until_the_end(&mut running, asked).await;
@@ -162,6 +194,46 @@ fn start_bus(
     let level: Arc<LogLevel> = Arc::clone(level);
     let bus = Bus::new(which, Arc::clone(service), reader, level);
     BusThread::start(bus).map(Some).context("cannot start the thread of the message bus")
+}
+
+/// Gets ready for the mesh, if there is one.
+fn join(
+    settings: &Settings,
+    passed: Option<std::net::TcpListener>,
+) -> Result<Option<(Joined, service::mesh::Mesh)>> {
+    let Some(mesh) = &settings.mesh else {
+        if passed.is_some() {
+            tracing::warn!(
+                "systemd passed a socket for the mesh, and no mesh is configured: it is closed"
+            );
+        }
+        return Ok(None);
+    };
+    Joined::new(mesh, passed).map(Some)
+}
+
+/// What the store says to a node that wants to join a mesh.
+fn refused(failure: Failure) -> anyhow::Error {
+    anyhow!("the mesh cannot be joined with this database: {}", wire_error(&failure))
+}
+
+fn start_peers(
+    joined: Joined,
+    settings: &Settings,
+    service: &Arc<Service>,
+    limits: &Arc<ArcSwap<ConnLimits>>,
+) -> Result<PeerThread> {
+    let Joined { mesh, listener, view, asked } = joined;
+    let port = PeerPort {
+        service: Arc::clone(service),
+        reader: service.store().reader(settings.threads + 1),
+        limits: Arc::clone(limits),
+        listener,
+        mesh: mesh.subscribe(),
+        view,
+        asked,
+    };
+    PeerThread::start(mesh, port).context("cannot start the thread of the mesh")
 }
 
 impl Running<'_> {
@@ -206,7 +278,12 @@ impl Running<'_> {
                 bus.stop().await;
             }
         };
-        tokio::join!(self.shards.drain(), leave_bus);
+        let leave_mesh = async {
+            if let Some(peers) = self.peers {
+                peers.stop().await;
+            }
+        };
+        tokio::join!(self.shards.drain(), leave_bus, leave_mesh);
         self.service.store().close().await;
         tracing::info!("stopped");
     }

@@ -14,8 +14,6 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use tokio::net::{UnixListener, UnixStream};
 
-use super::activation;
-
 /// Everybody may connect: who they are, the kernel says.
 const MODE: u32 = 0o666;
 
@@ -29,12 +27,12 @@ pub(super) struct Socket {
 }
 
 impl Socket {
-    /// Takes systemd's socket, or binds one at `path`, in the place of one that nobody serves.
+    /// Takes the socket that systemd has passed, or binds one at `path`, in the place of one that nobody serves.
     ///
     /// # Errors
     /// If somebody serves it already, or it cannot be bound.
-    pub(super) async fn open(path: &Path) -> Result<Self> {
-        if let Some(listener) = activation::client_socket()? {
+    pub(super) async fn open(path: &Path, passed: Option<StdUnixListener>) -> Result<Self> {
+        if let Some(listener) = passed {
             let address = listener.local_addr()?;
             let path = address.as_pathname().unwrap_or(path).to_owned();
             let listener = UnixListener::from_std(listener)?;

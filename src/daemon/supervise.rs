@@ -1,7 +1,7 @@
 //! The running daemon: its vital tasks side by side, signals, reload, and what systemd is told.
 //! The first of them to end decides how the daemon ends.
 
-use std::{path::Path, time::Duration};
+use std::{path::Path, pin::pin, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
 use sd_notify::NotifyState;
@@ -14,7 +14,7 @@ use tokio::{
 };
 use tracing::{error, info, warn};
 
-use super::{Running, Settings};
+use super::{MeshSettings, Running, Settings, peer::PeerThread};
 use crate::{
     edge::unix,
     journal,
@@ -37,12 +37,20 @@ pub(super) async fn until_the_end(
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot watch for SIGINT")?;
     let mut hang_up = signal(SignalKind::hangup()).context("cannot watch for SIGHUP")?;
     let mut fatal = running.service.store().fatal();
+    let peers = running.peers.as_ref().map(PeerThread::ended);
+    let mut without_peers = pin!(async {
+        match peers {
+            Some(ended) => ended.await,
+            None => std::future::pending().await,
+        }
+    });
     loop {
         let store = running.service.store();
         let asked_by = tokio::select! {
             () = unix::accept(running.socket.listener(), &running.shards, &running.seats, &running.limits) => {
                 bail!("the listener ended");
             }
+            () = &mut without_peers => bail!("the thread of the mesh ended"),
             () = upkeep(store) => bail!("the upkeep ended"),
             () = watchdog(store, running.socket.path()) => bail!("the watchdog ended"),
             fault = fatal.wait_for(Option::is_some) => {
@@ -54,7 +62,7 @@ pub(super) async fn until_the_end(
             _ = hang_up.recv() => None,
             errand = errands.recv() => errand,
         };
-        let outcome = reload(running);
+        let outcome = reload(running).await;
         if let Some(Errand::Reload(told)) = asked_by {
             let _hung_up = told.send(outcome.map_err(|error| format!("{error:#}")));
         }
@@ -69,13 +77,13 @@ fn ended_by(signal: &str) -> Result<()> {
 
 /// Reads the settings again. Those that cannot be changed while running, or that are wrong, leave
 /// everything as it was.
-fn reload(running: &mut Running<'_>) -> Result<()> {
+async fn reload(running: &mut Running<'_>) -> Result<()> {
     let reloading = NotifyState::monotonic_usec_now().map(|now| [NotifyState::Reloading, now]);
     match reloading {
         Ok(states) => notify(&states),
         Err(error) => warn!(%error, "cannot tell systemd about the reload"),
     }
-    let outcome = try_reload(running);
+    let outcome = try_reload(running).await;
     match &outcome {
         Ok(()) => info!("the settings were read again"),
         Err(error) => error!(
@@ -88,13 +96,22 @@ fn reload(running: &mut Running<'_>) -> Result<()> {
     outcome
 }
 
-fn try_reload(running: &mut Running<'_>) -> Result<()> {
+async fn try_reload(running: &mut Running<'_>) -> Result<()> {
     let new = Settings::gather(running.args, running.env)?;
     let fixed = running.settings.fixed_changes(&new);
     if !fixed.is_empty() {
         bail!("a restart is needed to change {}", fixed.join(", "));
     }
+    // What can fail comes first: until all of it has not, nothing changes.
+    let mesh = new.mesh.as_ref().map(MeshSettings::load).transpose()?;
+    if let Some(mesh) = &mesh {
+        let notary = Arc::clone(mesh.credentials());
+        running.service.join(notary).await.map_err(super::refused)?;
+    }
     running.level.set(&new.log)?;
+    if let (Some(peers), Some(mesh)) = (&running.peers, mesh) {
+        peers.replace(mesh);
+    }
     running.limits.store(new.conn.into());
     running.service.store().set_limits(new.limits);
     running.settings = new;
@@ -121,13 +138,29 @@ async fn watchdog(store: &Store, socket: &Path) {
     let Some(interval) = sd_notify::watchdog_enabled() else {
         return std::future::pending().await;
     };
+    let Pace { probe: longest, rest } = Pace::within(interval);
     loop {
-        match timeout(interval / 2, probe(store, socket)).await {
+        match timeout(longest, probe(store, socket)).await {
             Ok(Ok(())) => notify(&[NotifyState::Watchdog]),
             Ok(Err(error)) => warn!(error = format!("{error:#}"), "the daemon's own probe failed"),
             Err(_) => warn!("the daemon's own probe got no answer in time"),
         }
-        sleep(interval / 2).await;
+        sleep(rest).await;
+    }
+}
+
+/// How the time from one sign of life to the next is spent.
+struct Pace {
+    /// The longest that a probe may take.
+    probe: Duration,
+    /// Between the end of a probe and the next one.
+    rest: Duration,
+}
+
+impl Pace {
+    /// So that a probe which is nearly too slow still is in time.
+    fn within(interval: Duration) -> Self {
+        Self { probe: interval / 2, rest: interval / 4 }
     }
 }
 
@@ -158,5 +191,18 @@ pub(super) fn notify_stopping() {
 fn notify(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
         warn!(%error, "cannot notify systemd");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// holds D1
+    #[test]
+    fn the_slowest_probe_is_in_time_for_the_watchdog() {
+        let interval = Duration::from_secs(30);
+        let Pace { probe, rest } = Pace::within(interval);
+        assert!(rest + probe < interval);
     }
 }

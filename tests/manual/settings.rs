@@ -60,8 +60,33 @@ fn range(key: &str) -> Option<(String, String)> {
     })
 }
 
+/// Another value for each key of the mesh, which is whole or not there.
+const MESH: [(&str, &str, &str); 7] = [
+    ("node_name", "'home'", "'office'"),
+    ("listen", "'[::]:4712'", "'[::1]:4712'"),
+    ("ca_cert", "'/etc/ca.crt'", "'/etc/other.crt'"),
+    ("node_cert", "'/etc/home.crt'", "'/etc/other.crt'"),
+    ("node_key", "'/etc/home.key'", "'/etc/other.key'"),
+    ("crl", "'/etc/ca.crl'", "'/etc/other.crl'"),
+    ("nodes", "[]", "[{ name = 'office', host = 'office' }]"),
+];
+
+/// The settings of a mesh in which this key has its other value.
+fn mesh_with(other: Option<&str>) -> Settings {
+    let line = |(key, value, changed): &(&str, &str, &str)| {
+        format!("{key} = {}\n", if other == Some(*key) { changed } else { value })
+    };
+    let keys: String = MESH.iter().map(line).collect();
+    gather(&format!("[mesh]\n{keys}")).expect("a valid mesh")
+}
+
 /// Whether a running daemon cannot take up a change of this key.
 fn needs_a_restart(key: &str) -> bool {
+    if let Some(inner) = key.strip_prefix("mesh.") {
+        let (now, new) = (mesh_with(None), mesh_with(Some(inner)));
+        assert_ne!(now.mesh, new.mesh, "nothing changes {key}");
+        return now.fixed_changes(&new).contains(&key);
+    }
     let numbers = range(key).into_iter().flat_map(|(least, most)| [least, most]);
     let words = ["'debug'", "'session'", "true", "false"].map(str::to_owned);
     let now = gather("").expect("the defaults are valid");

@@ -271,12 +271,22 @@ impl Daemon {
         self.spawn();
     }
 
-    fn spawn(&mut self) {
-        let log = File::options().create(true).append(true).open(self.log_path());
+    /// Starts it where it is expected to refuse, and waits for its end.
+    pub(crate) fn try_start(&self) -> Output {
+        output_of(&mut self.command())
+    }
+
+    fn command(&self) -> Command {
         let mut command = bare(&self.program);
         command.arg("--socket").arg(self.socket());
         command.arg("--data-dir").arg(self.data_dir());
         command.arg("--config").arg(self.config());
+        command
+    }
+
+    fn spawn(&mut self) {
+        let log = File::options().create(true).append(true).open(self.log_path());
+        let mut command = self.command();
         command.stdout(Stdio::null()).stderr(log.expect("open the log"));
         if let Some(uid) = self.uid {
             command.uid(uid).gid(uid);

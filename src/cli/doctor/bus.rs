@@ -28,6 +28,8 @@ const ACTION_FILE: &str = "/usr/share/polkit-1/actions/org.cortexd.cortex1.polic
 pub(super) enum Facts {
     /// Another daemon than that of the whole machine is on no bus.
     NotOfTheSystem,
+    /// What the settings say of the bus: not the system's.
+    NotWanted(String),
     NoBus,
     Bus {
         policy: bool,
@@ -43,9 +45,12 @@ pub(super) enum Name {
     NoAnswer(String),
 }
 
-pub(super) fn gather(whose: Whose) -> Facts {
+pub(super) fn gather(whose: Whose, configured: Option<String>) -> Facts {
     if whose == Whose::User {
         return Facts::NotOfTheSystem;
+    }
+    if let Some(other) = configured.filter(|bus| bus != "system") {
+        return Facts::NotWanted(other);
     }
     if !Path::new(SYSTEM_BUS).exists() {
         return Facts::NoBus;
@@ -83,6 +88,11 @@ pub(super) fn check(facts: &Facts) -> Vec<Finding> {
         Facts::NotOfTheSystem => {
             vec![Finding::unchecked(NAME, "this is not the daemon of the whole machine")]
         }
+        Facts::NotWanted(bus) => vec![Finding::note(
+            NAME,
+            format!("the settings keep the daemon off the system's message bus: bus = \"{bus}\""),
+            "remove the key bus, and then: systemctl restart cortexd",
+        )],
         Facts::NoBus => vec![Finding::unchecked(NAME, "this machine has no system message bus")],
         Facts::Bus { policy: policy_there, actions: actions_there, name: owner } => {
             vec![policy(*policy_there), actions(*actions_there), name(owner)]
@@ -144,6 +154,15 @@ mod tests {
         for finding in check(&facts(false, false, Name::Free)) {
             assert!(finding.mend.is_some(), "{finding:?}");
         }
+    }
+
+    #[test]
+    fn a_daemon_that_is_kept_off_the_bus_is_a_note() {
+        let facts = gather(Whose::System, Some("off".into()));
+        let found = check(&facts);
+        assert_eq!(found.len(), 1, "what is installed for the bus is of no interest");
+        assert_eq!(found[0].status, Status::Note);
+        assert!(found[0].text.contains("bus = \"off\""), "{found:?}");
     }
 
     #[test]

@@ -14,6 +14,9 @@ const SYNCHRONISED: &str = "clock-sync";
 /// There where the machine was booted with systemd (sd_booted(3)).
 const BOOTED: &str = "/run/systemd/system";
 
+/// There where systemd was booted in a container, which has no clock of its own to keep.
+const CONTAINER: &str = "/run/systemd/container";
+
 /// 2026-11-01T00:00:00Z, before which no version of this program existed. A build that says when its source
 /// was committed (SOURCE_DATE_EPOCH) puts a later time in its place.
 const FIRST_VERSION: u64 = 1_793_491_200;
@@ -37,6 +40,9 @@ pub(super) fn gather() -> Facts {
 fn ask_timedatectl() -> Result<bool, String> {
     if !Path::new(BOOTED).is_dir() {
         return Err("this machine was not booted with systemd".to_owned());
+    }
+    if Path::new(CONTAINER).exists() {
+        return Err("the clock of a container is its host's to keep".to_owned());
     }
     let show = ["show", "--property=NTPSynchronized", "--value"];
     read(ask(Command::new("timedatectl").args(show)))

@@ -12,6 +12,8 @@ use crate::client::pack;
 pub(super) enum Status {
     Ok,
     Problem,
+    /// Somebody has wanted it so, and may have forgotten.
+    Note,
     /// It does not apply here, or this user may not see it.
     Unchecked,
 }
@@ -21,6 +23,7 @@ impl Status {
         match self {
             Self::Ok => "ok",
             Self::Problem => "problem",
+            Self::Note => "note",
             Self::Unchecked => "unchecked",
         }
     }
@@ -50,6 +53,14 @@ impl Finding {
         Self { status: Status::Problem, check, text: text.into(), mend: Some(mend.into()) }
     }
 
+    pub(super) fn note(
+        check: &'static str,
+        text: impl Into<String>,
+        change: impl Into<String>,
+    ) -> Self {
+        Self { status: Status::Note, check, text: text.into(), mend: Some(change.into()) }
+    }
+
     pub(super) fn unchecked(check: &'static str, text: impl Into<String>) -> Self {
         Self { status: Status::Unchecked, check, text: text.into(), mend: None }
     }
@@ -70,7 +81,11 @@ impl fmt::Display for Lines<'_> {
         for Finding { status, check, text, mend } in self.0 {
             write!(f, "{:<9}  {check:<13}  {text}", status.word())?;
             if let Some(mend) = mend {
-                let purpose = if *status == Status::Unchecked { "check" } else { "mend" };
+                let purpose = match status {
+                    Status::Ok | Status::Problem => "mend",
+                    Status::Note => "change",
+                    Status::Unchecked => "check",
+                };
                 write!(f, ". To {purpose}: {mend}")?;
             }
             writeln!(f)?;
@@ -115,23 +130,30 @@ mod tests {
         let findings = [
             Finding::ok("ping", "it answers"),
             Finding::problem("socket-mode", "it is shut", "chmod 0666 /s"),
+            Finding::note("dbus-name", "it is off", "rm /off"),
             Finding::hidden("leftovers", "not seen"),
         ];
         assert_eq!(
             Lines(&findings).to_string(),
             "ok         ping           it answers\n\
              problem    socket-mode    it is shut. To mend: chmod 0666 /s\n\
+             note       dbus-name      it is off. To change: rm /off\n\
              unchecked  leftovers      not seen. To check: sudo cortex doctor\n"
         );
     }
 
     #[test]
-    fn what_was_not_checked_is_no_problem_and_is_not_called_ok() {
-        let findings = [Finding::ok("ping", "it answers"), Finding::hidden("data-dir", "not seen")];
+    fn what_was_chosen_or_not_checked_is_no_problem_and_is_not_called_ok() {
+        let findings = [
+            Finding::ok("ping", "it answers"),
+            Finding::hidden("data-dir", "not seen"),
+            Finding::note("dbus-name", "it is off", "rm /off"),
+        ];
         let packed = packed(&findings);
         let value = rmpv::decode::read_value(&mut packed.as_slice()).expect("one value");
         assert_eq!(value["ok"], true.into());
         assert_eq!(value["findings"][1]["status"], "unchecked".into());
+        assert_eq!(value["findings"][2]["status"], "note".into());
         assert_eq!(value["findings"][0]["mend"], Value::Nil);
     }
 }

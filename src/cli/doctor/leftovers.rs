@@ -82,7 +82,7 @@ fn judge(dir: &Path, file: &File) -> Option<Finding> {
     let is_log = name.ends_with("-wal") || name.ends_with("-shm");
     if name.starts_with("cortex.db.before-restore-") && !is_log {
         let path = dir.join(name);
-        return Some(Finding::problem(
+        return Some(Finding::note(
             CHECK,
             format!(
                 "the database from before a restore is kept as {} ({bytes} bytes)",
@@ -113,13 +113,17 @@ mod tests {
     use super::super::finding::Status;
     use super::*;
 
+    fn found(files: &[(&str, u64)]) -> Vec<Finding> {
+        let file = |(name, rested_ms): &(&str, u64)| File {
+            name: (*name).into(),
+            bytes: 1,
+            rested_ms: *rested_ms,
+        };
+        check(&Facts::Files("/d".into(), files.iter().map(file).collect()))
+    }
+
     fn mends(files: &[(&str, u64)]) -> Vec<String> {
-        let files = files
-            .iter()
-            .map(|(name, rested_ms)| File { name: (*name).into(), bytes: 1, rested_ms: *rested_ms })
-            .collect();
-        let found = check(&Facts::Files("/d".into(), files));
-        found.into_iter().filter_map(|finding| finding.mend).collect()
+        found(files).into_iter().filter_map(|finding| finding.mend).collect()
     }
 
     #[test]
@@ -130,12 +134,13 @@ mod tests {
     }
 
     #[test]
-    fn the_database_from_before_a_restore_is_one_leftover_with_its_log() {
+    fn the_database_from_before_a_restore_is_a_note_with_its_log() {
         let kept = [("cortex.db.before-restore-17", 0), ("cortex.db.before-restore-17-wal", 0)];
         assert_eq!(
             mends(&kept),
             ["once the restored data is known to be right: rm /d/cortex.db.before-restore-17*"]
         );
+        assert_eq!(found(&kept)[0].status, Status::Note);
     }
 
     #[test]
@@ -146,6 +151,7 @@ mod tests {
             (".nightly.db.making", "/d/backups/.nightly.db.making"),
         ] {
             assert_eq!(mends(&[(name, RESTED_MS)]), [format!("rm {path}")]);
+            assert_eq!(found(&[(name, RESTED_MS)])[0].status, Status::Problem);
             assert!(mends(&[(name, RESTED_MS - 1)]).is_empty(), "{name}");
         }
     }

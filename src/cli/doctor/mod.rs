@@ -7,7 +7,8 @@
 //!   findings ──> a line each, or JSON ──> exit 0, or 1 if there is a problem
 //! ```
 //!
-//! What this user may not see is no reason to call it well: it becomes a finding of its own, `unchecked`.
+//! What this user may not see is no reason to call it well: it becomes a finding of its own, `unchecked`. What
+//! somebody has chosen is no reason to call it wrong: it becomes a `note`.
 
 mod bus;
 mod clock;
@@ -73,7 +74,7 @@ fn look_over(context: &Context) -> Result<Vec<Finding>, Failure> {
     findings.extend(daemon::check(&daemon));
     findings.extend(units::check(&units));
     findings.extend(configuration::check(&configuration::gather(configured.file.as_deref())));
-    findings.extend(bus::check(&bus::gather(whose)));
+    findings.extend(bus::check(&bus::gather(whose, configured.bus)));
     match data_dir {
         Some(dir) => {
             let expected = store::Expected {

@@ -19,6 +19,7 @@ mod init;
 mod init_ca;
 mod invite;
 mod join;
+mod online;
 mod place;
 mod renew;
 mod report;
@@ -52,6 +53,8 @@ pub(crate) enum Mesh {
     RevokeCertificate(revoke::RevokeCertificate),
     /// List the certificates that were issued
     Certificates(certificates::Certificates),
+    #[command(flatten)]
+    Online(online::Online),
 }
 
 pub(crate) fn run(command: Mesh, context: &Context) -> Result<(), Failure> {
@@ -65,5 +68,6 @@ pub(crate) fn run(command: Mesh, context: &Context) -> Result<(), Failure> {
         Mesh::Renew(args) => renew::run(&args, context),
         Mesh::RevokeCertificate(args) => revoke::run(&args, context),
         Mesh::Certificates(args) => certificates::run(&args, context),
+        Mesh::Online(command) => online::run(&command, context),
     }
 }

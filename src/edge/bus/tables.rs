@@ -99,8 +99,14 @@ pub(super) fn path(id: TableId) -> OwnedObjectPath {
 
 /// The tables that should have an object: the oldest of each owner, and of those the oldest.
 fn to_show(catalog: &Catalog) -> BTreeMap<TableId, Arc<Entry>> {
-    let of_owners = catalog.namespaces().flat_map(|(_, namespace)| {
-        let mut tables: Vec<_> = namespace.tables().collect();
+    within_bounds(catalog.namespaces().map(|(_, namespace)| namespace.tables()))
+}
+
+fn within_bounds<'c>(
+    owners: impl Iterator<Item = impl Iterator<Item = &'c Arc<Entry>>>,
+) -> BTreeMap<TableId, Arc<Entry>> {
+    let of_owners = owners.flat_map(|tables| {
+        let mut tables: Vec<_> = tables.collect();
         tables.sort_unstable_by_key(|entry| entry.table.id);
         tables.truncate(OF_ONE_OWNER);
         tables
@@ -130,6 +136,8 @@ fn changes(
 
 #[cfg(test)]
 mod tests {
+    use std::ops::Range;
+
     use cortex_core::model::{Acl, AttributeName, Table as Metadata, TableName, TableUid, Uid};
 
     use super::*;
@@ -146,6 +154,39 @@ mod tests {
             acl: Acl::default(),
         };
         (TableId(id), Arc::new(Entry { table, replicated: false, usage: Arc::default() }))
+    }
+
+    fn id(bound: usize) -> i64 {
+        i64::try_from(bound).expect("a small number")
+    }
+
+    /// The ids of the tables that get an object, where the owners have the tables of these ids.
+    fn shown(owners: &[Range<i64>]) -> Vec<i64> {
+        // The youngest first: the order they come in is that of their names.
+        let of = |ids: &Range<i64>| -> Vec<_> {
+            ids.clone().rev().map(|id| entry(id, Scope::Local).1).collect()
+        };
+        let owners: Vec<_> = owners.iter().map(of).collect();
+        let shown = within_bounds(owners.iter().map(|tables| tables.iter()));
+        shown.into_keys().map(|id| id.0).collect()
+    }
+
+    /// holds D2
+    #[test]
+    fn the_oldest_tables_of_one_owner_have_an_object_and_leave_others_room() {
+        let bound = id(OF_ONE_OWNER);
+        let of_others = bound + 9..bound + 10;
+        let expected: Vec<i64> = (0..bound).chain(of_others.clone()).collect();
+        assert_eq!(shown(&[0..bound + 9, of_others]), expected);
+    }
+
+    /// holds D2
+    #[test]
+    fn the_oldest_tables_of_all_have_an_object_up_to_the_bound() {
+        let (each, all) = (id(OF_ONE_OWNER), id(IN_ALL));
+        let owners: Vec<_> =
+            (0..all + each).step_by(OF_ONE_OWNER).map(|first| first..first + each).collect();
+        assert_eq!(shown(&owners), (0..all).collect::<Vec<i64>>());
     }
 
     #[test]

@@ -3,15 +3,15 @@
 //!
 //! Counts are `t`, texts `s`. D-Bus has no nil: an entry without a value is left out.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use cortex_core::wire::{Head, Reader};
 use zbus::{OwnedVariant, Str, Variant};
 
 use super::error::{Error, Result};
 
-/// `a{sv}`
-pub(super) type Dict = HashMap<String, OwnedVariant>;
+/// `a{sv}`, in the order of the names: who looks at it twice finds everything in its place.
+pub(super) type Dict = BTreeMap<String, OwnedVariant>;
 
 /// `(uttt)`: a uid, its tables, their records, the bytes of those.
 pub(super) type UidUsage = (u32, u64, u64, u64);
@@ -59,7 +59,7 @@ impl TableInfo {
 
     /// All of it, under the names of the wire.
     pub(super) fn into_dict(self) -> Result<Dict> {
-        Ok(HashMap::from([
+        Ok(Dict::from([
             ("table".into(), text(self.name)),
             ("owner".into(), text(self.owner)),
             ("key_field".into(), text(self.key_field)),
@@ -74,7 +74,7 @@ impl TableInfo {
 
     /// What the properties of its object show.
     pub(super) fn into_properties(self) -> Result<Dict> {
-        Ok(HashMap::from([
+        Ok(Dict::from([
             ("Name".into(), text(self.name)),
             ("Owner".into(), text(self.owner)),
             ("KeyField".into(), text(self.key_field)),
@@ -122,7 +122,7 @@ fn read_dict(from: &mut Reader<'_>) -> Option<Dict> {
     let Some(Head::Map(count)) = from.head() else {
         return None;
     };
-    let mut dict = Dict::with_capacity(count);
+    let mut dict = Dict::new();
     for _ in 0..count {
         let name = from.text()?.to_owned();
         let value = match from.head()? {

@@ -24,7 +24,7 @@ pub struct Address {
 /// The mesh as it is configured now.
 #[derive(Debug)]
 pub struct Mesh {
-    credentials: Credentials,
+    credentials: Arc<Credentials>,
     nodes: BTreeMap<NodeName, Address>,
     server: Arc<ServerConfig>,
     link: Arc<ClientConfig>,
@@ -35,7 +35,7 @@ impl Mesh {
     /// Puts credentials and the other machines together. An entry with the own name is passed over, so that
     /// all machines can share one list.
     #[must_use]
-    pub fn new(credentials: Credentials, mut nodes: BTreeMap<NodeName, Address>) -> Self {
+    pub fn new(credentials: Arc<Credentials>, mut nodes: BTreeMap<NodeName, Address>) -> Self {
         nodes.remove(credentials.node());
         Self {
             server: credentials.server_config(&ALL_PROTOCOLS),
@@ -48,7 +48,7 @@ impl Mesh {
 
     /// This machine's credentials.
     #[must_use]
-    pub fn credentials(&self) -> &Credentials {
+    pub fn credentials(&self) -> &Arc<Credentials> {
         &self.credentials
     }
 

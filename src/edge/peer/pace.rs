@@ -78,8 +78,9 @@ mod tests {
         let mut round_trip = RoundTrip::default();
         assert_eq!(round_trip.take(800), 800);
         assert_eq!(round_trip.take(1600), 900);
-        assert_eq!((0..100).map(|_| round_trip.take(8000)).last(), Some(7993));
-        assert_eq!(round_trip.take(u64::MAX) > 0, true, "nothing overflows");
+        let settled = (0..100).map(|_| round_trip.take(8000)).last().expect("some");
+        assert!((7990..=8010).contains(&settled), "{settled}");
+        assert!(round_trip.take(u64::MAX) > 8000, "nothing overflows");
     }
 
     #[test]

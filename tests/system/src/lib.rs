@@ -15,6 +15,7 @@
 //! A test has no use for an error but to show it, so everything here panics with what went wrong.
 
 mod command;
+pub mod golden;
 mod host;
 mod image;
 mod network;

@@ -17,6 +17,12 @@ pub fn source() -> &'static Path {
     here.ancestors().nth(2).unwrap_or(here)
 }
 
+/// Where Cargo puts what it builds.
+fn target() -> PathBuf {
+    let named = env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
+    source().join(named.unwrap_or_else(|| "target".into()))
+}
+
 /// The package that was built: `SYSTEM_TESTS_DEB`, or the one in `target/debian`.
 ///
 /// # Panics
@@ -26,7 +32,7 @@ pub fn built() -> PathBuf {
     if let Some(path) = env::var_os("SYSTEM_TESTS_DEB") {
         return path.into();
     }
-    let dir = source().join("target/debian");
+    let dir = target().join("debian");
     let mut debs: Vec<PathBuf> = fs::read_dir(&dir)
         .into_iter()
         .flatten()
@@ -37,7 +43,7 @@ pub fn built() -> PathBuf {
     let deb = debs.pop().expect("a package in target/debian: make deb");
     // Completions are made anew by every `make install`, from a program that is in the list itself.
     let parts = list().into_iter().filter(|file| !file.source.starts_with("target/dist"));
-    let newest = parts.map(|file| modified(&source().join(&file.source))).max();
+    let newest = parts.map(|file| modified(&file.built())).max();
     assert!(newest <= Some(modified(&deb)), "{} is older than its parts: make deb", deb.display());
     deb
 }
@@ -91,6 +97,16 @@ pub struct Installed {
     pub path: String,
     /// Octal.
     pub mode: String,
+}
+
+impl Installed {
+    /// Where its source is.
+    fn built(&self) -> PathBuf {
+        match self.source.strip_prefix("target/") {
+            Some(program) => target().join(program),
+            None => source().join(&self.source),
+        }
+    }
 }
 
 /// What the package installs, by the list.

@@ -17,6 +17,7 @@ fn journalctl_explains_what_an_administrator_must_act_on() {
     for wanted in [
         "the settings were not changed",
         "Subject: New settings were refused",
+        "threads = 99 is not between 1 and 64",
         "Support: man:cortex.toml(5)",
         "Nothing has changed: the daemon goes on with the settings it had.",
     ] {

@@ -4,6 +4,7 @@
 //! A test boots the hosts it needs, two or three seconds each, and shares nothing with the others.
 
 mod activation;
+mod bus;
 mod faults;
 mod journal;
 mod package;

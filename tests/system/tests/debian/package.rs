@@ -146,6 +146,34 @@ fn an_installed_package_is_whole_and_serves_at_once() {
 
 /// holds D4
 #[test]
+fn apt_installs_the_package_with_nothing_but_what_a_debian_has() {
+    let host = Host::boot("apt");
+    host.copy_in(&package::built(), "/var/tmp/cortexd.deb");
+    let said = host.sh("apt-get install --yes /var/tmp/cortexd.deb");
+    assert!(said.contains("0 upgraded, 1 newly installed"), "{said}");
+    assert_eq!(host.sh_as(User::Ann, "cortex ping"), "\"pong\"");
+    assert!(host.sh("man -k cortex").contains("cortexd (8)"));
+}
+
+/// holds D4
+#[test]
+fn the_doctor_finds_nothing_wrong_with_a_fresh_installation() {
+    let host = package::installed("doctor");
+    // In a moment; the daemon does not wait for the bus.
+    host.wait_until("busctl status org.cortexd.Cortex1");
+    let not_well = |user: User| -> Vec<String> {
+        let report = host.sh_as(user, "cortex doctor");
+        let others = report.lines().filter(|line| !line.starts_with("ok "));
+        others.map(|line| line.split_whitespace().take(2).collect::<Vec<_>>().join(" ")).collect()
+    };
+    // A container has no clock of its own.
+    assert_eq!(not_well(User::Root), ["unchecked clock-sync"]);
+    let hidden = ["unchecked database", "unchecked leftovers", "unchecked clock-sync"];
+    assert_eq!(not_well(User::Ann), hidden);
+}
+
+/// holds D4
+#[test]
 fn an_upgrade_keeps_data_and_settings_and_restarts_only_the_service() {
     let host = package::installed("upgrade");
     store(&host);

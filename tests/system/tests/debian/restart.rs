@@ -37,6 +37,10 @@ impl Outcomes {
         outcome.fetch_add(1, Relaxed);
     }
 
+    fn answered(&self) -> usize {
+        self.answered.load(Relaxed)
+    }
+
     fn total(&self) -> usize {
         [&self.answered, &self.unanswered, &self.refused].iter().map(|n| n.load(Relaxed)).sum()
     }
@@ -86,12 +90,16 @@ fn a_thousand_connections_across_restarts_and_none_is_refused() {
         scope.spawn(|| {
             let _over = Over(&over);
             for _ in 0..RESTARTS {
-                host.sh("systemctl restart cortexd.service && sleep 0.2");
+                let before = outcomes.answered();
+                host.sh("systemctl restart cortexd.service");
+                while outcomes.answered() < before + CONNECTIONS / RESTARTS {
+                    thread::yield_now();
+                }
             }
         });
     });
     assert_eq!(outcomes.refused.load(Relaxed), 0, "{outcomes:?}");
-    assert!(outcomes.answered.load(Relaxed) >= CONNECTIONS / 2, "{outcomes:?}");
+    assert!(outcomes.answered() >= CONNECTIONS, "{outcomes:?}");
     // Only what the daemon had accepted, and not yet read, when it ended: one of each thread.
     assert!(outcomes.unanswered.load(Relaxed) <= THREADS * RESTARTS, "{outcomes:?}");
     println!("{outcomes:?}");
