@@ -3,7 +3,7 @@
 //!
 //! Who is who, everybody may ask for on the socket, so the properties answer everybody alike.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use cortex_core::{
     model::Uid,
@@ -12,10 +12,10 @@ use cortex_core::{
 use zbus::{Connection, OwnedObjectPath, OwnedVariant, interface, message::Header};
 
 use super::{
+    ROOT,
     desk::{Desk, Incoming},
     error::{Error, Result},
     options::{self, Options},
-    path,
     polkit::Action,
     request::{Field, Request},
     values::{self, Dict},
@@ -36,7 +36,7 @@ pub(super) struct IdentityInfo {
     /// As it is shown: with digits of the id where two have the name.
     pub(super) name: String,
     pub(super) id: String,
-    mappings: HashMap<String, u32>,
+    mappings: BTreeMap<String, u32>,
     pub(super) home: String,
     pub(super) created_ms: u64,
     contested: bool,
@@ -72,7 +72,8 @@ impl Identity {
 
 /// The path of the object of the identity with that id.
 pub(super) fn object_path(id: &str) -> OwnedObjectPath {
-    path::of("identity", id)
+    let path = format!("{ROOT}/identity/{id}");
+    OwnedObjectPath::try_from(path).expect("hexadecimal digits are a path element")
 }
 
 #[interface(name = "org.cortexd.Cortex1.Identity", introspection_docs = false)]
@@ -123,7 +124,7 @@ impl Identity {
     }
 
     #[zbus(property)]
-    async fn mappings(&self) -> Result<HashMap<String, u32>> {
+    async fn mappings(&self) -> Result<BTreeMap<String, u32>> {
         Ok(self.info().await?.mappings)
     }
 

@@ -3,7 +3,7 @@
 //!
 //! How the others are, everybody may ask for on the socket, so the object answers everybody alike.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use cortex_core::{
     model::Uid,
@@ -50,8 +50,8 @@ pub(super) struct MeshStatus {
     node: String,
     mesh: String,
     certificate_expires: u64,
-    refused: HashMap<String, u64>,
-    matrix: HashMap<String, Vec<String>>,
+    refused: BTreeMap<String, u64>,
+    matrix: BTreeMap<String, Vec<String>>,
     pub(super) nodes: Vec<NodeInfo>,
 }
 
@@ -69,7 +69,7 @@ impl Node {
 
 /// The path of the object of the machine of that name.
 pub(super) fn object_path(name: &str) -> OwnedObjectPath {
-    path::of("node", name)
+    path::of_node(name)
 }
 
 #[interface(name = "org.cortexd.Cortex1.Node", introspection_docs = false)]

@@ -1,5 +1,5 @@
-//! Names as elements of object paths, which know only letters, digits and underscores.
-//! Which names get a path is each kind's of object.
+//! Names of nodes as elements of object paths, which know only letters, digits and underscores.
+//! Numbers and ids are such elements already; which nodes get a path is `nodes`'s.
 //!
 //! The rule is systemd's: every other byte is `_` and two hexadecimal digits, a digit at the beginning
 //! too, and the empty name is `_`. So `build-1` is `build_2d1`, and no two names share a path.
@@ -8,9 +8,9 @@ use zbus::OwnedObjectPath;
 
 use super::ROOT;
 
-/// The path of the object of that name, below the branch of its kind.
-pub(super) fn of(kind: &str, name: &str) -> OwnedObjectPath {
-    let path = format!("{ROOT}/{kind}/{}", escaped(name));
+/// The path of the object of the node of that name.
+pub(super) fn of_node(name: &str) -> OwnedObjectPath {
+    let path = format!("{ROOT}/node/{}", escaped(name));
     OwnedObjectPath::try_from(path).expect("an escaped name is a path element")
 }
 
@@ -73,7 +73,7 @@ mod tests {
         #[test]
         fn every_name_has_a_path_of_its_own(name in ".{0,70}") {
             prop_assert_eq!(unescaped(&escaped(&name)), name.as_bytes());
-            let path = of("node", &name);
+            let path = of_node(&name);
             let (branch, _) = path.as_str().rsplit_once('/').expect("a path");
             prop_assert_eq!(branch, format!("{ROOT}/node"), "one element");
         }

@@ -211,8 +211,8 @@ pub(super) fn each_pair<'a>(
 pub(super) fn read_map<T>(
     from: &mut Reader<'_>,
     mut read: impl FnMut(&mut Reader<'_>) -> Option<T>,
-) -> Option<HashMap<String, T>> {
-    let mut map = HashMap::new();
+) -> Option<BTreeMap<String, T>> {
+    let mut map = BTreeMap::new();
     each_pair(from, |name, from| {
         map.insert(name.to_owned(), read(from)?);
         Some(())
