@@ -7,7 +7,7 @@
 //!       bytes              typed                    decided                 durable
 //!
 //!  client ──> edge ──> Request + Caller ──> service ──> writer ──> commit ──> reply
-//!             │ frames        uid            │ gate       │ gate, once more
+//!  peer ──TLS─┤ frames   uid or node        │ gate       │ gate, once more
 //!             └ bounds, order of replies     │            └ one transaction for all that wait
 //!                                            └──> readers: a snapshot, past the writer
 //! ```
@@ -40,6 +40,9 @@
 //! | a method | `src/core/wire/method.rs`, then [`service`] |
 //! | what is on disk, and when | [`store`] |
 //! | connections, their bounds, their order | [`edge`] |
+//! | the other machines: their port, links, requests to them | [`edge::peer`]; what requests see of them, [`service::mesh`] |
+//! | who is alive | `src/core/membership.rs` |
+//! | what machines say to each other | `src/core/wire/link.rs` |
 //! | settings, start and stop, signals | [`daemon`]; the files of settings, [`fragments`] |
 //! | a command of `cortex` | [`cli`], which speaks through [`client`] |
 //! | where socket and data are | [`paths`] |

@@ -286,7 +286,7 @@ fn a_certificate_that_expires_loses_its_connections() {
         "home",
         "home",
         BOTH_USAGES,
-        &["-startdate", &moment(-60), "-enddate", &moment(12)],
+        &["-startdate", &moment(-60), "-enddate", &moment(15)],
     );
     let pair = Pair::with(ca);
     pair.office.wait_for_log("its certificate has expired");

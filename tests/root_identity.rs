@@ -13,6 +13,7 @@ mod rpc;
 #[path = "support/user.rs"]
 mod user;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::thread::sleep;
@@ -128,6 +129,7 @@ fn one_person_is_the_same_on_both_machines() {
     assert_eq!(mappings(&mesh.office), on_both(), "the claim has brought the identity along");
     let mut here = User::connect(&mesh.home, ALICE);
     let mut there = User::connect(&mesh.office, ALICE_THERE);
+    let mut ids = BTreeSet::new();
     for alice in [&mut here, &mut there] {
         alice.create("@notes");
         alice.put("@notes", "milk");
@@ -135,8 +137,10 @@ fn one_person_is_the_same_on_both_machines() {
         alice.may("tables", &[], list(["@alice:notes".into()]));
         let info = alice.call("table_info", &["@notes".into()]).expect("an own table");
         assert_eq!(field(&info, "owner"), Some(&"@alice".into()));
+        ids.insert(field(&info, "id").expect("an id").to_string());
         assert_eq!(field(&info, "node_scope"), Some(&"all".into()));
     }
+    assert_eq!(ids.len(), 1, "one table");
     let mut stranger = User::connect(&mesh.office, ALICE);
     stranger.may_not("keys", &["@alice:notes".into()]);
     stranger.may_not("keys", &["@notes".into()]);
@@ -151,7 +155,8 @@ fn without_an_identity_there_is_no_federated_table() {
     let created = bob.call("create_table", &["@notes".into(), attributes.clone()]);
     assert_eq!(created, refused("federated_identity_required"));
     let mut alice = User::connect(&mesh.home, ALICE);
-    let root = User::connect(&mesh.home, 0).call("create_table", &["@x".into(), attributes.clone()]);
+    let root =
+        User::connect(&mesh.home, 0).call("create_table", &["@x".into(), attributes.clone()]);
     assert_eq!(root, refused("federated_identity_required"), "root is nobody in particular");
     let others = alice.call("create_table", &["@bob:notes".into(), attributes]);
     assert_eq!(others, refused("access_denied"));
@@ -324,11 +329,17 @@ fn a_federated_table_survives_restarts_and_is_another_one_after_a_drop() {
     alice.may("keys", &["@notes".into()], list(["milk".into()]));
     let mut bob = User::connect(&mesh.home, BOB);
     bob.may("keys", &["@alice:notes".into()], list(["milk".into()]));
+    let id = |alice: &mut User| {
+        let info = alice.call("table_info", &["@notes".into()]).expect("an own table");
+        field(&info, "id").expect("an id").clone()
+    };
+    let first = id(&mut alice);
     alice.may("drop_table", &["@notes".into()], "dropped");
     bob.may_not("keys", &["@alice:notes".into()]);
     alice.create("@notes");
     alice.may("keys", &["@notes".into()], list([]));
     bob.may_not("keys", &["@alice:notes".into()]);
+    assert_ne!(id(&mut alice), first, "another table");
 }
 
 /// holds N4: what a grant on a table that may leave says of a uid, it says of that uid of this machine.
@@ -371,8 +382,7 @@ fn a_scope_is_shown_and_decided() {
     let nonsense = alice.call("set_scope", &["users".into(), "".into()]);
     let invalid = "invalid scope: must be local, all or a list of node names";
     assert_eq!(nonsense, refused(invalid));
-    let elsewhere =
-        alice.call("create_table", &["t".into(), list(["id".into()]), "office".into()]);
+    let elsewhere = alice.call("create_table", &["t".into(), list(["id".into()]), "office".into()]);
     assert_eq!(elsewhere, refused("invalid scope: must include this node, home"));
     let mut bob = User::connect(&mesh.home, BOB);
     bob.may_not("get_scope", &[format!("{ALICE}:users").into()]);
@@ -386,11 +396,7 @@ fn a_peers_user_is_served_as_the_identity_that_they_are() {
     let mut alice = User::connect(&mesh.home, ALICE);
     alice.create("@notes");
     alice.put("@notes", "milk");
-    alice.may(
-        "create_table",
-        &["@secret".into(), list(["id".into()]), "home".into()],
-        "created",
-    );
+    alice.may("create_table", &["@secret".into(), list(["id".into()]), "home".into()], "created");
     alice.create("users");
     let office = mesh.ca.credentials("office", "office");
     let mut peer = Tls::rpc(&office, "home", mesh.ports[0]);
@@ -447,8 +453,8 @@ fn a_database_does_not_change_its_mesh_or_its_name() {
     let (stranger, port) = (Authority::new(), mesh.ports[0]);
     stranger.issue("home");
     mesh.ca.issue("other");
-    let mut refuses = |settings: &str, why: &str| {
-        mesh.home.stop();
+    mesh.home.stop();
+    let refuses = |settings: &str, why: &str| {
         mesh.home.write_config(settings);
         let output = mesh.home.try_start();
         assert!(!output.status.success());

@@ -3,6 +3,8 @@
 
 #[path = "support/daemon.rs"]
 mod daemon;
+#[path = "support/mesh.rs"]
+mod mesh;
 #[path = "support/rpc.rs"]
 mod rpc;
 
@@ -139,6 +141,42 @@ fn without_a_socket_of_its_name_the_daemon_binds_its_own() {
     wait_until("its own socket is served", || answers(&place.elsewhere()));
 }
 
+/// holds D1, M1
+#[test]
+fn the_socket_for_other_machines_is_taken_by_its_name_too() {
+    let ca = mesh::Authority::new();
+    ca.issue("home");
+    ca.issue("office");
+    let place = Place::new();
+    let passed = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
+    let port = passed.local_addr().expect("it is bound").port();
+    let settings = ca.settings("home", mesh::free_port(), &[("office", mesh::free_port())]);
+    let config = place.0.path().join("cortex.toml");
+    fs::write(&config, format!("bus = 'off'\n{settings}")).expect("write the settings");
+    let sockets = vec![passed.into(), listener(&place.socket())];
+    let mut command = place.activated("peer:rpc", sockets);
+    command.arg("--config").arg(&config);
+    let _process = spawn(command);
+    wait_until("clients are served", || answers(&place.socket()));
+    let mut peer = mesh::Tls::rpc(&ca.credentials("office", "office"), "home", port);
+    assert_eq!(peer.call("ping", &[], None), Ok("pong".into()), "not on the port of the settings");
+}
+
+/// A node that runs alone has no listener for others.
+/// holds M1
+#[test]
+fn a_socket_for_other_machines_is_closed_where_there_is_no_mesh() {
+    let place = Place::new();
+    let passed = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
+    let port = passed.local_addr().expect("it is bound").port();
+    let _process =
+        spawn(place.activated("rpc:peer", vec![listener(&place.socket()), passed.into()]));
+    assert!(answers(&place.socket()));
+    let refused = std::net::TcpStream::connect(("127.0.0.1", port)).expect_err("it is closed");
+    assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+    assert!(place.log().contains("no mesh is configured"), "{}", place.log());
+}
+
 #[test]
 fn sockets_that_cannot_be_served_are_refused() {
     let tcp = || std::net::TcpListener::bind("127.0.0.1:0").expect("bind").into();
@@ -150,6 +188,12 @@ fn sockets_that_cannot_be_served_are_refused() {
             "rpc:rpc",
             vec![unix(&place, "a"), unix(&place, "b")],
             "systemd passed 2 sockets named rpc",
+        ),
+        ("peer:peer", vec![tcp(), tcp()], "systemd passed 2 sockets named peer"),
+        (
+            "peer",
+            vec![unix(&place, "c")],
+            "the socket that systemd passed for the mesh is no TCP socket",
         ),
     ] {
         let mut process = spawn(place.activated(names, sockets));

@@ -147,7 +147,7 @@ fn hint_for_refusal(refusal: &str) -> Option<&'static str> {
             "A table with @ belongs to a name, and you have none yet: cortex help identities"
         }
         "mesh networking not configured" => {
-            "This node runs alone. To make a mesh, or to join one: cortex help mesh"
+            "This node runs alone. To make a mesh, or to join one: cortex help machines"
         }
         "unknown_identity" => "Whom there is: cortex identity list",
         "identity_taken" => {

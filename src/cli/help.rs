@@ -20,15 +20,17 @@ Topics, each explained by `cortex help TOPIC`:
   memories      use tables as memories: for agents and scripts that come and go
   statemachine  run a small state machine in a table
   identities    whose a table is, and who may do what to it
+  machines      a mesh of machines that know each other
 
 Data is JSON on standard output; messages are on standard error.
 Exit status: 0 ok, 1 failed, 2 usage, 3 timeout, 4 not authorised, 8 daemon not running, 10 not found.";
 
 /// The topics, by name.
-const TOPICS: [(&str, &str); 3] = [
+const TOPICS: [(&str, &str); 4] = [
     ("memories", include_str!("topics/memories.txt")),
     ("statemachine", include_str!("topics/statemachine.txt")),
     ("identities", include_str!("topics/identities.txt")),
+    ("machines", include_str!("topics/machines.txt")),
 ];
 
 pub(crate) fn run(args: &Help, context: &Context) -> Result<(), Failure> {

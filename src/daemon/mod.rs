@@ -160,7 +160,7 @@ async fn run(
     };
     if let Some(joined) = &joined {
         let notary = joined.mesh.borrow().credentials().clone();
-        service.join(notary).await.map_err(refused)?;
+        service.join(notary).await.map_err(|failure| refused(&failure))?;
     }
     let service = Arc::new(service);
     let limits = Arc::new(ArcSwap::from_pointee(settings.conn));
@@ -213,8 +213,8 @@ fn join(
 }
 
 /// What the store says to a node that wants to join a mesh.
-fn refused(failure: Failure) -> anyhow::Error {
-    anyhow!("the mesh cannot be joined with this database: {}", wire_error(&failure))
+fn refused(failure: &Failure) -> anyhow::Error {
+    anyhow!("the mesh cannot be joined with this database: {}", wire_error(failure))
 }
 
 fn start_peers(

@@ -91,7 +91,10 @@ impl PeerThread {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let thread = std::thread::Builder::new().name("peers".into()).spawn(move || {
             let _gone_with_the_thread = running;
-            runtime.block_on(port.keep(stopped))
+            let kept = runtime.block_on(port.keep(stopped));
+            // A name that is being looked up may take longer than anybody wants to wait for the end.
+            runtime.shutdown_background();
+            kept
         })?;
         Ok(Self { mesh, stop, runs, thread })
     }

@@ -106,7 +106,7 @@ async fn try_reload(running: &mut Running<'_>) -> Result<()> {
     let mesh = new.mesh.as_ref().map(MeshSettings::load).transpose()?;
     if let Some(mesh) = &mesh {
         let notary = Arc::clone(mesh.credentials());
-        running.service.join(notary).await.map_err(super::refused)?;
+        running.service.join(notary).await.map_err(|failure| super::refused(&failure))?;
     }
     running.level.set(&new.log)?;
     if let (Some(peers), Some(mesh)) = (&running.peers, mesh) {

@@ -76,8 +76,12 @@ impl Files {
 }
 
 fn read(what: &'static str, path: &Path) -> Result<Vec<u8>, Error> {
-    std::fs::read(path).map_err(|error| match error.kind() {
-        ErrorKind::NotFound => Error::Missing { what, path: path.to_owned() },
-        _ => Error::Unreadable { what, path: path.to_owned(), error },
+    std::fs::read(path).map_err(|error| {
+        let path = path.to_owned();
+        if error.kind() == ErrorKind::NotFound {
+            Error::Missing { what, path }
+        } else {
+            Error::Unreadable { what, path, error }
+        }
     })
 }

@@ -59,10 +59,11 @@ impl Validity {
 /// [`IssueError::Host`] for anything else.
 pub(super) fn host_name(host: &str) -> Result<SanType, IssueError> {
     let refused = || IssueError::Host(host.to_owned());
-    match ServerName::try_from(host).map_err(|_| refused())? {
-        ServerName::IpAddress(address) => Ok(SanType::IpAddress(IpAddr::from(address))),
-        _ => Ok(SanType::DnsName(ia5(host)?)),
+    let name = ServerName::try_from(host).map_err(|_| refused())?;
+    if let ServerName::IpAddress(address) = name {
+        return Ok(SanType::IpAddress(IpAddr::from(address)));
     }
+    Ok(SanType::DnsName(ia5(host)?))
 }
 
 /// The CA's own certificate. Its subject has the mesh's id in it: two CAs of one name could not be told apart

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use rustls::pki_types::CertificateRevocationListDer;
 use rustls::pki_types::pem::PemObject;
-use x509_parser::prelude::{CertificateRevocationList, FromDer};
+use x509_parser::prelude::{CertificateRevocationList, FromDer, RevokedCertificate};
 
 use super::facts::{Facts, unix};
 use super::{Error, Serial, moment, read};
@@ -62,7 +62,7 @@ impl Revoked {
             return Err(Error::StaleRevocationList { at: moment::shown(next_update) });
         }
         self.next_update = self.next_update.min(next_update);
-        let serials = list.iter_revoked_certificates().map(|entry| entry.raw_serial());
+        let serials = list.iter_revoked_certificates().map(RevokedCertificate::raw_serial);
         self.serials.extend(serials.map(Serial::from_bytes));
         Ok(list.issuer().as_raw() == authority.subject)
     }

@@ -29,7 +29,7 @@ impl Serial {
         if !well_formed {
             return None;
         }
-        let even = if digits.len() % 2 == 0 { digits } else { format!("0{digits}") };
+        let even = if digits.len().is_multiple_of(2) { digits } else { format!("0{digits}") };
         let bytes: Option<Vec<u8>> = (0..even.len())
             .step_by(2)
             .map(|at| u8::from_str_radix(&even[at..at + 2], 16).ok())

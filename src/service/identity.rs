@@ -14,7 +14,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use cortex_core::{
-    directory::{Directory, IdentityRow},
+    directory::{Directory, IdentityRow, Row},
     model::{
         Caller, Hlc, IdentityId, IdentityName, Incarnation, NodeName, Notary, Refusal, Stamp, Uid,
     },
@@ -42,6 +42,9 @@ const TOKEN_SECONDS: u64 = 3600;
 
 /// How long the node that made a token may take to answer for it.
 const REDEEM_TIME: Duration = Duration::from_secs(10);
+
+/// How long it may take to hear who has used one.
+const TELL_TIME: Duration = Duration::from_secs(3);
 
 /// Rows that are taken from another node for one identity: with ten nodes, some thirty are normal.
 const MOST_ROWS: usize = 1000;
@@ -209,6 +212,7 @@ impl Service {
                 token: TokenId { id: token.id, expires_ms: token.expires_at * 1000 },
             };
             store.execute(Command::Claim(Box::new(claim))).await?;
+            tell_origin(&store, mesh.as_ref(), notary.node(), &token, uid).await;
             let name = store.catalog().directory().show_identity(token.identity);
             let mut out = Vec::new();
             encode::str(&mut out, &format!("claimed identity '{name}'"));
@@ -267,6 +271,37 @@ impl Service {
             write_rows(&rows, &mut out);
             Ok(out)
         }))
+    }
+
+    /// `identity_learn [rows]`: another node says which of its users is an identity that is known
+    /// here. It speaks for itself alone.
+    pub(super) fn identity_learn(
+        &self,
+        caller: &Caller,
+        params: Params<'_>,
+    ) -> Result<Answer, Failure> {
+        let notary = self.notary()?;
+        let mut params = params.count(1)?;
+        let Caller::Peer { node, .. } = caller else {
+            return Err(Refusal::AccessDenied.into());
+        };
+        let rows = read_rows(params.raw()?).ok_or_else(|| params.invalid())?;
+        let catalog = self.store.catalog();
+        let directory = catalog.directory();
+        let rows = store::verify(notary.as_ref(), directory, rows)?;
+        let is_its_own = |row: &Row| match row {
+            Row::Node(row) => row.node == *node,
+            Row::Binding(row) => {
+                row.node == *node && directory.identity(row.identity).is_some()
+            }
+            Row::Identity(_) | Row::Unbinding(_) | Row::Grant(_) | Row::Name(_) | Row::Scope(_) => {
+                false
+            }
+        };
+        if !rows.iter().all(|row| is_its_own(row.row())) {
+            return Err(Refusal::AccessDenied.into());
+        }
+        Ok(Answer::Commit(Command::Learn(rows)))
     }
 
     /// `identity_list []`.
@@ -380,6 +415,32 @@ async fn told_by_origin(
     };
     let rows = read_rows(&encoded).ok_or(Refusal::TokenForged)?;
     Ok(store::verify(notary.as_ref(), store.catalog().directory(), rows)?)
+}
+
+/// Lets the node that made a token know who has used it, so that it serves them at once. Where that
+/// fails, it will learn of them all the same when the directory is replicated.
+async fn tell_origin(
+    store: &Store,
+    mesh: Option<&Mesh>,
+    here: &NodeName,
+    token: &Token,
+    uid: Uid,
+) {
+    let (Some(mesh), false) = (mesh, token.origin == *here) else {
+        return;
+    };
+    let keys = [format!("node/{here}"), format!("binding/{here}/{uid}")];
+    let Ok(rows) = store.reader(0).sealed(&keys) else {
+        return;
+    };
+    let mut params = Vec::new();
+    encode::array(&mut params, 1);
+    write_rows(&rows, &mut params);
+    let (origin, deadline) = (token.origin.clone(), ambient::monotonic() + TELL_TIME);
+    let told = mesh.ask(origin, Method::IdentityLearn, Bytes::from(params), None, deadline).await;
+    if let Err(error) = told {
+        tracing::info!(node = %token.origin, %error, "the origin of a token was not told of its use");
+    }
 }
 
 /// What the origin has against a token is the same that this node could have against it.

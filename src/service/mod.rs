@@ -24,7 +24,7 @@ mod scope;
 mod slots;
 mod status;
 mod tables;
-mod token;
+pub mod token;
 mod users;
 mod whole;
 
@@ -226,6 +226,7 @@ impl Service {
             Method::IdentityToken => self.identity_token(caller, params, out),
             Method::IdentityClaim => self.identity_claim(caller, params),
             Method::IdentityRedeem => self.identity_redeem(caller, params, reader),
+            Method::IdentityLearn => self.identity_learn(caller, params),
             Method::IdentityList => self.identity_list(params, out),
             Method::IdentityLookup => self.identity_lookup(params, out),
             Method::IdentityRevoke => self.identity_revoke(caller, params),
@@ -248,7 +249,8 @@ impl Service {
             | Done::Joined
             | Done::Registered
             | Done::Claimed
-            | Done::Redeemed => "ok",
+            | Done::Redeemed
+            | Done::Learned => "ok",
             Done::Granted => "granted",
             Done::Revoked | Done::Unbound => "revoked",
             Done::Scoped => "scope updated",
@@ -261,11 +263,15 @@ impl Service {
 }
 
 /// The method of that name, if there is one. Another machine may name only those that are open to it: what
-/// else there is here, it does not learn. One of them is for other machines alone.
+/// else there is here, it does not learn. Two of them are for other machines alone.
 fn allowed(caller: &Caller, name: &str) -> Result<Option<Method>, Refusal> {
     let method = Method::from_name(name);
     match caller {
-        Caller::Local(_) if method == Some(Method::IdentityRedeem) => Err(Refusal::AccessDenied),
+        Caller::Local(_)
+            if matches!(method, Some(Method::IdentityRedeem | Method::IdentityLearn)) =>
+        {
+            Err(Refusal::AccessDenied)
+        }
         Caller::Local(_) => Ok(method),
         Caller::Peer { .. } if method.is_some_and(Method::open_to_peers) => Ok(method),
         Caller::Peer { .. } => Err(Refusal::AccessDenied),

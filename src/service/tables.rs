@@ -108,9 +108,11 @@ impl Service {
         let table = &entry.table;
         let catalog = self.store.catalog();
         let directory = catalog.directory();
-        encode::map(out, 10);
+        encode::map(out, 11);
         encode::str(out, "table");
         encode::str(out, &directory.show(&table.name));
+        encode::str(out, "id");
+        encode::str(out, &table.uid.to_string());
         encode::str(out, "owner");
         match &table.name.owner {
             Owner::Identity(_) => encode::str(out, &directory.show_owner(&table.name.owner)),

@@ -25,11 +25,14 @@ const SKEW_S: u64 = 60;
 
 /// What a token says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Token {
+pub struct Token {
     /// Drawn at random: by it the token is known to be used.
     pub id: [u8; 16],
+    /// Where it is good.
     pub mesh: MeshId,
+    /// Whom its user becomes.
     pub identity: IdentityId,
+    /// What they are called.
     pub name: IdentityName,
     /// The node that made it.
     pub origin: NodeName,
@@ -69,7 +72,11 @@ impl Token {
     pub(super) const MOST_SECONDS: u64 = 86_400;
 
     /// Writes and signs the token.
-    pub(super) fn sign(&self, notary: &dyn Notary) -> String {
+    ///
+    /// # Panics
+    /// Never: its parts are strings and numbers, which JSON can say.
+    #[must_use]
+    pub fn sign(&self, notary: &dyn Notary) -> String {
         let payload = serde_json::to_vec(&self.payload()).expect("strings and numbers are JSON");
         let payload = URL_SAFE_NO_PAD.encode(payload);
         let signature = URL_SAFE_NO_PAD.encode(notary.sign(&signed_part(&payload)));
@@ -81,7 +88,7 @@ impl Token {
     ///
     /// # Errors
     /// [`Refusal::TokenMalformed`].
-    pub(super) fn read(text: &str) -> Result<Signed, Refusal> {
+    pub fn read(text: &str) -> Result<Signed, Refusal> {
         if text.len() > MOST_BYTES {
             return Err(Refusal::TokenMalformed);
         }
@@ -137,7 +144,7 @@ impl Token {
     ///
     /// # Errors
     /// The refusal that says why not.
-    pub(super) fn admits(
+    pub fn admits(
         &self,
         mesh: MeshId,
         node: &NodeName,
@@ -164,7 +171,8 @@ impl Token {
 
 /// A token as it was read, with its signature not yet judged.
 #[derive(Clone, Debug)]
-pub(super) struct Signed {
+pub struct Signed {
+    /// What it says of itself.
     pub token: Token,
     signed: Vec<u8>,
     signature: Vec<u8>,
@@ -175,7 +183,7 @@ impl Signed {
     ///
     /// # Errors
     /// [`Refusal::TokenForged`].
-    pub(super) fn check(self, notary: &dyn Notary, certificate: &[u8]) -> Result<Token, Refusal> {
+    pub fn check(self, notary: &dyn Notary, certificate: &[u8]) -> Result<Token, Refusal> {
         let signer = notary.signer(certificate, &self.signed, &self.signature);
         let (node, key) = signer.map_err(|_| Refusal::TokenForged)?;
         if node != self.token.origin || key != self.token.issuer {

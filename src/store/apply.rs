@@ -238,6 +238,10 @@ impl<'a> Batch<'a> {
             Command::Register(registration) => self.register(registration),
             Command::Claim(claim) => self.claim(claim),
             Command::Redeem(redemption) => self.redeem(redemption),
+            Command::Learn(rows) => {
+                self.learn(rows)?;
+                Ok(Done::Learned)
+            }
             Command::Unbind { caller, identity, node } => {
                 self.unbind(caller, *identity, node.as_ref())
             }

@@ -76,6 +76,8 @@ pub enum Command {
     Claim(Box<Claim>),
     /// Note that a token made here was used elsewhere.
     Redeem(Redemption),
+    /// Take over what another node says of itself.
+    Learn(Vec<VerifiedRow>),
     /// Revoke mappings of an identity.
     Unbind {
         /// Root, or mapped to the identity here.
@@ -167,6 +169,7 @@ impl Command {
             | Self::Register(_)
             | Self::Claim(_)
             | Self::Redeem(_)
+            | Self::Learn(_)
             | Self::Unbind { .. }
             | Self::Note(_)
             | Self::Purge
@@ -181,6 +184,7 @@ impl Command {
         match self {
             Self::Put { key, record, .. } => BASE + key.as_bytes().len() + record.len(),
             Self::Delete { key, .. } => BASE + key.as_bytes().len(),
+            Self::Learn(rows) => BASE + rows.iter().map(VerifiedRow::bytes).sum::<usize>(),
             Self::Claim(claim) => BASE + claim.rows.iter().map(VerifiedRow::bytes).sum::<usize>(),
             Self::CreateTable { .. }
             | Self::DropTable { .. }
@@ -223,6 +227,8 @@ pub enum Done {
     Claimed,
     /// The token is used up.
     Redeemed,
+    /// What was said is known here.
+    Learned,
     /// The mappings do not hold any more.
     Unbound,
     /// The event is written down.

@@ -17,7 +17,7 @@ use super::{
     command::{Claim, Done, Granting, Redemption, Registration, TokenId},
     error::{Failure, Fault},
     events::Event,
-    system,
+    system::{self, SealedRow, VerifiedRow},
 };
 
 /// Tokens that are remembered as used. At a token a second, a day's worth.
@@ -76,14 +76,7 @@ impl Batch<'_> {
         if self.user_of(token)?.is_some() {
             return Err(Refusal::TokenUsed.into());
         }
-        for row in rows {
-            let origin = self.origin_of(row.sealed.stamp)?;
-            self.observe(row.sealed.stamp.hlc);
-            let (key, value) = (&row.sealed.key, &row.sealed.value);
-            if self.merge_system(key, row.sealed.stamp, origin, row.sealed.seq, value)? {
-                self.directory_mut().insert(row.row().clone());
-            }
-        }
+        self.learn(rows)?;
         let binding = self.directory().bind(&here, *identity, *uid, self.wall_ms)?;
         self.write(binding)?;
         self.use_up(token, &here, *uid)?;
@@ -91,6 +84,19 @@ impl Batch<'_> {
         let text = format!("uid {uid} has claimed identity @{name}");
         self.note(&Event { uid: Some(*uid), kind: "identity_claimed", text })?;
         Ok(Done::Claimed)
+    }
+
+    /// Takes rows of other nodes over, where they are newer than what is known.
+    pub(super) fn learn(&mut self, rows: &[VerifiedRow]) -> Result<(), Failure> {
+        for row in rows {
+            let SealedRow { key, value, stamp, seq } = &row.sealed;
+            let origin = self.origin_of(*stamp)?;
+            self.observe(stamp.hlc);
+            if self.merge_system(key, *stamp, origin, *seq, value)? {
+                self.directory_mut().insert(row.row().clone());
+            }
+        }
+        Ok(())
     }
 
     /// Notes that a token of this node was used. The same user may ask again: the answer may have

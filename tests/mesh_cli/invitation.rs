@@ -56,6 +56,14 @@ fn two_empty_machines_become_a_mesh() {
     assert_eq!(home.nodes(), both);
     assert_eq!(office.nodes(), both);
     assert_eq!(office.settings()["node_name"].as_str(), Some("office"));
+    for (machine, name) in [(&home, "home"), (&office, "office")] {
+        let accepted = machine.accepted();
+        for part in
+            [format!("mesh.node_name = {name}\n"), "office at 127.0.0.1 port 4812".to_owned()]
+        {
+            assert!(accepted.contains(&part), "{part:?} is not in: {accepted}");
+        }
+    }
     assert!(!office.path("state/ca").exists(), "the CA stays where it is");
     office.refused(&["join", "AAAA"], 2, &["code"]);
 }

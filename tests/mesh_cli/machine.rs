@@ -91,6 +91,16 @@ impl Machine {
             .collect()
     }
 
+    /// What the daemon says of the configuration; it accepts it.
+    pub(crate) fn accepted(&self) -> String {
+        let mut daemon = Command::new(env!("CARGO_BIN_EXE_cortexd"));
+        daemon.env("CORTEX_DATA_DIR", self.path("state")).env("CORTEX_SOCKET", self.path("socket"));
+        daemon.arg("--check").arg("--config").arg(self.path("cortex.toml"));
+        let output = run(&mut daemon);
+        check_exit(&output, 0);
+        stdout(&output)
+    }
+
     /// Begins an invitation.
     pub(crate) fn invite(&self, node: &str) -> Invitation {
         Invitation::begin(self.mesh(&["invite", node, "--listen", "127.0.0.1:0", "--minutes", "2"]))

@@ -8,8 +8,6 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
-use std::time::Duration;
 
 use cortex_core::model::NodeName;
 use cortexd::ambient;
@@ -274,10 +272,8 @@ impl Tls {
     pub(crate) fn receive(&mut self) -> Option<Result<Value, String>> {
         let value = rmpv::decode::read_value(&mut self.0).ok()?;
         let parts = value.as_array().expect("a response");
-        Some(match &parts[2] {
-            Value::Nil => Ok(parts[3].clone()),
-            error => Err(error.as_str().expect("a text").to_owned()),
-        })
+        let error = parts[2].as_str().map(str::to_owned);
+        Some(error.map_or_else(|| Ok(parts[3].clone()), Err))
     }
 
     /// The body of the next frame of a link; none where the connection is closed.
@@ -363,7 +359,3 @@ pub(crate) fn moment(seconds: i64) -> String {
         .output();
     String::from_utf8(output.expect("date runs").stdout).expect("digits").trim().to_owned()
 }
-
-pub(crate) const SECOND: Duration = Duration::from_secs(1);
-
-pub(crate) type Shared = Arc<Authority>;

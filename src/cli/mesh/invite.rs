@@ -197,7 +197,7 @@ fn tell(from: SocketAddr, visit: &Visit) {
     let from = from.ip().to_canonical();
     match visit {
         Visit::Broken(error) => {
-            note(&format!("{from}: the connection broke: {error}. The code is still good."))
+            note(&format!("{from}: the connection broke: {error}. The code is still good."));
         }
         Visit::WrongSecret => note(&format!("{from}: showed a wrong code")),
         Visit::Refused(reason) => note(&format!("{from}: refused: {reason}")),

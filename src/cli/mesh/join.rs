@@ -96,7 +96,7 @@ pub(crate) fn run(args: &Join, context: &Context) -> Result<(), Failure> {
 fn target(args: &Join, places: &Places) -> Result<PathBuf, Failure> {
     let target = args.dir.clone().unwrap_or_else(|| places.node_dir());
     let target =
-        std::path::absolute(&target).map_err(|e| super::report::io_failure("find", &target, e))?;
+        std::path::absolute(&target).map_err(|e| super::report::io_failure("find", &target, &e))?;
     if target.exists() {
         return Err(occupied(&target)
             .hint("It is left over from an earlier mesh. To join anew, move it away"));
@@ -135,10 +135,8 @@ fn dial(address: &str) -> std::io::Result<TcpStream> {
 }
 
 fn failure(attempt: &str, error: &std::io::Error) -> Failure {
-    let exit = match error.kind() {
-        std::io::ErrorKind::TimedOut => Exit::Timeout,
-        _ => Exit::Failed,
-    };
+    let is_late = error.kind() == std::io::ErrorKind::TimedOut;
+    let exit = if is_late { Exit::Timeout } else { Exit::Failed };
     Failure::new(exit, format!("{attempt}: {error}"))
 }
 

@@ -37,7 +37,7 @@ impl Places {
                 Failure::new(Exit::Failed, "no data directory is known: HOME is not set")
                     .hint("Name one with CORTEX_DATA_DIR")
             })?;
-        let state = std::path::absolute(&state).map_err(|e| io_failure("find", &state, e))?;
+        let state = std::path::absolute(&state).map_err(|e| io_failure("find", &state, &e))?;
         Ok(Self { state, configuration: configured.file, uid: env.uid })
     }
 
@@ -59,7 +59,7 @@ impl Places {
         };
         match fs::metadata(file) {
             Ok(_) => Ok(file),
-            Err(error) => Err(io_failure("read the configuration", file, error)),
+            Err(error) => Err(io_failure("read the configuration", file, &error)),
         }
     }
 
@@ -77,12 +77,12 @@ impl Places {
         if self.state.is_dir() {
             return Ok(());
         }
-        files::private_directory(&self.state).map_err(|e| io_failure("make", &self.state, e))?;
+        files::private_directory(&self.state).map_err(|e| io_failure("make", &self.state, &e))?;
         let service = nix::unistd::User::from_name(SERVICE_USER).ok().flatten();
         match service {
             Some(user) if self.uid == 0 && self.state == Path::new(paths::SYSTEM_DATA_DIR) => {
                 chown(&self.state, Some(user.uid.as_raw()), Some(user.gid.as_raw()))
-                    .map_err(|e| io_failure("give away", &self.state, e))
+                    .map_err(|e| io_failure("give away", &self.state, &e))
             }
             Some(_) | None => Ok(()),
         }
@@ -116,10 +116,10 @@ impl Prepared {
         let name = target.file_name().unwrap_or_default().to_string_lossy();
         let dir = target.with_file_name(format!(".{name}.{unique:032x}"));
         if let Some(parent) = target.parent() {
-            files::private_directory(parent).map_err(|e| io_failure("make", parent, e))?;
+            files::private_directory(parent).map_err(|e| io_failure("make", parent, &e))?;
         }
         let prepared = Self { dir, target: target.to_owned() };
-        prepared.fill(bundle, owner).map_err(|e| io_failure("write", target, e))?;
+        prepared.fill(bundle, owner).map_err(|e| io_failure("write", target, &e))?;
         Ok(prepared)
     }
 
@@ -160,9 +160,9 @@ impl Prepared {
             if present == Present::Keep {
                 return Err(occupied(target));
             }
-            fs::rename(target, aside(target)).map_err(|e| io_failure("move away", target, e))?;
+            fs::rename(target, aside(target)).map_err(|e| io_failure("move away", target, &e))?;
         }
-        fs::rename(&self.dir, target).map_err(|e| io_failure("make", target, e))?;
+        fs::rename(&self.dir, target).map_err(|e| io_failure("make", target, &e))?;
         Ok(Files::in_dir(target))
     }
 }

@@ -44,8 +44,8 @@ pub(super) fn node_name(text: &str) -> Result<NodeName, String> {
 }
 
 /// A failure to do something with a file.
-pub(super) fn io_failure(attempt: &str, path: &Path, error: io::Error) -> Failure {
-    let exit = exit_of(&error);
+pub(super) fn io_failure(attempt: &str, path: &Path, error: &io::Error) -> Failure {
+    let exit = exit_of(error);
     let message = format!("cannot {attempt} {}: {error}", path.display());
     let failure = Failure::new(exit, message);
     if exit == Exit::Denied { failure.hint(AS_ROOT) } else { failure }
@@ -54,10 +54,8 @@ pub(super) fn io_failure(attempt: &str, path: &Path, error: io::Error) -> Failur
 const AS_ROOT: &str = "The machine's mesh is root's business: sudo cortex mesh …";
 
 fn exit_of(error: &io::Error) -> Exit {
-    match error.kind() {
-        io::ErrorKind::PermissionDenied => Exit::Denied,
-        _ => Exit::Failed,
-    }
+    let is_denied = error.kind() == io::ErrorKind::PermissionDenied;
+    if is_denied { Exit::Denied } else { Exit::Failed }
 }
 
 impl From<IssueError> for Failure {

@@ -82,5 +82,5 @@ fn replace(path: &Path, text: &str) -> Result<(), Failure> {
         let owner = is_root.then_some((meta.uid(), meta.gid()));
         files::write(path, text.as_bytes(), Readers::Everybody, Present::Replace, owner)
     };
-    put().map_err(|e| io_failure("write", path, e))
+    put().map_err(|e| io_failure("write", path, &e))
 }

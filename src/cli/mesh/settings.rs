@@ -114,7 +114,7 @@ impl Settings {
             let text = format!("{HEAD}{text}");
             files::write(&path, text.as_bytes(), Readers::Everybody, Present::Replace, None)
         };
-        write().map_err(|e| io_failure("write", &path, e))?;
+        write().map_err(|e| io_failure("write", &path, &e))?;
         Ok(path)
     }
 }
@@ -125,7 +125,7 @@ pub(super) fn add_node(configuration: &Path, node: Node) -> Result<bool, Failure
     let path = fragment(configuration);
     let text = match fs::read_to_string(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-        text => text.map_err(|e| io_failure("read", &path, e))?,
+        text => text.map_err(|e| io_failure("read", &path, &e))?,
     };
     let Fragment { mut mesh } = toml::from_str(&text).map_err(|e| {
         Failure::new(Exit::Failed, format!("{} is not as it was written: {e}", path.display()))

@@ -29,7 +29,8 @@ pub(crate) struct Sign {
 
 pub(crate) fn run(args: &Sign, context: &Context) -> Result<(), Failure> {
     let ca_dir = Places::find(context)?.ca_dir(args.ca_dir.as_deref());
-    let request = std::fs::read(&args.request).map_err(|e| io_failure("read", &args.request, e))?;
+    let request =
+        std::fs::read(&args.request).map_err(|e| io_failure("read", &args.request, &e))?;
     let key = PublicKey::from_request(&request)?;
     let mut authority = Authority::open(&ca_dir)?;
     let issued = authority.issue(&args.name, &args.host, &key, Duplicate::Refuse, now())?;

@@ -31,10 +31,8 @@ impl Timed {
 
 /// What a socket says when its time is over is that it would block.
 fn timed_out(error: io::Error) -> io::Error {
-    match error.kind() {
-        io::ErrorKind::WouldBlock => io::ErrorKind::TimedOut.into(),
-        _ => error,
-    }
+    let is_late = error.kind() == io::ErrorKind::WouldBlock;
+    if is_late { io::ErrorKind::TimedOut.into() } else { error }
 }
 
 impl Read for Timed {

@@ -293,6 +293,12 @@ fn check_right(
     Ok(())
 }
 
+/// True where `later` was decided knowing of `earlier`, or of a decision that replaces it.
+fn replaces(later: usize, earlier: usize, wishes: &[(usize, Wish)], past: &[BTreeSet<usize>]) -> bool {
+    let known = || past[later].iter().copied().filter(|id| matches!(wishes[*id].1, Wish::Scope(_)));
+    known().any(|id| id == earlier || replaces(id, earlier, wishes, past))
+}
+
 /// The scope is that of the decisions that no other has replaced: one, or what they have in common.
 fn check_scope(
     player: &Player,
@@ -309,7 +315,7 @@ fn check_scope(
         .collect();
     let standing: Vec<_> = decisions
         .iter()
-        .filter(|(id, _)| !decisions.iter().any(|(other, _)| past[*other].contains(id)))
+        .filter(|(id, _)| !decisions.iter().any(|(other, _)| replaces(*other, *id, wishes, past)))
         .collect();
     let admitted = |node: &NodeName| {
         standing.iter().all(|(id, scope)| match scope_of(*scope) {

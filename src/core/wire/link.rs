@@ -415,10 +415,10 @@ impl<'a> Fields<'a> {
     }
 
     fn int(&self, key: usize) -> Option<i128> {
-        match self.value(key)?.head()? {
-            Head::Int(value) => Some(value),
-            _ => None,
-        }
+        let Head::Int(value) = self.value(key)?.head()? else {
+            return None;
+        };
+        Some(value)
     }
 
     fn uint(&self, key: usize) -> Option<u64> {
@@ -430,10 +430,10 @@ impl<'a> Fields<'a> {
     }
 
     fn id(&self, key: usize) -> Option<[u8; 16]> {
-        match self.value(key)?.head()? {
-            Head::Bin(id) => id.try_into().ok(),
-            _ => None,
-        }
+        let Head::Bin(id) = self.value(key)?.head()? else {
+            return None;
+        };
+        id.try_into().ok()
     }
 
     fn node(&self, key: usize) -> Option<NodeName> {

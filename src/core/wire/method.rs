@@ -32,6 +32,7 @@ pub enum Method {
     IdentityToken,
     IdentityClaim,
     IdentityRedeem,
+    IdentityLearn,
     IdentityList,
     IdentityLookup,
     IdentityRevoke,
@@ -40,7 +41,7 @@ pub enum Method {
 }
 
 /// A method with its wire name and what `invalid params: expected …` says of it.
-const METHODS: [(Method, &str, &str); 31] = [
+const METHODS: [(Method, &str, &str); 32] = [
     (Method::Ping, "ping", "[]"),
     (Method::Status, "status", "[]"),
     (Method::Tables, "tables", "[] or [{all}]"),
@@ -71,6 +72,7 @@ const METHODS: [(Method, &str, &str); 31] = [
     (Method::IdentityToken, "identity_token", "[] or [{name, for_node, for_uid, seconds}]"),
     (Method::IdentityClaim, "identity_claim", "[token]"),
     (Method::IdentityRedeem, "identity_redeem", "[token]"),
+    (Method::IdentityLearn, "identity_learn", "[rows]"),
     (Method::IdentityList, "identity_list", "[]"),
     (Method::IdentityLookup, "identity_lookup", "[name] or [node, uid]"),
     (Method::IdentityRevoke, "identity_revoke", "[name] or [name, node]"),
@@ -114,6 +116,7 @@ impl Method {
                 | Self::Put
                 | Self::Delete
                 | Self::IdentityRedeem
+                | Self::IdentityLearn
         )
     }
 

@@ -108,10 +108,8 @@ impl<'a> Response<'a> {
         let msgid = u64::try_from(msgid).ok()?;
         let error = reader.raw()?;
         let result = reader.raw()?;
-        let outcome = match Reader::new(error).head()? {
-            Head::Nil => Ok(result),
-            _ => Err(Reader::new(error).text()?),
-        };
+        let is_error = Reader::new(error).head()? != Head::Nil;
+        let outcome = if is_error { Err(Reader::new(error).text()?) } else { Ok(result) };
         Some(Self { msgid, outcome })
     }
 }

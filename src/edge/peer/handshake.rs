@@ -146,7 +146,7 @@ fn admit(
     let place = shared.live.enter(Arc::clone(&chain), protocol);
     let mesh: Arc<Mesh> = shared.mesh();
     let peer = mesh.judge(&chain, unix_s())?;
-    shared.live.expires(&place, peer.not_after);
+    shared.live.know(&place, &peer);
     Ok(Greeted { stream, from, peer, protocol, place })
 }
 

@@ -21,6 +21,9 @@ use crate::{
 /// The longest rest. Wall clocks jump, so an expiry is never slept for in one piece.
 const REST: Duration = Duration::from_secs(60);
 
+/// The shortest: whatever a deadline that has passed is about, it does not keep the thread busy.
+const LEAST_REST: Duration = Duration::from_millis(20);
+
 /// Events that may wait for the store. When its disk stands still, further ones are in the log alone.
 const EVENTS: usize = 64;
 
@@ -125,7 +128,7 @@ impl<'a> Keeper<'a> {
             let end_ms = at.saturating_add(1).saturating_mul(1000);
             Duration::from_millis(end_ms.saturating_sub(ambient::wall_ms()))
         });
-        silence.into_iter().chain(expiry).fold(REST, Duration::min)
+        silence.into_iter().chain(expiry).fold(REST, Duration::min).max(LEAST_REST)
     }
 
     fn look_around(&mut self) {
@@ -149,21 +152,25 @@ impl<'a> Keeper<'a> {
 
     /// Closes what is open with certificates that do not do any more.
     fn review(&self, mesh: &Mesh) {
-        for Cut { protocol, why } in self.shared.live.review(mesh, unix_s()) {
-            match &why {
-                Refused::Certificate(Rejected::Revoked) => warn!(
+        for Cut { node, protocol, why } in self.shared.live.review(mesh, unix_s()) {
+            let node = node.as_ref().map(NodeName::as_str);
+            if why == Refused::Certificate(Rejected::Revoked) {
+                warn!(
                     MESSAGE_ID = journal::CERTIFICATE_REVOKED,
+                    node,
                     ?protocol,
                     "a connection was closed, its certificate was revoked"
-                ),
-                Refused::Certificate(Rejected::Expired) => warn!(
+                );
+            } else if why == Refused::Certificate(Rejected::Expired) {
+                warn!(
                     MESSAGE_ID = journal::CERTIFICATE_EXPIRED,
+                    node,
                     ?protocol,
                     "a connection was closed, its certificate has expired"
-                ),
-                other => {
-                    warn!(?protocol, why = %other.to_string().escape_debug(), "a connection was closed")
-                }
+                );
+            } else {
+                let why = why.to_string();
+                warn!(node, ?protocol, why = %why.escape_debug(), "a connection was closed");
             }
         }
     }

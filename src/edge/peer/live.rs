@@ -7,11 +7,12 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use cortex_core::model::NodeName;
 use rustls::pki_types::CertificateDer;
 use tokio::sync::{Notify, oneshot};
 
 use super::{Mesh, handshake::Protocol, refused::Refused};
-use crate::pki::Rejected;
+use crate::pki::{PeerCertificate, Rejected};
 
 /// The table of connections.
 #[derive(Debug, Default)]
@@ -32,8 +33,8 @@ struct Table {
 struct Entry {
     chain: Arc<[CertificateDer<'static>]>,
     protocol: Protocol,
-    /// In seconds since 1970; none while it is not judged yet.
-    not_after: Option<u64>,
+    /// Whose it is, and when it expires in seconds since 1970; none while it is not judged yet.
+    known: Option<(NodeName, u64)>,
     /// Taken when the connection is told to end.
     end: Option<oneshot::Sender<Refused>>,
 }
@@ -49,6 +50,8 @@ pub(super) struct Place {
 /// A connection that was told to end.
 #[derive(Debug)]
 pub(super) struct Cut {
+    /// Whose it was; none for one that was being judged at that moment.
+    pub(super) node: Option<NodeName>,
     pub(super) protocol: Protocol,
     pub(super) why: Refused,
 }
@@ -63,14 +66,14 @@ impl Live {
         let mut table = self.table();
         table.last += 1;
         let id = table.last;
-        table.entries.insert(id, Entry { chain, protocol, not_after: None, end: Some(end) });
+        table.entries.insert(id, Entry { chain, protocol, known: None, end: Some(end) });
         Place { live: Arc::clone(self), id, untrusted }
     }
 
-    /// Notes when a connection's certificate expires.
-    pub(super) fn expires(&self, place: &Place, not_after: u64) {
+    /// Notes whose a connection is, and when its certificate expires.
+    pub(super) fn know(&self, place: &Place, peer: &PeerCertificate) {
         if let Some(entry) = self.table().entries.get_mut(&place.id) {
-            entry.not_after = Some(not_after);
+            entry.known = Some((peer.node.clone(), peer.not_after));
         }
         self.changed.notify_one();
     }
@@ -79,7 +82,7 @@ impl Live {
     pub(super) fn next_expiry(&self) -> Option<u64> {
         let table = self.table();
         let trusted = table.entries.values().filter(|entry| entry.end.is_some());
-        trusted.filter_map(|entry| entry.not_after).min()
+        trusted.filter_map(|entry| Some(entry.known.as_ref()?.1)).min()
     }
 
     /// Judges every connection again, and tells those to end whose certificate does not do any more.
@@ -93,7 +96,8 @@ impl Live {
             }
             if let Some(end) = entry.end.take() {
                 let _ends_already = end.send(why.clone());
-                cut.push(Cut { protocol: entry.protocol, why });
+                let node = entry.known.as_ref().map(|(node, _)| node.clone());
+                cut.push(Cut { node, protocol: entry.protocol, why });
             }
         }
         cut
