@@ -1,8 +1,16 @@
 //! The daemon on a message bus, as any user can run it: its objects, signals, errors, and a bus that comes and goes.
-//! Leaves callers of other uids, and polkit, to `root_bus`.
+//! Leaves nodes and identities to `bus/members`, callers of other uids, and polkit, to `root_bus`.
 
+#[path = "support/daemon.rs"]
+mod daemon;
+#[path = "bus/members.rs"]
+mod members;
+#[path = "support/mesh.rs"]
+mod mesh;
 #[path = "support/private_bus.rs"]
 mod private_bus;
+#[path = "support/rpc.rs"]
+mod rpc;
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -70,16 +78,21 @@ async fn the_files_of_the_interfaces_are_what_the_daemon_answers() {
     let (_bus, _daemon, connection) = OnBus::with_bus().await;
     let table = create(&connection, "users").await;
     for (path, interface) in [(ROOT, MANAGER), (table.as_str(), TABLE)] {
-        let object = object(&connection, path, "org.freedesktop.DBus.Introspectable").await;
-        let live: String = object.call("Introspect", &()).await.expect("a description");
-        let file = Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join(format!("dist/dbus-1/interfaces/{interface}.xml"));
-        let file = std::fs::read_to_string(file).expect("the file of the interface");
-        let (live, file) = (lines_of(interface, &live), lines_of(interface, &file));
-        assert_eq!(live, file, "live on the left");
-        let unnamed = |line: &&String| line.starts_with("<arg") && !line.contains("name=");
-        assert_eq!(live.iter().find(unnamed), None, "an argument without a name");
+        assert_is_described(&connection, path, interface).await;
     }
+}
+
+/// The file of an interface says what an object answers.
+async fn assert_is_described(connection: &Connection, path: &str, interface: &str) {
+    let object = object(connection, path, "org.freedesktop.DBus.Introspectable").await;
+    let live: String = object.call("Introspect", &()).await.expect("a description");
+    let file = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join(format!("dist/dbus-1/interfaces/{interface}.xml"));
+    let file = std::fs::read_to_string(file).expect("the file of the interface");
+    let (live, file) = (lines_of(interface, &live), lines_of(interface, &file));
+    assert_eq!(live, file, "live on the left");
+    let unnamed = |line: &&String| line.starts_with("<arg") && !line.contains("name=");
+    assert_eq!(live.iter().find(unnamed), None, "an argument without a name");
 }
 
 /// holds D2

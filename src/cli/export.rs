@@ -46,21 +46,19 @@ fn export(args: &Export, context: &Context) -> Result<(), Failure> {
     let key_field = key_field(&mut client, &args.table)?;
     match args.output.as_deref().filter(|path| *path != Path::new("-")) {
         None => {
-            let mut sink = Sink::new(io::stdout().lock(), args.format, Progress::unseen());
+            let out = io::stdout().lock();
+            let mut sink = Sink::new(out, args.format, Progress::unseen(), output::writing);
             copy(&mut client, &args.table, &key_field, &mut sink)?;
-            sink.out.flush().map_err(output::writing)
+            sink.flush()
         }
         Some(path) => {
             let attempt =
                 |e: io::Error| Failure::while_doing(&format!("writing {}", path.display()), e);
             let target = Target::open(path).map_err(attempt)?;
-            let mut sink = Sink::new(
-                target.file.try_clone().map_err(attempt)?,
-                args.format,
-                Progress::begin(None),
-            );
+            let out = target.file.try_clone().map_err(attempt)?;
+            let mut sink = Sink::new(out, args.format, Progress::begin(None), attempt);
             copy(&mut client, &args.table, &key_field, &mut sink)?;
-            sink.out.flush().map_err(attempt)?;
+            sink.flush()?;
             target.complete().map_err(attempt)?;
             context.printer().value(&sink.summary())
         }
@@ -80,7 +78,7 @@ fn copy(
     client: &mut Client,
     table: &str,
     key_field: &str,
-    sink: &mut Sink<impl Write>,
+    sink: &mut Sink<impl Write, impl Fn(io::Error) -> Failure>,
 ) -> Result<(), Failure> {
     let mut after: Option<String> = None;
     let mut last = Vec::new();
@@ -126,8 +124,10 @@ fn field<'v>(fields: &'v [(Value, Value)], name: &str) -> Option<&'v Value> {
 }
 
 /// Where records go, and how many have gone there.
-struct Sink<W: Write> {
+struct Sink<W: Write, F> {
     out: BufWriter<W>,
+    /// What it means that writing there has failed.
+    failed: F,
     format: Format,
     progress: Progress,
     exported: u64,
@@ -135,10 +135,10 @@ struct Sink<W: Write> {
     text: Vec<u8>,
 }
 
-impl<W: Write> Sink<W> {
-    fn new(out: W, format: Format, progress: Progress) -> Self {
+impl<W: Write, F: Fn(io::Error) -> Failure> Sink<W, F> {
+    fn new(out: W, format: Format, progress: Progress, failed: F) -> Self {
         let out = BufWriter::with_capacity(WRITE_SIZE, out);
-        Self { out, format, progress, exported: 0, bytes: 0, text: Vec::new() }
+        Self { out, failed, format, progress, exported: 0, bytes: 0, text: Vec::new() }
     }
 
     fn record(&mut self, record: &[u8]) -> Result<(), Failure> {
@@ -152,11 +152,15 @@ impl<W: Write> Sink<W> {
                 &self.text
             }
         };
-        self.out.write_all(bytes).map_err(output::writing)?;
+        self.out.write_all(bytes).map_err(&self.failed)?;
         self.exported += 1;
         self.bytes += bytes.len() as u64;
         self.progress.at(self.bytes);
         Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), Failure> {
+        self.out.flush().map_err(&self.failed)
     }
 
     fn summary(&self) -> Vec<u8> {
@@ -176,6 +180,16 @@ impl<W: Write> Sink<W> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_record_that_cannot_be_written_names_the_file() {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("a device");
+        let failed = |error| Failure::while_doing("writing /dev/full", error);
+        let mut sink = Sink::new(full, Format::Msgpack, Progress::unseen(), failed);
+        let record = vec![0xc0; WRITE_SIZE + 1];
+        let failure = sink.record(&record).expect_err("nothing can be written there");
+        assert!(failure.message.starts_with("writing /dev/full"), "{}", failure.message);
+    }
 
     #[test]
     fn a_key_of_any_kind_has_the_text_by_which_the_daemon_orders_it() {

@@ -6,7 +6,7 @@
 
 use std::{
     fs::{self, File},
-    io::Read,
+    io::{self, Read},
     path::{Path, PathBuf},
 };
 
@@ -62,7 +62,7 @@ fn is_plain(name: &str) -> bool {
 /// Gives up its turn before the answer is out: whoever has the answer may begin the next one.
 fn keep(store: &Store, name: &str, _turn: OwnedSemaphorePermit) -> Result<Later, Failure> {
     let dir = store.dir().join(DIR);
-    fs::create_dir_all(&dir).map_err(|e| Fault::Io(format!("{}: {e}", dir.display())))?;
+    make_kept_dir(store.dir(), &dir).map_err(|e| Fault::Io(format!("{}: {e}", dir.display())))?;
     let path = dir.join(format!("{name}.db"));
     if path.exists() {
         return Err(Refusal::AlreadyExists.into());
@@ -85,6 +85,12 @@ fn keep(store: &Store, name: &str, _turn: OwnedSemaphorePermit) -> Result<Later,
     Ok(Later::Encoded(out))
 }
 
+/// A directory whose name is not on disk yet would take every backup in it along when the power fails.
+fn make_kept_dir(data_dir: &Path, dir: &Path) -> io::Result<()> {
+    fs::create_dir_all(dir)?;
+    File::open(data_dir)?.sync_all()
+}
+
 fn stream(store: &Store, turn: OwnedSemaphorePermit) -> Result<Later, Failure> {
     let unfinished = Unfinished(store.dir().join("backup.sending"));
     let summary = make(store, &unfinished.0)?;
@@ -96,7 +102,7 @@ fn stream(store: &Store, turn: OwnedSemaphorePermit) -> Result<Later, Failure> {
 
 fn make(store: &Store, path: &Path) -> Result<Summary, Fault> {
     match fs::remove_file(path) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => {
             return Err(Fault::Io(format!("{}: {e}", path.display())));
         }
         _ => {}

@@ -20,7 +20,7 @@ use cortex_core::{
     model::{MeshId, NodeName, Refusal, Uid},
     wire::{Method, encode},
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{Answer, Service, params::Params};
 use crate::store::Failure;
@@ -117,6 +117,8 @@ impl Mesh {
 #[derive(Debug)]
 pub struct MeshView {
     now: ArcSwap<Seen>,
+    /// Marked with each change, heartbeats included.
+    changed: watch::Sender<()>,
     /// Connections refused since the start, by reason. Locked to count one, and to show them.
     refused: Mutex<BTreeMap<&'static str, u64>>,
 }
@@ -165,7 +167,11 @@ impl MeshView {
     /// Begins with this.
     #[must_use]
     pub fn new(seen: Seen) -> Arc<Self> {
-        Arc::new(Self { now: ArcSwap::from_pointee(seen), refused: Mutex::default() })
+        Arc::new(Self {
+            now: ArcSwap::from_pointee(seen),
+            changed: watch::Sender::new(()),
+            refused: Mutex::default(),
+        })
     }
 
     /// The mesh now.
@@ -177,6 +183,13 @@ impl MeshView {
     /// Lets everybody see a change.
     pub fn show(&self, seen: Seen) {
         self.now.store(Arc::new(seen));
+        self.changed.send_replace(());
+    }
+
+    /// Tells of every change from now on: at least one for each heartbeat.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
     }
 
     /// Counts a connection that was refused.

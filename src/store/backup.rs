@@ -23,6 +23,10 @@ const STEPS_PER_LOOK: i32 = 10_000;
 /// A database holds everybody's records.
 const MODE: u32 = 0o600;
 
+/// What SQLite appends to the name of a database for its log, and for the log's index.
+const LOG: &str = "-wal";
+const LOG_INDEX: &str = "-shm";
+
 /// What a copy holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Summary {
@@ -107,6 +111,7 @@ pub fn restore(from: &Path, dir: &Path) -> Result<Restored, OpenError> {
     }
     let current = dir.join(super::FILE);
     let kept = keep_aside(&current, dir).map_err(in_dir)?;
+    remove_log(&current).map_err(in_dir)?;
     fs::rename(&fresh, &current).and_then(|()| sync(dir)).map_err(in_dir)?;
     drop(lock);
     Ok(Restored { summary, kept })
@@ -141,7 +146,8 @@ fn hand_to_owner(file: &Path, dir: &Path) -> io::Result<()> {
     fs::set_permissions(file, Permissions::from_mode(MODE))
 }
 
-/// Moves the database that is there out of the way.
+/// Gives the database that is there, and what is left of its log, other names too. There is no moment
+/// without a database, where a daemon would make a new one, and none where it lacks its log.
 fn keep_aside(current: &Path, dir: &Path) -> io::Result<Option<PathBuf>> {
     if !current.exists() {
         return Ok(None);
@@ -150,17 +156,40 @@ fn keep_aside(current: &Path, dir: &Path) -> io::Result<Option<PathBuf>> {
         tracing::warn!(%fault, "the old database is kept together with its log");
     }
     let kept = dir.join(format!("{}.before-restore-{}", super::FILE, ambient::wall_ms()));
-    // The log first, if one is left: it must not be there when the new database takes the name.
-    for suffix in ["-wal", "-shm"] {
-        match fs::rename(with_suffix(current, suffix), with_suffix(&kept, suffix)) {
+    link_all(current, &kept)?;
+    sync(dir)?;
+    Ok(Some(kept))
+}
+
+/// Gives a database and its log second names. If one is refused, none is left.
+fn link_all(current: &Path, kept: &Path) -> io::Result<()> {
+    let mut made = Vec::new();
+    for suffix in ["", LOG, LOG_INDEX] {
+        let name = with_suffix(kept, suffix);
+        match fs::hard_link(with_suffix(current, suffix), &name) {
+            Ok(()) => made.push(name),
+            // The log is not there where it was folded.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !suffix.is_empty() => {}
+            Err(error) => {
+                for name in made {
+                    let _left_beside = fs::remove_file(name);
+                }
+                return Err(error);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The log must not be there when another database takes the name.
+fn remove_log(database: &Path) -> io::Result<()> {
+    for suffix in [LOG, LOG_INDEX] {
+        match fs::remove_file(with_suffix(database, suffix)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
     }
-    // A second name, so that there is no moment without a database: a daemon would make a new one.
-    fs::hard_link(current, &kept)?;
-    sync(dir)?;
-    Ok(Some(kept))
+    Ok(())
 }
 
 /// Moves everything from the log into the database, so that one rename moves it all. Closing the
@@ -179,4 +208,31 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 
 fn sync(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_database_that_cannot_be_kept_keeps_its_log() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (current, kept) = (dir.path().join("cortex.db"), dir.path().join("kept"));
+        let log = with_suffix(&current, LOG);
+        fs::write(&current, "database").expect("written");
+        fs::write(&log, "log").expect("written");
+        // Each name in turn is taken, so that its link is refused.
+        for suffix in ["", LOG] {
+            let taken = with_suffix(&kept, suffix);
+            fs::write(&taken, "other").expect("written");
+            link_all(&current, &kept).expect_err("the name is taken");
+            assert_eq!(fs::read_to_string(&log).expect("the log is there"), "log");
+            fs::remove_file(&taken).expect("it is there, untouched");
+            assert_eq!(fs::read_dir(dir.path()).expect("listed").count(), 2, "no half of a pair");
+        }
+        link_all(&current, &kept).expect("both are kept");
+        assert_eq!(fs::read_to_string(with_suffix(&kept, LOG)).expect("the log"), "log");
+        remove_log(&current).expect("it is kept elsewhere");
+        assert!(!log.exists() && current.exists());
+    }
 }

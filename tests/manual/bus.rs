@@ -8,8 +8,13 @@ use super::page::{Page, items};
 
 const PAGE: &str = "org.cortexd.Cortex1.5";
 
-const INTERFACES: [&str; 3] =
-    ["org.cortexd.Cortex1.Manager", "org.cortexd.Cortex1.Table", "org.cortexd.Cortex1.Job"];
+const INTERFACES: [&str; 5] = [
+    "org.cortexd.Cortex1.Manager",
+    "org.cortexd.Cortex1.Table",
+    "org.cortexd.Cortex1.Node",
+    "org.cortexd.Cortex1.Identity",
+    "org.cortexd.Cortex1.Job",
+];
 
 fn read(path: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);

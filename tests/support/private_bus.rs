@@ -148,12 +148,20 @@ impl OnBus {
 
     /// The same, logging at a level.
     pub(crate) fn with_log(bus: &PrivateBus, level: &str) -> Self {
+        Self::with_settings(bus, &settings(level))
+    }
+
+    /// The same with the `[mesh]` of a node.
+    pub(crate) fn in_mesh(bus: &PrivateBus, mesh: &str) -> Self {
+        Self::with_settings(bus, &(settings("info") + mesh))
+    }
+
+    fn with_settings(bus: &PrivateBus, settings: &str) -> Self {
         let directory = tempfile::tempdir().expect("make a directory");
         fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o755))
             .expect("open the directory");
         let config = directory.path().join("cortex.toml");
-        let text = format!("bus = \"system\"\nthreads = 1\nlog = \"{level}\"\n");
-        fs::write(&config, text).expect("write the configuration");
+        fs::write(&config, settings).expect("write the configuration");
         let mut process = Command::new(env!("CARGO_BIN_EXE_cortexd"))
             .env_remove("NOTIFY_SOCKET")
             .env_remove("JOURNAL_STREAM")
@@ -199,6 +207,11 @@ impl OnBus {
         fs::write(self.directory.path().join("cortex.toml"), config).expect("write the settings");
     }
 
+    /// Puts another `[mesh]` in the settings.
+    pub(crate) fn write_mesh(&self, mesh: &str) {
+        self.write_config(&(settings("info") + mesh));
+    }
+
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.directory.path().join("log")).expect("read the log")
     }
@@ -225,6 +238,10 @@ impl Drop for OnBus {
             eprintln!("the daemon's log:\n{log}");
         }
     }
+}
+
+fn settings(log: &str) -> String {
+    format!("bus = \"system\"\nthreads = 1\nlog = \"{log}\"\n")
 }
 
 /// What a command printed that succeeded.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::super::context::Context;
 use super::super::failure::Failure;
+use super::Whose;
 use super::finding::Finding;
 use crate::client::{Error, Params};
 
@@ -18,6 +19,7 @@ const SLOW_COMMIT: Duration = Duration::from_millis(500);
 
 #[derive(Debug)]
 pub(super) struct Facts {
+    whose: Whose,
     own_version: &'static str,
     answer: Result<Status, Failure>,
 }
@@ -38,8 +40,8 @@ impl Facts {
     }
 }
 
-pub(super) fn gather(context: &Context) -> Facts {
-    Facts { own_version: env!("CARGO_PKG_VERSION"), answer: ask(context) }
+pub(super) fn gather(context: &Context, whose: Whose) -> Facts {
+    Facts { whose, own_version: env!("CARGO_PKG_VERSION"), answer: ask(context) }
 }
 
 fn ask(context: &Context) -> Result<Status, Failure> {
@@ -63,24 +65,24 @@ pub(super) fn check(facts: &Facts) -> Vec<Finding> {
         Ok(status) => status,
         Err(Failure { message, hint, .. }) => {
             let hint = hint.as_deref().map(|hint| hint.strip_prefix("Start it: ").unwrap_or(hint));
-            let mend = hint.unwrap_or("journalctl -u cortexd -n 50");
+            let mend = hint.unwrap_or(facts.whose.log_command());
             return vec![Finding::problem(PING, message, mend)];
         }
     };
     vec![
         Finding::ok(PING, "the daemon answers"),
-        version(facts.own_version, status),
+        version(facts, status),
         commit(status.last_commit),
     ]
 }
 
-fn version(own: &str, status: &Status) -> Finding {
-    let daemons = &status.version;
+fn version(facts: &Facts, status: &Status) -> Finding {
+    let (own, daemons) = (facts.own_version, &status.version);
     if daemons == own {
         return Finding::ok(VERSION, format!("cortex and cortexd are both {own}"));
     }
     let text = format!("cortex is {own}, the running cortexd is {daemons}");
-    Finding::problem(VERSION, text, "systemctl restart cortexd")
+    Finding::problem(VERSION, text, facts.whose.restart_command())
 }
 
 fn commit(last: Option<Duration>) -> Finding {
@@ -103,7 +105,7 @@ mod tests {
     use super::*;
 
     fn facts(status: Status) -> Facts {
-        Facts { own_version: "1.2.3", answer: Ok(status) }
+        Facts { whose: Whose::System, own_version: "1.2.3", answer: Ok(status) }
     }
 
     fn healthy() -> Status {
@@ -124,7 +126,8 @@ mod tests {
     #[test]
     fn no_answer_is_one_problem_with_the_hint_that_every_command_gives() {
         let error = Error::NotRunning { socket: PathBuf::from("/s") };
-        let found = check(&Facts { own_version: "1.2.3", answer: Err(error.into()) });
+        let answer = Err(error.into());
+        let found = check(&Facts { whose: Whose::System, own_version: "1.2.3", answer });
         let [Finding { status: finding::Status::Problem, check: PING, text, mend: Some(mend) }] =
             found.as_slice()
         else {
@@ -135,16 +138,13 @@ mod tests {
     }
 
     #[test]
-    fn another_version_is_a_problem_that_a_restart_mends() {
-        let found = check(&facts(Status { version: "1.2.2".into(), ..healthy() }));
-        assert_eq!(
-            found[1],
-            Finding::problem(
-                VERSION,
-                "cortex is 1.2.3, the running cortexd is 1.2.2",
-                "systemctl restart cortexd"
-            )
-        );
+    fn another_version_is_a_problem_that_a_restart_of_that_daemon_mends() {
+        let another = || facts(Status { version: "1.2.2".into(), ..healthy() });
+        let text = "cortex is 1.2.3, the running cortexd is 1.2.2";
+        let expected = |mend| Finding::problem(VERSION, text, mend);
+        assert_eq!(check(&another())[1], expected("systemctl restart cortexd"));
+        let of_user = Facts { whose: Whose::User, ..another() };
+        assert_eq!(check(&of_user)[1], expected("end the running cortexd, and then: cortexd"));
     }
 
     #[test]

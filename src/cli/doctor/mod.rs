@@ -62,7 +62,7 @@ fn look_over(context: &Context) -> Result<Vec<Finding>, Failure> {
     let configured = context.configuration(whose.default_configuration());
 
     let file = socket::gather(&socket, whose, env.uid);
-    let daemon = daemon::gather(context);
+    let daemon = daemon::gather(context, whose);
     let units = units::gather(whose);
     let data_dir = match whose {
         Whose::System => configured.data_dir.clone().or(Some(paths::SYSTEM_DATA_DIR.into())),
@@ -109,6 +109,20 @@ impl Whose {
         match self {
             Self::System => "systemctl start cortexd",
             Self::User => "cortexd",
+        }
+    }
+
+    fn restart_command(self) -> &'static str {
+        match self {
+            Self::System => "systemctl restart cortexd",
+            Self::User => "end the running cortexd, and then: cortexd",
+        }
+    }
+
+    fn log_command(self) -> &'static str {
+        match self {
+            Self::System => "journalctl -u cortexd -n 50",
+            Self::User => "read what cortexd has written to its standard error",
         }
     }
 

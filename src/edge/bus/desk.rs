@@ -30,7 +30,7 @@ use super::{
     request::Request,
 };
 use crate::{
-    service::{Answer, Service},
+    service::{Answer, Service, mesh::Mesh},
     store::{Failure, Reader, Store},
 };
 
@@ -72,6 +72,11 @@ impl Desk {
 
     pub(super) fn store(&self) -> &Store {
         self.service.store()
+    }
+
+    /// The other machines; none for a node that runs alone.
+    pub(super) fn mesh(&self) -> Option<&Mesh> {
+        self.service.mesh()
     }
 
     /// The uid of the sender, as the bus knows it.
@@ -127,13 +132,45 @@ impl Desk {
         let uid = self.uid(from).await?;
         match self.begin_as(uid, request) {
             Err(error) if error.is_access_denied() => {
-                self.polkit.check(from, uid, action).await?;
-                let method = request.method.name();
-                info!(%uid, action = action.id(), method, "polkit has authorised a request");
+                self.authorise(from, uid, action, request.method).await?;
                 self.begin_as(Uid::ROOT, request)
             }
             outcome => outcome,
         }
+    }
+
+    /// Carries a request out whose gate is at its end: with the sender's rights, or, where these do not
+    /// suffice and polkit says so, with root's, who may have to word it in another way. A refusal has
+    /// changed nothing, so there is nothing to take back in between.
+    pub(super) async fn try_then_manage(
+        &self,
+        from: Incoming<'_>,
+        action: Action,
+        own: &Request,
+        roots: &Request,
+    ) -> Result<Vec<u8>> {
+        let uid = self.uid(from).await?;
+        match self.ask_as(uid, own).await {
+            Err(error) if error.is_want_of_rights() => {
+                let authorised = self.authorise(from, uid, action, own.method).await;
+                // The first no says more than the second.
+                authorised.map_err(|no| if no.is_access_denied() { error } else { no })?;
+                self.ask_as(Uid::ROOT, roots).await
+            }
+            outcome => outcome,
+        }
+    }
+
+    async fn authorise(
+        &self,
+        from: Incoming<'_>,
+        uid: Uid,
+        action: Action,
+        method: Method,
+    ) -> Result<()> {
+        self.polkit.check(from, uid, action).await?;
+        info!(%uid, action = action.id(), method = method.name(), "polkit has authorised a request");
+        Ok(())
     }
 
     /// Carries out what has passed the gate.
@@ -159,7 +196,11 @@ impl Desk {
 fn told_to(uid: Uid, method: Method, failure: Failure) -> Error {
     let is_about_a_table = matches!(
         method,
-        Method::TableInfo | Method::DropTable | Method::AclGrant | Method::AclRevoke
+        Method::TableInfo
+            | Method::DropTable
+            | Method::AclGrant
+            | Method::AclRevoke
+            | Method::SetScope
     );
     let denied = matches!(failure, Failure::Refused(Refusal::AccessDenied));
     if denied && uid == Uid::ROOT && is_about_a_table {

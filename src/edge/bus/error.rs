@@ -17,6 +17,9 @@ const INVALID_ARGS: &str = "org.freedesktop.DBus.Error.InvalidArgs";
 const LIMITS_EXCEEDED: &str = "org.freedesktop.DBus.Error.LimitsExceeded";
 const NOT_SUPPORTED: &str = "org.freedesktop.DBus.Error.NotSupported";
 const UNKNOWN_OBJECT: &str = "org.freedesktop.DBus.Error.UnknownObject";
+const IDENTITY_NOT_YOURS: &str = "org.cortexd.Cortex1.Error.IdentityNotYours";
+const MESH_NOT_CONFIGURED: &str = "org.cortexd.Cortex1.Error.MeshNotConfigured";
+const UNKNOWN_IDENTITY: &str = "org.cortexd.Cortex1.Error.UnknownIdentity";
 
 /// A D-Bus error.
 #[derive(Clone, Debug, PartialEq, Eq, ThisError)]
@@ -78,6 +81,20 @@ impl Error {
     pub(super) fn is_access_denied(&self) -> bool {
         self.name == ACCESS_DENIED
     }
+
+    /// True where somebody with more rights would get another answer.
+    pub(super) fn is_want_of_rights(&self) -> bool {
+        self.is_access_denied() || self.name == IDENTITY_NOT_YOURS
+    }
+
+    pub(super) fn is_unknown_identity(&self) -> bool {
+        self.name == UNKNOWN_IDENTITY
+    }
+
+    /// Nothing, where the reason is that this node runs alone.
+    pub(super) fn unless_alone<T: Default>(self) -> Result<T> {
+        if self.name == MESH_NOT_CONFIGURED { Ok(T::default()) } else { Err(self) }
+    }
 }
 
 impl From<Failure> for Error {
@@ -87,6 +104,12 @@ impl From<Failure> for Error {
             Failure::Faulted(fault) => name_of_fault(fault),
         };
         Self::new(name, text_of(&failure))
+    }
+}
+
+impl From<Error> for zbus::Error {
+    fn from(error: Error) -> Self {
+        Self::Failure(error.to_string())
     }
 }
 
@@ -152,13 +175,13 @@ fn name_of_refusal(refusal: &Refusal) -> &'static str {
         Refusal::AlreadyExists => "org.cortexd.Cortex1.Error.AlreadyExists",
         Refusal::NotFound => "org.cortexd.Cortex1.Error.NotFound",
         Refusal::FederatedIdentityRequired => "org.cortexd.Cortex1.Error.FederatedIdentityRequired",
-        Refusal::MeshNotConfigured => "org.cortexd.Cortex1.Error.MeshNotConfigured",
+        Refusal::MeshNotConfigured => MESH_NOT_CONFIGURED,
         Refusal::BackupUnderWay => "org.cortexd.Cortex1.Error.BackupUnderWay",
         Refusal::ReloadRejected(_) => "org.cortexd.Cortex1.Error.ReloadRejected",
-        Refusal::UnknownIdentity => "org.cortexd.Cortex1.Error.UnknownIdentity",
+        Refusal::UnknownIdentity => UNKNOWN_IDENTITY,
         Refusal::IdentityContested => "org.cortexd.Cortex1.Error.IdentityContested",
         Refusal::IdentityTaken => "org.cortexd.Cortex1.Error.IdentityTaken",
-        Refusal::IdentityNotYours(_) => "org.cortexd.Cortex1.Error.IdentityNotYours",
+        Refusal::IdentityNotYours(_) => IDENTITY_NOT_YOURS,
         Refusal::AlreadyMapped(_) | Refusal::IdentityHasUid(_) => {
             "org.cortexd.Cortex1.Error.AlreadyMapped"
         }

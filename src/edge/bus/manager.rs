@@ -1,5 +1,5 @@
 //! The interface org.cortexd.Cortex1.Manager: the daemon as a whole.
-//! Single tables are `table`'s; whose rights a method is answered with is `desk`'s.
+//! Single tables, nodes and identities are `table`'s, `node`'s and `identity`'s; whose rights a method is answered with is `desk`'s.
 
 use std::sync::Arc;
 
@@ -15,14 +15,15 @@ use zbus::{
 };
 
 use super::{
-    ROOT,
+    Parts, ROOT,
     desk::{Begun, Desk, Incoming},
     error::{Error, Result},
-    jobs::{Job, Jobs},
+    identity::{self, IdentityInfo, Token},
+    jobs::Job,
+    node::{self, MeshStatus, NodeInfo},
     options::{self, Options},
     polkit::Action,
-    request::Request,
-    tables::Tables,
+    request::{Field, Request},
     values::{self, Dict, UidUsage},
 };
 
@@ -35,9 +36,7 @@ const NO_OBJECT: &str = "/";
 /// The daemon.
 #[derive(Debug)]
 pub(super) struct Manager {
-    desk: Arc<Desk>,
-    tables: Arc<Tables>,
-    jobs: Arc<Jobs>,
+    parts: Parts,
 }
 
 #[interface(name = "org.cortexd.Cortex1.Manager", introspection_docs = false)]
@@ -52,7 +51,7 @@ impl Manager {
     ) -> Result<Dict> {
         options::none(&options)?;
         let from = Incoming { connection, header: &header };
-        values::dict(&self.desk.ask(from, &Request::new(Method::Status)).await?)
+        values::dict(&self.parts.desk.ask(from, &Request::new(Method::Status)).await?)
     }
 
     /// Every table that the caller may read, with its object.
@@ -65,11 +64,11 @@ impl Manager {
     ) -> Result<Vec<(String, OwnedObjectPath)>> {
         options::none(&options)?;
         let from = Incoming { connection, header: &header };
-        let uid = self.desk.uid(from).await?;
+        let uid = self.parts.desk.uid(from).await?;
         let request = Request::new(Method::Tables).flag("all");
-        let mut names = values::texts(&self.desk.ask_as(uid, &request).await?)?;
+        let mut names = values::texts(&self.parts.desk.ask_as(uid, &request).await?)?;
         names.sort_unstable();
-        self.tables.update(connection).await?;
+        self.parts.tables.update(connection).await?;
         let mut tables = Vec::with_capacity(names.len());
         for name in names {
             let path = self.path(uid, &name).await?;
@@ -89,20 +88,20 @@ impl Manager {
     ) -> Result<OwnedObjectPath> {
         options::none(&options)?;
         let from = Incoming { connection, header: &header };
-        let uid = self.desk.uid(from).await?;
+        let uid = self.parts.desk.uid(from).await?;
         let request = Request::new(Method::TableInfo).text(name);
         if self.is_own(uid, name) {
             // The owner holds every right: what is denied is not there, and polkit is not asked.
-            let found = self.desk.ask_as(uid, &request).await;
+            let found = self.parts.desk.ask_as(uid, &request).await;
             found.map_err(
                 |error| {
                     if error.is_access_denied() { Error::no_such_table() } else { error }
                 },
             )?;
         } else {
-            self.desk.manage(from, Action::ManageTables, &request).await?;
+            self.parts.desk.manage(from, Action::ManageTables, &request).await?;
         }
-        self.tables.update(connection).await?;
+        self.parts.tables.update(connection).await?;
         let path = self.path(uid, name).await?;
         if path.as_str() == NO_OBJECT {
             return Err(Error::limits_exceeded("more tables than have an object"));
@@ -122,12 +121,133 @@ impl Manager {
     ) -> Result<OwnedObjectPath> {
         let scope = options::only_text(&options, "scope")?;
         let from = Incoming { connection, header: &header };
-        let uid = self.desk.uid(from).await?;
+        let uid = self.parts.desk.uid(from).await?;
         let request = Request::new(Method::CreateTable).text(name).texts(&attributes);
         let request = scope.into_iter().fold(request, Request::text);
-        self.desk.ask_as(uid, &request).await?;
-        self.tables.update(connection).await?;
+        self.parts.desk.ask_as(uid, &request).await?;
+        self.parts.tables.update(connection).await?;
         self.path(uid, name).await
+    }
+
+    /// What is known of the mesh as a whole; each other node has an object.
+    #[zbus(out_args("status"))]
+    async fn mesh_status(&self, options: Options) -> Result<Dict> {
+        options::none(&options)?;
+        Ok(MeshStatus::ask(&self.parts.desk).await?.into_dict())
+    }
+
+    /// Every other node of the mesh, with its object.
+    #[zbus(out_args("nodes"))]
+    async fn list_nodes(
+        &self,
+        options: Options,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<Vec<(String, OwnedObjectPath)>> {
+        options::none(&options)?;
+        let nodes = MeshStatus::ask(&self.parts.desk).await?.nodes;
+        self.parts.nodes.update(connection).await?;
+        let with_object = |NodeInfo { name, .. }| {
+            let path = node::object_path(&name);
+            (name, path)
+        };
+        Ok(nodes.into_iter().map(with_object).collect())
+    }
+
+    /// Every federated identity, with its object.
+    #[zbus(out_args("identities"))]
+    async fn list_identities(
+        &self,
+        options: Options,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<Vec<(String, OwnedObjectPath)>> {
+        options::none(&options)?;
+        let from = Incoming { connection, header: &header };
+        let list = self.parts.desk.ask(from, &Request::new(Method::IdentityList)).await?;
+        self.parts.identities.update(connection).await?;
+        let mut identities = Vec::new();
+        for IdentityInfo { name, id, .. } in IdentityInfo::read_all(&list)? {
+            identities.push((name, self.identity_path(&id).await));
+        }
+        Ok(identities)
+    }
+
+    /// The identity of that name: its object, and what that shows.
+    #[zbus(out_args("identity", "properties"))]
+    async fn lookup_identity(
+        &self,
+        name: &str,
+        options: Options,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<(OwnedObjectPath, Dict)> {
+        options::none(&options)?;
+        let request = Request::new(Method::IdentityLookup).text(name);
+        self.look_up(Incoming { connection, header: &header }, &request).await
+    }
+
+    /// Who a uid of a node is.
+    #[zbus(out_args("identity", "properties"))]
+    async fn lookup_uid(
+        &self,
+        node: &str,
+        uid: u32,
+        options: Options,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<(OwnedObjectPath, Dict)> {
+        options::none(&options)?;
+        let request = Request::new(Method::IdentityLookup).text(node).number(uid.into());
+        self.look_up(Incoming { connection, header: &header }, &request).await
+    }
+
+    /// Makes a federated identity of that name the caller's on this node.
+    #[zbus(out_args("token", "identity", "expires"))]
+    async fn register_identity(
+        &self,
+        name: &str,
+        options: Options,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<(String, OwnedObjectPath, u64)> {
+        let wish = identity::wish(&options, &["uid"])?;
+        let mapped = options::uid(&options, "uid")?;
+        let from = Incoming { connection, header: &header };
+        let uid = self.parts.desk.uid(from).await?;
+        let request = |mapped: Option<Uid>| {
+            let mapped = mapped.map(|uid| ("uid", Field::from(uid)));
+            let fields: Vec<_> = wish.iter().copied().chain(mapped).collect();
+            Request::new(Method::IdentityRegister).text(name).fields(&fields)
+        };
+        // Root is nobody, so what is registered as root says for whom.
+        let (own, roots) = (request(mapped), request(Some(mapped.unwrap_or(uid))));
+        let desk = &self.parts.desk;
+        let token = desk.try_then_manage(from, Action::ManageIdentities, &own, &roots).await?;
+        let token = Token::read(&token)?;
+        self.parts.identities.update(connection).await?;
+        let identity = self.identity_path(&token.id).await;
+        Ok((token.text, identity, token.expires))
+    }
+
+    /// Makes the caller on this node whom a token of another says.
+    #[zbus(out_args("identity"))]
+    async fn claim_identity(
+        &self,
+        token: &str,
+        options: Options,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<OwnedObjectPath> {
+        options::none(&options)?;
+        let uid = self.parts.desk.uid(Incoming { connection, header: &header }).await?;
+        let request = Request::new(Method::IdentityClaim).text(token);
+        self.parts.desk.ask_as(uid, &request).await?;
+        self.parts.identities.update(connection).await?;
+        let catalog = self.parts.desk.store().catalog();
+        match catalog.directory().identity_of_caller(&Caller::Local(uid)) {
+            Some(id) => Ok(self.identity_path(&id.to_string()).await),
+            None => Err(Error::failed("the identity was revoked at once")),
+        }
     }
 
     /// What each uid owns; for ordinary callers, what they own.
@@ -140,7 +260,7 @@ impl Manager {
     ) -> Result<Vec<UidUsage>> {
         options::none(&options)?;
         let from = Incoming { connection, header: &header };
-        values::usage(&self.desk.ask(from, &Request::new(Method::Usage)).await?)
+        values::usage(&self.parts.desk.ask(from, &Request::new(Method::Usage)).await?)
     }
 
     /// The newest events, the oldest of them first; for ordinary callers, those about them.
@@ -160,7 +280,7 @@ impl Manager {
             page.push(("limit", limit.into()));
         }
         let request = Request::new(Method::Events).numbers(&page);
-        values::dicts(&self.desk.ask(from, &request).await?)
+        values::dicts(&self.parts.desk.ask(from, &request).await?)
     }
 
     /// Reads the settings again.
@@ -172,7 +292,7 @@ impl Manager {
     ) -> Result<()> {
         options::none(&options)?;
         let from = Incoming { connection, header: &header };
-        self.desk.manage(from, Action::Manage, &Request::new(Method::Reload)).await?;
+        self.parts.desk.manage(from, Action::Manage, &Request::new(Method::Reload)).await?;
         Ok(())
     }
 
@@ -185,7 +305,7 @@ impl Manager {
     ) -> Result<()> {
         options::none(&options)?;
         let from = Incoming { connection, header: &header };
-        self.desk.manage(from, Action::Manage, &Request::new(Method::Checkpoint)).await?;
+        self.parts.desk.manage(from, Action::Manage, &Request::new(Method::Checkpoint)).await?;
         Ok(())
     }
 
@@ -201,12 +321,12 @@ impl Manager {
         options::none(&options)?;
         let from = Incoming { connection, header: &header };
         let request = Request::new(Method::Backup).text(name);
-        let begun = self.desk.begin(from, Action::Backup, &request).await?;
-        let job = self.jobs.begin("backup");
+        let begun = self.parts.desk.begin(from, Action::Backup, &request).await?;
+        let job = self.parts.jobs.begin("backup");
         connection.object_server().at(job.path(), job).await?;
         let (answer, answered) = ResponseDispatchNotifier::new(job.path());
         let (desk, jobs, connection) =
-            (Arc::clone(&self.desk), Arc::clone(&self.jobs), connection.clone());
+            (Arc::clone(&self.parts.desk), Arc::clone(&self.parts.jobs), connection.clone());
         tokio::spawn(async move {
             let result = carry_out(&desk, begun, answered).await;
             jobs.end(job);
@@ -224,6 +344,14 @@ impl Manager {
         id: u32,
         job: ObjectPath<'_>,
         result: &str,
+    ) -> zbus::Result<()>;
+
+    /// Another node is seen in another state.
+    #[zbus(signal)]
+    pub(super) async fn node_state_changed(
+        emitter: &SignalEmitter<'_>,
+        node: &str,
+        state: &str,
     ) -> zbus::Result<()>;
 
     #[zbus(property(emits_changed_signal = "const"))]
@@ -253,20 +381,36 @@ impl Manager {
 }
 
 impl Manager {
-    pub(super) fn new(desk: Arc<Desk>, tables: Arc<Tables>, jobs: Arc<Jobs>) -> Self {
-        Self { desk, tables, jobs }
+    pub(super) fn new(parts: Parts) -> Self {
+        Self { parts }
     }
 
     /// One of the figures that everybody may know, whoever asks.
     async fn figure(&self, name: &str) -> Result<OwnedVariant> {
-        let status = self.desk.ask_as(Uid::ROOT, &Request::new(Method::Status)).await?;
+        let status = self.parts.desk.ask_as(Uid::ROOT, &Request::new(Method::Status)).await?;
         values::dict(&status)?.remove(name).ok_or_else(|| Error::failed(format!("no {name}")))
+    }
+
+    async fn look_up(
+        &self,
+        from: Incoming<'_>,
+        request: &Request,
+    ) -> Result<(OwnedObjectPath, Dict)> {
+        let info = IdentityInfo::read(&self.parts.desk.ask(from, request).await?)?;
+        self.parts.identities.update(from.connection).await?;
+        Ok((self.identity_path(&info.id).await, info.properties()))
+    }
+
+    /// The object of an identity; `/` where there is none for want of room.
+    async fn identity_path(&self, id: &str) -> OwnedObjectPath {
+        let path = self.parts.identities.path(id).await;
+        path.unwrap_or_else(|| ObjectPath::from_static_str_unchecked(NO_OBJECT).into())
     }
 
     /// The object of a table that the caller may know of; `/` where there is none for want of room.
     async fn path(&self, uid: Uid, name: &str) -> Result<OwnedObjectPath> {
         let path = match self.resolve(uid, name) {
-            Ok((owner, name)) => self.tables.path(&owner, name).await,
+            Ok((owner, name)) => self.parts.tables.path(&owner, name).await,
             Err(refusal) => return Err(crate::store::Failure::from(refusal).into()),
         };
         Ok(path.unwrap_or_else(|| ObjectPath::from_static_str_unchecked(NO_OBJECT).into()))
@@ -277,13 +421,13 @@ impl Manager {
         uid: Uid,
         name: &'a str,
     ) -> std::result::Result<(Owner, &'a str), Refusal> {
-        let catalog = self.desk.store().catalog();
+        let catalog = self.parts.desk.store().catalog();
         catalog.directory().resolve(TableRef::parse(name)?, &Caller::Local(uid))
     }
 
     /// True for a name in the caller's own namespace.
     fn is_own(&self, uid: Uid, name: &str) -> bool {
-        let catalog = self.desk.store().catalog();
+        let catalog = self.parts.desk.store().catalog();
         let own = catalog.directory().identity_of_caller(&Caller::Local(uid));
         self.resolve(uid, name).is_ok_and(|(owner, _)| {
             owner == Owner::Uid(uid) || own.is_some_and(|own| owner == Owner::Identity(own))

@@ -9,6 +9,8 @@
 //!
 //!   /org/cortexd/Cortex1            manager (Manager), objects (ObjectManager)
 //!   /org/cortexd/Cortex1/table/N    table (Table), made and removed by tables
+//!   /org/cortexd/Cortex1/node/…     node (Node), made and removed by nodes
+//!   /org/cortexd/Cortex1/identity/… identity (Identity), made and removed by identities
 //!   /org/cortexd/Cortex1/job/N      jobs (Job), while it runs
 //!   /org/freedesktop/LogControl1    log_control (LogControl1)
 //!                                       └─> desk: uid, polkit ─> Service::call
@@ -24,10 +26,13 @@
 //! - Every property and every method of a table is answered with the rights of the sender, by the same
 //!   gate as on the Unix socket. Without them a property is denied, and left out where all are asked
 //!   for; `GetManagedObjects` and `ListTables` leave the table out.
-//! - Signals carry no values: `InterfacesAdded` comes without properties, a property that changes is
-//!   announced as changed, without what it has become.
+//! - Signals of tables carry no values: `InterfacesAdded` comes without properties, a property that
+//!   changes is announced as changed, without what it has become.
 //! - An object whose table is denied and a table that is not there answer the same, as long as it is
 //!   not root who asks, or somebody to whom polkit has given root's rights for the request.
+//!
+//! The nodes of the mesh, and who is who on them, everybody may ask for on the socket: their objects
+//! answer everybody alike, and their signals say what has changed.
 //!
 //! # Whose rights
 //!
@@ -37,12 +42,18 @@
 
 mod desk;
 mod error;
+mod identities;
+mod identity;
 mod jobs;
 mod log_control;
 mod manager;
+mod node;
+mod nodes;
 mod objects;
 mod options;
+mod path;
 mod polkit;
+mod presence;
 mod request;
 mod table;
 mod tables;
@@ -64,9 +75,11 @@ pub use log_control::LogControl;
 
 use crate::{ambient, service::Service, store::Reader};
 use desk::Desk;
+use identities::Identities;
 use jobs::Jobs;
 use log_control::Log;
 use manager::Manager;
+use nodes::Nodes;
 use objects::Objects;
 use polkit::Polkit;
 use tables::Tables;
@@ -119,7 +132,17 @@ pub struct Bus {
 /// The daemon on the bus, with its name.
 struct Present {
     connection: Connection,
+    parts: Parts,
+}
+
+/// What the objects of one connection share.
+#[derive(Clone, Debug)]
+struct Parts {
+    desk: Arc<Desk>,
     tables: Arc<Tables>,
+    nodes: Arc<Nodes>,
+    identities: Arc<Identities>,
+    jobs: Arc<Jobs>,
 }
 
 /// What keeps the daemon away.
@@ -191,31 +214,46 @@ impl Bus {
             Arc::clone(&self.reader),
             Arc::clone(&self.polkit),
         ));
-        let tables = Arc::new(Tables::new(Arc::clone(&desk)));
-        let jobs = Arc::new(Jobs::new(Arc::clone(&self.last_job)));
-        let shared = || (Arc::clone(&desk), Arc::clone(&tables), Arc::clone(&jobs));
-        let manager = {
-            let (desk, tables, jobs) = shared();
-            Manager::new(desk, tables, jobs)
-        };
-        let objects = {
-            let (desk, tables, jobs) = shared();
-            Objects::new(desk, tables, jobs)
+        let parts = Parts {
+            tables: Arc::new(Tables::new(Arc::clone(&desk))),
+            nodes: Arc::new(Nodes::new(Arc::clone(&desk))),
+            identities: Arc::new(Identities::new(Arc::clone(&desk))),
+            jobs: Arc::new(Jobs::new(Arc::clone(&self.last_job))),
+            desk: Arc::clone(&desk),
         };
         let builder = match self.which {
             Which::System => Builder::system(),
             Which::Session => Builder::session(),
         };
         let connection = builder
-            .serve_at(ROOT, manager)
-            .serve_at(ROOT, objects)
+            .serve_at(ROOT, Manager::new(parts.clone()))
+            .serve_at(ROOT, Objects::new(parts.clone()))
             .serve_at(LOG, Log::new(desk, Arc::clone(&self.log)))
             .build()
             .await?;
-        tables.update(&connection).await?;
+        parts.update(&connection).await?;
         // Neither taken from another nor given up to one, as zbus would have it.
         connection.request_name_with_flags(NAME, RequestNameFlags::DO_NOT_QUEUE).await?;
-        Ok(Present { connection, tables })
+        Ok(Present { connection, parts })
+    }
+}
+
+impl Parts {
+    /// Makes the objects as everything is now.
+    async fn update(&self, connection: &Connection) -> zbus::Result<()> {
+        self.tables.update(connection).await?;
+        self.nodes.update(connection).await?;
+        self.identities.update(connection).await
+    }
+
+    /// Keeps the objects as everything is, until the connection fails.
+    async fn follow(&self, connection: &Connection) -> zbus::Result<()> {
+        tokio::try_join!(
+            self.tables.follow(connection),
+            self.nodes.follow(connection),
+            self.identities.follow(connection),
+        )?;
+        Ok(())
     }
 }
 
@@ -236,11 +274,11 @@ impl From<zbus::Error> for Absence {
 }
 
 impl Present {
-    /// Follows the catalog until the connection is lost; answers why.
+    /// Follows tables, nodes and identities until the connection is lost; answers why.
     async fn until_gone(&self) -> String {
         tokio::select! {
             () = self.connection.closed() => "the connection was closed".into(),
-            failed = self.tables.follow(&self.connection) => {
+            failed = self.parts.follow(&self.connection) => {
                 failed.map_or_else(|error| error.to_string(), |()| "the catalog ended".into())
             }
         }

@@ -2,7 +2,7 @@
 //! zbus's own would tell everybody the same; here callers are told of the tables that they may read.
 //! The signals are sent by zbus, for every object below this one, without values.
 
-use std::{collections::HashMap, sync::Arc};
+use std::collections::HashMap;
 
 use cortex_core::wire::Method;
 use zbus::{
@@ -12,12 +12,14 @@ use zbus::{
 };
 
 use super::{
-    desk::{Desk, Incoming},
+    Parts,
+    desk::Incoming,
     error::Result,
-    jobs::{Job, Jobs},
+    identity::{self, Identity},
+    jobs::Job,
+    node::{self, MeshStatus, Node},
     request::Request,
     table::Table,
-    tables::Tables,
     values::{Dict, TableInfo},
 };
 
@@ -27,14 +29,12 @@ type Managed = HashMap<OwnedObjectPath, HashMap<String, Dict>>;
 /// The list of all objects.
 #[derive(Debug)]
 pub(super) struct Objects {
-    desk: Arc<Desk>,
-    tables: Arc<Tables>,
-    jobs: Arc<Jobs>,
+    parts: Parts,
 }
 
 impl Objects {
-    pub(super) fn new(desk: Arc<Desk>, tables: Arc<Tables>, jobs: Arc<Jobs>) -> Self {
-        Self { desk, tables, jobs }
+    pub(super) fn new(parts: Parts) -> Self {
+        Self { parts }
     }
 }
 
@@ -46,18 +46,27 @@ impl Objects {
         #[zbus(header)] header: Header<'_>,
         #[zbus(connection)] connection: &Connection,
     ) -> Result<Managed> {
-        let uid = self.desk.uid(Incoming { connection, header: &header }).await?;
+        let Parts { desk, tables, nodes: _, identities, jobs } = &self.parts;
+        let uid = desk.uid(Incoming { connection, header: &header }).await?;
         let mut managed = Managed::new();
-        for (name, path) in self.tables.shown().await {
-            let name = self.desk.store().catalog().show(&name);
+        for (name, path) in tables.shown().await {
+            let name = desk.store().catalog().show(&name);
             let request = Request::new(Method::TableInfo).text(&name);
             // A table that is denied, or gone by now, is left out.
-            if let Ok(info) = self.desk.ask_as(uid, &request).await {
+            if let Ok(info) = desk.ask_as(uid, &request).await {
                 let properties = TableInfo::read(&info)?.into_properties()?;
                 managed.insert(path, HashMap::from([(Table::name().to_string(), properties)]));
             }
         }
-        for job in self.jobs.running() {
+        for node in MeshStatus::ask_if_any(desk).await?.nodes {
+            let object = HashMap::from([(Node::name().to_string(), node.properties())]);
+            managed.insert(node::object_path(&node.name), object);
+        }
+        for identity in identities.shown().await {
+            let object = HashMap::from([(Identity::name().to_string(), identity.properties())]);
+            managed.insert(identity::object_path(&identity.id), object);
+        }
+        for job in jobs.running() {
             let object = HashMap::from([(Job::name().to_string(), job.properties())]);
             managed.insert(job.path(), object);
         }

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 
+use cortex_core::model::Uid;
 use zbus::OwnedVariant;
 
 use super::error::{Error, Result};
@@ -15,13 +16,35 @@ pub(super) fn none(options: &Options) -> Result<()> {
     options.keys().next().map_or(Ok(()), |name| Err(unknown(name)))
 }
 
+/// Refuses every option that a method does not know.
+pub(super) fn only(options: &Options, known: &[&str]) -> Result<()> {
+    let other = options.keys().find(|name| !known.contains(&name.as_str()));
+    other.map_or(Ok(()), |name| Err(unknown(name)))
+}
+
 /// The text of the one option that a method knows, if it was given.
 pub(super) fn only_text<'o>(options: &'o Options, known: &str) -> Result<Option<&'o str>> {
-    if let Some(name) = options.keys().find(|name| *name != known) {
-        return Err(unknown(name));
-    }
-    let text = options.get(known).map(<&str>::try_from).transpose();
-    text.map_err(|_| Error::invalid_args(format!("the option {known} is a string")))
+    only(options, &[known])?;
+    text(options, known)
+}
+
+/// An option of type `s`.
+pub(super) fn text<'o>(options: &'o Options, name: &str) -> Result<Option<&'o str>> {
+    let text = options.get(name).map(<&str>::try_from).transpose();
+    text.map_err(|_| Error::invalid_args(format!("the option {name} is a string")))
+}
+
+/// An option of type `u` that is a uid.
+pub(super) fn uid(options: &Options, name: &str) -> Result<Option<Uid>> {
+    let uid = options.get(name).map(u32::try_from).transpose();
+    let uid = uid.map_err(|_| Error::invalid_args(format!("the option {name} is of type u")))?;
+    Ok(uid.map(Uid))
+}
+
+/// An option of type `t`.
+pub(super) fn count(options: &Options, name: &str) -> Result<Option<u64>> {
+    let count = options.get(name).map(u64::try_from).transpose();
+    count.map_err(|_| Error::invalid_args(format!("the option {name} is of type t")))
 }
 
 fn unknown(name: &str) -> Error {

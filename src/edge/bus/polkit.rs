@@ -34,6 +34,8 @@ pub(super) enum Action {
     Backup,
     /// See, drop and grant rights on the tables of others.
     ManageTables,
+    /// Register, pass on and revoke the identities of others.
+    ManageIdentities,
 }
 
 impl Action {
@@ -42,6 +44,7 @@ impl Action {
             Self::Manage => "org.cortexd.cortex1.manage",
             Self::Backup => "org.cortexd.cortex1.backup",
             Self::ManageTables => "org.cortexd.cortex1.manage-tables",
+            Self::ManageIdentities => "org.cortexd.cortex1.manage-identities",
         }
     }
 }

@@ -2,7 +2,10 @@
 //! Carrying it out is `desk`'s, reading the result `values`'s.
 
 use bytes::Bytes;
-use cortex_core::wire::{Method, encode};
+use cortex_core::{
+    model::Uid,
+    wire::{Method, encode},
+};
 
 /// A method and its parameters.
 #[derive(Clone, Debug)]
@@ -10,6 +13,19 @@ pub(super) struct Request {
     pub(super) method: Method,
     count: usize,
     params: Vec<u8>,
+}
+
+/// A value of a map.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Field<'a> {
+    Text(&'a str),
+    Number(u64),
+}
+
+impl From<Uid> for Field<'_> {
+    fn from(uid: Uid) -> Self {
+        Self::Number(uid.0.into())
+    }
 }
 
 impl Request {
@@ -38,6 +54,27 @@ impl Request {
         for (name, number) in numbers {
             encode::str(&mut self.params, name);
             encode::uint(&mut self.params, *number);
+        }
+        self
+    }
+
+    /// Adds a number.
+    pub(super) fn number(mut self, number: u64) -> Self {
+        self.count += 1;
+        encode::uint(&mut self.params, number);
+        self
+    }
+
+    /// Adds a map of texts and numbers.
+    pub(super) fn fields(mut self, fields: &[(&str, Field<'_>)]) -> Self {
+        self.count += 1;
+        encode::map(&mut self.params, fields.len());
+        for (name, field) in fields {
+            encode::str(&mut self.params, name);
+            match field {
+                Field::Text(text) => encode::str(&mut self.params, text),
+                Field::Number(number) => encode::uint(&mut self.params, *number),
+            }
         }
         self
     }

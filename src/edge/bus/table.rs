@@ -134,6 +134,20 @@ impl Table {
         Ok(())
     }
 
+    /// Says which nodes hold a copy.
+    async fn set_scope(
+        &self,
+        scope: &str,
+        options: Options,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<()> {
+        options::none(&options)?;
+        let from = Incoming { connection, header: &header };
+        self.manage(from, &self.request(Method::SetScope).text(scope)).await?;
+        Ok(())
+    }
+
     #[zbus(property(emits_changed_signal = "const"), name = "Name")]
     async fn full_name(
         &self,

@@ -5,13 +5,13 @@
 //! may find the path and receives the signals; neither says more than that there are so many tables,
 //! which `Status` says too.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc};
 
 use cortex_core::model::{Owner, QualifiedName, Scope, TableId};
-use tokio::{sync::Mutex, time::sleep};
+use tokio::sync::Mutex;
 use zbus::{Connection, OwnedObjectPath};
 
-use super::{ROOT, desk::Desk, table::Table};
+use super::{ROOT, desk::Desk, presence, table::Table};
 use crate::store::{Catalog, Entry};
 
 /// Tables of one owner that have an object, so that nobody takes the room of all.
@@ -20,9 +20,6 @@ const OF_ONE_OWNER: usize = 256;
 /// Tables that have an object. A description of all objects is one message, of 4 KiB for each, and a
 /// message on the system bus may be 32 MiB long.
 const IN_ALL: usize = 4096;
-
-/// Between two looks at the catalog: tables that come and go faster are not worth a signal.
-const PAUSE: Duration = Duration::from_millis(100);
 
 /// The objects of the tables.
 #[derive(Debug)]
@@ -48,14 +45,8 @@ impl Tables {
 
     /// Keeps the objects as the catalog is, until the connection fails.
     pub(super) async fn follow(&self, connection: &Connection) -> zbus::Result<()> {
-        let mut changes = self.desk.store().catalog_changes();
-        loop {
-            self.update(connection).await?;
-            sleep(PAUSE).await;
-            if changes.changed().await.is_err() {
-                return std::future::pending().await; // the store is gone, and the daemon ends
-            }
-        }
+        let changes = self.desk.store().catalog_changes();
+        presence::follow(changes, async || self.update(connection).await).await
     }
 
     /// Makes the objects as the catalog is now.

@@ -1,5 +1,5 @@
 //! Results as D-Bus types: out of the bytes of the request path, into dictionaries and lists.
-//! Which result belongs to which method is `manager`'s and `table`'s.
+//! Which result belongs to which method is each object's.
 //!
 //! Counts are `t`, texts `s`. D-Bus has no nil: an entry without a value is left out.
 
@@ -86,7 +86,7 @@ impl TableInfo {
     }
 }
 
-fn text(text: String) -> OwnedVariant {
+pub(super) fn text(text: String) -> OwnedVariant {
     Str::from(text).into()
 }
 
@@ -98,13 +98,13 @@ where
 }
 
 /// Reads a result to its end. What cannot be read is a defect: both sides are ours.
-fn whole<T>(result: &[u8], read: impl Fn(&mut Reader<'_>) -> Option<T>) -> Result<T> {
+pub(super) fn whole<T>(result: &[u8], read: impl Fn(&mut Reader<'_>) -> Option<T>) -> Result<T> {
     let mut from = Reader::new(result);
     let value = read(&mut from).filter(|_| from.rest().is_empty());
     value.ok_or_else(|| Error::failed("the result has another shape than expected"))
 }
 
-fn read_list<T>(
+pub(super) fn read_list<T>(
     from: &mut Reader<'_>,
     read: impl Fn(&mut Reader<'_>) -> Option<T>,
 ) -> Option<Vec<T>> {
@@ -114,7 +114,7 @@ fn read_list<T>(
     (0..count).map(|_| read(from)).collect()
 }
 
-fn read_texts(from: &mut Reader<'_>) -> Option<Vec<String>> {
+pub(super) fn read_texts(from: &mut Reader<'_>) -> Option<Vec<String>> {
     read_list(from, |from| from.text().map(str::to_owned))
 }
 
@@ -197,7 +197,7 @@ fn read_scope(from: &mut Reader<'_>) -> Option<String> {
     from.text().map(str::to_owned)
 }
 
-fn each_pair<'a>(
+pub(super) fn each_pair<'a>(
     from: &mut Reader<'a>,
     mut take: impl FnMut(&'a str, &mut Reader<'a>) -> Option<()>,
 ) -> Option<()> {
@@ -207,11 +207,47 @@ fn each_pair<'a>(
     (0..count).try_for_each(|_| take(from.text()?, from))
 }
 
-fn number(from: &mut Reader<'_>) -> Option<u64> {
+/// A map of values of one kind.
+pub(super) fn read_map<T>(
+    from: &mut Reader<'_>,
+    mut read: impl FnMut(&mut Reader<'_>) -> Option<T>,
+) -> Option<BTreeMap<String, T>> {
+    let mut map = BTreeMap::new();
+    each_pair(from, |name, from| {
+        map.insert(name.to_owned(), read(from)?);
+        Some(())
+    })?;
+    Some(map)
+}
+
+pub(super) fn number(from: &mut Reader<'_>) -> Option<u64> {
     let Head::Int(number) = from.head()? else {
         return None;
     };
     u64::try_from(number).ok()
+}
+
+pub(super) fn signed(from: &mut Reader<'_>) -> Option<i64> {
+    let Head::Int(number) = from.head()? else {
+        return None;
+    };
+    i64::try_from(number).ok()
+}
+
+pub(super) fn flag(from: &mut Reader<'_>) -> Option<bool> {
+    let Head::Bool(flag) = from.head()? else {
+        return None;
+    };
+    Some(flag)
+}
+
+/// The names of the properties in the file of an interface, in order.
+#[cfg(test)]
+pub(super) fn declared_properties(file: &str) -> Vec<&str> {
+    let lines = file.lines().filter_map(|line| line.trim().strip_prefix("<property name=\""));
+    let mut names: Vec<_> = lines.filter_map(|rest| rest.split('"').next()).collect();
+    names.sort_unstable();
+    names
 }
 
 #[cfg(test)]

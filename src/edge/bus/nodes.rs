@@ -1,0 +1,79 @@
+//! Which machines have an object on the bus: follows the mesh, and announces what comes, changes and goes.
+//! What an object answers is `node`'s.
+//!
+//! The settings name no more machines than a mesh may have, so there is no other bound here.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use tokio::sync::Mutex;
+use zbus::{Connection, object_server::SignalEmitter};
+
+use super::{
+    ROOT,
+    desk::Desk,
+    manager::Manager,
+    node::{MeshStatus, Node, NodeInfo, UNSIGNALLED, object_path},
+    presence::{self, Change},
+};
+
+/// The objects of the other machines.
+#[derive(Debug)]
+pub(super) struct Nodes {
+    desk: Arc<Desk>,
+    /// The machines that have an object, as they were last announced. Locked while objects are added
+    /// and removed, so that this is done by one at a time.
+    shown: Mutex<BTreeMap<String, NodeInfo>>,
+}
+
+impl Nodes {
+    pub(super) fn new(desk: Arc<Desk>) -> Self {
+        Self { desk, shown: Mutex::default() }
+    }
+
+    /// Keeps the objects as the mesh is, until the connection fails.
+    pub(super) async fn follow(&self, connection: &Connection) -> zbus::Result<()> {
+        match self.desk.mesh() {
+            Some(mesh) => {
+                presence::follow(mesh.view().changes(), async || self.update(connection).await)
+                    .await
+            }
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Makes the objects as the mesh is now.
+    pub(super) async fn update(&self, connection: &Connection) -> zbus::Result<()> {
+        let mut shown = self.shown.lock().await;
+        let nodes = MeshStatus::ask_if_any(&self.desk).await?.nodes;
+        let wanted = nodes.into_iter().map(|node| (node.name.clone(), node)).collect();
+        let server = connection.object_server();
+        for change in presence::changes(&shown, wanted) {
+            match change {
+                Change::Gone(name) => {
+                    server.remove::<Node, _>(object_path(&name)).await?;
+                    shown.remove(&name);
+                }
+                Change::New(name, info) => {
+                    let node = Node::new(Arc::clone(&self.desk), name.clone());
+                    server.at(object_path(&name), node).await?;
+                    shown.insert(name, info);
+                }
+                Change::Changed { key, before, now } => {
+                    announce(connection, &before, &now).await?;
+                    shown.insert(key, now);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn announce(connection: &Connection, before: &NodeInfo, now: &NodeInfo) -> zbus::Result<()> {
+    let news = presence::changed_properties(&before.properties(), now.properties(), &UNSIGNALLED);
+    presence::announce::<Node>(connection, object_path(&now.name), &news).await?;
+    if before.state != now.state {
+        let manager = SignalEmitter::new(connection, ROOT)?;
+        Manager::node_state_changed(&manager, &now.name, &now.state).await?;
+    }
+    Ok(())
+}
