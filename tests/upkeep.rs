@@ -51,10 +51,7 @@ fn what_comes_to_nothing_draws_no_number() {
     put(&store, "a", 50).expect("within the quota");
     let before = store.hlc();
     let refused = put(&store, "b", 80);
-    assert!(
-        matches!(refused, Err(Failure::Refused(Refusal::QuotaExceeded(100)))),
-        "{refused:?}"
-    );
+    assert!(matches!(refused, Err(Failure::Refused(Refusal::QuotaExceeded(100)))), "{refused:?}");
     Op::Delete(TABLE, "absent").execute(&store).expect("deleting what is not there is fine");
     assert_eq!(store.hlc(), before, "nothing was stamped");
     put(&store, "c", 10).expect("within the quota");
@@ -66,7 +63,8 @@ fn what_comes_to_nothing_draws_no_number() {
 fn nobody_pushes_out_the_events_of_others() {
     let dir = scratch_dir();
     let store = open(&dir, Limits::default());
-    let note = |uid: u32| Command::Note(Event { uid: Some(Uid(uid)), kind: "test", text: "x".into() });
+    let note =
+        |uid: u32| Command::Note(Event { uid: Some(Uid(uid)), kind: "test", text: "x".into() });
     wait(async {
         store.execute(note(1)).await.expect("noted");
         for _ in 0..12_000 {

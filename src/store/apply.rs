@@ -520,8 +520,8 @@ impl<'a> Batch<'a> {
 
     /// As many rows of a table as are removed at once; none where it has none.
     fn some_rows_of(&self, table: i64) -> Result<Vec<i64>, Fault> {
-        let mut statement = self
-            .cached("SELECT id, length(value) FROM records WHERE table_id = ?1 LIMIT ?2")?;
+        let mut statement =
+            self.cached("SELECT id, length(value) FROM records WHERE table_id = ?1 LIMIT ?2")?;
         let mut found = statement.query(params![table, PURGE_ROWS])?;
         let (mut rows, mut bytes) = (Vec::new(), 0);
         while bytes < PURGE_BYTES
