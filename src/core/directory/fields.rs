@@ -97,10 +97,10 @@ impl<'a> Fields<'a> {
     }
 
     pub(super) fn uint(&self, key: u64) -> Option<u64> {
-        match self.reader(key)?.head()? {
-            Head::Int(value) => u64::try_from(value).ok(),
-            _ => None,
-        }
+        let Head::Int(value) = self.reader(key)?.head()? else {
+            return None;
+        };
+        u64::try_from(value).ok()
     }
 
     pub(super) fn text(&self, key: u64) -> Option<&'a str> {
@@ -108,10 +108,10 @@ impl<'a> Fields<'a> {
     }
 
     pub(super) fn bytes(&self, key: u64) -> Option<&'a [u8]> {
-        match self.reader(key)?.head()? {
-            Head::Bin(bytes) => Some(bytes),
-            _ => None,
-        }
+        let Head::Bin(bytes) = self.reader(key)?.head()? else {
+            return None;
+        };
+        Some(bytes)
     }
 
     pub(super) fn id(&self, key: u64) -> Option<[u8; 16]> {

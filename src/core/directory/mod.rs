@@ -27,6 +27,9 @@ use crate::model::{
     TableUid, Uid,
 };
 
+/// A principal and the bit of one right.
+type Right = (Principal, u8);
+
 /// The rows of the system table, and what they mean together.
 #[derive(Clone, Debug, Default)]
 pub struct Directory {
@@ -36,7 +39,7 @@ pub struct Directory {
     bindings: BTreeMap<(NodeName, Uid), BindingRow>,
     /// By identity and account: of each node, how often it has revoked.
     unbindings: BTreeMap<(IdentityId, NodeName, Uid), Seen>,
-    grants: HashMap<TableUid, BTreeMap<(Principal, u8), BTreeMap<NodeName, GrantRow>>>,
+    grants: HashMap<TableUid, BTreeMap<Right, BTreeMap<NodeName, GrantRow>>>,
     names: BTreeMap<(IdentityId, TableName), BTreeMap<NodeName, NameRow>>,
     scopes: HashMap<TableUid, BTreeMap<NodeName, ScopeRow>>,
     rows: usize,

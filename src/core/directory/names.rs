@@ -36,10 +36,11 @@ impl Directory {
                 Ok((Owner::Identity(own), name))
             }
             (TableRef::Federated { identity: Some(who), name }, _) => {
-                let who = self.find_for(who, caller).map_err(|refusal| match refusal {
-                    Refusal::UnknownIdentity => Refusal::AccessDenied,
-                    other => other,
-                })?;
+                // Nobody of that name has a table: as for any that is absent.
+                let who = match self.find_for(who, caller) {
+                    Err(Refusal::UnknownIdentity) => return Err(Refusal::AccessDenied),
+                    found => found?,
+                };
                 Ok((Owner::Identity(who), name))
             }
         }
