@@ -15,8 +15,9 @@ check: ## Run every check that this machine allows, and name those that it does 
 check-all: ## Run every check; one that cannot run is a failure. What CI runs
 	STRICT=1 .ci/check
 
-bench: ## Measure against Redis on this machine (needs redis-server)
+bench: ## Measure against Redis (needs redis-server), and a remote request against bare TLS
 	cargo bench --bench redis_ratio
+	cargo bench --bench remote_cost
 
 fuzz: ## Fuzz each target for FUZZ_SECONDS (default 20) seconds (needs cargo-fuzz)
 	.ci/fuzz

@@ -105,7 +105,11 @@ fn report(rounds: &[Round]) {
     println!("  other machine / TLS alone           {}", ratio(|r| quotient(r.remote, r.bare)));
     println!("a connection with its handshake and one request, {ROUNDS} rounds of {CONNECTIONS}");
     let each = median_of(|r| r.handshake);
-    println!("  to the daemon                       {} ({:.0} per s)", us(each), 1.0 / each.as_secs_f64());
+    println!(
+        "  to the daemon                       {} ({:.0} per s)",
+        us(each),
+        1.0 / each.as_secs_f64()
+    );
     println!("  to TLS with nothing behind it       {}", us(median_of(|r| r.bare_handshake)));
     println!(
         "  daemon / TLS alone                  {}",

@@ -150,7 +150,10 @@ fn clean(daemon: &Daemon, uid: Uid) {
     let store = daemon.context.service.store();
     let tables: Vec<_> = {
         let catalog = store.catalog();
-        catalog.namespace(&Owner::Uid(uid)).map(|own| own.tables().cloned().collect()).unwrap_or_default()
+        catalog
+            .namespace(&Owner::Uid(uid))
+            .map(|own| own.tables().cloned().collect())
+            .unwrap_or_default()
     };
     daemon.runtime.block_on(async {
         for entry in tables {

@@ -140,7 +140,12 @@ async fn run(
     let passed = activation::Passed::take()?;
     // First: a node that cannot join its mesh serves nobody, not even for a moment.
     let joined = join(&settings, passed.peers)?;
-    let socket = socket::Socket::open(&settings.socket, passed.clients).await?;
+    if passed.clients.is_none() {
+        // Before anything is made that a daemon which cannot serve would leave behind.
+        socket::refuse_if_served(&settings.socket).await?;
+    }
+    // The store before the socket: of two daemons that start at the same moment, the one that comes
+    // too late must not have replaced the other's socket.
     let store = Store::open(&Options {
         dir: settings.data_dir.clone(),
         // The last two are the message bus's and the mesh's.
@@ -151,6 +156,13 @@ async fn run(
         log: LogBounds::default(),
         vfs: None,
     })?;
+    let socket = match socket::Socket::open(&settings.socket, passed.clients).await {
+        Ok(socket) => socket,
+        Err(error) => {
+            store.close().await;
+            return Err(error);
+        }
+    };
     let slots = ScanSlots::new(settings.scans, settings.scans_per_uid);
     let (errands, asked) = mpsc::channel(service::ERRANDS);
     let service = Service::new(store, &settings.node, slots, errands);

@@ -71,7 +71,8 @@ impl Drop for Socket {
     }
 }
 
-async fn refuse_if_served(path: &Path) -> Result<()> {
+/// Refuses a path where somebody listens, or where something else is.
+pub(super) async fn refuse_if_served(path: &Path) -> Result<()> {
     match fs::symlink_metadata(path) {
         Ok(meta) if !meta.file_type().is_socket() => {
             bail!(

@@ -48,6 +48,9 @@ const GATHERED: usize = 64 << 10;
 /// What a buffer may keep when nothing is in it.
 const KEPT: usize = 64 << 10;
 
+/// Longer than any daemon runs, and far from overflowing a clock.
+const FOR_EVER: Duration = Duration::from_secs(10 * 365 * 86_400);
+
 /// How long a connection is read from once the daemon ends: what was sent before is in the socket,
 /// and the runtime may not have noticed yet.
 const LAST_READS: Duration = Duration::from_millis(20);
@@ -244,7 +247,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin, Stop: Future<Output = ()>> Conn<'_, S, S
                 Ok(Later::Encoded(result)) => self.output.extend_from_slice(&result),
                 Ok(Later::Pieces(mut pieces)) => {
                     let step = pieces.step(&mut self.output);
-                    self.send_pieces(msgid, start, pieces.as_mut(), step).await?;
+                    // A copy that was made already holds nothing up, however long it takes to send.
+                    self.send_pieces(msgid, start, pieces.as_mut(), step, None).await?;
                 }
                 Err(failure) => {
                     self.output.truncate(start);
@@ -292,18 +296,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin, Stop: Future<Output = ()>> Conn<'_, S, S
             _slot = self.context.service.scans().take(&self.caller).await;
             step = listing.step(&mut self.output);
         }
-        self.send_pieces(msgid, start, listing, step).await
+        let time = Some(self.limits.scan_time);
+        self.send_pieces(msgid, start, listing, step, time).await
     }
 
-    /// Sends a result piece by piece, and gives the thread away after each.
+    /// Sends a result piece by piece, within a time if there is one, and gives the thread away
+    /// after each.
     async fn send_pieces(
         &mut self,
         msgid: u64,
         start: usize,
         pieces: &mut dyn Pieces,
         first: Result<Step, Failure>,
+        time: Option<Duration>,
     ) -> Result<(), End> {
-        let deadline = ambient::monotonic() + self.limits.scan_time;
+        let deadline = ambient::monotonic() + time.unwrap_or(FOR_EVER);
         let (mut step, mut sent) = (first, false);
         loop {
             match step {

@@ -291,9 +291,7 @@ impl Service {
         let rows = store::verify(notary.as_ref(), directory, rows)?;
         let is_its_own = |row: &Row| match row {
             Row::Node(row) => row.node == *node,
-            Row::Binding(row) => {
-                row.node == *node && directory.identity(row.identity).is_some()
-            }
+            Row::Binding(row) => row.node == *node && directory.identity(row.identity).is_some(),
             Row::Identity(_) | Row::Unbinding(_) | Row::Grant(_) | Row::Name(_) | Row::Scope(_) => {
                 false
             }
@@ -419,13 +417,7 @@ async fn told_by_origin(
 
 /// Lets the node that made a token know who has used it, so that it serves them at once. Where that
 /// fails, it will learn of them all the same when the directory is replicated.
-async fn tell_origin(
-    store: &Store,
-    mesh: Option<&Mesh>,
-    here: &NodeName,
-    token: &Token,
-    uid: Uid,
-) {
+async fn tell_origin(store: &Store, mesh: Option<&Mesh>, here: &NodeName, token: &Token, uid: Uid) {
     let (Some(mesh), false) = (mesh, token.origin == *here) else {
         return;
     };

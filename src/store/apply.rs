@@ -24,9 +24,10 @@ use super::{
 };
 use crate::ambient;
 
-/// Rows of dropped tables removed in one transaction: a fraction of a millisecond, so that
-/// clients' writes in the same batch do not wait.
+/// Rows of dropped tables removed in one transaction, and bytes of them from which it is enough: a
+/// fraction of a millisecond, so that clients' writes in the same batch do not wait.
 const PURGE_ROWS: u32 = 256;
+const PURGE_BYTES: u64 = 256 << 10;
 
 /// What the writer knows besides the rows. Exactly what the file says as of the last commit.
 #[derive(Clone, Debug)]
@@ -352,21 +353,42 @@ impl<'a> Batch<'a> {
     ) -> Result<Done, Failure> {
         let entry = self.admit(caller, entry, Permissions::WRITE)?;
         let bytes = (key.len() + record.len()) as u64;
-        let arriving = self.local(Content::Live { bytes }, Some(record));
-        self.merge(&entry, key, arriving)?;
+        self.write_here(&entry, key, Content::Live { bytes }, Some(record))?;
         Ok(Done::Stored)
     }
 
     fn delete(&mut self, caller: &Caller, entry: &Entry, key: &[u8]) -> Result<Done, Failure> {
         let entry = self.admit(caller, entry, Permissions::WRITE)?;
-        let arriving = self.local(Content::Deleted, None);
-        self.merge(&entry, key, arriving)?;
+        self.write_here(&entry, key, Content::Deleted, None)?;
         Ok(Done::Deleted)
+    }
+
+    /// A version made here and now. One that comes to nothing has drawn no number, and needs no
+    /// commit.
+    fn write_here(
+        &mut self,
+        entry: &Entry,
+        key: &[u8],
+        content: Content,
+        value: Option<&[u8]>,
+    ) -> Result<(), Failure> {
+        let (clock, seq, changed) = (self.state.clock, self.state.seq, self.changed);
+        let arriving = self.local(content, value);
+        let outcome = self.merge(entry, key, arriving);
+        if !matches!(outcome, Ok(Change::Store | Change::Bury | Change::Erase)) {
+            (self.state.clock, self.state.seq, self.changed) = (clock, seq, changed);
+        }
+        outcome.map(|_change| ())
     }
 
     /// The entry point of every row, whoever wrote it: finds what is there, lets the merge rule
     /// decide, and stores what it decided.
-    fn merge(&mut self, entry: &Entry, key: &[u8], arriving: Arriving<'_>) -> Result<(), Failure> {
+    fn merge(
+        &mut self,
+        entry: &Entry,
+        key: &[u8],
+        arriving: Arriving<'_>,
+    ) -> Result<Change, Failure> {
         let present = self.find(entry.table.id, key)?;
         let version = present.map(|present| present.version);
         let change = merge::decide(version, arriving.version, entry.replicated);
@@ -375,7 +397,7 @@ impl<'a> Batch<'a> {
         self.store(entry.table.id, key, present, arriving, change)?;
         self.totals.add(entry, delta);
         self.touched.push(self.cache.bucket(entry.table.id, key));
-        Ok(())
+        Ok(change)
     }
 
     fn store(
@@ -486,16 +508,29 @@ impl<'a> Batch<'a> {
         let Some(table) = dropped else {
             return Ok(false);
         };
-        let removed = self
-            .cached(
-                "DELETE FROM records WHERE id IN
-                 (SELECT id FROM records WHERE table_id = ?1 LIMIT ?2)",
-            )?
-            .execute(params![table, PURGE_ROWS])?;
-        if removed == 0 {
+        let rows = self.some_rows_of(table)?;
+        for row in &rows {
+            self.execute("DELETE FROM records WHERE id = ?1", [row])?;
+        }
+        if rows.is_empty() {
             self.execute("DELETE FROM tables WHERE id = ?1", [table])?;
         }
         Ok(true)
+    }
+
+    /// As many rows of a table as are removed at once; none where it has none.
+    fn some_rows_of(&self, table: i64) -> Result<Vec<i64>, Fault> {
+        let mut statement =
+            self.cached("SELECT id, length(value) FROM records WHERE table_id = ?1 LIMIT ?2")?;
+        let mut found = statement.query(params![table, PURGE_ROWS])?;
+        let (mut rows, mut bytes) = (Vec::new(), 0);
+        while bytes < PURGE_BYTES
+            && let Some(row) = found.next()?
+        {
+            rows.push(row.get(0)?);
+            bytes += u64::from(row.get::<_, Option<u32>>(1)?.unwrap_or(0));
+        }
+        Ok(rows)
     }
 
     /// The second run of the gate: the table and its rights as they are in this transaction.

@@ -7,7 +7,10 @@ use rusqlite::{Connection, params};
 use super::error::Fault;
 
 /// Events kept. The oldest give way: some megabytes at the most.
-const KEPT: i64 = 10_000;
+const KEPT: u32 = 10_000;
+
+/// Events kept of one uid, so that none can push out all those of others.
+const KEPT_OF_ONE: u32 = 2_000;
 
 /// Something worth remembering.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,8 +57,15 @@ pub(super) fn record(conn: &Connection, event: &Event, at_ms: u64) -> Result<(),
             event.kind,
             event.text
         ])?;
-    conn.prepare_cached("DELETE FROM events WHERE id <= ?1")?
-        .execute([conn.last_insert_rowid() - KEPT])?;
+    conn.prepare_cached(
+        "DELETE FROM events WHERE id =
+         (SELECT id FROM events WHERE uid = ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2)",
+    )?
+    .execute(params![event.uid.map(|uid| uid.0), KEPT_OF_ONE])?;
+    conn.prepare_cached(
+        "DELETE FROM events WHERE id = (SELECT id FROM events ORDER BY id DESC LIMIT 1 OFFSET ?1)",
+    )?
+    .execute([KEPT])?;
     Ok(())
 }
 

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use cortex_core::{
     directory::{Directory, NodeRow, Row},
     model::{
-        Caller, IdentityId, NodeName, Notary, Permissions, Refusal, Scope, TableName, TableUid, Uid,
+        Caller, IdentityId, NodeName, Notary, Permissions, Principal, Refusal, Scope, TableName,
+        TableUid, Uid,
     },
 };
 use rusqlite::{OptionalExtension, params};
@@ -182,12 +183,7 @@ impl Batch<'_> {
         entry: &Entry,
         granting: &Granting,
     ) -> Result<(), Failure> {
-        let here = self.here()?;
-        let principal = granting.principal.clone().qualified(&here);
-        let rows = self.directory().grant(&here, entry.table.uid, &principal, granting.rights)?;
-        self.write(rows)?;
-        self.catalog_mut().refresh(entry);
-        Ok(())
+        self.change_rights(entry, granting, Directory::grant)
     }
 
     pub(super) fn revoke_in_directory(
@@ -195,9 +191,25 @@ impl Batch<'_> {
         entry: &Entry,
         granting: &Granting,
     ) -> Result<(), Failure> {
+        self.change_rights(entry, granting, Directory::revoke)
+    }
+
+    fn change_rights(
+        &mut self,
+        entry: &Entry,
+        granting: &Granting,
+        decide: impl FnOnce(
+            &Directory,
+            &NodeName,
+            TableUid,
+            &Principal,
+            Permissions,
+        ) -> Result<Vec<Row>, Refusal>,
+    ) -> Result<(), Failure> {
         let here = self.here()?;
         let principal = granting.principal.clone().qualified(&here);
-        let rows = self.directory().revoke(&here, entry.table.uid, &principal, granting.rights)?;
+        let rows =
+            decide(self.directory(), &here, entry.table.uid, &principal, granting.rights)?;
         self.write(rows)?;
         self.catalog_mut().refresh(entry);
         Ok(())

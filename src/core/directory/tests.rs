@@ -294,7 +294,12 @@ fn check_right(
 }
 
 /// True where `later` was decided knowing of `earlier`, or of a decision that replaces it.
-fn replaces(later: usize, earlier: usize, wishes: &[(usize, Wish)], past: &[BTreeSet<usize>]) -> bool {
+fn replaces(
+    later: usize,
+    earlier: usize,
+    wishes: &[(usize, Wish)],
+    past: &[BTreeSet<usize>],
+) -> bool {
     let known = || past[later].iter().copied().filter(|id| matches!(wishes[*id].1, Wish::Scope(_)));
     known().any(|id| id == earlier || replaces(id, earlier, wishes, past))
 }

@@ -51,6 +51,9 @@ DROP TABLE grants_2;
 INSERT INTO tables (id, uid, owner, name, attributes, scope, replicated, created_hlc)
     VALUES (0, X'636f7274657864000000000000000000', 'system', 'directory', 'key', 'all', 1, 0);
 
+-- To find the oldest event of one uid.
+CREATE INDEX events_by_uid ON events (uid, id);
+
 -- Claim tokens that were redeemed here, kept until they expire by themselves.
 CREATE TABLE used_tokens (
     id         BLOB    PRIMARY KEY CHECK (length(id) = 16),
