@@ -3,6 +3,8 @@
 
 #[path = "support/daemon.rs"]
 mod daemon;
+#[path = "support/mesh.rs"]
+mod mesh;
 #[path = "support/rpc.rs"]
 mod rpc;
 
@@ -12,6 +14,7 @@ use std::path::Path;
 use std::process::Output;
 
 use daemon::{Daemon, cortex, directory, in_dir, output_of, socket_in};
+use mesh::{Authority, free_port};
 
 fn doctor(dir: &Path, arguments: &[&str]) -> Output {
     output_of(in_dir(cortex(), dir).arg("doctor").args(arguments))
@@ -84,4 +87,34 @@ fn a_configuration_that_the_daemon_would_refuse_is_found_by_asking_it() {
     fs::write(&file, "threads = 1\n").expect("written");
     let output = doctor(daemon.directory(), &["--json", "--config", file.to_str().expect("UTF-8")]);
     assert_eq!(found(&findings(&output), "configuration"), ("ok", None));
+}
+
+/// holds M4
+#[test]
+fn a_node_of_a_mesh_is_told_who_is_not_reached_and_what_ends_soon() {
+    let (ca, ports) = (Authority::new(), [free_port(), free_port()]);
+    ca.issue("home");
+    ca.issue_as("cabin", "cabin", mesh::BOTH_USAGES, &["-days", "29"]);
+    let nodes = [("office", ports[1])];
+    let daemon = Daemon::with_config(&ca.settings("home", ports[0], &nodes));
+    let configuration = daemon.config();
+    let look = || {
+        let file = configuration.to_str().expect("UTF-8");
+        findings(&doctor(daemon.directory(), &["--json", "--config", file]))
+    };
+    let report = look();
+    assert_eq!(found(&report, "mesh-name"), ("ok", None));
+    assert_eq!(found(&report, "mesh-peer").0, "problem");
+    assert!(report.to_string().contains("office is not reached at 127.0.0.1"), "{report:#}");
+
+    // As the daemon will find it when it reads its settings again.
+    daemon.write_config(&ca.settings_with("home", "cabin", ports[0], &nodes));
+    let report = look();
+    let renewal = Some("where the CA is: cortex mesh renew home");
+    assert_eq!(found(&report, "mesh-cert"), ("problem", renewal));
+    assert!(report.to_string().contains("certificate names"), "{report:#}");
+    daemon.write_config(&ca.settings("cabin", ports[0], &nodes));
+    let report = look();
+    assert_eq!(found(&report, "mesh-name").0, "problem", "the database is home's");
+    assert_eq!(found(&report, "mesh-cert").0, "warning", "29 days are left");
 }

@@ -1,8 +1,14 @@
 //! The daemon on a message bus with callers who are not its administrator: whose rights count, and what polkit may add.
 //! Leaves the objects themselves to `bus`. Needs root, to be somebody else: sudo -E cargo test --test root_bus
 
+#[path = "support/daemon.rs"]
+mod daemon;
+#[path = "support/mesh.rs"]
+mod mesh;
 #[path = "support/private_bus.rs"]
 mod private_bus;
+#[path = "support/rpc.rs"]
+mod rpc;
 
 use std::collections::HashMap;
 use std::os::unix::process::CommandExt;
@@ -252,6 +258,54 @@ async fn for_what_is_their_own_nobody_asks_polkit() {
     let none: HashMap<&str, Variant<'_>> = HashMap::new();
     let () = table.call("Drop", &(none,)).await.expect("root may");
     assert_eq!(polkit.asked(), [], "it was asked all the same");
+}
+
+/// holds D2, I2, I4
+#[tokio::test]
+async fn who_is_who_is_decided_by_whose_it_is_or_by_whom_polkit_authorises() {
+    let ca = mesh::Authority::new();
+    ca.issue("home");
+    let bus = PrivateBus::start();
+    let daemon = OnBus::in_mesh(&bus, &ca.settings("home", mesh::free_port(), &[]));
+    wait_for_name(&bus.connect().await, NAME).await;
+    let (polkit, _polkit) = Authority::on(&bus).await;
+    let register = async || manager(&bus, &["RegisterIdentity", "sa{sv}", "alice", "0"]).await;
+    for says in [Says::No, Says::Error, Says::Challenge] {
+        polkit.say(says);
+        let refused = register().await.expect_err("the name is not theirs");
+        assert!(refused.starts_with("identity_not_yours"), "{says:?}: {refused}");
+        assert_eq!(polkit.asked(), [question("manage-identities", true)]);
+    }
+    assert_eq!(daemon.cortex(&["identity", "list"]).trim(), "[]");
+
+    polkit.say(Says::Yes);
+    let registered = register().await.expect("polkit has authorised it");
+    assert!(registered.starts_with("sot "), "{registered}");
+    let whose = daemon.cortex(&["identity", "lookup", "alice"]);
+    assert!(whose.contains(&format!("\"home\":{GUEST}")), "the guest's, not root's: {whose}");
+    let object = |registered: &str| {
+        let object = registered.split('"').find(|part| part.starts_with(ROOT)).map(str::to_owned);
+        object.expect("a path")
+    };
+    let (alice, identity) = (object(&registered), "org.cortexd.Cortex1.Identity");
+    daemon.cortex(&["identity", "register", "bob", "--uid", "12345"]);
+    let found = manager(&bus, &["LookupIdentity", "sa{sv}", "bob", "0"]).await.expect("bob");
+    let bob = object(&found);
+    polkit.asked();
+
+    polkit.say(Says::No);
+    let revoke =
+        async |path: &str| call(&bus, path, identity, &["Revoke", "sa{sv}", "", "0"]).await;
+    let token = async |path: &str| call(&bus, path, identity, &["CreateToken", "a{sv}", "0"]).await;
+    assert_eq!(revoke(&bob).await, Err(DENIED.to_owned()));
+    assert_eq!(token(&bob).await, Err(DENIED.to_owned()));
+    assert_eq!(polkit.asked(), vec![question("manage-identities", true); 2]);
+    assert!(token(&alice).await.is_ok_and(|answer| answer.starts_with("st ")));
+    assert_eq!(revoke(&alice).await, Ok(String::new()));
+    assert_eq!(polkit.asked(), [], "the own identity");
+    polkit.say(Says::Yes);
+    assert_eq!(revoke(&bob).await, Ok(String::new()));
+    assert_eq!(daemon.cortex(&["identity", "list"]).trim(), "[]");
 }
 
 /// holds V4

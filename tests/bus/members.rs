@@ -205,10 +205,10 @@ async fn the_scope_of_a_table_is_set_on_its_object() {
 /// holds M1
 #[tokio::test]
 async fn a_node_that_runs_alone_says_so_and_shows_nobody() {
+    type Listed = Vec<(String, OwnedObjectPath)>;
     let (_bus, _daemon, connection) = OnBus::with_bus().await;
     let manager = object(&connection, ROOT, MANAGER).await;
     let alone = "org.cortexd.Cortex1.Error.MeshNotConfigured";
-    type Listed = Vec<(String, OwnedObjectPath)>;
     for method in ["ListNodes", "ListIdentities"] {
         let listed = manager.call::<_, _, Listed>(method, &(options(),)).await;
         assert_eq!(error_name(listed), alone, "{method}");

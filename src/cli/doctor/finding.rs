@@ -12,6 +12,8 @@ use crate::client::pack;
 pub(super) enum Status {
     Ok,
     Problem,
+    /// It works, and will cease to if nobody does anything.
+    Warning,
     /// Somebody has wanted it so, and may have forgotten.
     Note,
     /// It does not apply here, or this user may not see it.
@@ -23,6 +25,7 @@ impl Status {
         match self {
             Self::Ok => "ok",
             Self::Problem => "problem",
+            Self::Warning => "warning",
             Self::Note => "note",
             Self::Unchecked => "unchecked",
         }
@@ -51,6 +54,14 @@ impl Finding {
         mend: impl Into<String>,
     ) -> Self {
         Self { status: Status::Problem, check, text: text.into(), mend: Some(mend.into()) }
+    }
+
+    pub(super) fn warning(
+        check: &'static str,
+        text: impl Into<String>,
+        mend: impl Into<String>,
+    ) -> Self {
+        Self { status: Status::Warning, check, text: text.into(), mend: Some(mend.into()) }
     }
 
     pub(super) fn note(
@@ -82,7 +93,7 @@ impl fmt::Display for Lines<'_> {
             write!(f, "{:<9}  {check:<13}  {text}", status.word())?;
             if let Some(mend) = mend {
                 let purpose = match status {
-                    Status::Ok | Status::Problem => "mend",
+                    Status::Ok | Status::Problem | Status::Warning => "mend",
                     Status::Note => "change",
                     Status::Unchecked => "check",
                 };
@@ -130,6 +141,7 @@ mod tests {
         let findings = [
             Finding::ok("ping", "it answers"),
             Finding::problem("socket-mode", "it is shut", "chmod 0666 /s"),
+            Finding::warning("mesh-cert", "it ends soon", "renew"),
             Finding::note("dbus-name", "it is off", "rm /off"),
             Finding::hidden("leftovers", "not seen"),
         ];
@@ -137,6 +149,7 @@ mod tests {
             Lines(&findings).to_string(),
             "ok         ping           it answers\n\
              problem    socket-mode    it is shut. To mend: chmod 0666 /s\n\
+             warning    mesh-cert      it ends soon. To mend: renew\n\
              note       dbus-name      it is off. To change: rm /off\n\
              unchecked  leftovers      not seen. To check: sudo cortex doctor\n"
         );

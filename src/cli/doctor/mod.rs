@@ -16,6 +16,7 @@ mod configuration;
 mod daemon;
 mod finding;
 mod leftovers;
+mod mesh;
 mod place;
 mod program;
 mod socket;
@@ -74,6 +75,8 @@ fn look_over(context: &Context) -> Result<Vec<Finding>, Failure> {
     findings.extend(daemon::check(&daemon));
     findings.extend(units::check(&units));
     findings.extend(configuration::check(&configuration::gather(configured.file.as_deref())));
+    let mesh = mesh::gather(context, whose, configured.file.as_deref());
+    findings.extend(mesh::check(&mesh));
     findings.extend(bus::check(&bus::gather(whose, configured.bus)));
     match data_dir {
         Some(dir) => {

@@ -28,10 +28,13 @@ mod settings;
 mod sign;
 mod timed;
 
+use std::path::Path;
+
 use clap::Subcommand;
 
 use super::context::Context;
 use super::failure::Failure;
+use crate::pki::Files;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Mesh {
@@ -70,4 +73,19 @@ pub(crate) fn run(command: Mesh, context: &Context) -> Result<(), Failure> {
         Mesh::Certificates(args) => certificates::run(&args, context),
         Mesh::Online(command) => online::run(&command, context),
     }
+}
+
+/// The node that a configuration names, and its files; none where it says nothing of a mesh.
+pub(crate) fn configured(configuration: &Path) -> Result<Option<(String, Files)>, Failure> {
+    let settings = settings::Settings::read(configuration)?;
+    let beside = configuration.parent().unwrap_or(Path::new(""));
+    Ok(settings.map(|settings| {
+        let files = Files {
+            ca_cert: beside.join(settings.ca_cert),
+            node_cert: beside.join(settings.node_cert),
+            node_key: beside.join(settings.node_key),
+            crl: beside.join(settings.crl),
+        };
+        (settings.node_name, files)
+    }))
 }

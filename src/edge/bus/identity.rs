@@ -119,7 +119,7 @@ impl Identity {
     }
 
     #[zbus(property(emits_changed_signal = "const"))]
-    async fn id(&self) -> String {
+    fn id(&self) -> String {
         self.id.clone()
     }
 

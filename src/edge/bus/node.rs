@@ -75,7 +75,7 @@ pub(super) fn object_path(name: &str) -> OwnedObjectPath {
 #[interface(name = "org.cortexd.Cortex1.Node", introspection_docs = false)]
 impl Node {
     #[zbus(property(emits_changed_signal = "const"), name = "Name")]
-    async fn full_name(&self) -> String {
+    fn full_name(&self) -> String {
         self.name.clone()
     }
 

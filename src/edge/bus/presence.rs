@@ -75,7 +75,7 @@ pub(super) async fn announce<I: Interface>(
 /// Updates at each change, until that fails.
 pub(super) async fn follow(
     mut changes: watch::Receiver<()>,
-    update: impl AsyncFn() -> zbus::Result<()>,
+    mut update: impl AsyncFnMut() -> zbus::Result<()>,
 ) -> zbus::Result<()> {
     loop {
         update().await?;
