@@ -260,8 +260,7 @@ impl Service {
         if directory.identity_of(&token.origin, token.origin_uid) != Some(token.identity) {
             return Err(Refusal::UnknownIdentity.into());
         }
-        let keys: Vec<String> =
-            directory.about(token.identity).iter().map(|row| row.key()).collect();
+        let keys: Vec<String> = directory.about(token.identity).iter().map(Row::key).collect();
         let rows = reader.sealed(&keys)?;
         let store = self.store.clone();
         Ok(later(async move {

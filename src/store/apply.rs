@@ -196,13 +196,15 @@ impl<'a> Batch<'a> {
     /// Carries out one command. A refusal has changed nothing; after a fault the whole
     /// transaction must be rolled back.
     pub(super) fn apply(&mut self, command: &Command) -> Result<Done, Failure> {
-        match command {
-            // They decide before they change anything.
-            Command::Put { .. } | Command::Delete { .. } | Command::Purge | Command::Stop => {
-                self.carry_out(command)
-            }
-            _ => self.wholly(|batch| batch.carry_out(command)),
+        // They decide before they change anything.
+        let decides_first = matches!(
+            command,
+            Command::Put { .. } | Command::Delete { .. } | Command::Purge | Command::Stop
+        );
+        if decides_first {
+            return self.carry_out(command);
         }
+        self.wholly(|batch| batch.carry_out(command))
     }
 
     /// Takes back what a command has changed where it is refused half way.

@@ -208,8 +208,7 @@ impl Batch<'_> {
     ) -> Result<(), Failure> {
         let here = self.here()?;
         let principal = granting.principal.clone().qualified(&here);
-        let rows =
-            decide(self.directory(), &here, entry.table.uid, &principal, granting.rights)?;
+        let rows = decide(self.directory(), &here, entry.table.uid, &principal, granting.rights)?;
         self.write(rows)?;
         self.catalog_mut().refresh(entry);
         Ok(())

@@ -85,9 +85,11 @@ pub fn verify(
         .ok_or(Refusal::TokenForged)?;
     let brought: BTreeMap<&NodeName, &NodeRow> = opened
         .iter()
-        .filter_map(|(_, row, ..)| match row {
-            Row::Node(node) => Some((&node.node, node)),
-            _ => None,
+        .filter_map(|(_, row, ..)| {
+            let Row::Node(node) = row else {
+                return None;
+            };
+            Some((&node.node, node))
         })
         .collect();
     let signed = |sealed: &SealedRow, row: &Row, bytes: &[u8], signature: &[u8]| {
