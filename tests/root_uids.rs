@@ -12,16 +12,14 @@ mod rpc;
 mod user;
 
 use std::fs;
-use std::io;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use daemon::{Daemon, Guarded, bare, directory, output_of, wait_until};
 use rmpv::Value;
-use rpc::{Rpc, field, list, map, request};
+use rpc::{list, map, request};
 use user::{User, daemon_for_all, require_root};
 
 // Users without an account: nothing here looks one up.

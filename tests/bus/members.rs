@@ -98,7 +98,7 @@ async fn another_node_has_an_object_that_shows_and_signals_its_state() {
     let mut seen = Dict::new();
     while !(seen.contains_key("State") && seen.contains_key("Connected")) {
         let changed = next_signal(&mut changes, "PropertiesChanged").await;
-        assert_eq!(changed.header().path().map(|path| path.as_str()), Some(ITS_PATH));
+        assert_eq!(changed.header().path().map(zbus::ObjectPath::as_str), Some(ITS_PATH));
         let (interface, news, _): (String, Dict, Vec<String>) =
             changed.body().deserialize().expect("what has changed");
         assert_eq!(interface, NODE);
