@@ -122,6 +122,7 @@ pub(crate) fn exit_of_refusal(refusal: &str) -> Exit {
     match refusal {
         "access_denied" => Exit::Denied,
         "not_found" | "unknown_identity" => Exit::NotFound,
+        _ if refusal.starts_with("identity_not_yours") => Exit::Denied,
         _ => Exit::Failed,
     }
 }
