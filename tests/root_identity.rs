@@ -280,6 +280,18 @@ fn a_token_needs_its_origin_unless_it_was_made_for_this_machine() {
     assert_eq!(gone, refused("node_unreachable: home"));
 }
 
+/// holds I3
+#[test]
+fn a_token_for_this_machine_is_not_called_forged_where_its_identity_was_never_heard_of() {
+    let mut mesh = Mesh::start();
+    let token = mesh.register(&[("uid", ALICE.into()), ("for_node", "office".into())]);
+    assert_eq!(mesh.home.stop().code(), Some(0));
+    assert_eq!(mesh.claim(ALICE_THERE, &token), refused("node_unreachable: home"));
+    mesh.home.restart();
+    mesh.wait_for_link();
+    assert_eq!(mesh.claim(ALICE_THERE, &token), Ok("claimed identity 'alice'".into()));
+}
+
 /// holds I4
 #[test]
 fn root_and_whoever_is_mapped_here_may_revoke() {

@@ -122,6 +122,7 @@ pub(crate) fn exit_of_refusal(refusal: &str) -> Exit {
     match refusal {
         "access_denied" => Exit::Denied,
         "not_found" | "unknown_identity" => Exit::NotFound,
+        _ if refusal.starts_with("identity_not_yours") => Exit::Denied,
         _ => Exit::Failed,
     }
 }
@@ -191,7 +192,7 @@ fn hint_for_refusal(refusal: &str) -> Option<&'static str> {
             "Delete or drop what is not needed: cortex usage. An administrator can raise the bound: cortex.toml(5)"
         }
         _ if refusal.starts_with("node_unreachable") => {
-            "The node that made the token must be reached once: cortex mesh status. Or get a token for this node alone: cortex identity token --for-node NAME"
+            "The node that made the token must be reached: cortex mesh status. A name that this node has heard of can be claimed without, by a token for this node alone: cortex identity token --for-node NAME"
         }
         _ if refusal.starts_with("unknown node") => {
             "The nodes of this mesh: cortex mesh list-nodes"

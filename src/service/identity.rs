@@ -406,12 +406,22 @@ async fn told_by_origin(
             return Err(Refusal::UnknownNode(node.as_str().into()).into());
         }
         Err(AskError::Busy) => return Err(Refusal::NodesBusy.into()),
-        // A token for this node alone is used up here, whether or not its origin can be asked.
-        Err(_) if token.node.as_ref() == Some(notary.node()) => return Ok(Vec::new()),
+        // A token for this node alone is used up here, whether or not its origin can be asked; but what it
+        // says can be judged by nobody who has not heard of its identity.
+        Err(_) if token.node.as_ref() == Some(notary.node()) && is_known(store, token) => {
+            return Ok(Vec::new());
+        }
         Err(_) => return Err(Refusal::NodeUnreachable(token.origin.as_str().into()).into()),
     };
     let rows = read_rows(&encoded).ok_or(Refusal::TokenForged)?;
     Ok(store::verify(notary.as_ref(), store.catalog().directory(), rows)?)
+}
+
+/// Whether this node knows enough to judge a token without asking.
+fn is_known(store: &Store, token: &Token) -> bool {
+    let catalog = store.catalog();
+    let directory = catalog.directory();
+    directory.node(&token.origin).is_some() && directory.identity(token.identity).is_some()
 }
 
 /// Lets the node that made a token know who has used it, so that it serves them at once. Where that

@@ -3,7 +3,7 @@
 
 use std::fs::{self, DirBuilder};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, chown};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, chown, lchown};
 use std::path::{Path, PathBuf};
 
 use super::report::io_failure;
@@ -134,7 +134,8 @@ impl Prepared {
         put(&crl, bundle.crl, Readers::Everybody)?;
         put(&node_key, bundle.node_key, Readers::Owner)?;
         match owner {
-            Some((uid, gid)) => chown(&self.dir, Some(uid), Some(gid)),
+            // Its parent may be the service's, which could put a link in its place meanwhile.
+            Some((uid, gid)) => lchown(&self.dir, Some(uid), Some(gid)),
             None => Ok(()),
         }
     }

@@ -21,7 +21,7 @@ pub(super) enum Refused {
     NotConfigured(NodeName),
     #[error("it has the certificate of node {1} where node {0} was expected")]
     WrongNode(NodeName, NodeName),
-    #[error("it has this node's own name")]
+    #[error("it has the name of this node itself")]
     OwnName,
     #[error("the handshake took too long")]
     Timeout,

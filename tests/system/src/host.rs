@@ -25,7 +25,7 @@ use cortexd::{client::Client, paths::SYSTEM_SOCKET};
 use tempfile::TempDir;
 
 use crate::{
-    command::{Ran, run},
+    command::{Ran, Running, run},
     image,
     network::{BRIDGE, Network},
 };
@@ -36,8 +36,9 @@ const BOOT: Duration = Duration::from_secs(60);
 /// The longest that a command may take, in seconds; the slowest, an installation, takes a few.
 const COMMAND_SECONDS: &str = "120";
 
-/// The longest wait for something to become true, unless the test says otherwise.
-const PATIENCE: Duration = Duration::from_secs(15);
+/// The longest wait for something to become true. Machines that do not find each other wait for some seconds
+/// before they try again.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Between two looks whether something has become true.
 const GLANCE: Duration = Duration::from_millis(50);
@@ -79,6 +80,8 @@ pub enum User {
     Ann,
     /// Another one.
     Ben,
+    /// Somebody whom the test has made.
+    Named(&'static str),
 }
 
 /// A running host. Dropping it takes it down; in a panic, its journal is shown first.
@@ -226,6 +229,24 @@ impl Host {
     #[must_use]
     #[track_caller]
     pub fn run(&self, user: User, script: &str) -> Ran {
+        run(&mut self.command(user, script), &self.shown(user, script))
+    }
+
+    /// Begins a shell command that goes on while others run, as in another terminal.
+    ///
+    /// # Panics
+    /// If it cannot be started.
+    #[must_use]
+    #[track_caller]
+    pub fn begin(&self, user: User, script: &str) -> Running {
+        Running::begin(&mut self.command(user, script), self.shown(user, script))
+    }
+
+    fn shown(&self, user: User, script: &str) -> String {
+        format!("{} ({user:?}): {script}", self.name)
+    }
+
+    fn command(&self, user: User, script: &str) -> Command {
         let mut command = Command::new("timeout");
         command.args(["--kill-after=5", COMMAND_SECONDS]);
         command.args(["nsenter", "--all", "--target"]).arg(self.leader.to_string());
@@ -233,11 +254,12 @@ impl Host {
             User::Root => {}
             User::Ann => _ = command.args(["runuser", "-u", "ann", "--"]),
             User::Ben => _ = command.args(["runuser", "-u", "ben", "--"]),
+            User::Named(name) => _ = command.args(["runuser", "-u", name, "--"]),
         }
         command.args(["bash", "-euc", script]).env_clear();
         command.env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
         command.env("LANG", "C.UTF-8").env("SYSTEMD_PAGER", "cat").env("TERM", "dumb");
-        run(&mut command, &format!("{} ({user:?}): {script}", self.name))
+        command
     }
 
     /// A path in the host, as seen from here.
@@ -292,18 +314,13 @@ impl Host {
     /// Waits until a shell command, run by root, succeeds.
     ///
     /// # Panics
-    /// If it does not in a quarter of a minute.
+    /// If it does not in half a minute.
     #[track_caller]
     pub fn wait_until(&self, script: &str) {
-        let started = Instant::now();
-        loop {
+        wait_until(|| {
             let ran = self.run(User::Root, script);
-            if ran.ok() {
-                return;
-            }
-            assert!(started.elapsed() < PATIENCE, "waited in vain: {ran}");
-            thread::sleep(GLANCE);
-        }
+            if ran.ok() { Ok(()) } else { Err(ran.to_string()) }
+        });
     }
 
     fn console(&self) -> String {
@@ -328,6 +345,24 @@ impl Drop for Host {
         drop(self.guard_input.take());
         let _killed = self.nspawn.wait();
         let _done = self.guard.wait();
+    }
+}
+
+/// Waits until what is looked at is as it should be; until then it is said how it is instead.
+///
+/// # Panics
+/// If it does not become so in half a minute.
+#[track_caller]
+pub fn wait_until<T>(mut look: impl FnMut() -> Result<T, String>) -> T {
+    let started = Instant::now();
+    loop {
+        match look() {
+            Ok(seen) => return seen,
+            Err(instead) => {
+                assert!(started.elapsed() < PATIENCE, "waited in vain: {instead}");
+            }
+        }
+        thread::sleep(GLANCE);
     }
 }
 

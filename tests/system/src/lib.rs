@@ -21,6 +21,6 @@ mod image;
 mod network;
 pub mod package;
 
-pub use command::Ran;
-pub use host::{Host, User};
+pub use command::{Ran, Running};
+pub use host::{Host, User, wait_until};
 pub use network::Network;

@@ -7,6 +7,7 @@ mod activation;
 mod bus;
 mod faults;
 mod journal;
+mod mesh;
 mod package;
 mod peers;
 mod reload;

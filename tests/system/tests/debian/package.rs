@@ -196,6 +196,7 @@ fn an_upgrade_keeps_data_and_settings_and_restarts_only_the_service() {
 fn a_removed_package_leaves_the_data_and_a_purged_one_leaves_nothing() {
     let host = package::installed("remove");
     store(&host);
+    host.sh("cortex mesh init home 10.99.0.1");
     host.sh("systemctl enable cortexd-peer.socket && systemctl restart cortexd.service");
 
     host.sh("dpkg --remove cortexd");
@@ -205,6 +206,7 @@ fn a_removed_package_leaves_the_data_and_a_purged_one_leaves_nothing() {
     );
     package::install(&host, &package::built());
     assert_eq!(stored(&host), r#"["kept"]"#, "what was there is there again");
+    assert_eq!(host.sh("cortex mesh list-nodes"), "[]", "and the mesh of one");
 
     host.sh("dpkg --purge cortexd");
     let left = host.sh(
@@ -215,4 +217,10 @@ fn a_removed_package_leaves_the_data_and_a_purged_one_leaves_nothing() {
         left.lines().filter(|path| !known.iter().any(|known| path.starts_with(known))).collect();
     assert_eq!(left, ["/run/cortex"]);
     assert_eq!(host.sh("systemctl --failed --no-legend"), "");
+    package::install(&host, &package::built());
+    assert_eq!(
+        host.sh_as(User::Ann, "cortex tables"),
+        "[]",
+        "a later installation begins anew, alone"
+    );
 }
