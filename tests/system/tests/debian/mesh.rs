@@ -38,28 +38,40 @@ struct Mesh {
 }
 
 impl Mesh {
-    /// From two hosts with nothing but the package to two that see each other.
+    /// Two hosts with nothing but the package.
     #[track_caller]
-    fn start() -> Self {
+    fn of_nobody() -> Self {
         let network = Network::new();
         let [home, office] = [("home", 1), ("office", 2)].map(|(name, number)| {
             let host = Host::boot_on(&network, name, number);
             package::install(&host, &package::built());
             host
         });
-        home.sh("cortex mesh init home 10.99.0.1");
-        home.sh("systemctl restart cortexd");
-        let mut invitation = home.begin(User::Root, "cortex mesh invite office");
-        let invited = parsed(&invitation.line());
-        let code = invited["code"].as_str().expect("a code");
-        office.sh(&format!("cortex mesh join {code}"));
-        let joined = parsed(&invitation.end().expect_ok());
-        assert_eq!((&joined["joined"], &joined["host"]), (&"office".into(), &"10.99.0.2".into()));
-        office.sh("systemctl restart cortexd");
-        home.sh("systemctl reload cortexd");
-        let mesh = Self { home, office, network };
+        Self { home, office, network }
+    }
+
+    /// Two hosts that have become a mesh and see each other.
+    #[track_caller]
+    fn start() -> Self {
+        let mesh = Self::of_nobody();
+        mesh.home.sh("cortex mesh init home 10.99.0.1");
+        mesh.home.sh("systemctl restart cortexd");
+        mesh.join();
+        mesh.office.sh("systemctl restart cortexd");
+        mesh.home.sh("systemctl reload cortexd");
         mesh.wait_for_link();
         mesh
+    }
+
+    /// `home` invites, and `office` joins.
+    #[track_caller]
+    fn join(&self) {
+        let mut invitation = self.home.begin(User::Root, "cortex mesh invite office");
+        let invited = parsed(&invitation.line());
+        let code = invited["code"].as_str().expect("a code");
+        self.office.sh(&format!("cortex mesh join {code}"));
+        let joined = parsed(&invitation.end().expect_ok());
+        assert_eq!((&joined["joined"], &joined["host"]), (&"office".into(), &"10.99.0.2".into()));
     }
 
     /// Waits until each host is alive in the eyes of the other.
@@ -74,12 +86,11 @@ impl Mesh {
         }
     }
 
-    /// Hands the revocation list of the CA to the other host, which takes it up.
+    /// Hands the revocation list of the CA to the other host.
     #[track_caller]
     fn carry_revocation_list(&self) {
         let list = fs::read(self.home.path("/var/lib/cortex/ca/crl.pem")).expect("read the list");
         fs::write(self.office.path("/var/lib/cortex/mesh/crl.pem"), list).expect("carry the list");
-        self.office.sh("systemctl reload cortexd");
     }
 }
 
@@ -124,12 +135,28 @@ fn wait_for_refusal(host: &Host, reason: &str, before: u64) {
     });
 }
 
-/// What the doctor finds that is not well, as root.
+/// What the doctor tells root: status, check and finding of each line.
 #[track_caller]
-fn problems(host: &Host) -> Vec<String> {
+fn findings(host: &Host) -> Vec<String> {
     let report = host.run(User::Root, "cortex doctor").stdout;
     assert!(!report.is_empty(), "the doctor says nothing");
-    report.lines().filter(|line| line.starts_with("problem")).map(str::to_owned).collect()
+    report.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect()
+}
+
+/// What the doctor finds that is not well.
+#[track_caller]
+fn problems(host: &Host) -> Vec<String> {
+    findings(host).into_iter().filter(|line| line.starts_with("problem")).collect()
+}
+
+/// Waits until the doctor finds what begins like this.
+#[track_caller]
+fn wait_for_finding(host: &Host, finding: &str) {
+    wait_until(|| {
+        let found = findings(host);
+        let is_there = found.iter().any(|line| line.starts_with(finding));
+        if is_there { Ok(()) } else { Err(format!("{finding:?} is not in {found:#?}")) }
+    });
 }
 
 /// holds M1, M3, M4
@@ -209,4 +236,37 @@ fn a_key_that_the_daemon_may_not_read_is_named_and_the_one_that_it_has_stays_in_
     assert_eq!(host.property("cortexd.service", "MainPID"), pid);
     assert_eq!(status(&host)["node"], "home", "the key that it has read is in force");
     host.sh("chown cortex:cortex /var/lib/cortex/mesh/node.key && systemctl reload cortexd");
+}
+
+/// holds M4
+#[test]
+fn the_doctor_says_at_each_step_what_is_still_missing() {
+    let mesh = Mesh::of_nobody();
+    let (home, office) = (&mesh.home, &mesh.office);
+    wait_for_finding(home, "unchecked mesh no mesh is configured");
+    home.sh("cortex mesh init home 10.99.0.1");
+    wait_for_finding(
+        home,
+        "problem mesh the settings name the node home, the running daemon is in no",
+    );
+    home.sh("systemctl restart cortexd");
+    wait_for_finding(home, "ok mesh-name this is the node home");
+    assert_eq!(problems(home), [""; 0]);
+
+    mesh.join();
+    office.sh("systemctl restart cortexd");
+    wait_for_finding(office, "problem mesh-peer home is not reached at 10.99.0.1 port 4712");
+    home.sh("systemctl reload cortexd");
+    for (host, other) in [(home, "office"), (office, "home")] {
+        wait_for_finding(host, &format!("ok mesh-peer {other} is connected, and alive"));
+        wait_for_finding(host, &format!("ok mesh-clock the clock of {other} is"));
+        assert_eq!(problems(host), [""; 0]);
+    }
+
+    home.sh("cortex mesh revoke-certificate office && systemctl reload cortexd");
+    wait_for_finding(home, "problem mesh-peer office is not reached at 10.99.0.2 port 4712");
+    mesh.carry_revocation_list();
+    let refused = office.run(User::Root, "systemctl reload cortexd");
+    assert!(!refused.ok(), "its own certificate is on the list: {refused}");
+    wait_for_finding(office, "problem mesh-cert");
 }

@@ -46,6 +46,7 @@ fn a_certificate_is_renewed_while_connected_and_the_old_one_is_of_no_use_once_re
     let links = links_so_far(office);
     home.sh(&format!("cortex mesh revoke-certificate {old} && systemctl reload cortexd"));
     mesh.carry_revocation_list();
+    office.sh("systemctl reload cortexd");
     wait_for_another_link(&mesh, office, links);
     assert_ne!(peer(office, "home")["certificate_expires"], old_expires, "by the new certificate");
 
