@@ -105,12 +105,12 @@ impl Running {
     /// Waits for its end; what else it has said.
     #[must_use]
     pub fn end(mut self) -> Ran {
-        let mut output = Output { status: Default::default(), stdout: vec![], stderr: vec![] };
-        self.stdout.read_to_end(&mut output.stdout).expect("hear from the command");
-        let stderr = self.child.stderr.as_mut().expect("it is piped");
-        stderr.read_to_end(&mut output.stderr).expect("hear from the command");
-        output.status = self.child.wait().expect("wait for the command");
-        ran(self.command.clone(), output)
+        let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+        self.stdout.read_to_end(&mut stdout).expect("hear from the command");
+        let complaints = self.child.stderr.as_mut().expect("it is piped");
+        complaints.read_to_end(&mut stderr).expect("hear from the command");
+        let status = self.child.wait().expect("wait for the command");
+        ran(self.command.clone(), Output { status, stdout, stderr })
     }
 }
 

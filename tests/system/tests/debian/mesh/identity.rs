@@ -13,7 +13,7 @@ const HER_UID: u32 = 2001;
 const HER_UID_THERE: u32 = 3001;
 
 #[track_caller]
-fn refused(ran: Ran, error: &str) {
+fn refused(ran: &Ran, error: &str) {
     assert_eq!(ran.status, Some(4), "{ran}");
     assert!(ran.stderr.starts_with(&format!("error: {error}")), "{ran}");
 }
@@ -26,7 +26,7 @@ fn a_person_is_the_same_on_both_hosts_and_who_has_her_uid_by_chance_is_not() {
     office.sh(&format!("useradd --uid {HER_UID_THERE} alice && useradd --uid {HER_UID} bob"));
     let as_alice = |host: &Host, command: &str| asked(host, ALICE, command);
 
-    refused(office.run(BOB, "cortex identity register alice"), "identity_not_yours");
+    refused(&office.run(BOB, "cortex identity register alice"), "identity_not_yours");
     let registered = as_alice(home, "cortex identity register alice");
     let token = registered["token"].as_str().expect("a token");
     let claimed = as_alice(office, &format!("cortex identity claim {token}"));
@@ -52,8 +52,8 @@ fn a_person_is_the_same_on_both_hosts_and_who_has_her_uid_by_chance_is_not() {
 
     as_alice(office, r#"cortex put @notes '{"id": "milk"}'"#);
     assert_eq!(as_alice(office, "cortex keys @alice:notes"), json!(["milk"]));
-    refused(office.run(BOB, "cortex keys @alice:notes"), "access_denied");
-    refused(office.run(BOB, "cortex info @alice:notes"), "access_denied");
+    refused(&office.run(BOB, "cortex keys @alice:notes"), "access_denied");
+    refused(&office.run(BOB, "cortex info @alice:notes"), "access_denied");
     assert!(!office.run(BOB, "cortex keys @notes").ok(), "bob has no such name");
     assert_eq!(asked(office, BOB, "cortex tables"), json!([]));
 }
@@ -83,7 +83,7 @@ fn an_identity_is_taken_away_and_claimed_again_while_the_other_host_is_off() {
     office.sh_as(ALICE, "cortex create @notes id");
 
     let second = bound("token");
-    refused(office.run(BOB, "cortex identity revoke alice office"), "access_denied");
+    refused(&office.run(BOB, "cortex identity revoke alice office"), "access_denied");
     office.sh("cortex identity revoke alice office");
     assert!(!office.run(ALICE, "cortex keys @notes").ok(), "she is nobody in particular");
     assert_eq!(office.sh_as(ALICE, "cortex tables"), "[]");
