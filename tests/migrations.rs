@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use cortex_core::model::{AttributeName, Owner, Permissions, Principal, Uid};
+use cortex_core::model::{AttributeName, Owner, Permissions, Principal, Scope, Uid};
 use cortexd::store::{Entry, Flow, OpenError, Options, Store};
 use faultfs::FaultFs;
 use rmpv::Value;
@@ -61,12 +61,19 @@ fn identity_of(db: &Connection) -> Vec<Identity> {
     rows.expect("the counters").collect::<Result<_, _>>().expect("the counters")
 }
 
+/// holds S1, among others.
 fn check_contents(store: &Store) {
     let catalog = store.catalog();
     let tables: Vec<_> =
         catalog.namespaces().flat_map(|(_, namespace)| namespace.tables()).collect();
     let names: Vec<_> = tables.iter().map(|entry| entry.table.name.to_string()).collect();
     assert_eq!(names, ["0:notes", "0:users"]);
+
+    for table in &tables {
+        assert_eq!(table.table.scope, Scope::Local, "what was made without a scope stays here");
+        assert!(!table.replicated, "and never left");
+    }
+    assert!(catalog.directory().is_empty() && catalog.directory().here().is_none(), "no mesh");
 
     let users = catalog.find(&OWNER, "users").expect("it is there");
     let attributes: Vec<_> = users.table.attributes.iter().map(AttributeName::as_str).collect();
