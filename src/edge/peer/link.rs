@@ -92,6 +92,8 @@ impl fmt::Display for Ended {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Closed => f.write_str("it was closed from there"),
+            // What TLS says to this is for programmers, with an address to read more.
+            Self::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => Self::Closed.fmt(f),
             Self::Io(error) => write!(f, "it was lost: {error}"),
             Self::Silent => f.write_str("nothing was heard on it"),
             Self::Rejected(reject) => write!(f, "it is not wanted there: {reject}"),
@@ -385,6 +387,14 @@ impl Allowance {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_machine_that_hangs_up_is_told_of_in_plain_words() {
+        let by_tls = io::Error::new(io::ErrorKind::UnexpectedEof, "https://docs.rs/rustls");
+        assert_eq!(Ended::Io(by_tls).to_string(), "it was closed from there");
+        let by_network = io::Error::from(io::ErrorKind::ConnectionReset);
+        assert_eq!(Ended::Io(by_network).to_string(), "it was lost: connection reset");
+    }
 
     #[test]
     fn an_allowance_is_for_a_burst_and_then_for_a_few_a_second() {
