@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use super::{
     BindingRow, Directory, GrantRow, IdentityRow, NameRow, Row, ScopeRow, Seen, UnbindingRow,
+    covers,
 };
 use crate::model::{
     IdentityId, IdentityName, NodeName, Permissions, Principal, Refusal, Scope, TableName,
@@ -103,7 +104,8 @@ impl Directory {
         Ok(rows)
     }
 
-    /// Grants rights on a table. Rights that are held already cost no row.
+    /// Grants rights on a table. What this node has granted already costs no row; what another has
+    /// granted does, as somebody may hear of this node and not of that one.
     ///
     /// # Errors
     /// [`Refusal::TooManyGrants`], [`Refusal::DirectoryFull`].
@@ -115,20 +117,23 @@ impl Directory {
         rights: Permissions,
     ) -> Result<Vec<Row>, Refusal> {
         let mut acl = self.acl(table);
-        let missing = rights.minus(acl.held_by(principal));
         acl.grant(principal.clone(), rights)?;
-        let rows = missing.each().map(|right| {
+        let rows = rights.each().filter_map(|right| {
             let words = self.words(table, principal, right);
             let own = words.get(here);
             let seen: Seen = words.iter().map(|(by, word)| (by.clone(), word.revoked)).collect();
-            Row::Grant(GrantRow {
+            let granted = own.and_then(|own| own.granted.as_ref());
+            if granted.is_some_and(|granted| covers(granted, &seen)) {
+                return None;
+            }
+            Some(Row::Grant(GrantRow {
                 table,
                 principal: principal.clone(),
                 right,
                 by: here.clone(),
                 granted: Some(seen),
                 revoked: own.map_or(0, |own| own.revoked),
-            })
+            }))
         });
         let rows: Vec<Row> = rows.collect();
         self.check_room(rows.len())?;
