@@ -11,6 +11,7 @@ mod rpc;
 
 use std::fs::{self, File};
 use std::io::Write;
+use std::ops::{Deref, DerefMut};
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -43,13 +44,38 @@ fn run(command: &mut Command) {
 }
 
 /// A daemon whose data directory is a small disk, not started yet.
-fn daemon_on_a_small_disk() -> Daemon {
-    mount_apart();
-    let mut daemon = Daemon::start();
-    assert!(daemon.stop().success());
-    let data = daemon.data_dir();
-    run(Command::new("mount").args(["-t", "tmpfs", "-o", DISK, "tmpfs"]).arg(&data));
-    daemon
+struct OnASmallDisk(Daemon);
+
+impl OnASmallDisk {
+    fn new() -> Self {
+        mount_apart();
+        let mut daemon = Daemon::start();
+        assert!(daemon.stop().success());
+        let data = daemon.data_dir();
+        run(Command::new("mount").args(["-t", "tmpfs", "-o", DISK, "tmpfs"]).arg(&data));
+        Self(daemon)
+    }
+}
+
+impl Drop for OnASmallDisk {
+    /// A directory with a disk on it cannot be removed.
+    fn drop(&mut self) {
+        run(Command::new("umount").arg("--lazy").arg(self.0.data_dir()));
+    }
+}
+
+impl Deref for OnASmallDisk {
+    type Target = Daemon;
+
+    fn deref(&self) -> &Daemon {
+        &self.0
+    }
+}
+
+impl DerefMut for OnASmallDisk {
+    fn deref_mut(&mut self) -> &mut Daemon {
+        &mut self.0
+    }
 }
 
 fn put(rpc: &mut Rpc, key: &str, bytes: usize) -> Result<Value, String> {
@@ -111,7 +137,7 @@ fn check_refusal(output: &Output, says: &[&str]) {
 /// holds E3
 #[test]
 fn a_full_disk_refuses_writes_serves_reads_and_recovers() {
-    let mut daemon = daemon_on_a_small_disk();
+    let mut daemon = OnASmallDisk::new();
     let ballast = daemon.data_dir().join("ballast");
     fs::write(&ballast, vec![1; BALLAST]).expect("write the ballast");
     daemon.restart();
@@ -154,7 +180,7 @@ fn a_full_disk_refuses_writes_serves_reads_and_recovers() {
 #[test]
 fn a_full_disk_still_takes_changes_in_the_room_that_the_log_has() {
     const RECORDS: usize = 10;
-    let mut daemon = daemon_on_a_small_disk();
+    let mut daemon = OnASmallDisk::new();
     daemon.restart();
     let mut rpc = daemon.connect();
     rpc.create("things");
@@ -187,7 +213,7 @@ fn a_full_disk_still_takes_changes_in_the_room_that_the_log_has() {
 /// holds E3
 #[test]
 fn a_disk_that_was_filled_by_others_is_told_at_the_start() {
-    let mut daemon = daemon_on_a_small_disk();
+    let mut daemon = OnASmallDisk::new();
     daemon.restart();
     let mut rpc = daemon.connect();
     rpc.create("things");
@@ -211,7 +237,7 @@ fn a_disk_that_was_filled_by_others_is_told_at_the_start() {
 /// holds E3
 #[test]
 fn a_read_only_disk_is_told_at_the_start() {
-    let mut daemon = daemon_on_a_small_disk();
+    let mut daemon = OnASmallDisk::new();
     daemon.restart();
     daemon.connect().create("things");
     assert!(daemon.stop().success());
