@@ -197,7 +197,7 @@ impl Service {
             let rows =
                 told_by_origin(&store, mesh.as_ref(), &notary, &token, &written, uid).await?;
             let mut told = store.catalog().directory().clone();
-            rows.iter().for_each(|row| told.insert(row.row().clone()));
+            told.extend(rows.iter().map(|row| row.row().clone()));
             // A token made here for a uid here, or one whose origin did not need to be asked, is
             // judged like any other.
             let origin = told.node(&token.origin).ok_or(Refusal::TokenForged)?;

@@ -5,6 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use cortex_core::{
     clock::HybridClock,
+    directory::Directory,
     gate,
     merge::{self, Change, Content, Delta, Version},
     model::{
@@ -435,7 +436,7 @@ impl<'a> Batch<'a> {
     fn grant(&mut self, granting: &Granting) -> Result<Done, Failure> {
         let entry = self.admit(&granting.caller, &granting.entry, Permissions::ADMIN)?;
         if entry.replicated {
-            self.grant_in_directory(&entry, granting)?;
+            self.change_rights(&entry, granting, Directory::grant)?;
         } else {
             let mut entry = Entry::clone(&entry);
             entry.table.acl.grant(granting.principal.clone(), granting.rights)?;
@@ -448,7 +449,7 @@ impl<'a> Batch<'a> {
     fn revoke(&mut self, granting: &Granting) -> Result<Done, Failure> {
         let entry = self.admit(&granting.caller, &granting.entry, Permissions::ADMIN)?;
         if entry.replicated {
-            self.revoke_in_directory(&entry, granting)?;
+            self.change_rights(&entry, granting, Directory::revoke)?;
         } else {
             let mut entry = Entry::clone(&entry);
             entry.table.acl.revoke(granting.principal.clone(), granting.rights);

@@ -89,14 +89,16 @@ impl Batch<'_> {
 
     /// Takes rows of other nodes over, where they are newer than what is known.
     pub(super) fn learn(&mut self, rows: &[VerifiedRow]) -> Result<(), Failure> {
+        let mut newer = Vec::new();
         for row in rows {
             let SealedRow { key, value, stamp, seq } = &row.sealed;
             let origin = self.origin_of(*stamp)?;
             self.observe(stamp.hlc);
             if self.merge_system(key, *stamp, origin, *seq, value)? {
-                self.directory_mut().insert(row.row().clone());
+                newer.push(row.row().clone());
             }
         }
+        self.directory_mut().extend(newer);
         Ok(())
     }
 
@@ -178,23 +180,8 @@ impl Batch<'_> {
         Ok(())
     }
 
-    pub(super) fn grant_in_directory(
-        &mut self,
-        entry: &Entry,
-        granting: &Granting,
-    ) -> Result<(), Failure> {
-        self.change_rights(entry, granting, Directory::grant)
-    }
-
-    pub(super) fn revoke_in_directory(
-        &mut self,
-        entry: &Entry,
-        granting: &Granting,
-    ) -> Result<(), Failure> {
-        self.change_rights(entry, granting, Directory::revoke)
-    }
-
-    fn change_rights(
+    /// Changes the rights on a table that are kept in the directory.
+    pub(super) fn change_rights(
         &mut self,
         entry: &Entry,
         granting: &Granting,
@@ -252,13 +239,13 @@ impl Batch<'_> {
     /// Signs rows and stores them.
     fn write(&mut self, rows: Vec<Row>) -> Result<(), Failure> {
         let notary = self.notary()?;
-        for row in rows {
+        for row in &rows {
             let (key, bytes) = (row.key(), row.encode());
             let (stamp, origin, seq) = self.draw();
             let value = system::seal(notary.as_ref(), stamp, &key, &bytes);
             self.merge_system(key.as_bytes(), stamp, origin, seq, &value)?;
-            self.directory_mut().insert(row);
         }
+        self.directory_mut().extend(rows);
         Ok(())
     }
 

@@ -133,16 +133,18 @@ pub(super) fn load(conn: &Connection) -> Result<Directory, Fault> {
          WHERE table_id = ?1 AND value IS NOT NULL",
     )?;
     let mut rows = statement.query([NUMBER.0])?;
+    let mut known = Vec::new();
     while let Some(row) = rows.next()? {
         let (key, value) = (row.get_ref(0)?.as_blob(), row.get_ref(1)?.as_blob());
         let (Ok(key), Ok(value)) = (key, value) else {
             continue;
         };
         match open(value).and_then(|(row, _)| Row::decode(key, row)) {
-            Some(row) => directory.insert(row),
+            Some(row) => known.push(row),
             None => tracing::warn!("a row of the directory could not be read and is passed over"),
         }
     }
+    directory.extend(known);
     Ok(directory)
 }
 

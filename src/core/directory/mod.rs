@@ -88,26 +88,23 @@ impl Directory {
         self.here = Some(here);
     }
 
-    /// Takes a row in, in the place of an older version of it. Rows may come in any order.
+    /// Takes a row in, in the place of an older version of it. Rows may come in any order; where
+    /// they come together, [`Extend::extend`] works out who is who once for all of them.
     pub fn insert(&mut self, row: Row) {
+        self.extend([row]);
+    }
+
+    /// Puts a row in its place. True where who is who may be another after it.
+    fn place(&mut self, row: Row) -> bool {
+        let says_who = matches!(row, Row::Identity(_) | Row::Binding(_) | Row::Unbinding(_));
         let new = match row {
             Row::Node(row) => self.nodes.insert(row.node.clone(), row).is_none(),
-            Row::Identity(row) => {
-                let new = self.identities.insert(row.id, row).is_none();
-                self.recount();
-                new
-            }
-            Row::Binding(row) => {
-                let new = self.bindings.insert((row.node.clone(), row.uid), row).is_none();
-                self.recount();
-                new
-            }
+            Row::Identity(row) => self.identities.insert(row.id, row).is_none(),
+            Row::Binding(row) => self.bindings.insert((row.node.clone(), row.uid), row).is_none(),
             Row::Unbinding(row) => {
                 let account = (row.identity, row.node, row.uid);
                 let counts = self.unbindings.entry(account).or_default();
-                let new = counts.insert(row.by, row.count).is_none();
-                self.recount();
-                new
+                counts.insert(row.by, row.count).is_none()
             }
             Row::Grant(row) => {
                 let of_table = self.grants.entry(row.table).or_default();
@@ -124,6 +121,7 @@ impl Directory {
             }
         };
         self.rows += usize::from(new);
+        says_who
     }
 
     /// How many rows there are.
@@ -296,6 +294,15 @@ impl Directory {
     fn stands(&self, row: &BindingRow) -> bool {
         let account = (row.identity, row.node.clone(), row.uid);
         self.unbindings.get(&account).is_none_or(|revoked| covers(&row.seen, revoked))
+    }
+}
+
+impl Extend<Row> for Directory {
+    fn extend<I: IntoIterator<Item = Row>>(&mut self, rows: I) {
+        let says_who = rows.into_iter().fold(false, |so_far, row| self.place(row) | so_far);
+        if says_who {
+            self.recount();
+        }
     }
 }
 
