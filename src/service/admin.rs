@@ -77,16 +77,13 @@ impl Service {
         self.require_admin(caller)?;
         let (verdict, told) = oneshot::channel();
         self.errands.try_send(Errand::Reload(verdict)).map_err(|_| Fault::Closed)?;
-        let (done, answer) = oneshot::channel();
-        tokio::spawn(async move {
-            let result = match told.await {
+        Ok(Answer::later(async move {
+            match told.await {
                 Ok(Ok(())) => Ok(text("reloaded")),
                 Ok(Err(why)) => Err(Refusal::ReloadRejected(why.into()).into()),
                 Err(_) => Err(Fault::Closed.into()),
-            };
-            let _gone = done.send(result);
-        });
-        Ok(Answer::Later(answer))
+            }
+        }))
     }
 
     /// `checkpoint []`: moves the log into the database.
@@ -100,7 +97,7 @@ impl Service {
         let (done, answer) = oneshot::channel();
         let store = self.store.clone();
         tokio::task::spawn_blocking(move || {
-            let result = store.checkpoint().map(|()| text("ok"));
+            let result = store.checkpoint().map(|()| Later::Encoded(text("ok")));
             let _gone = done.send(result.map_err(Failure::from));
         });
         Ok(Answer::Later(answer))
@@ -111,10 +108,10 @@ fn local_uid(caller: &Caller) -> Result<Uid, Refusal> {
     owner_of(caller).ok_or(Refusal::AccessDenied)
 }
 
-fn text(result: &str) -> Later {
+fn text(result: &str) -> Vec<u8> {
     let mut encoded = Vec::new();
     encode::str(&mut encoded, result);
-    Later::Encoded(encoded)
+    encoded
 }
 
 fn read_page(encoded: &[u8], wanted: &mut Wanted) -> Option<()> {

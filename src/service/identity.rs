@@ -20,10 +20,9 @@ use cortex_core::{
     },
     wire::{Head, Method, Reader as Decoder, encode},
 };
-use tokio::sync::oneshot;
 
 use super::{
-    Answer, Later, Service,
+    Answer, Service,
     mesh::{AskError, Mesh},
     params::Params,
     tables::owner_of,
@@ -62,15 +61,6 @@ struct Wish {
 }
 
 impl Wish {
-    fn read(encoded: Option<&[u8]>, params: &Params<'_>) -> Result<Self, Refusal> {
-        let mut wish = Self::default();
-        let Some(encoded) = encoded else {
-            return Ok(wish);
-        };
-        wish.fill(encoded).ok_or_else(|| params.invalid())??;
-        Ok(wish)
-    }
-
     fn fill(&mut self, encoded: &[u8]) -> Option<Result<(), Refusal>> {
         let mut reader = Decoder::new(encoded);
         let Some(Head::Map(count)) = reader.head() else {
@@ -110,15 +100,13 @@ impl Service {
         let notary = self.notary()?;
         let mut params = params.between(1, 2)?;
         let name = IdentityName::parse(params.text()?)?;
-        let wish = if params.is_empty() { None } else { Some(params.raw()?) };
-        let wish = Wish::read(wish, &params)?;
-        self.check_wish(&wish, notary.node())?;
+        let wish = self.read_wish(&mut params, notary.node())?;
         let asking = owner_of(caller).ok_or(Refusal::AccessDenied)?;
         if asking != Uid::ROOT && wish.mapped.is_some_and(|mapped| mapped != asking) {
             return Err(Refusal::AccessDenied.into());
         }
         let (store, caller) = (self.store.clone(), caller.clone());
-        Ok(later(async move {
+        Ok(Answer::later(async move {
             let (whom, wanted) = (wish.mapped, name.clone());
             let looked_up =
                 tokio::task::spawn_blocking(move || whom_to_map(asking, whom, &wanted)).await;
@@ -146,9 +134,7 @@ impl Service {
     ) -> Result<Answer, Failure> {
         let notary = self.notary()?;
         let mut params = params.between(0, 1)?;
-        let wish = if params.is_empty() { None } else { Some(params.raw()?) };
-        let wish = Wish::read(wish, &params)?;
-        self.check_wish(&wish, notary.node())?;
+        let wish = self.read_wish(&mut params, notary.node())?;
         let catalog = self.store.catalog();
         let directory = catalog.directory();
         let own = directory.identity_of_caller(caller);
@@ -166,7 +152,12 @@ impl Service {
         Ok(Answer::Ready)
     }
 
-    fn check_wish(&self, wish: &Wish, here: &NodeName) -> Result<(), Refusal> {
+    /// Reads what a token shall be good for, if the caller says, and refuses what none may be.
+    fn read_wish(&self, params: &mut Params<'_>, here: &NodeName) -> Result<Wish, Refusal> {
+        let mut wish = Wish::default();
+        if let Some(encoded) = params.optional()? {
+            wish.fill(encoded).ok_or_else(|| params.invalid())??;
+        }
         if wish.seconds.is_some_and(|seconds| !(1..=Token::MOST_SECONDS).contains(&seconds)) {
             return Err(Refusal::TokenLifetime(Token::MOST_SECONDS));
         }
@@ -174,7 +165,7 @@ impl Service {
             Some(node) if node != here && !self.peers().contains(node) => {
                 Err(Refusal::UnknownNode(node.as_str().into()))
             }
-            Some(_) | None => Ok(()),
+            Some(_) | None => Ok(wish),
         }
     }
 
@@ -193,7 +184,7 @@ impl Service {
         token.admits(notary.mesh(), notary.node(), uid, now_s())?;
         self.check_claimable(&token, notary.node(), uid)?;
         let (store, mesh) = (self.store.clone(), self.mesh().cloned());
-        Ok(later(async move {
+        Ok(Answer::later(async move {
             let rows =
                 told_by_origin(&store, mesh.as_ref(), &notary, &token, &written, uid).await?;
             let mut told = store.catalog().directory().clone();
@@ -263,7 +254,7 @@ impl Service {
         let keys: Vec<String> = directory.about(token.identity).iter().map(Row::key).collect();
         let rows = reader.sealed(&keys)?;
         let store = self.store.clone();
-        Ok(later(async move {
+        Ok(Answer::later(async move {
             let token = TokenId { id: token.id, expires_ms: token.expires_at * 1000 };
             store.execute(Command::Redeem(Redemption { token, node, uid })).await?;
             let mut out = Vec::new();
@@ -561,13 +552,4 @@ fn read_row(reader: &mut Decoder<'_>) -> Option<SealedRow> {
         },
         seq: i64::try_from(seq).ok()?,
     })
-}
-
-/// Answers when the work is done, which a connection's thread does not wait for.
-fn later(work: impl Future<Output = Result<Vec<u8>, Failure>> + Send + 'static) -> Answer {
-    let (done, answer) = oneshot::channel();
-    tokio::spawn(async move {
-        let _gone = done.send(work.await.map(Later::Encoded));
-    });
-    Answer::Later(answer)
 }

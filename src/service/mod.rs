@@ -66,6 +66,17 @@ pub enum Answer {
     Later(oneshot::Receiver<Result<Later, Failure>>),
 }
 
+impl Answer {
+    /// The encoded result of work that a connection's thread does not wait for.
+    fn later(work: impl Future<Output = Result<Vec<u8>, Failure>> + Send + 'static) -> Self {
+        let (done, answer) = oneshot::channel();
+        tokio::spawn(async move {
+            let _gone = done.send(work.await.map(Later::Encoded));
+        });
+        Self::Later(answer)
+    }
+}
+
 /// What a lengthy request has led to.
 #[derive(Debug)]
 pub enum Later {

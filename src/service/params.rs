@@ -50,6 +50,11 @@ impl<'a> Params<'a> {
         self.reader.raw().ok_or_else(|| self.invalid())
     }
 
+    /// The next parameter, encoded, if there is one.
+    pub(super) fn optional(&mut self) -> Result<Option<&'a [u8]>, Refusal> {
+        if self.is_empty() { Ok(None) } else { self.raw().map(Some) }
+    }
+
     /// The next parameter as a share of the request's bytes.
     pub(super) fn bytes(&mut self) -> Result<Bytes, Refusal> {
         let raw = self.raw()?;

@@ -77,7 +77,7 @@ impl Service {
         what: listing::What,
         mut params: Params<'_>,
     ) -> Result<Answer, Failure> {
-        let page = if params.is_empty() { None } else { Some(params.raw()?) };
+        let page = params.optional()?;
         let page = listing::Page::read(page).ok_or_else(|| params.invalid())?;
         if !what.is_well_formed() {
             return Err(params.invalid().into());

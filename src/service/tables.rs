@@ -57,7 +57,7 @@ impl Service {
         let mut params = params.between(2, 3)?;
         let name = params.text()?;
         let attributes = params.raw()?;
-        let scope = if params.is_empty() { None } else { Some(params.raw()?) };
+        let scope = params.optional()?;
 
         let catalog = self.store.catalog();
         let (owner, name) = own_name(caller, name, catalog.directory())?;
