@@ -13,8 +13,9 @@ use tokio::sync::{mpsc, watch};
 
 use super::mesh_config::{MeshSettings, PORT};
 use crate::{
+    ambient,
     edge::peer::{Mesh, PeerPort},
-    service::mesh::{self, MeshView, PeerRequest, Seen},
+    service::mesh::{self, MeshView, Peer, PeerRequest, Seen},
 };
 
 /// What is made before the service that uses it, and becomes a thread after it.
@@ -53,11 +54,16 @@ impl Joined {
             })?,
         };
         listener.set_nonblocking(true).context("cannot use the socket of the mesh")?;
+        // Whole from the beginning: a request must not find fewer machines than are configured.
+        let now_ms = ambient::wall_ms();
+        let peers = mesh.nodes().iter().map(|(node, address)| {
+            Peer::unseen(node.clone(), address.host.clone(), address.port, now_ms)
+        });
         let view = MeshView::new(Seen {
             node: mesh.node().clone(),
             mesh: mesh.credentials().mesh(),
             certificate_expires: mesh.credentials().not_after(),
-            peers: Vec::new(),
+            peers: peers.collect(),
         });
         let (service, asked) = mesh::Mesh::new(Arc::clone(&view));
         let (mesh, _) = watch::channel(Arc::new(mesh));

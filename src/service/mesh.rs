@@ -163,6 +163,26 @@ pub struct Peer {
     pub sees: Vec<NodeName>,
 }
 
+impl Peer {
+    /// A machine that is configured and was not heard of yet.
+    #[must_use]
+    pub fn unseen(node: NodeName, host: Box<str>, port: u16, since_ms: u64) -> Self {
+        Self {
+            node,
+            host,
+            port,
+            connected: false,
+            state: State::Unseen,
+            since_ms,
+            round_trip_us: None,
+            clock_offset_ms: None,
+            certificate_expires: None,
+            last_error: None,
+            sees: Vec::new(),
+        }
+    }
+}
+
 impl MeshView {
     /// Begins with this.
     #[must_use]
