@@ -407,6 +407,8 @@ fn an_idle_reader_does_not_keep_the_log_from_starting_again() {
 #[test]
 fn under_pressure_scans_end_and_the_log_has_a_bound() {
     const PRESSURE: u64 = 300;
+    /// A page and its header in the log.
+    const FRAME: u64 = 4096 + 24;
     let dir = scratch_dir();
     let store = open(&dir, LogBounds { restart_pages: 16, pressure_pages: PRESSURE }, 1);
     put(&store, "a", b"1".to_vec());
@@ -416,7 +418,9 @@ fn under_pressure_scans_end_and_the_log_has_a_bound() {
     assert!(!scan.slice(|_, _| Flow::Pause).expect("a row"));
 
     let log = || dir.path().join("cortex.db-wal").metadata().expect("there is a log").len();
-    while log() < PRESSURE * 4096 {
+    // Well beyond: how long the log is gets looked at after the reply to a write. The next write is
+    // answered after that.
+    while log() < (PRESSURE + 8) * FRAME {
         put(&store, "busy", vec![0; 3_000]);
     }
     put(&store, "busy", vec![0; 3_000]);
@@ -428,7 +432,7 @@ fn under_pressure_scans_end_and_the_log_has_a_bound() {
     for _ in 0..2_000 {
         put(&store, "busy", vec![0; 3_000]);
     }
-    assert!(log() <= grown + PRESSURE * 4096, "from {grown} to {}", log());
+    assert!(log() <= grown + PRESSURE * FRAME, "from {grown} to {}", log());
     let mut rows = 0;
     let mut scan = store.scan(id, &[]).expect("a scan");
     let ended = scan.slice(|_, _| {
@@ -561,17 +565,22 @@ fn a_checkpoint_that_is_asked_for_during_another_succeeds() {
     let other = Connection::open(dir.path().join("cortex.db")).expect("it opens");
     other.busy_timeout(Duration::from_secs(30)).expect("a setting");
     thread::scope(|scope| {
-        // Holds the lock on checkpoints until the scan lets go of its snapshot.
-        let waiting = scope
-            .spawn(move || other.query_row("PRAGMA wal_checkpoint(RESTART)", [], |row| row.get(0)));
+        // Holds the lock on checkpoints until the scan lets go of its snapshot. SQLite does not wait
+        // for that lock, so it is asked for again where the store's own checkpoint has it.
+        let waiting = scope.spawn(move || {
+            let restart = "PRAGMA wal_checkpoint(RESTART)";
+            let mut busy = true;
+            while busy {
+                busy = other.query_row(restart, [], |row| row.get(0)).expect("it succeeds");
+            }
+        });
         for _ in 0..100 {
             store.checkpoint().expect("it succeeds");
             thread::sleep(Duration::from_millis(2));
         }
         assert!(!waiting.is_finished(), "there was another one all the time");
         drop(scan);
-        let busy: i64 = waiting.join().expect("no panic").expect("it succeeds");
-        assert_eq!(busy, 0);
+        waiting.join().expect("no panic");
     });
     wait(store.close());
 }
