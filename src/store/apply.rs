@@ -449,7 +449,10 @@ impl<'a> Batch<'a> {
     fn revoke(&mut self, granting: &Granting) -> Result<Done, Failure> {
         let entry = self.admit(&granting.caller, &granting.entry, Permissions::ADMIN)?;
         if entry.replicated {
-            self.change_rights(&entry, granting, Directory::revoke)?;
+            let now_ms = self.wall_ms;
+            self.change_rights(&entry, granting, |directory, here, table, principal, rights| {
+                directory.revoke(here, table, principal, rights, now_ms)
+            })?;
         } else {
             let mut entry = Entry::clone(&entry);
             entry.table.acl.revoke(granting.principal.clone(), granting.rights);

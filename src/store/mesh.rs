@@ -132,7 +132,7 @@ impl Batch<'_> {
         }
         let name = self.directory().show_identity(identity);
         let concerned = self.directory().uid_here(identity);
-        let rows = self.directory().unbind(&here, identity, node)?;
+        let rows = self.directory().unbind(&here, identity, node, self.wall_ms)?;
         self.write(rows)?;
         let place = node.map_or_else(|| "everywhere".to_owned(), |node| format!("on {node}"));
         let text = format!("identity @{name} was revoked {place}, by {caller}");
@@ -204,7 +204,7 @@ impl Batch<'_> {
     /// Decides where a table may be.
     pub(super) fn decide_scope(&mut self, table: TableUid, scope: &Scope) -> Result<(), Failure> {
         let here = self.here()?;
-        let row = self.directory().decide_scope(&here, table, scope.clone())?;
+        let row = self.directory().decide_scope(&here, table, scope.clone(), self.wall_ms)?;
         self.write(vec![row])
     }
 

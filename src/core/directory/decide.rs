@@ -86,22 +86,31 @@ impl Directory {
         here: &NodeName,
         identity: IdentityId,
         node: Option<&NodeName>,
+        now_ms: u64,
     ) -> Result<Vec<Row>, Refusal> {
         let meant = self.accounts(identity).filter(|(on, _)| node.is_none_or(|node| node == *on));
-        let rows: Vec<Row> = meant
-            .map(|(node, uid)| {
-                let account = (identity, node.clone(), uid);
-                let before = self.unbindings.get(&account).and_then(|counts| counts.get(here));
-                let (node, by) = (node.clone(), here.clone());
-                let count = before.copied().unwrap_or(0) + 1;
-                Row::Unbinding(UnbindingRow { identity, node, uid, by, count })
-            })
-            .collect();
+        let rows: Vec<Row> =
+            meant.map(|(node, uid)| self.unbinding(here, identity, node, uid, now_ms)).collect();
         if rows.is_empty() {
             return Err(Refusal::NotMappedThere);
         }
         self.check_room(rows.len())?;
         Ok(rows)
+    }
+
+    pub(super) fn unbinding(
+        &self,
+        here: &NodeName,
+        identity: IdentityId,
+        node: &NodeName,
+        uid: Uid,
+        now_ms: u64,
+    ) -> Row {
+        let account = (identity, node.clone(), uid);
+        let counts = self.unbindings.get(&account);
+        let before = counts.and_then(|counts| counts.get(here)).copied();
+        let (node, by, count) = (node.clone(), here.clone(), next_count(before, now_ms));
+        Row::Unbinding(UnbindingRow { identity, node, uid, by, count })
     }
 
     /// Grants rights on a table. What this node has granted already costs no row; what another has
@@ -150,6 +159,7 @@ impl Directory {
         table: TableUid,
         principal: &Principal,
         rights: Permissions,
+        now_ms: u64,
     ) -> Result<Vec<Row>, Refusal> {
         let rows = rights.each().map(|right| {
             let own = self.words(table, principal, right).get(here);
@@ -159,7 +169,7 @@ impl Directory {
                 right,
                 by: here.clone(),
                 granted: None,
-                revoked: own.map_or(0, |own| own.revoked) + 1,
+                revoked: next_count(own.map(|own| own.revoked), now_ms),
             })
         });
         let rows: Vec<Row> = rows.collect();
@@ -176,13 +186,14 @@ impl Directory {
         here: &NodeName,
         table: TableUid,
         scope: Scope,
+        now_ms: u64,
     ) -> Result<Row, Refusal> {
         let mut seen = Seen::new();
         for row in self.scopes.get(&table).into_iter().flat_map(BTreeMap::values) {
             note(&mut seen, &row.by, row.count);
             row.seen.iter().for_each(|(by, count)| note(&mut seen, by, *count));
         }
-        let count = seen.get(here).copied().unwrap_or(0) + 1;
+        let count = next_count(seen.get(here).copied(), now_ms);
         self.check_room(1)?;
         Ok(Row::Scope(ScopeRow { table, by: here.clone(), scope, count, seen }))
     }
@@ -233,12 +244,18 @@ impl Directory {
         of_table.and_then(|all| all.get(&(principal.clone(), right.bits()))).unwrap_or(&NONE)
     }
 
-    fn check_room(&self, rows: usize) -> Result<(), Refusal> {
+    pub(super) fn check_room(&self, rows: usize) -> Result<(), Refusal> {
         if self.rows + rows > Self::MOST_ROWS {
             return Err(Refusal::DirectoryFull(Self::MOST_ROWS));
         }
         Ok(())
     }
+}
+
+/// The number of a node's next decision. A node that was restored from an older disk has forgotten
+/// some that it has made, and others have not: what the clock says is above those.
+pub(super) fn next_count(before: Option<u64>, now_ms: u64) -> u64 {
+    before.unwrap_or(0).saturating_add(1).max(now_ms)
 }
 
 fn note(seen: &mut Seen, by: &NodeName, count: u64) {

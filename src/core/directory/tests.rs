@@ -65,18 +65,18 @@ fn without_its_last_mapping_an_identity_is_nobody() {
     let mut directory = seen_from("b", &with_alice());
     let rows = directory.bind(&node("b"), id(1), Uid(2000), 0);
     take(&mut directory, rows);
-    let rows = directory.unbind(&node("b"), id(1), Some(&node("a")));
+    let rows = directory.unbind(&node("b"), id(1), Some(&node("a")), 9);
     take(&mut directory, rows);
     assert_eq!(directory.identity_of(&node("a"), Uid(1000)), None);
     assert_eq!(directory.find("alice"), Ok(id(1)), "still somebody on b");
-    let rows = directory.unbind(&node("b"), id(1), None);
+    let rows = directory.unbind(&node("b"), id(1), None, 9);
     take(&mut directory, rows);
     assert_eq!(directory.find("alice"), Err(Refusal::UnknownIdentity));
     assert_eq!(directory.identities().count(), 0);
     let again = directory.register(&node("b"), id(2), &name("alice"), Uid(2000), 0);
     take(&mut directory, again);
     assert_eq!(directory.find("alice"), Ok(id(2)), "the name is free, and names somebody else");
-    let nothing_left = directory.unbind(&node("b"), id(1), None);
+    let nothing_left = directory.unbind(&node("b"), id(1), None, 9);
     assert_eq!(nothing_left, Err(Refusal::NotMappedThere));
 }
 
@@ -87,9 +87,9 @@ fn a_revocation_that_a_binding_had_not_seen_undoes_it_and_a_later_binding_stands
     take(&mut b, rows);
     let mut a = seen_from("a", &b);
     // a revokes while b, unknowing, binds once more after having unbound itself.
-    let rows = a.unbind(&node("a"), id(1), Some(&node("b")));
+    let rows = a.unbind(&node("a"), id(1), Some(&node("b")), 9);
     take(&mut a, rows);
-    let own = b.unbind(&node("b"), id(1), Some(&node("b")));
+    let own = b.unbind(&node("b"), id(1), Some(&node("b")), 9);
     take(&mut b, own);
     let again = b.bind(&node("b"), id(1), Uid(2000), 0);
     take(&mut b, again);
@@ -221,8 +221,8 @@ proptest! {
             let directory = &players[*at].directory;
             let rows = match wish {
                 Wish::Grant => directory.grant(&here, TABLE, &principal, Permissions::READ),
-                Wish::Revoke => directory.revoke(&here, TABLE, &principal, Permissions::READ),
-                Wish::Scope(scope) => directory.decide_scope(&here, TABLE, scope_of(*scope)).map(|row| vec![row]),
+                Wish::Revoke => directory.revoke(&here, TABLE, &principal, Permissions::READ, 0),
+                Wish::Scope(scope) => directory.decide_scope(&here, TABLE, scope_of(*scope), 0).map(|row| vec![row]),
                 Wish::Hear(from) => {
                     let heard: Vec<Row> = players[*from].directory.written_by(&node(NODES[*from])).collect();
                     // What a node has written it wrote knowing all that it knew.
@@ -247,9 +247,9 @@ proptest! {
         for (at, wish) in wishes {
             let here = node(NODES[at]);
             let row = match wish {
-                Wish::Scope(n) => one.decide_scope(&here, TABLE, scope_of(n)).map(|row| vec![row]),
+                Wish::Scope(n) => one.decide_scope(&here, TABLE, scope_of(n), 0).map(|row| vec![row]),
                 Wish::Grant => one.grant(&here, TABLE, &Principal::Everyone, Permissions::WRITE),
-                Wish::Revoke | Wish::Hear(_) => one.revoke(&here, TABLE, &Principal::Everyone, Permissions::WRITE),
+                Wish::Revoke | Wish::Hear(_) => one.revoke(&here, TABLE, &Principal::Everyone, Permissions::WRITE, 0),
             };
             take(&mut one, row);
         }
