@@ -282,9 +282,12 @@ impl Service {
         let is_its_own = |row: &Row| match row {
             Row::Node(row) => row.node == *node,
             Row::Binding(row) => row.node == *node && directory.identity(row.identity).is_some(),
-            Row::Identity(_) | Row::Unbinding(_) | Row::Grant(_) | Row::Name(_) | Row::Scope(_) => {
-                false
-            }
+            Row::Identity(_)
+            | Row::Unbinding(_)
+            | Row::Grant(_)
+            | Row::Name(_)
+            | Row::Scope(_)
+            | Row::Removal(_) => false,
         };
         if !rows.iter().all(|row| is_its_own(row.row())) {
             return Err(Refusal::AccessDenied.into());

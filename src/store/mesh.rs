@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use cortex_core::{
-    directory::{Directory, NodeRow, Row},
+    directory::{Database, Directory, NodeRow, Row},
     model::{
         Caller, IdentityId, NodeName, Notary, Permissions, Principal, Refusal, Scope, TableName,
         TableUid, Uid,
@@ -28,9 +28,9 @@ impl Batch<'_> {
     /// From now on this node signs as the notary does. A database belongs to one mesh and is one
     /// node of it for ever: what it has signed is out in the world.
     pub(super) fn join(&mut self, notary: &Arc<dyn Notary>) -> Result<Done, Failure> {
-        let (mesh, node): (Option<[u8; 16]>, Option<String>) = self
-            .cached("SELECT mesh, node FROM node_state WHERE id = 1")?
-            .query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let (mesh, node, database): (Option<[u8; 16]>, Option<String>, Database) = self
+            .cached("SELECT mesh, node, db_uid FROM node_state WHERE id = 1")?
+            .query_row([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
         if let Some(node) = node.filter(|node| node != notary.node().as_str()) {
             return Err(Refusal::AnotherNode(node.into()).into());
         }
@@ -43,19 +43,25 @@ impl Batch<'_> {
         )?;
         self.state.notary = Some(Arc::clone(notary));
         self.directory_mut().set_here(notary.node().clone());
-        self.introduce(notary.as_ref())?;
+        self.introduce(notary.as_ref(), database)?;
         Ok(Done::Joined)
     }
 
-    /// Presents this node's certificate, where it is another one than before. What the node has
-    /// signed is signed again: others judge it by the certificate that is presented.
-    fn introduce(&mut self, notary: &dyn Notary) -> Result<(), Failure> {
-        let presented = self.directory().node(notary.node());
-        if presented.is_some_and(|row| row.certificate == notary.certificate()) {
+    /// Presents this node, where it is not as it was presented before. With another certificate,
+    /// what the node has signed is signed again: others judge it by the one that is presented.
+    fn introduce(&mut self, notary: &dyn Notary, database: Database) -> Result<(), Failure> {
+        let (node, certificate) = (notary.node().clone(), notary.certificate().to_vec());
+        let incarnation = self.state.own_incarnation();
+        let now = NodeRow { node: node.clone(), certificate, database, incarnation };
+        let presented = self.directory().node(&node);
+        if presented == Some(&now) {
             return Ok(());
         }
-        let (node, certificate) = (notary.node().clone(), notary.certificate().to_vec());
-        self.write(vec![Row::Node(NodeRow { node: node.clone(), certificate })])?;
+        let signed_before = presented.is_some_and(|row| row.certificate == now.certificate);
+        self.write(vec![Row::Node(now)])?;
+        if signed_before {
+            return Ok(());
+        }
         let own = self.directory().written_by(&node).filter(|row| !matches!(row, Row::Node(_)));
         let own = own.collect();
         self.write(own)

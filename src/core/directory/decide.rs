@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use super::{
-    BindingRow, Directory, GrantRow, IdentityRow, NameRow, Row, ScopeRow, Seen, UnbindingRow,
-    covers,
+    BindingRow, Directory, GrantRow, IdentityRow, NameRow, Row, ScopeRow, Seen, UNKNOWN_DATABASE,
+    UnbindingRow, covers,
 };
 use crate::model::{
     IdentityId, IdentityName, NodeName, Permissions, Principal, Refusal, Scope, TableName,
@@ -74,7 +74,9 @@ impl Directory {
         }
         let account = (identity, here.clone(), uid);
         let seen = self.unbindings.get(&account).cloned().unwrap_or_default();
-        Ok(Row::Binding(BindingRow { node: here.clone(), uid, identity, seen, bound_ms }))
+        let database = self.nodes.get(here).map_or(UNKNOWN_DATABASE, |row| row.database);
+        let node = here.clone();
+        Ok(Row::Binding(BindingRow { node, uid, identity, seen, bound_ms, database }))
     }
 
     /// Revokes an identity's mappings: on one node, or on all. Without any it is nobody any more.

@@ -118,6 +118,11 @@ impl<'a> Fields<'a> {
         self.bytes(key)?.try_into().ok()
     }
 
+    /// An id that rows of older versions lack; none where it stands there in another form.
+    pub(super) fn id_or_zeros(&self, key: u64) -> Option<[u8; 16]> {
+        if self.has(key) { self.id(key) } else { Some([0; 16]) }
+    }
+
     pub(super) fn uid(&self, key: u64) -> Option<Uid> {
         u32::try_from(self.uint(key)?).ok().map(Uid)
     }

@@ -12,14 +12,15 @@
 
 mod decide;
 mod fields;
+mod members;
 mod names;
 mod row;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 pub use row::{
-    BindingRow, GrantRow, IdentityRow, NameRow, NodeRow, Row, ScopeRow, Seen, UnbindingRow,
-    signed_part,
+    BindingRow, Database, GrantRow, IdentityRow, NameRow, NodeRow, RemovalRow, Row, ScopeRow, Seen,
+    UNKNOWN_DATABASE, UnbindingRow, signed_part,
 };
 
 use crate::model::{
@@ -35,6 +36,8 @@ type Right = (Principal, u8);
 pub struct Directory {
     here: Option<NodeName>,
     nodes: BTreeMap<NodeName, NodeRow>,
+    /// By database: of which machine, and by whom it was removed.
+    removals: BTreeMap<Database, BTreeSet<(NodeName, NodeName)>>,
     identities: BTreeMap<IdentityId, IdentityRow>,
     bindings: BTreeMap<(NodeName, Uid), BindingRow>,
     /// By identity and account: of each node, how often it has revoked.
@@ -96,9 +99,19 @@ impl Directory {
 
     /// Puts a row in its place. True where who is who may be another after it.
     fn place(&mut self, row: Row) -> bool {
-        let says_who = matches!(row, Row::Identity(_) | Row::Binding(_) | Row::Unbinding(_));
+        let says_who = match row {
+            Row::Node(_)
+            | Row::Identity(_)
+            | Row::Binding(_)
+            | Row::Unbinding(_)
+            | Row::Removal(_) => true,
+            Row::Grant(_) | Row::Name(_) | Row::Scope(_) => false,
+        };
         let new = match row {
             Row::Node(row) => self.nodes.insert(row.node.clone(), row).is_none(),
+            Row::Removal(row) => {
+                self.removals.entry(row.database).or_default().insert((row.node, row.by))
+            }
             Row::Identity(row) => self.identities.insert(row.id, row).is_none(),
             Row::Binding(row) => self.bindings.insert((row.node.clone(), row.uid), row).is_none(),
             Row::Unbinding(row) => {
@@ -148,6 +161,10 @@ impl Directory {
             Row::Identity(row) => row.id == identity,
             Row::Binding(row) => row.identity == identity,
             Row::Unbinding(row) => row.identity == identity,
+            Row::Removal(removal) => {
+                let of_it = |row: &&BindingRow| row.identity == identity;
+                self.bindings.values().filter(of_it).any(|row| row.node == removal.node)
+            }
             Row::Node(_) | Row::Grant(_) | Row::Name(_) | Row::Scope(_) => false,
         };
         let rows: Vec<Row> = self.all().filter(concerns).collect();
@@ -168,20 +185,21 @@ impl Directory {
                 })
             })
         });
+        let removals = self.removals.iter().flat_map(|(database, words)| {
+            words.iter().map(move |(node, by)| {
+                let (node, by) = (node.clone(), by.clone());
+                Row::Removal(RemovalRow { node, database: *database, by })
+            })
+        });
         let grants = self.grants.values().flat_map(BTreeMap::values).flat_map(BTreeMap::values);
         (self.nodes.values().cloned().map(Row::Node))
             .chain(self.identities.values().cloned().map(Row::Identity))
             .chain(self.bindings.values().cloned().map(Row::Binding))
             .chain(unbindings)
+            .chain(removals)
             .chain(grants.cloned().map(Row::Grant))
             .chain(self.names.values().flat_map(BTreeMap::values).cloned().map(Row::Name))
             .chain(self.scopes.values().flat_map(BTreeMap::values).cloned().map(Row::Scope))
-    }
-
-    /// What a machine has said of itself.
-    #[must_use]
-    pub fn node(&self, name: &NodeName) -> Option<&NodeRow> {
-        self.nodes.get(name)
     }
 
     /// Who a uid of a machine is.
@@ -290,8 +308,13 @@ impl Directory {
         (self.accounts, self.by_name) = (accounts, by_name);
     }
 
-    /// True where nobody has revoked a binding, or all who have were known when it was made.
+    /// True where nobody has revoked a binding, or all who have were known when it was made, and
+    /// where its machine is still the one that it was made on.
     fn stands(&self, row: &BindingRow) -> bool {
+        !self.is_put_out(&row.node) && !self.is_removed(&row.database) && self.is_unrevoked(row)
+    }
+
+    fn is_unrevoked(&self, row: &BindingRow) -> bool {
         let account = (row.identity, row.node.clone(), row.uid);
         self.unbindings.get(&account).is_none_or(|revoked| covers(&row.seen, revoked))
     }

@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 
 use super::fields::{Fields, Record};
 use crate::model::{
-    IdentityId, IdentityName, MeshId, NodeName, Owner, Permissions, Principal, Scope, Stamp,
-    TableName, TableUid, Uid,
+    IdentityId, IdentityName, Incarnation, MeshId, NodeName, Owner, Permissions, Principal, Scope,
+    Stamp, TableName, TableUid, Uid,
 };
 
 /// What a decision had seen when it was made: of each node, the number of its last decision about
@@ -34,7 +34,15 @@ pub enum Row {
     Name(NameRow),
     /// What one node has decided about where a table may be.
     Scope(ScopeRow),
+    /// A machine's database has been put out of the mesh.
+    Removal(RemovalRow),
 }
+
+/// Which database file: drawn at its birth, and again when a backup comes to life.
+pub type Database = [u8; 16];
+
+/// What stands for the database of a machine that has not said which one it is.
+pub const UNKNOWN_DATABASE: Database = [0; 16];
 
 /// A machine of the mesh, as it presents itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +51,22 @@ pub struct NodeRow {
     pub node: NodeName,
     /// Its certificate (DER), by which its signatures are judged.
     pub certificate: Vec<u8>,
+    /// Which database its rows are in; [`UNKNOWN_DATABASE`] in rows of older versions.
+    pub database: Database,
+    /// Who its writes are by; zero in rows of older versions.
+    pub incarnation: Incarnation,
+}
+
+/// A machine's database has been put out of the mesh for good, by an operator of one node. The
+/// machine may come back with another database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RemovalRow {
+    /// The machine.
+    pub node: NodeName,
+    /// The database it had.
+    pub database: Database,
+    /// Where that was decided; the writer.
+    pub by: NodeName,
 }
 
 /// A federated identity.
@@ -71,6 +95,8 @@ pub struct BindingRow {
     pub seen: Seen,
     /// When, in Unix milliseconds by that machine's clock.
     pub bound_ms: u64,
+    /// The machine's database: the uid of a machine that is installed again is another person.
+    pub database: Database,
 }
 
 /// A binding is revoked, by one node.
@@ -148,6 +174,7 @@ impl Row {
             Self::Grant(row) => &row.by,
             Self::Name(row) => &row.by,
             Self::Scope(row) => &row.by,
+            Self::Removal(row) => &row.by,
         }
     }
 
@@ -167,6 +194,10 @@ impl Row {
             }
             Self::Name(row) => format!("name/{}/{}/{}", row.owner, row.name, row.by),
             Self::Scope(row) => format!("scope/{}/{}", row.table, row.by),
+            Self::Removal(row) => {
+                let database = u128::from_be_bytes(row.database);
+                format!("removal/{}/{database:032x}/{}", row.node, row.by)
+            }
         }
     }
 
@@ -175,9 +206,12 @@ impl Row {
     pub fn encode(&self) -> Vec<u8> {
         let mut record = Record::new();
         match self {
-            Self::Node(row) => {
-                record.uint(0, 0).text(1, row.node.as_str()).bytes(2, &row.certificate)
-            }
+            Self::Node(row) => record
+                .uint(0, 0)
+                .text(1, row.node.as_str())
+                .bytes(2, &row.certificate)
+                .bytes(3, &row.database)
+                .bytes(4, &row.incarnation.0.to_be_bytes()),
             Self::Identity(row) => record
                 .uint(0, 1)
                 .bytes(1, &row.id.0)
@@ -190,7 +224,8 @@ impl Row {
                 .uint(2, row.uid.0.into())
                 .bytes(3, &row.identity.0)
                 .seen(4, &row.seen)
-                .uint(5, row.bound_ms),
+                .uint(5, row.bound_ms)
+                .bytes(6, &row.database),
             Self::Unbinding(row) => record
                 .uint(0, 3)
                 .bytes(1, &row.identity.0)
@@ -225,6 +260,11 @@ impl Row {
                 .text(3, &row.scope.to_string())
                 .uint(4, row.count)
                 .seen(5, &row.seen),
+            Self::Removal(row) => record
+                .uint(0, 7)
+                .text(1, row.node.as_str())
+                .bytes(2, &row.database)
+                .text(3, row.by.as_str()),
         };
         record.into_bytes()
     }
@@ -238,6 +278,8 @@ impl Row {
             0 => Self::Node(NodeRow {
                 node: fields.node(1)?,
                 certificate: fields.bytes(2)?.to_vec(),
+                database: fields.id_or_zeros(3)?,
+                incarnation: Incarnation(u128::from_be_bytes(fields.id_or_zeros(4)?)),
             }),
             1 => Self::Identity(IdentityRow {
                 id: IdentityId(fields.id(1)?),
@@ -251,6 +293,7 @@ impl Row {
                 identity: IdentityId(fields.id(3)?),
                 seen: fields.seen(4)?,
                 bound_ms: fields.uint(5)?,
+                database: fields.id_or_zeros(6)?,
             }),
             3 => Self::Unbinding(UnbindingRow {
                 identity: IdentityId(fields.id(1)?),
@@ -281,6 +324,11 @@ impl Row {
                 count: fields.uint(4)?,
                 seen: fields.seen(5)?,
             }),
+            7 => Self::Removal(RemovalRow {
+                node: fields.node(1)?,
+                database: fields.id(2)?,
+                by: fields.node(3)?,
+            }),
             _ => return None,
         };
         (row.key().as_bytes() == key && row.is_sound()).then_some(row)
@@ -296,7 +344,8 @@ impl Row {
             | Self::Identity(_)
             | Self::Unbinding(_)
             | Self::Name(_)
-            | Self::Scope(_) => true,
+            | Self::Scope(_)
+            | Self::Removal(_) => true,
         }
     }
 }
@@ -330,7 +379,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::model::{Hlc, Incarnation};
+    use crate::model::Hlc;
 
     fn node() -> impl Strategy<Value = NodeName> {
         prop::sample::select(vec!["a", "b", "home"])
@@ -339,6 +388,10 @@ mod tests {
 
     fn seen() -> impl Strategy<Value = Seen> {
         prop::collection::btree_map(node(), any::<u64>(), 0..3)
+    }
+
+    fn database() -> impl Strategy<Value = Database> {
+        prop_oneof![Just(UNKNOWN_DATABASE), any::<Database>()]
     }
 
     fn scope() -> impl Strategy<Value = Scope> {
@@ -363,14 +416,20 @@ mod tests {
         let name = || Just(IdentityName::parse("alice").expect("a name"));
         let uid = || (1u32..5).prop_map(Uid);
         prop_oneof![
-            (node(), any::<Vec<u8>>())
-                .prop_map(|(node, certificate)| Row::Node(NodeRow { node, certificate })),
+            (node(), any::<Vec<u8>>(), database(), any::<u128>()).prop_map(
+                |(node, certificate, database, incarnation)| {
+                    let incarnation = Incarnation(incarnation);
+                    Row::Node(NodeRow { node, certificate, database, incarnation })
+                }
+            ),
+            (node(), database(), node())
+                .prop_map(|(node, database, by)| Row::Removal(RemovalRow { node, database, by })),
             (id(), name(), node(), any::<u64>()).prop_map(|(id, name, home, created_ms)| {
                 Row::Identity(IdentityRow { id, name, home, created_ms })
             }),
-            (node(), uid(), id(), seen(), any::<u64>()).prop_map(
-                |(node, uid, identity, seen, bound_ms)| {
-                    Row::Binding(BindingRow { node, uid, identity, seen, bound_ms })
+            (node(), uid(), id(), seen(), any::<u64>(), database()).prop_map(
+                |(node, uid, identity, seen, bound_ms, database)| {
+                    Row::Binding(BindingRow { node, uid, identity, seen, bound_ms, database })
                 }
             ),
             (id(), node(), uid(), node(), any::<u64>()).prop_map(
@@ -440,8 +499,24 @@ mod tests {
             identity: IdentityId([1; 16]),
             seen: Seen::new(),
             bound_ms: 0,
+            database: UNKNOWN_DATABASE,
         });
         assert_eq!(Row::decode(row.key().as_bytes(), &row.encode()), None);
+    }
+
+    #[test]
+    fn a_row_of_an_older_version_says_nothing_of_its_database() {
+        let node = NodeName::parse("a").expect("a name");
+        let mut old = Record::new();
+        old.uint(0, 0).text(1, "a").bytes(2, b"certificate");
+        let read = Row::decode(b"node/a", &old.into_bytes());
+        let expected = NodeRow {
+            node,
+            certificate: b"certificate".to_vec(),
+            database: UNKNOWN_DATABASE,
+            incarnation: Incarnation(0),
+        };
+        assert_eq!(read, Some(Row::Node(expected)));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! The directory's promises, over histories of several nodes that hear of each other late.
 
+mod members;
+
 use std::collections::BTreeSet;
 
 use proptest::prelude::*;

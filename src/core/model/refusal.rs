@@ -160,6 +160,9 @@ pub enum Refusal {
     /// No node of that name is configured.
     #[error("unknown node: {0}")]
     UnknownNode(Box<str>),
+    /// The node that was asked to put a node out of the mesh is that node.
+    #[error("own_node: a node cannot remove itself, do it on another one")]
+    OwnNode,
     /// The other node did not answer in time, or cannot be reached; which one.
     #[error("node_unreachable: {0}")]
     NodeUnreachable(Box<str>),

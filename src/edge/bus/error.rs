@@ -164,6 +164,7 @@ fn name_of_refusal(refusal: &Refusal) -> &'static str {
         | Refusal::TokenMalformed
         | Refusal::TokenLifetime(_)
         | Refusal::UnknownNode(_)
+        | Refusal::OwnNode
         | Refusal::ScopeWithoutHome(_) => INVALID_ARGS,
         Refusal::TooManyGrants
         | Refusal::TooManyTables(_)
