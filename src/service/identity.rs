@@ -287,7 +287,8 @@ impl Service {
             | Row::Grant(_)
             | Row::Name(_)
             | Row::Scope(_)
-            | Row::Removal(_) => false,
+            | Row::Removal(_)
+            | Row::Replica(_) => false,
         };
         if !rows.iter().all(|row| is_its_own(row.row())) {
             return Err(Refusal::AccessDenied.into());

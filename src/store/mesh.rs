@@ -1,7 +1,7 @@
 //! Commands on the directory: who is who, rights and scopes of tables that may leave this machine.
 //! What they come to is decided by `cortex_core::directory`; here its rows are signed and stored.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use cortex_core::{
     directory::{Database, Directory, NodeRow, Row},
@@ -210,7 +210,13 @@ impl Batch<'_> {
     /// Decides where a table may be.
     pub(super) fn decide_scope(&mut self, table: TableUid, scope: &Scope) -> Result<(), Failure> {
         let here = self.here()?;
-        let row = self.directory().decide_scope(&here, table, scope.clone(), self.wall_ms)?;
+        let row = self.directory().decide_scope(
+            &here,
+            table,
+            scope.clone(),
+            &BTreeSet::new(),
+            self.wall_ms,
+        )?;
         self.write(vec![row])
     }
 

@@ -1,11 +1,11 @@
 //! What a wish comes to: the rows that this node has to write for it, or a refusal.
 //! Nothing is changed here; the store writes the rows and gives them back with `insert`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     BindingRow, Directory, GrantRow, IdentityRow, NameRow, Row, ScopeRow, Seen, UNKNOWN_DATABASE,
-    UnbindingRow, covers,
+    UnbindingRow, covers, note,
 };
 use crate::model::{
     IdentityId, IdentityName, NodeName, Permissions, Principal, Refusal, Scope, TableName,
@@ -179,7 +179,8 @@ impl Directory {
         Ok(rows)
     }
 
-    /// Decides where a table may be, in the place of all that was decided before.
+    /// Decides where a table may be, in the place of all that was decided before. What the copies
+    /// of some machines hold alone may be written off with it: nobody waits for those any more.
     ///
     /// # Errors
     /// [`Refusal::DirectoryFull`].
@@ -188,16 +189,38 @@ impl Directory {
         here: &NodeName,
         table: TableUid,
         scope: Scope,
+        write_off: &BTreeSet<NodeName>,
         now_ms: u64,
     ) -> Result<Row, Refusal> {
-        let mut seen = Seen::new();
-        for row in self.scopes.get(&table).into_iter().flat_map(BTreeMap::values) {
-            note(&mut seen, &row.by, row.count);
-            row.seen.iter().for_each(|(by, count)| note(&mut seen, by, *count));
-        }
+        let seen = self.scope_knowledge(table);
         let count = next_count(seen.get(here).copied(), now_ms);
+        let (mut lives, mut off) = (self.lives(table), self.gone(table));
+        for node in write_off {
+            if let Some(life) = lives.get(node).copied() {
+                note(&mut off, node, life);
+            }
+        }
+        for node in self.named_in(&scope, here) {
+            let next = off.get(&node).copied().unwrap_or(0).saturating_add(1);
+            note(&mut lives, &node, next);
+        }
         self.check_room(1)?;
-        Ok(Row::Scope(ScopeRow { table, by: here.clone(), scope, count, seen }))
+        Ok(Row::Scope(ScopeRow { table, by: here.clone(), scope, count, seen, lives, off }))
+    }
+
+    /// The machines that a scope admits, as far as they can be named: without those that were put
+    /// out, whose lives are over.
+    fn named_in(&self, scope: &Scope, here: &NodeName) -> BTreeSet<NodeName> {
+        match scope {
+            Scope::Local => [here.clone()].into(),
+            Scope::All => {
+                let members = self.members().map(|row| row.node.clone());
+                members.chain([here.clone()]).collect()
+            }
+            Scope::Nodes(nodes) => {
+                nodes.iter().filter(|node| !self.is_put_out(node)).cloned().collect()
+            }
+        }
     }
 
     /// Takes a federated table's name into use.
@@ -258,9 +281,4 @@ impl Directory {
 /// some that it has made, and others have not: what the clock says is above those.
 pub(super) fn next_count(before: Option<u64>, now_ms: u64) -> u64 {
     before.unwrap_or(0).saturating_add(1).max(now_ms)
-}
-
-fn note(seen: &mut Seen, by: &NodeName, count: u64) {
-    let known = seen.entry(by.clone()).or_default();
-    *known = count.max(*known);
 }

@@ -131,6 +131,11 @@ impl<'a> Fields<'a> {
         NodeName::parse(self.text(key)?).ok()
     }
 
+    /// Counts that rows of older versions lack; none where they stand there in another form.
+    pub(super) fn seen_or_none(&self, key: u64) -> Option<Seen> {
+        if self.has(key) { self.seen(key) } else { Some(Seen::new()) }
+    }
+
     pub(super) fn seen(&self, key: u64) -> Option<Seen> {
         let mut reader = self.reader(key)?;
         let Head::Map(count) = reader.head()? else {

@@ -15,13 +15,15 @@ mod fields;
 mod members;
 mod names;
 mod row;
+mod scopes;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 pub use row::{
-    BindingRow, Database, GrantRow, IdentityRow, NameRow, NodeRow, RemovalRow, Row, ScopeRow, Seen,
-    UNKNOWN_DATABASE, UnbindingRow, signed_part,
+    BindingRow, Database, GrantRow, IdentityRow, NameRow, NodeRow, RemovalRow, ReplicaRow, Row,
+    ScopeRow, Seen, UNKNOWN_DATABASE, UnbindingRow, signed_part,
 };
+pub use scopes::{Standing, Whereabouts};
 
 use crate::model::{
     Acl, Caller, IdentityId, IdentityName, NodeName, Permissions, Principal, Scope, TableName,
@@ -44,21 +46,13 @@ pub struct Directory {
     unbindings: BTreeMap<(IdentityId, NodeName, Uid), Seen>,
     grants: HashMap<TableUid, BTreeMap<Right, BTreeMap<NodeName, GrantRow>>>,
     names: BTreeMap<(IdentityId, TableName), BTreeMap<NodeName, NameRow>>,
-    scopes: HashMap<TableUid, BTreeMap<NodeName, ScopeRow>>,
+    scopes: BTreeMap<TableUid, BTreeMap<NodeName, ScopeRow>>,
+    replicas: HashMap<TableUid, BTreeMap<NodeName, ReplicaRow>>,
     rows: usize,
     /// Computed from bindings and unbindings: who is who.
     accounts: BTreeMap<NodeName, BTreeMap<Uid, IdentityId>>,
     /// Computed: the identities of a name that somebody is.
     by_name: BTreeMap<IdentityName, BTreeSet<IdentityId>>,
-}
-
-/// Where a table may be.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Whereabouts {
-    /// What holds: the one decision, or what all that compete have in common.
-    pub scope: Scope,
-    /// True where decisions compete that had not seen each other.
-    pub contested: bool,
 }
 
 /// A federated table's name, as all nodes' words together have it.
@@ -105,7 +99,7 @@ impl Directory {
             | Row::Binding(_)
             | Row::Unbinding(_)
             | Row::Removal(_) => true,
-            Row::Grant(_) | Row::Name(_) | Row::Scope(_) => false,
+            Row::Grant(_) | Row::Name(_) | Row::Scope(_) | Row::Replica(_) => false,
         };
         let new = match row {
             Row::Node(row) => self.nodes.insert(row.node.clone(), row).is_none(),
@@ -131,6 +125,10 @@ impl Directory {
             Row::Scope(row) => {
                 let decisions = self.scopes.entry(row.table).or_default();
                 decisions.insert(row.by.clone(), row).is_none()
+            }
+            Row::Replica(row) => {
+                let copies = self.replicas.entry(row.table).or_default();
+                copies.insert(row.node.clone(), row).is_none()
             }
         };
         self.rows += usize::from(new);
@@ -165,7 +163,7 @@ impl Directory {
                 let of_it = |row: &&BindingRow| row.identity == identity;
                 self.bindings.values().filter(of_it).any(|row| row.node == removal.node)
             }
-            Row::Node(_) | Row::Grant(_) | Row::Name(_) | Row::Scope(_) => false,
+            Row::Node(_) | Row::Grant(_) | Row::Name(_) | Row::Scope(_) | Row::Replica(_) => false,
         };
         let rows: Vec<Row> = self.all().filter(concerns).collect();
         let writers: BTreeSet<_> = rows.iter().map(|row| row.writer().clone()).collect();
@@ -200,6 +198,7 @@ impl Directory {
             .chain(grants.cloned().map(Row::Grant))
             .chain(self.names.values().flat_map(BTreeMap::values).cloned().map(Row::Name))
             .chain(self.scopes.values().flat_map(BTreeMap::values).cloned().map(Row::Scope))
+            .chain(self.replicas.values().flat_map(BTreeMap::values).cloned().map(Row::Replica))
     }
 
     /// Who a uid of a machine is.
@@ -266,25 +265,6 @@ impl Directory {
         acl
     }
 
-    /// Where a table may be; none where nobody has decided.
-    #[must_use]
-    pub fn whereabouts(&self, table: TableUid) -> Option<Whereabouts> {
-        let decisions = self.scopes.get(&table)?;
-        let replaced = |row: &ScopeRow| {
-            decisions.values().any(|other| {
-                other.by != row.by && other.seen.get(&row.by).is_some_and(|seen| *seen >= row.count)
-            })
-        };
-        let mut standing = decisions.values().filter(|row| !replaced(row));
-        let first = standing.next()?;
-        let Some(second) = standing.next() else {
-            return Some(Whereabouts { scope: first.scope.clone(), contested: false });
-        };
-        let common = |scope: Scope, row: &ScopeRow| scope.common(&at_home(row));
-        let scope = std::iter::once(second).chain(standing).fold(at_home(first), common);
-        Some(Whereabouts { scope, contested: true })
-    }
-
     /// The generation of a federated table's name; none where it was never used.
     #[must_use]
     pub fn generation(&self, owner: IdentityId, name: &TableName) -> Option<Generation> {
@@ -334,12 +314,38 @@ fn covers(seen: &Seen, counts: &Seen) -> bool {
     counts.iter().all(|(by, count)| seen.get(by).copied().unwrap_or(0) >= *count)
 }
 
-/// A decision's scope as the machines that it means.
-fn at_home(row: &ScopeRow) -> Scope {
-    match &row.scope {
-        Scope::Local => Scope::Nodes([row.by.clone()].into()),
-        Scope::All | Scope::Nodes(_) => row.scope.clone(),
+/// Raises a count to what another has seen.
+fn note(seen: &mut Seen, by: &NodeName, count: u64) {
+    let known = seen.entry(by.clone()).or_default();
+    *known = count.max(*known);
+}
+
+/// Raises every count to what another has seen.
+fn join(seen: &mut Seen, other: &Seen) {
+    other.iter().for_each(|(by, count)| note(seen, by, *count));
+}
+
+/// What one node has decided about a thing, in the place of the decisions that it had seen.
+trait Decision {
+    fn count(&self) -> u64;
+    fn seen(&self) -> &Seen;
+}
+
+/// The decisions that no other has replaced.
+fn latest<D: Decision>(decisions: &BTreeMap<NodeName, D>) -> Vec<&D> {
+    let replaced = |by: &NodeName, decision: &D| {
+        let others = decisions.iter().filter(|(other, _)| *other != by);
+        others
+            .into_iter()
+            .any(|(_, other)| other.seen().get(by).is_some_and(|seen| *seen >= decision.count()))
+    };
+    let latest: Vec<&D> =
+        decisions.iter().filter(|(by, one)| !replaced(by, one)).map(|(_, one)| one).collect();
+    if latest.is_empty() {
+        // Each claims to replace the other, which only a false one can: none does.
+        return decisions.values().collect();
     }
+    latest
 }
 
 #[cfg(test)]

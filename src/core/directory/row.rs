@@ -36,6 +36,8 @@ pub enum Row {
     Scope(ScopeRow),
     /// A machine's database has been put out of the mesh.
     Removal(RemovalRow),
+    /// A machine's copy of a table: when its stay in the scope began and ended.
+    Replica(ReplicaRow),
 }
 
 /// Which database file: drawn at its birth, and again when a backup comes to life.
@@ -160,6 +162,26 @@ pub struct ScopeRow {
     pub count: u64,
     /// The decisions that this one replaces.
     pub seen: Seen,
+    /// Of each machine, the newest life of its copy that this decision knows of or begins.
+    pub lives: Seen,
+    /// Of each machine, the last life of its copy that is over or was written off.
+    pub off: Seen,
+}
+
+/// What a machine says of its copy of a table. A life is one stay of the copy in the table's scope:
+/// what was acknowledged in one says nothing of the next, which begins with nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplicaRow {
+    /// The table.
+    pub table: TableUid,
+    /// The machine; the writer.
+    pub node: NodeName,
+    /// The database that the copy is in.
+    pub database: Database,
+    /// The life that has begun.
+    pub up: u64,
+    /// The life that has ended: what it held was handed over, or written off.
+    pub down: u64,
 }
 
 impl Row {
@@ -175,6 +197,7 @@ impl Row {
             Self::Name(row) => &row.by,
             Self::Scope(row) => &row.by,
             Self::Removal(row) => &row.by,
+            Self::Replica(row) => &row.node,
         }
     }
 
@@ -198,6 +221,7 @@ impl Row {
                 let database = u128::from_be_bytes(row.database);
                 format!("removal/{}/{database:032x}/{}", row.node, row.by)
             }
+            Self::Replica(row) => format!("replica/{}/{}", row.table, row.node),
         }
     }
 
@@ -259,12 +283,21 @@ impl Row {
                 .text(2, row.by.as_str())
                 .text(3, &row.scope.to_string())
                 .uint(4, row.count)
-                .seen(5, &row.seen),
+                .seen(5, &row.seen)
+                .seen(6, &row.lives)
+                .seen(7, &row.off),
             Self::Removal(row) => record
                 .uint(0, 7)
                 .text(1, row.node.as_str())
                 .bytes(2, &row.database)
                 .text(3, row.by.as_str()),
+            Self::Replica(row) => record
+                .uint(0, 8)
+                .bytes(1, &row.table.0)
+                .text(2, row.node.as_str())
+                .bytes(3, &row.database)
+                .uint(4, row.up)
+                .uint(5, row.down),
         };
         record.into_bytes()
     }
@@ -323,11 +356,20 @@ impl Row {
                 scope: Scope::parse(fields.text(3)?).ok()?,
                 count: fields.uint(4)?,
                 seen: fields.seen(5)?,
+                lives: fields.seen_or_none(6)?,
+                off: fields.seen_or_none(7)?,
             }),
             7 => Self::Removal(RemovalRow {
                 node: fields.node(1)?,
                 database: fields.id(2)?,
                 by: fields.node(3)?,
+            }),
+            8 => Self::Replica(ReplicaRow {
+                table: TableUid(fields.id(1)?),
+                node: fields.node(2)?,
+                database: fields.id(3)?,
+                up: fields.uint(4)?,
+                down: fields.uint(5)?,
             }),
             _ => return None,
         };
@@ -345,7 +387,8 @@ impl Row {
             | Self::Unbinding(_)
             | Self::Name(_)
             | Self::Scope(_)
-            | Self::Removal(_) => true,
+            | Self::Removal(_)
+            | Self::Replica(_) => true,
         }
     }
 }
@@ -388,6 +431,10 @@ mod tests {
 
     fn seen() -> impl Strategy<Value = Seen> {
         prop::collection::btree_map(node(), any::<u64>(), 0..3)
+    }
+
+    fn table() -> impl Strategy<Value = TableUid> {
+        any::<[u8; 16]>().prop_map(TableUid)
     }
 
     fn database() -> impl Strategy<Value = Database> {
@@ -437,14 +484,7 @@ mod tests {
                     Row::Unbinding(UnbindingRow { identity, node, uid, by, count })
                 }
             ),
-            (
-                any::<[u8; 16]>().prop_map(TableUid),
-                principal(),
-                right(),
-                node(),
-                prop::option::of(seen()),
-                any::<u64>()
-            )
+            (table(), principal(), right(), node(), prop::option::of(seen()), any::<u64>())
                 .prop_map(|(table, principal, right, by, granted, revoked)| {
                     Row::Grant(GrantRow { table, principal, right, by, granted, revoked })
                 }),
@@ -454,9 +494,14 @@ mod tests {
                     Row::Name(NameRow { owner, name, by, generation, dropped })
                 }
             ),
-            (any::<[u8; 16]>().prop_map(TableUid), node(), scope(), any::<u64>(), seen()).prop_map(
-                |(table, by, scope, count, seen)| {
-                    Row::Scope(ScopeRow { table, by, scope, count, seen })
+            (table(), node(), scope(), any::<u64>(), seen(), seen(), seen()).prop_map(
+                |(table, by, scope, count, seen, lives, off)| {
+                    Row::Scope(ScopeRow { table, by, scope, count, seen, lives, off })
+                }
+            ),
+            (table(), node(), database(), any::<u64>(), any::<u64>()).prop_map(
+                |(table, node, database, up, down)| {
+                    Row::Replica(ReplicaRow { table, node, database, up, down })
                 }
             ),
         ]
@@ -517,6 +562,18 @@ mod tests {
             incarnation: Incarnation(0),
         };
         assert_eq!(read, Some(Row::Node(expected)));
+    }
+
+    #[test]
+    fn a_decision_of_an_older_version_knows_of_no_lives() {
+        let mut old = Record::new();
+        old.uint(0, 6).bytes(1, &[7; 16]).text(2, "a").text(3, "all").uint(4, 1);
+        old.seen(5, &Seen::new());
+        let key = format!("scope/{}/a", TableUid([7; 16]));
+        let Some(Row::Scope(read)) = Row::decode(key.as_bytes(), &old.into_bytes()) else {
+            panic!("it is not read");
+        };
+        assert_eq!((read.lives, read.off), (Seen::new(), Seen::new()));
     }
 
     #[test]

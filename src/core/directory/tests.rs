@@ -1,6 +1,7 @@
 //! The directory's promises, over histories of several nodes that hear of each other late.
 
 mod members;
+mod scopes;
 
 use std::collections::BTreeSet;
 
@@ -224,7 +225,7 @@ proptest! {
             let rows = match wish {
                 Wish::Grant => directory.grant(&here, TABLE, &principal, Permissions::READ),
                 Wish::Revoke => directory.revoke(&here, TABLE, &principal, Permissions::READ, 0),
-                Wish::Scope(scope) => directory.decide_scope(&here, TABLE, scope_of(*scope), 0).map(|row| vec![row]),
+                Wish::Scope(scope) => directory.decide_scope(&here, TABLE, scope_of(*scope), &BTreeSet::new(), 0).map(|row| vec![row]),
                 Wish::Hear(from) => {
                     let heard: Vec<Row> = players[*from].directory.written_by(&node(NODES[*from])).collect();
                     // What a node has written it wrote knowing all that it knew.
@@ -249,7 +250,7 @@ proptest! {
         for (at, wish) in wishes {
             let here = node(NODES[at]);
             let row = match wish {
-                Wish::Scope(n) => one.decide_scope(&here, TABLE, scope_of(n), 0).map(|row| vec![row]),
+                Wish::Scope(n) => one.decide_scope(&here, TABLE, scope_of(n), &BTreeSet::new(), 0).map(|row| vec![row]),
                 Wish::Grant => one.grant(&here, TABLE, &Principal::Everyone, Permissions::WRITE),
                 Wish::Revoke | Wish::Hear(_) => one.revoke(&here, TABLE, &Principal::Everyone, Permissions::WRITE, 0),
             };

@@ -1,0 +1,192 @@
+//! Where tables may be, and which copies of them are to be reckoned with.
+//! Moving the rows accordingly is for the store and the replication; here it is only worked out.
+//!
+//! ```text
+//!   decisions ──> standing of a node: in ──> holds rows, writes, asks for rows
+//!                                     frozen ──> keeps what it holds, and no more
+//!                                     out ──> hands over what it holds alone, then deletes
+//!   decisions, replica rows, removals ──> lives that are up, lives that are gone
+//!                                         ──> who must confirm before a deletion is forgotten
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Decision, Directory, ReplicaRow, ScopeRow, Seen, join, latest, note};
+use crate::model::{NodeName, Scope, TableUid};
+
+/// Where a table may be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Whereabouts {
+    /// What holds: the one decision, or what all that compete have in common.
+    pub scope: Scope,
+    /// True where decisions compete that had not seen each other.
+    pub contested: bool,
+}
+
+/// Whether a node may hold a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Every decision that holds admits it.
+    In,
+    /// Of decisions that compete some admit it and some do not: it changes nothing until an
+    /// operator has decided.
+    Frozen,
+    /// None admits it, or there is none.
+    Out,
+}
+
+impl Decision for ScopeRow {
+    fn count(&self) -> u64 {
+        self.count
+    }
+
+    fn seen(&self) -> &Seen {
+        &self.seen
+    }
+}
+
+impl Directory {
+    /// Where a table may be; none where nobody has decided.
+    #[must_use]
+    pub fn whereabouts(&self, table: TableUid) -> Option<Whereabouts> {
+        let decisions = latest(self.scopes.get(&table)?);
+        let (first, others) = decisions.split_first()?;
+        if others.is_empty() {
+            return Some(Whereabouts { scope: first.scope.clone(), contested: false });
+        }
+        let common = |scope: Scope, row: &&ScopeRow| scope.common(&at_home(row));
+        let scope = others.iter().fold(at_home(first), common);
+        Some(Whereabouts { scope, contested: true })
+    }
+
+    /// Whether a node may hold a table.
+    #[must_use]
+    pub fn standing(&self, table: TableUid, node: &NodeName) -> Standing {
+        let Some(decisions) = self.scopes.get(&table) else {
+            return Standing::Out;
+        };
+        self.standing_by(&latest(decisions), node)
+    }
+
+    /// The members that may hold a table.
+    #[must_use]
+    pub fn in_scope(&self, table: TableUid) -> BTreeSet<NodeName> {
+        let Some(decisions) = self.scopes.get(&table) else {
+            return BTreeSet::new();
+        };
+        let latest = latest(decisions);
+        let names = self.members().map(|row| &row.node);
+        names.filter(|node| self.standing_by(&latest, node) == Standing::In).cloned().collect()
+    }
+
+    /// What is known of the decisions about a table: those that are held, and those that they had
+    /// seen. Rows must not be taken from a node that knows of more.
+    #[must_use]
+    pub fn scope_knowledge(&self, table: TableUid) -> Seen {
+        let mut known = Seen::new();
+        for row in self.decisions(table) {
+            note(&mut known, &row.by, row.count);
+            join(&mut known, &row.seen);
+        }
+        known
+    }
+
+    /// Of each node, the newest life of its copy that has begun, or that a decision lets begin.
+    #[must_use]
+    pub fn lives(&self, table: TableUid) -> Seen {
+        let mut lives = Seen::new();
+        self.copies(table).for_each(|row| note(&mut lives, &row.node, row.up));
+        self.decisions(table).for_each(|row| join(&mut lives, &row.lives));
+        lives.retain(|_, life| *life > 0); // the first is 1
+        lives
+    }
+
+    /// Of each node, the last life of its copy that is over: handed over, written off, or in a
+    /// database that was removed.
+    #[must_use]
+    pub fn gone(&self, table: TableUid) -> Seen {
+        let mut gone = Seen::new();
+        for row in self.copies(table) {
+            note(&mut gone, &row.node, row.down);
+            if self.is_removed(&row.database) {
+                note(&mut gone, &row.node, row.up);
+            }
+        }
+        self.decisions(table).for_each(|row| join(&mut gone, &row.off));
+        for (node, life) in self.lives(table) {
+            if self.is_put_out(&node) {
+                note(&mut gone, &node, life);
+            }
+        }
+        gone.retain(|_, life| *life > 0);
+        gone
+    }
+
+    /// The nodes that must have confirmed a deletion before it may be forgotten, this one among
+    /// them, each with the life that must have confirmed it. It is not enough to ask those in scope:
+    /// one that was excluded may hold the deleted row still, and be admitted again. Life 0 stands
+    /// for a copy of which nothing is known yet: nobody can confirm for it, but it may be there.
+    #[must_use]
+    pub fn must_confirm(&self, table: TableUid) -> BTreeMap<NodeName, u64> {
+        let (lives, gone) = (self.lives(table), self.gone(table));
+        let unheard = self.in_scope(table).into_iter().filter(|node| !lives.contains_key(node));
+        let mut asked: BTreeMap<NodeName, u64> = unheard.map(|node| (node, 0)).collect();
+        let is_up =
+            |(node, life): &(&NodeName, &u64)| gone.get(*node).is_none_or(|over| over < life);
+        asked.extend(lives.iter().filter(is_up).map(|(node, life)| (node.clone(), *life)));
+        asked
+    }
+
+    /// What a node says of its copy of a table.
+    #[must_use]
+    pub fn replica(&self, table: TableUid, node: &NodeName) -> Option<&ReplicaRow> {
+        self.replicas.get(&table)?.get(node)
+    }
+
+    /// The tables about whose scope somebody has decided.
+    pub fn tables_decided(&self) -> impl Iterator<Item = TableUid> {
+        self.scopes.keys().copied()
+    }
+
+    /// True where a node has decided about a table's scope.
+    #[must_use]
+    pub fn decided_by(&self, table: TableUid, node: &NodeName) -> bool {
+        self.scopes.get(&table).is_some_and(|decisions| decisions.contains_key(node))
+    }
+
+    fn decisions(&self, table: TableUid) -> impl Iterator<Item = &ScopeRow> {
+        self.scopes.get(&table).into_iter().flat_map(BTreeMap::values)
+    }
+
+    fn copies(&self, table: TableUid) -> impl Iterator<Item = &ReplicaRow> {
+        self.replicas.get(&table).into_iter().flat_map(BTreeMap::values)
+    }
+
+    fn standing_by(&self, latest: &[&ScopeRow], node: &NodeName) -> Standing {
+        if self.is_put_out(node) {
+            return Standing::Out;
+        }
+        let admitting = latest.iter().filter(|row| self.admits(row, node)).count();
+        match admitting {
+            0 => Standing::Out,
+            all if all == latest.len() => Standing::In,
+            _some => Standing::Frozen,
+        }
+    }
+
+    /// True where a decision admits a node. All are all members, and this node, which is one even
+    /// where it has not presented itself yet.
+    fn admits(&self, decision: &ScopeRow, node: &NodeName) -> bool {
+        let is_member = || self.nodes.contains_key(node) || self.here() == Some(node);
+        let everyone = decision.scope == Scope::All;
+        at_home(decision).admits(node) && (!everyone || is_member())
+    }
+}
+
+/// A decision's scope as the machines that it means.
+fn at_home(row: &ScopeRow) -> Scope {
+    match &row.scope {
+        Scope::Local => Scope::Nodes([row.by.clone()].into()),
+        Scope::All | Scope::Nodes(_) => row.scope.clone(),
+    }
+}
