@@ -288,7 +288,8 @@ impl Service {
             | Row::Name(_)
             | Row::Scope(_)
             | Row::Removal(_)
-            | Row::Replica(_) => false,
+            | Row::Replica(_)
+            | Row::Settlement(_) => false,
         };
         if !rows.iter().all(|row| is_its_own(row.row())) {
             return Err(Refusal::AccessDenied.into());

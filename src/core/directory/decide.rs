@@ -26,7 +26,7 @@ impl Directory {
         uid: Uid,
         now_ms: u64,
     ) -> Result<Vec<Row>, Refusal> {
-        if self.by_name.contains_key(name) {
+        if self.bearers(name).next().is_some() {
             return Err(Refusal::IdentityTaken);
         }
         let (name, home) = (name.clone(), here.clone());

@@ -21,7 +21,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 pub use row::{
     BindingRow, Database, GrantRow, IdentityRow, NameRow, NodeRow, RemovalRow, ReplicaRow, Row,
-    ScopeRow, Seen, UNKNOWN_DATABASE, UnbindingRow, signed_part,
+    ScopeRow, Seen, SettlementRow, UNKNOWN_DATABASE, UnbindingRow, signed_part,
 };
 pub use scopes::{Standing, Whereabouts};
 
@@ -48,6 +48,7 @@ pub struct Directory {
     names: BTreeMap<(IdentityId, TableName), BTreeMap<NodeName, NameRow>>,
     scopes: BTreeMap<TableUid, BTreeMap<NodeName, ScopeRow>>,
     replicas: HashMap<TableUid, BTreeMap<NodeName, ReplicaRow>>,
+    settlements: BTreeMap<IdentityName, BTreeMap<NodeName, SettlementRow>>,
     rows: usize,
     /// Computed from bindings and unbindings: who is who.
     accounts: BTreeMap<NodeName, BTreeMap<Uid, IdentityId>>,
@@ -99,7 +100,9 @@ impl Directory {
             | Row::Binding(_)
             | Row::Unbinding(_)
             | Row::Removal(_) => true,
-            Row::Grant(_) | Row::Name(_) | Row::Scope(_) | Row::Replica(_) => false,
+            Row::Grant(_) | Row::Name(_) | Row::Scope(_) | Row::Replica(_) | Row::Settlement(_) => {
+                false
+            }
         };
         let new = match row {
             Row::Node(row) => self.nodes.insert(row.node.clone(), row).is_none(),
@@ -130,6 +133,10 @@ impl Directory {
                 let copies = self.replicas.entry(row.table).or_default();
                 copies.insert(row.node.clone(), row).is_none()
             }
+            Row::Settlement(row) => {
+                let decisions = self.settlements.entry(row.name.clone()).or_default();
+                decisions.insert(row.by.clone(), row).is_none()
+            }
         };
         self.rows += usize::from(new);
         says_who
@@ -159,6 +166,7 @@ impl Directory {
             Row::Identity(row) => row.id == identity,
             Row::Binding(row) => row.identity == identity,
             Row::Unbinding(row) => row.identity == identity,
+            Row::Settlement(row) => row.among.contains(&identity),
             Row::Removal(removal) => {
                 let of_it = |row: &&BindingRow| row.identity == identity;
                 self.bindings.values().filter(of_it).any(|row| row.node == removal.node)
@@ -199,6 +207,9 @@ impl Directory {
             .chain(self.names.values().flat_map(BTreeMap::values).cloned().map(Row::Name))
             .chain(self.scopes.values().flat_map(BTreeMap::values).cloned().map(Row::Scope))
             .chain(self.replicas.values().flat_map(BTreeMap::values).cloned().map(Row::Replica))
+            .chain(
+                self.settlements.values().flat_map(BTreeMap::values).cloned().map(Row::Settlement),
+            )
     }
 
     /// Who a uid of a machine is.

@@ -1,13 +1,35 @@
 //! Names as people write and are shown them, from and to what they mean.
 //! A name is an attribute: what it means may change, what it names does not.
+//!
+//! Two sides of a partition may register the same name. Then it means neither of the two to anybody
+//! else, until an operator has settled which one keeps it: the other is known by the beginning of its
+//! id from then on, `alice~3f2a`. Nobody gains what is the other's by that: rights and ownership are
+//! the ids'.
 
-use super::Directory;
+use std::collections::BTreeSet;
+
+use super::{
+    Decision, Directory, Row, Seen, SettlementRow, decide::next_count, join, latest, note,
+};
 use crate::model::{
     Caller, IdentityId, IdentityName, NodeName, Owner, Principal, QualifiedName, Refusal, TableRef,
 };
 
 /// Hexadecimal digits of an identity's id that tell it from others of its name, at least.
 const TELLING_DIGITS: usize = 4;
+
+/// Identities that one settlement may list: what a row has room for, and more than there are machines.
+const SETTLED_AT_ONCE: usize = 256;
+
+impl Decision for SettlementRow {
+    fn count(&self) -> u64 {
+        self.count
+    }
+
+    fn seen(&self) -> &Seen {
+        &self.seen
+    }
+}
 
 impl Directory {
     /// The namespace and short name that a written name means for a caller.
@@ -51,16 +73,9 @@ impl Directory {
     /// # Errors
     /// [`Refusal::UnknownIdentity`] or [`Refusal::IdentityContested`].
     pub fn find(&self, written: &str) -> Result<IdentityId, Refusal> {
-        let (name, digits) = match written.split_once('~') {
-            Some((name, digits)) if digits.len() >= TELLING_DIGITS => (name, digits),
-            Some(_) => return Err(Refusal::UnknownIdentity),
-            None => (written, ""),
-        };
-        let name = IdentityName::parse(name).map_err(|_| Refusal::UnknownIdentity)?;
-        let named = self.by_name.get(&name).into_iter().flatten();
-        let mut meant = named.filter(|id| id.to_string().starts_with(digits));
+        let mut meant = self.meant_by(written)?.into_iter();
         match (meant.next(), meant.next()) {
-            (Some(id), None) => Ok(*id),
+            (Some(id), None) => Ok(id),
             (Some(_), Some(_)) => Err(Refusal::IdentityContested),
             (None, _) => Err(Refusal::UnknownIdentity),
         }
@@ -72,15 +87,81 @@ impl Directory {
     /// As [`Directory::find`].
     pub fn find_for(&self, written: &str, caller: &Caller) -> Result<IdentityId, Refusal> {
         match self.find(written) {
-            Err(Refusal::IdentityContested) => {
-                let own = self.identity_of_caller(caller);
-                let own = own.filter(|id| {
-                    self.identity(*id).is_some_and(|row| row.name.as_str() == written)
-                });
-                own.ok_or(Refusal::IdentityContested)
+            Err(Refusal::IdentityContested) if !written.contains('~') => {
+                let own = self.identity_of_caller(caller).ok_or(Refusal::IdentityContested)?;
+                let is_meant = self.meant_by(written)?.contains(&own);
+                is_meant.then_some(own).ok_or(Refusal::IdentityContested)
             }
             found => found,
         }
+    }
+
+    /// Every identity that a written name may mean.
+    fn meant_by(&self, written: &str) -> Result<Vec<IdentityId>, Refusal> {
+        let parse = |name| IdentityName::parse(name).map_err(|_| Refusal::UnknownIdentity);
+        match written.split_once('~') {
+            Some((name, digits)) if digits.len() >= TELLING_DIGITS => {
+                let named = self.by_name.get(&parse(name)?).into_iter().flatten().copied();
+                Ok(named.filter(|id| id.to_string().starts_with(digits)).collect())
+            }
+            Some(_) => Err(Refusal::UnknownIdentity),
+            None => Ok(self.bearers(&parse(written)?).collect()),
+        }
+    }
+
+    /// The identities that somebody is and that go by the bare name: one, or those that contest it.
+    pub fn bearers(&self, name: &IdentityName) -> impl Iterator<Item = IdentityId> {
+        let without_it = self.without_their_name(name);
+        let named = self.by_name.get(name).into_iter().flatten().copied();
+        named.filter(move |id| !without_it.contains(id))
+    }
+
+    /// The identities that have lost their name to another. Where operators have settled it on
+    /// different ones without knowing of each other, none has.
+    fn without_their_name(&self, name: &IdentityName) -> BTreeSet<IdentityId> {
+        let Some(settlements) = self.settlements.get(name) else {
+            return BTreeSet::new();
+        };
+        let settlements = latest(settlements);
+        let kept: BTreeSet<IdentityId> = settlements.iter().map(|row| row.keep).collect();
+        if kept.len() > 1 {
+            return BTreeSet::new();
+        }
+        settlements
+            .iter()
+            .flat_map(|row| &row.among)
+            .filter(|id| !kept.contains(id))
+            .copied()
+            .collect()
+    }
+
+    /// Settles a name on one of its identities. The others that are known here are known by the
+    /// beginning of their ids from then on; one that nobody here has heard of contests it still.
+    ///
+    /// # Errors
+    /// [`Refusal::UnknownIdentity`] where nobody of that name is that identity,
+    /// [`Refusal::DirectoryFull`].
+    pub fn settle_name(
+        &self,
+        here: &NodeName,
+        name: &IdentityName,
+        keep: IdentityId,
+        now_ms: u64,
+    ) -> Result<Row, Refusal> {
+        let Some(named) = self.by_name.get(name).filter(|named| named.contains(&keep)) else {
+            return Err(Refusal::UnknownIdentity);
+        };
+        let mut seen = Seen::new();
+        for row in self.settlements.get(name).into_iter().flat_map(|rows| rows.values()) {
+            note(&mut seen, &row.by, row.count);
+            join(&mut seen, &row.seen);
+        }
+        self.check_room(1)?;
+        let others = named.iter().copied().filter(|id| *id != keep).take(SETTLED_AT_ONCE - 1);
+        let among = others.chain([keep]).collect();
+        let count = next_count(seen.get(here).copied(), now_ms);
+        let (name, by) = (name.clone(), here.clone());
+        Ok(Row::Settlement(SettlementRow { name, keep, among, by, count, seen }))
     }
 
     /// The principal that a written one means: `uid:N`, `uid:N@node`, `@alice` or `*`.
@@ -94,24 +175,23 @@ impl Directory {
         }
     }
 
-    /// What an identity is called: by its name, and where that means two, with digits of its id.
+    /// What an identity is called: by its name, and where that does not mean it and it alone, with
+    /// digits of its id.
     #[must_use]
     pub fn show_identity(&self, id: IdentityId) -> String {
         let Some(row) = self.identities.get(&id) else {
             return id.to_string();
         };
-        let digits = id.to_string();
-        let others =
-            self.by_name.get(&row.name).into_iter().flatten().filter(|other| **other != id);
-        let needed = others.map(|other| common_prefix(&other.to_string(), &digits) + 1).max();
-        match needed {
-            Some(needed) => format!("{}~{}", row.name, &digits[..needed.max(TELLING_DIGITS)]),
-            // Nobody is this identity any more: somebody else may have its name one day.
-            None if self.identity(id).is_none() => {
-                format!("{}~{}", row.name, &digits[..TELLING_DIGITS])
-            }
-            None => row.name.to_string(),
+        if self.bearers(&row.name).eq([id]) {
+            return row.name.to_string();
         }
+        // Nobody may be this identity any more: somebody else may have its name one day.
+        let digits = id.to_string();
+        let named = self.by_name.get(&row.name).into_iter().flatten();
+        let others = named.filter(|other| **other != id);
+        let shared = others.map(|other| common_prefix(&other.to_string(), &digits)).max();
+        let needed = shared.map_or(0, |shared| shared + 1).max(TELLING_DIGITS);
+        format!("{}~{}", row.name, &digits[..needed])
     }
 
     /// Whose namespace, for people.

@@ -5,7 +5,7 @@
 //! the right one whoever brings it, and no two nodes ever write the same row. What several nodes
 //! have to say about one thing stands in several rows, and is put together when it is read.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::fields::{Fields, Record};
 use crate::model::{
@@ -38,6 +38,8 @@ pub enum Row {
     Removal(RemovalRow),
     /// A machine's copy of a table: when its stay in the scope began and ended.
     Replica(ReplicaRow),
+    /// Which of several identities of one name keeps it.
+    Settlement(SettlementRow),
 }
 
 /// Which database file: drawn at its birth, and again when a backup comes to life.
@@ -184,6 +186,24 @@ pub struct ReplicaRow {
     pub down: u64,
 }
 
+/// One node's word on which of several identities of one name keeps it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SettlementRow {
+    /// The name.
+    pub name: IdentityName,
+    /// Who keeps it.
+    pub keep: IdentityId,
+    /// The identities of that name that were known, the kept one among them. Of others it says
+    /// nothing.
+    pub among: BTreeSet<IdentityId>,
+    /// Where that was decided; the writer.
+    pub by: NodeName,
+    /// How often this node has decided.
+    pub count: u64,
+    /// The decisions that this one replaces.
+    pub seen: Seen,
+}
+
 impl Row {
     /// The machine that alone may write this row.
     #[must_use]
@@ -198,6 +218,7 @@ impl Row {
             Self::Scope(row) => &row.by,
             Self::Removal(row) => &row.by,
             Self::Replica(row) => &row.node,
+            Self::Settlement(row) => &row.by,
         }
     }
 
@@ -222,6 +243,7 @@ impl Row {
                 format!("removal/{}/{database:032x}/{}", row.node, row.by)
             }
             Self::Replica(row) => format!("replica/{}/{}", row.table, row.node),
+            Self::Settlement(row) => format!("settlement/{}/{}", row.name, row.by),
         }
     }
 
@@ -298,6 +320,17 @@ impl Row {
                 .bytes(3, &row.database)
                 .uint(4, row.up)
                 .uint(5, row.down),
+            Self::Settlement(row) => {
+                let among: Vec<[u8; 16]> = row.among.iter().map(|id| id.0).collect();
+                record
+                    .uint(0, 9)
+                    .text(1, row.name.as_str())
+                    .bytes(2, &row.keep.0)
+                    .bytes(3, among.as_flattened())
+                    .text(4, row.by.as_str())
+                    .uint(5, row.count)
+                    .seen(6, &row.seen)
+            }
         };
         record.into_bytes()
     }
@@ -371,17 +404,27 @@ impl Row {
                 up: fields.uint(4)?,
                 down: fields.uint(5)?,
             }),
+            9 => Self::Settlement(SettlementRow {
+                name: IdentityName::parse(fields.text(1)?).ok()?,
+                keep: IdentityId(fields.id(2)?),
+                among: identities(fields.bytes(3)?)?,
+                by: fields.node(4)?,
+                count: fields.uint(5)?,
+                seen: fields.seen(6)?,
+            }),
             _ => return None,
         };
         (row.key().as_bytes() == key && row.is_sound()).then_some(row)
     }
 
-    /// False for what no node may say: that root is somebody, or that a bare uid, which is another
-    /// user on each machine, holds a right on what leaves it.
+    /// False for what no node may say: that root is somebody, that a bare uid, which is another
+    /// user on each machine, holds a right on what leaves it, or that a name is kept by an identity
+    /// that was not looked at.
     fn is_sound(&self) -> bool {
         match self {
             Self::Binding(row) => row.uid != Uid::ROOT,
             Self::Grant(row) => !matches!(row.principal, Principal::Uid(_)),
+            Self::Settlement(row) => row.among.contains(&row.keep),
             Self::Node(_)
             | Self::Identity(_)
             | Self::Unbinding(_)
@@ -403,6 +446,12 @@ pub fn signed_part(mesh: MeshId, stamp: Stamp, key: &[u8], row: &[u8]) -> Vec<u8
     let hlc = stamp.hlc.to_i64().to_be_bytes();
     let incarnation = stamp.incarnation.0.to_be_bytes();
     [DOMAIN, &mesh.0, &hlc, &incarnation, &length, key, row].concat()
+}
+
+/// Ids one after the other.
+fn identities(bytes: &[u8]) -> Option<BTreeSet<IdentityId>> {
+    let (ids, rest) = bytes.as_chunks::<16>();
+    rest.is_empty().then(|| ids.iter().copied().map(IdentityId).collect())
 }
 
 fn single(bits: u64) -> Option<Permissions> {
@@ -499,6 +548,11 @@ mod tests {
                     Row::Scope(ScopeRow { table, by, scope, count, seen, lives, off })
                 }
             ),
+            (name(), prop::collection::btree_set(id(), 1..4), node(), any::<u64>(), seen())
+                .prop_map(|(name, among, by, count, seen)| {
+                    let keep = *among.last().expect("one at least");
+                    Row::Settlement(SettlementRow { name, keep, among, by, count, seen })
+                }),
             (table(), node(), database(), any::<u64>(), any::<u64>()).prop_map(
                 |(table, node, database, up, down)| {
                     Row::Replica(ReplicaRow { table, node, database, up, down })
@@ -574,6 +628,19 @@ mod tests {
             panic!("it is not read");
         };
         assert_eq!((read.lives, read.off), (Seen::new(), Seen::new()));
+    }
+
+    #[test]
+    fn nobody_may_settle_a_name_on_an_identity_that_was_not_looked_at() {
+        let row = Row::Settlement(SettlementRow {
+            name: IdentityName::parse("alice").expect("a name"),
+            keep: IdentityId([1; 16]),
+            among: BTreeSet::from([IdentityId([2; 16])]),
+            by: NodeName::parse("a").expect("a name"),
+            count: 1,
+            seen: Seen::new(),
+        });
+        assert_eq!(Row::decode(row.key().as_bytes(), &row.encode()), None);
     }
 
     #[test]

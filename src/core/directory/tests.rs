@@ -2,6 +2,7 @@
 
 mod members;
 mod scopes;
+mod settlements;
 
 use std::collections::BTreeSet;
 
