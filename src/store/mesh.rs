@@ -43,6 +43,7 @@ impl Batch<'_> {
         )?;
         self.state.notary = Some(Arc::clone(notary));
         self.directory_mut().set_here(notary.node().clone());
+        self.directory_mut().set_mesh(notary.mesh());
         self.introduce(notary.as_ref(), database)?;
         Ok(Done::Joined)
     }

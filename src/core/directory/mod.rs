@@ -26,8 +26,8 @@ pub use row::{
 pub use scopes::{Standing, Whereabouts};
 
 use crate::model::{
-    Acl, Caller, IdentityId, IdentityName, NodeName, Permissions, Principal, Scope, TableName,
-    TableUid, Uid,
+    Acl, Caller, IdentityId, IdentityName, MeshId, NodeName, Permissions, Principal, Scope,
+    TableName, TableUid, Uid,
 };
 
 /// A principal and the bit of one right.
@@ -49,6 +49,9 @@ pub struct Directory {
     scopes: BTreeMap<TableUid, BTreeMap<NodeName, ScopeRow>>,
     replicas: HashMap<TableUid, BTreeMap<NodeName, ReplicaRow>>,
     settlements: BTreeMap<IdentityName, BTreeMap<NodeName, SettlementRow>>,
+    mesh: Option<MeshId>,
+    /// Computed for that mesh: the name of each federated table that there is, or was last.
+    named: HashMap<TableUid, (IdentityId, TableName)>,
     rows: usize,
     /// Computed from bindings and unbindings: who is who.
     accounts: BTreeMap<NodeName, BTreeMap<Uid, IdentityId>>,
@@ -86,6 +89,17 @@ impl Directory {
         self.here = Some(here);
     }
 
+    /// Says which mesh this is, so that [`Directory::owner_of`] need not search.
+    pub fn set_mesh(&mut self, mesh: MeshId) {
+        if self.mesh == Some(mesh) {
+            return;
+        }
+        self.mesh = Some(mesh);
+        let named =
+            self.tables_named(mesh).map(|(table, owner, name, _)| (table, (owner, name.clone())));
+        self.named = named.collect();
+    }
+
     /// Takes a row in, in the place of an older version of it. Rows may come in any order; where
     /// they come together, [`Extend::extend`] works out who is who once for all of them.
     pub fn insert(&mut self, row: Row) {
@@ -121,10 +135,7 @@ impl Directory {
                 let right = (row.principal.clone(), row.right.bits());
                 of_table.entry(right).or_default().insert(row.by.clone(), row).is_none()
             }
-            Row::Name(row) => {
-                let words = self.names.entry((row.owner, row.name.clone())).or_default();
-                words.insert(row.by.clone(), row).is_none()
-            }
+            Row::Name(row) => self.place_name(row),
             Row::Scope(row) => {
                 let decisions = self.scopes.entry(row.table).or_default();
                 decisions.insert(row.by.clone(), row).is_none()
@@ -140,6 +151,25 @@ impl Directory {
         };
         self.rows += usize::from(new);
         says_who
+    }
+
+    fn place_name(&mut self, row: NameRow) -> bool {
+        let (owner, name) = (row.owner, row.name.clone());
+        let before = self.generation(owner, &name);
+        let words = self.names.entry((owner, name.clone())).or_default();
+        let new = words.insert(row.by.clone(), row).is_none();
+        let now = self.generation(owner, &name);
+        if let Some(mesh) = self.mesh
+            && before.map(|before| before.number) != now.map(|now| now.number)
+        {
+            let table =
+                |known: Generation| TableUid::of_federated(mesh, owner, &name, known.number);
+            before.map(table).and_then(|table| self.named.remove(&table));
+            if let Some(table) = now.map(table) {
+                self.named.insert(table, (owner, name));
+            }
+        }
+        new
     }
 
     /// How many rows there are.
@@ -282,6 +312,35 @@ impl Directory {
         let words = self.names.get(&(owner, name.clone()))?;
         let newest = words.values().map(|row| (row.generation, row.dropped)).max();
         newest.map(|(number, dropped)| Generation { number, dropped })
+    }
+
+    /// Whose federated table that is, what it is called, and which of that name it is; none where no
+    /// name is known for it, or where there has been another table of the name since.
+    #[must_use]
+    pub fn owner_of(
+        &self,
+        mesh: MeshId,
+        table: TableUid,
+    ) -> Option<(IdentityId, TableName, Generation)> {
+        if self.mesh == Some(mesh) {
+            let (owner, name) = self.named.get(&table)?;
+            return Some((*owner, name.clone(), self.generation(*owner, name)?));
+        }
+        let mut named = self.tables_named(mesh);
+        let (_, owner, name, generation) = named.find(|(named, ..)| *named == table)?;
+        Some((owner, name.clone(), generation))
+    }
+
+    /// The newest table of every name.
+    fn tables_named(
+        &self,
+        mesh: MeshId,
+    ) -> impl Iterator<Item = (TableUid, IdentityId, &TableName, Generation)> {
+        self.names.keys().filter_map(move |(owner, name)| {
+            let generation = self.generation(*owner, name)?;
+            let table = TableUid::of_federated(mesh, *owner, name, generation.number);
+            Some((table, *owner, name, generation))
+        })
     }
 
     /// Computes who is who, and who is called what.

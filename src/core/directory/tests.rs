@@ -1,6 +1,7 @@
 //! The directory's promises, over histories of several nodes that hear of each other late.
 
 mod members;
+mod order;
 mod scopes;
 mod settlements;
 
@@ -163,6 +164,36 @@ fn a_dropped_name_comes_back_as_another_generation() {
     let now = directory.generation(id(1), &notes);
     assert_eq!(now, Some(Generation { number: 1, dropped: true }), "the drop wins");
     assert_eq!(directory.take_name(&node("a"), id(1), &notes).expect("room").generation, 2);
+}
+
+/// The table of a name, found by its id: with the mesh told beforehand, and without.
+#[test]
+fn a_federated_table_is_found_by_its_id_as_long_as_there_is_no_newer_one_of_its_name() {
+    let (mesh, notes) = (MeshId([5; 16]), TableName::parse("notes").expect("a name"));
+    let (mut indexed, mut searched) = (with_alice(), with_alice());
+    indexed.set_mesh(mesh);
+    let table = |generation| TableUid::of_federated(mesh, id(1), &notes, generation);
+    let mut say = |by: &str, number, dropped| {
+        let (name, by) = (notes.clone(), node(by));
+        let row = NameRow { owner: id(1), name, by, generation: number, dropped };
+        indexed.insert(Row::Name(row.clone()));
+        searched.insert(Row::Name(row));
+        [1, 2].map(|number| {
+            let found = indexed.owner_of(mesh, table(number));
+            assert_eq!(found, searched.owner_of(mesh, table(number)));
+            assert_eq!(indexed.owner_of(MeshId([6; 16]), table(number)), None, "another mesh");
+            found.map(|(owner, name, generation)| {
+                assert_eq!((owner, name), (id(1), notes.clone()));
+                generation
+            })
+        })
+    };
+    let generation = |number, dropped| Some(Generation { number, dropped });
+    assert_eq!(say("a", 1, false), [generation(1, false), None]);
+    assert_eq!(say("b", 1, false), [generation(1, false), None]);
+    assert_eq!(say("a", 1, true), [generation(1, true), None]);
+    assert_eq!(say("b", 2, false), [None, generation(2, false)]);
+    assert_eq!(say("a", 2, false), [None, generation(2, false)]);
 }
 
 #[test]
