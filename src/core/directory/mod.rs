@@ -26,8 +26,8 @@ pub use row::{
 pub use scopes::{Standing, Whereabouts};
 
 use crate::model::{
-    Acl, Caller, IdentityId, IdentityName, MeshId, NodeName, Permissions, Principal, Scope,
-    TableName, TableUid, Uid,
+    Acl, Caller, IdentityId, IdentityName, MeshId, NodeName, Permissions, Principal, TableName,
+    TableUid, Uid,
 };
 
 /// A principal and the bit of one right.

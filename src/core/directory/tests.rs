@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::{Owner, Refusal, TableRef};
+use crate::model::{Owner, Refusal, Scope, TableRef};
 
 fn node(text: &str) -> NodeName {
     NodeName::parse(text).expect("a name")

@@ -280,7 +280,7 @@ impl World {
                 self.write(at, rows.unwrap_or_default());
             }
             Step::Reinstall(database) => {
-                self.write(at, vec![presented(NODES[at], [*database; 16])])
+                self.write(at, vec![presented(NODES[at], [*database; 16])]);
             }
             Step::Hear { from, mask } => {
                 let heard: Vec<usize> = self.nodes[*from].held.values().copied().collect();
@@ -304,13 +304,13 @@ impl World {
             let name = node(text);
             match directory.standing(TABLE, &name) {
                 Standing::In => {
-                    prop_assert!(asked[&name] > 0, "{} is in {} without a life", text, scope)
+                    prop_assert!(asked[&name] > 0, "{} is in {} without a life", text, scope);
                 }
                 Standing::Out => {
                     prop_assert!(!off.contains(&name) || !asked.contains_key(&name), "{}", text);
                 }
                 Standing::Frozen => {
-                    prop_assert!(false, "{} is frozen by a decision that knew all", text)
+                    prop_assert!(false, "{} is frozen by a decision that knew all", text);
                 }
             }
         }
