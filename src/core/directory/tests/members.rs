@@ -88,15 +88,30 @@ fn what_another_node_is_told_of_an_identity_includes_that_its_machine_was_remove
 
 #[test]
 fn a_node_that_forgot_its_decisions_still_draws_new_numbers() {
-    let mut directory = with_alice_on_b();
-    let forgotten = directory.clone();
-    let before = directory.unbind(&node("a"), id(1), None, 1_000);
-    take(&mut directory, before);
-    let bound_since = directory.unbindings.clone();
-    let after = forgotten.unbind(&node("a"), id(1), None, 1_001).expect("still bound there");
-    for row in after {
-        let Row::Unbinding(row) = row else { panic!("another row than asked for") };
-        let known = &bound_since[&(row.identity, row.node, row.uid)];
-        assert!(row.count > known[&node("a")], "{} was used", row.count);
-    }
+    let forgotten = with_alice_on_b();
+    let numbers = |now_ms| {
+        let (a, alice) = (node("a"), name("alice"));
+        let (principal, right) = (Principal::Everyone, Permissions::READ);
+        let unbound = forgotten.unbind(&a, id(1), Some(&a), now_ms).expect("bound");
+        let revoked = forgotten.revoke(&a, TABLE, &principal, right, now_ms).expect("room");
+        let decided = forgotten.decide_scope(&a, TABLE, Scope::All, &BTreeSet::new(), now_ms);
+        let settled = forgotten.settle_name(&a, &alice, id(1), now_ms);
+        let single = [decided.expect("room"), settled.expect("an alice")];
+        let count = |row: Row| match row {
+            Row::Unbinding(row) => row.count,
+            Row::Grant(row) => row.revoked,
+            Row::Scope(row) => row.count,
+            Row::Settlement(row) => row.count,
+            Row::Node(_)
+            | Row::Identity(_)
+            | Row::Binding(_)
+            | Row::Name(_)
+            | Row::Removal(_)
+            | Row::Replica(_) => panic!("not asked for: {row:?}"),
+        };
+        unbound.into_iter().chain(revoked).chain(single).map(count).collect::<Vec<_>>()
+    };
+    assert_eq!(numbers(0), [1; 4]);
+    let (before, since) = (numbers(1_000), numbers(1_001));
+    assert!(before.iter().zip(&since).all(|(before, since)| before < since), "{since:?}");
 }

@@ -121,7 +121,7 @@ fn views(directory: &Directory) -> Vec<String> {
 const MESH: MeshId = MeshId([5; 16]);
 
 proptest! {
-    /// holds I15, I17: what the same rows mean together is the same wherever they have arrived.
+    /// What the same rows mean together is the same wherever they have arrived.
     #[test]
     fn the_same_rows_say_the_same_in_any_order(
         rows in prop::collection::vec(a_row(), 0..40),

@@ -364,7 +364,7 @@ impl World {
 }
 
 proptest! {
-    /// holds I15, K8: the narrower scope of decisions that had not seen each other, on every node,
+    /// holds K8: the narrower scope of decisions that had not seen each other, on every node,
     /// whatever part of the rows it has heard of, and a removed database is never in one.
     #[test]
     fn a_standing_follows_from_who_had_seen_what(steps in steps()) {

@@ -23,6 +23,7 @@ fn alice_of(text: &str) -> Caller {
     Caller::Peer { node: node(text), uid: Some(Uid(1000)) }
 }
 
+/// holds I5
 #[test]
 fn a_settled_name_means_the_one_that_keeps_it_and_the_others_go_by_their_ids() {
     let mut directory = with_three_alices();
