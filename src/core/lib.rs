@@ -4,6 +4,7 @@
 //! ```text
 //!   model  <-  clock, directory, membership, merge   what things are <- what may happen to them
 //!   directory  <-  gate                              who is who <- who may do what
+//!   sync   <-  directory                             copies of tables on several machines
 //!   wire   <-  model                                 bytes of requests, replies, and links between machines
 //! ```
 //!
@@ -17,4 +18,5 @@ pub mod gate;
 pub mod membership;
 pub mod merge;
 pub mod model;
+pub mod sync;
 pub mod wire;

@@ -20,8 +20,8 @@ mod scopes;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 pub use row::{
-    BindingRow, Database, GrantRow, IdentityRow, NameRow, NodeRow, RemovalRow, ReplicaRow, Row,
-    ScopeRow, Seen, SettlementRow, UNKNOWN_DATABASE, UnbindingRow, signed_part,
+    BindingRow, Database, DroppedRow, GrantRow, IdentityRow, NameRow, NodeRow, RemovalRow,
+    ReplicaRow, Row, ScopeRow, Seen, SettlementRow, UNKNOWN_DATABASE, UnbindingRow, signed_part,
 };
 pub use scopes::{Standing, Whereabouts};
 
@@ -49,6 +49,8 @@ pub struct Directory {
     scopes: BTreeMap<TableUid, BTreeMap<NodeName, ScopeRow>>,
     replicas: HashMap<TableUid, BTreeMap<NodeName, ReplicaRow>>,
     settlements: BTreeMap<IdentityName, BTreeMap<NodeName, SettlementRow>>,
+    /// By table: who has dropped it.
+    dropped: HashMap<TableUid, BTreeSet<NodeName>>,
     mesh: Option<MeshId>,
     /// Computed for that mesh: the name of each federated table that there is, or was last.
     named: HashMap<TableUid, (IdentityId, TableName)>,
@@ -114,9 +116,12 @@ impl Directory {
             | Row::Binding(_)
             | Row::Unbinding(_)
             | Row::Removal(_) => true,
-            Row::Grant(_) | Row::Name(_) | Row::Scope(_) | Row::Replica(_) | Row::Settlement(_) => {
-                false
-            }
+            Row::Grant(_)
+            | Row::Name(_)
+            | Row::Scope(_)
+            | Row::Replica(_)
+            | Row::Settlement(_)
+            | Row::Dropped(_) => false,
         };
         let new = match row {
             Row::Node(row) => self.nodes.insert(row.node.clone(), row).is_none(),
@@ -148,6 +153,7 @@ impl Directory {
                 let decisions = self.settlements.entry(row.name.clone()).or_default();
                 decisions.insert(row.by.clone(), row).is_none()
             }
+            Row::Dropped(row) => self.dropped.entry(row.table).or_default().insert(row.by),
         };
         self.rows += usize::from(new);
         says_who
@@ -201,7 +207,12 @@ impl Directory {
                 let of_it = |row: &&BindingRow| row.identity == identity;
                 self.bindings.values().filter(of_it).any(|row| row.node == removal.node)
             }
-            Row::Node(_) | Row::Grant(_) | Row::Name(_) | Row::Scope(_) | Row::Replica(_) => false,
+            Row::Node(_)
+            | Row::Grant(_)
+            | Row::Name(_)
+            | Row::Scope(_)
+            | Row::Replica(_)
+            | Row::Dropped(_) => false,
         };
         let rows: Vec<Row> = self.all().filter(concerns).collect();
         let writers: BTreeSet<_> = rows.iter().map(|row| row.writer().clone()).collect();
@@ -240,6 +251,10 @@ impl Directory {
             .chain(
                 self.settlements.values().flat_map(BTreeMap::values).cloned().map(Row::Settlement),
             )
+            .chain(self.dropped.iter().flat_map(|(table, words)| {
+                let row = |by: &NodeName| DroppedRow { table: *table, by: by.clone() };
+                words.iter().map(move |by| Row::Dropped(row(by)))
+            }))
     }
 
     /// Who a uid of a machine is.

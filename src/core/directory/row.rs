@@ -40,6 +40,8 @@ pub enum Row {
     Replica(ReplicaRow),
     /// Which of several identities of one name keeps it.
     Settlement(SettlementRow),
+    /// A table that others may have copies of is dropped.
+    Dropped(DroppedRow),
 }
 
 /// Which database file: drawn at its birth, and again when a backup comes to life.
@@ -204,6 +206,15 @@ pub struct SettlementRow {
     pub seen: Seen,
 }
 
+/// A table that others may have copies of is dropped, for good.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DroppedRow {
+    /// The table.
+    pub table: TableUid,
+    /// Who says so; the writer.
+    pub by: NodeName,
+}
+
 impl Row {
     /// The machine that alone may write this row.
     #[must_use]
@@ -219,14 +230,16 @@ impl Row {
             Self::Removal(row) => &row.by,
             Self::Replica(row) => &row.node,
             Self::Settlement(row) => &row.by,
+            Self::Dropped(row) => &row.by,
         }
     }
 
     /// The row's key in the system table: parts separated by slashes, which none of them contains.
+    /// Those of nodes come before all others in the order of keys, since others are judged by them.
     #[must_use]
     pub fn key(&self) -> String {
         match self {
-            Self::Node(row) => format!("node/{}", row.node),
+            Self::Node(row) => format!("+node/{}", row.node),
             Self::Identity(row) => format!("identity/{}", row.id),
             Self::Binding(row) => format!("binding/{}/{}", row.node, row.uid),
             Self::Unbinding(row) => {
@@ -244,6 +257,7 @@ impl Row {
             }
             Self::Replica(row) => format!("replica/{}/{}", row.table, row.node),
             Self::Settlement(row) => format!("settlement/{}/{}", row.name, row.by),
+            Self::Dropped(row) => format!("dropped/{}/{}", row.table, row.by),
         }
     }
 
@@ -320,6 +334,9 @@ impl Row {
                 .bytes(3, &row.database)
                 .uint(4, row.up)
                 .uint(5, row.down),
+            Self::Dropped(row) => {
+                record.uint(0, 10).bytes(1, &row.table.0).text(2, row.by.as_str())
+            }
             Self::Settlement(row) => {
                 let among: Vec<[u8; 16]> = row.among.iter().map(|id| id.0).collect();
                 record
@@ -404,6 +421,7 @@ impl Row {
                 up: fields.uint(4)?,
                 down: fields.uint(5)?,
             }),
+            10 => Self::Dropped(DroppedRow { table: TableUid(fields.id(1)?), by: fields.node(2)? }),
             9 => Self::Settlement(SettlementRow {
                 name: IdentityName::parse(fields.text(1)?).ok()?,
                 keep: IdentityId(fields.id(2)?),
@@ -431,7 +449,8 @@ impl Row {
             | Self::Name(_)
             | Self::Scope(_)
             | Self::Removal(_)
-            | Self::Replica(_) => true,
+            | Self::Replica(_)
+            | Self::Dropped(_) => true,
         }
     }
 }
@@ -553,6 +572,7 @@ mod tests {
                     let keep = *among.last().expect("one at least");
                     Row::Settlement(SettlementRow { name, keep, among, by, count, seen })
                 }),
+            (table(), node()).prop_map(|(table, by)| Row::Dropped(DroppedRow { table, by })),
             (table(), node(), database(), any::<u64>(), any::<u64>()).prop_map(
                 |(table, node, database, up, down)| {
                     Row::Replica(ReplicaRow { table, node, database, up, down })
@@ -608,7 +628,7 @@ mod tests {
         let node = NodeName::parse("a").expect("a name");
         let mut old = Record::new();
         old.uint(0, 0).text(1, "a").bytes(2, b"certificate");
-        let read = Row::decode(b"node/a", &old.into_bytes());
+        let read = Row::decode(b"+node/a", &old.into_bytes());
         let expected = NodeRow {
             node,
             certificate: b"certificate".to_vec(),

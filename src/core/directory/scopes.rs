@@ -148,6 +148,12 @@ impl Directory {
         self.scopes.keys().copied()
     }
 
+    /// True where the table was dropped, which is for good: one of the same name is another table.
+    #[must_use]
+    pub fn is_dropped(&self, table: TableUid) -> bool {
+        self.dropped.contains_key(&table)
+    }
+
     /// True where a node has decided about a table's scope.
     #[must_use]
     pub fn decided_by(&self, table: TableUid, node: &NodeName) -> bool {

@@ -52,6 +52,15 @@ pub enum Refusal {
     /// The scope is none of `local`, `all`, a list of node names.
     #[error("invalid scope: must be local, all or a list of node names")]
     InvalidScope,
+    /// The table's scope does not contain this machine.
+    #[error("not_here: the table's scope does not contain this machine")]
+    NotHere,
+    /// The table's rows are still on their way to this machine.
+    #[error("table_not_ready: its rows are still on their way to this machine")]
+    TableNotReady,
+    /// Decisions about the scope were made without knowing of each other.
+    #[error("scope_contested: decisions compete, set the scope once more")]
+    ScopeContested,
     /// A machine's name is no DNS label.
     #[error("invalid node name: {0}")]
     InvalidNodeName(Box<str>),

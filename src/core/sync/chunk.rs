@@ -1,0 +1,137 @@
+//! What a source answers: some rows, where they bring the reader, and what the source knows.
+//! Bytes are `wire::sync`'s.
+
+use super::{Dot, FeedId, PassKind, Position, TableDigest, Vector};
+use crate::{
+    directory::{Seen, Standing},
+    model::{AttributeName, Hlc, Incarnation, QualifiedName, Stamp, TableUid},
+};
+
+/// One version of one row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RowVersion {
+    /// Its key.
+    pub key: Vec<u8>,
+    /// The record as its client encoded it; none for a deletion.
+    pub value: Option<Vec<u8>>,
+    /// Its place in the merge order.
+    pub stamp: Stamp,
+    /// Its number among the writes of its origin.
+    pub seq: u64,
+    /// What its writer had seen of the table: an index into [`Chunk::contexts`].
+    pub context: usize,
+}
+
+impl RowVersion {
+    /// Its name.
+    #[must_use]
+    pub fn dot(&self) -> Dot {
+        Dot { incarnation: self.stamp.incarnation, seq: self.seq }
+    }
+}
+
+/// Which part of the copy a chunk is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// Rows in the order of their keys.
+    Keys {
+        /// How the copy is read.
+        kind: PassKind,
+        /// True for the first chunk of a pass: it is where the request did not lead to, since the
+        /// reader's place in the feed is of no use.
+        starts: bool,
+        /// The feed number at which the pass began, from which the feed is read afterwards.
+        pinned: u64,
+        /// The last key of the chunk; none where the pass is complete.
+        reached: Option<Vec<u8>>,
+    },
+    /// Rows in the order of the feed.
+    Log {
+        /// The feed number up to which they go.
+        to: u64,
+        /// True where the end of the feed was reached: only then the source's vector is of use.
+        last: bool,
+    },
+}
+
+/// A table as every copy of it knows it. Travels with the rows, and no further.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// Whose it is and what it is called.
+    pub name: QualifiedName,
+    /// The declared fields, the key field first.
+    pub attributes: Vec<AttributeName>,
+    /// When it was created. Of two creations the first one's attributes count.
+    pub created: Hlc,
+}
+
+/// An answer to a request for rows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chunk {
+    /// Of which table.
+    pub table: TableUid,
+    /// Whom it is for: the reader's [`super::Want::reader`].
+    pub reader: Incarnation,
+    /// The position that was asked from. The chunk is of use only to a reader that is still there.
+    pub from: Position,
+    /// The feed that its numbers are of.
+    pub feed: FeedId,
+    /// Which part it is.
+    pub part: Part,
+    /// The contexts that its rows refer to.
+    pub contexts: Vec<Vector>,
+    /// The rows.
+    pub rows: Vec<RowVersion>,
+    /// What the source has incorporated, as of the same moment as the rows.
+    pub vector: Vector,
+    /// Up to where it has collected deletions.
+    pub floor: Vector,
+    /// Its hybrid clock.
+    pub hlc: Hlc,
+    /// True where the source has a whole copy.
+    pub ready: bool,
+    /// Which stay of its copy it is.
+    pub life: u64,
+    /// What the source takes itself to be, by the scope as it knows it.
+    pub standing: Standing,
+    /// How far it knows the decisions about the scope.
+    pub knowledge: Seen,
+    /// The databases that it knows to have been removed from the mesh.
+    pub removed: Vec<[u8; 16]>,
+    /// The table itself; none for the system table.
+    pub head: Option<Head>,
+    /// Which draining it wants to be acknowledged, where it is draining.
+    pub drain: Option<[u8; 16]>,
+    /// What its live rows come to, with a last chunk.
+    pub digest: Option<TableDigest>,
+}
+
+/// What a reader has made durable of a source's copy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ack {
+    /// Of which table.
+    pub table: TableUid,
+    /// The place that was reached in the source's feed.
+    pub cursor: Option<super::Cursor>,
+    /// The draining that it answers.
+    pub drain: Option<[u8; 16]>,
+    /// What the reader says of itself.
+    pub word: Word,
+}
+
+/// What a copy says of itself: what it has incorporated, and who it knows of.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Word {
+    /// Which origin of writes it is; an earlier one's words do not count any more.
+    pub incarnation: Incarnation,
+    /// Which stay it is.
+    pub life: u64,
+    /// What it has incorporated.
+    pub vector: Vector,
+    /// The stays of other copies that it knows to have begun.
+    pub lives: Seen,
+    /// What its live rows come to.
+    pub digest: TableDigest,
+    /// True where it is whole.
+    pub ready: bool,
+}

@@ -1,0 +1,189 @@
+//! When a deletion may be forgotten: once every copy that there may be has said that it knows it.
+//! Which copies there may be is the directory's knowledge; removing the rows is the store's.
+
+use std::collections::BTreeMap;
+
+use super::{Vector, Word};
+use crate::{
+    directory::Seen,
+    model::{Incarnation, NodeName},
+};
+
+/// A node that keeps deletions from being collected.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Blocker {
+    /// Which.
+    pub node: NodeName,
+    /// Why.
+    pub why: Blocking,
+}
+
+/// Why a node keeps deletions from being collected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blocking {
+    /// It has not said what it has.
+    Silent,
+    /// It has seen something that this copy has not.
+    Ahead,
+}
+
+/// What copies have said of themselves, as far as it counts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Words(BTreeMap<NodeName, Word>);
+
+impl Words {
+    /// Takes note of what a copy has said. Within one life of one origin it only grows; a word of
+    /// another origin of writes voids what was said before: that copy may have lost it.
+    pub fn hear(&mut self, node: NodeName, word: Word) {
+        match self.0.get_mut(&node) {
+            Some(known) if known.incarnation == word.incarnation && known.life == word.life => {
+                known.vector.join(&word.vector);
+                for (node, life) in word.lives {
+                    let known = known.lives.entry(node).or_default();
+                    *known = life.max(*known);
+                }
+                known.digest = word.digest;
+                known.ready = word.ready;
+            }
+            Some(_) | None => {
+                self.0.insert(node, word);
+            }
+        }
+    }
+
+    /// Forgets what a node has said, unless it has said so as this origin of writes.
+    pub fn void_others(&mut self, node: &NodeName, incarnation: Incarnation) {
+        if self.0.get(node).is_some_and(|word| word.incarnation != incarnation) {
+            self.0.remove(node);
+        }
+    }
+
+    /// What a node has said.
+    #[must_use]
+    pub fn of(&self, node: &NodeName) -> Option<&Word> {
+        self.0.get(node)
+    }
+
+    /// Everything that was said.
+    pub fn iter(&self) -> impl Iterator<Item = (&NodeName, &Word)> {
+        self.0.iter()
+    }
+
+    /// What every copy that there may be has incorporated, by its own word: deletions that it covers
+    /// may be collected.
+    ///
+    /// `own` is what this copy has incorporated, on the node `here`. `must` are the copies that are
+    /// known to exist, `gone` those that are known to have ended. Copies that others know of count too:
+    /// one of them may have joined unseen.
+    ///
+    /// # Errors
+    /// The first node of which that cannot be said.
+    pub fn confirmed(
+        &self,
+        here: &NodeName,
+        own: &Vector,
+        must: &BTreeMap<NodeName, u64>,
+        gone: &Seen,
+    ) -> Result<Vector, Blocker> {
+        let mut expected = must.clone();
+        for (node, life) in self.0.values().flat_map(|word| &word.lives) {
+            let known = expected.entry(node.clone()).or_default();
+            *known = (*life).max(*known);
+        }
+        expected.retain(|node, life| {
+            node != here && (*life == 0 || *life > gone.get(node).copied().unwrap_or(0))
+        });
+        let mut confirmed = own.clone();
+        for (node, life) in expected {
+            let block = |why| Blocker { node: node.clone(), why };
+            let word = self.0.get(&node).filter(|word| life != 0 && word.life == life);
+            let word = word.ok_or_else(|| block(Blocking::Silent))?;
+            if !own.dominates(&word.vector) {
+                return Err(block(Blocking::Ahead));
+            }
+            confirmed = confirmed.common(&word.vector);
+        }
+        Ok(confirmed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::Dot, *};
+
+    fn node(name: &str) -> NodeName {
+        NodeName::parse(name).expect("a name")
+    }
+
+    fn vector(dots: &[(u128, u64)]) -> Vector {
+        let dot = |(incarnation, seq): &(u128, u64)| Dot {
+            incarnation: Incarnation(*incarnation),
+            seq: *seq,
+        };
+        dots.iter().map(dot).collect()
+    }
+
+    fn word(incarnation: u128, dots: &[(u128, u64)]) -> Word {
+        let incarnation = Incarnation(incarnation);
+        Word { incarnation, life: 1, vector: vector(dots), ..Word::default() }
+    }
+
+    fn both() -> BTreeMap<NodeName, u64> {
+        [(node("a"), 1), (node("b"), 1), (node("c"), 1)].into()
+    }
+
+    #[test]
+    fn what_all_copies_have_said_they_know_is_confirmed() {
+        let mut words = Words::default();
+        words.hear(node("b"), word(2, &[(1, 5)]));
+        words.hear(node("c"), word(3, &[(1, 3)]));
+        let own = vector(&[(1, 7)]);
+        let confirmed = words.confirmed(&node("a"), &own, &both(), &Seen::new());
+        assert_eq!(confirmed, Ok(vector(&[(1, 3)])));
+    }
+
+    #[test]
+    fn a_silent_copy_blocks_until_it_is_written_off() {
+        let mut words = Words::default();
+        words.hear(node("b"), word(2, &[(1, 5)]));
+        let own = vector(&[(1, 7)]);
+        let blocked = words.confirmed(&node("a"), &own, &both(), &Seen::new());
+        assert_eq!(blocked, Err(Blocker { node: node("c"), why: Blocking::Silent }));
+        let gone = [(node("c"), 1)].into();
+        let confirmed = words.confirmed(&node("a"), &own, &both(), &gone);
+        assert_eq!(confirmed, Ok(vector(&[(1, 5)])));
+    }
+
+    #[test]
+    fn a_copy_that_only_others_know_of_counts() {
+        let mut words = Words::default();
+        let lives = [(node("d"), 1)].into();
+        words.hear(node("b"), Word { lives, ..word(2, &[(1, 5)]) });
+        words.hear(node("c"), word(3, &[(1, 5)]));
+        let blocked = words.confirmed(&node("a"), &vector(&[(1, 7)]), &both(), &Seen::new());
+        assert_eq!(blocked, Err(Blocker { node: node("d"), why: Blocking::Silent }));
+    }
+
+    #[test]
+    fn a_copy_that_has_seen_more_blocks() {
+        let mut words = Words::default();
+        words.hear(node("b"), word(2, &[(1, 5), (2, 1)]));
+        words.hear(node("c"), word(3, &[(1, 5)]));
+        let blocked = words.confirmed(&node("a"), &vector(&[(1, 7)]), &both(), &Seen::new());
+        assert_eq!(blocked, Err(Blocker { node: node("b"), why: Blocking::Ahead }));
+    }
+
+    #[test]
+    fn a_new_origin_or_a_new_life_voids_what_was_said() {
+        let mut words = Words::default();
+        words.hear(node("b"), word(2, &[(1, 5)]));
+        words.hear(node("b"), word(7, &[(1, 2)]));
+        assert_eq!(words.of(&node("b")).map(|word| word.vector.clone()), Some(vector(&[(1, 2)])));
+        words.hear(node("b"), Word { life: 2, ..word(7, &[]) });
+        assert_eq!(words.of(&node("b")).map(|word| word.vector.clone()), Some(Vector::new()));
+        words.void_others(&node("b"), Incarnation(7));
+        assert!(words.of(&node("b")).is_some());
+        words.void_others(&node("b"), Incarnation(8));
+        assert!(words.of(&node("b")).is_none());
+    }
+}

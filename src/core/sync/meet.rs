@@ -1,0 +1,240 @@
+//! How an arriving version of a row meets the one that is there: which stays, and whether either of
+//! their writers had not seen the other. Which is later is `merge`'s rule; storing is the store's.
+
+use std::cmp::Ordering;
+
+use super::{Dot, Vector};
+use crate::model::Stamp;
+
+/// One of the two versions.
+#[derive(Clone, Copy, Debug)]
+pub struct Side<'a> {
+    /// Its place in the merge order.
+    pub stamp: Stamp,
+    /// Its number among the writes of its origin.
+    pub seq: u64,
+    /// What its writer had seen, besides its own writes.
+    pub context: &'a Vector,
+}
+
+impl Side<'_> {
+    /// Its name.
+    #[must_use]
+    pub fn dot(&self) -> Dot {
+        Dot { incarnation: self.stamp.incarnation, seq: self.seq }
+    }
+
+    /// True where its writer had seen a write.
+    fn had_seen(&self, dot: Dot) -> bool {
+        self.context.covers(dot)
+            || (dot.incarnation == self.stamp.incarnation && dot.seq <= self.seq)
+    }
+
+    /// True where its writer had seen the other version, and all that its writer had seen.
+    fn had_seen_all(&self, other: Side<'_>) -> bool {
+        self.had_seen(other.dot()) && other.context.iter().all(|dot| self.had_seen(dot))
+    }
+
+    /// What its writer had seen, with the write itself.
+    fn seen(&self) -> Vector {
+        let mut seen = self.context.clone();
+        seen.raise(self.dot());
+        seen
+    }
+}
+
+/// What becomes of the arriving version.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Meeting {
+    /// Nothing: this copy had it, and has collected its deletion since.
+    Known,
+    /// It takes the place of what is there, if anything is.
+    Wins(Meant),
+    /// What is there stays.
+    Loses {
+        /// How the two stand to each other.
+        meant: Meant,
+        /// True where the sender claims to have seen the version that is there, and yet offers this
+        /// one: it has collected it, and needs it again.
+        push_back: bool,
+    },
+}
+
+/// How two versions of a row stand to each other.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Meant {
+    /// True where neither writer had seen the other's write.
+    pub concurrent: bool,
+    /// What the row's writers had seen together, besides the write of the version that stays; none
+    /// where that is what its own writer had seen.
+    pub context: Option<Vector>,
+}
+
+/// Lets an arriving version meet the one that is there.
+///
+/// `ours` is what this copy has incorporated, `theirs` what the sender has. `bytes` compares the values,
+/// the arriving one's to the other's: it decides where one stamp was given to two versions, which no sound
+/// origin does.
+#[must_use]
+pub fn meet(
+    present: Option<Side<'_>>,
+    arriving: Side<'_>,
+    ours: &Vector,
+    theirs: &Vector,
+    bytes: impl FnOnce() -> Ordering,
+) -> Meeting {
+    let Some(present) = present else {
+        if ours.covers(arriving.dot()) {
+            return Meeting::Known;
+        }
+        return Meeting::Wins(Meant::default());
+    };
+    let order =
+        arriving.stamp.cmp(&present.stamp).then_with(|| match arriving.seq == present.seq {
+            true => bytes(),
+            false => arriving.seq.cmp(&present.seq),
+        });
+    if order == Ordering::Greater && arriving.had_seen_all(present) {
+        return Meeting::Wins(Meant::default()); // as all but a few do
+    }
+    let same = arriving.dot() == present.dot();
+    let concurrent =
+        !same && !arriving.had_seen(present.dot()) && !present.had_seen(arriving.dot());
+    let stays = if order == Ordering::Greater { arriving } else { present };
+    let mut both = present.seen();
+    both.join(&arriving.seen());
+    // The version that stays says for itself which of its origin's writes it is.
+    let needed = Dot { seq: stays.seq, ..stays.dot() };
+    let context = if both.get(needed.incarnation) <= needed.seq {
+        both.without(needed.incarnation)
+    } else {
+        both
+    };
+    let context = (context != stays.context.without_own(needed)).then_some(context);
+    let meant = Meant { concurrent, context };
+    if order == Ordering::Greater {
+        return Meeting::Wins(meant);
+    }
+    let push_back = order == Ordering::Less && theirs.covers(present.dot());
+    Meeting::Loses { meant, push_back }
+}
+
+impl Vector {
+    /// The vector without what a version of a row says of its origin itself.
+    fn without_own(&self, own: Dot) -> Self {
+        if self.get(own.incarnation) <= own.seq {
+            return self.without(own.incarnation);
+        }
+        self.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::model::{Hlc, Incarnation};
+
+    fn dot(incarnation: u128, seq: u64) -> Dot {
+        Dot { incarnation: Incarnation(incarnation), seq }
+    }
+
+    fn side(hlc: i64, incarnation: u128, seq: u64, context: &Vector) -> Side<'_> {
+        let stamp = Stamp { hlc: Hlc::from_i64(hlc), incarnation: Incarnation(incarnation) };
+        Side { stamp, seq, context }
+    }
+
+    fn met(present: Side<'_>, arriving: Side<'_>) -> Meeting {
+        meet(Some(present), arriving, &Vector::new(), &Vector::new(), || Ordering::Equal)
+    }
+
+    fn meant(meeting: Meeting) -> Meant {
+        match meeting {
+            Meeting::Known => panic!("there is a row"),
+            Meeting::Wins(meant) | Meeting::Loses { meant, .. } => meant,
+        }
+    }
+
+    #[test]
+    fn a_write_that_had_seen_the_other_is_no_conflict_whatever_the_clocks_say() {
+        let nothing = Vector::new();
+        let seen: Vector = [dot(1, 5)].into_iter().collect();
+        let (first, second) = (side(100, 1, 5, &nothing), side(3, 2, 9, &seen));
+        assert!(!meant(met(first, second)).concurrent);
+        assert!(!meant(met(second, first)).concurrent);
+    }
+
+    #[test]
+    fn writes_that_had_not_seen_each_other_are_a_conflict() {
+        let nothing = Vector::new();
+        let (first, second) = (side(1, 1, 5, &nothing), side(2, 2, 9, &nothing));
+        let Meeting::Wins(won) = met(first, second) else { panic!("it is later") };
+        assert_eq!(
+            won,
+            Meant { concurrent: true, context: Some([dot(1, 5)].into_iter().collect()) }
+        );
+        let Meeting::Loses { meant: lost, push_back: false } = met(second, first) else {
+            panic!("it is earlier")
+        };
+        assert_eq!(lost, won, "whichever comes first");
+    }
+
+    #[test]
+    fn what_was_collected_here_does_not_come_back() {
+        let ours: Vector = [dot(1, 5)].into_iter().collect();
+        let (nothing, compare) = (Vector::new(), || Ordering::Equal);
+        let known = meet(None, side(1, 1, 5, &nothing), &ours, &nothing, compare);
+        assert_eq!(known, Meeting::Known);
+        let new = meet(None, side(1, 1, 6, &nothing), &ours, &nothing, compare);
+        assert_eq!(new, Meeting::Wins(Meant::default()));
+    }
+
+    #[test]
+    fn a_sender_that_has_collected_the_newer_version_gets_it_back() {
+        let nothing = Vector::new();
+        let theirs: Vector = [dot(2, 9)].into_iter().collect();
+        let (newer, older) = (side(2, 2, 9, &nothing), side(1, 1, 5, &nothing));
+        let meeting = meet(Some(newer), older, &nothing, &theirs, || Ordering::Equal);
+        assert!(matches!(meeting, Meeting::Loses { push_back: true, .. }), "{meeting:?}");
+    }
+
+    #[test]
+    fn of_two_versions_with_one_stamp_every_copy_keeps_the_same() {
+        let nothing = Vector::new();
+        let one = side(1, 1, 5, &nothing);
+        let of = |order| meet(Some(one), one, &nothing, &nothing, || order);
+        assert!(matches!(of(Ordering::Greater), Meeting::Wins(_)));
+        assert!(matches!(of(Ordering::Less), Meeting::Loses { .. }));
+    }
+
+    fn version() -> impl Strategy<Value = (i64, u128, u64, Vector)> {
+        let context = prop::collection::vec((0..3u128, 1..6u64), 0..4);
+        (1..9i64, 0..3u128, 1..6u64, context).prop_map(|(hlc, incarnation, seq, dots)| {
+            let dots = dots.into_iter().map(|(incarnation, seq)| dot(incarnation, seq));
+            // Numbers and timestamps of one origin rise together.
+            (hlc + i64::try_from(seq).expect("small") * 10, incarnation, seq, dots.collect())
+        })
+    }
+
+    proptest! {
+        /// Both copies that meet two versions end with the same row and the same context.
+        #[test]
+        fn it_does_not_matter_which_came_first(a in version(), b in version()) {
+            prop_assume!((a.0, a.1) != (b.0, b.1) && (a.1, a.2) != (b.1, b.2));
+            let one = side(a.0, a.1, a.2, &a.3);
+            let other = side(b.0, b.1, b.2, &b.3);
+            let settled = |meeting: Meeting, present: Side<'_>, arriving: Side<'_>| {
+                let wins = matches!(meeting, Meeting::Wins(_));
+                let stays = if wins { arriving } else { present };
+                let meant = meant(meeting);
+                let own = stays.dot();
+                let context = meant.context.unwrap_or_else(|| stays.context.clone());
+                (own, meant.concurrent, context.without_own(own))
+            };
+            prop_assert_eq!(
+                settled(met(one, other), one, other), settled(met(other, one), other, one)
+            );
+        }
+    }
+}

@@ -1,0 +1,37 @@
+//! Replication: what a copy of a table asks of another, what it is answered, and what follows.
+//! Rows are kept by the store, bytes by `wire::sync`, connections by the edge; here nothing waits.
+//!
+//! ```text
+//!   reader                                        source
+//!   position, vector ── Want ───────────────────> plan: the feed, or a pass in key order
+//!                    <─────────────────── Chunk ── rows, and what the source knows
+//!   admit, meet each row, conclude
+//!   position, vector ── Ack ────────────────────> collect, drain, status
+//! ```
+//!
+//! Knowledge comes in three kinds, which are never mixed up (the invariants I7 to I9):
+//!
+//! - a *position* in the feed of one source: what is before it has been incorporated. It is moved by
+//!   every chunk, so that a transfer goes on where it was broken off;
+//! - a *vector*: writes of anybody that have been incorporated, or something later for their key. It is
+//!   raised only by own writes, and by what a source knew at a moment whose every row has arrived;
+//! - a *floor*: deletions that have been forgotten. Who has not seen them cannot be told of them by rows
+//!   alone, and reads the whole copy.
+
+mod chunk;
+mod collect;
+mod digest;
+mod meet;
+mod position;
+mod reader;
+mod source;
+mod vector;
+
+pub use chunk::{Ack, Chunk, Head, Part, RowVersion, Word};
+pub use collect::{Blocker, Blocking, Words};
+pub use digest::TableDigest;
+pub use meet::{Meant, Meeting, Side, meet};
+pub use position::{Cursor, FeedId, Pass, PassKind, Position, Want};
+pub use reader::{Conclusion, PassStart, Reader, Sweep, Unfit};
+pub use source::{Plan, Source};
+pub use vector::{Dot, Vector};

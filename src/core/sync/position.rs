@@ -1,0 +1,64 @@
+//! Where a reader stands in a source's copy of a table, and what it asks for from there.
+//! What the source answers is `source`'s; what the answer does to the position, `reader`'s.
+
+use super::Vector;
+use crate::model::{Incarnation, TableUid};
+
+/// The life of one feed of one copy of a table. A position in a feed says nothing about another: a
+/// feed ends whenever rows leave the copy otherwise than by being overwritten or collected.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FeedId(pub [u8; 16]);
+
+/// A place in a feed: every key whose current feed number is not above it has been incorporated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cursor {
+    /// Which feed.
+    pub feed: FeedId,
+    /// The feed number.
+    pub lsn: u64,
+}
+
+/// How a copy is read as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PassKind {
+    /// The reader may lack deletions that the source has collected already: everything is sent, and
+    /// what the source does not have although it has seen it is removed at the end.
+    Full,
+    /// The reader has merely no place in the feed: what it covers is left out, nothing is removed.
+    Scan,
+}
+
+/// A read of the whole copy, in the order of its keys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pass {
+    /// How.
+    pub kind: PassKind,
+    /// Told apart from other passes of the reader by this number.
+    pub number: u64,
+    /// The key up to which it has come.
+    pub after: Vec<u8>,
+}
+
+/// All that a reader knows of where it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Position {
+    /// Its place in the feed; during a pass, the place from which it goes on afterwards.
+    pub cursor: Option<Cursor>,
+    /// The pass that is under way.
+    pub pass: Option<Pass>,
+}
+
+/// A request for the next chunk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Want {
+    /// Of which table.
+    pub table: TableUid,
+    /// Who asks: which origin of writes the reader is at present.
+    pub reader: Incarnation,
+    /// Which stay of its copy it is.
+    pub life: u64,
+    /// Where it stands.
+    pub position: Position,
+    /// What it has incorporated.
+    pub vector: Vector,
+}

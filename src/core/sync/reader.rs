@@ -1,0 +1,179 @@
+//! The taking side: whether a chunk is of use, where it brings the reader, and what it concludes.
+//! How a row meets the one that is there is `meet`'s; storing it all is the store's.
+
+use super::{Chunk, Cursor, Part, Pass, PassKind, Position, Vector};
+use crate::{
+    directory::{Seen, Standing},
+    model::{Hlc, Incarnation},
+};
+
+/// What a reader is, in the transaction that takes a chunk.
+#[derive(Clone, Copy, Debug)]
+pub struct Reader<'a> {
+    /// Which origin of writes it is.
+    pub incarnation: Incarnation,
+    /// What it is by the scope; only a copy that is in it takes rows.
+    pub standing: Standing,
+    /// Where it stands in the source's copy.
+    pub position: &'a Position,
+    /// Up to where it has collected deletions itself.
+    pub floor: &'a Vector,
+    /// How far it knows the decisions about the scope.
+    pub knowledge: &'a Seen,
+    /// The stay of the source's copy that is known to have ended; 0 for none.
+    pub source_gone: u64,
+    /// The latest timestamp that it believes.
+    pub latest: Hlc,
+}
+
+/// Why a chunk is not taken. Nothing has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unfit {
+    /// It answers a request from a position, or an incarnation, that is past. Ask again.
+    Past,
+    /// Its source knows decisions about the scope that are not known here: those come first.
+    ScopeUnknown,
+    /// This copy may not take rows.
+    NotInScope,
+    /// The source's copy has ended.
+    SourceGone,
+    /// The source may offer rows whose deletion was collected here: it must read this copy first.
+    SourceStale,
+    /// A row is from the future, by so many milliseconds.
+    Ahead {
+        /// More than is believed.
+        by_ms: u64,
+    },
+}
+
+impl Reader<'_> {
+    /// Judges a chunk.
+    ///
+    /// # Errors
+    /// [`Unfit`].
+    pub fn admit(&self, chunk: &Chunk) -> Result<(), Unfit> {
+        if chunk.reader != self.incarnation || chunk.from != *self.position {
+            return Err(Unfit::Past);
+        }
+        let known = |(node, count): (_, &u64)| self.knowledge.get(node).is_some_and(|n| n >= count);
+        if !chunk.knowledge.iter().all(known) {
+            return Err(Unfit::ScopeUnknown);
+        }
+        if self.standing != Standing::In {
+            return Err(Unfit::NotInScope);
+        }
+        if chunk.life <= self.source_gone {
+            return Err(Unfit::SourceGone);
+        }
+        // A source that is leaving reads nothing more: what it has is taken, or it would be lost.
+        if !chunk.is_whole()
+            && !chunk.vector.dominates(self.floor)
+            && chunk.standing == Standing::In
+        {
+            return Err(Unfit::SourceStale);
+        }
+        let newest = chunk.rows.iter().map(|row| row.stamp.hlc).fold(chunk.hlc, Ord::max);
+        if newest > self.latest {
+            let by_ms = newest.unix_ms().saturating_sub(self.latest.unix_ms());
+            return Err(Unfit::Ahead { by_ms });
+        }
+        Ok(())
+    }
+}
+
+/// What a reader keeps of the beginning of a pass: what the source knew then.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PassStart {
+    /// What it had incorporated.
+    pub vector: Vector,
+    /// Up to where it had collected.
+    pub floor: Vector,
+}
+
+/// What follows from a chunk once its rows are stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Conclusion {
+    /// Where the reader stands now.
+    pub position: Position,
+    /// What is incorporated besides, since nothing that it covers can be missing.
+    pub join: Option<Vector>,
+    /// At the end of a full pass, what becomes of rows that the source did not send.
+    pub sweep: Option<Sweep>,
+    /// True where the copy is whole now, if the source's is.
+    pub whole: bool,
+}
+
+/// The end of a full pass.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sweep {
+    /// Rows that the source did not send in the pass go where this covers them: the source has seen
+    /// them, and has them no more.
+    pub covered: Vector,
+    /// The source's floor, which is the reader's from now on too.
+    pub floor: Vector,
+}
+
+impl Chunk {
+    /// True for a part of a full pass, which holds for whatever the reader lacks.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        matches!(self.part, Part::Keys { kind: PassKind::Full, .. })
+    }
+
+    /// True for the first chunk of a pass.
+    #[must_use]
+    pub fn starts_pass(&self) -> bool {
+        matches!(self.part, Part::Keys { starts: true, .. })
+    }
+
+    /// Where the chunk brings a reader that takes it. `number` is the number of the pass that it
+    /// starts, if it does.
+    #[must_use]
+    pub fn leads_to(&self, number: u64) -> Position {
+        let at = |lsn| Some(Cursor { feed: self.feed, lsn });
+        match &self.part {
+            Part::Log { to, .. } => Position { cursor: at(*to), pass: None },
+            Part::Keys { kind, starts, pinned, reached } => {
+                let running = self.from.pass.as_ref().filter(|_| !starts);
+                let number = running.map_or(number, |pass| pass.number);
+                let pass = |after: &Vec<u8>| Pass { kind: *kind, number, after: after.clone() };
+                Position { cursor: at(*pinned), pass: reached.as_ref().map(pass) }
+            }
+        }
+    }
+
+    /// What follows from the chunk. `start` is what was kept of the beginning of its pass, or the
+    /// chunk's own word where it is the beginning.
+    ///
+    /// A pass concludes with what the source knew at its *beginning*: rows have moved since, behind
+    /// the place that the pass had reached. They come by the feed, whose end concludes with what the
+    /// source knows then.
+    #[must_use]
+    pub fn conclude(&self, number: u64, start: PassStart) -> Conclusion {
+        let position = self.leads_to(number);
+        match &self.part {
+            Part::Log { last, .. } => {
+                let join = last.then(|| self.vector.clone());
+                Conclusion { position, join, sweep: None, whole: *last }
+            }
+            Part::Keys { reached: Some(_), .. } => {
+                Conclusion { position, join: None, sweep: None, whole: false }
+            }
+            Part::Keys { kind, reached: None, .. } => {
+                let sweep = match kind {
+                    PassKind::Full => {
+                        Some(Sweep { covered: start.vector.clone(), floor: start.floor })
+                    }
+                    PassKind::Scan => None,
+                };
+                Conclusion { position, join: Some(start.vector), sweep, whole: true }
+            }
+        }
+    }
+
+    /// What is to be kept of a chunk that begins a pass.
+    #[must_use]
+    pub fn pass_start(&self) -> PassStart {
+        PassStart { vector: self.vector.clone(), floor: self.floor.clone() }
+    }
+}

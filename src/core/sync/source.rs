@@ -1,0 +1,74 @@
+//! The giving side: which part of its copy a source reads for a request.
+//! Reading the rows is the store's; who may ask is judged before, by the scope.
+
+use super::{Cursor, Dot, FeedId, PassKind, Vector, Want};
+
+/// What a source is, as of the moment at which it reads its rows.
+#[derive(Clone, Copy, Debug)]
+pub struct Source<'a> {
+    /// Its feed.
+    pub feed: FeedId,
+    /// The greatest feed number of its database.
+    pub lsn: u64,
+    /// Up to where the feed was cut: entries up to here are gone.
+    pub cut: u64,
+    /// Up to where it has collected deletions.
+    pub floor: &'a Vector,
+}
+
+/// What to read next for a reader.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Plan {
+    /// Rows in the order of their keys.
+    Keys {
+        /// How.
+        kind: PassKind,
+        /// True where a pass begins.
+        starts: bool,
+        /// From after this key.
+        after: Vec<u8>,
+        /// The feed number from which the feed is read afterwards.
+        pinned: u64,
+    },
+    /// The feed, from after this number.
+    Log {
+        /// Where the reader stands.
+        after: u64,
+    },
+}
+
+impl Source<'_> {
+    /// What to read for a request. A pass begins where the reader has no place in this feed, or one that
+    /// was cut off; or where it may lack deletions that were collected.
+    #[must_use]
+    pub fn plan(&self, want: &Want) -> Plan {
+        let cursor = want.position.cursor.filter(|cursor| cursor.feed == self.feed);
+        let pass = want.position.pass.as_ref().filter(|_| cursor.is_some());
+        let stale = !want.vector.dominates(self.floor);
+        let outgrown = stale && pass.is_none_or(|pass| pass.kind == PassKind::Scan);
+        let Some(Cursor { lsn, .. }) = cursor.filter(|cursor| cursor.lsn >= self.cut && !outgrown)
+        else {
+            let kind = if stale { PassKind::Full } else { PassKind::Scan };
+            return Plan::Keys { kind, starts: true, after: Vec::new(), pinned: self.lsn };
+        };
+        match pass {
+            Some(pass) => Plan::Keys {
+                kind: pass.kind,
+                starts: false,
+                after: pass.after.clone(),
+                pinned: lsn,
+            },
+            None => Plan::Log { after: lsn },
+        }
+    }
+}
+
+impl Plan {
+    /// True where a row is to be sent: not where the reader has it already, except where everything
+    /// is wanted, or where the row must pass by those who only think they have it.
+    #[must_use]
+    pub fn sends(&self, row: Dot, pushed_back: bool, reader: &Vector) -> bool {
+        let unfiltered = matches!(self, Self::Keys { kind: PassKind::Full, .. });
+        unfiltered || pushed_back || !reader.covers(row)
+    }
+}
