@@ -289,7 +289,8 @@ impl Service {
             | Row::Scope(_)
             | Row::Removal(_)
             | Row::Replica(_)
-            | Row::Settlement(_) => false,
+            | Row::Settlement(_)
+            | Row::Dropped(_) => false,
         };
         if !rows.iter().all(|row| is_its_own(row.row())) {
             return Err(Refusal::AccessDenied.into());
@@ -426,7 +427,7 @@ async fn tell_origin(store: &Store, mesh: Option<&Mesh>, here: &NodeName, token:
     let (Some(mesh), false) = (mesh, token.origin == *here) else {
         return;
     };
-    let keys = [format!("node/{here}"), format!("binding/{here}/{uid}")];
+    let keys = [format!("+node/{here}"), format!("binding/{here}/{uid}")];
     let Ok(rows) = store.reader(0).sealed(&keys) else {
         return;
     };
@@ -524,7 +525,7 @@ fn write_rows(rows: &[SealedRow], out: &mut Vec<u8>) {
         encode::bin(out, &row.value);
         encode::uint(out, row.stamp.hlc.to_i64().unsigned_abs());
         encode::bin(out, &row.stamp.incarnation.0.to_be_bytes());
-        encode::uint(out, row.seq.unsigned_abs());
+        encode::uint(out, row.seq);
     }
 }
 
@@ -555,6 +556,6 @@ fn read_row(reader: &mut Decoder<'_>) -> Option<SealedRow> {
             hlc: Hlc::from_i64(i64::try_from(hlc).ok()?),
             incarnation: Incarnation(u128::from_be_bytes(origin.try_into().ok()?)),
         },
-        seq: i64::try_from(seq).ok()?,
+        seq: u64::try_from(seq).ok()?,
     })
 }

@@ -261,7 +261,13 @@ impl Service {
             | Done::Registered
             | Done::Claimed
             | Done::Redeemed
-            | Done::Learned => "ok",
+            | Done::Learned
+            | Done::Taken(_)
+            | Done::Drained { .. }
+            | Done::Collected { .. }
+            | Done::Acknowledged { .. }
+            | Done::Minted => "ok",
+            Done::Removed => "removed",
             Done::Granted => "granted",
             Done::Revoked | Done::Unbound => "revoked",
             Done::Scoped => "scope updated",

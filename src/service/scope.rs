@@ -1,6 +1,8 @@
 //! Methods on where tables may be: get_scope, set_scope.
 //! What competing decisions come to is `cortex_core::directory`; bringing rows there, replication's.
 
+use std::collections::BTreeSet;
+
 use cortex_core::{
     model::{Caller, Permissions, Refusal, Scope},
     wire::encode,
@@ -43,7 +45,12 @@ impl Service {
         let entry = self.open(caller, table, Permissions::ADMIN)?;
         let scope = read_scope(scope, &params)?;
         self.check_scope(&scope)?;
-        Ok(Answer::Commit(Command::SetScope { caller: caller.clone(), entry, scope }))
+        Ok(Answer::Commit(Command::SetScope {
+            caller: caller.clone(),
+            entry,
+            scope,
+            write_off: BTreeSet::new(),
+        }))
     }
 
     /// Refuses a scope that needs a mesh where there is none, or that names a node that is in none:

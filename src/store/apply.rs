@@ -1,7 +1,10 @@
 //! One command inside the writer's transaction: load rows, let the core decide, store what it decided.
 //! Transactions, replies and the log are the writer's.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use cortex_core::{
     clock::HybridClock,
@@ -12,6 +15,7 @@ use cortex_core::{
         Acl, AttributeName, Caller, Hlc, Incarnation, Limits, Notary, Owner, Permissions,
         QualifiedName, Refusal, Scope, Stamp, Table, TableId, TableUid,
     },
+    sync::{Dot, Vector},
 };
 use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
 
@@ -19,11 +23,13 @@ use super::{
     cache::RecordCache,
     catalog::{Catalog, Entry, Usage},
     command::{Command, Done, Granting},
+    contexts::{Contexts, Uses},
     error::{Failure, Fault},
     events::{self, Event},
-    system,
+    origins::Origins,
+    replica::Replicas,
+    rows::{Place, Stored},
 };
-use crate::ambient;
 
 /// Rows of dropped tables removed in one transaction, and bytes of them from which it is enough: a
 /// fraction of a millisecond, so that clients' writes in the same batch do not wait.
@@ -34,47 +40,50 @@ const PURGE_BYTES: u64 = 256 << 10;
 #[derive(Clone, Debug)]
 pub(super) struct State {
     clock: HybridClock,
-    seq: i64,
-    lsn: i64,
+    pub(super) seq: u64,
+    pub(super) lsn: u64,
     /// The origin of local writes, by its short number.
-    origin: i64,
+    pub(super) origin: i64,
     /// The ids behind the short numbers of origins.
-    origins: Arc<HashMap<i64, Incarnation>>,
+    pub(super) origins: Origins,
+    /// This file, as others know it.
+    pub(super) database: [u8; 16],
     pub(super) catalog: Arc<Catalog>,
+    /// This machine's copies of tables.
+    pub(super) replicas: Replicas,
+    /// How often contexts are used more after the transaction, or less.
+    pub(super) uses: Uses,
     /// Who signs for this node; none where no mesh is configured.
     pub(super) notary: Option<Arc<dyn Notary>>,
 }
 
 impl State {
-    /// The id behind a short number. A number that is not listed, which only a damaged file
-    /// has, stands for the least id, so that any other version of the row wins over it.
-    fn incarnation(&self, number: i64) -> Incarnation {
-        self.origins.get(&number).copied().unwrap_or(Incarnation(0))
-    }
-
-    /// The short number of an origin, if it has one here.
-    fn number_of(&self, incarnation: Incarnation) -> Option<i64> {
-        self.origins.iter().find(|(_, id)| **id == incarnation).map(|(number, _)| *number)
-    }
-
     /// The greatest timestamp drawn so far.
     pub(super) fn hlc(&self) -> Hlc {
         self.clock.last()
     }
 
+    /// Goes on with drains that were under way in memory.
+    pub(super) fn keep_drains(&mut self, before: &Self) {
+        for replica in before.replicas.iter().filter(|replica| replica.drain.is_some()) {
+            if let Some(kept) = self.replicas.get_mut(replica.uid) {
+                kept.drain = replica.drain;
+            }
+        }
+        self.replicas.settle();
+    }
+
     /// Who the writes of this database are by.
     pub(super) fn own_incarnation(&self) -> Incarnation {
-        self.incarnation(self.origin)
+        self.origins.id(self.origin)
     }
 
     pub(super) fn load(conn: &Connection) -> Result<Self, Fault> {
-        let origins = conn
-            .prepare("SELECT number, uid FROM incarnations")?
-            .query_map([], |row| Ok((row.get(0)?, Incarnation(u128::from_be_bytes(row.get(1)?)))))?
-            .collect::<Result<_, _>>()?;
+        let origins = Origins::load(conn)?;
         let catalog = Arc::new(Catalog::load(conn)?);
+        let replicas = Replicas::load(conn, &origins)?;
         let state = conn.query_row(
-            "SELECT incarnation, seq, lsn, hlc FROM node_state WHERE id = 1",
+            "SELECT incarnation, seq, lsn, hlc, db_uid FROM node_state WHERE id = 1",
             [],
             |row| {
                 Ok(Self {
@@ -82,8 +91,11 @@ impl State {
                     seq: row.get(1)?,
                     lsn: row.get(2)?,
                     origin: row.get(0)?,
-                    origins: Arc::new(origins),
+                    origins,
+                    database: row.get(4)?,
                     catalog,
+                    replicas,
+                    uses: Uses::new(),
                     notary: None,
                 })
             },
@@ -93,18 +105,33 @@ impl State {
 }
 
 /// A transaction in the making: the state that a commit would bring.
-#[derive(Debug)]
 pub(super) struct Batch<'a> {
     pub(super) conn: &'a Connection,
     pub(super) state: State,
     limits: Limits,
     pub(super) wall_ms: u64,
+    draw_id: &'a dyn Fn() -> [u8; 16],
     /// True once something must be written besides rows.
-    changed: bool,
-    totals: Totals,
-    cache: &'a RecordCache,
+    pub(super) changed: bool,
+    pub(super) totals: Totals,
+    pub(super) cache: &'a RecordCache,
+    pub(super) contexts: &'a Contexts,
+    /// The context that was made last: writes that follow each other have the same.
+    pub(super) newest_context: Option<(Vector, Option<i64>)>,
     /// The cache's buckets of the keys that were written.
-    touched: Vec<usize>,
+    pub(super) touched: Vec<usize>,
+}
+
+/// What a batch works with besides the file and the state.
+#[derive(Clone, Copy)]
+pub(super) struct Means<'a> {
+    pub(super) cache: &'a RecordCache,
+    pub(super) contexts: &'a Contexts,
+    pub(super) limits: Limits,
+    /// The wall clock, in Unix milliseconds.
+    pub(super) wall_ms: u64,
+    /// Draws ids at random.
+    pub(super) draw_id: &'a dyn Fn() -> [u8; 16],
 }
 
 /// What a transaction has brought about, to be published with its commit.
@@ -116,7 +143,7 @@ pub(super) struct Finished {
 }
 
 /// What a transaction adds to the totals of tables and of their owners.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Totals {
     tables: HashMap<TableId, (Arc<Usage>, Delta)>,
     owners: HashMap<Owner, Delta>,
@@ -135,7 +162,7 @@ impl Totals {
         }
     }
 
-    fn add(&mut self, entry: &Entry, delta: Delta) {
+    pub(super) fn add(&mut self, entry: &Entry, delta: Delta) {
         let (_, sum) = self
             .tables
             .entry(entry.table.id)
@@ -144,13 +171,13 @@ impl Totals {
         self.add_to_owner(entry, delta);
     }
 
-    fn add_to_owner(&mut self, entry: &Entry, delta: Delta) {
+    pub(super) fn add_to_owner(&mut self, entry: &Entry, delta: Delta) {
         let sum = self.owners.entry(entry.table.name.owner.clone()).or_default();
         *sum = sum.plus(delta);
     }
 
     /// What a table holds with this transaction.
-    fn held_by(&self, entry: &Entry) -> Delta {
+    pub(super) fn held_by(&self, entry: &Entry) -> Delta {
         let pending = self.tables.get(&entry.table.id).map(|(_, delta)| *delta);
         entry.usage.total().plus(pending.unwrap_or_default())
     }
@@ -170,28 +197,30 @@ struct Arriving<'v> {
     /// The short number of the incarnation that made it.
     origin: i64,
     /// Its number among the writes of that incarnation.
-    seq: i64,
+    seq: u64,
     value: Option<&'v [u8]>,
 }
 
 impl<'a> Batch<'a> {
-    pub(super) fn begin(
-        conn: &'a Connection,
-        cache: &'a RecordCache,
-        state: &State,
-        limits: Limits,
-        wall_ms: u64,
-    ) -> Self {
+    pub(super) fn begin(conn: &'a Connection, state: &State, means: Means<'a>) -> Self {
         Self {
             conn,
             state: state.clone(),
-            limits,
-            wall_ms,
+            limits: means.limits,
+            wall_ms: means.wall_ms,
+            draw_id: means.draw_id,
             changed: false,
             totals: Totals::default(),
-            cache,
+            cache: means.cache,
+            contexts: means.contexts,
+            newest_context: None,
             touched: Vec::new(),
         }
+    }
+
+    /// 128 random bits.
+    pub(super) fn draw_id(&self) -> [u8; 16] {
+        (self.draw_id)()
     }
 
     /// Carries out one command. A refusal has changed nothing; after a fault the whole
@@ -213,12 +242,14 @@ impl<'a> Batch<'a> {
         &mut self,
         command: impl FnOnce(&mut Self) -> Result<Done, Failure>,
     ) -> Result<Done, Failure> {
-        let before = self.state.clone();
+        let before = (self.state.clone(), self.totals.clone());
         self.execute("SAVEPOINT command", [])?;
         let outcome = command(self);
         if let Err(Failure::Refused(_)) = &outcome {
             self.execute("ROLLBACK TO command", [])?;
-            self.state = before;
+            (self.state, self.totals) = before;
+            self.contexts.forget();
+            self.newest_context = None;
         }
         self.execute("RELEASE command", [])?;
         outcome
@@ -237,7 +268,9 @@ impl<'a> Batch<'a> {
             Command::Delete { caller, entry, key } => self.delete(caller, entry, key.as_bytes()),
             Command::Grant(granting) => self.grant(granting),
             Command::Revoke(granting) => self.revoke(granting),
-            Command::SetScope { caller, entry, scope } => self.set_scope(caller, entry, scope),
+            Command::SetScope { caller, entry, scope, write_off } => {
+                self.set_scope(caller, entry, scope, write_off)
+            }
             Command::Join(notary) => self.join(notary),
             Command::Register(registration) => self.register(registration),
             Command::Claim(claim) => self.claim(claim),
@@ -249,6 +282,20 @@ impl<'a> Batch<'a> {
             Command::Unbind { caller, identity, node } => {
                 self.unbind(caller, *identity, node.as_ref())
             }
+            Command::Take(delivery) => self.take(delivery),
+            Command::Drained { from, ack } => self.drained(from, ack),
+            Command::Collect(collection) => self.collect(collection),
+            Command::CutFeed { table, upto } => self.cut_feed(*table, *upto),
+            Command::Acknowledge { caller, entry, conflict } => {
+                let entry = self.admit(caller, entry, Permissions::WRITE)?;
+                let count = self.acknowledge(entry.table.id, *conflict)?;
+                Ok(Done::Acknowledged { count })
+            }
+            Command::Mint => {
+                self.mint()?;
+                Ok(Done::Minted)
+            }
+            Command::RemoveNode { caller, node } => self.remove_node(caller, node),
             Command::Note(event) => {
                 self.note(event)?;
                 Ok(Done::Noted)
@@ -259,13 +306,16 @@ impl<'a> Batch<'a> {
     }
 
     /// Writes the counters and totals; answers what to publish after the commit.
-    pub(super) fn finish(self) -> Result<Finished, Fault> {
+    pub(super) fn finish(mut self) -> Result<Finished, Fault> {
         for (table, (_, delta)) in &self.totals.tables {
             self.execute(
                 "UPDATE tables SET records = records + ?2, bytes = bytes + ?3 WHERE id = ?1",
                 params![table.0, delta.records, delta.bytes],
             )?;
         }
+        self.state.replicas.save(self.conn, &self.state.origins)?;
+        self.contexts.save(self.conn, &self.state.uses)?;
+        self.state.uses.clear();
         if self.changed {
             self.execute(
                 "UPDATE node_state SET seq = ?1, lsn = ?2, hlc = ?3 WHERE id = 1",
@@ -290,33 +340,13 @@ impl<'a> Batch<'a> {
             return Err(Refusal::TooManyTables(self.limits.tables_per_uid).into());
         }
         let (uid, replicated) = match &name.owner {
-            Owner::Uid(_) => (TableUid(ambient::random_id()), *scope != Scope::Local),
+            Owner::Uid(_) => (TableUid(self.draw_id()), *scope != Scope::Local),
             Owner::Identity(id) => (self.found(caller, *id, &name.name)?, true),
             Owner::Remote(..) => return Err(Refusal::AccessDenied.into()),
         };
-        if replicated {
-            self.decide_scope(uid, scope)?;
-        }
-        let created = self.draw_stamp();
-        let listed: Vec<_> = attributes.iter().map(AttributeName::as_str).collect();
-        self.execute(
-            "INSERT INTO tables (uid, owner, name, attributes, scope, replicated, created_hlc)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-            params![
-                uid.0,
-                name.owner.to_string(),
-                name.name.as_str(),
-                listed.join(","),
-                scope.to_string(),
-                replicated,
-                created.hlc.to_i64()
-            ],
-        )?;
-        let id = TableId(self.conn.last_insert_rowid());
-        let shown = self.state.catalog.show(&name);
-        self.note_of(&name, "table_created", format!("table {shown} was created"))?;
+        let created = self.draw_stamp().hlc;
         let table = Table {
-            id,
+            id: TableId(0), // drawn by the file
             uid,
             name,
             attributes: attributes.to_vec(),
@@ -324,8 +354,70 @@ impl<'a> Batch<'a> {
             contested: false,
             acl: Acl::default(),
         };
-        self.catalog_mut().refresh(&Entry { table, replicated, usage: Arc::default() });
+        let entry = self.insert_row_of(table, created, replicated)?;
+        let name = &entry.table.name;
+        let shown = self.state.catalog.show(name);
+        self.note_of(name, "table_created", format!("table {shown} was created"))?;
+        if replicated {
+            self.found_copy(&entry)?;
+            self.decide_scope(uid, scope, &BTreeSet::new())?;
+        }
         Ok(Done::Created)
+    }
+
+    /// A table that others have told of. Its copy was begun before.
+    pub(super) fn insert_table(
+        &mut self,
+        table: Table,
+        created: Hlc,
+    ) -> Result<Arc<Entry>, Failure> {
+        let uid = table.uid;
+        let entry = self.insert_row_of(table, created, true)?;
+        if let Some(replica) = self.state.replicas.get_mut(uid) {
+            replica.table = Some(entry.table.id);
+        }
+        self.refresh(uid);
+        let entry = self.state.catalog.by_uid(uid).cloned();
+        Ok(entry.ok_or(Refusal::AccessDenied)?)
+    }
+
+    fn insert_row_of(
+        &mut self,
+        mut table: Table,
+        created: Hlc,
+        replicated: bool,
+    ) -> Result<Arc<Entry>, Failure> {
+        let listed: Vec<_> = table.attributes.iter().map(AttributeName::as_str).collect();
+        self.execute(
+            "INSERT INTO tables (uid, owner, name, attributes, scope, replicated, created_hlc)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            params![
+                table.uid.0,
+                table.name.owner.to_string(),
+                table.name.name.as_str(),
+                listed.join(","),
+                table.scope.to_string(),
+                replicated,
+                created.to_i64()
+            ],
+        )?;
+        table.id = TableId(self.conn.last_insert_rowid());
+        let entry = Arc::new(Entry::new(table, created, replicated));
+        self.catalog_mut().insert(Entry::clone(&entry));
+        Ok(entry)
+    }
+
+    /// Brings what the catalog says of a table up to what the directory and its copy say.
+    pub(super) fn refresh(&mut self, table: TableUid) {
+        let Some(entry) = self.state.catalog.by_uid(table) else {
+            return;
+        };
+        let (entry, ready) = (Arc::clone(entry), self.is_ready(table));
+        self.catalog_mut().refresh(&entry, ready);
+    }
+
+    fn is_ready(&self, table: TableUid) -> bool {
+        self.state.replicas.get(table).is_none_or(|replica| replica.ready)
     }
 
     /// Takes the table out of sight at once. Its rows are removed by and by: a transaction over
@@ -335,15 +427,15 @@ impl<'a> Batch<'a> {
         if let Owner::Identity(owner) = &entry.table.name.owner {
             self.give_up_name(*owner, &entry.table.name.name)?;
         }
-        let id = entry.table.id.0;
-        self.execute("UPDATE tables SET dropped = 1 WHERE id = ?1", [id])?;
-        self.execute("DELETE FROM grants WHERE table_id = ?1", [id])?;
+        if entry.replicated {
+            self.declare_dropped(entry.table.uid)?;
+        }
         let name = &entry.table.name;
         let shown = self.state.catalog.show(name);
         self.note_of(name, "table_dropped", format!("table {shown} was dropped by {caller}"))?;
-        let held = self.totals.held_by(&entry);
-        self.totals.add_to_owner(&entry, held.negated());
-        self.catalog_mut().remove(&entry.table.name);
+        if self.state.catalog.by_uid(entry.table.uid).is_some() {
+            self.discard_rows(&entry)?;
+        }
         Ok(Done::Dropped)
     }
 
@@ -355,6 +447,7 @@ impl<'a> Batch<'a> {
         record: &[u8],
     ) -> Result<Done, Failure> {
         let entry = self.admit(caller, entry, Permissions::WRITE)?;
+        entry.takes_writes()?;
         let bytes = (key.len() + record.len()) as u64;
         self.write_here(&entry, key, Content::Live { bytes }, Some(record))?;
         Ok(Done::Stored)
@@ -362,6 +455,7 @@ impl<'a> Batch<'a> {
 
     fn delete(&mut self, caller: &Caller, entry: &Entry, key: &[u8]) -> Result<Done, Failure> {
         let entry = self.admit(caller, entry, Permissions::WRITE)?;
+        entry.takes_writes()?;
         self.write_here(&entry, key, Content::Deleted, None)?;
         Ok(Done::Deleted)
     }
@@ -375,6 +469,9 @@ impl<'a> Batch<'a> {
         content: Content,
         value: Option<&[u8]>,
     ) -> Result<(), Failure> {
+        if entry.replicated {
+            return self.write_shared(entry, key, value);
+        }
         let (clock, seq, changed) = (self.state.clock, self.state.seq, self.changed);
         let arriving = self.local(content, value);
         let outcome = self.merge(entry, key, arriving);
@@ -384,8 +481,49 @@ impl<'a> Batch<'a> {
         outcome.map(|_change| ())
     }
 
-    /// The entry point of every row, whoever wrote it: finds what is there, lets the merge rule
-    /// decide, and stores what it decided.
+    /// The same in a table of which there may be other copies: they will be told.
+    fn write_shared(
+        &mut self,
+        entry: &Entry,
+        key: &[u8],
+        value: Option<&[u8]>,
+    ) -> Result<(), Failure> {
+        let place = Place::of(entry);
+        let found = self.find_row(place.id, key)?;
+        if found.is_none() && value.is_none() && !self.may_come(entry) {
+            return Ok(()); // there is nothing to delete, and nobody who could have it
+        }
+        if value.is_some() {
+            let bytes = key.len() + value.map_or(0, <[u8]>::len);
+            let held = found.as_ref().and_then(|found| found.value.as_ref());
+            let before = held.map_or(0, |value| key.len() + value.len());
+            let delta = bytes as i64 - before as i64;
+            self.check_quota(entry, Delta { records: 0, bytes: delta })?;
+        }
+        let context_id = self.context_here(place, found.as_ref())?;
+        let stamp = self.draw_stamp();
+        self.state.seq += 1;
+        let (origin, seq) = (self.state.origin, self.state.seq);
+        let new = Stored { stamp, origin, seq, value, context_id };
+        self.put_row(place, key, found.as_ref(), new)?;
+        let dot = Dot { incarnation: stamp.incarnation, seq };
+        if let Some(replica) = self.state.replicas.get_mut(place.uid) {
+            replica.vector.raise(dot);
+        }
+        Ok(())
+    }
+
+    /// True where another copy may have a row that is not here.
+    fn may_come(&self, entry: &Entry) -> bool {
+        let directory = self.state.catalog.directory();
+        directory.here().is_some_and(|here| {
+            let others = directory.must_confirm(entry.table.uid);
+            others.keys().any(|node| node != here)
+        })
+    }
+
+    /// The entry point of rows that have no copies: finds what is there, lets the merge rule decide, and
+    /// stores what it decided.
     fn merge(
         &mut self,
         entry: &Entry,
@@ -394,7 +532,7 @@ impl<'a> Batch<'a> {
     ) -> Result<Change, Failure> {
         let present = self.find(entry.table.id, key)?;
         let version = present.map(|present| present.version);
-        let change = merge::decide(version, arriving.version, entry.replicated);
+        let change = merge::decide(version, arriving.version, false);
         let delta = Delta::of(version, arriving.version, change);
         self.check_quota(entry, delta)?;
         self.store(entry.table.id, key, present, arriving, change)?;
@@ -514,26 +652,31 @@ impl<'a> Batch<'a> {
         let Some(table) = dropped else {
             return Ok(false);
         };
+        // What has left this machine is to be gone from its disk too, as far as that is ours.
+        self.conn.pragma_update(None, "secure_delete", "ON")?;
         let rows = self.some_rows_of(table)?;
-        for row in &rows {
+        for (row, context) in &rows {
             self.execute("DELETE FROM records WHERE id = ?1", [row])?;
+            self.count_use(*context, -1);
         }
-        if rows.is_empty() {
+        self.conn.pragma_update(None, "secure_delete", "FAST")?;
+        if rows.is_empty() && !self.purge_feed(table)? {
             self.execute("DELETE FROM tables WHERE id = ?1", [table])?;
         }
         Ok(true)
     }
 
-    /// As many rows of a table as are removed at once; none where it has none.
-    fn some_rows_of(&self, table: i64) -> Result<Vec<i64>, Fault> {
-        let mut statement =
-            self.cached("SELECT id, length(value) FROM records WHERE table_id = ?1 LIMIT ?2")?;
+    /// As many rows of a table as are removed at once, with their contexts; none where it has none.
+    fn some_rows_of(&self, table: i64) -> Result<Vec<(i64, Option<i64>)>, Fault> {
+        let mut statement = self.cached(
+            "SELECT id, length(value), context FROM records WHERE table_id = ?1 LIMIT ?2",
+        )?;
         let mut found = statement.query(params![table, PURGE_ROWS])?;
         let (mut rows, mut bytes) = (Vec::new(), 0);
         while bytes < PURGE_BYTES
             && let Some(row) = found.next()?
         {
-            rows.push(row.get(0)?);
+            rows.push((row.get(0)?, row.get(2)?));
             bytes += u64::from(row.get::<_, Option<u32>>(1)?.unwrap_or(0));
         }
         Ok(rows)
@@ -551,7 +694,7 @@ impl<'a> Batch<'a> {
         Ok(Arc::clone(entry))
     }
 
-    fn check_quota(&self, entry: &Entry, delta: Delta) -> Result<(), Refusal> {
+    pub(super) fn check_quota(&self, entry: &Entry, delta: Delta) -> Result<(), Refusal> {
         let owner = &entry.table.name.owner;
         let stored = self.state.catalog.namespace(owner).map_or(0, |n| n.usage.bytes());
         let pending = self.totals.owners.get(owner).map_or(0, |delta| delta.bytes);
@@ -572,7 +715,7 @@ impl<'a> Batch<'a> {
 
     fn draw_stamp(&mut self) -> Stamp {
         self.changed = true;
-        let incarnation = self.state.incarnation(self.state.origin);
+        let incarnation = self.state.own_incarnation();
         Stamp { hlc: self.state.clock.stamp(self.wall_ms), incarnation }
     }
 
@@ -585,7 +728,7 @@ impl<'a> Batch<'a> {
             let content = value_bytes.map_or(Content::Deleted, |bytes| Content::Live {
                 bytes: key.len() as u64 + u64::from(bytes),
             });
-            let incarnation = self.state.incarnation(row.get(2)?);
+            let incarnation = self.state.origins.id(row.get(2)?);
             let stamp = Stamp { hlc: Hlc::from_i64(row.get(1)?), incarnation };
             Ok(Present { id: row.get(0)?, version: Version { stamp, content } })
         });
@@ -597,39 +740,29 @@ impl<'a> Batch<'a> {
         &mut self,
         key: &[u8],
         stamp: Stamp,
-        origin: i64,
-        seq: i64,
+        seq: u64,
         value: &[u8],
-    ) -> Result<bool, Fault> {
-        let bytes = (key.len() + value.len()) as u64;
-        let version = Version { stamp, content: Content::Live { bytes } };
-        let present = self.find(system::NUMBER, key)?;
-        let change = merge::decide(present.map(|present| present.version), version, true);
-        let arriving = Arriving { version, origin, seq, value: Some(value) };
-        self.store(system::NUMBER, key, present, arriving, change)?;
-        Ok(change == Change::Store)
+    ) -> Result<bool, Failure> {
+        let found = self.find_row(Place::SYSTEM.id, key)?;
+        if found.as_ref().is_some_and(|found| found.stamp >= stamp) {
+            return Ok(false);
+        }
+        let origin = self.origin_of(stamp)?;
+        let new = Stored { stamp, origin, seq, value: Some(value), context_id: None };
+        self.put_row(Place::SYSTEM, key, found.as_ref(), new)?;
+        Ok(true)
     }
 
-    /// The stamp, origin and number of a row that this node writes.
-    pub(super) fn draw(&mut self) -> (Stamp, i64, i64) {
+    /// The stamp and number of a row that this node writes.
+    pub(super) fn draw(&mut self) -> (Stamp, u64) {
         let stamp = self.draw_stamp();
         self.state.seq += 1;
-        (stamp, self.state.origin, self.state.seq)
+        (stamp, self.state.seq)
     }
 
     /// The short number of an origin of rows, which gets one if it has none.
     pub(super) fn origin_of(&mut self, stamp: Stamp) -> Result<i64, Fault> {
-        if let Some(number) = self.state.number_of(stamp.incarnation) {
-            return Ok(number);
-        }
-        let id = stamp.incarnation;
-        self.execute(
-            "INSERT INTO incarnations (uid, born_hlc) VALUES (?1, ?2)",
-            params![id.0.to_be_bytes(), stamp.hlc.to_i64()],
-        )?;
-        let number = self.conn.last_insert_rowid();
-        Arc::make_mut(&mut self.state.origins).insert(number, id);
-        Ok(number)
+        self.state.origins.enter(self.conn, stamp.incarnation, stamp.hlc)
     }
 
     /// Has the clock exceed a timestamp that another node has drawn.

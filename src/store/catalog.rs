@@ -10,11 +10,11 @@ use std::{
 };
 
 use cortex_core::{
-    directory::Directory,
+    directory::{Directory, Standing},
     merge::Delta,
     model::{
-        Acl, AttributeName, Owner, Permissions, Principal, QualifiedName, Scope, Table, TableId,
-        TableName, TableUid, Uid,
+        Acl, AttributeName, Hlc, Owner, Permissions, Principal, QualifiedName, Refusal, Scope,
+        Table, TableId, TableName, TableUid, Uid,
     },
 };
 use rusqlite::{Connection, Row};
@@ -60,8 +60,46 @@ pub struct Entry {
     pub table: Table,
     /// True once rows may have left this machine. Its grants are then rows of the directory.
     pub replicated: bool,
+    /// When it was created.
+    pub created: Hlc,
+    /// Whether this machine may have it.
+    pub standing: Standing,
+    /// True where all of it is here.
+    pub ready: bool,
     /// Shared by every version of the entry.
     pub usage: Arc<Usage>,
+}
+
+impl Entry {
+    /// A table as it is at first: here, and whole.
+    pub(super) fn new(table: Table, created: Hlc, replicated: bool) -> Self {
+        let usage = Arc::default();
+        Self { table, replicated, created, standing: Standing::In, ready: true, usage }
+    }
+
+    /// Refuses what needs the table's rows where they are not all here.
+    ///
+    /// # Errors
+    /// [`Refusal::NotHere`], [`Refusal::TableNotReady`].
+    pub fn takes_reads(&self) -> Result<(), Refusal> {
+        match (self.standing, self.ready) {
+            (Standing::Out, _) => Err(Refusal::NotHere),
+            (Standing::In | Standing::Frozen, false) => Err(Refusal::TableNotReady),
+            (Standing::In | Standing::Frozen, true) => Ok(()),
+        }
+    }
+
+    /// Refuses writes where this machine may not make any.
+    ///
+    /// # Errors
+    /// As [`Entry::takes_reads`], and [`Refusal::ScopeContested`].
+    pub fn takes_writes(&self) -> Result<(), Refusal> {
+        self.takes_reads()?;
+        match self.standing {
+            Standing::Frozen => Err(Refusal::ScopeContested),
+            Standing::In | Standing::Out => Ok(()),
+        }
+    }
 }
 
 /// The tables of one owner.
@@ -83,6 +121,8 @@ impl Namespace {
 #[derive(Clone, Debug, Default)]
 pub struct Catalog {
     owners: HashMap<Owner, Arc<Namespace>>,
+    /// The names of tables that others may have copies of.
+    shared: Arc<BTreeMap<TableUid, QualifiedName>>,
     tables: usize,
     directory: Arc<Directory>,
 }
@@ -123,6 +163,13 @@ impl Catalog {
         self.find(&name.owner, name.name.as_str()).filter(|now| now.table.uid == entry.table.uid)
     }
 
+    /// A table that others may have copies of, by its lasting id.
+    #[must_use]
+    pub fn by_uid(&self, table: TableUid) -> Option<&Arc<Entry>> {
+        let name = self.shared.get(&table)?;
+        self.find(&name.owner, name.name.as_str())
+    }
+
     /// The tables of one owner; none for one who has none.
     #[must_use]
     pub fn namespace(&self, owner: &Owner) -> Option<&Namespace> {
@@ -158,8 +205,9 @@ impl Catalog {
     }
 
     /// Brings a table's scope and grants up to what the directory says of them.
-    pub(super) fn refresh(&mut self, entry: &Entry) {
+    pub(super) fn refresh(&mut self, entry: &Entry, ready: bool) {
         let mut entry = entry.clone();
+        entry.ready = ready;
         consult(&self.directory, &mut entry);
         self.insert(entry);
     }
@@ -167,6 +215,9 @@ impl Catalog {
     /// Adds a table, or puts a changed one in the place of what it was.
     pub(super) fn insert(&mut self, entry: Entry) {
         let name = entry.table.name.clone();
+        if entry.replicated && self.shared.get(&entry.table.uid) != Some(&name) {
+            Arc::make_mut(&mut self.shared).insert(entry.table.uid, name.clone());
+        }
         let namespace = Arc::make_mut(self.owners.entry(name.owner).or_default());
         if namespace.tables.insert(name.name, Arc::new(entry)).is_none() {
             self.tables += 1;
@@ -178,8 +229,11 @@ impl Catalog {
         let Some(namespace) = self.owners.get_mut(&name.owner).map(Arc::make_mut) else {
             return;
         };
-        if namespace.tables.remove(&name.name).is_some() {
+        if let Some(removed) = namespace.tables.remove(&name.name) {
             self.tables -= 1;
+            if removed.replicated {
+                Arc::make_mut(&mut self.shared).remove(&removed.table.uid);
+            }
         }
     }
 
@@ -189,12 +243,15 @@ impl Catalog {
         let mut catalog = Self { directory, ..Self::default() };
         let mut acls = load_grants(conn)?;
         let mut statement = conn.prepare(
-            "SELECT id, uid, owner, name, attributes, scope, replicated, records, bytes
-             FROM tables WHERE dropped = 0 AND id <> ?1",
+            "SELECT t.id, t.uid, owner, name, attributes, scope, replicated, records, bytes,
+             created_hlc, ifnull(ready, 1)
+             FROM tables t LEFT JOIN replicas r ON r.uid = t.uid
+             WHERE dropped = 0 AND t.id <> ?1",
         )?;
         let mut rows = statement.query([system::NUMBER.0])?;
         while let Some(row) = rows.next()? {
             let mut entry = entry_from(row)?;
+            entry.ready = row.get(10)?;
             entry.table.acl = acls.remove(&entry.table.id).unwrap_or_default();
             consult(&catalog.directory, &mut entry);
             let (owner, usage) = (entry.table.name.owner.clone(), Arc::clone(&entry.usage));
@@ -213,6 +270,9 @@ fn consult(directory: &Directory, entry: &mut Entry) {
         return;
     }
     entry.table.acl = directory.acl(entry.table.uid);
+    if let Some(here) = directory.here() {
+        entry.standing = directory.standing(entry.table.uid, here);
+    }
     if let Some(decided) = directory.whereabouts(entry.table.uid) {
         (entry.table.scope, entry.table.contested) = (decided.scope, decided.contested);
     }
@@ -231,7 +291,7 @@ fn load_grants(conn: &Connection) -> Result<HashMap<TableId, Acl>, Fault> {
     Ok(acls)
 }
 
-fn entry_from(row: &Row<'_>) -> Result<Entry, Fault> {
+pub(super) fn entry_from(row: &Row<'_>) -> Result<Entry, Fault> {
     let text = |index: usize| row.get_ref(index)?.as_str().map_err(damaged);
     let attributes = text(4)?.split(',').map(AttributeName::parse).collect::<Result<Vec<_>, _>>();
     let usage = Usage::default();
@@ -250,6 +310,9 @@ fn entry_from(row: &Row<'_>) -> Result<Entry, Fault> {
             acl: Acl::default(),
         },
         replicated: row.get(6)?,
+        created: Hlc::from_i64(row.get(9)?),
+        standing: Standing::In,
+        ready: true,
         usage: Arc::new(usage),
     })
 }

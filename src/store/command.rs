@@ -1,16 +1,24 @@
 //! What the writer can be asked to do, and what it answers.
 //! Commands are data, so that they can be counted, bounded and ordered before they are carried out.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use bytes::Bytes;
 use cortex_core::model::{
     AttributeName, Caller, IdentityId, IdentityName, Key, NodeName, Notary, Owner, Permissions,
-    Principal, QualifiedName, Scope, TableName, Uid,
+    Principal, QualifiedName, Scope, TableName, TableUid, Uid,
 };
+use cortex_core::sync::Ack;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-use super::{catalog::Entry, error::Failure, events::Event, system::VerifiedRow};
+use super::{
+    catalog::Entry,
+    collect::Collection,
+    error::Failure,
+    events::Event,
+    system::VerifiedRow,
+    take::{Delivery, Taken},
+};
 
 /// A change to be made in the writer's next transaction. The caller is judged once more there.
 #[derive(Debug)]
@@ -67,6 +75,8 @@ pub enum Command {
         entry: Arc<Entry>,
         /// Where.
         scope: Scope,
+        /// Nodes whose copies are given up: nobody waits for what only they have.
+        write_off: BTreeSet<NodeName>,
     },
     /// Become, or be again, a node of a mesh: sign for it from now on.
     Join(Arc<dyn Notary>),
@@ -86,6 +96,42 @@ pub enum Command {
         identity: IdentityId,
         /// On that node alone; none for everywhere.
         node: Option<NodeName>,
+    },
+    /// Take rows of another copy.
+    Take(Box<Delivery>),
+    /// End a copy that drains, where another one confirms to have everything.
+    Drained {
+        /// Which node confirms.
+        from: NodeName,
+        /// What.
+        ack: Box<Ack>,
+    },
+    /// Forget deletions that every copy knows.
+    Collect(Collection),
+    /// Remove the beginning of a table's feed.
+    CutFeed {
+        /// Which table.
+        table: TableUid,
+        /// Up to this feed number.
+        upto: u64,
+    },
+    /// Take note of conflicts.
+    Acknowledge {
+        /// Needs `write`.
+        caller: Caller,
+        /// As it was looked up.
+        entry: Arc<Entry>,
+        /// One of them; none for all of the table.
+        conflict: Option<i64>,
+    },
+    /// Write as another origin from now on.
+    Mint,
+    /// Put a node out of the mesh with the database that it has.
+    RemoveNode {
+        /// Who asks. That they may is judged before.
+        caller: Caller,
+        /// Which.
+        node: NodeName,
     },
     /// Write an event down.
     Note(Event),
@@ -162,6 +208,7 @@ impl Command {
             | Self::Put { entry, .. }
             | Self::Delete { entry, .. }
             | Self::SetScope { entry, .. }
+            | Self::Acknowledge { entry, .. }
             | Self::Grant(Granting { entry, .. })
             | Self::Revoke(Granting { entry, .. }) => Some(&entry.table.name),
             Self::CreateTable { .. }
@@ -171,6 +218,12 @@ impl Command {
             | Self::Redeem(_)
             | Self::Learn(_)
             | Self::Unbind { .. }
+            | Self::Take(_)
+            | Self::Drained { .. }
+            | Self::Collect(_)
+            | Self::CutFeed { .. }
+            | Self::Mint
+            | Self::RemoveNode { .. }
             | Self::Note(_)
             | Self::Purge
             | Self::Stop => None,
@@ -186,6 +239,7 @@ impl Command {
             Self::Delete { key, .. } => BASE + key.as_bytes().len(),
             Self::Learn(rows) => BASE + rows.iter().map(VerifiedRow::bytes).sum::<usize>(),
             Self::Claim(claim) => BASE + claim.rows.iter().map(VerifiedRow::bytes).sum::<usize>(),
+            Self::Take(delivery) => BASE + delivery.bytes(),
             Self::CreateTable { .. }
             | Self::DropTable { .. }
             | Self::Grant(_)
@@ -195,6 +249,12 @@ impl Command {
             | Self::Register(_)
             | Self::Redeem(_)
             | Self::Unbind { .. }
+            | Self::Drained { .. }
+            | Self::Collect(_)
+            | Self::CutFeed { .. }
+            | Self::Acknowledge { .. }
+            | Self::Mint
+            | Self::RemoveNode { .. }
             | Self::Note(_)
             | Self::Purge
             | Self::Stop => BASE,
@@ -231,6 +291,27 @@ pub enum Done {
     Learned,
     /// The mappings do not hold any more.
     Unbound,
+    /// What has become of the rows.
+    Taken(Taken),
+    /// Whether the copy has ended.
+    Drained {
+        /// True where it has.
+        left: bool,
+    },
+    /// Deletions are forgotten.
+    Collected {
+        /// From after which timestamp to go on; none at the end.
+        next: Option<i64>,
+    },
+    /// Conflicts are taken note of.
+    Acknowledged {
+        /// How many.
+        count: u64,
+    },
+    /// Writes are by another origin.
+    Minted,
+    /// The node is out of the mesh.
+    Removed,
     /// The event is written down.
     Noted,
     /// Rows of dropped tables were removed.

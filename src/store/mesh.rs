@@ -4,11 +4,12 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use cortex_core::{
-    directory::{Database, Directory, NodeRow, Row},
+    directory::{Directory, DroppedRow, NodeRow, Row, Standing},
     model::{
         Caller, IdentityId, NodeName, Notary, Permissions, Principal, Refusal, Scope, TableName,
         TableUid, Uid,
     },
+    sync::Dot,
 };
 use rusqlite::{OptionalExtension, params};
 
@@ -18,6 +19,7 @@ use super::{
     command::{Claim, Done, Granting, Redemption, Registration, TokenId},
     error::{Failure, Fault},
     events::Event,
+    life::Concerned,
     system::{self, SealedRow, VerifiedRow},
 };
 
@@ -28,9 +30,9 @@ impl Batch<'_> {
     /// From now on this node signs as the notary does. A database belongs to one mesh and is one
     /// node of it for ever: what it has signed is out in the world.
     pub(super) fn join(&mut self, notary: &Arc<dyn Notary>) -> Result<Done, Failure> {
-        let (mesh, node, database): (Option<[u8; 16]>, Option<String>, Database) = self
-            .cached("SELECT mesh, node, db_uid FROM node_state WHERE id = 1")?
-            .query_row([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+        let (mesh, node): (Option<[u8; 16]>, Option<String>) = self
+            .cached("SELECT mesh, node FROM node_state WHERE id = 1")?
+            .query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
         if let Some(node) = node.filter(|node| node != notary.node().as_str()) {
             return Err(Refusal::AnotherNode(node.into()).into());
         }
@@ -44,15 +46,16 @@ impl Batch<'_> {
         self.state.notary = Some(Arc::clone(notary));
         self.directory_mut().set_here(notary.node().clone());
         self.directory_mut().set_mesh(notary.mesh());
-        self.introduce(notary.as_ref(), database)?;
+        self.introduce(notary.as_ref())?;
+        self.react(Concerned::All)?;
         Ok(Done::Joined)
     }
 
     /// Presents this node, where it is not as it was presented before. With another certificate,
     /// what the node has signed is signed again: others judge it by the one that is presented.
-    fn introduce(&mut self, notary: &dyn Notary, database: Database) -> Result<(), Failure> {
+    pub(super) fn introduce(&mut self, notary: &dyn Notary) -> Result<(), Failure> {
         let (node, certificate) = (notary.node().clone(), notary.certificate().to_vec());
-        let incarnation = self.state.own_incarnation();
+        let (database, incarnation) = (self.state.database, self.state.own_incarnation());
         let now = NodeRow { node: node.clone(), certificate, database, incarnation };
         let presented = self.directory().node(&node);
         if presented == Some(&now) {
@@ -99,14 +102,22 @@ impl Batch<'_> {
         let mut newer = Vec::new();
         for row in rows {
             let SealedRow { key, value, stamp, seq } = &row.sealed;
-            let origin = self.origin_of(*stamp)?;
             self.observe(stamp.hlc);
-            if self.merge_system(key, *stamp, origin, *seq, value)? {
+            if self.merge_system(key, *stamp, *seq, value)? {
                 newer.push(row.row().clone());
             }
         }
-        self.directory_mut().extend(newer);
-        Ok(())
+        self.settle(newer)
+    }
+
+    /// Has the directory know rows that were stored, and does what follows from them.
+    fn settle(&mut self, rows: Vec<Row>) -> Result<(), Failure> {
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let concerned = Concerned::by(&rows);
+        self.directory_mut().extend(rows);
+        self.react(concerned)
     }
 
     /// Notes that a token of this node was used. The same user may ask again: the answer may have
@@ -152,26 +163,39 @@ impl Batch<'_> {
         caller: &Caller,
         entry: &Entry,
         scope: &Scope,
+        write_off: &BTreeSet<NodeName>,
     ) -> Result<Done, Failure> {
         let entry = self.admit(caller, entry, Permissions::ADMIN)?;
-        let mut entry = Entry::clone(&entry);
         if !entry.replicated && *scope == Scope::Local {
             return Ok(Done::Scoped); // it is, and nobody else ever knew of it
         }
-        if !entry.replicated {
-            self.share_grants(&entry)?;
-            entry.replicated = true;
+        if *scope == Scope::Local && !(entry.ready && entry.standing == Standing::In) {
+            // Nobody else would keep it, and there is nothing here to keep.
+            return Err(Refusal::TableNotReady.into());
         }
-        self.decide_scope(entry.table.uid, scope)?;
+        if !entry.replicated {
+            self.share(&entry)?;
+        }
+        self.decide_scope(entry.table.uid, scope, write_off)?;
         self.execute(
             "UPDATE tables SET scope = ?2, replicated = 1 WHERE id = ?1",
             params![entry.table.id.0, scope.to_string()],
         )?;
-        self.catalog_mut().refresh(&entry);
+        self.refresh(entry.table.uid);
         let name = &entry.table.name;
         let shown = self.directory().show(name);
         self.note_of(name, "scope_changed", format!("scope of {shown} is {scope}, by {caller}"))?;
         Ok(Done::Scoped)
+    }
+
+    /// Makes a table that was only ever here one that others may have copies of.
+    fn share(&mut self, entry: &Entry) -> Result<(), Failure> {
+        self.share_grants(entry)?;
+        let mut shared = Entry::clone(entry);
+        shared.replicated = true;
+        self.catalog_mut().insert(shared);
+        self.found_copy(entry)?;
+        self.share_rows(entry)
     }
 
     /// Moves the grants on a table into the directory, before its rows may leave: there a bare uid
@@ -204,21 +228,41 @@ impl Batch<'_> {
         let principal = granting.principal.clone().qualified(&here);
         let rows = decide(self.directory(), &here, entry.table.uid, &principal, granting.rights)?;
         self.write(rows)?;
-        self.catalog_mut().refresh(entry);
+        self.refresh(entry.table.uid);
         Ok(())
     }
 
-    /// Decides where a table may be.
-    pub(super) fn decide_scope(&mut self, table: TableUid, scope: &Scope) -> Result<(), Failure> {
+    /// Decides where a table may be, and which copies are not to be waited for any more.
+    pub(super) fn decide_scope(
+        &mut self,
+        table: TableUid,
+        scope: &Scope,
+        write_off: &BTreeSet<NodeName>,
+    ) -> Result<(), Failure> {
         let here = self.here()?;
-        let row = self.directory().decide_scope(
-            &here,
-            table,
-            scope.clone(),
-            &BTreeSet::new(),
-            self.wall_ms,
-        )?;
+        let now_ms = self.wall_ms;
+        let row = self.directory().decide_scope(&here, table, scope.clone(), write_off, now_ms)?;
         self.write(vec![row])
+    }
+
+    /// Says that a table is gone for good, to all that may have copies.
+    pub(super) fn declare_dropped(&mut self, table: TableUid) -> Result<(), Failure> {
+        let by = self.here()?;
+        self.write(vec![Row::Dropped(DroppedRow { table, by })])
+    }
+
+    /// Puts a node out of the mesh with the database that it has.
+    pub(super) fn remove_node(
+        &mut self,
+        caller: &Caller,
+        node: &NodeName,
+    ) -> Result<Done, Failure> {
+        let here = self.here()?;
+        let rows = self.directory().remove_node(&here, node, self.wall_ms)?;
+        self.write(rows)?;
+        let text = format!("{node} was removed from the mesh, by {caller}");
+        self.note(&Event { uid: None, kind: "node_removed", text })?;
+        Ok(Done::Removed)
     }
 
     /// Takes the name of a federated table into use: answers the table's lasting id.
@@ -250,16 +294,18 @@ impl Batch<'_> {
     }
 
     /// Signs rows and stores them.
-    fn write(&mut self, rows: Vec<Row>) -> Result<(), Failure> {
+    pub(super) fn write(&mut self, rows: Vec<Row>) -> Result<(), Failure> {
         let notary = self.notary()?;
         for row in &rows {
             let (key, bytes) = (row.key(), row.encode());
-            let (stamp, origin, seq) = self.draw();
+            let (stamp, seq) = self.draw();
             let value = system::seal(notary.as_ref(), stamp, &key, &bytes);
-            self.merge_system(key.as_bytes(), stamp, origin, seq, &value)?;
+            self.merge_system(key.as_bytes(), stamp, seq, &value)?;
+            if let Some(replica) = self.state.replicas.get_mut(system::UID) {
+                replica.vector.raise(Dot { incarnation: stamp.incarnation, seq });
+            }
         }
-        self.directory_mut().extend(rows);
-        Ok(())
+        self.settle(rows)
     }
 
     /// Who has used a token.
@@ -296,7 +342,7 @@ impl Batch<'_> {
         self.state.notary.clone().ok_or(Refusal::MeshNotConfigured)
     }
 
-    fn here(&self) -> Result<NodeName, Refusal> {
+    pub(super) fn here(&self) -> Result<NodeName, Refusal> {
         Ok(self.notary()?.node().clone())
     }
 

@@ -13,16 +13,26 @@ mod backup;
 mod cache;
 mod catalog;
 mod checkpoint;
+mod collect;
 mod command;
+mod conflicts;
+mod contexts;
+mod database;
 mod epoch;
 mod error;
 mod events;
 mod inherited;
+mod life;
 mod mesh;
+mod origins;
 mod reader;
+mod replica;
+mod rows;
 mod scan;
 mod schema;
+mod serve;
 mod system;
+mod take;
 mod writer;
 
 use std::{
@@ -30,26 +40,35 @@ use std::{
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     thread::JoinHandle,
 };
 
 use arc_swap::ArcSwap;
-use cortex_core::model::{Hlc, Incarnation, Limits, TableId};
+use cortex_core::{
+    model::{Hlc, Incarnation, Limits, NodeName, TableId, TableUid},
+    sync::{Position, Want},
+};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
-use crate::journal;
+use crate::{ambient, journal};
 
 pub use backup::{Restored, Summary, restore};
 pub use catalog::{Catalog, Entry, Namespace, Usage};
+pub use collect::Collection;
 pub use command::{Claim, Command, Done, Granting, Redemption, Registration, TokenId};
+pub use conflicts::Conflict;
+pub use database::Database;
 pub use error::{Failure, Fault, OpenError};
 pub use events::{Event, Recorded, Wanted};
 pub use reader::Reader;
+pub use replica::Replica;
 pub use scan::{Flow, Scan};
-pub use system::{SealedRow, VerifiedRow, verify};
+pub use serve::{ChunkBounds, Served, Unserved};
+pub use system::{SealedRow, UID as SYSTEM_TABLE, VerifiedRow, verify};
+pub use take::{Delivery, Taken};
 use writer::Published;
 
 use crate::sparing::Sparing;
@@ -69,6 +88,10 @@ const QUEUE_BYTES: usize = 64 << 20;
 
 /// Page cache of a scan's connection: it reads on and on, what it has passed it needs no more.
 const SCAN_CACHE_KIB: u32 = 1024;
+
+/// How often a reader looks whether the writer has shown what it has committed: some microseconds pass in
+/// between.
+const CATALOG_LOOKS: u32 = 10_000;
 
 /// How long the write-ahead log may get.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -143,7 +166,6 @@ struct Inner {
     threads: Mutex<Vec<JoinHandle<()>>>,
     path: PathBuf,
     vfs: Option<String>,
-    incarnation: Incarnation,
     /// Unlocked by the kernel when closed, or when the process ends.
     _lock: File,
 }
@@ -188,8 +210,8 @@ impl Store {
         let state = apply::State::load(&conn).map_err(fault)?;
 
         let published = Arc::new(Published::new(Arc::clone(&state.catalog), options));
-        let incarnation = state.own_incarnation();
         published.tell_clock(state.hlc());
+        published.tell_copies(&state.replicas.committed(), state.own_incarnation());
         published.follow_log(&mut conn).map_err(|e| fault(e.into()))?;
         let reader = |_| {
             let conn = connect(schema::Role::Reader)?;
@@ -203,8 +225,7 @@ impl Store {
                 .map_err(thread_failed)?;
         let (queue, jobs) = mpsc::channel(QUEUE);
         let writer = writer::Writer {
-            conn,
-            state,
+            engine: database::Engine::new(conn, state, ambient::random_id),
             published: Arc::clone(&published),
             readers: readers.clone(),
             checkpointer,
@@ -225,7 +246,6 @@ impl Store {
             threads: Mutex::new(vec![writer, checkpoints]),
             path,
             vfs: options.vfs.clone(),
-            incarnation,
             _lock: lock,
         };
         Ok(Self { inner: Arc::new(inner) })
@@ -290,6 +310,97 @@ impl Store {
         self.inner.scans.scan(&self.inner.published, table, after)
     }
 
+    /// Reads what a copy on another node wants of the one here. Blocks for a moment: not for a thread
+    /// that serves clients.
+    ///
+    /// # Errors
+    /// What SQLite reports.
+    pub fn serve(
+        &self,
+        reader: &NodeName,
+        want: &Want,
+        bounds: ChunkBounds,
+    ) -> Result<Served, Fault> {
+        let published = &self.inner.published;
+        let served = self.inner.scans.read(|conn| {
+            // The rows come first: a scope that was narrowed before they were written must be known when
+            // it is asked who may have them.
+            let known = serve::system_feed(conn)?;
+            let shown = || published.copy(SYSTEM_TABLE).map_or(0, |copy| copy.fed);
+            for _ in 0..CATALOG_LOOKS {
+                if shown() >= known {
+                    return serve::serve(conn, &published.catalog.load(), reader, want, bounds);
+                }
+                std::thread::yield_now();
+            }
+            Ok(Served::Refused(Unserved::Busy))
+        })?;
+        Ok(served.draining(self.copy(want.table).and_then(|copy| copy.drain)))
+    }
+
+    /// Where this machine's copy of a table stands in another node's.
+    ///
+    /// # Errors
+    /// What SQLite reports.
+    pub fn position(&self, table: TableUid, peer: &NodeName) -> Result<Position, Fault> {
+        let Some(table) = self.copy(table).and_then(|copy| copy.table) else {
+            return Ok(Position::default());
+        };
+        self.inner.scans.read(|conn| {
+            let origins = origins::Origins::load(conn)?;
+            Ok(take::load_cursor(conn, &origins, table, peer)?.position)
+        })
+    }
+
+    /// This machine's copy of a table, as of the last commit.
+    #[must_use]
+    pub fn copy(&self, table: TableUid) -> Option<Arc<Replica>> {
+        self.inner.published.copy(table)
+    }
+
+    /// All copies of this machine.
+    #[must_use]
+    pub fn copies(&self) -> Vec<Arc<Replica>> {
+        self.inner.published.copies()
+    }
+
+    /// Changes when a copy does.
+    #[must_use]
+    pub fn copy_changes(&self) -> watch::Receiver<()> {
+        self.inner.published.copies_changed.subscribe()
+    }
+
+    /// Conflicts of a table, the newest first, from before a number.
+    ///
+    /// # Errors
+    /// What SQLite reports.
+    pub fn conflicts(
+        &self,
+        table: TableId,
+        before: i64,
+        limit: u32,
+    ) -> Result<Vec<Conflict>, Fault> {
+        self.inner.scans.read(|conn| {
+            conflicts::read(conn, &origins::Origins::load(conn)?, table, before, limit)
+        })
+    }
+
+    /// How many conflicts of a table nobody has taken note of.
+    ///
+    /// # Errors
+    /// What SQLite reports.
+    pub fn open_conflicts(&self, table: TableId) -> Result<u64, Fault> {
+        self.inner.scans.read(|conn| conflicts::open(conn, table))
+    }
+
+    /// The feed number up to which a table's feed is to be cut, to keep at most so many entries.
+    ///
+    /// # Errors
+    /// What SQLite reports.
+    pub fn feed_excess(&self, table: TableId, keep: u64) -> Result<Option<u64>, Fault> {
+        self.inner.scans.read(|conn| serve::feed_excess(conn, table, keep))
+    }
+
     /// Copies the state of the last commit into a new file. Blocks for as long as reading the whole
     /// database takes: not for a thread that serves connections.
     ///
@@ -330,7 +441,7 @@ impl Store {
     /// Who the writes of this database are by.
     #[must_use]
     pub fn incarnation(&self) -> Incarnation {
-        self.inner.incarnation
+        **self.inner.published.incarnation.load()
     }
 
     /// The greatest timestamp that a committed write has.
@@ -401,6 +512,9 @@ impl Published {
             epoch: epoch::Epoch::default(),
             cache: cache::RecordCache::new(options.record_cache_bytes),
             hlc: AtomicU64::new(0),
+            copies: RwLock::default(),
+            copies_changed: watch::Sender::new(()),
+            incarnation: ArcSwap::from_pointee(Incarnation::default()),
             commits: AtomicU64::new(0),
             commit_us: AtomicU64::new(0),
             commands: AtomicU64::new(0),

@@ -64,6 +64,20 @@ impl Pool {
         })
     }
 
+    /// Reads over one snapshot.
+    pub(super) fn read<T>(
+        &self,
+        read: impl FnOnce(&Connection) -> Result<T, Fault>,
+    ) -> Result<T, Fault> {
+        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let conn = idle.map_or_else(|| (self.connect.0)(), Ok)?;
+        conn.prepare_cached("BEGIN DEFERRED")?.execute([])?;
+        let found = read(&conn);
+        conn.prepare_cached("ROLLBACK")?.execute([])?;
+        self.put_back(conn);
+        found
+    }
+
     fn put_back(&self, conn: Connection) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         if idle.len() < IDLE {

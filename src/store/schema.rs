@@ -9,18 +9,25 @@ use std::{
 
 use rusqlite::{Connection, OpenFlags, config::DbConfig};
 
-use super::error::{Fault, OpenError};
+use super::{
+    error::{Fault, OpenError},
+    replica,
+};
 use crate::ambient;
 
 /// "CXD1": marks the file as ours (PRAGMA application_id).
 const APPLICATION_ID: u32 = 0x4358_4431;
 
 /// One step per file; a file is never changed once it has been released.
-const MIGRATIONS: [&str; 3] = [
+const MIGRATIONS: [&str; 4] = [
     include_str!("migrations/0001_store.sql"),
     include_str!("migrations/0002_events.sql"),
     include_str!("migrations/0003_mesh.sql"),
+    include_str!("migrations/0004_replication.sql"),
 ];
+
+/// The step after which digests are worked out, which SQL cannot.
+const REPLICATION: u32 = 3;
 
 /// Bytes at the beginning of the database that say what it is.
 pub(super) const HEADER: usize = 100;
@@ -29,7 +36,7 @@ pub(super) const HEADER: usize = 100;
 const LEAST_SQLITE: i32 = 3_051_003;
 
 /// Statements that one connection keeps prepared. More than there are.
-const STATEMENT_CACHE: usize = 32;
+pub(super) const STATEMENT_CACHE: usize = 96;
 
 /// How a connection will be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -203,8 +210,18 @@ pub(super) fn migrate(conn: &mut Connection, path: &Path) -> Result<(), OpenErro
         .map_err(|e| fault(e.into()))?;
     judge(path, application.cast_unsigned(), version, false)?;
     for step in version..newest() {
-        apply(conn, step).map_err(|e| fault(e.into()))?;
+        apply(conn, step, &ambient::random_id).map_err(fault)?;
     }
+    Ok(())
+}
+
+/// Makes the newest schema in an empty database.
+pub(super) fn create(conn: &mut Connection, draw_id: &dyn Fn() -> [u8; 16]) -> Result<(), Fault> {
+    for step in 0..newest() {
+        apply(conn, step, draw_id)?;
+    }
+    // The ids that migrations draw by themselves.
+    conn.execute("UPDATE replicas SET feed = ?1", [draw_id()])?;
     Ok(())
 }
 
@@ -232,26 +249,29 @@ pub(super) fn version(conn: &Connection) -> rusqlite::Result<u32> {
     conn.pragma_query_value(None, "user_version", |row| row.get(0))
 }
 
-fn apply(conn: &mut Connection, step: u32) -> rusqlite::Result<()> {
+fn apply(conn: &mut Connection, step: u32, draw_id: &dyn Fn() -> [u8; 16]) -> Result<(), Fault> {
     let transaction = conn.transaction()?;
     transaction.execute_batch(MIGRATIONS[step as usize])?;
     if step == 0 {
         transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
-        give_birth(&transaction)?;
+        give_birth(&transaction, draw_id)?;
+    }
+    if step == REPLICATION {
+        replica::recount_all(&transaction)?;
     }
     transaction.pragma_update(None, "user_version", step + 1)?;
-    transaction.commit()
+    Ok(transaction.commit()?)
 }
 
 /// Gives a new database its id and its first incarnation.
-fn give_birth(conn: &Connection) -> rusqlite::Result<()> {
+fn give_birth(conn: &Connection, draw_id: &dyn Fn() -> [u8; 16]) -> rusqlite::Result<()> {
     conn.execute(
         "INSERT INTO incarnations (number, uid, born_hlc) VALUES (1, ?1, 0)",
-        [ambient::random_id()],
+        [draw_id()],
     )?;
     conn.execute(
         "INSERT INTO node_state (id, db_uid, incarnation, seq, lsn, hlc) VALUES (1, ?1, 1, 0, 0, 0)",
-        [ambient::random_id()],
+        [draw_id()],
     )?;
     Ok(())
 }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use cortex_core::{
     directory::{Directory, NodeRow, Row, signed_part},
-    model::{Hlc, Incarnation, NodeName, Notary, Refusal, Stamp, TableId},
+    model::{Hlc, Incarnation, NodeName, Notary, Refusal, Stamp, TableId, TableUid},
     wire::{Head, Reader, encode},
 };
 use rusqlite::{Connection, OptionalExtension};
@@ -17,6 +17,9 @@ use super::error::Fault;
 
 /// Its number in every database file.
 pub(super) const NUMBER: TableId = TableId(0);
+
+/// Its lasting id, on every node of every mesh.
+pub const UID: TableUid = TableUid(*b"cortexd\0\0\0\0\0\0\0\0\0");
 
 /// The longest value of a row: a certificate is the largest part of any.
 const MOST_BYTES: usize = 16 << 10;
@@ -31,7 +34,7 @@ pub struct SealedRow {
     /// Its place in the merge order, with the origin's id.
     pub stamp: Stamp,
     /// Its number among the writes of its origin.
-    pub seq: i64,
+    pub seq: u64,
 }
 
 /// A row whose signature has been found to be its writer's.

@@ -13,29 +13,31 @@
 //! After a failed sync, its own or the checkpointer's, nothing more is acknowledged.
 
 use std::{
+    collections::BTreeMap,
     sync::{
-        Arc,
+        Arc, PoisonError, RwLock,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwap;
-use cortex_core::model::{Limits, TableId};
-use rusqlite::{Connection, MAIN_DB, wal::CheckpointMode};
+use cortex_core::model::{Incarnation, Limits, TableId, TableUid};
+use rusqlite::{MAIN_DB, wal::CheckpointMode};
 use tokio::sync::{mpsc, watch};
 use tracing::{debug, error, warn};
 
 use super::{
     LogBounds,
-    apply::{Batch, Finished, State, Totals},
     cache::RecordCache,
     catalog::Catalog,
     checkpoint,
-    command::{Command, Done, Job},
+    command::{Command, Job},
+    database::{Around, Committed, Engine},
     epoch::Epoch,
-    error::{Failure, Fault, is_busy},
+    error::{Fault, is_busy},
     reader::Reader,
+    replica::Replica,
 };
 use crate::{ambient, journal, sparing::Sparing};
 
@@ -69,6 +71,13 @@ pub(super) struct Published {
     pub(super) cache: RecordCache,
     /// The writer's hybrid clock, as of the last commit.
     pub(super) hlc: AtomicU64,
+    /// This machine's copies, as of the last commit. Locked for a look-up, and for putting those that a
+    /// commit has changed in their place.
+    pub(super) copies: RwLock<BTreeMap<TableUid, Arc<Replica>>>,
+    /// Changes after a copy has.
+    pub(super) copies_changed: watch::Sender<()>,
+    /// Who the writes of this database are by.
+    pub(super) incarnation: ArcSwap<Incarnation>,
     /// Commits since the start.
     pub(super) commits: AtomicU64,
     /// How long the last commit took, in microseconds.
@@ -89,8 +98,7 @@ pub(super) struct Published {
 }
 
 pub(super) struct Writer {
-    pub(super) conn: Connection,
-    pub(super) state: State,
+    pub(super) engine: Engine,
     pub(super) published: Arc<Published>,
     /// Their held snapshots are released before a checkpoint is ended.
     pub(super) readers: Vec<Arc<Reader>>,
@@ -128,8 +136,8 @@ impl Writer {
         let started = ambient::monotonic();
         let count = jobs.len() as u64;
         let fault = match self.transact(&jobs) {
-            Ok(committed) => {
-                self.publish(committed.state, committed.totals, started);
+            Ok(mut committed) => {
+                self.publish(&mut committed, started);
                 self.published.commands.fetch_add(count, Relaxed);
                 for (job, outcome) in jobs.into_iter().zip(committed.outcomes) {
                     let _gone = job.reply.send(outcome); // the caller may have hung up
@@ -170,9 +178,10 @@ impl Writer {
     /// somebody frees.
     fn log_has_its_place(&self) -> bool {
         let room = || {
-            let path = self.conn.path()?;
-            let size =
-                |pragma| self.conn.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
+            let path = self.engine.conn.path()?;
+            let size = |pragma| {
+                self.engine.conn.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0))
+            };
             let needed = (size("page_count").ok()? * size("page_size").ok()?).unsigned_abs();
             let disk = nix::sys::statvfs::statvfs(path).ok()?;
             let free = disk.blocks_available() * disk.fragment_size();
@@ -183,42 +192,32 @@ impl Writer {
 
     fn transact(&mut self, jobs: &[Job]) -> Result<Committed, Fault> {
         self.published.trusted()?;
-        let limits = **self.published.limits.load();
-        let transaction =
-            self.conn.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
-        let mut batch = Batch::begin(
-            &transaction,
-            &self.published.cache,
-            &self.state,
-            limits,
-            ambient::wall_ms(),
-        );
-        let mut outcomes = Vec::with_capacity(jobs.len());
-        for job in jobs {
-            match batch.apply(&job.command) {
-                Err(Failure::Faulted(fault)) => return Err(fault), // dropping rolls back
-                outcome => outcomes.push(outcome),
-            }
-        }
-        let Finished { state, totals, touched } = batch.finish()?;
-        let records = self.published.cache.begin(touched);
-        let snapshots = self.published.epoch.begin();
-        transaction.commit()?;
-        drop((snapshots, records));
+        let published = &self.published;
+        let around = Around {
+            cache: &published.cache,
+            limits: **published.limits.load(),
+            wall_ms: ambient::wall_ms(),
+        };
+        let commands = jobs.iter().map(|job| &job.command);
+        let committed = self.engine.transact(commands, around, |touched| {
+            // The other way round when they are dropped: the snapshots first.
+            (published.epoch.begin(), published.cache.begin(touched))
+        })?;
         // A sync that failed on another connection may have taken this commit's pages along and
         // left none for its own sync to fail on.
         self.published.trusted()?;
-        Ok(Committed { state, totals, outcomes })
+        Ok(committed)
     }
 
     /// Lets the rest of the daemon see a commit. Comes before the replies.
-    fn publish(&mut self, state: State, totals: Totals, started: Instant) {
-        totals.publish(&state.catalog);
-        if !Arc::ptr_eq(&self.state.catalog, &state.catalog) {
+    fn publish(&mut self, committed: &mut Committed, started: Instant) {
+        let state = &self.engine.state;
+        std::mem::take(&mut committed.totals).publish(&state.catalog);
+        if !Arc::ptr_eq(&committed.before, &state.catalog) {
             self.published.show(&state.catalog);
         }
-        self.state = state;
-        self.published.tell_clock(self.state.hlc());
+        self.published.tell_clock(state.hlc());
+        self.published.tell_copies(&committed.copies, state.own_incarnation());
         self.published.commits.fetch_add(1, Relaxed);
         let took = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.published.commit_us.store(took, Relaxed);
@@ -226,10 +225,8 @@ impl Writer {
 
     /// After a fault nothing in memory is believed: the counters and the catalog are read again.
     fn reload(&mut self) -> Result<(), Fault> {
-        let mut state = State::load(&self.conn)?;
-        state.notary = self.state.notary.take();
-        self.state = state;
-        self.published.show(&self.state.catalog);
+        self.engine.reload()?;
+        self.published.show(&self.engine.state.catalog);
         Ok(())
     }
 
@@ -284,9 +281,9 @@ impl Writer {
 
     /// True where everything was moved, false where somebody stood in the way.
     fn checkpoint(&self, mode: CheckpointMode, wait: Duration) -> Result<bool, Fault> {
-        self.conn.busy_timeout(wait)?;
-        let result = self.conn.wal_checkpoint_v2(Some(MAIN_DB), mode);
-        self.conn.busy_timeout(BUSY_WAIT)?;
+        self.engine.conn.busy_timeout(wait)?;
+        let result = self.engine.conn.wal_checkpoint_v2(Some(MAIN_DB), mode);
+        self.engine.conn.busy_timeout(BUSY_WAIT)?;
         match result {
             Ok(_) => Ok(true),
             Err(error) if is_busy(&error) => Ok(false),
@@ -326,6 +323,30 @@ impl Writer {
 }
 
 impl Published {
+    /// This machine's copy of a table, as of the last commit.
+    pub(super) fn copy(&self, table: TableUid) -> Option<Arc<Replica>> {
+        self.copies.read().unwrap_or_else(PoisonError::into_inner).get(&table).cloned()
+    }
+
+    /// All of them.
+    pub(super) fn copies(&self) -> Vec<Arc<Replica>> {
+        self.copies.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    /// Lets everybody see copies that have changed.
+    pub(super) fn tell_copies(&self, changed: &[Arc<Replica>], incarnation: Incarnation) {
+        if **self.incarnation.load() != incarnation {
+            self.incarnation.store(Arc::new(incarnation));
+        }
+        if changed.is_empty() {
+            return;
+        }
+        let mut copies = self.copies.write().unwrap_or_else(PoisonError::into_inner);
+        copies.extend(changed.iter().map(|replica| (replica.uid, Arc::clone(replica))));
+        drop(copies);
+        self.copies_changed.send_replace(());
+    }
+
     /// An error once a fault has been found after which the store must not go on.
     fn trusted(&self) -> Result<(), Fault> {
         self.fatal.borrow().clone().map_or(Ok(()), Err)
@@ -373,13 +394,6 @@ impl Drop for PanicAnnounced {
     }
 }
 
-/// What a transaction brought.
-struct Committed {
-    state: State,
-    totals: Totals,
-    outcomes: Vec<Result<Done, Failure>>,
-}
-
 /// Answers everything that was queued behind a fatal fault.
 fn refuse_rest(queue: &mut mpsc::Receiver<Job>, fault: &Fault) {
     while let Ok(job) = queue.try_recv() {
@@ -389,6 +403,6 @@ fn refuse_rest(queue: &mut mpsc::Receiver<Job>, fault: &Fault) {
 
 impl std::fmt::Debug for Writer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Writer").field("state", &self.state).finish_non_exhaustive()
+        f.debug_struct("Writer").field("engine", &self.engine).finish_non_exhaustive()
     }
 }

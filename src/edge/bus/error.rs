@@ -173,6 +173,8 @@ fn name_of_refusal(refusal: &Refusal) -> &'static str {
         | Refusal::DirectoryFull(_)
         | Refusal::NodesBusy
         | Refusal::TooManyConnections => LIMITS_EXCEEDED,
+        Refusal::NotHere | Refusal::TableNotReady => "org.cortexd.Cortex1.Error.NotHere",
+        Refusal::ScopeContested => "org.cortexd.Cortex1.Error.ScopeContested",
         Refusal::AlreadyExists => "org.cortexd.Cortex1.Error.AlreadyExists",
         Refusal::NotFound => "org.cortexd.Cortex1.Error.NotFound",
         Refusal::FederatedIdentityRequired => "org.cortexd.Cortex1.Error.FederatedIdentityRequired",

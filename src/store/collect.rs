@@ -1,0 +1,111 @@
+//! What copies need not keep: deletions that every copy knows, the beginning of the feed, and rows of
+//! tables that are gone. Removed a little at a time; a transaction over millions holds up every write.
+
+use cortex_core::{
+    model::TableUid,
+    sync::{Dot, Vector},
+};
+use rusqlite::params;
+
+use super::{
+    apply::Batch,
+    command::Done,
+    error::{Failure, Fault},
+    rows::Place,
+    serve,
+};
+
+/// Deletions looked at in one transaction, and entries of the feed removed.
+const SLICE: u32 = 512;
+
+/// Deletions that may be forgotten.
+#[derive(Clone, Debug)]
+pub struct Collection {
+    /// Of which table.
+    pub table: TableUid,
+    /// Which every copy knows, by its own word.
+    pub confirmed: Vector,
+    /// Only those that are older than this, in Unix milliseconds: much older than clocks may differ, or a
+    /// write of a machine whose clock is late would come before a deletion that nobody remembers.
+    pub before_ms: u64,
+    /// From after this timestamp.
+    pub after: i64,
+}
+
+impl Batch<'_> {
+    /// Forgets some deletions. Answers from where to go on, where there may be more.
+    pub(super) fn collect(&mut self, collection: &Collection) -> Result<Done, Failure> {
+        let nothing = Ok(Done::Collected { next: None });
+        let Some(replica) = self.state.replicas.get(collection.table) else {
+            return nothing;
+        };
+        let Some(table) = replica.table.filter(|_| replica.ready) else {
+            return nothing;
+        };
+        let Some(entry) = self.state.catalog.by_uid(collection.table).cloned() else {
+            return nothing;
+        };
+        // A pass that sweeps relies on deletions that were known when it began.
+        if serve::is_in_full_pass(self.conn, table)? {
+            return nothing;
+        }
+        let vector = replica.vector.clone();
+        let before = cortex_core::model::Hlc::from_unix_ms(collection.before_ms).to_i64();
+        let (mut last, mut seen) = (collection.after, 0);
+        let found: Vec<(Vec<u8>, i64, Dot)> = {
+            let mut statement = self.cached(
+                "SELECT key, hlc, incarnation, seq FROM records
+                 WHERE table_id = ?1 AND value IS NULL AND hlc > ?2 AND hlc < ?3 ORDER BY hlc LIMIT ?4",
+            )?;
+            let rows =
+                statement.query_map(params![table.0, collection.after, before, SLICE], |row| {
+                    let incarnation = self.state.origins.id(row.get(2)?);
+                    Ok((row.get(0)?, row.get(1)?, Dot { incarnation, seq: row.get(3)? }))
+                })?;
+            rows.collect::<Result<_, _>>()?
+        };
+        for (key, hlc, dot) in found {
+            (last, seen) = (hlc, seen + 1);
+            if !collection.confirmed.covers(dot) || !vector.covers(dot) {
+                continue;
+            }
+            if let Some(row) = self.find_row(table, &key)? {
+                self.remove_row(Place::of(&entry), &key, &row)?;
+                if let Some(replica) = self.state.replicas.get_mut(collection.table) {
+                    replica.floor.raise(dot);
+                }
+            }
+        }
+        Ok(Done::Collected { next: (seen == SLICE).then_some(last) })
+    }
+
+    /// Cuts the feed of a table up to a number. Answers whether there is more to remove.
+    pub(super) fn cut_feed(&mut self, table: TableUid, upto: u64) -> Result<Done, Failure> {
+        let Some(replica) = self.state.replicas.get_mut(table) else {
+            return Ok(Done::Purged { more: false });
+        };
+        let Some(id) = replica.table else {
+            return Ok(Done::Purged { more: false });
+        };
+        let upto = upto.min(replica.fed);
+        replica.cut = upto.max(replica.cut);
+        let removed = self
+            .cached(
+                "DELETE FROM feed WHERE table_id = ?1 AND lsn IN
+                 (SELECT lsn FROM feed WHERE table_id = ?1 AND lsn <= ?2 ORDER BY lsn LIMIT ?3)",
+            )?
+            .execute(params![id.0, upto, SLICE])?;
+        Ok(Done::Purged { more: removed as u64 == u64::from(SLICE) })
+    }
+
+    /// Removes entries of the feed of a table that is gone. True where there were some.
+    pub(super) fn purge_feed(&self, table: i64) -> Result<bool, Fault> {
+        let removed = self
+            .cached(
+                "DELETE FROM feed WHERE table_id = ?1 AND lsn IN
+                 (SELECT lsn FROM feed WHERE table_id = ?1 LIMIT ?2)",
+            )?
+            .execute(params![table, SLICE])?;
+        Ok(removed > 0)
+    }
+}

@@ -1,0 +1,166 @@
+//! The ledger of conflicts: versions that have lost against another although neither writer had seen the
+//! other's. Kept for people to look at, within bounds; what becomes of them is theirs to say.
+
+use cortex_core::{
+    model::{Hlc, Stamp, TableId},
+    sync::Dot,
+};
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::{
+    apply::Batch,
+    error::{Failure, Fault},
+    origins::Origins,
+    rows::Place,
+    take::Loser,
+};
+
+/// Conflicts kept of one table, and bytes of them. The oldest acknowledged ones give way, then the
+/// oldest.
+const KEPT: u64 = 1000;
+const KEPT_BYTES: u64 = 16 << 20;
+
+/// How long a conflict is kept.
+const KEPT_MS: u64 = 30 * 24 * 60 * 60 * 1000;
+
+/// A version that has lost.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Conflict {
+    /// Its number on this machine.
+    pub id: i64,
+    /// The row's key.
+    pub key: Vec<u8>,
+    /// The record; none where the version was a deletion.
+    pub value: Option<Vec<u8>>,
+    /// When it was written, and by whom.
+    pub stamp: Stamp,
+    /// Its number among the writes of its origin.
+    pub seq: u64,
+    /// The version that has won.
+    pub winner: Stamp,
+    /// When the two met on this machine, in Unix milliseconds.
+    pub seen_ms: u64,
+    /// True once somebody has taken note of it.
+    pub acknowledged: bool,
+}
+
+impl Batch<'_> {
+    /// Writes a conflict down, and makes room for it.
+    pub(super) fn keep_loser(
+        &mut self,
+        place: Place<'_>,
+        key: &[u8],
+        loser: &Loser<'_>,
+        winner: (Hlc, Dot),
+    ) -> Result<(), Failure> {
+        let origin = self.state.origins.enter(self.conn, loser.dot.incarnation, loser.hlc)?;
+        let winning = self.state.origins.enter(self.conn, winner.1.incarnation, winner.0)?;
+        let bytes = key.len() + loser.value.map_or(0, <[u8]>::len);
+        self.execute(
+            "INSERT OR IGNORE INTO conflicts
+             (table_id, key, value, hlc, incarnation, seq, bytes,
+              winner_hlc, winner_incarnation, winner_seq, seen_ms)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+            params![
+                place.id.0,
+                key,
+                loser.value,
+                loser.hlc.to_i64(),
+                origin,
+                loser.dot.seq,
+                bytes,
+                winner.0.to_i64(),
+                winning,
+                winner.1.seq,
+                self.wall_ms
+            ],
+        )?;
+        let evicted = self.make_room(place.id)?;
+        if let Some(replica) = self.state.replicas.get_mut(place.uid) {
+            replica.conflicts_evicted += evicted;
+        }
+        Ok(())
+    }
+
+    /// Removes what is over the bounds. Answers how many that nobody had taken note of.
+    fn make_room(&self, table: TableId) -> Result<u64, Fault> {
+        let oldest_ms = self.wall_ms.saturating_sub(KEPT_MS);
+        let mut evicted = self
+            .cached(
+                "DELETE FROM conflicts WHERE table_id = ?1 AND seen_ms < ?2 AND acknowledged = 0",
+            )?
+            .execute(params![table.0, oldest_ms])? as u64;
+        self.execute(
+            "DELETE FROM conflicts WHERE table_id = ?1 AND seen_ms < ?2",
+            params![table.0, oldest_ms],
+        )?;
+        loop {
+            let (count, bytes): (u64, u64) = self
+                .cached(
+                    "SELECT count(*), ifnull(sum(bytes), 0) FROM conflicts WHERE table_id = ?1",
+                )?
+                .query_row([table.0], |row| Ok((row.get(0)?, row.get(1)?)))?;
+            if count <= KEPT && (bytes <= KEPT_BYTES || count <= 1) {
+                return Ok(evicted);
+            }
+            let gone = self
+                .cached(
+                    "DELETE FROM conflicts WHERE id = (SELECT id FROM conflicts WHERE table_id = ?1
+                     ORDER BY acknowledged DESC, id LIMIT 1) RETURNING acknowledged",
+                )?
+                .query_row([table.0], |row| row.get::<_, bool>(0))
+                .optional()?;
+            evicted += u64::from(gone == Some(false));
+        }
+    }
+
+    /// Takes note of conflicts of a table: of one, or of all. Answers of how many.
+    pub(super) fn acknowledge(&mut self, table: TableId, id: Option<i64>) -> Result<u64, Fault> {
+        let noted = self
+            .cached(
+                "UPDATE conflicts SET acknowledged = 1
+                 WHERE table_id = ?1 AND (?2 IS NULL OR id = ?2) AND acknowledged = 0",
+            )?
+            .execute(params![table.0, id])?;
+        Ok(noted as u64)
+    }
+}
+
+/// Conflicts of a table, the newest first, from before a number.
+pub(super) fn read(
+    conn: &Connection,
+    origins: &Origins,
+    table: TableId,
+    before: i64,
+    limit: u32,
+) -> Result<Vec<Conflict>, Fault> {
+    let mut statement = conn.prepare_cached(
+        "SELECT id, key, value, hlc, incarnation, seq, winner_hlc, winner_incarnation, seen_ms,
+         acknowledged FROM conflicts WHERE table_id = ?1 AND id < ?2 ORDER BY id DESC LIMIT ?3",
+    )?;
+    let rows = statement.query_map(params![table.0, before, limit], |row| {
+        let stamp = |hlc: usize, origin: usize| -> rusqlite::Result<Stamp> {
+            let incarnation = origins.id(row.get(origin)?);
+            Ok(Stamp { hlc: Hlc::from_i64(row.get(hlc)?), incarnation })
+        };
+        Ok(Conflict {
+            id: row.get(0)?,
+            key: row.get(1)?,
+            value: row.get(2)?,
+            stamp: stamp(3, 4)?,
+            seq: row.get(5)?,
+            winner: stamp(6, 7)?,
+            seen_ms: row.get(8)?,
+            acknowledged: row.get(9)?,
+        })
+    })?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// How many conflicts of a table there are that nobody has taken note of.
+pub(super) fn open(conn: &Connection, table: TableId) -> Result<u64, Fault> {
+    let mut statement = conn.prepare_cached(
+        "SELECT count(*) FROM conflicts WHERE table_id = ?1 AND acknowledged = 0",
+    )?;
+    Ok(statement.query_row([table.0], |row| row.get(0))?)
+}

@@ -1,0 +1,225 @@
+//! The database and what is decided in it, one transaction at a time: no thread, no queue, no clock.
+//! The writer is the thread around it; a simulation is another loop around the same.
+
+use cortex_core::{
+    model::{Incarnation, Limits, NodeName, TableUid},
+    sync::{Position, Want},
+};
+use rusqlite::Connection;
+
+use super::{
+    apply::{Batch, Finished, Means, State, Totals},
+    cache::RecordCache,
+    catalog::Catalog,
+    command::{Command, Done},
+    contexts::Contexts,
+    error::{Failure, Fault, OpenError},
+    replica::Replica,
+    schema, serve, take,
+};
+
+/// The connection that changes rows, and what is known of them in memory.
+pub(super) struct Engine {
+    pub(super) conn: Connection,
+    pub(super) state: State,
+    contexts: Contexts,
+    /// Draws ids at random.
+    draw_id: Box<dyn Fn() -> [u8; 16] + Send>,
+}
+
+/// What a transaction has brought.
+pub(super) struct Committed {
+    pub(super) totals: Totals,
+    pub(super) outcomes: Vec<Result<Done, Failure>>,
+    /// The copies that have changed.
+    pub(super) copies: Vec<std::sync::Arc<Replica>>,
+    /// The state before.
+    pub(super) before: std::sync::Arc<Catalog>,
+}
+
+/// What the world lends a transaction.
+#[derive(Clone, Copy)]
+pub(super) struct Around<'a> {
+    pub(super) cache: &'a RecordCache,
+    pub(super) limits: Limits,
+    pub(super) wall_ms: u64,
+}
+
+impl Engine {
+    pub(super) fn new(
+        conn: Connection,
+        state: State,
+        draw_id: impl Fn() -> [u8; 16] + Send + 'static,
+    ) -> Self {
+        Self { conn, state, contexts: Contexts::default(), draw_id: Box::new(draw_id) }
+    }
+
+    /// Carries out commands in one transaction. `announce` is told which of the cache's buckets are
+    /// touched, just before the commit; what it returns is dropped just after.
+    ///
+    /// After a fault nothing has changed, but the state must be read again.
+    pub(super) fn transact<'c, G>(
+        &mut self,
+        commands: impl Iterator<Item = &'c Command>,
+        around: Around<'_>,
+        announce: impl FnOnce(Vec<usize>) -> G,
+    ) -> Result<Committed, Fault> {
+        let behavior = rusqlite::TransactionBehavior::Immediate;
+        let transaction = self.conn.transaction_with_behavior(behavior)?;
+        let means = Means {
+            cache: around.cache,
+            contexts: &self.contexts,
+            limits: around.limits,
+            wall_ms: around.wall_ms,
+            draw_id: self.draw_id.as_ref(),
+        };
+        let mut batch = Batch::begin(&transaction, &self.state, means);
+        let mut outcomes = Vec::new();
+        for command in commands {
+            match batch.apply(command) {
+                Err(Failure::Faulted(fault)) => return Err(fault), // dropping rolls back
+                outcome => outcomes.push(outcome),
+            }
+        }
+        let Finished { state, totals, touched } = batch.finish()?;
+        let announced = announce(touched);
+        transaction.commit()?;
+        drop(announced);
+        let before = std::sync::Arc::clone(&self.state.catalog);
+        self.state = state;
+        let copies = self.state.replicas.settle();
+        Ok(Committed { totals, outcomes, copies, before })
+    }
+
+    /// After a fault nothing in memory is believed: it is read again from the file.
+    pub(super) fn reload(&mut self) -> Result<(), Fault> {
+        let mut state = State::load(&self.conn)?;
+        state.notary = self.state.notary.take();
+        state.keep_drains(&self.state);
+        self.contexts.forget();
+        self.state = state;
+        Ok(())
+    }
+}
+
+/// A database without threads, for simulations: the same commands and the same answers as a
+/// [`super::Store`], with time and randomness as arguments.
+pub struct Database {
+    engine: Engine,
+    cache: RecordCache,
+}
+
+impl Database {
+    /// A new database in memory.
+    ///
+    /// # Errors
+    /// What SQLite reports.
+    pub fn in_memory(draw_id: impl Fn() -> [u8; 16] + Send + 'static) -> Result<Self, OpenError> {
+        let fault = |fault: Fault| OpenError::Fault { path: ":memory:".into(), fault };
+        let mut conn = Connection::open_in_memory().map_err(|e| fault(e.into()))?;
+        conn.set_prepared_statement_cache_capacity(schema::STATEMENT_CACHE);
+        schema::create(&mut conn, &draw_id).map_err(|e| fault(e.into()))?;
+        Self::over(conn, draw_id).map_err(fault)
+    }
+
+    fn over(
+        conn: Connection,
+        draw_id: impl Fn() -> [u8; 16] + Send + 'static,
+    ) -> Result<Self, Fault> {
+        let state = State::load(&conn)?;
+        Ok(Self { engine: Engine::new(conn, state, draw_id), cache: RecordCache::new(1 << 16) })
+    }
+
+    /// Another database that holds what this one does: its disk at this moment.
+    ///
+    /// # Errors
+    /// What SQLite reports.
+    pub fn image(&self, draw_id: impl Fn() -> [u8; 16] + Send + 'static) -> Result<Self, Fault> {
+        let mut copy = Connection::open_in_memory()?;
+        copy.set_prepared_statement_cache_capacity(schema::STATEMENT_CACHE);
+        rusqlite::backup::Backup::new(&self.engine.conn, &mut copy)?.step(-1)?;
+        Self::over(copy, draw_id)
+    }
+
+    /// Carries out a command at a time of the wall clock, in Unix milliseconds.
+    ///
+    /// # Errors
+    /// As [`super::Store::execute`].
+    pub fn execute(&mut self, command: &Command, wall_ms: u64) -> Result<Done, Failure> {
+        let limits = Limits::default();
+        let around = Around { cache: &self.cache, limits, wall_ms };
+        let commands = std::iter::once(command);
+        match self.engine.transact(commands, around, |touched| self.cache.begin(touched)) {
+            Ok(mut committed) => {
+                committed.totals.publish(&self.engine.state.catalog);
+                committed.outcomes.pop().unwrap_or(Err(Fault::Closed.into()))
+            }
+            Err(fault) => {
+                self.engine.reload()?;
+                Err(fault.into())
+            }
+        }
+    }
+
+    /// As [`super::Store::serve`].
+    ///
+    /// # Errors
+    /// What SQLite reports.
+    pub fn serve(
+        &self,
+        reader: &NodeName,
+        want: &Want,
+        bounds: serve::ChunkBounds,
+    ) -> Result<serve::Served, Fault> {
+        let served = serve::serve(&self.engine.conn, self.catalog(), reader, want, bounds)?;
+        Ok(served.draining(self.replica(want.table).and_then(|replica| replica.drain)))
+    }
+
+    /// Where this database's copy of a table stands in another node's.
+    ///
+    /// # Errors
+    /// What SQLite reports.
+    pub fn position(&self, table: TableUid, peer: &NodeName) -> Result<Position, Fault> {
+        let Some(table) = self.replica(table).and_then(|replica| replica.table) else {
+            return Ok(Position::default());
+        };
+        let origins = &self.engine.state.origins;
+        Ok(take::load_cursor(&self.engine.conn, origins, table, peer)?.position)
+    }
+
+    /// The tables.
+    #[must_use]
+    pub fn catalog(&self) -> &Catalog {
+        &self.engine.state.catalog
+    }
+
+    /// This database's copy of a table.
+    #[must_use]
+    pub fn replica(&self, table: TableUid) -> Option<&Replica> {
+        self.engine.state.replicas.get(table)
+    }
+
+    /// Which origin of writes it is.
+    #[must_use]
+    pub fn incarnation(&self) -> Incarnation {
+        self.engine.state.own_incarnation()
+    }
+
+    /// The connection, for an oracle that looks at rows.
+    #[must_use]
+    pub fn connection(&self) -> &Connection {
+        &self.engine.conn
+    }
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").field("state", &self.state).finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for Database {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Database").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,358 @@
+//! The lives of this machine's copies: begun where the directory says so, drained where it says no more,
+//! ended once somebody else has everything, or where they were written off.
+
+use std::collections::BTreeSet;
+
+use cortex_core::{
+    directory::{ReplicaRow, Row, Standing},
+    model::{NodeName, Owner, QualifiedName, Scope, TableName, TableUid, Uid},
+    sync::{Ack, Dot, FeedId},
+};
+use rusqlite::params;
+
+use super::{
+    apply::Batch,
+    catalog::Entry,
+    command::Done,
+    error::{Failure, Fault},
+    events::Event,
+    replica::{self, Replica},
+    system,
+};
+
+impl Batch<'_> {
+    /// Brings the copies of some tables, or of all, in line with what the directory says now.
+    pub(super) fn react(&mut self, tables: Concerned) -> Result<(), Failure> {
+        let Ok(here) = self.here() else {
+            return Ok(()); // no mesh: nobody has copies
+        };
+        let tables: BTreeSet<TableUid> = match tables {
+            Concerned::These(tables) => tables,
+            Concerned::All => self.state.catalog.directory().tables_decided().collect(),
+        };
+        for table in tables {
+            self.react_for(table, &here)?;
+        }
+        Ok(())
+    }
+
+    fn react_for(&mut self, table: TableUid, here: &NodeName) -> Result<(), Failure> {
+        let directory = self.state.catalog.directory();
+        let standing = directory.standing(table, here);
+        let gone = directory.gone(table).get(here).copied().unwrap_or(0);
+        let dropped = directory.is_dropped(table);
+        if dropped {
+            return self.forget(table);
+        }
+        let life = self.state.replicas.get(table).map_or(0, |replica| replica.life);
+        if life > 0 && gone >= life {
+            self.write_off(table)?;
+        }
+        let life = self.state.replicas.get(table).map_or(0, |replica| replica.life);
+        match standing {
+            Standing::In if life == 0 => self.begin_life(table, here)?,
+            Standing::Out if life > 0 => self.begin_drain(table)?,
+            Standing::In | Standing::Frozen => self.stop_drain(table),
+            Standing::Out => {}
+        }
+        self.refresh(table);
+        Ok(())
+    }
+
+    /// A stay begins. Where the rows are here already, since the table was made here, it is whole.
+    fn begin_life(&mut self, table: TableUid, here: &NodeName) -> Result<(), Failure> {
+        let directory = self.state.catalog.directory();
+        let gone = directory.gone(table).get(here).copied().unwrap_or(0);
+        let known = directory.lives(table).get(here).copied().unwrap_or(0);
+        let mut life = known.max(gone + 1);
+        let down = directory.replica(table, here).map_or(0, |row| row.down);
+        if directory.replica(table, here).is_some_and(|row| row.up >= life) {
+            // That stay has begun, in a database that is not this one any more: it has ended with it.
+            life += 1;
+        }
+        match self.state.replicas.get_mut(table) {
+            Some(replica) => replica.life = life,
+            None => {
+                let (feed, lsn) = (FeedId(self.draw_id()), self.draw_lsn());
+                self.state.replicas.insert(Replica::new(table, life, feed, lsn));
+            }
+        }
+        let row = ReplicaRow {
+            table,
+            node: here.clone(),
+            database: self.state.database,
+            up: life,
+            down: down.max(life - 1),
+        };
+        self.write(vec![Row::Replica(row)])
+    }
+
+    fn begin_drain(&mut self, table: TableUid) -> Result<(), Failure> {
+        let nonce = self.draw_id();
+        let Some(replica) = self.state.replicas.get_mut(table) else {
+            return Ok(());
+        };
+        if replica.drain.replace(nonce).is_some_and(|running| {
+            replica.drain = Some(running);
+            true
+        }) {
+            return Ok(());
+        }
+        let empty = replica.table.is_none();
+        if let Some(entry) = self.state.catalog.by_uid(table).cloned() {
+            let shown = self.state.catalog.show(&entry.table.name);
+            let text =
+                format!("{shown} leaves this machine: what only this one has is handed over first");
+            self.note_of(&entry.table.name, "table_draining", text)?;
+        }
+        if empty {
+            return self.end_life(table); // nothing has come yet
+        }
+        Ok(())
+    }
+
+    fn stop_drain(&mut self, table: TableUid) {
+        if self.state.replicas.get(table).is_some_and(|replica| replica.drain.is_some())
+            && let Some(replica) = self.state.replicas.get_mut(table)
+        {
+            replica.drain = None;
+        }
+    }
+
+    /// Another copy confirms that it has everything of one that drains. What was written meanwhile, by
+    /// whatever came, keeps it from ending.
+    pub(super) fn drained(&mut self, from: &NodeName, ack: &Ack) -> Result<Done, Failure> {
+        let here = self.here()?;
+        let directory = self.state.catalog.directory();
+        let (table, standing) = (ack.table, directory.standing(ack.table, &here));
+        let gone = directory.gone(table).get(from).copied().unwrap_or(0);
+        let lives = directory.lives(table).get(from).copied().unwrap_or(0);
+        let is_current = ack.word.life > gone && ack.word.life == lives;
+        let counts = standing == Standing::Out
+            && directory.standing(table, from) == Standing::In
+            && is_current
+            && self.state.replicas.get(table).is_some_and(|replica| {
+                let has_all = |cursor: &cortex_core::sync::Cursor| {
+                    cursor.feed == replica.feed && cursor.lsn >= replica.fed
+                };
+                replica.life > 0
+                    && replica.drain.is_some()
+                    && replica.drain == ack.drain
+                    && ack.cursor.as_ref().is_some_and(has_all)
+            });
+        if counts {
+            if let Some(entry) = self.state.catalog.by_uid(table).cloned() {
+                let shown = self.state.catalog.show(&entry.table.name);
+                let text = format!("{shown} has left this machine, {from} has everything");
+                self.note_of(&entry.table.name, "table_left", text)?;
+            }
+            self.end_life(table)?;
+        }
+        Ok(Done::Drained { left: counts })
+    }
+
+    /// The stay is over: its rows go, and nothing that it knew counts any more.
+    fn end_life(&mut self, table: TableUid) -> Result<(), Failure> {
+        let here = self.here()?;
+        let Some(replica) = self.state.replicas.get(table).cloned() else {
+            return Ok(());
+        };
+        if let Some(entry) = self.state.catalog.by_uid(table).cloned() {
+            self.discard_rows(&entry)?;
+        }
+        self.clear_copy(&replica)?;
+        let row = ReplicaRow {
+            table,
+            node: here,
+            database: self.state.database,
+            up: replica.life,
+            down: replica.life,
+        };
+        self.write(vec![Row::Replica(row)])?;
+        // It must not claim, as the same origin, what it has just thrown away.
+        self.mint()
+    }
+
+    /// The stay was declared lost while it was not: what it has becomes a table of this machine alone, and
+    /// the copy starts again.
+    fn write_off(&mut self, table: TableUid) -> Result<(), Failure> {
+        let Some(replica) = self.state.replicas.get(table).cloned() else {
+            return Ok(());
+        };
+        if let Some(entry) = self.state.catalog.by_uid(table).cloned() {
+            self.rescue(&entry)?;
+        }
+        self.clear_copy(&replica)?;
+        self.mint()
+    }
+
+    /// Makes the rows of a copy a table that has no other copies.
+    fn rescue(&mut self, entry: &Entry) -> Result<(), Failure> {
+        let owner = self.state.catalog.uid_here(&entry.table.name.owner).unwrap_or(Uid::ROOT);
+        let owner = Owner::Uid(owner);
+        let taken = |name: &str| self.state.catalog.find(&owner, name).is_some();
+        let base: String = entry.table.name.name.as_str().chars().take(100).collect();
+        let free = (1_u32..).map(|n| format!("{base}_rescued_{n}")).find(|name| !taken(name));
+        let name = TableName::parse(&free.unwrap_or_default()).map_err(Failure::from)?;
+        let uid = TableUid(self.draw_id());
+        self.execute(
+            "UPDATE tables SET uid = ?2, owner = ?3, name = ?4, scope = 'local', replicated = 0
+             WHERE id = ?1",
+            params![entry.table.id.0, uid.0, owner.to_string(), name.as_str()],
+        )?;
+        let held = self.totals.held_by(entry);
+        self.totals.add_to_owner(entry, held.negated());
+        let mut rescued = Entry::clone(entry);
+        rescued.table.name = QualifiedName { owner, name };
+        rescued.table.uid = uid;
+        rescued.table.scope = Scope::Local;
+        rescued.table.contested = false;
+        rescued.table.acl = Default::default();
+        rescued.replicated = false;
+        rescued.standing = Standing::In;
+        rescued.ready = true;
+        self.totals.add_to_owner(&rescued, held);
+        self.catalog_mut().remove(&entry.table.name);
+        let shown = self.state.catalog.show(&entry.table.name);
+        let text = format!(
+            "the copy of {shown} was written off elsewhere; its rows are in {} now",
+            rescued.table.name
+        );
+        self.note_of(&rescued.table.name, "table_rescued", text)?;
+        self.catalog_mut().insert(rescued);
+        Ok(())
+    }
+
+    /// The table is dropped for good, here or elsewhere.
+    fn forget(&mut self, table: TableUid) -> Result<(), Failure> {
+        let entry = self.state.catalog.by_uid(table).cloned();
+        if let Some(entry) = entry {
+            let shown = self.state.catalog.show(&entry.table.name);
+            self.discard_rows(&entry)?;
+            let text = format!("table {shown} was dropped on another machine");
+            self.note_of(&entry.table.name, "table_dropped", text)?;
+        }
+        if let Some(replica) = self.state.replicas.get(table).cloned()
+            && (replica.table.is_some() || replica.life > 0)
+        {
+            self.clear_copy(&replica)?;
+        }
+        Ok(())
+    }
+
+    /// Takes a table's rows out of sight; they are removed by and by.
+    pub(super) fn discard_rows(&mut self, entry: &Entry) -> Result<(), Failure> {
+        let id = entry.table.id.0;
+        // Its lasting id is free for the copy that may come back.
+        self.execute(
+            "UPDATE tables SET dropped = 1, uid = ?2 WHERE id = ?1",
+            params![id, self.draw_id()],
+        )?;
+        self.execute("DELETE FROM grants WHERE table_id = ?1", [id])?;
+        let held = self.totals.held_by(entry);
+        self.totals.add_to_owner(entry, held.negated());
+        self.catalog_mut().remove(&entry.table.name);
+        Ok(())
+    }
+
+    /// Forgets what a copy knew of itself and of others. Its feed and marks go with its rows.
+    pub(super) fn clear_copy(&mut self, replica: &Replica) -> Result<(), Failure> {
+        if let Some(table) = replica.table {
+            for statement in [
+                "DELETE FROM vectors WHERE table_id = ?1",
+                "DELETE FROM cursors WHERE table_id = ?1",
+                "DELETE FROM marks WHERE table_id = ?1",
+                "DELETE FROM conflicts WHERE table_id = ?1",
+            ] {
+                self.execute(statement, [table.0])?;
+            }
+        }
+        let (feed, lsn) = (FeedId(self.draw_id()), self.draw_lsn());
+        self.state.replicas.insert(Replica::new(replica.uid, 0, feed, lsn));
+        Ok(())
+    }
+
+    /// Becomes another origin of writes. All feeds are new, and passes that are under way, which count
+    /// only for the origin that began them, begin again.
+    pub(super) fn mint(&mut self) -> Result<(), Failure> {
+        let id = cortex_core::model::Incarnation(u128::from_be_bytes(self.draw_id()));
+        let number = self.state.origins.enter(self.conn, id, self.state.hlc())?;
+        self.execute("UPDATE node_state SET incarnation = ?1 WHERE id = 1", [number])?;
+        (self.state.origin, self.state.seq) = (number, 0);
+        self.changed = true;
+        self.execute("DELETE FROM cursors WHERE whole = 1", [])?;
+        self.execute("DELETE FROM marks", [])?;
+        let lsn = self.draw_lsn();
+        let copies: Vec<_> = self.state.replicas.iter().map(|replica| replica.uid).collect();
+        for uid in copies {
+            let feed = FeedId(self.draw_id());
+            if let Some(replica) = self.state.replicas.get_mut(uid) {
+                (replica.feed, replica.cut) = (feed, lsn);
+            }
+        }
+        if let Some(notary) = self.state.notary.clone() {
+            self.introduce(notary.as_ref())?;
+        }
+        let text = "this machine writes as another origin from now on".to_owned();
+        self.note(&Event { uid: None, kind: "incarnation", text })?;
+        Ok(())
+    }
+
+    /// Has a copy know the rows that its table had before it was shared. They are in no feed: others read
+    /// them in the order of their keys.
+    pub(super) fn share_rows(&mut self, entry: &Entry) -> Result<(), Failure> {
+        let (table, uid) = (entry.table.id, entry.table.uid);
+        let digest = replica::recount(self.conn, &self.state.origins, table, uid)?;
+        let dots: Vec<Dot> = {
+            let mut statement = self.cached(
+                "SELECT incarnation, max(seq) FROM records WHERE table_id = ?1 GROUP BY incarnation",
+            )?;
+            let dot = |row: &rusqlite::Row<'_>| {
+                Ok(Dot { incarnation: self.state.origins.id(row.get(0)?), seq: row.get(1)? })
+            };
+            statement.query_map([table.0], dot)?.collect::<Result<_, _>>()?
+        };
+        if let Some(replica) = self.state.replicas.get_mut(uid) {
+            replica.digest = digest;
+            dots.into_iter().for_each(|dot| replica.vector.raise(dot));
+        }
+        Ok(())
+    }
+
+    /// Makes the copy of a table whose rows are here.
+    pub(super) fn found_copy(&mut self, entry: &Entry) -> Result<(), Fault> {
+        let (feed, lsn) = (FeedId(self.draw_id()), self.draw_lsn());
+        let mut replica = Replica::new(entry.table.uid, 0, feed, lsn);
+        (replica.table, replica.ready) = (Some(entry.table.id), true);
+        self.state.replicas.insert(replica);
+        Ok(())
+    }
+}
+
+/// Which tables a change of the directory concerns.
+#[derive(Clone, Debug)]
+pub(super) enum Concerned {
+    These(BTreeSet<TableUid>),
+    All,
+}
+
+impl Concerned {
+    /// What rows of the directory may have changed.
+    pub(super) fn by(rows: &[Row]) -> Self {
+        let mut tables = BTreeSet::new();
+        for row in rows {
+            match row {
+                Row::Scope(row) => tables.insert(row.table),
+                Row::Replica(row) => tables.insert(row.table),
+                Row::Grant(row) => tables.insert(row.table),
+                Row::Dropped(row) => tables.insert(row.table),
+                Row::Node(_) | Row::Removal(_) | Row::Name(_) => return Self::All,
+                Row::Identity(_) | Row::Binding(_) | Row::Unbinding(_) | Row::Settlement(_) => {
+                    continue;
+                }
+            };
+        }
+        tables.remove(&system::UID);
+        Self::These(tables)
+    }
+}

@@ -1,0 +1,68 @@
+//! Origins of writes by their short numbers, which rows carry instead of the ids.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use cortex_core::model::{Hlc, Incarnation};
+use rusqlite::{Connection, params};
+
+use super::error::Fault;
+
+/// The origins that are known in this file. Clones share them.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Origins(Arc<Table>);
+
+#[derive(Clone, Debug, Default)]
+struct Table {
+    ids: HashMap<i64, Incarnation>,
+    numbers: BTreeMap<Incarnation, i64>,
+}
+
+impl Origins {
+    pub(super) fn load(conn: &Connection) -> Result<Self, Fault> {
+        let mut table = Table::default();
+        let mut statement = conn.prepare_cached("SELECT number, uid FROM incarnations")?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            table.insert(row.get(0)?, Incarnation(u128::from_be_bytes(row.get(1)?)));
+        }
+        Ok(Self(Arc::new(table)))
+    }
+
+    /// The id behind a short number. A number that is not listed, which only a damaged file has,
+    /// stands for the least id, so that any other version of the row wins over it.
+    pub(super) fn id(&self, number: i64) -> Incarnation {
+        self.0.ids.get(&number).copied().unwrap_or_default()
+    }
+
+    /// The short number of an origin, if it has one here.
+    pub(super) fn number(&self, id: Incarnation) -> Option<i64> {
+        self.0.numbers.get(&id).copied()
+    }
+
+    /// The short number of an origin, which gets one if it has none.
+    pub(super) fn enter(
+        &mut self,
+        conn: &Connection,
+        id: Incarnation,
+        seen: Hlc,
+    ) -> Result<i64, Fault> {
+        if let Some(number) = self.number(id) {
+            return Ok(number);
+        }
+        conn.prepare_cached("INSERT INTO incarnations (uid, born_hlc) VALUES (?1, ?2)")?
+            .execute(params![id.0.to_be_bytes(), seen.to_i64()])?;
+        let number = conn.last_insert_rowid();
+        Arc::make_mut(&mut self.0).insert(number, id);
+        Ok(number)
+    }
+}
+
+impl Table {
+    fn insert(&mut self, number: i64, id: Incarnation) {
+        self.ids.insert(number, id);
+        self.numbers.insert(id, number);
+    }
+}

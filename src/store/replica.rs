@@ -1,0 +1,264 @@
+//! This machine's copies of tables: what each has incorporated and where its feed stands, in memory and
+//! in the file. What follows from it is decided by `cortex_core::sync`.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use cortex_core::{
+    model::{Hlc, Stamp, TableId, TableUid},
+    sync::{Dot, FeedId, TableDigest, Vector},
+};
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use super::{error::Fault, origins::Origins};
+
+/// One copy, as of one commit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Replica {
+    /// Of which table.
+    pub uid: TableUid,
+    /// The table's number here; none until its first rows have come.
+    pub table: Option<TableId>,
+    /// Which stay of the copy it is; 0 where there is none.
+    pub life: u64,
+    /// True once it is whole.
+    pub ready: bool,
+    /// Its feed.
+    pub feed: FeedId,
+    /// Entries of the feed up to here are gone.
+    pub cut: u64,
+    /// The feed number of the last change.
+    pub fed: u64,
+    /// What is incorporated.
+    pub vector: Vector,
+    /// Up to where deletions were forgotten.
+    pub floor: Vector,
+    /// What the live rows come to.
+    pub digest: TableDigest,
+    /// Deletions that are kept.
+    pub tombstones: u64,
+    /// Conflicts that were given up to stay within bounds.
+    pub conflicts_evicted: u64,
+    /// The draining that is under way; a new one after each start, since acknowledgements of an earlier
+    /// one do not count.
+    pub drain: Option<[u8; 16]>,
+}
+
+impl Replica {
+    /// A copy that begins.
+    pub(super) fn new(uid: TableUid, life: u64, feed: FeedId, lsn: u64) -> Self {
+        Self {
+            uid,
+            table: None,
+            life,
+            ready: false,
+            feed,
+            cut: lsn,
+            fed: lsn,
+            vector: Vector::new(),
+            floor: Vector::new(),
+            digest: TableDigest::default(),
+            tombstones: 0,
+            conflicts_evicted: 0,
+            drain: None,
+        }
+    }
+}
+
+/// All copies: those of the last commit, and above them what the transaction has changed.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Replicas {
+    committed: Arc<BTreeMap<TableUid, Arc<Replica>>>,
+    changed: BTreeMap<TableUid, Replica>,
+}
+
+impl Replicas {
+    pub(super) fn get(&self, uid: TableUid) -> Option<&Replica> {
+        self.changed.get(&uid).or_else(|| self.committed.get(&uid).map(Arc::as_ref))
+    }
+
+    /// The copy, to be changed; none where there is none.
+    pub(super) fn get_mut(&mut self, uid: TableUid) -> Option<&mut Replica> {
+        if !self.changed.contains_key(&uid) {
+            let replica = Replica::clone(self.committed.get(&uid)?);
+            self.changed.insert(uid, replica);
+        }
+        self.changed.get_mut(&uid)
+    }
+
+    pub(super) fn insert(&mut self, replica: Replica) {
+        self.changed.insert(replica.uid, replica);
+    }
+
+    /// Every copy, as of the last commit.
+    pub(super) fn committed(&self) -> Vec<Arc<Replica>> {
+        self.committed.values().cloned().collect()
+    }
+
+    /// Every copy.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Replica> {
+        let unchanged = self.committed.values().filter(|r| !self.changed.contains_key(&r.uid));
+        self.changed.values().chain(unchanged.map(Arc::as_ref))
+    }
+
+    /// Writes what the transaction has changed.
+    pub(super) fn save(&self, conn: &Connection, origins: &Origins) -> Result<(), Fault> {
+        for replica in self.changed.values() {
+            let before = self.committed.get(&replica.uid).map(Arc::as_ref);
+            if before != Some(replica) {
+                save(conn, origins, before, replica)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes what was changed part of what was committed; answers it.
+    pub(super) fn settle(&mut self) -> Vec<Arc<Replica>> {
+        let changed: Vec<_> =
+            std::mem::take(&mut self.changed).into_values().map(Arc::new).collect();
+        let committed = Arc::make_mut(&mut self.committed);
+        committed.extend(changed.iter().map(|replica| (replica.uid, Arc::clone(replica))));
+        changed
+    }
+
+    pub(super) fn load(conn: &Connection, origins: &Origins) -> Result<Self, Fault> {
+        let mut statement = conn.prepare(&format!("SELECT {COLUMNS} FROM replicas"))?;
+        let mut rows = statement.query([])?;
+        let mut committed = BTreeMap::new();
+        while let Some(row) = rows.next()? {
+            let mut replica = from_row(row)?;
+            if let Some(table) = replica.table {
+                (replica.vector, replica.floor) = load_vectors(conn, origins, table)?;
+            }
+            committed.insert(replica.uid, Arc::new(replica));
+        }
+        Ok(Self { committed: Arc::new(committed), changed: BTreeMap::new() })
+    }
+}
+
+/// What [`from_row`] reads.
+const COLUMNS: &str =
+    "uid, table_id, life, ready, feed, cut, fed, digest, tombstones, conflicts_evicted";
+
+/// A copy without its vectors.
+fn from_row(row: &Row<'_>) -> rusqlite::Result<Replica> {
+    Ok(Replica {
+        uid: TableUid(row.get(0)?),
+        table: row.get::<_, Option<i64>>(1)?.map(TableId),
+        life: row.get(2)?,
+        ready: row.get(3)?,
+        feed: FeedId(row.get(4)?),
+        cut: row.get(5)?,
+        fed: row.get(6)?,
+        vector: Vector::new(),
+        floor: Vector::new(),
+        digest: TableDigest::from_bytes(row.get(7)?),
+        tombstones: row.get(8)?,
+        conflicts_evicted: row.get(9)?,
+        drain: None,
+    })
+}
+
+/// One copy without its vectors.
+pub(super) fn load_one(conn: &Connection, uid: TableUid) -> Result<Option<Replica>, Fault> {
+    let mut statement =
+        conn.prepare_cached(&format!("SELECT {COLUMNS} FROM replicas WHERE uid = ?1"))?;
+    Ok(statement.query_row([uid.0], from_row).optional()?)
+}
+
+/// What a copy has incorporated and has forgotten.
+pub(super) fn load_vectors(
+    conn: &Connection,
+    origins: &Origins,
+    table: TableId,
+) -> Result<(Vector, Vector), Fault> {
+    let mut statement =
+        conn.prepare_cached("SELECT incarnation, seq, floor FROM vectors WHERE table_id = ?1")?;
+    let mut rows = statement.query([table.0])?;
+    let (mut vector, mut floor) = (Vector::new(), Vector::new());
+    while let Some(row) = rows.next()? {
+        let incarnation = origins.id(row.get(0)?);
+        vector.raise(Dot { incarnation, seq: row.get(1)? });
+        floor.raise(Dot { incarnation, seq: row.get(2)? });
+    }
+    Ok((vector, floor))
+}
+
+fn save(
+    conn: &Connection,
+    origins: &Origins,
+    before: Option<&Replica>,
+    replica: &Replica,
+) -> Result<(), Fault> {
+    conn.prepare_cached(
+        "INSERT OR REPLACE INTO replicas
+         (uid, table_id, life, ready, feed, cut, fed, digest, tombstones, conflicts_evicted)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+    )?
+    .execute(params![
+        replica.uid.0,
+        replica.table.map(|table| table.0),
+        replica.life,
+        replica.ready,
+        replica.feed.0,
+        replica.cut,
+        replica.fed,
+        replica.digest.to_bytes(),
+        replica.tombstones,
+        replica.conflicts_evicted,
+    ])?;
+    let Some(table) = replica.table else {
+        return Ok(());
+    };
+    // A copy of another number is another one: it has nothing in common with what was saved.
+    let before = before.filter(|before| before.table == replica.table);
+    let mut put = conn.prepare_cached(
+        "INSERT OR REPLACE INTO vectors (table_id, incarnation, seq, floor) VALUES (?1, ?2, ?3, ?4)",
+    )?;
+    for Dot { incarnation, .. } in replica.vector.iter().chain(replica.floor.iter()) {
+        let of =
+            |replica: &Replica| (replica.vector.get(incarnation), replica.floor.get(incarnation));
+        let (seq, floor) = of(replica);
+        if before.map(of) != Some((seq, floor)) {
+            put.execute(params![table.0, origins.number(incarnation), seq, floor])?;
+        }
+    }
+    Ok(())
+}
+
+/// What the live rows of a table come to, read anew.
+pub(super) fn recount(
+    conn: &Connection,
+    origins: &Origins,
+    table: TableId,
+    uid: TableUid,
+) -> Result<TableDigest, Fault> {
+    let mut statement = conn.prepare_cached(
+        "SELECT key, value, hlc, incarnation FROM records
+         WHERE table_id = ?1 AND value IS NOT NULL",
+    )?;
+    let mut rows = statement.query([table.0])?;
+    let mut sum = TableDigest::default();
+    let damaged = |_| Fault::Corrupt("a record holds what is no record".into());
+    while let Some(row) = rows.next()? {
+        let stamp = Stamp { hlc: Hlc::from_i64(row.get(2)?), incarnation: origins.id(row.get(3)?) };
+        let key = row.get_ref(0)?.as_blob().map_err(damaged)?;
+        let value = row.get_ref(1)?.as_blob().map_err(damaged)?;
+        sum = sum.plus(TableDigest::of_row(uid, key, stamp, value));
+    }
+    Ok(sum)
+}
+
+/// Works out the digests that a migration has left open.
+pub(super) fn recount_all(conn: &Connection) -> Result<(), Fault> {
+    let origins = Origins::load(conn)?;
+    for replica in Replicas::load(conn, &origins)?.committed() {
+        if let Some(table) = replica.table {
+            let digest = recount(conn, &origins, table, replica.uid)?;
+            conn.execute(
+                "UPDATE replicas SET digest = ?2 WHERE uid = ?1",
+                params![replica.uid.0, digest.to_bytes()],
+            )?;
+        }
+    }
+    Ok(())
+}

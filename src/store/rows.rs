@@ -1,0 +1,290 @@
+//! Rows of tables that have copies elsewhere: stored with what others need to know of them.
+//! Local writes and peers' rows end here alike; which version stays was decided before.
+
+use std::{cmp::Ordering, sync::Arc};
+
+use cortex_core::{
+    merge::{Change, Content, Delta, Version},
+    model::{Hlc, Stamp, TableId, TableUid},
+    sync::{Dot, Side, TableDigest, Vector},
+};
+use rusqlite::{OptionalExtension, params};
+
+use super::{
+    apply::Batch,
+    catalog::Entry,
+    error::{Failure, Fault},
+    system,
+};
+
+/// Where a row belongs.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place<'e> {
+    pub(super) id: TableId,
+    pub(super) uid: TableUid,
+    /// None for the system table, which is nobody's.
+    pub(super) entry: Option<&'e Entry>,
+}
+
+impl<'e> Place<'e> {
+    pub(super) const SYSTEM: Place<'static> =
+        Place { id: system::NUMBER, uid: system::UID, entry: None };
+
+    pub(super) fn of(entry: &'e Entry) -> Self {
+        Self { id: entry.table.id, uid: entry.table.uid, entry: Some(entry) }
+    }
+}
+
+/// A row as it stands in the file.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub(super) id: i64,
+    pub(super) stamp: Stamp,
+    pub(super) seq: u64,
+    pub(super) lsn: u64,
+    pub(super) context_id: Option<i64>,
+    pub(super) context: Arc<Vector>,
+    pub(super) value: Option<Vec<u8>>,
+}
+
+impl Found {
+    pub(super) fn side(&self) -> Side<'_> {
+        Side { stamp: self.stamp, seq: self.seq, context: &self.context }
+    }
+
+    pub(super) fn differs(&self, value: Option<&[u8]>) -> bool {
+        self.compared_to(value) != Ordering::Equal
+    }
+
+    /// How the value of another version compares to this one's. A deletion is the least.
+    pub(super) fn compared_to(&self, value: Option<&[u8]>) -> Ordering {
+        value.cmp(&self.value.as_deref())
+    }
+}
+
+/// A version to be stored.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Stored<'v> {
+    pub(super) stamp: Stamp,
+    pub(super) origin: i64,
+    pub(super) seq: u64,
+    pub(super) value: Option<&'v [u8]>,
+    pub(super) context_id: Option<i64>,
+}
+
+impl Batch<'_> {
+    /// The row of a key.
+    pub(super) fn find_row(&self, table: TableId, key: &[u8]) -> Result<Option<Found>, Fault> {
+        let mut statement = self.cached(
+            "SELECT id, hlc, incarnation, seq, lsn, context, value FROM records
+             WHERE table_id = ?1 AND key = ?2",
+        )?;
+        let found = statement.query_row(params![table.0, key], |row| {
+            let incarnation = self.state.origins.id(row.get(2)?);
+            Ok(Found {
+                id: row.get(0)?,
+                stamp: Stamp { hlc: Hlc::from_i64(row.get(1)?), incarnation },
+                seq: row.get(3)?,
+                lsn: row.get(4)?,
+                context_id: row.get(5)?,
+                context: Arc::default(),
+                value: row.get(6)?,
+            })
+        });
+        let Some(mut found) = found.optional()? else {
+            return Ok(None);
+        };
+        found.context = self.contexts.get(self.conn, &self.state.origins, found.context_id)?;
+        Ok(Some(found))
+    }
+
+    /// What a writer here has seen of a row: all that its table has incorporated, and what was seen by
+    /// those who wrote the row before. The write says for itself that it follows this origin's others.
+    pub(super) fn context_here(
+        &mut self,
+        place: Place<'_>,
+        found: Option<&Found>,
+    ) -> Result<Option<i64>, Fault> {
+        let own = self.state.own_incarnation();
+        let vector = self.state.replicas.get(place.uid).map(|r| r.vector.without(own));
+        let mut seen = vector.unwrap_or_default();
+        if let Some(found) = found {
+            seen.join(&found.context.without(own));
+            if found.stamp.incarnation != own {
+                seen.raise(Dot { incarnation: found.stamp.incarnation, seq: found.seq });
+            }
+        }
+        if let Some((_, id)) = self.newest_context.as_ref().filter(|(known, _)| *known == seen) {
+            return Ok(*id);
+        }
+        let id = self.intern(&seen)?;
+        self.newest_context = Some((seen, id));
+        Ok(id)
+    }
+
+    /// The number of a context. One that is used by no row in the end goes with the transaction.
+    pub(super) fn intern(&mut self, context: &Vector) -> Result<Option<i64>, Fault> {
+        let id = self.contexts.intern(self.conn, &mut self.state.origins, context)?;
+        self.count_use(id, 0);
+        Ok(id)
+    }
+
+    /// Puts a version in the place of what is there, if anything is, and tells the feed. Answers the
+    /// feed number.
+    pub(super) fn put_row(
+        &mut self,
+        place: Place<'_>,
+        key: &[u8],
+        found: Option<&Found>,
+        new: Stored<'_>,
+    ) -> Result<u64, Failure> {
+        if let Some(entry) = place.entry {
+            let delta = difference(key, found, new);
+            self.check_quota(entry, delta)?;
+            self.totals.add(entry, delta);
+        }
+        let lsn = self.draw_lsn();
+        let Stored { stamp, origin, seq, value, context_id } = new;
+        let hlc = stamp.hlc.to_i64();
+        let record = match found {
+            Some(found) => {
+                self.execute(
+                    "UPDATE records SET value = ?2, hlc = ?3, incarnation = ?4, seq = ?5, lsn = ?6,
+                     context = ?7, pushed = 0 WHERE id = ?1",
+                    params![found.id, value, hlc, origin, seq, lsn, context_id],
+                )?;
+                found.id
+            }
+            None => {
+                self.execute(
+                    "INSERT INTO records (table_id, key, value, hlc, incarnation, seq, lsn, context)
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+                    params![place.id.0, key, value, hlc, origin, seq, lsn, context_id],
+                )?;
+                self.conn.last_insert_rowid()
+            }
+        };
+        self.tell_feed(place, record, lsn)?;
+        self.count_use(found.and_then(|found| found.context_id), -1);
+        self.count_use(context_id, 1);
+        self.account(place.uid, key, found, Some((stamp, value)));
+        self.touched.push(self.cache.bucket(place.id, key));
+        Ok(lsn)
+    }
+
+    /// Takes a row away without a trace.
+    pub(super) fn remove_row(
+        &mut self,
+        place: Place<'_>,
+        key: &[u8],
+        found: &Found,
+    ) -> Result<(), Failure> {
+        self.execute("DELETE FROM records WHERE id = ?1", [found.id])?;
+        if let Some(entry) = place.entry
+            && let Some(value) = &found.value
+        {
+            let bytes = i64::try_from(key.len() + value.len()).unwrap_or(i64::MAX);
+            self.totals.add(entry, Delta { records: -1, bytes: -bytes });
+        }
+        self.count_use(found.context_id, -1);
+        self.account(place.uid, key, Some(found), None);
+        self.touched.push(self.cache.bucket(place.id, key));
+        Ok(())
+    }
+
+    /// Keeps the version that is there with what its writers have seen together.
+    pub(super) fn put_context(&mut self, found: &Found, context: &Vector) -> Result<(), Fault> {
+        let id = self.intern(context)?;
+        self.execute("UPDATE records SET context = ?2 WHERE id = ?1", params![found.id, id])?;
+        self.count_use(found.context_id, -1);
+        self.count_use(id, 1);
+        Ok(())
+    }
+
+    /// Has a version told to everybody again, those too that claim to have it.
+    pub(super) fn push_back(&mut self, place: Place<'_>, found: &Found) -> Result<u64, Fault> {
+        let lsn = self.draw_lsn();
+        self.execute(
+            "UPDATE records SET lsn = ?2, pushed = 1 WHERE id = ?1",
+            params![found.id, lsn],
+        )?;
+        self.execute(
+            "UPDATE marks SET lsn = ?3 WHERE table_id = ?1 AND lsn = ?2",
+            params![place.id.0, found.lsn, lsn],
+        )?;
+        self.tell_feed(place, found.id, lsn)?;
+        Ok(lsn)
+    }
+
+    /// A number of the feed, never drawn again.
+    pub(super) fn draw_lsn(&mut self) -> u64 {
+        self.changed = true;
+        self.state.lsn += 1;
+        self.state.lsn
+    }
+
+    fn tell_feed(&mut self, place: Place<'_>, record: i64, lsn: u64) -> Result<(), Fault> {
+        let Some(replica) = self.state.replicas.get_mut(place.uid) else {
+            return Ok(());
+        };
+        replica.fed = lsn;
+        if !replica.ready {
+            // Nobody follows the feed of a copy that fills: whoever reads it reads it by its keys.
+            replica.cut = lsn;
+            return Ok(());
+        }
+        self.execute(
+            "INSERT INTO feed (table_id, lsn, record) VALUES (?1, ?2, ?3)",
+            params![place.id.0, lsn, record],
+        )?;
+        Ok(())
+    }
+
+    pub(super) fn count_use(&mut self, context: Option<i64>, more: i64) {
+        if let Some(id) = context {
+            *self.state.uses.entry(id).or_default() += more;
+        }
+    }
+
+    /// Keeps the digest and the number of deletions.
+    fn account(
+        &mut self,
+        table: TableUid,
+        key: &[u8],
+        before: Option<&Found>,
+        after: Option<(Stamp, Option<&[u8]>)>,
+    ) {
+        let Some(replica) = self.state.replicas.get_mut(table) else {
+            return;
+        };
+        match before.map(|found| (found.stamp, found.value.as_deref())) {
+            Some((stamp, Some(value))) => {
+                let leaf = TableDigest::of_row(table, key, stamp, value);
+                replica.digest = replica.digest.minus(leaf);
+            }
+            Some((_, None)) => replica.tombstones = replica.tombstones.saturating_sub(1),
+            None => {}
+        }
+        match after {
+            Some((stamp, Some(value))) => {
+                let leaf = TableDigest::of_row(table, key, stamp, value);
+                replica.digest = replica.digest.plus(leaf);
+            }
+            Some((_, None)) => replica.tombstones += 1,
+            None => {}
+        }
+    }
+}
+
+/// How the totals of a table change.
+fn difference(key: &[u8], found: Option<&Found>, new: Stored<'_>) -> Delta {
+    let version = |stamp, value: Option<&[u8]>| {
+        let content = value.map_or(Content::Deleted, |value| Content::Live {
+            bytes: (key.len() + value.len()) as u64,
+        });
+        Version { stamp, content }
+    };
+    let before = found.map(|found| version(found.stamp, found.value.as_deref()));
+    let change = if new.value.is_some() { Change::Store } else { Change::Bury };
+    Delta::of(before, version(new.stamp, new.value), change)
+}

@@ -1,0 +1,313 @@
+//! Chunks for other copies, read in one transaction each, so that the rows and what is said of them are of
+//! one moment. Which rows, and who may have them, is decided by `cortex_core`.
+
+use cortex_core::{
+    directory::{Directory, Standing},
+    model::{Hlc, NodeName, Owner, QualifiedName, Stamp, TableId},
+    sync::{Chunk, Dot, Head, Part, Plan, RowVersion, Source, Vector, Want},
+};
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use super::{
+    catalog::Catalog,
+    contexts,
+    error::Fault,
+    origins::Origins,
+    replica::{Replica, load_vectors},
+    system,
+};
+
+/// What goes into one chunk. Each ends in a transaction of the reader, and is a place to go on from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChunkBounds {
+    /// Rows at most.
+    pub rows: usize,
+    /// Bytes of keys and values from which it is enough.
+    pub bytes: usize,
+    /// Entries of the feed that are looked at, stale ones included.
+    pub entries: usize,
+}
+
+impl Default for ChunkBounds {
+    fn default() -> Self {
+        Self { rows: 1024, bytes: 512 << 10, entries: 16_384 }
+    }
+}
+
+/// What a request for rows comes to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Served {
+    /// Rows, or at least what the source knows.
+    Chunk(Box<Chunk>),
+    /// The reader has everything.
+    Nothing,
+    /// There is nothing for this reader.
+    Refused(Unserved),
+}
+
+/// Why a request for rows is not answered with any.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unserved {
+    /// There is no copy here.
+    NoCopy,
+    /// The reader may not have the rows, as far as is known here.
+    NotInScope,
+    /// Its stay is not known here yet, or not any more.
+    UnknownLife,
+    /// Not just now.
+    Busy,
+}
+
+impl Served {
+    /// With the draining that the source wants acknowledged.
+    pub(super) fn draining(mut self, drain: Option<[u8; 16]>) -> Self {
+        if let Self::Chunk(chunk) = &mut self {
+            chunk.drain = drain;
+        }
+        self
+    }
+}
+
+/// Reads what a reader wants. The transaction is open already.
+pub(super) fn serve(
+    conn: &Connection,
+    catalog: &Catalog,
+    reader: &NodeName,
+    want: &Want,
+    bounds: ChunkBounds,
+) -> Result<Served, Fault> {
+    let directory = catalog.directory();
+    let Some(here) = directory.here() else {
+        return Ok(Served::Refused(Unserved::NoCopy));
+    };
+    let is_system = want.table == system::UID;
+    if !is_system {
+        if directory.standing(want.table, reader) != Standing::In {
+            return Ok(Served::Refused(Unserved::NotInScope));
+        }
+        let known = directory.lives(want.table).get(reader).copied().unwrap_or(0);
+        let gone = directory.gone(want.table).get(reader).copied().unwrap_or(0);
+        if known != want.life || want.life <= gone {
+            return Ok(Served::Refused(Unserved::UnknownLife));
+        }
+    }
+    let origins = Origins::load(conn)?;
+    let Some(copy) = Copy::load(conn, &origins, want)? else {
+        return Ok(Served::Refused(Unserved::NoCopy));
+    };
+    let Copy { table, replica, lsn, hlc } = &copy;
+    let source = Source { feed: replica.feed, lsn: *lsn, cut: replica.cut, floor: &replica.floor };
+    let plan = source.plan(want);
+    let mut reading = Reading::new(conn, &origins, &plan, want, bounds);
+    let part = match &plan {
+        Plan::Log { after } => {
+            let (to, last) = reading.feed(*table, *after, *lsn)?;
+            if last && *after >= replica.fed && want.vector.dominates(&replica.vector) {
+                return Ok(Served::Nothing);
+            }
+            Part::Log { to, last }
+        }
+        Plan::Keys { kind, starts, after, pinned } => {
+            let reached = reading.keys(*table, after, *starts)?;
+            Part::Keys { kind: *kind, starts: *starts, pinned: *pinned, reached }
+        }
+    };
+    let last = matches!(part, Part::Log { last: true, .. });
+    let (rows, contexts) = (reading.rows, reading.contexts);
+    let contexts: Vec<Vector> =
+        contexts.iter().map(|id| load_context(conn, &origins, *id)).collect::<Result<_, _>>()?;
+    let head = if is_system { None } else { head_of(conn, *table, here)? };
+    Ok(Served::Chunk(Box::new(Chunk {
+        table: want.table,
+        reader: want.reader,
+        from: want.position.clone(),
+        feed: replica.feed,
+        part,
+        contexts,
+        rows,
+        vector: replica.vector.clone(),
+        floor: replica.floor.clone(),
+        hlc: *hlc,
+        ready: replica.ready,
+        life: replica.life,
+        standing: if is_system { Standing::In } else { directory.standing(want.table, here) },
+        knowledge: directory.scope_knowledge(want.table),
+        removed: removed(directory),
+        head,
+        drain: None,
+        digest: last.then_some(replica.digest),
+    })))
+}
+
+fn removed(directory: &Directory) -> Vec<[u8; 16]> {
+    directory.removals().copied().collect()
+}
+
+/// A copy as it is in the transaction.
+struct Copy {
+    table: TableId,
+    replica: Replica,
+    lsn: u64,
+    hlc: Hlc,
+}
+
+impl Copy {
+    fn load(conn: &Connection, origins: &Origins, want: &Want) -> Result<Option<Self>, Fault> {
+        let replica = super::replica::load_one(conn, want.table)?;
+        let Some((mut replica, table)) =
+            replica.filter(|r| r.life > 0).and_then(|r| r.table.map(|table| (r, table)))
+        else {
+            return Ok(None);
+        };
+        (replica.vector, replica.floor) = load_vectors(conn, origins, table)?;
+        let (lsn, hlc) = conn
+            .prepare_cached("SELECT lsn, hlc FROM node_state WHERE id = 1")?
+            .query_row([], |row| Ok((row.get(0)?, Hlc::from_i64(row.get(1)?))))?;
+        Ok(Some(Self { table, replica, lsn, hlc }))
+    }
+}
+
+/// Rows that are being gathered.
+struct Reading<'a> {
+    conn: &'a Connection,
+    origins: &'a Origins,
+    plan: &'a Plan,
+    want: &'a Want,
+    bounds: ChunkBounds,
+    rows: Vec<RowVersion>,
+    bytes: usize,
+    /// The numbers of the contexts that the rows refer to, in the order of their indices.
+    contexts: Vec<Option<i64>>,
+}
+
+impl<'a> Reading<'a> {
+    fn new(
+        conn: &'a Connection,
+        origins: &'a Origins,
+        plan: &'a Plan,
+        want: &'a Want,
+        bounds: ChunkBounds,
+    ) -> Self {
+        let (rows, contexts) = (Vec::new(), Vec::new());
+        Self { conn, origins, plan, want, bounds, rows, bytes: 0, contexts }
+    }
+
+    fn is_full(&self) -> bool {
+        self.rows.len() >= self.bounds.rows || self.bytes >= self.bounds.bytes
+    }
+
+    /// Reads the feed from after a number. Answers up to where, and whether its end was reached: then up
+    /// to the greatest number there is.
+    fn feed(&mut self, table: TableId, after: u64, lsn: u64) -> Result<(u64, bool), Fault> {
+        let mut statement = self.conn.prepare_cached(
+            "SELECT r.key, r.value, r.hlc, r.incarnation, r.seq, r.context, r.pushed, f.lsn, r.lsn
+             FROM feed f LEFT JOIN records r ON r.id = f.record
+             WHERE f.table_id = ?1 AND f.lsn > ?2 ORDER BY f.lsn",
+        )?;
+        let mut entries = statement.query(params![table.0, after])?;
+        let (mut to, mut seen) = (after, 0);
+        while seen < self.bounds.entries && !self.is_full() {
+            let Some(entry) = entries.next()? else {
+                return Ok((lsn, true));
+            };
+            (to, seen) = (entry.get(7)?, seen + 1);
+            if entry.get::<_, Option<u64>>(8)? == Some(to) {
+                self.take(entry)?;
+            }
+        }
+        Ok((to, false))
+    }
+
+    /// Reads rows in the order of their keys, from after one. Answers the last; none at the end.
+    fn keys(
+        &mut self,
+        table: TableId,
+        after: &[u8],
+        from_start: bool,
+    ) -> Result<Option<Vec<u8>>, Fault> {
+        let mut statement = self.conn.prepare_cached(
+            "SELECT key, value, hlc, incarnation, seq, context, pushed FROM records
+             WHERE table_id = ?1 AND (?3 OR key > ?2) ORDER BY key",
+        )?;
+        let mut found = statement.query(params![table.0, after, from_start])?;
+        let (mut reached, mut seen) = (None, 0);
+        while seen < self.bounds.entries && !self.is_full() {
+            let Some(row) = found.next()? else {
+                return Ok(None);
+            };
+            seen += 1;
+            reached = Some(row.get(0)?);
+            self.take(row)?;
+        }
+        Ok(reached)
+    }
+
+    fn take(&mut self, row: &Row<'_>) -> Result<(), Fault> {
+        let incarnation = self.origins.id(row.get(3)?);
+        let seq = row.get(4)?;
+        if !self.plan.sends(Dot { incarnation, seq }, row.get(6)?, &self.want.vector) {
+            return Ok(());
+        }
+        let id: Option<i64> = row.get(5)?;
+        let known = self.contexts.iter().rposition(|known| *known == id);
+        let context = known.unwrap_or_else(|| {
+            self.contexts.push(id);
+            self.contexts.len() - 1
+        });
+        let (key, value): (Vec<u8>, Option<Vec<u8>>) = (row.get(0)?, row.get(1)?);
+        self.bytes += key.len() + value.as_ref().map_or(0, Vec::len) + 32;
+        let stamp = Stamp { hlc: Hlc::from_i64(row.get(2)?), incarnation };
+        self.rows.push(RowVersion { key, value, stamp, seq, context });
+        Ok(())
+    }
+}
+
+fn load_context(conn: &Connection, origins: &Origins, id: Option<i64>) -> Result<Vector, Fault> {
+    id.map_or_else(|| Ok(Vector::new()), |id| contexts::load(conn, origins, id))
+}
+
+/// A table as others are told of it: the owner qualified with this machine, where it is a uid of it.
+fn head_of(conn: &Connection, table: TableId, here: &NodeName) -> Result<Option<Head>, Fault> {
+    let mut statement = conn.prepare_cached(
+        "SELECT id, uid, owner, name, attributes, scope, replicated, records, bytes, created_hlc
+         FROM tables WHERE id = ?1",
+    )?;
+    let mut rows = statement.query([table.0])?;
+    let Some(row) = rows.next()? else {
+        return Ok(None);
+    };
+    let entry = super::catalog::entry_from(row)?;
+    let QualifiedName { owner, name } = entry.table.name;
+    let owner = match owner {
+        Owner::Uid(uid) => Owner::Remote(uid, here.clone()),
+        Owner::Remote(..) | Owner::Identity(_) => owner,
+    };
+    let name = QualifiedName { owner, name };
+    Ok(Some(Head { name, attributes: entry.table.attributes, created: entry.created }))
+}
+
+/// True where a full pass over a table is under way here: it collects nothing meanwhile.
+pub(super) fn is_in_full_pass(conn: &Connection, table: TableId) -> Result<bool, Fault> {
+    let running = conn
+        .prepare_cached("SELECT 1 FROM cursors WHERE table_id = ?1 AND whole = 1 LIMIT 1")?
+        .query_row([table.0], |_| Ok(()))
+        .optional()?;
+    Ok(running.is_some())
+}
+
+/// The feed number of the last change of the directory.
+pub(super) fn system_feed(conn: &Connection) -> Result<u64, Fault> {
+    Ok(super::replica::load_one(conn, system::UID)?.map_or(0, |replica| replica.fed))
+}
+
+/// The feed number of the newest entry that is one too many.
+pub(super) fn feed_excess(
+    conn: &Connection,
+    table: TableId,
+    keep: u64,
+) -> Result<Option<u64>, Fault> {
+    let mut statement = conn.prepare_cached(
+        "SELECT lsn FROM feed WHERE table_id = ?1 ORDER BY lsn DESC LIMIT 1 OFFSET ?2",
+    )?;
+    Ok(statement.query_row(params![table.0, keep], |row| row.get(0)).optional()?)
+}

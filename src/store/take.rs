@@ -1,0 +1,556 @@
+//! A chunk of another copy in the writer's transaction: judged, its rows met with those that are here,
+//! and concluded. The rules are `cortex_core::sync`; nothing of a chunk that is not fit is taken.
+
+use std::cmp::Ordering;
+
+use cortex_core::{
+    directory::Standing,
+    model::{Hlc, NodeName, Owner, QualifiedName, Table, TableId, TableUid},
+    sync::{
+        Chunk, Conclusion, Cursor, Dot, FeedId, Head, Meeting, Part, Pass, PassKind, PassStart,
+        Position, Reader, RowVersion, Side, Sweep, Unfit, Vector, meet,
+    },
+};
+use rusqlite::{OptionalExtension, params};
+
+use super::{
+    apply::Batch,
+    catalog::Entry,
+    command::Done,
+    contexts,
+    error::{Failure, Fault},
+    events::Event,
+    rows::{Found, Place, Stored},
+    system::{self, VerifiedRow},
+};
+
+/// Rows of one table deleted at the end of a full pass in one statement's reach.
+const SWEEP_SLICE: u32 = 1024;
+
+/// A chunk on its way into the store.
+#[derive(Debug)]
+pub struct Delivery {
+    /// The node that it comes from.
+    pub from: NodeName,
+    /// The chunk.
+    pub chunk: Chunk,
+    /// For the system table its rows, with their signatures checked, in the order of the chunk's.
+    pub verified: Vec<VerifiedRow>,
+    /// The latest timestamp that is believed, by the wall clock and the greatest skew.
+    pub latest: Hlc,
+}
+
+impl Delivery {
+    pub(super) fn bytes(&self) -> usize {
+        let rows = self.chunk.rows.iter();
+        rows.map(|row| row.key.len() + row.value.as_ref().map_or(0, Vec::len) + 64).sum::<usize>()
+            * 2
+    }
+}
+
+/// What a chunk has come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// It is stored.
+    Stored {
+        /// True where the source's vector is part of this copy's now.
+        joined: bool,
+        /// True where the copy is whole by now.
+        ready: bool,
+        /// Versions that have lost without having been seen.
+        conflicts: u32,
+        /// Whether both copies hold the same; none where they are not as far.
+        verified: Option<bool>,
+    },
+    /// It is of no use, and nothing has changed.
+    Unfit(Unfit),
+}
+
+impl Batch<'_> {
+    pub(super) fn take(&mut self, delivery: &Delivery) -> Result<Done, Failure> {
+        let Delivery { from, chunk, verified, latest } = delivery;
+        let (uid, unfit) = (chunk.table, |why| Ok(Done::Taken(Taken::Unfit(why))));
+        let Some(replica) = self.state.replicas.get(uid).filter(|replica| replica.life > 0) else {
+            return unfit(Unfit::NotInScope);
+        };
+        let (floor, numbered) = (replica.floor.clone(), replica.table);
+        let here = self.here()?;
+        let cursor = match numbered {
+            Some(table) => self.cursor(table, from)?,
+            None => Stand::default(),
+        };
+        let directory = self.state.catalog.directory();
+        let is_system = uid == system::UID;
+        let reader = Reader {
+            incarnation: self.state.own_incarnation(),
+            standing: if is_system { Standing::In } else { directory.standing(uid, &here) },
+            position: &cursor.position,
+            floor: &floor,
+            knowledge: &directory.scope_knowledge(uid),
+            source_gone: directory.gone(uid).get(from).copied().unwrap_or(0),
+            latest: *latest,
+        };
+        if let Err(why) = reader.admit(chunk) {
+            return unfit(why);
+        }
+        if !chunk.removed.iter().all(|database| directory.is_removed(database)) {
+            return unfit(Unfit::ScopeUnknown);
+        }
+        let entry = if is_system { None } else { Some(self.adopt(chunk)?) };
+        let place = entry.as_ref().map_or(Place::SYSTEM, |entry| Place::of(entry));
+        self.observe(chunk.hlc);
+        let mut pass = Running { number: cursor.number(), start: cursor.start };
+        if chunk.starts_pass() {
+            pass = Running { number: self.draw_lsn(), start: chunk.pass_start() };
+            self.execute(
+                "DELETE FROM marks WHERE table_id = ?1 AND peer = ?2",
+                params![place.id.0, from.as_str()],
+            )?;
+        }
+        let mut incorporating = Incorporating {
+            place,
+            from,
+            chunk,
+            contexts: vec![None; chunk.contexts.len()],
+            vector: self.state.replicas.get(uid).map(|r| r.vector.clone()).unwrap_or_default(),
+            beyond: self.is_beyond_all(place.id, chunk)?,
+            conflicts: 0,
+        };
+        if is_system {
+            self.take_system(&mut incorporating, verified)?;
+        } else {
+            for row in &chunk.rows {
+                self.incorporate(&mut incorporating, row)?;
+            }
+        }
+        let conflicts = incorporating.conflicts;
+        self.conclude(place, from, chunk, pass)?;
+        let replica = self.state.replicas.get(uid);
+        let (mut ready, mut verified) = (false, None);
+        if let Some(replica) = replica {
+            ready = replica.ready;
+            verified = chunk
+                .digest
+                .filter(|_| replica.vector == chunk.vector)
+                .map(|digest| digest == replica.digest);
+        }
+        let joined =
+            matches!(chunk.part, Part::Log { last: true, .. } | Part::Keys { reached: None, .. });
+        Ok(Done::Taken(Taken::Stored { joined, ready, conflicts, verified }))
+    }
+
+    /// True where the chunk's rows are in the order of their keys and all of them come after every row
+    /// that is here: then none of them can meet another. So a copy fills twice as fast.
+    fn is_beyond_all(&self, table: TableId, chunk: &Chunk) -> Result<bool, Fault> {
+        let Part::Keys { .. } = chunk.part else {
+            return Ok(false);
+        };
+        let rises = chunk.rows.is_sorted_by(|one, next| one.key < next.key);
+        let Some(first) = chunk.rows.first().filter(|_| rises) else {
+            return Ok(false);
+        };
+        let mut later =
+            self.cached("SELECT 1 FROM records WHERE table_id = ?1 AND key >= ?2 LIMIT 1")?;
+        Ok(!later.exists(params![table.0, first.key])?)
+    }
+
+    /// Lets a row of another copy meet the one that is here.
+    fn incorporate(&mut self, at: &mut Incorporating<'_>, row: &RowVersion) -> Result<(), Failure> {
+        let place = at.place;
+        self.observe(row.stamp.hlc);
+        let nothing = Vector::new();
+        let context = at.chunk.contexts.get(row.context).unwrap_or(&nothing);
+        let arriving = Side { stamp: row.stamp, seq: row.seq, context };
+        let found = if at.beyond { None } else { self.find_row(place.id, &row.key)? };
+        let value = row.value.as_deref();
+        let compare = || found.as_ref().map_or(Ordering::Equal, |found| found.compared_to(value));
+        let present = found.as_ref().map(Found::side);
+        match meet(present, arriving, &at.vector, &at.chunk.vector, compare) {
+            Meeting::Known => {}
+            Meeting::Wins(meant) => {
+                let origin = self.origin_of(row.stamp)?;
+                let context_id = match &meant.context {
+                    Some(both) => self.intern(both)?,
+                    None => at.context_id(self, row.context, context)?,
+                };
+                let winner = Dot { incarnation: row.stamp.incarnation, seq: row.seq };
+                if let Some(found) =
+                    found.as_ref().filter(|found| meant.concurrent && found.differs(value))
+                {
+                    at.conflicts += 1;
+                    self.keep_loser(place, &row.key, &Loser::of(found), (row.stamp.hlc, winner))?;
+                }
+                let stored = Stored { stamp: row.stamp, origin, seq: row.seq, value, context_id };
+                let lsn = self.put_row(place, &row.key, found.as_ref(), stored)?;
+                self.mark(at, lsn)?;
+            }
+            Meeting::Loses { meant, push_back } => {
+                let Some(found) = found else { return Ok(()) };
+                if meant.concurrent && found.differs(value) {
+                    at.conflicts += 1;
+                    let winner = (found.stamp.hlc, found.side().dot());
+                    let loser = Loser { hlc: row.stamp.hlc, dot: row.dot(), value };
+                    self.keep_loser(place, &row.key, &loser, winner)?;
+                }
+                if let Some(context) = &meant.context {
+                    self.put_context(&found, context)?;
+                }
+                let mut lsn = found.lsn;
+                if push_back {
+                    lsn = self.push_back(place, &found)?;
+                }
+                self.mark(at, lsn)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes that a full pass has delivered a version.
+    fn mark(&mut self, at: &Incorporating<'_>, lsn: u64) -> Result<(), Fault> {
+        if at.chunk.is_whole() {
+            self.execute(
+                "INSERT OR IGNORE INTO marks (table_id, peer, lsn) VALUES (?1, ?2, ?3)",
+                params![at.place.id.0, at.from.as_str(), lsn],
+            )?;
+        }
+        Ok(())
+    }
+
+    /// Rows of the directory: each has one writer, so that none meets another of another writer.
+    fn take_system(
+        &mut self,
+        at: &mut Incorporating<'_>,
+        rows: &[VerifiedRow],
+    ) -> Result<(), Failure> {
+        self.learn(rows)?;
+        for row in rows.iter().filter(|_| at.chunk.is_whole()) {
+            if let Some(found) = self.find_row(at.place.id, &row.sealed.key)? {
+                self.mark(at, found.lsn)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves the position, and raises the vector where that is allowed.
+    fn conclude(
+        &mut self,
+        place: Place<'_>,
+        from: &NodeName,
+        chunk: &Chunk,
+        pass: Running,
+    ) -> Result<(), Failure> {
+        let Conclusion { position, join, sweep, whole } =
+            chunk.conclude(pass.number, pass.start.clone());
+        let swept = match &sweep {
+            Some(sweep) => self.sweep(place, from, sweep)?,
+            None => false,
+        };
+        let renewed = swept.then(|| FeedId(self.draw_id()));
+        let lsn = self.state.lsn;
+        let mut became_whole = false;
+        if let Some(replica) = self.state.replicas.get_mut(place.uid) {
+            if let Some(sweep) = &sweep {
+                replica.floor.join(&sweep.floor);
+            }
+            if let Some(vector) = &join {
+                replica.vector.join(vector);
+                // Others learn of it by the end of the feed, even where no row has come.
+            }
+            if let Some(feed) = renewed {
+                (replica.feed, replica.cut) = (feed, lsn);
+            }
+            became_whole = whole && chunk.ready && !replica.ready;
+            replica.ready |= became_whole;
+        }
+        if let Some(vector) = &join {
+            for dot in vector.iter() {
+                self.state.origins.enter(self.conn, dot.incarnation, chunk.hlc)?;
+            }
+        }
+        if let Some(sweep) = &sweep {
+            for dot in sweep.floor.iter() {
+                self.state.origins.enter(self.conn, dot.incarnation, chunk.hlc)?;
+            }
+        }
+        if position.pass.is_none() {
+            self.execute(
+                "DELETE FROM marks WHERE table_id = ?1 AND peer = ?2",
+                params![place.id.0, from.as_str()],
+            )?;
+        }
+        self.put_cursor(place.id, from, &position, &pass.start)?;
+        if became_whole && let Some(entry) = place.entry {
+            self.refresh(entry.table.uid);
+            let shown = self.state.catalog.show(&entry.table.name);
+            let text = format!("{shown} is whole on this machine, filled from {from}");
+            self.note_of(&entry.table.name, "table_ready", text)?;
+        }
+        Ok(())
+    }
+
+    /// Removes what a full pass has not delivered although its source has seen it: it was deleted, and
+    /// the deletion was forgotten. True where anything was.
+    fn sweep(&mut self, place: Place<'_>, from: &NodeName, sweep: &Sweep) -> Result<bool, Failure> {
+        let (mut after, mut swept) = (Vec::new(), 0_u64);
+        loop {
+            let keys = self.unmarked(place.id, from, &after)?;
+            let Some((last, _)) = keys.last() else { break };
+            after.clone_from(last);
+            for (key, dot) in keys {
+                if sweep.covered.covers(dot)
+                    && let Some(found) = self.find_row(place.id, &key)?
+                {
+                    self.remove_row(place, &key, &found)?;
+                    swept += 1;
+                }
+            }
+        }
+        if swept > 0
+            && let Some(entry) = place.entry
+        {
+            let shown = self.state.catalog.show(&entry.table.name);
+            let text = format!("{swept} rows of {shown} went, {from} has forgotten their deletion");
+            self.note_of(&entry.table.name, "rows_swept", text)?;
+        }
+        Ok(swept > 0)
+    }
+
+    /// Some rows that a pass has not delivered, by their keys.
+    fn unmarked(
+        &self,
+        table: TableId,
+        from: &NodeName,
+        after: &[u8],
+    ) -> Result<Vec<(Vec<u8>, Dot)>, Fault> {
+        let mut statement = self.cached(
+            "SELECT key, incarnation, seq FROM records r
+             WHERE table_id = ?1 AND key > ?3 AND NOT EXISTS
+               (SELECT 1 FROM marks m WHERE m.table_id = ?1 AND m.peer = ?2 AND m.lsn = r.lsn)
+             ORDER BY key LIMIT ?4",
+        )?;
+        let rows =
+            statement.query_map(params![table.0, from.as_str(), after, SWEEP_SLICE], |row| {
+                let incarnation = self.state.origins.id(row.get(1)?);
+                Ok((row.get(0)?, Dot { incarnation, seq: row.get(2)? }))
+            })?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// The table that a chunk is of, made here where it is not known yet.
+    fn adopt(&mut self, chunk: &Chunk) -> Result<std::sync::Arc<Entry>, Failure> {
+        let missing = || Fault::Corrupt("another machine has sent rows without their table".into());
+        let head = chunk.head.as_ref().ok_or_else(missing)?;
+        if let Some(entry) = self.state.catalog.by_uid(chunk.table) {
+            let entry = std::sync::Arc::clone(entry);
+            return self.settle_head(&entry, head);
+        }
+        let name = self.believe(chunk.table, &head.name)?;
+        if self.state.catalog.find(&name.owner, name.name.as_str()).is_some() {
+            let shown = self.state.catalog.show(&name);
+            let text =
+                format!("{shown} is another table here, that of other machines is not taken");
+            self.note(&Event { uid: None, kind: "table_name_taken", text })?;
+            return Err(cortex_core::model::Refusal::AlreadyExists.into());
+        }
+        let table = Table {
+            id: TableId(0),
+            uid: chunk.table,
+            name,
+            attributes: head.attributes.clone(),
+            scope: Default::default(),
+            contested: false,
+            acl: Default::default(),
+        };
+        self.insert_table(table, head.created)
+    }
+
+    /// Whose a table is said to be must be so by what its owner's node has signed.
+    fn believe(&self, table: TableUid, name: &QualifiedName) -> Result<QualifiedName, Failure> {
+        let directory = self.state.catalog.directory();
+        let here = self.here()?;
+        let is_so = match &name.owner {
+            Owner::Identity(id) => self.state.notary.as_ref().is_some_and(|notary| {
+                let known = directory.owner_of(notary.mesh(), table);
+                known.is_some_and(|(owner, known, _)| owner == *id && known == name.name)
+            }),
+            Owner::Remote(_, node) => directory.decided_by(table, node),
+            Owner::Uid(_) => false,
+        };
+        if !is_so {
+            return Err(cortex_core::model::Refusal::AccessDenied.into());
+        }
+        let owner = match &name.owner {
+            Owner::Remote(uid, node) if *node == here => Owner::Uid(*uid),
+            owner => owner.clone(),
+        };
+        Ok(QualifiedName { owner, name: name.name.clone() })
+    }
+
+    /// Of two creations of a table, the first one's attributes count.
+    fn settle_head(
+        &mut self,
+        entry: &std::sync::Arc<Entry>,
+        head: &Head,
+    ) -> Result<std::sync::Arc<Entry>, Failure> {
+        if (head.created, &head.attributes) >= (entry.created, &entry.table.attributes) {
+            return Ok(std::sync::Arc::clone(entry));
+        }
+        let listed: Vec<_> = head.attributes.iter().map(|name| name.as_str()).collect();
+        self.execute(
+            "UPDATE tables SET attributes = ?2, created_hlc = ?3 WHERE id = ?1",
+            params![entry.table.id.0, listed.join(","), head.created.to_i64()],
+        )?;
+        let lsn = self.draw_lsn();
+        if let Some(replica) = self.state.replicas.get_mut(entry.table.uid) {
+            replica.fed = lsn; // so that it is passed on
+        }
+        if head.attributes != entry.table.attributes {
+            let shown = self.state.catalog.show(&entry.table.name);
+            let text = format!(
+                "{shown} was created twice, the first one's attributes count: {}",
+                listed.join(", ")
+            );
+            self.note_of(&entry.table.name, "table_attributes", text)?;
+        }
+        let mut entry = Entry::clone(entry);
+        entry.table.attributes.clone_from(&head.attributes);
+        entry.created = head.created;
+        let uid = entry.table.uid;
+        self.catalog_mut().insert(entry);
+        self.refresh(uid);
+        self.state.catalog.by_uid(uid).cloned().ok_or_else(|| Fault::Closed.into())
+    }
+
+    /// Where this copy stands in another one.
+    pub(super) fn cursor(&self, table: TableId, peer: &NodeName) -> Result<Stand, Fault> {
+        load_cursor(self.conn, &self.state.origins, table, peer)
+    }
+
+    fn put_cursor(
+        &mut self,
+        table: TableId,
+        peer: &NodeName,
+        position: &Position,
+        start: &PassStart,
+    ) -> Result<(), Fault> {
+        let Some(Cursor { feed, lsn }) = position.cursor else {
+            return Ok(());
+        };
+        let (mut vector, mut floor) = (None, None);
+        if position.pass.is_some() {
+            vector = Some(contexts::encode(self.conn, &mut self.state.origins, &start.vector)?);
+            floor = Some(contexts::encode(self.conn, &mut self.state.origins, &start.floor)?);
+        }
+        let pass = position.pass.as_ref();
+        self.execute(
+            "INSERT OR REPLACE INTO cursors (table_id, peer, feed, lsn, pass, whole, reached, vector, floor)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+            params![
+                table.0,
+                peer.as_str(),
+                feed.0,
+                lsn,
+                pass.map(|pass| pass.number),
+                pass.map(|pass| pass.kind == PassKind::Full),
+                pass.map(|pass| &pass.after),
+                vector,
+                floor
+            ],
+        )?;
+        Ok(())
+    }
+}
+
+/// The pass that a chunk belongs to.
+#[derive(Clone, Debug)]
+struct Running {
+    number: u64,
+    start: PassStart,
+}
+
+/// Where a copy stands in another one, with what is kept of the pass that is under way.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Stand {
+    pub(super) position: Position,
+    start: PassStart,
+}
+
+impl Stand {
+    fn number(&self) -> u64 {
+        self.position.pass.as_ref().map_or(0, |pass| pass.number)
+    }
+}
+
+/// Where this copy stands in another one, as the file says.
+pub(super) fn load_cursor(
+    conn: &rusqlite::Connection,
+    origins: &super::origins::Origins,
+    table: TableId,
+    peer: &NodeName,
+) -> Result<Stand, Fault> {
+    let mut statement = conn.prepare_cached(
+        "SELECT feed, lsn, pass, whole, reached, vector, floor FROM cursors
+         WHERE table_id = ?1 AND peer = ?2",
+    )?;
+    let stand = statement.query_row(params![table.0, peer.as_str()], |row| {
+        let cursor = Some(Cursor { feed: FeedId(row.get(0)?), lsn: row.get(1)? });
+        let Some(number) = row.get::<_, Option<u64>>(2)? else {
+            return Ok(Stand {
+                position: Position { cursor, pass: None },
+                start: PassStart::default(),
+            });
+        };
+        let kind = if row.get(3)? { PassKind::Full } else { PassKind::Scan };
+        let pass = Some(Pass { kind, number, after: row.get(4)? });
+        let vector = |index| row.get::<_, Vec<u8>>(index).map(|b| contexts::decode(origins, &b));
+        let start = PassStart { vector: vector(5)?, floor: vector(6)? };
+        Ok(Stand { position: Position { cursor, pass }, start })
+    });
+    Ok(stand.optional()?.unwrap_or_default())
+}
+
+/// A version that has lost.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Loser<'v> {
+    pub(super) hlc: Hlc,
+    pub(super) dot: Dot,
+    pub(super) value: Option<&'v [u8]>,
+}
+
+impl<'v> Loser<'v> {
+    fn of(found: &'v Found) -> Self {
+        Self { hlc: found.stamp.hlc, dot: found.side().dot(), value: found.value.as_deref() }
+    }
+}
+
+/// A chunk whose rows are being taken.
+struct Incorporating<'c> {
+    place: Place<'c>,
+    from: &'c NodeName,
+    chunk: &'c Chunk,
+    /// The numbers here of the chunk's contexts, as far as they were needed.
+    contexts: Vec<Option<Option<i64>>>,
+    /// What was incorporated before the chunk.
+    vector: Vector,
+    /// See [`Batch::is_beyond_all`].
+    beyond: bool,
+    conflicts: u32,
+}
+
+impl Incorporating<'_> {
+    fn context_id(
+        &mut self,
+        batch: &mut Batch<'_>,
+        index: usize,
+        context: &Vector,
+    ) -> Result<Option<i64>, Fault> {
+        if let Some(Some(known)) = self.contexts.get(index) {
+            return Ok(*known);
+        }
+        let id = batch.intern(context)?;
+        if let Some(place) = self.contexts.get_mut(index) {
+            *place = Some(id);
+        }
+        Ok(id)
+    }
+}
