@@ -23,6 +23,7 @@ mod records;
 mod scope;
 mod slots;
 mod status;
+pub mod sync;
 mod tables;
 pub mod token;
 mod users;
@@ -133,6 +134,8 @@ pub struct Service {
     mesh: Option<mesh::Mesh>,
     /// Who signs for this node; none as long as no mesh is configured.
     notary: ArcSwap<Option<Arc<dyn Notary>>>,
+    /// Copies of tables on other machines.
+    sync: Arc<sync::SyncView>,
 }
 
 impl Service {
@@ -150,6 +153,7 @@ impl Service {
             backups: Arc::new(Semaphore::new(1)),
             mesh: None,
             notary: ArcSwap::default(),
+            sync: sync::SyncView::new(),
         }
     }
 
@@ -173,6 +177,12 @@ impl Service {
     /// Who signs for this node.
     fn notary(&self) -> Result<Arc<dyn Notary>, Refusal> {
         Option::clone(&self.notary.load()).ok_or(Refusal::MeshNotConfigured)
+    }
+
+    /// What is known of the copies on other machines.
+    #[must_use]
+    pub fn sync(&self) -> &Arc<sync::SyncView> {
+        &self.sync
     }
 
     /// The store underneath.
@@ -266,6 +276,7 @@ impl Service {
             | Done::Drained { .. }
             | Done::Collected { .. }
             | Done::Acknowledged { .. }
+            | Done::Pushed { .. }
             | Done::Minted => "ok",
             Done::Removed => "removed",
             Done::Granted => "granted",

@@ -291,6 +291,12 @@ impl<'a> Batch<'a> {
                 let count = self.acknowledge(entry.table.id, *conflict)?;
                 Ok(Done::Acknowledged { count })
             }
+            Command::Push { entry, keys } => {
+                let entry =
+                    Arc::clone(self.state.catalog.current(entry).ok_or(Refusal::AccessDenied)?);
+                let count = self.push_all(&entry, keys)?;
+                Ok(Done::Pushed { count })
+            }
             Command::Mint => {
                 self.mint()?;
                 Ok(Done::Minted)

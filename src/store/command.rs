@@ -124,6 +124,13 @@ pub enum Command {
         /// One of them; none for all of the table.
         conflict: Option<i64>,
     },
+    /// Have rows told to all other copies again, those too that claim to have them.
+    Push {
+        /// Of which table.
+        entry: Arc<Entry>,
+        /// Which rows.
+        keys: Vec<Vec<u8>>,
+    },
     /// Write as another origin from now on.
     Mint,
     /// Put a node out of the mesh with the database that it has.
@@ -209,6 +216,7 @@ impl Command {
             | Self::Delete { entry, .. }
             | Self::SetScope { entry, .. }
             | Self::Acknowledge { entry, .. }
+            | Self::Push { entry, .. }
             | Self::Grant(Granting { entry, .. })
             | Self::Revoke(Granting { entry, .. }) => Some(&entry.table.name),
             Self::CreateTable { .. }
@@ -240,6 +248,7 @@ impl Command {
             Self::Learn(rows) => BASE + rows.iter().map(VerifiedRow::bytes).sum::<usize>(),
             Self::Claim(claim) => BASE + claim.rows.iter().map(VerifiedRow::bytes).sum::<usize>(),
             Self::Take(delivery) => BASE + delivery.bytes(),
+            Self::Push { keys, .. } => BASE + keys.iter().map(|key| key.len() + 32).sum::<usize>(),
             Self::CreateTable { .. }
             | Self::DropTable { .. }
             | Self::Grant(_)
@@ -305,6 +314,11 @@ pub enum Done {
     },
     /// Conflicts are taken note of.
     Acknowledged {
+        /// How many.
+        count: u64,
+    },
+    /// Rows are told again.
+    Pushed {
         /// How many.
         count: u64,
     },

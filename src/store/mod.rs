@@ -26,6 +26,7 @@ mod life;
 mod mesh;
 mod origins;
 mod reader;
+mod repair;
 mod replica;
 mod rows;
 mod scan;
@@ -49,7 +50,7 @@ use std::{
 use arc_swap::ArcSwap;
 use cortex_core::{
     model::{Hlc, Incarnation, Limits, NodeName, TableId, TableUid},
-    sync::{Position, Want},
+    sync::{Position, TableDigest, Want},
 };
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
@@ -64,6 +65,7 @@ pub use database::Database;
 pub use error::{Failure, Fault, OpenError};
 pub use events::{Event, Recorded, Wanted};
 pub use reader::Reader;
+pub use repair::{BUCKETS, RowMark, bucket_of};
 pub use replica::Replica;
 pub use scan::{Flow, Scan};
 pub use serve::{ChunkBounds, Served, Unserved};
@@ -391,6 +393,24 @@ impl Store {
     /// What SQLite reports.
     pub fn open_conflicts(&self, table: TableId) -> Result<u64, Fault> {
         self.inner.scans.read(|conn| conflicts::open(conn, table))
+    }
+
+    /// A digest of each bucket of a table's live rows. Reads all of them.
+    ///
+    /// # Errors
+    /// What SQLite reports.
+    pub fn buckets(&self, table: TableId) -> Result<Vec<TableDigest>, Fault> {
+        self.inner.scans.read(|conn| repair::buckets(conn, &origins::Origins::load(conn)?, table))
+    }
+
+    /// The rows of some buckets, deletions that are remembered among them.
+    ///
+    /// # Errors
+    /// What SQLite reports.
+    pub fn marks(&self, table: TableId, buckets: &[usize]) -> Result<Vec<RowMark>, Fault> {
+        self.inner
+            .scans
+            .read(|conn| repair::marks(conn, &origins::Origins::load(conn)?, table, buckets))
     }
 
     /// The feed number up to which a table's feed is to be cut, to keep at most so many entries.

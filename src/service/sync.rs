@@ -1,0 +1,147 @@
+//! Copies of tables on other machines, as far as this one knows of them.
+//! The sync worker, which is the edge's, writes it down here; status, waiting and explanations read it.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use cortex_core::{
+    model::{NodeName, TableUid},
+    sync::{Blocker, Cursor, Word},
+};
+use tokio::sync::watch;
+
+/// What is known of the copies on other machines. In memory alone: what others have confirmed must not
+/// outlive what this machine has done about it.
+#[derive(Debug)]
+pub struct SyncView {
+    /// Locked for a look-up or a change of one entry.
+    known: Mutex<Known>,
+    /// Changes with each entry.
+    changed: watch::Sender<()>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    copies: BTreeMap<(TableUid, NodeName), PeerCopy>,
+    blockers: BTreeMap<TableUid, Blocker>,
+}
+
+/// A table's copy on another machine.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PeerCopy {
+    /// What it has said of itself last.
+    pub word: Option<Word>,
+    /// When that was, in Unix milliseconds; 0 for never.
+    pub heard_ms: u64,
+    /// How far it has come in this machine's feed.
+    pub reached: Option<Cursor>,
+    /// When both copies were last found to hold the same, vector and digest, in Unix milliseconds.
+    pub verified_ms: Option<u64>,
+    /// True where both have incorporated the same and yet hold different rows.
+    pub diverged: bool,
+    /// What keeps this machine from taking its rows.
+    pub taking: Option<Trouble>,
+    /// What keeps it from taking this machine's rows.
+    pub giving: Option<Trouble>,
+}
+
+/// Why rows do not come through.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Trouble {
+    /// There is no link.
+    #[error("unreachable")]
+    Unreachable,
+    /// The clocks are too far apart.
+    #[error("clock: it differs by {0} ms")]
+    Clock(i64),
+    /// A row is from the future.
+    #[error("clock: a row is {0} ms ahead")]
+    Ahead(u64),
+    /// One of the two is not in the table's scope, as the other knows it.
+    #[error("scope")]
+    Scope,
+    /// Decisions that the other has are not known here yet.
+    #[error("waiting for the directory")]
+    Directory,
+    /// The copy there is not whole yet.
+    #[error("not ready")]
+    NotReady,
+    /// It must read the whole copy here first: it may lack deletions that were forgotten.
+    #[error("stale")]
+    Stale,
+    /// The owner's rows would be over a bound.
+    #[error("quota")]
+    Quota,
+    /// The disk is full, or fails.
+    #[error("storage")]
+    Storage,
+    /// What came was refused, in these words.
+    #[error("refused: {0}")]
+    Refused(String),
+}
+
+impl SyncView {
+    /// Nothing known yet.
+    #[must_use]
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self { known: Mutex::default(), changed: watch::Sender::new(()) })
+    }
+
+    /// What is known of a machine's copy of a table.
+    #[must_use]
+    pub fn of(&self, table: TableUid, node: &NodeName) -> Option<PeerCopy> {
+        self.known().copies.get(&(table, node.clone())).cloned()
+    }
+
+    /// Changes what is known of a machine's copy of a table.
+    pub fn update(&self, table: TableUid, node: &NodeName, change: impl FnOnce(&mut PeerCopy)) {
+        change(self.known().copies.entry((table, node.clone())).or_default());
+        self.changed.send_replace(());
+    }
+
+    /// Changes what is known of every copy of a machine.
+    pub fn update_all(&self, node: &NodeName, mut change: impl FnMut(&mut PeerCopy)) {
+        let mut known = self.known();
+        known
+            .copies
+            .iter_mut()
+            .filter(|((_, at), _)| at == node)
+            .for_each(|(_, copy)| change(copy));
+        drop(known);
+        self.changed.send_replace(());
+    }
+
+    /// Who keeps deletions of a table from being forgotten; none where nobody does.
+    #[must_use]
+    pub fn blocker(&self, table: TableUid) -> Option<Blocker> {
+        self.known().blockers.get(&table).cloned()
+    }
+
+    /// Notes who keeps deletions of a table from being forgotten.
+    pub fn block(&self, table: TableUid, blocker: Option<Blocker>) {
+        let mut known = self.known();
+        match blocker {
+            Some(blocker) => known.blockers.insert(table, blocker),
+            None => known.blockers.remove(&table),
+        };
+    }
+
+    /// Forgets tables that are no more.
+    pub fn retain(&self, keep: impl Fn(TableUid) -> bool) {
+        let mut known = self.known();
+        known.copies.retain(|(table, _), _| keep(*table));
+        known.blockers.retain(|table, _| keep(*table));
+    }
+
+    /// Changes when anything here does.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

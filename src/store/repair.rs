@@ -1,0 +1,107 @@
+//! Comparing two copies of a table that should be equal: digests of buckets of keys, then the keys of those
+//! that differ. What is done about a difference is for the service to say.
+
+use cortex_core::{
+    model::{Hlc, Stamp, TableId},
+    sync::TableDigest,
+};
+use rusqlite::{Connection, params};
+use sha2::{Digest, Sha256};
+
+use super::{apply::Batch, catalog::Entry, error::Fault, origins::Origins, rows::Place};
+
+/// Buckets of keys. With a million rows each holds some 250, so that a difference costs a few kilobytes.
+pub const BUCKETS: usize = 4096;
+
+/// A row by what tells it from another version of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RowMark {
+    /// Its key.
+    pub key: Vec<u8>,
+    /// Its place in the merge order.
+    pub stamp: Stamp,
+    /// Its number among the writes of its origin.
+    pub seq: u64,
+    /// The SHA-256 of its value; none for a deletion.
+    pub value: Option<[u8; 32]>,
+}
+
+/// The bucket of a key, the same on every machine.
+#[must_use]
+pub fn bucket_of(key: &[u8]) -> usize {
+    let hash = Sha256::digest(key);
+    (usize::from(hash[0]) << 8 | usize::from(hash[1])) % BUCKETS
+}
+
+/// A digest of the live rows of each bucket. The table's lasting id is no part of it: both sides mean the
+/// same table.
+pub(super) fn buckets(
+    conn: &Connection,
+    origins: &Origins,
+    table: TableId,
+) -> Result<Vec<TableDigest>, Fault> {
+    let mut sums = vec![TableDigest::default(); BUCKETS];
+    visit(conn, origins, table, |key, stamp, _, value| {
+        if let Some(value) = value {
+            let leaf = TableDigest::of_row(super::SYSTEM_TABLE, key, stamp, value);
+            let bucket = bucket_of(key);
+            sums[bucket] = sums[bucket].plus(leaf);
+        }
+    })?;
+    Ok(sums)
+}
+
+/// The rows of some buckets, deletions that are remembered among them, in the order of their keys.
+pub(super) fn marks(
+    conn: &Connection,
+    origins: &Origins,
+    table: TableId,
+    wanted: &[usize],
+) -> Result<Vec<RowMark>, Fault> {
+    let mut is_wanted = vec![false; BUCKETS];
+    wanted.iter().filter(|bucket| **bucket < BUCKETS).for_each(|bucket| is_wanted[*bucket] = true);
+    let mut found = Vec::new();
+    visit(conn, origins, table, |key, stamp, seq, value| {
+        if is_wanted[bucket_of(key)] {
+            let value = value.map(|value| Sha256::digest(value).into());
+            found.push(RowMark { key: key.to_vec(), stamp, seq, value });
+        }
+    })?;
+    Ok(found)
+}
+
+fn visit(
+    conn: &Connection,
+    origins: &Origins,
+    table: TableId,
+    mut each: impl FnMut(&[u8], Stamp, u64, Option<&[u8]>),
+) -> Result<(), Fault> {
+    let damaged = |_| Fault::Corrupt("a record holds what is no record".into());
+    let mut statement = conn.prepare_cached(
+        "SELECT key, hlc, incarnation, seq, value FROM records WHERE table_id = ?1 ORDER BY key",
+    )?;
+    let mut rows = statement.query(params![table.0])?;
+    while let Some(row) = rows.next()? {
+        let stamp = Stamp { hlc: Hlc::from_i64(row.get(1)?), incarnation: origins.id(row.get(2)?) };
+        let key = row.get_ref(0)?.as_blob().map_err(damaged)?;
+        let value = row.get_ref(4)?.as_blob_or_null().map_err(damaged)?;
+        each(key, stamp, row.get(3)?, value);
+    }
+    Ok(())
+}
+
+impl Batch<'_> {
+    /// Has versions told to everybody again, those too that claim to have them. Answers how many there
+    /// were.
+    pub(super) fn push_all(&mut self, entry: &Entry, keys: &[Vec<u8>]) -> Result<u64, Fault> {
+        let place = Place::of(entry);
+        let mut pushed = 0;
+        for key in keys {
+            if let Some(found) = self.find_row(place.id, key)? {
+                self.push_back(place, &found)?;
+                pushed += 1;
+            }
+        }
+        Ok(pushed)
+    }
+}
