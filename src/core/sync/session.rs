@@ -24,7 +24,7 @@ use super::{Chunk, Message, Part, Position, Refuse, Unfit, Waits, Want, Why};
 use crate::model::TableUid;
 
 /// A request is made again after so long: whatever has become of it.
-pub const ASK_AGAIN: Duration = Duration::from_secs(60);
+const ASK_AGAIN: Duration = Duration::from_secs(60);
 
 /// The pause after a failure, which doubles up to a bound.
 const LEAST_PAUSE: Duration = Duration::from_millis(200);
@@ -302,6 +302,13 @@ impl Session {
             State::Serving { stale } => *stale = true,
             State::Waits => self.enqueue(table),
         }
+    }
+
+    /// What requests were refused for may not hold any more: they are answered anew.
+    pub fn reconsider(&mut self) {
+        let refused = self.held.iter().filter(|(_, held)| held.refused.is_some());
+        let tables: Vec<TableUid> = refused.map(|(table, _)| *table).collect();
+        tables.into_iter().for_each(|table| self.changed(table));
     }
 
     /// The tables whose requests wait.
