@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use rmpv::Value;
 
-use crate::daemon::{Daemon, PATIENCE, wait_until};
+use crate::daemon::{Daemon, wait_until};
 use crate::line::Line;
 use crate::mesh::{Authority, free_port, is_connected};
 use crate::rpc::{field, map};
@@ -156,9 +156,6 @@ impl Cluster {
         Some(all.map(|row| (field(row, "id").expect("an id").to_string(), row.clone())).collect())
     }
 
-    pub(crate) fn patience() -> std::time::Duration {
-        PATIENCE
-    }
 }
 
 /// The name that a table of this process's uid on a machine has everywhere but there.
