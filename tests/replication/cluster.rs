@@ -155,7 +155,6 @@ impl Cluster {
         let all = all.as_array().expect("a list").iter();
         Some(all.map(|row| (field(row, "id").expect("an id").to_string(), row.clone())).collect())
     }
-
 }
 
 /// The name that a table of this process's uid on a machine has everywhere but there.

@@ -25,7 +25,8 @@ use cortex_core::{
     directory::Standing,
     model::{Hlc, NodeName, Refusal, TableUid},
     sync::{
-        Ack, Answer, Chunk, Message, Outcome, Output, Position, Refuse, Session, Unfit, Want, Why,
+        Ack, Answer, Chunk, Message, Outcome, Output, Part, Position, Refuse, Session, Unfit, Want,
+        Why,
     },
     wire::link::{Hello, Reject},
 };
@@ -36,7 +37,7 @@ use tokio::{
 };
 use tracing::{debug, warn};
 
-use super::{Shared, link::Ended};
+use super::{Shared, blocking, link::Ended};
 use crate::{
     ambient,
     service::sync::{PeerCopy, Trouble},
@@ -60,6 +61,9 @@ const LARGE: usize = 64 << 10;
 /// whoever has lost it.
 const ROUND: Duration = Duration::from_secs(5);
 const ROUNDS: u32 = 12;
+
+/// Entries of a feed that a reader has written itself, and need not be told of at once.
+const LONGEST_ECHO: u64 = 4096;
 
 /// A clock that is further off than this stamps rows so that they hide others, or lose against them.
 /// Deletions are kept for a day, and must be kept for much longer than clocks may differ.
@@ -97,6 +101,7 @@ pub(super) async fn run(node: &NodeName, shared: &Shared, hello: &Hello, ends: E
         taking: 0,
         reading: false,
         seen: HashMap::new(),
+        told_whole: HashMap::new(),
         held: BTreeSet::new(),
         told: words::Told::default(),
         rounds: 0,
@@ -159,6 +164,9 @@ struct Exchange<'a> {
     reading: bool,
     /// The copies here as they were when a request that waits was answered last.
     seen: HashMap<TableUid, Option<Arc<Replica>>>,
+    /// The tables of which the other side is told that the copy here is whole, and the place in the feed that
+    /// this brings it to.
+    told_whole: HashMap<TableUid, u64>,
     /// The copies that this machine has, each with its stay.
     held: BTreeSet<(TableUid, u64)>,
     told: words::Told,
@@ -447,10 +455,11 @@ impl Exchange<'_> {
     /// Reads what is wanted.
     fn serve(&mut self, want: Want) {
         let (store, node) = (self.store.clone(), self.node.clone());
+        let told_whole = self.told_whole.get(&want.table).copied();
         self.serving = true;
         self.jobs.spawn(async move {
             let work = move || {
-                let (answer, frame) = answer_to(&store, &node, &want)?;
+                let (answer, frame) = answer_to(&store, &node, &want, told_whole)?;
                 Ok(Finished::Served { want: Box::new(want), answer, frame })
             };
             blocking(work).await
@@ -458,6 +467,15 @@ impl Exchange<'_> {
     }
 
     fn served(&mut self, want: &Want, answer: Answer, frame: Option<Vec<u8>>) {
+        if let Answer::Chunk(chunk) = &answer
+            && let Part::Log { to, last: true } = chunk.part
+        {
+            if chunk.ready {
+                self.told_whole.entry(chunk.table).or_insert(to);
+            } else {
+                self.told_whole.remove(&chunk.table);
+            }
+        }
         let trouble = match &answer {
             Answer::Chunk(_) | Answer::Nothing(_) => None,
             Answer::Refused(why) => Some(trouble_of(*why)),
@@ -599,16 +617,6 @@ fn stays(copies: &[Arc<Replica>]) -> BTreeSet<(TableUid, u64)> {
     copies.iter().map(|copy| (copy.uid, copy.life)).collect()
 }
 
-/// Work that may block, on a thread for that.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, Fault> + Send + 'static,
-) -> Result<T, Fault> {
-    match spawn_blocking(work).await {
-        Ok(done) => done,
-        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
-    }
-}
-
 /// The rows of the system table with their signatures checked; for any other table there is nothing to check.
 async fn checked(
     chunk: &Chunk,
@@ -635,6 +643,7 @@ fn answer_to(
     store: &Store,
     node: &NodeName,
     want: &Want,
+    told_whole: Option<u64>,
 ) -> Result<(Answer, Option<Vec<u8>>), Fault> {
     let mut bounds = ChunkBounds::default();
     loop {
@@ -652,6 +661,9 @@ fn answer_to(
                 };
                 return Ok((Answer::Refused(why), None));
             }
+            Served::Chunk(chunk) if is_echo(&chunk, want, told_whole) => {
+                return Ok((Answer::Nothing(None), None));
+            }
             Served::Chunk(chunk) => match pack::frame_of(&chunk) {
                 Some(frame) => return Ok((Answer::Chunk(chunk), Some(frame))),
                 None if chunk.rows.len() > 1 => bounds.rows = chunk.rows.len() / 2,
@@ -659,6 +671,19 @@ fn answer_to(
             },
         }
     }
+}
+
+/// True for a chunk that would only move the reader's place in the feed: what is new here has come from there.
+/// It would cost the reader a commit for each of its own writes. Not for ever: the feed would have to be read
+/// from further and further back.
+fn is_echo(chunk: &Chunk, want: &Want, told_whole: Option<u64>) -> bool {
+    let Part::Log { to, last: true } = chunk.part else { return false };
+    let from = chunk.from.cursor.map_or(0, |cursor| cursor.lsn);
+    told_whole.is_some_and(|upto| from >= upto)
+        && chunk.rows.is_empty()
+        && chunk.drain.is_none()
+        && to.saturating_sub(from) < LONGEST_ECHO
+        && want.vector.dominates(&chunk.vector)
 }
 
 /// Numbers for reasons without a name: the other side shows them.
