@@ -439,7 +439,7 @@ impl<'a> Batch<'a> {
         let name = &entry.table.name;
         let shown = self.state.catalog.show(name);
         self.note_of(name, "table_dropped", format!("table {shown} was dropped by {caller}"))?;
-        if self.state.catalog.by_uid(entry.table.uid).is_some() {
+        if self.state.catalog.current(&entry).is_some() {
             self.discard_rows(&entry)?;
         }
         Ok(Done::Dropped)
