@@ -91,6 +91,22 @@ impl Engine {
         Ok(Committed { totals, outcomes, copies, before })
     }
 
+    /// At the start: goes on as the same origin of writes only where it is certain that the file is as far
+    /// as that had come. Where nothing has ever left this machine it does not matter.
+    pub(super) fn settle_origin(
+        &mut self,
+        word: Option<(Incarnation, u64)>,
+        around: Around<'_>,
+    ) -> Result<(), Fault> {
+        let own = self.state.own_incarnation();
+        let goes_on = word.is_some_and(|(who, seq)| who == own && seq <= self.state.seq);
+        if goes_on || self.state.catalog.directory().here().is_none() {
+            return Ok(());
+        }
+        self.transact(std::iter::once(&Command::Mint), around, |_| ())?;
+        Ok(())
+    }
+
     /// After a fault nothing in memory is believed: it is read again from the file.
     pub(super) fn reload(&mut self) -> Result<(), Fault> {
         let mut state = State::load(&self.conn)?;

@@ -8,6 +8,7 @@
 //!            scans  ──> Scan, one connection each, a slice at a time
 //! ```
 
+mod anchor;
 mod apply;
 mod backup;
 mod cache;
@@ -132,6 +133,9 @@ pub struct Options {
     pub log: LogBounds,
     /// The SQLite VFS to use; none for the system's.
     pub vfs: Option<String>,
+    /// A directory in memory, for a word on how far the database has come. Without one, a database of a
+    /// mesh writes as another origin after each start.
+    pub anchor: Option<PathBuf>,
 }
 
 impl Options {
@@ -146,6 +150,7 @@ impl Options {
             limits: Limits::default(),
             log: LogBounds::default(),
             vfs: None,
+            anchor: None,
         }
     }
 }
@@ -210,11 +215,16 @@ impl Store {
         schema::migrate(&mut conn, &path)?;
         schema::adopt_copy(&mut conn).map_err(|e| fault(e.into()))?;
         let state = apply::State::load(&conn).map_err(fault)?;
+        let mut engine = database::Engine::new(conn, state, ambient::random_id);
 
-        let published = Arc::new(Published::new(Arc::clone(&state.catalog), options));
+        let (anchor, word) = anchor::Anchor::open(options.anchor.as_deref(), engine.state.database, &path);
+        let published = Arc::new(Published::new(Arc::clone(&engine.state.catalog), options));
+        engine.settle_origin(word, published.around(ambient::wall_ms())).map_err(fault)?;
+        let state = &engine.state;
+        published.show(&state.catalog);
         published.tell_clock(state.hlc());
         published.tell_copies(&state.replicas.committed(), state.own_incarnation());
-        published.follow_log(&mut conn).map_err(|e| fault(e.into()))?;
+        published.follow_log(&mut engine.conn).map_err(|e| fault(e.into()))?;
         let reader = |_| {
             let conn = connect(schema::Role::Reader)?;
             Ok(Arc::new(Reader::new(conn, Arc::clone(&published))))
@@ -227,7 +237,8 @@ impl Store {
                 .map_err(thread_failed)?;
         let (queue, jobs) = mpsc::channel(QUEUE);
         let writer = writer::Writer {
-            engine: database::Engine::new(conn, state, ambient::random_id),
+            engine,
+            anchor,
             published: Arc::clone(&published),
             readers: readers.clone(),
             checkpointer,
