@@ -192,7 +192,6 @@ impl Batch<'_> {
 
     /// Makes a table that was only ever here one that others may have copies of.
     fn share(&mut self, entry: &Entry) -> Result<TableUid, Failure> {
-        self.share_grants(entry)?;
         let mut shared = Entry::clone(entry);
         shared.replicated = true;
         // A copy of this file may have the table too, and it may be shared there: that is another one.
@@ -201,6 +200,7 @@ impl Batch<'_> {
             "UPDATE tables SET uid = ?2 WHERE id = ?1",
             params![shared.table.id.0, shared.table.uid.0],
         )?;
+        self.share_grants(&shared)?;
         self.catalog_mut().insert(Entry::clone(&shared));
         self.found_copy(&shared)?;
         self.share_rows(&shared)?;

@@ -34,6 +34,7 @@ mod scan;
 mod schema;
 mod serve;
 mod system;
+mod tables;
 mod take;
 mod writer;
 
@@ -217,7 +218,8 @@ impl Store {
         let state = apply::State::load(&conn).map_err(fault)?;
         let mut engine = database::Engine::new(conn, state, ambient::random_id);
 
-        let (anchor, word) = anchor::Anchor::open(options.anchor.as_deref(), engine.state.database, &path);
+        let (anchor, word) =
+            anchor::Anchor::open(options.anchor.as_deref(), engine.state.database, &path);
         let published = Arc::new(Published::new(Arc::clone(&engine.state.catalog), options));
         engine.settle_origin(word, published.around(ambient::wall_ms())).map_err(fault)?;
         let state = &engine.state;

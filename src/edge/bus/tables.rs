@@ -138,7 +138,9 @@ fn changes(
 mod tests {
     use std::ops::Range;
 
-    use cortex_core::model::{Acl, AttributeName, Hlc, Table as Metadata, TableName, TableUid, Uid};
+    use cortex_core::model::{
+        Acl, AttributeName, Hlc, Table as Metadata, TableName, TableUid, Uid,
+    };
 
     use super::*;
 
