@@ -277,6 +277,7 @@ impl Service {
             | Done::Collected { .. }
             | Done::Acknowledged { .. }
             | Done::Pushed { .. }
+            | Done::Restamped { .. }
             | Done::Minted => "ok",
             Done::Removed => "removed",
             Done::Granted => "granted",

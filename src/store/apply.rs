@@ -65,6 +65,11 @@ impl State {
         self.replicas.settle();
     }
 
+    /// Draws timestamps after this one again.
+    pub(super) fn set_clock_back(&mut self, to: Hlc) {
+        self.clock.set_back(to);
+    }
+
     /// Who the writes of this database are by.
     pub(super) fn own_incarnation(&self) -> Incarnation {
         self.origins.id(self.origin)
@@ -289,6 +294,7 @@ impl<'a> Batch<'a> {
                 let count = self.push_all(&entry, keys)?;
                 Ok(Done::Pushed { count })
             }
+            Command::Restamp(restamp) => self.restamp(restamp),
             Command::Mint => {
                 self.mint()?;
                 Ok(Done::Minted)
@@ -357,8 +363,14 @@ impl<'a> Batch<'a> {
             return self.write_shared(entry, key, value);
         }
         let (clock, seq, changed) = (self.state.clock, self.state.seq, self.changed);
-        let arriving = self.local(content, value);
-        let outcome = self.merge(entry, key, arriving);
+        let present = self.find(entry.table.id, key)?;
+        let mut arriving = self.local(content, value);
+        if let Some(present) = present {
+            // A clock that was ahead may have left it there. The write still comes after it.
+            let after = present.version.stamp.hlc.next();
+            arriving.version.stamp.hlc = after.max(arriving.version.stamp.hlc);
+        }
+        let outcome = self.merge(entry, key, present, arriving);
         if !matches!(outcome, Ok(Change::Store | Change::Bury | Change::Erase)) {
             (self.state.clock, self.state.seq, self.changed) = (clock, seq, changed);
         }
@@ -400,15 +412,14 @@ impl<'a> Batch<'a> {
         })
     }
 
-    /// The entry point of rows that have no copies: finds what is there, lets the merge rule decide, and
-    /// stores what it decided.
+    /// The entry point of rows that have no copies: lets the merge rule decide, and stores what it decided.
     fn merge(
         &mut self,
         entry: &Entry,
         key: &[u8],
+        present: Option<Present>,
         arriving: Arriving<'_>,
     ) -> Result<Change, Failure> {
-        let present = self.find(entry.table.id, key)?;
         let version = present.map(|present| present.version);
         let change = merge::decide(version, arriving.version, false);
         let delta = Delta::of(version, arriving.version, change);

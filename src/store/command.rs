@@ -16,6 +16,7 @@ use super::{
     collect::Collection,
     error::Failure,
     events::Event,
+    restamp::Restamp,
     system::VerifiedRow,
     take::{Delivery, Taken},
 };
@@ -131,6 +132,8 @@ pub enum Command {
         /// Which rows.
         keys: Vec<Vec<u8>>,
     },
+    /// Give rows of the future timestamps of the present.
+    Restamp(Restamp),
     /// Write as another origin from now on.
     Mint,
     /// Put a node out of the mesh with the database that it has.
@@ -230,6 +233,7 @@ impl Command {
             | Self::Drained { .. }
             | Self::Collect(_)
             | Self::CutFeed { .. }
+            | Self::Restamp(_)
             | Self::Mint
             | Self::RemoveNode { .. }
             | Self::Note(_)
@@ -262,6 +266,7 @@ impl Command {
             | Self::Collect(_)
             | Self::CutFeed { .. }
             | Self::Acknowledge { .. }
+            | Self::Restamp(_)
             | Self::Mint
             | Self::RemoveNode { .. }
             | Self::Note(_)
@@ -321,6 +326,11 @@ pub enum Done {
     Pushed {
         /// How many.
         count: u64,
+    },
+    /// Rows have timestamps of the present.
+    Restamped {
+        /// How many.
+        rows: u64,
     },
     /// Writes are by another origin.
     Minted,
