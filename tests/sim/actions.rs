@@ -203,6 +203,7 @@ pub(crate) fn set_up(world: &mut World, kind: Kind) {
         sync_everybody(world, &tables);
     }
     world.chain = kind == Kind::Chain;
+    world.large = matches!(kind, Kind::Clocks | Kind::Everything);
     world.calm = false;
 }
 
@@ -255,6 +256,9 @@ fn write(world: &mut World, n: usize, deletions: u64) {
         world.values += 1;
         let mut record = Vec::new();
         encode::uint(&mut record, world.values);
+        if world.large && world.chance.percent(40) {
+            record.resize(6_000, 0); // so that it needs pages of its own
+        }
         Command::Put { caller, entry, key, record: Bytes::from(record) }
     };
     if world.run(n, &command).is_ok() {
@@ -587,6 +591,7 @@ pub(crate) fn heal(world: &mut World) {
     let members: Vec<usize> =
         world.living().into_iter().filter(|n| !world.nodes[*n].removed).collect();
     settle(world);
+    checks::i22::directories_are_equal(world, &members);
     for table in world.tables.clone() {
         decide_finally(world, &members, table);
     }
@@ -612,7 +617,10 @@ fn decide_finally(world: &mut World, members: &[usize], table: TableUid) {
         return;
     };
     let entry = entry(world, by, table).expect("it has one");
-    let some = world.chance.some(members);
+    let mut some = world.chance.some(members);
+    if world.chain {
+        some.extend(members);
+    }
     let dead = world.nodes.iter().filter(|node| !node.alive).map(|node| node.name.clone());
     let (scope, dead) = (named(world, &some), dead.collect());
     world.log.push(format!("finally n{by} {scope:?}"));

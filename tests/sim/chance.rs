@@ -79,7 +79,7 @@ pub(crate) struct Ids(Arc<AtomicU64>);
 
 impl Ids {
     pub(crate) fn new(seed: u64) -> Self {
-        Self(Arc::new(AtomicU64::new(mix(seed) << 20)))
+        Self(Arc::new(AtomicU64::new((mix(seed ^ 0x1D5) << 20) | 1)))
     }
 
     pub(crate) fn draw(&self) -> [u8; 16] {

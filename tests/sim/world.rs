@@ -84,6 +84,7 @@ pub(crate) struct Tally {
     pub(crate) steps: u64,
     pub(crate) writes: u64,
     pub(crate) taken: u64,
+    pub(crate) unfit: u64,
     pub(crate) full_passes: u64,
     pub(crate) scans: u64,
     pub(crate) collected: u64,
@@ -105,6 +106,7 @@ impl Tally {
             (&mut self.steps, other.steps),
             (&mut self.writes, other.writes),
             (&mut self.taken, other.taken),
+            (&mut self.unfit, other.unfit),
             (&mut self.full_passes, other.full_passes),
             (&mut self.scans, other.scans),
             (&mut self.collected, other.collected),
@@ -141,6 +143,8 @@ pub(crate) struct World {
     pub(crate) history: History,
     /// Large chunks, and nothing else happens meanwhile.
     pub(crate) calm: bool,
+    /// Some records are large.
+    pub(crate) large: bool,
     pub(crate) values: u64,
     pub(crate) tally: Tally,
     pub(crate) log: Vec<String>,
@@ -163,6 +167,7 @@ impl World {
             keys,
             history: History::default(),
             calm: false,
+            large: false,
             values: 0,
             tally: Tally::default(),
             log: Vec::new(),
@@ -369,9 +374,9 @@ impl World {
         }
         let delivery = Delivery { from, chunk, verified, latest };
         let command = Command::Take(Box::new(delivery));
-        self.tally.taken += 1;
         match self.run(reader, &command) {
             Ok(Done::Taken(Taken::Stored { conflicts, verified, .. })) => {
+                self.tally.taken += 1;
                 let Command::Take(delivery) = &command else { return };
                 checks::ledger::settle(self, reader, &delivery.chunk, &expected, conflicts);
                 if full_ends {
@@ -384,6 +389,8 @@ impl World {
                 self.acknowledge(reader, source, table, drain, None);
             }
             Ok(Done::Taken(Taken::Unfit(why))) => {
+                self.tally.unfit += 1;
+                self.log.push(format!("  n{reader} takes nothing of n{source}: {why:?}"));
                 if matches!(why, cortex_core::sync::Unfit::Ahead { .. }) {
                     self.tally.ahead += 1;
                 }
