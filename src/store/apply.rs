@@ -242,6 +242,9 @@ impl<'a> Batch<'a> {
         let before = (self.state.clone(), self.totals.clone());
         self.execute("SAVEPOINT command", [])?;
         let outcome = command(self);
+        if let Err(Failure::Faulted(_)) = &outcome {
+            return outcome; // a full disk has ended the transaction already, savepoint and all
+        }
         if let Err(Failure::Refused(_)) = &outcome {
             self.execute("ROLLBACK TO command", [])?;
             (self.state, self.totals) = before;

@@ -97,7 +97,8 @@ impl Batch<'_> {
         if let Err(why) = reader.admit(chunk) {
             return unfit(why);
         }
-        if !chunk.removed.iter().all(|database| directory.is_removed(database)) {
+        // Removals are learnt from the system table itself.
+        if !is_system && !chunk.removed.iter().all(|database| directory.is_removed(database)) {
             return unfit(Unfit::ScopeUnknown);
         }
         let entry = if is_system { None } else { Some(self.adopt(chunk)?) };
