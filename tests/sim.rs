@@ -53,10 +53,7 @@ fn run(seed: u64, kind: Kind, steps: u64, mutation: Option<Outside>) -> Result<T
         .or_else(|| payload.downcast_ref::<String>().cloned())
         .unwrap_or_else(|| "a panic".into());
     let last = world.log.len().saturating_sub(60);
-    Err(format!(
-        "{kind:?} seed {seed}: {what}\nthe last steps:\n{}",
-        world.log[last..].join("\n")
-    ))
+    Err(format!("{kind:?} seed {seed}: {what}\nthe last steps:\n{}", world.log[last..].join("\n")))
 }
 
 /// What a run finds is told by the run, not by the panic's hook.

@@ -12,9 +12,7 @@ use cortex_core::{
     },
     wire::encode,
 };
-use cortexd::store::{
-    Claim, Command, Entry, Registration, SYSTEM_TABLE, TokenId,
-};
+use cortexd::store::{Claim, Command, Entry, Registration, SYSTEM_TABLE, TokenId};
 
 use crate::{
     checks,
@@ -145,11 +143,34 @@ impl Weights {
             };
             match chance.below(5) {
                 // Torn transfers.
-                0 => set(&mut actions, &[(SyncAll, 0), (Die, 20), (Pull, 400), (Deliver, 600), (Decide, 30)]),
+                0 => set(
+                    &mut actions,
+                    &[(SyncAll, 0), (Die, 20), (Pull, 400), (Deliver, 600), (Decide, 30)],
+                ),
                 // Decisions that cross each other.
-                1 => set(&mut actions, &[(Decide, 120), (PullSystem, 300), (Deliver, 600), (Write, 40), (Pull, 80), (SyncAll, 0)]),
+                1 => set(
+                    &mut actions,
+                    &[
+                        (Decide, 120),
+                        (PullSystem, 300),
+                        (Deliver, 600),
+                        (Write, 40),
+                        (Pull, 80),
+                        (SyncAll, 0),
+                    ],
+                ),
                 // Copies that come back, and collection.
-                2 => set(&mut actions, &[(Collect, 200), (Decide, 40), (PullSystem, 200), (Deliver, 600), (SyncAll, 10), (Pause, 60)]),
+                2 => set(
+                    &mut actions,
+                    &[
+                        (Collect, 200),
+                        (Decide, 40),
+                        (PullSystem, 200),
+                        (Deliver, 600),
+                        (SyncAll, 10),
+                        (Pause, 60),
+                    ],
+                ),
                 _other => {}
             }
         }

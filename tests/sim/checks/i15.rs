@@ -22,7 +22,9 @@ pub(crate) fn the_narrower_scope_counts(world: &World, n: usize) {
             };
             let found = directory.standing(*table, &other.name);
             if found != expected {
-                broken(format!("I15 n{n} takes n{x} to be {found:?}, it is {expected:?}: {latest:?}"));
+                broken(format!(
+                    "I15 n{n} takes n{x} to be {found:?}, it is {expected:?}: {latest:?}"
+                ));
             }
         }
     }

@@ -104,13 +104,7 @@ fn learn(world: &mut World, n: usize, table: TableUid, decision: usize) {
     decided.insert(decision);
 }
 
-fn observe_copy(
-    world: &mut World,
-    n: usize,
-    table: TableUid,
-    writes: bool,
-    handed_over: bool,
-) {
+fn observe_copy(world: &mut World, n: usize, table: TableUid, writes: bool, handed_over: bool) {
     let replica = world.nodes[n].db.replica(table).cloned();
     let before = world.nodes[n].disk.copies.remove(&table).unwrap_or_default();
     let Some(replica) = replica else {
