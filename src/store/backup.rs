@@ -78,7 +78,7 @@ fn check(conn: &Connection) -> Result<Summary, Fault> {
         return Err(Fault::Corrupt(format!("{wrong} tables hold other rows than they count")));
     }
     let totals = conn.query_row(
-        "SELECT count(*), coalesce(sum(records), 0) FROM tables WHERE dropped = 0",
+        "SELECT count(*), coalesce(sum(records), 0) FROM tables WHERE dropped = 0 AND id <> 0",
         [],
         |row| Ok((row.get::<_, i64>(0)?.unsigned_abs(), row.get::<_, i64>(1)?.unsigned_abs())),
     )?;
