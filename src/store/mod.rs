@@ -53,7 +53,7 @@ use std::{
 use arc_swap::ArcSwap;
 use cortex_core::{
     model::{Hlc, Incarnation, Limits, NodeName, TableId, TableUid},
-    sync::{Position, TableDigest, Want},
+    sync::{Dot, Position, TableDigest, Want},
 };
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
@@ -176,6 +176,8 @@ struct Inner {
     threads: Mutex<Vec<JoinHandle<()>>>,
     path: PathBuf,
     vfs: Option<String>,
+    /// Which database this is, for ever.
+    database: [u8; 16],
     /// Unlocked by the kernel when closed, or when the process ends.
     _lock: File,
 }
@@ -226,6 +228,7 @@ impl Store {
         engine.settle_origin(word, published.around(ambient::wall_ms())).map_err(fault)?;
         let state = &engine.state;
         published.show(&state.catalog);
+        let database = state.database;
         published.tell_clock(state.hlc());
         published.tell_copies(&state.replicas.committed(), state.own_incarnation());
         published.follow_log(&mut engine.conn).map_err(|e| fault(e.into()))?;
@@ -263,6 +266,7 @@ impl Store {
             threads: Mutex::new(vec![writer, checkpoints]),
             path,
             vfs: options.vfs.clone(),
+            database,
             _lock: lock,
         };
         Ok(Self { inner: Arc::new(inner) })
@@ -471,6 +475,28 @@ impl Store {
     #[must_use]
     pub fn dir(&self) -> &Path {
         self.inner.path.parent().unwrap_or(Path::new("."))
+    }
+
+    /// Which database this is: told apart from every other one, copies of it among them.
+    #[must_use]
+    pub fn database(&self) -> [u8; 16] {
+        self.inner.database
+    }
+
+    /// The number of the last write of this database, and whom it is by.
+    ///
+    /// # Errors
+    /// What SQLite reports.
+    pub fn last_write(&self) -> Result<Dot, Fault> {
+        self.inner.scans.read(|conn| {
+            let origins = origins::Origins::load(conn)?;
+            let mut statement =
+                conn.prepare_cached("SELECT incarnation, seq FROM node_state WHERE id = 1")?;
+            let dot = statement.query_row([], |row| {
+                Ok(Dot { incarnation: origins.id(row.get(0)?), seq: row.get(1)? })
+            })?;
+            Ok(dot)
+        })
     }
 
     /// Who the writes of this database are by.

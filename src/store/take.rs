@@ -251,8 +251,13 @@ impl Batch<'_> {
             None => false,
         };
         let renewed = swept.then(|| FeedId(self.draw_id()));
+        let becomes_whole = whole
+            && chunk.ready
+            && self.state.replicas.get(place.uid).is_some_and(|replica| !replica.ready);
+        if becomes_whole {
+            self.draw_lsn(); // so that it is passed on, even where no row has come
+        }
         let lsn = self.state.lsn;
-        let mut became_whole = false;
         if let Some(replica) = self.state.replicas.get_mut(place.uid) {
             if let Some(sweep) = &sweep {
                 replica.floor.join(&sweep.floor);
@@ -263,8 +268,9 @@ impl Batch<'_> {
             if let Some(feed) = renewed {
                 (replica.feed, replica.cut) = (feed, lsn);
             }
-            became_whole = whole && chunk.ready && !replica.ready;
-            replica.ready |= became_whole;
+            if becomes_whole {
+                (replica.ready, replica.fed) = (true, lsn);
+            }
         }
         if let Some(vector) = &join {
             for dot in vector.iter() {
@@ -283,7 +289,7 @@ impl Batch<'_> {
             )?;
         }
         self.put_cursor(place.id, from, &position, &pass.start)?;
-        if became_whole && let Some(entry) = place.entry {
+        if becomes_whole && let Some(entry) = place.entry {
             self.refresh(entry.table.uid);
             let shown = self.state.catalog.show(&entry.table.name);
             let text = format!("{shown} is whole on this machine, filled from {from}");

@@ -342,16 +342,18 @@ impl Published {
 
     /// Lets everybody see copies that have changed.
     pub(super) fn tell_copies(&self, changed: &[Arc<Replica>], incarnation: Incarnation) {
+        if !changed.is_empty() {
+            let mut copies = self.copies.write().unwrap_or_else(PoisonError::into_inner);
+            copies.extend(changed.iter().map(|replica| (replica.uid, Arc::clone(replica))));
+        }
+        // After the copies: whoever asks first who writes, and then what is here, never says as a new
+        // origin what only an earlier one had.
         if **self.incarnation.load() != incarnation {
             self.incarnation.store(Arc::new(incarnation));
         }
-        if changed.is_empty() {
-            return;
+        if !changed.is_empty() {
+            self.copies_changed.send_replace(());
         }
-        let mut copies = self.copies.write().unwrap_or_else(PoisonError::into_inner);
-        copies.extend(changed.iter().map(|replica| (replica.uid, Arc::clone(replica))));
-        drop(copies);
-        self.copies_changed.send_replace(());
     }
 
     /// An error once a fault has been found after which the store must not go on.

@@ -57,9 +57,12 @@ const CORE: &[(&str, &[&str])] = &[
     ("sync", &["directory", "model"]),
     ("membership", &["model"]),
     ("merge", &["model"]),
+    ("sync", &["directory", "model"]),
     ("wire", &[]),
     ("wire::rpc", &["model"]),
-    ("wire::link", &["model"]),
+    ("wire::fields", &["model"]),
+    ("wire::link", &["model", "sync"]),
+    ("wire::sync", &["directory", "model", "sync"]),
 ];
 
 /// What the core must not touch: it is given time, and does nothing in the world.
