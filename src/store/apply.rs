@@ -297,11 +297,19 @@ impl<'a> Batch<'a> {
                 let count = self.push_all(&entry, keys)?;
                 Ok(Done::Pushed { count })
             }
+            Command::Rewrite { entry, keys } => {
+                let entry =
+                    Arc::clone(self.state.catalog.current(entry).ok_or(Refusal::AccessDenied)?);
+                entry.takes_writes()?;
+                let count = self.write_again(&entry, keys)?;
+                Ok(Done::Rewritten { count })
+            }
             Command::Mint => {
                 self.mint()?;
                 Ok(Done::Minted)
             }
             Command::RemoveNode { caller, node } => self.remove_node(caller, node),
+            Command::SettleName { caller, name, keep } => self.settle_name(caller, name, *keep),
             Command::Note(event) => {
                 self.note(event)?;
                 Ok(Done::Noted)
@@ -488,7 +496,7 @@ impl<'a> Batch<'a> {
     }
 
     /// The same in a table of which there may be other copies: they will be told.
-    fn write_shared(
+    pub(super) fn write_shared(
         &mut self,
         entry: &Entry,
         key: &[u8],

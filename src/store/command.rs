@@ -131,6 +131,13 @@ pub enum Command {
         /// Which rows.
         keys: Vec<Vec<u8>>,
     },
+    /// Write rows once more as they are: for copies that have lost them and claim to have them.
+    Rewrite {
+        /// Of which table.
+        entry: Arc<Entry>,
+        /// Which rows; those that are not there are left out.
+        keys: Vec<Vec<u8>>,
+    },
     /// Write as another origin from now on.
     Mint,
     /// Put a node out of the mesh with the database that it has.
@@ -139,6 +146,15 @@ pub enum Command {
         caller: Caller,
         /// Which.
         node: NodeName,
+    },
+    /// Settle a name that several federated identities have on one of them.
+    SettleName {
+        /// Who asks. That they may is judged before.
+        caller: Caller,
+        /// The name.
+        name: IdentityName,
+        /// Who keeps it.
+        keep: IdentityId,
     },
     /// Write an event down.
     Note(Event),
@@ -217,6 +233,7 @@ impl Command {
             | Self::SetScope { entry, .. }
             | Self::Acknowledge { entry, .. }
             | Self::Push { entry, .. }
+            | Self::Rewrite { entry, .. }
             | Self::Grant(Granting { entry, .. })
             | Self::Revoke(Granting { entry, .. }) => Some(&entry.table.name),
             Self::CreateTable { .. }
@@ -232,6 +249,7 @@ impl Command {
             | Self::CutFeed { .. }
             | Self::Mint
             | Self::RemoveNode { .. }
+            | Self::SettleName { .. }
             | Self::Note(_)
             | Self::Purge
             | Self::Stop => None,
@@ -248,7 +266,9 @@ impl Command {
             Self::Learn(rows) => BASE + rows.iter().map(VerifiedRow::bytes).sum::<usize>(),
             Self::Claim(claim) => BASE + claim.rows.iter().map(VerifiedRow::bytes).sum::<usize>(),
             Self::Take(delivery) => BASE + delivery.bytes(),
-            Self::Push { keys, .. } => BASE + keys.iter().map(|key| key.len() + 32).sum::<usize>(),
+            Self::Push { keys, .. } | Self::Rewrite { keys, .. } => {
+                BASE + keys.iter().map(|key| key.len() + 32).sum::<usize>()
+            }
             Self::CreateTable { .. }
             | Self::DropTable { .. }
             | Self::Grant(_)
@@ -264,6 +284,7 @@ impl Command {
             | Self::Acknowledge { .. }
             | Self::Mint
             | Self::RemoveNode { .. }
+            | Self::SettleName { .. }
             | Self::Note(_)
             | Self::Purge
             | Self::Stop => BASE,
@@ -322,10 +343,17 @@ pub enum Done {
         /// How many.
         count: u64,
     },
+    /// Rows are written once more.
+    Rewritten {
+        /// How many.
+        count: u64,
+    },
     /// Writes are by another origin.
     Minted,
     /// The node is out of the mesh.
     Removed,
+    /// The name means one identity.
+    Settled,
     /// The event is written down.
     Noted,
     /// Rows of dropped tables were removed.

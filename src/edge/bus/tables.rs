@@ -138,7 +138,10 @@ fn changes(
 mod tests {
     use std::ops::Range;
 
-    use cortex_core::model::{Acl, AttributeName, Table as Metadata, TableName, TableUid, Uid};
+    use cortex_core::{
+        directory::Standing,
+        model::{Acl, AttributeName, Hlc, Table as Metadata, TableName, TableUid, Uid},
+    };
 
     use super::*;
 
@@ -153,7 +156,15 @@ mod tests {
             contested: false,
             acl: Acl::default(),
         };
-        (TableId(id), Arc::new(Entry { table, replicated: false, usage: Arc::default() }))
+        let entry = Entry {
+            table,
+            replicated: false,
+            created: Hlc::default(),
+            standing: Standing::In,
+            ready: true,
+            usage: Arc::default(),
+        };
+        (TableId(id), Arc::new(entry))
     }
 
     fn id(bound: usize) -> i64 {
