@@ -298,11 +298,19 @@ impl<'a> Batch<'a> {
                 Ok(Done::Pushed { count })
             }
             Command::Restamp(restamp) => self.restamp(restamp),
+            Command::Rewrite { entry, keys } => {
+                let entry =
+                    Arc::clone(self.state.catalog.current(entry).ok_or(Refusal::AccessDenied)?);
+                entry.takes_writes()?;
+                let count = self.write_again(&entry, keys)?;
+                Ok(Done::Rewritten { count })
+            }
             Command::Mint => {
                 self.mint()?;
                 Ok(Done::Minted)
             }
             Command::RemoveNode { caller, node } => self.remove_node(caller, node),
+            Command::SettleName { caller, name, keep } => self.settle_name(caller, name, *keep),
             Command::Note(event) => {
                 self.note(event)?;
                 Ok(Done::Noted)
@@ -381,7 +389,7 @@ impl<'a> Batch<'a> {
     }
 
     /// The same in a table of which there may be other copies: they will be told.
-    fn write_shared(
+    pub(super) fn write_shared(
         &mut self,
         entry: &Entry,
         key: &[u8],

@@ -6,8 +6,8 @@ use std::{collections::BTreeSet, sync::Arc};
 use cortex_core::{
     directory::{Directory, DroppedRow, NodeRow, Row, Standing},
     model::{
-        Caller, IdentityId, NodeName, Notary, Permissions, Principal, Refusal, Scope, TableName,
-        TableUid, Uid,
+        Caller, IdentityId, IdentityName, NodeName, Notary, Permissions, Principal, Refusal, Scope,
+        TableName, TableUid, Uid,
     },
     sync::Dot,
 };
@@ -272,6 +272,21 @@ impl Batch<'_> {
         let text = format!("{node} was removed from the mesh, by {caller}");
         self.note(&Event { uid: None, kind: "node_removed", text })?;
         Ok(Done::Removed)
+    }
+
+    /// Settles a name that several identities have on one of them.
+    pub(super) fn settle_name(
+        &mut self,
+        caller: &Caller,
+        name: &IdentityName,
+        keep: IdentityId,
+    ) -> Result<Done, Failure> {
+        let here = self.here()?;
+        let row = self.directory().settle_name(&here, name, keep, self.wall_ms)?;
+        self.write(vec![row])?;
+        let text = format!("the name @{name} is that of identity {keep}, by {caller}");
+        self.note(&Event { uid: None, kind: "identity_resolved", text })?;
+        Ok(Done::Settled)
     }
 
     /// Takes the name of a federated table into use: answers the table's lasting id.

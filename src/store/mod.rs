@@ -40,6 +40,7 @@ mod take;
 mod writer;
 
 use std::{
+    collections::BTreeMap,
     fs::{self, DirBuilder, File, TryLockError},
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
@@ -406,12 +407,20 @@ impl Store {
         })
     }
 
-    /// How many conflicts of a table nobody has taken note of.
+    /// Of each table, how many conflicts nobody has taken note of; without those where there are none.
     ///
     /// # Errors
     /// What SQLite reports.
-    pub fn open_conflicts(&self, table: TableId) -> Result<u64, Fault> {
-        self.inner.scans.read(|conn| conflicts::open(conn, table))
+    pub fn open_conflicts(&self) -> Result<BTreeMap<TableId, u64>, Fault> {
+        self.inner.scans.read(conflicts::open)
+    }
+
+    /// The version of one row, a deletion that is remembered among them.
+    ///
+    /// # Errors
+    /// What SQLite reports.
+    pub fn mark(&self, table: TableId, key: &[u8]) -> Result<Option<RowMark>, Fault> {
+        self.inner.scans.read(|conn| repair::mark(conn, &origins::Origins::load(conn)?, table, key))
     }
 
     /// A digest of each bucket of a table's live rows. Reads all of them.

@@ -110,10 +110,7 @@ pub(super) async fn write_all<W: AsyncWrite + Unpin>(
     within(patience, stream.shutdown()).await
 }
 
-async fn within(
-    patience: Duration,
-    write: impl Future<Output = io::Result<()>>,
-) -> io::Result<()> {
+async fn within(patience: Duration, write: impl Future<Output = io::Result<()>>) -> io::Result<()> {
     timeout(patience, write).await.map_err(|_| io::ErrorKind::TimedOut)?
 }
 
@@ -133,8 +130,9 @@ mod tests {
         said.send(Message::Bye(Bye::Stopping)).await.expect("room");
         said.send(Message::Bye(Bye::Mistake)).await.expect("room");
         drop(said);
-        let writing =
-            tokio::spawn(async move { write_all(&mut from, queue, no_rows, Duration::from_secs(9)).await });
+        let writing = tokio::spawn(async move {
+            write_all(&mut from, queue, no_rows, Duration::from_secs(9)).await
+        });
         for code in [1, 4] {
             assert_eq!(frames.next(100).await.expect("a frame")[..], [0x82, 0, 4, 1, code]);
         }

@@ -281,8 +281,7 @@ impl<R: AsyncRead + Unpin> Link<'_, R> {
         let mut silent_at = ambient::monotonic() + SILENCE;
         let mut up = false;
         // Until the round trip is known, that of the greeting does.
-        let (clock, watched) =
-            watch::channel(offset_ms(ambient::wall_ms(), hello.wall_ms, 0));
+        let (clock, watched) = watch::channel(offset_ms(ambient::wall_ms(), hello.wall_ms, 0));
         let (hand_over, incoming) = mpsc::channel(sync::QUEUE);
         let ends = sync::Ends { incoming, outgoing: self.send_rows.clone(), clock: watched };
         let rows = sync::run(self.node, self.shared, hello, ends);
