@@ -70,6 +70,20 @@ impl Context {
         Ok(Client::connect(&self.socket()?, self.global.patience(Some(DEFAULT_TIMEOUT)))?)
     }
 
+    /// For a request that the daemon was told how long to take for.
+    pub(crate) fn connect_for(&self, patience: Duration) -> Result<Client, Failure> {
+        Ok(Client::connect(&self.socket()?, Some(patience))?)
+    }
+
+    /// The timeout that the user has chosen; within it, none for ever.
+    pub(crate) fn chosen_timeout(&self) -> Option<Option<Duration>> {
+        self.global.timeout.map(|Timeout(chosen)| chosen)
+    }
+
+    pub(crate) fn is_pretty(&self) -> bool {
+        self.global.pretty
+    }
+
     /// For a request that takes the daemon long before it says anything: a timeout counts only if
     /// the user has chosen it.
     pub(crate) fn connect_patiently(&self) -> Result<Client, Failure> {

@@ -122,6 +122,7 @@ pub(crate) fn exit_of_refusal(refusal: &str) -> Exit {
     match refusal {
         "access_denied" => Exit::Denied,
         "not_found" | "unknown_identity" => Exit::NotFound,
+        _ if refusal.starts_with("timeout: ") => Exit::Timeout,
         _ if refusal.starts_with("identity_not_yours") => Exit::Denied,
         _ => Exit::Failed,
     }
@@ -191,6 +192,22 @@ fn hint_for_refusal(refusal: &str) -> Option<&'static str> {
         _ if refusal.starts_with("quota exceeded") || refusal.starts_with("too many tables") => {
             "Delete or drop what is not needed: cortex usage. An administrator can raise the bound: cortex.toml(5)"
         }
+        _ if refusal.starts_with("not_here") => {
+            "Where it may be: cortex scope TABLE. Why it is not here: cortex explain TABLE"
+        }
+        _ if refusal.starts_with("table_not_ready") => {
+            "To wait for it: cortex sync wait TABLE. How far it is: cortex sync status TABLE"
+        }
+        _ if refusal.starts_with("scope_contested") => {
+            "Decide it once more, here or on another node: cortex scope TABLE SCOPE"
+        }
+        _ if refusal.starts_with("timeout: ") => {
+            "Why, and how far they are: cortex sync status TABLE. To wait longer: --timeout SECONDS"
+        }
+        _ if refusal.starts_with("not_in_scope") => {
+            "Which nodes may hold it: cortex scope TABLE. To admit more: cortex scope TABLE SCOPE"
+        }
+        _ if refusal.starts_with("own_node") => "Ask on another node; here: cortex mesh status",
         _ if refusal.starts_with("node_unreachable") => {
             "The node that made the token must be reached: cortex mesh status. A name that this node has heard of can be claimed without, by a token for this node alone: cortex identity token --for-node NAME"
         }

@@ -1,4 +1,4 @@
-//! Commands about federated names: `identity register`, `token`, `claim`, `list`, `lookup`, `revoke`.
+//! Commands about federated names: `identity register`, `token`, `claim`, `list`, `lookup`, `revoke`, `resolve`.
 //! Leaves who may be whom to the daemon.
 
 use std::io::Read as _;
@@ -27,6 +27,8 @@ pub(crate) enum Identity {
     Lookup(Lookup),
     /// Take a federated name away from its uid on one node, or on all
     Revoke(Revoke),
+    /// Settle a name that two have registered on one of them, as root; the other keeps all but the bare name
+    Resolve(Resolve),
 }
 
 /// For whom a token is good, and for how long.
@@ -85,6 +87,15 @@ pub(crate) struct Revoke {
     node: Option<String>,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct Resolve {
+    /// The contested name
+    name: String,
+    /// Who keeps it: the id, or the digits of it that `identity list` shows after the ~
+    #[arg(long, value_name = "ID")]
+    keep: String,
+}
+
 pub(crate) fn run(command: &Identity, context: &Context) -> Result<(), Failure> {
     match command {
         Identity::Register(args) => {
@@ -115,6 +126,11 @@ pub(crate) fn run(command: &Identity, context: &Context) -> Result<(), Failure> 
                 None => params,
             };
             context.call("identity_revoke", &params)
+        }
+        Identity::Resolve(args) => {
+            let params = Params::new().str(&args.name).str(&args.keep);
+            let outcome = context.call("identity_resolve", &params);
+            outcome.map_err(Failure::about_administration)
         }
     }
 }

@@ -13,8 +13,10 @@
 mod acl;
 mod admin;
 mod completions;
+mod conflicts;
 mod context;
 mod doctor;
+mod explain;
 mod export;
 mod failure;
 mod help;
@@ -27,6 +29,7 @@ mod progress;
 mod records;
 mod server;
 mod source;
+mod sync;
 mod tables;
 mod target;
 
@@ -84,6 +87,9 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Keys(args) => records::keys(&args, &context),
         Command::Acl { command } => acl::run(&command, &context),
         Command::Scope(args) => tables::scope(&args, &context),
+        Command::Sync { command } => sync::run(&command, &context),
+        Command::Conflicts(args) => conflicts::run(&args, &context),
+        Command::Explain(args) => explain::run(&args, &context),
         Command::Identity { command } => identity::run(&command, &context),
         Command::Import(args) => import::run(&args, &context),
         Command::Export(args) => export::run(&args, &context),
@@ -150,6 +156,15 @@ enum Command {
     },
     /// Show where a table's data may be, or decide it
     Scope(tables::Scope),
+    /// Show how copies on other nodes are, wait for them, mend them
+    Sync {
+        #[command(subcommand)]
+        command: sync::Sync,
+    },
+    /// List versions of records that have lost against others without having seen them
+    Conflicts(conflicts::Conflicts),
+    /// Say why a table or a record is or is not on a node, and what mends it
+    Explain(explain::Explain),
     /// Be the same person on every node: federated names
     Identity {
         #[command(subcommand)]

@@ -45,6 +45,9 @@ pub(crate) struct Scope {
     /// Which nodes may hold its data: `local`, `all`, or names of nodes separated by commas
     #[arg(value_name = "SCOPE")]
     scope: Option<String>,
+    /// Give up the copy of a node that will not come back, with all that only it has; can be repeated
+    #[arg(long, value_name = "NODE", requires = "scope")]
+    write_off: Vec<String>,
 }
 
 pub(crate) fn list(context: &Context) -> Result<(), Failure> {
@@ -113,7 +116,13 @@ pub(crate) fn scope(args: &Scope, context: &Context) -> Result<(), Failure> {
     let params = Params::new().str(&args.table);
     let outcome = match &args.scope {
         None => context.call("get_scope", &params),
-        Some(scope) => context.call("set_scope", &params.str(scope)),
+        Some(scope) => {
+            let nodes = args.write_off.iter().map(|node| Value::from(node.as_str())).collect();
+            let write_off = Value::Map(vec![("write_off".into(), Value::Array(nodes))]);
+            let params = params.str(scope);
+            let params = if args.write_off.is_empty() { params } else { params.value(&write_off) };
+            context.call("set_scope", &params)
+        }
     };
     outcome.map_err(|failure| failure.about_table(&args.table))
 }

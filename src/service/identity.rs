@@ -357,6 +357,24 @@ impl Service {
         Ok(Answer::Commit(Command::Unbind { caller: caller.clone(), identity, node }))
     }
 
+    /// `identity_resolve [name, id]`: settles a name that several identities have on one of them, which is
+    /// named by its id or by the digits that tell it from the others.
+    pub(super) fn identity_resolve(
+        &self,
+        caller: &Caller,
+        params: Params<'_>,
+    ) -> Result<Answer, Failure> {
+        let mut params = params.count(2)?;
+        self.notary()?;
+        let (name, id) = (params.text()?, params.text()?);
+        self.require_admin(caller)?;
+        let name = IdentityName::parse(name.trim_start_matches('@'))?;
+        let digits = id.rsplit('~').next().unwrap_or_default();
+        let catalog = self.store.catalog();
+        let keep = catalog.directory().find(&format!("{name}~{digits}"))?;
+        Ok(Answer::Commit(Command::SettleName { caller: caller.clone(), name, keep }))
+    }
+
     /// The names of the other machines.
     pub(super) fn peers(&self) -> BTreeSet<NodeName> {
         let Some(mesh) = self.mesh() else {

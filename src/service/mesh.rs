@@ -17,13 +17,13 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use cortex_core::{
     membership::State,
-    model::{MeshId, NodeName, Refusal, Uid},
+    model::{Caller, MeshId, NodeName, Refusal, Uid},
     wire::{Method, encode},
 };
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{Answer, Service, params::Params};
-use crate::store::Failure;
+use crate::store::{Command, Failure};
 
 /// Requests to other machines that may wait for the edge to take them up. More are refused as busy.
 pub const REQUESTS: usize = 64;
@@ -258,6 +258,19 @@ impl Service {
             write_address(peer, out);
         }
         Ok(Answer::Ready)
+    }
+
+    /// `mesh_remove_node [node]`: puts a node out of the mesh with the database that it has.
+    pub(super) fn mesh_remove_node(
+        &self,
+        caller: &Caller,
+        params: Params<'_>,
+    ) -> Result<Answer, Failure> {
+        let mut params = params.count(1)?;
+        self.notary()?;
+        let node = NodeName::parse(params.text()?)?;
+        self.require_admin(caller)?;
+        Ok(Answer::Commit(Command::RemoveNode { caller: caller.clone(), node }))
     }
 
     /// `mesh_status []`: what is known of the configured machines, and who was refused.

@@ -14,18 +14,24 @@
 mod access;
 mod admin;
 mod backup;
+mod conflicts;
+mod copies;
+mod explain;
 mod grants;
 mod identity;
 mod listing;
 pub mod mesh;
 mod params;
 mod records;
+mod repair;
 mod scope;
 mod slots;
 mod status;
 pub mod sync;
+mod syncing;
 mod tables;
 pub mod token;
+mod tree;
 mod users;
 mod whole;
 
@@ -130,6 +136,8 @@ pub struct Service {
     errands: mpsc::Sender<Errand>,
     /// One permit: one backup at a time.
     backups: Arc<Semaphore>,
+    /// A few permits: whole tables that are read to be compared.
+    comparisons: Arc<Semaphore>,
     /// The other machines; none for a node that runs alone.
     mesh: Option<mesh::Mesh>,
     /// Who signs for this node; none as long as no mesh is configured.
@@ -151,6 +159,7 @@ impl Service {
             scans,
             errands,
             backups: Arc::new(Semaphore::new(1)),
+            comparisons: Arc::new(Semaphore::new(repair::AT_A_TIME)),
             mesh: None,
             notary: ArcSwap::default(),
             sync: sync::SyncView::new(),
@@ -217,7 +226,7 @@ impl Service {
         out: &mut Vec<u8>,
     ) -> Result<Answer, Failure> {
         let Some(method) = allowed(caller, method)? else {
-            return Err(unknown(method).into());
+            return Err(Refusal::UnknownMethod(method.into()).into());
         };
         let params = Params::new(method, params);
         match method {
@@ -253,6 +262,20 @@ impl Service {
             Method::IdentityRevoke => self.identity_revoke(caller, params),
             Method::MeshListNodes => self.mesh_list_nodes(params, out),
             Method::MeshStatus => self.mesh_status(params, out),
+            Method::MeshRemoveNode => self.mesh_remove_node(caller, params),
+            Method::IdentityResolve => self.identity_resolve(caller, params),
+            Method::SyncStatus => self.sync_status(caller, params, out),
+            Method::SyncStatusTable => self.sync_status_table(caller, params, out),
+            Method::SyncWait => self.sync_wait(caller, params),
+            Method::SyncRepair => self.sync_repair(caller, params),
+            Method::SyncBuckets => self.sync_buckets(caller, params),
+            Method::SyncMarks => self.sync_marks(caller, params),
+            Method::SyncPush => self.sync_push(caller, params),
+            Method::Conflicts => self.conflicts(caller, params, out),
+            Method::ConflictShow => self.conflict_show(caller, params, reader, out),
+            Method::ConflictRestore => self.conflict_restore(caller, params),
+            Method::ConflictAck => self.conflict_ack(caller, params),
+            Method::Explain => self.explain(caller, params, out),
         }
     }
 
@@ -277,8 +300,11 @@ impl Service {
             | Done::Collected { .. }
             | Done::Acknowledged { .. }
             | Done::Pushed { .. }
+            | Done::Restamped { .. }
+            | Done::Rewritten { .. }
             | Done::Minted => "ok",
             Done::Removed => "removed",
+            Done::Settled => "resolved",
             Done::Granted => "granted",
             Done::Revoked | Done::Unbound => "revoked",
             Done::Scoped => "scope updated",
@@ -291,26 +317,16 @@ impl Service {
 }
 
 /// The method of that name, if there is one. Another machine may name only those that are open to it: what
-/// else there is here, it does not learn. Two of them are for other machines alone.
+/// else there is here, it does not learn. Some are for other machines alone.
 fn allowed(caller: &Caller, name: &str) -> Result<Option<Method>, Refusal> {
     let method = Method::from_name(name);
     match caller {
-        Caller::Local(_)
-            if matches!(method, Some(Method::IdentityRedeem | Method::IdentityLearn)) =>
-        {
+        Caller::Local(_) if method.is_some_and(Method::is_for_peers_alone) => {
             Err(Refusal::AccessDenied)
         }
         Caller::Local(_) => Ok(method),
         Caller::Peer { .. } if method.is_some_and(Method::open_to_peers) => Ok(method),
         Caller::Peer { .. } => Err(Refusal::AccessDenied),
-    }
-}
-
-fn unknown(method: &str) -> Refusal {
-    if Method::needs_mesh(method) {
-        Refusal::MeshNotConfigured
-    } else {
-        Refusal::UnknownMethod(method.into())
     }
 }
 

@@ -67,3 +67,18 @@ impl<'a> Params<'a> {
         Reader::new(raw).text().ok_or_else(|| self.invalid())
     }
 }
+
+/// Reads a map of options with plain values; none where it is something else, or where an option is refused.
+pub(super) fn each_option<'a>(
+    encoded: &'a [u8],
+    mut option: impl FnMut(&'a str, Head<'a>) -> Option<()>,
+) -> Option<()> {
+    let mut reader = Reader::new(encoded);
+    let Some(Head::Map(count)) = reader.head() else {
+        return None;
+    };
+    (0..count).try_for_each(|_| {
+        let (name, value) = (reader.text()?, reader.head()?);
+        option(name, value)
+    })
+}

@@ -33,6 +33,7 @@ impl Service {
         let mut params = params.count(2)?;
         let (table, key) = (params.text()?, params.raw()?);
         let entry = self.open(caller, table, Permissions::READ)?;
+        entry.takes_reads()?;
         // What cannot be a key is the key of no record.
         let key = Key::read(key, &self.store.limits()).map_err(|_| Refusal::NotFound)?;
         let found =
@@ -83,6 +84,7 @@ impl Service {
             return Err(params.invalid().into());
         }
         let entry = self.open(caller, table, Permissions::READ)?;
+        entry.takes_reads()?;
         let listing = Listing::new(self.store.clone(), entry.table.id, what, page);
         Ok(Answer::List(Box::new(listing)))
     }

@@ -4,16 +4,17 @@
 use std::collections::BTreeSet;
 
 use cortex_core::{
-    model::{Caller, Permissions, Refusal, Scope},
-    wire::encode,
+    model::{Caller, NodeName, Permissions, Refusal, Scope},
+    wire::{Head, Reader},
 };
 
 use super::{
     Answer, Service,
     params::Params,
-    tables::{read_scope, write_scope},
+    tables::{read_scope, scope_tree},
+    tree::Tree,
 };
-use crate::store::{Command, Failure};
+use crate::store::{Command, Entry, Failure};
 
 impl Service {
     /// `get_scope [table]`.
@@ -26,31 +27,47 @@ impl Service {
         self.notary()?;
         let mut params = params.count(1)?;
         let entry = self.open(caller, params.text()?, Permissions::READ)?;
-        let catalog = self.store.catalog();
-        encode::map(out, 3);
-        encode::str(out, "table");
-        encode::str(out, &catalog.show(&entry.table.name));
-        encode::str(out, "node_scope");
-        write_scope(&entry.table.scope, out);
-        encode::str(out, "contested");
-        encode::bool(out, entry.table.contested);
+        let copies = self.copies_of(&entry, 0);
+        let answer = Tree::map([
+            ("table", copies.name.as_str().into()),
+            ("node_scope", scope_tree(&entry.table.scope)),
+            ("contested", entry.table.contested.into()),
+            ("replicas", self.replicas_tree(&copies)),
+        ]);
+        answer.write(out);
         Ok(Answer::Ready)
     }
 
-    /// `set_scope [table, scope]`.
+    /// `set_scope [table, scope]` or `[table, scope, {write_off: [node, ...]}]`.
     pub(super) fn set_scope(&self, caller: &Caller, params: Params<'_>) -> Result<Answer, Failure> {
         self.notary()?;
-        let mut params = params.count(2)?;
+        let mut params = params.between(2, 3)?;
         let (table, scope) = (params.text()?, params.raw()?);
+        let write_off = match params.optional()? {
+            None => BTreeSet::new(),
+            Some(options) => read_write_off(options).ok_or_else(|| params.invalid())??,
+        };
         let entry = self.open(caller, table, Permissions::ADMIN)?;
         let scope = read_scope(scope, &params)?;
         self.check_scope(&scope)?;
-        Ok(Answer::Commit(Command::SetScope {
-            caller: caller.clone(),
-            entry,
-            scope,
-            write_off: BTreeSet::new(),
-        }))
+        self.check_write_off(&entry, &write_off)?;
+        Ok(Answer::Commit(Command::SetScope { caller: caller.clone(), entry, scope, write_off }))
+    }
+
+    /// Refuses to give up copies that there are not, or that the scope keeps: a slip of the pen would give up
+    /// the wrong one, or nothing. What only this node has, nobody gives up here.
+    fn check_write_off(&self, entry: &Entry, nodes: &BTreeSet<NodeName>) -> Result<(), Refusal> {
+        let catalog = self.store.catalog();
+        let directory = catalog.directory();
+        let lives = directory.lives(entry.table.uid);
+        let unknown = nodes.iter().find(|node| !lives.contains_key(*node));
+        if let Some(node) = unknown {
+            return Err(Refusal::UnknownNode(node.as_str().into()));
+        }
+        if directory.here().is_some_and(|here| nodes.contains(here)) {
+            return Err(Refusal::OwnNode);
+        }
+        Ok(())
     }
 
     /// Refuses a scope that needs a mesh where there is none, or that names a node that is in none:
@@ -69,4 +86,25 @@ impl Service {
             None => Ok(()),
         }
     }
+}
+
+/// Reads `{write_off: [node, ...]}`.
+fn read_write_off(encoded: &[u8]) -> Option<Result<BTreeSet<NodeName>, Refusal>> {
+    let mut reader = Reader::new(encoded);
+    let Some(Head::Map(count)) = reader.head() else {
+        return None;
+    };
+    let mut nodes = BTreeSet::new();
+    for _ in 0..count {
+        let (Some("write_off"), Some(Head::Array(names))) = (reader.text(), reader.head()) else {
+            return None;
+        };
+        for _ in 0..names {
+            match NodeName::parse(reader.text()?) {
+                Ok(node) => nodes.insert(node),
+                Err(refusal) => return Some(Err(refusal)),
+            };
+        }
+    }
+    Some(Ok(nodes))
 }

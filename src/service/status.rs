@@ -18,6 +18,7 @@ impl Service {
     pub(super) fn status(&self, params: Params<'_>, out: &mut Vec<u8>) -> Result<Answer, Failure> {
         params.count(0)?;
         let figures = self.store.figures();
+        let conflicts = self.open_conflicts()?;
         let numbers = [
             ("tables", figures.tables),
             ("records", figures.records),
@@ -28,6 +29,7 @@ impl Service {
             ("commits", figures.commits),
             ("commands", figures.commands),
             ("last_commit_us", figures.last_commit_us),
+            ("conflicts", conflicts),
         ];
         encode::map(out, 3 + numbers.len());
         for (name, text) in
@@ -41,5 +43,13 @@ impl Service {
             encode::uint(out, number);
         }
         Ok(Answer::Ready)
+    }
+
+    /// How many conflicts nobody has taken note of; none where no table was ever shared.
+    fn open_conflicts(&self) -> Result<u64, Failure> {
+        if self.store.copies().is_empty() {
+            return Ok(0);
+        }
+        Ok(self.store.open_conflicts()?.values().sum())
     }
 }

@@ -13,7 +13,7 @@ use cortex_core::{
     wire::{Head, Reader, encode},
 };
 
-use super::{Answer, Service, params::Params};
+use super::{Answer, Service, params::Params, tree::Tree};
 use crate::store::{Catalog, Command, Entry, Failure, Namespace};
 
 impl Service {
@@ -100,15 +100,17 @@ impl Service {
     ) -> Result<Answer, Failure> {
         let mut params = params.count(1)?;
         let entry = self.open(caller, params.text()?, Permissions::READ)?;
-        self.write_info(&entry, out);
+        self.write_info(&entry, out)?;
         Ok(Answer::Ready)
     }
 
-    fn write_info(&self, entry: &Entry, out: &mut Vec<u8>) {
+    fn write_info(&self, entry: &Arc<Entry>, out: &mut Vec<u8>) -> Result<(), Failure> {
+        let open = self.conflicts_of(entry)?;
+        let copies = self.copies_of(entry, open);
         let table = &entry.table;
         let catalog = self.store.catalog();
         let directory = catalog.directory();
-        encode::map(out, 11);
+        encode::map(out, 13);
         encode::str(out, "table");
         encode::str(out, &directory.show(&table.name));
         encode::str(out, "id");
@@ -129,13 +131,27 @@ impl Service {
         encode::str(out, "scope_contested");
         encode::bool(out, table.contested);
         encode::str(out, "replicas");
-        encode::strings(out, [&*self.node].into_iter());
+        self.replicas_tree(&copies).write(out);
+        encode::str(out, "state");
+        encode::str(out, copies.here.word());
+        encode::str(out, "conflicts");
+        encode::uint(out, open);
         encode::str(out, "records");
         encode::uint(out, entry.usage.records());
         encode::str(out, "bytes");
         encode::uint(out, entry.usage.bytes());
         encode::str(out, "acl");
         write_acl(&table.acl, directory, out);
+        Ok(())
+    }
+
+    /// How many conflicts of a table nobody has taken note of. Of a table that was only ever here there are
+    /// none.
+    pub(super) fn conflicts_of(&self, entry: &Entry) -> Result<u64, Failure> {
+        if !entry.replicated {
+            return Ok(0);
+        }
+        Ok(self.store.open_conflicts()?.get(&entry.table.id).copied().unwrap_or(0))
     }
 }
 
@@ -180,9 +196,13 @@ pub(super) fn write_permissions(rights: Permissions, out: &mut Vec<u8>) {
 }
 
 pub(super) fn write_scope(scope: &Scope, out: &mut Vec<u8>) {
+    scope_tree(scope).write(out);
+}
+
+pub(super) fn scope_tree(scope: &Scope) -> Tree {
     match scope {
-        Scope::Local | Scope::All => encode::str(out, &scope.to_string()),
-        Scope::Nodes(nodes) => encode::strings(out, nodes.iter().map(NodeName::as_str)),
+        Scope::Local | Scope::All => scope.to_string().into(),
+        Scope::Nodes(nodes) => Tree::list(nodes.iter().map(NodeName::as_str)),
     }
 }
 

@@ -16,6 +16,7 @@ use super::{
     collect::Collection,
     error::Failure,
     events::Event,
+    restamp::Restamp,
     system::VerifiedRow,
     take::{Delivery, Taken},
 };
@@ -131,6 +132,15 @@ pub enum Command {
         /// Which rows.
         keys: Vec<Vec<u8>>,
     },
+    /// Give rows of the future timestamps of the present.
+    Restamp(Restamp),
+    /// Write rows once more as they are: for copies that have lost them and claim to have them.
+    Rewrite {
+        /// Of which table.
+        entry: Arc<Entry>,
+        /// Which rows; those that are not there are left out.
+        keys: Vec<Vec<u8>>,
+    },
     /// Write as another origin from now on.
     Mint,
     /// Put a node out of the mesh with the database that it has.
@@ -139,6 +149,15 @@ pub enum Command {
         caller: Caller,
         /// Which.
         node: NodeName,
+    },
+    /// Settle a name that several federated identities have on one of them.
+    SettleName {
+        /// Who asks. That they may is judged before.
+        caller: Caller,
+        /// The name.
+        name: IdentityName,
+        /// Who keeps it.
+        keep: IdentityId,
     },
     /// Write an event down.
     Note(Event),
@@ -217,6 +236,7 @@ impl Command {
             | Self::SetScope { entry, .. }
             | Self::Acknowledge { entry, .. }
             | Self::Push { entry, .. }
+            | Self::Rewrite { entry, .. }
             | Self::Grant(Granting { entry, .. })
             | Self::Revoke(Granting { entry, .. }) => Some(&entry.table.name),
             Self::CreateTable { .. }
@@ -230,8 +250,10 @@ impl Command {
             | Self::Drained { .. }
             | Self::Collect(_)
             | Self::CutFeed { .. }
+            | Self::Restamp(_)
             | Self::Mint
             | Self::RemoveNode { .. }
+            | Self::SettleName { .. }
             | Self::Note(_)
             | Self::Purge
             | Self::Stop => None,
@@ -248,7 +270,9 @@ impl Command {
             Self::Learn(rows) => BASE + rows.iter().map(VerifiedRow::bytes).sum::<usize>(),
             Self::Claim(claim) => BASE + claim.rows.iter().map(VerifiedRow::bytes).sum::<usize>(),
             Self::Take(delivery) => BASE + delivery.bytes(),
-            Self::Push { keys, .. } => BASE + keys.iter().map(|key| key.len() + 32).sum::<usize>(),
+            Self::Push { keys, .. } | Self::Rewrite { keys, .. } => {
+                BASE + keys.iter().map(|key| key.len() + 32).sum::<usize>()
+            }
             Self::CreateTable { .. }
             | Self::DropTable { .. }
             | Self::Grant(_)
@@ -262,8 +286,10 @@ impl Command {
             | Self::Collect(_)
             | Self::CutFeed { .. }
             | Self::Acknowledge { .. }
+            | Self::Restamp(_)
             | Self::Mint
             | Self::RemoveNode { .. }
+            | Self::SettleName { .. }
             | Self::Note(_)
             | Self::Purge
             | Self::Stop => BASE,
@@ -322,10 +348,22 @@ pub enum Done {
         /// How many.
         count: u64,
     },
+    /// Rows have timestamps of the present.
+    Restamped {
+        /// How many.
+        rows: u64,
+    },
+    /// Rows are written once more.
+    Rewritten {
+        /// How many.
+        count: u64,
+    },
     /// Writes are by another origin.
     Minted,
     /// The node is out of the mesh.
     Removed,
+    /// The name means one identity.
+    Settled,
     /// The event is written down.
     Noted,
     /// Rows of dropped tables were removed.

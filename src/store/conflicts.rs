@@ -1,6 +1,8 @@
 //! The ledger of conflicts: versions that have lost against another although neither writer had seen the
 //! other's. Kept for people to look at, within bounds; what becomes of them is theirs to say.
 
+use std::collections::BTreeMap;
+
 use cortex_core::{
     model::{Hlc, Stamp, TableId},
     sync::Dot,
@@ -157,10 +159,12 @@ pub(super) fn read(
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-/// How many conflicts of a table there are that nobody has taken note of.
-pub(super) fn open(conn: &Connection, table: TableId) -> Result<u64, Fault> {
+/// Of each table, how many conflicts there are that nobody has taken note of; without those where there are
+/// none.
+pub(super) fn open(conn: &Connection) -> Result<BTreeMap<TableId, u64>, Fault> {
     let mut statement = conn.prepare_cached(
-        "SELECT count(*) FROM conflicts WHERE table_id = ?1 AND acknowledged = 0",
+        "SELECT table_id, count(*) FROM conflicts WHERE acknowledged = 0 GROUP BY table_id",
     )?;
-    Ok(statement.query_row([table.0], |row| row.get(0))?)
+    let rows = statement.query_map([], |row| Ok((TableId(row.get(0)?), row.get(1)?)))?;
+    Ok(rows.collect::<Result<_, _>>()?)
 }

@@ -8,6 +8,7 @@
 //!            scans  ──> Scan, one connection each, a slice at a time
 //! ```
 
+mod anchor;
 mod apply;
 mod backup;
 mod cache;
@@ -28,15 +29,18 @@ mod origins;
 mod reader;
 mod repair;
 mod replica;
+mod restamp;
 mod rows;
 mod scan;
 mod schema;
 mod serve;
 mod system;
+mod tables;
 mod take;
 mod writer;
 
 use std::{
+    collections::BTreeMap,
     fs::{self, DirBuilder, File, TryLockError},
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
@@ -67,6 +71,7 @@ pub use events::{Event, Recorded, Wanted};
 pub use reader::Reader;
 pub use repair::{BUCKETS, RowMark, bucket_of};
 pub use replica::Replica;
+pub use restamp::Restamp;
 pub use scan::{Flow, Scan};
 pub use serve::{ChunkBounds, Served, Unserved};
 pub use system::{SealedRow, UID as SYSTEM_TABLE, VerifiedRow, verify};
@@ -132,6 +137,9 @@ pub struct Options {
     pub log: LogBounds,
     /// The SQLite VFS to use; none for the system's.
     pub vfs: Option<String>,
+    /// A directory in memory, for a word on how far the database has come. Without one, a database of a
+    /// mesh writes as another origin after each start.
+    pub anchor: Option<PathBuf>,
 }
 
 impl Options {
@@ -146,6 +154,7 @@ impl Options {
             limits: Limits::default(),
             log: LogBounds::default(),
             vfs: None,
+            anchor: None,
         }
     }
 }
@@ -212,12 +221,18 @@ impl Store {
         schema::migrate(&mut conn, &path)?;
         schema::adopt_copy(&mut conn).map_err(|e| fault(e.into()))?;
         let state = apply::State::load(&conn).map_err(fault)?;
+        let mut engine = database::Engine::new(conn, state, ambient::random_id);
 
+        let (anchor, word) =
+            anchor::Anchor::open(options.anchor.as_deref(), engine.state.database, &path);
+        let published = Arc::new(Published::new(Arc::clone(&engine.state.catalog), options));
+        engine.settle_origin(word, published.around(ambient::wall_ms())).map_err(fault)?;
+        let state = &engine.state;
+        published.show(&state.catalog);
         let database = state.database;
-        let published = Arc::new(Published::new(Arc::clone(&state.catalog), options));
         published.tell_clock(state.hlc());
         published.tell_copies(&state.replicas.committed(), state.own_incarnation());
-        published.follow_log(&mut conn).map_err(|e| fault(e.into()))?;
+        published.follow_log(&mut engine.conn).map_err(|e| fault(e.into()))?;
         let reader = |_| {
             let conn = connect(schema::Role::Reader)?;
             Ok(Arc::new(Reader::new(conn, Arc::clone(&published))))
@@ -230,7 +245,8 @@ impl Store {
                 .map_err(thread_failed)?;
         let (queue, jobs) = mpsc::channel(QUEUE);
         let writer = writer::Writer {
-            engine: database::Engine::new(conn, state, ambient::random_id),
+            engine,
+            anchor,
             published: Arc::clone(&published),
             readers: readers.clone(),
             checkpointer,
@@ -391,12 +407,20 @@ impl Store {
         })
     }
 
-    /// How many conflicts of a table nobody has taken note of.
+    /// Of each table, how many conflicts nobody has taken note of; without those where there are none.
     ///
     /// # Errors
     /// What SQLite reports.
-    pub fn open_conflicts(&self, table: TableId) -> Result<u64, Fault> {
-        self.inner.scans.read(|conn| conflicts::open(conn, table))
+    pub fn open_conflicts(&self) -> Result<BTreeMap<TableId, u64>, Fault> {
+        self.inner.scans.read(conflicts::open)
+    }
+
+    /// The version of one row, a deletion that is remembered among them.
+    ///
+    /// # Errors
+    /// What SQLite reports.
+    pub fn mark(&self, table: TableId, key: &[u8]) -> Result<Option<RowMark>, Fault> {
+        self.inner.scans.read(|conn| repair::mark(conn, &origins::Origins::load(conn)?, table, key))
     }
 
     /// A digest of each bucket of a table's live rows. Reads all of them.

@@ -5,10 +5,16 @@ use cortex_core::{
     model::{Hlc, Stamp, TableId},
     sync::TableDigest,
 };
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension, params};
 use sha2::{Digest, Sha256};
 
-use super::{apply::Batch, catalog::Entry, error::Fault, origins::Origins, rows::Place};
+use super::{
+    apply::Batch,
+    catalog::Entry,
+    error::{Failure, Fault},
+    origins::Origins,
+    rows::Place,
+};
 
 /// Buckets of keys. With a million rows each holds some 250, so that a difference costs a few kilobytes.
 pub const BUCKETS: usize = 4096;
@@ -70,6 +76,28 @@ pub(super) fn marks(
     Ok(found)
 }
 
+/// One row.
+pub(super) fn mark(
+    conn: &Connection,
+    origins: &Origins,
+    table: TableId,
+    key: &[u8],
+) -> Result<Option<RowMark>, Fault> {
+    let mut statement = conn.prepare_cached(
+        "SELECT hlc, incarnation, seq, value FROM records WHERE table_id = ?1 AND key = ?2",
+    )?;
+    let found = statement.query_row(params![table.0, key], |row| {
+        let value: Option<Vec<u8>> = row.get(3)?;
+        Ok(RowMark {
+            key: key.to_vec(),
+            stamp: Stamp { hlc: Hlc::from_i64(row.get(0)?), incarnation: origins.id(row.get(1)?) },
+            seq: row.get(2)?,
+            value: value.map(|value| Sha256::digest(value).into()),
+        })
+    });
+    Ok(found.optional()?)
+}
+
 fn visit(
     conn: &Connection,
     origins: &Origins,
@@ -103,5 +131,19 @@ impl Batch<'_> {
             }
         }
         Ok(pushed)
+    }
+
+    /// Writes versions once more, each as a new one: a copy that claims to have the old one must take it.
+    /// Answers how many there were.
+    pub(super) fn write_again(&mut self, entry: &Entry, keys: &[Vec<u8>]) -> Result<u64, Failure> {
+        let mut written = 0;
+        for key in keys {
+            let found = self.find_row(entry.table.id, key)?;
+            if let Some(value) = found.and_then(|found| found.value) {
+                self.write_shared(entry, key, Some(&value))?;
+                written += 1;
+            }
+        }
+        Ok(written)
     }
 }

@@ -98,13 +98,16 @@ pub(super) fn serve(
         return Ok(Served::Refused(Unserved::NoCopy));
     };
     let Copy { table, replica, lsn, hlc } = &copy;
+    let standing = if is_system { Standing::In } else { directory.standing(want.table, here) };
     let source = Source { feed: replica.feed, lsn: *lsn, cut: replica.cut, floor: &replica.floor };
     let plan = source.plan(want);
     let mut reading = Reading::new(conn, &origins, &plan, want, bounds);
     let part = match &plan {
         Plan::Log { after } => {
             let (to, last) = reading.feed(*table, *after, *lsn)?;
-            if last && *after >= replica.fed && want.vector.dominates(&replica.vector) {
+            let has_all = last && *after >= replica.fed && want.vector.dominates(&replica.vector);
+            // A copy that leaves needs to hear that the reader has everything: only chunks are acknowledged.
+            if has_all && standing != Standing::Out {
                 return Ok(Served::Nothing);
             }
             Part::Log { to, last }
@@ -135,7 +138,7 @@ pub(super) fn serve(
         hlc: *hlc,
         ready: replica.ready,
         life: replica.life,
-        standing: if is_system { Standing::In } else { directory.standing(want.table, here) },
+        standing,
         knowledge: directory.scope_knowledge(want.table),
         removed: removed(directory),
         head,

@@ -54,6 +54,7 @@ const CORE: &[(&str, &[&str])] = &[
     ("directory::row", &["model", "wire"]),
     ("directory::fields", &["model", "wire"]),
     ("gate", &["directory", "model"]),
+    ("sync", &["directory", "model"]),
     ("membership", &["model"]),
     ("merge", &["model"]),
     ("sync", &["directory", "model"]),

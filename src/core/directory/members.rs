@@ -20,6 +20,11 @@ impl Directory {
         self.nodes.values().filter(|row| !self.is_put_out(&row.node))
     }
 
+    /// The machines that have presented themselves, those that were put out among them.
+    pub fn known_nodes(&self) -> impl Iterator<Item = &NodeRow> {
+        self.nodes.values()
+    }
+
     /// True where an operator of any node has removed that database.
     #[must_use]
     pub fn is_removed(&self, database: &Database) -> bool {

@@ -178,6 +178,12 @@ pub enum Refusal {
     /// A new table must be held where it is created.
     #[error("invalid scope: must include this node, {0}")]
     ScopeWithoutHome(Box<str>),
+    /// Not every node has confirmed in time to have what it was waited for; which ones have not.
+    #[error("timeout: not confirmed by {0}")]
+    NotConfirmed(Box<str>),
+    /// The table's scope does not contain that node.
+    #[error("not_in_scope: {0}")]
+    NotInScope(Box<str>),
     /// As many federated identities, mappings or decisions are kept as there may be.
     #[error("directory_full: at most {0} entries")]
     DirectoryFull(usize),

@@ -38,10 +38,24 @@ pub enum Method {
     IdentityRevoke,
     MeshListNodes,
     MeshStatus,
+    MeshRemoveNode,
+    IdentityResolve,
+    SyncStatus,
+    SyncStatusTable,
+    SyncWait,
+    SyncRepair,
+    SyncBuckets,
+    SyncMarks,
+    SyncPush,
+    Conflicts,
+    ConflictShow,
+    ConflictRestore,
+    ConflictAck,
+    Explain,
 }
 
 /// A method with its wire name and what `invalid params: expected …` says of it.
-const METHODS: [(Method, &str, &str); 32] = [
+const METHODS: [(Method, &str, &str); 46] = [
     (Method::Ping, "ping", "[]"),
     (Method::Status, "status", "[]"),
     (Method::Tables, "tables", "[] or [{all}]"),
@@ -63,7 +77,7 @@ const METHODS: [(Method, &str, &str); 32] = [
     (Method::Checkpoint, "checkpoint", "[]"),
     (Method::Backup, "backup", "[] or [name]"),
     (Method::GetScope, "get_scope", "[table]"),
-    (Method::SetScope, "set_scope", "[table, scope]"),
+    (Method::SetScope, "set_scope", "[table, scope] or [table, scope, {write_off}]"),
     (
         Method::IdentityRegister,
         "identity_register",
@@ -78,11 +92,21 @@ const METHODS: [(Method, &str, &str); 32] = [
     (Method::IdentityRevoke, "identity_revoke", "[name] or [name, node]"),
     (Method::MeshListNodes, "mesh_list_nodes", "[]"),
     (Method::MeshStatus, "mesh_status", "[]"),
+    (Method::MeshRemoveNode, "mesh_remove_node", "[node]"),
+    (Method::IdentityResolve, "identity_resolve", "[name, id]"),
+    (Method::SyncStatus, "sync_status", "[]"),
+    (Method::SyncStatusTable, "sync_status_table", "[table]"),
+    (Method::SyncWait, "sync_wait", "[table] or [table, {node, all, timeout_ms}]"),
+    (Method::SyncRepair, "sync_repair", "[table] or [table, {dry_run, prefer}]"),
+    (Method::SyncBuckets, "sync_buckets", "[table_id]"),
+    (Method::SyncMarks, "sync_marks", "[table_id, [buckets]] or [table_id, [buckets], after]"),
+    (Method::SyncPush, "sync_push", "[table_id, [keys]] or [table_id, [keys], {again}]"),
+    (Method::Conflicts, "conflicts", "[] or [table] or [table, {limit, before}]"),
+    (Method::ConflictShow, "conflict_show", "[table, id]"),
+    (Method::ConflictRestore, "conflict_restore", "[table, id]"),
+    (Method::ConflictAck, "conflict_ack", "[table] or [table, id]"),
+    (Method::Explain, "explain", "[table] or [table, {key, node}]"),
 ];
-
-/// Methods that need other machines, and that this version does not have yet. They are known, so that a
-/// client learns why they fail.
-const MESH_METHODS: [&str; 3] = ["sync_status", "sync_status_table", "sync_repair"];
 
 impl Method {
     /// Every method, in the order of the table.
@@ -96,14 +120,9 @@ impl Method {
         METHODS.iter().find(|(_, known, _)| *known == name).map(|(method, ..)| *method)
     }
 
-    /// True for a method that answers only where a mesh is configured.
-    #[must_use]
-    pub fn needs_mesh(name: &str) -> bool {
-        MESH_METHODS.contains(&name)
-    }
-
-    /// True for what another machine may ask for: reading and writing records, and redeeming the
-    /// tokens that its users have. Everything else is for those whom the kernel vouches for.
+    /// True for what another machine may ask for: reading and writing records, redeeming the
+    /// tokens that its users have, and comparing copies. Everything else is for those whom the kernel vouches
+    /// for.
     #[must_use]
     pub fn open_to_peers(self) -> bool {
         matches!(
@@ -115,8 +134,19 @@ impl Method {
                 | Self::Keys
                 | Self::Put
                 | Self::Delete
-                | Self::IdentityRedeem
+        ) || self.is_for_peers_alone()
+    }
+
+    /// True for what only another machine may ask for.
+    #[must_use]
+    pub fn is_for_peers_alone(self) -> bool {
+        matches!(
+            self,
+            Self::IdentityRedeem
                 | Self::IdentityLearn
+                | Self::SyncBuckets
+                | Self::SyncMarks
+                | Self::SyncPush
         )
     }
 

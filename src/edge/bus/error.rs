@@ -165,6 +165,7 @@ fn name_of_refusal(refusal: &Refusal) -> &'static str {
         | Refusal::TokenLifetime(_)
         | Refusal::UnknownNode(_)
         | Refusal::OwnNode
+        | Refusal::NotInScope(_)
         | Refusal::ScopeWithoutHome(_) => INVALID_ARGS,
         Refusal::TooManyGrants
         | Refusal::TooManyTables(_)
@@ -198,6 +199,7 @@ fn name_of_refusal(refusal: &Refusal) -> &'static str {
         | Refusal::TokenForUid(_)
         | Refusal::TokenUsed => "org.cortexd.Cortex1.Error.TokenRefused",
         Refusal::NodeUnreachable(_) => "org.cortexd.Cortex1.Error.NodeUnreachable",
+        Refusal::NotConfirmed(_) => "org.cortexd.Cortex1.Error.NotConfirmed",
         Refusal::ByAnotherNode(_) => "org.cortexd.Cortex1.Error.RefusedByNode",
         Refusal::AnotherNode(_) | Refusal::AnotherMesh => FAILED,
     }

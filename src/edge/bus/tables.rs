@@ -138,7 +138,9 @@ fn changes(
 mod tests {
     use std::ops::Range;
 
-    use cortex_core::model::{Acl, AttributeName, Table as Metadata, TableName, TableUid, Uid};
+    use cortex_core::model::{
+        Acl, AttributeName, Hlc, Table as Metadata, TableName, TableUid, Uid,
+    };
 
     use super::*;
 
@@ -153,7 +155,7 @@ mod tests {
             contested: false,
             acl: Acl::default(),
         };
-        (TableId(id), Arc::new(Entry { table, replicated: false, usage: Arc::default() }))
+        (TableId(id), Arc::new(Entry::new(table, Hlc::default(), false)))
     }
 
     fn id(bound: usize) -> i64 {

@@ -27,6 +27,10 @@ pub(super) struct TableInfo {
     pub(super) replicas: Vec<String>,
     pub(super) records: u64,
     pub(super) bytes: u64,
+    /// How the copy here is.
+    state: String,
+    /// Versions that have lost, and of which nobody has taken note.
+    pub(super) conflicts: u64,
     /// Who holds which rights.
     pub(super) acl: Vec<(String, Vec<String>)>,
 }
@@ -68,6 +72,8 @@ impl TableInfo {
             ("replicas".into(), list(self.replicas)?),
             ("records".into(), self.records.into()),
             ("bytes".into(), self.bytes.into()),
+            ("state".into(), text(self.state)),
+            ("conflicts".into(), self.conflicts.into()),
             ("acl".into(), list(self.acl)?),
         ]))
     }
@@ -82,6 +88,7 @@ impl TableInfo {
             ("Scope".into(), text(self.scope)),
             ("Records".into(), self.records.into()),
             ("Bytes".into(), self.bytes.into()),
+            ("Conflicts".into(), self.conflicts.into()),
         ]))
     }
 }
@@ -165,7 +172,9 @@ fn read_info(from: &mut Reader<'_>) -> Option<TableInfo> {
             "key_field" => info.key_field = from.text()?.to_owned(),
             "attributes" => info.attributes = read_texts(from)?,
             "node_scope" => info.scope = read_scope(from)?,
-            "replicas" => info.replicas = read_texts(from)?,
+            "replicas" => info.replicas = read_replicas(from)?,
+            "state" => info.state = from.text()?.to_owned(),
+            "conflicts" => info.conflicts = number(from)?,
             "records" => info.records = number(from)?,
             "bytes" => info.bytes = number(from)?,
             "acl" => info.acl = read_list(from, read_grant)?,
@@ -174,6 +183,23 @@ fn read_info(from: &mut Reader<'_>) -> Option<TableInfo> {
         Some(())
     })?;
     Some(info)
+}
+
+/// The nodes that hold a copy, or owe what theirs held.
+fn read_replicas(from: &mut Reader<'_>) -> Option<Vec<String>> {
+    let replicas = read_list(from, |from| {
+        let (mut node, mut has_left) = (String::new(), false);
+        each_pair(from, |name, from| {
+            match name {
+                "node" => node = from.text()?.to_owned(),
+                "state" => has_left = from.text()? == "left",
+                _ => drop(from.raw()?),
+            }
+            Some(())
+        })?;
+        Some((node, has_left))
+    })?;
+    Some(replicas.into_iter().filter(|(_, has_left)| !has_left).map(|(node, _)| node).collect())
 }
 
 fn read_grant(from: &mut Reader<'_>) -> Option<(String, Vec<String>)> {

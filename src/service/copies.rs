@@ -1,0 +1,516 @@
+//! How a table's copies are, as far as this node can tell: its own, and each of the others.
+//! What others say of themselves comes from `sync`; what may be concluded from it is decided here, once.
+//!
+//! ```text
+//!   directory: who may hold it, which stays are over ──┐
+//!   SyncView: the last word of each copy ──────────────┼──> judge ──> sync_status, scope, explain, sync_wait
+//!   MeshView: who is linked                            │
+//!   store: the copy here ──────────────────────────────┘
+//! ```
+//!
+//! A copy is in sync only while there is a link to it, and if its last word names the same vector and the same
+//! digest as the copy here has now. Whatever falls short of that is called by what is known of it.
+
+use std::{collections::BTreeSet, fmt, sync::Arc};
+
+use cortex_core::{
+    directory::{Directory, Standing},
+    model::{NodeName, TableUid},
+    sync::{Blocker, Blocking, Vector},
+};
+
+use super::{
+    Service,
+    mesh::Seen,
+    sync::{PeerCopy, Trouble},
+    tables::scope_tree,
+    tree::Tree,
+};
+use crate::{
+    ambient,
+    store::{Entry, Replica},
+};
+
+/// How the copy here is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Here {
+    /// Whole, and in the scope.
+    Ready,
+    /// Its rows are still on their way.
+    Filling,
+    /// Decisions about the scope compete, and not all of them admit this node.
+    Frozen,
+    /// It leaves: what only this node has is handed over.
+    Draining,
+    /// There is none.
+    None,
+}
+
+impl Here {
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::Filling => "filling",
+            Self::Frozen => "frozen",
+            Self::Draining => "draining",
+            Self::None => "none",
+        }
+    }
+}
+
+/// How a copy on another node is, compared with the one here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// It holds the same, by its own word.
+    InSync,
+    /// One of the two has incorporated what the other has not.
+    Behind,
+    /// Both have incorporated the same, and hold different rows.
+    Diverged,
+    /// It cannot be told.
+    Unknown,
+    /// It is out of the scope, and still owes what only it has.
+    Draining,
+    /// It is out of the scope, and has nothing any more; or it was given up.
+    Left,
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::InSync => "in_sync",
+            Self::Behind => "behind",
+            Self::Diverged => "diverged",
+            Self::Unknown => "unknown",
+            Self::Draining => "draining",
+            Self::Left => "left",
+        })
+    }
+}
+
+/// Whether there is a link to a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Link {
+    Up,
+    Down(Option<String>),
+    /// The settings of this node do not name it: others may see it.
+    Unknown,
+}
+
+/// All that is known of another node's copy.
+#[derive(Clone, Debug)]
+struct Facts<'a> {
+    standing: Standing,
+    /// The last stay that has begun, and the last that is over.
+    life: u64,
+    gone: u64,
+    removed: bool,
+    link: Link,
+    copy: Option<&'a PeerCopy>,
+    here: Option<&'a Replica>,
+    now_ms: u64,
+}
+
+/// Another node's copy, judged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Other {
+    pub(super) node: NodeName,
+    pub(super) state: State,
+    pub(super) life: u64,
+    pub(super) ready: Option<bool>,
+    pub(super) verified_ms: Option<u64>,
+    pub(super) heard_ms: Option<u64>,
+    /// Writes that it lacks, at most.
+    pub(super) behind_writes: Option<u64>,
+    /// Writes that the copy here lacks, at most.
+    pub(super) ahead_writes: Option<u64>,
+    pub(super) behind_seconds: Option<u64>,
+    pub(super) why: Option<String>,
+}
+
+/// A table with all its copies.
+#[derive(Clone, Debug)]
+pub(super) struct Copies {
+    pub(super) entry: Arc<Entry>,
+    pub(super) name: String,
+    pub(super) here: Here,
+    pub(super) copy: Option<Arc<Replica>>,
+    pub(super) conflicts: u64,
+    pub(super) others: Vec<Other>,
+    pub(super) kept_by: Option<Blocker>,
+}
+
+impl Service {
+    /// The copies of a table, judged now.
+    pub(super) fn copies_of(&self, entry: &Arc<Entry>, conflicts: u64) -> Copies {
+        let catalog = self.store.catalog();
+        let directory = catalog.directory();
+        let table = entry.table.uid;
+        let copy = self.store.copy(table);
+        let seen = self.mesh().map(|mesh| Arc::clone(&mesh.view().now()));
+        let now_ms = ambient::wall_ms();
+        let (lives, gone) = (directory.lives(table), directory.gone(table));
+        let admitted = others_of(directory, table);
+        let held = lives.keys().filter(|node| Some(*node) != directory.here()).cloned();
+        let nodes: BTreeSet<NodeName> = admitted.into_iter().chain(held).collect();
+        let judged = nodes.into_iter().map(|node| {
+            let known = self.sync.of(table, &node);
+            let facts = Facts {
+                standing: directory.standing(table, &node),
+                life: lives.get(&node).copied().unwrap_or(0),
+                gone: gone.get(&node).copied().unwrap_or(0),
+                removed: directory.is_put_out(&node),
+                link: link(seen.as_deref(), &node),
+                copy: known.as_ref(),
+                here: copy.as_deref(),
+                now_ms,
+            };
+            judge(node, &facts)
+        });
+        Copies {
+            name: catalog.show(&entry.table.name),
+            here: here(entry, copy.as_deref()),
+            others: if entry.replicated { judged.collect() } else { Vec::new() },
+            copy,
+            conflicts,
+            kept_by: self.sync.blocker(table),
+            entry: Arc::clone(entry),
+        }
+    }
+
+    /// Whether this node is linked to another.
+    pub(super) fn link_to(&self, node: &NodeName) -> Link {
+        let seen = self.mesh().map(|mesh| Arc::clone(&mesh.view().now()));
+        link(seen.as_deref(), node)
+    }
+
+    /// What `sync_status` says of a table.
+    pub(super) fn status_tree(&self, copies: &Copies) -> Tree {
+        let Copies { entry, copy, .. } = copies;
+        let replica = copy.as_deref();
+        let kept_by = copies.kept_by.as_ref().map(|Blocker { node, why }| {
+            let why = match why {
+                Blocking::Silent => "silent: it has not said what it has",
+                Blocking::Ahead => "ahead: it has seen what this node has not",
+            };
+            Tree::map([("node", node.as_str().into()), ("why", why.into())])
+        });
+        Tree::map([
+            ("table", copies.name.as_str().into()),
+            ("scope", scope_tree(&entry.table.scope)),
+            ("contested", entry.table.contested.into()),
+            (
+                "here",
+                Tree::map([
+                    ("node", (*self.node).into()),
+                    ("state", copies.here.word().into()),
+                    ("life", replica.map(|copy| copy.life).into()),
+                    ("records", entry.usage.records().into()),
+                    ("tombstones", replica.map_or(0, |copy| copy.tombstones).into()),
+                    ("conflicts", copies.conflicts.into()),
+                    ("conflicts_evicted", replica.map_or(0, |copy| copy.conflicts_evicted).into()),
+                    ("digest", replica.map(|copy| hex(&copy.digest.to_bytes())).into()),
+                ]),
+            ),
+            ("nodes", Tree::list(copies.others.iter().map(Other::tree))),
+            ("deletions_kept_by", kept_by.into()),
+        ])
+    }
+
+    /// What `get_scope` and `table_info` say of a table's copies, the one here first.
+    pub(super) fn replicas_tree(&self, copies: &Copies) -> Tree {
+        let own = Tree::map([
+            ("node", (*self.node).into()),
+            ("state", copies.here.word().into()),
+            ("life", copies.copy.as_ref().map(|copy| copy.life).into()),
+            ("ready", copies.copy.as_ref().is_none_or(|copy| copy.ready).into()),
+            ("verified_ms", Tree::Nil),
+            ("heard_ms", Tree::Nil),
+            ("why", Tree::Nil),
+        ]);
+        let others = copies.others.iter().map(|other| {
+            Tree::map([
+                ("node", other.node.as_str().into()),
+                ("state", other.state.to_string().into()),
+                ("life", other.life.into()),
+                ("ready", other.ready.into()),
+                ("verified_ms", other.verified_ms.into()),
+                ("heard_ms", other.heard_ms.into()),
+                ("why", other.why.clone().into()),
+            ])
+        });
+        let own = (copies.here != Here::None).then_some(own);
+        Tree::List(own.into_iter().chain(others).collect())
+    }
+}
+
+impl Other {
+    fn tree(&self) -> Tree {
+        Tree::map([
+            ("node", self.node.as_str().into()),
+            ("state", self.state.to_string().into()),
+            ("verified_ms", self.verified_ms.into()),
+            ("behind_writes", self.behind_writes.into()),
+            ("ahead_writes", self.ahead_writes.into()),
+            ("behind_seconds", self.behind_seconds.into()),
+            ("why", self.why.clone().into()),
+            ("heard_ms", self.heard_ms.into()),
+        ])
+    }
+}
+
+/// The other nodes that may hold a table, by every decision or by some of those that compete.
+pub(super) fn others_of(directory: &Directory, table: TableUid) -> BTreeSet<NodeName> {
+    let members = directory.members().map(|row| &row.node);
+    let admitted = members.filter(|node| directory.standing(table, node) != Standing::Out);
+    admitted.filter(|node| Some(*node) != directory.here()).cloned().collect()
+}
+
+fn link(seen: Option<&Seen>, node: &NodeName) -> Link {
+    match seen.and_then(|seen| seen.peers.iter().find(|peer| peer.node == *node)) {
+        Some(peer) if peer.connected => Link::Up,
+        Some(peer) => Link::Down(peer.last_error.clone()),
+        None => Link::Unknown,
+    }
+}
+
+fn here(entry: &Entry, copy: Option<&Replica>) -> Here {
+    if !entry.replicated {
+        return Here::Ready;
+    }
+    let drains = copy.is_some_and(|copy| copy.drain.is_some());
+    match (entry.standing, copy) {
+        (_, None) => Here::None,
+        (_, Some(_)) if drains => Here::Draining,
+        (Standing::Out, Some(copy)) if copy.life == 0 => Here::None,
+        (Standing::Out, Some(_)) => Here::Draining,
+        (Standing::Frozen, Some(_)) => Here::Frozen,
+        (Standing::In, Some(copy)) if copy.ready => Here::Ready,
+        (Standing::In, Some(_)) => Here::Filling,
+    }
+}
+
+/// True where the last word of a copy names the same vector and digest as the copy here has now.
+pub(super) fn is_equal(here: &Replica, known: &PeerCopy) -> bool {
+    let word = known.word.as_ref();
+    word.is_some_and(|word| word.vector == here.vector && word.digest == here.digest)
+}
+
+fn judge(node: NodeName, facts: &Facts<'_>) -> Other {
+    let word = facts.copy.and_then(|copy| copy.word.as_ref());
+    // What was said in an earlier stay says nothing of this one.
+    let word = word.filter(|word| word.life >= facts.life && word.life > facts.gone);
+    let (state, why) = state_of(facts, word);
+    let vectors = word.zip(facts.here).map(|(word, here)| (&word.vector, &here.vector));
+    let heard_ms = facts.copy.map(|copy| copy.heard_ms).filter(|heard| *heard > 0);
+    let verified_ms = facts.copy.and_then(|copy| copy.verified_ms);
+    let since = |at: u64| facts.now_ms.saturating_sub(at) / 1000;
+    let judged = matches!(state, State::Behind | State::Diverged | State::Unknown);
+    Other {
+        node,
+        state,
+        life: facts.life,
+        ready: word.map(|word| word.ready),
+        verified_ms,
+        heard_ms,
+        behind_writes: vectors.map(|(theirs, own): (&Vector, &Vector)| theirs.lacks(own)),
+        ahead_writes: vectors.map(|(theirs, own)| own.lacks(theirs)),
+        behind_seconds: verified_ms.or(heard_ms).filter(|_| judged).map(since),
+        why,
+    }
+}
+
+fn state_of(facts: &Facts<'_>, word: Option<&cortex_core::sync::Word>) -> (State, Option<String>) {
+    let trouble = trouble(facts);
+    if facts.standing == Standing::Out {
+        return if facts.life > facts.gone && !facts.removed {
+            let why =
+                "it is out of the scope, and has not said that it has handed over what it held";
+            (
+                State::Draining,
+                Some(trouble.map_or_else(|| why.into(), |more| format!("{why}; {more}"))),
+            )
+        } else {
+            let why = if facts.removed { "removed from the mesh" } else { "out of the scope" };
+            (State::Left, Some(why.into()))
+        };
+    }
+    let Some(here) = facts.here.filter(|here| here.life > 0) else {
+        return (State::Unknown, Some("there is no copy here to compare it with".into()));
+    };
+    let Some(word) = word else {
+        let why = trouble.unwrap_or_else(|| "nothing was heard of its copy yet".into());
+        return (State::Unknown, Some(why));
+    };
+    let (same, equal) = (word.vector == here.vector, word.digest == here.digest);
+    let whole = word.ready && here.ready;
+    if (same && !equal && whole)
+        || (facts.copy.is_some_and(|copy| copy.diverged) && !(same && equal))
+    {
+        let why = "both have seen the same writes and hold different rows";
+        return (State::Diverged, Some(why.into()));
+    }
+    if same && equal && whole {
+        return match facts.link {
+            Link::Up => (State::InSync, None),
+            Link::Down(_) | Link::Unknown => {
+                let since = "it held the same when it was heard last";
+                (State::Unknown, trouble.map(|why| format!("{why}; {since}")))
+            }
+        };
+    }
+    let why = trouble.unwrap_or_else(|| {
+        let why = match (word.ready, here.ready) {
+            (false, _) => "its copy is still being filled",
+            (true, false) => "the copy here is still being filled",
+            (true, true) => "rows are on their way",
+        };
+        why.into()
+    });
+    (State::Behind, Some(why))
+}
+
+/// What stands between the two copies; none where nothing is known to.
+fn trouble(facts: &Facts<'_>) -> Option<String> {
+    let unreachable = |error: &Option<String>| match error {
+        Some(error) => format!("unreachable: {error}"),
+        None => "unreachable".into(),
+    };
+    match &facts.link {
+        Link::Down(error) => return Some(unreachable(error)),
+        Link::Unknown => return Some("unreachable: this node's settings do not name it".into()),
+        Link::Up => {}
+    }
+    let copy = facts.copy?;
+    let say = |what: &str, trouble: &Trouble| format!("{what}: {trouble}");
+    let giving = copy.giving.as_ref().map(|trouble| say("it does not take rows", trouble));
+    let taking = copy.taking.as_ref().map(|trouble| say("its rows are not taken", trouble));
+    match (giving, taking) {
+        (None, None) => None,
+        (Some(one), None) | (None, Some(one)) => Some(one),
+        (Some(one), Some(other)) => Some(format!("{one}; {other}")),
+    }
+}
+
+pub(super) fn hex(bytes: &[u8]) -> String {
+    use fmt::Write as _;
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _never_fails = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use cortex_core::{
+        model::{Hlc, Incarnation, Stamp},
+        sync::{Dot, FeedId, TableDigest, Word},
+    };
+
+    use super::*;
+
+    const TABLE: TableUid = TableUid([7; 16]);
+
+    fn digest(row: &[u8]) -> TableDigest {
+        let stamp = Stamp { hlc: Hlc::from_unix_ms(1), incarnation: Incarnation(1) };
+        TableDigest::of_row(TABLE, b"k", stamp, row)
+    }
+
+    fn vector(seq: u64) -> Vector {
+        [Dot { incarnation: Incarnation(1), seq }].into_iter().collect()
+    }
+
+    fn replica(seq: u64, row: &[u8]) -> Replica {
+        Replica {
+            uid: TABLE,
+            table: None,
+            life: 1,
+            ready: true,
+            feed: FeedId([0; 16]),
+            cut: 0,
+            fed: 0,
+            vector: vector(seq),
+            floor: Vector::new(),
+            digest: digest(row),
+            tombstones: 0,
+            conflicts_evicted: 0,
+            drain: None,
+        }
+    }
+
+    fn heard(seq: u64, row: &[u8]) -> PeerCopy {
+        let (vector, digest) = (vector(seq), digest(row));
+        let word = Word { life: 1, ready: true, vector, digest, ..Word::default() };
+        PeerCopy { word: Some(word), heard_ms: 9_000, ..PeerCopy::default() }
+    }
+
+    fn facts<'a>(copy: Option<&'a PeerCopy>, here: &'a Replica) -> Facts<'a> {
+        Facts {
+            standing: Standing::In,
+            life: 1,
+            gone: 0,
+            removed: false,
+            link: Link::Up,
+            copy,
+            here: Some(here),
+            now_ms: 10_000,
+        }
+    }
+
+    fn of(facts: &Facts<'_>) -> Other {
+        judge(NodeName::parse("office").expect("a name"), facts)
+    }
+
+    /// holds R5
+    #[test]
+    fn a_copy_is_in_sync_only_with_equal_vector_equal_digest_and_a_link() {
+        let here = replica(3, b"v");
+        for (seq, row, expected) in [
+            (3, b"v".as_slice(), State::InSync),
+            (3, b"w", State::Diverged),
+            (2, b"v", State::Behind),
+            (4, b"v", State::Behind),
+        ] {
+            let copy = heard(seq, row);
+            assert_eq!(of(&facts(Some(&copy), &here)).state, expected, "{seq} {row:?}");
+        }
+        let copy = heard(3, b"v");
+        let cut = Facts { link: Link::Down(None), ..facts(Some(&copy), &here) };
+        let found = of(&cut);
+        assert_eq!(found.state, State::Unknown);
+        assert!(found.why.expect("a reason").starts_with("unreachable"));
+    }
+
+    #[test]
+    fn a_copy_of_which_nothing_was_heard_is_unknown_and_says_why() {
+        let here = replica(3, b"v");
+        let found = of(&facts(None, &here));
+        assert_eq!(found.state, State::Unknown);
+        assert!(found.why.is_some());
+    }
+
+    #[test]
+    fn what_is_lacked_is_told_in_both_directions() {
+        let (here, copy) = (replica(5, b"v"), heard(3, b"w"));
+        let found = of(&facts(Some(&copy), &here));
+        assert_eq!((found.behind_writes, found.ahead_writes), (Some(2), Some(0)));
+        assert_eq!(found.behind_seconds, Some(1));
+    }
+
+    #[test]
+    fn the_word_of_an_earlier_stay_does_not_count() {
+        let (here, copy) = (replica(3, b"v"), heard(3, b"v"));
+        let again = Facts { life: 2, gone: 1, ..facts(Some(&copy), &here) };
+        assert_eq!(of(&again).state, State::Unknown);
+    }
+
+    /// holds S4
+    #[test]
+    fn a_copy_out_of_the_scope_drains_until_its_stay_is_over() {
+        let (here, copy) = (replica(3, b"v"), heard(3, b"v"));
+        let out = Facts { standing: Standing::Out, ..facts(Some(&copy), &here) };
+        assert_eq!(of(&out).state, State::Draining);
+        assert_eq!(of(&Facts { gone: 1, ..out.clone() }).state, State::Left);
+        assert_eq!(of(&Facts { removed: true, ..out }).state, State::Left);
+    }
+}

@@ -1,0 +1,415 @@
+//! The method explain: why a table, or a row of it, is or is not on a node, and what mends it.
+//! Nothing is decided here; the chain of reasons is walked in the order in which one rests on the other.
+
+use std::sync::Arc;
+
+use cortex_core::{
+    directory::Standing,
+    model::{Caller, Key, NodeName, Permissions, Refusal, Scope, Stamp},
+    sync::Dot,
+    wire::{Head, encode},
+};
+
+use super::{
+    Answer, Service,
+    conflicts::writer,
+    copies::{Copies, Here, Link, Other, State},
+    params::{self, Params},
+    tree::Tree,
+};
+use crate::store::{Entry, Failure, RowMark};
+
+/// What is found, and what can be done about it.
+#[derive(Debug)]
+struct Explanation {
+    finding: String,
+    mend: Option<String>,
+}
+
+/// A chain of reasons, each of which holds.
+#[derive(Debug, Default)]
+struct Because(Vec<String>);
+
+impl Because {
+    fn add(&mut self, reason: impl Into<String>) {
+        self.0.push(reason.into());
+    }
+}
+
+impl Explanation {
+    fn new(finding: impl Into<String>) -> Self {
+        Self { finding: finding.into(), mend: None }
+    }
+
+    fn mend(finding: impl Into<String>, command: impl Into<String>) -> Self {
+        Self { finding: finding.into(), mend: Some(command.into()) }
+    }
+}
+
+impl Service {
+    /// `explain [table]` or `[table, {key, node}]`.
+    pub(super) fn explain(
+        &self,
+        caller: &Caller,
+        params: Params<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<Answer, Failure> {
+        let mut params = params.between(1, 2)?;
+        let table = params.text()?;
+        let (mut key, mut node) = (None, None);
+        if let Some(options) = params.optional()? {
+            params::each_option(options, |name, value| {
+                match (name, value) {
+                    ("key", Head::Str(text)) => key = Some(text.to_vec()),
+                    ("key", Head::Int(number)) => key = Some(number.to_string().into_bytes()),
+                    ("node", Head::Str(name)) => {
+                        node = Some(std::str::from_utf8(name).ok()?.to_owned());
+                    }
+                    ("key" | "node", Head::Nil) => {}
+                    _ => return None,
+                }
+                Some(())
+            })
+            .ok_or_else(|| params.invalid())?;
+        }
+        let node = node.as_deref().map(NodeName::parse).transpose()?;
+        let mut because = Because::default();
+        let found = match self.open(caller, table, Permissions::READ) {
+            Err(Refusal::AccessDenied) => Explanation::mend(
+                format!("there is no table {table} here, or you may not see it"),
+                "cortex tables",
+            ),
+            Err(refusal) => return Err(refusal.into()),
+            Ok(entry) => self.explain_table(&entry, key.as_deref(), node.as_ref(), &mut because)?,
+        };
+        let node = node.as_ref().map_or(&*self.node, NodeName::as_str);
+        let key = key.map(|key| String::from_utf8_lossy(&key).into_owned());
+        let answer = Tree::map([
+            ("table", table.into()),
+            ("node", node.into()),
+            ("key", key.into()),
+            ("finding", found.finding.into()),
+            ("because", Tree::list(because.0)),
+            ("do", found.mend.into()),
+        ]);
+        answer.write(out);
+        Ok(Answer::Ready)
+    }
+
+    fn explain_table(
+        &self,
+        entry: &Arc<Entry>,
+        key: Option<&[u8]>,
+        node: Option<&NodeName>,
+        because: &mut Because,
+    ) -> Result<Explanation, Failure> {
+        let copies = self.copies_of(entry, self.conflicts_of(entry)?);
+        let name = &copies.name;
+        because.add(format!("the table {name} exists, and its scope is {}", entry.table.scope));
+        if !entry.replicated {
+            because.add("it was never shared: only this node has it");
+        }
+        if entry.table.contested {
+            because.add("decisions about its scope were made without knowing of each other");
+        }
+        let elsewhere = node.filter(|node| node.as_str() != &*self.node);
+        match elsewhere {
+            None => self.explain_here(&copies, key, because),
+            Some(node) => self.explain_there(&copies, key, node, because),
+        }
+    }
+
+    fn explain_here(
+        &self,
+        copies: &Copies,
+        key: Option<&[u8]>,
+        because: &mut Because,
+    ) -> Result<Explanation, Failure> {
+        let name = &copies.name;
+        match copies.here {
+            Here::Ready => because.add("the copy here is whole"),
+            Here::Filling => {
+                let sources = copies.others.iter().filter(|other| other.ready == Some(true));
+                let sources: Vec<_> = sources.map(|other| other.node.as_str()).collect();
+                if sources.is_empty() {
+                    because.add("no node with a whole copy was heard of yet");
+                } else {
+                    because.add(format!("rows come from {}", sources.join(", ")));
+                }
+                return Ok(Explanation::mend(
+                    format!("the rows of {name} are still on their way to this node"),
+                    format!("cortex sync wait {name}"),
+                ));
+            }
+            Here::Frozen => {
+                return Ok(Explanation::mend(
+                    format!(
+                        "{name} is frozen here: of the competing decisions about its scope some leave this node out"
+                    ),
+                    contested(name),
+                ));
+            }
+            Here::Draining => {
+                return Ok(Explanation::mend(
+                    format!("{name} is leaving this node: its scope does not contain it any more"),
+                    admit(copies, &self.node),
+                ));
+            }
+            Here::None => {
+                return Ok(Explanation::mend(
+                    format!("{name} is not on this node: its scope does not contain it"),
+                    admit(copies, &self.node),
+                ));
+            }
+        }
+        let Some(key) = key else {
+            let conflicts = copies.conflicts;
+            return Ok(if conflicts == 0 {
+                Explanation::new(format!("{name} is on this node, and whole"))
+            } else {
+                because.add(format!(
+                    "{conflicts} versions of rows have lost without anybody having taken note"
+                ));
+                Explanation::mend(
+                    format!("{name} is on this node, and whole"),
+                    format!("cortex conflicts {name}"),
+                )
+            });
+        };
+        let shown = String::from_utf8_lossy(key);
+        Ok(match self.mark_of(copies, key)? {
+            Some(mark) if mark.value.is_some() => {
+                because.add(format!("it was written {}", self.written(mark.stamp)));
+                Explanation::new(format!("{shown} is on this node"))
+            }
+            Some(mark) => {
+                because.add(format!("it was deleted {}", self.written(mark.stamp)));
+                Explanation::new(format!("{shown} was deleted"))
+            }
+            None if copies.others.is_empty() => {
+                because.add("no deletion of it is remembered");
+                Explanation::new(format!(
+                    "{shown} is not there: it was never written, or deleted long ago"
+                ))
+            }
+            None => {
+                because.add("this node remembers neither the row nor its deletion");
+                let lacking = copies.others.iter().filter(|other| other.state != State::InSync);
+                let lacking: Vec<_> = lacking.map(|other| other.node.as_str()).collect();
+                if lacking.is_empty() {
+                    because.add("every other copy holds the same");
+                    Explanation::new(format!(
+                        "{shown} is on no node: it was never written, or deleted long ago"
+                    ))
+                } else {
+                    because.add(format!("not known to hold the same: {}", lacking.join(", ")));
+                    Explanation::mend(
+                        format!("{shown} is not on this node; another may have it"),
+                        format!("cortex sync status {name}"),
+                    )
+                }
+            }
+        })
+    }
+
+    fn explain_there(
+        &self,
+        copies: &Copies,
+        key: Option<&[u8]>,
+        node: &NodeName,
+        because: &mut Because,
+    ) -> Result<Explanation, Failure> {
+        let name = &copies.name;
+        let catalog = self.store.catalog();
+        let directory = catalog.directory();
+        let link = self.link_to(node);
+        if directory.is_put_out(node) {
+            because.add(format!("{node} was removed from the mesh"));
+            return Ok(Explanation::mend(
+                format!("{name} is not on {node} any more"),
+                format!("cortex mesh invite {node}"),
+            ));
+        }
+        if directory.node(node).is_none() {
+            because.add(format!("{node} has not presented itself to the mesh"));
+            let mend = if link == Link::Unknown {
+                "cortex mesh list-nodes".to_owned()
+            } else {
+                "cortex mesh status".to_owned()
+            };
+            return Ok(Explanation::mend(format!("{node} is no member of this mesh"), mend));
+        }
+        match directory.standing(copies.entry.table.uid, node) {
+            Standing::In => because.add(format!("the scope contains {node}")),
+            Standing::Frozen => {
+                because.add(format!("some of the competing decisions leave {node} out"));
+                return Ok(Explanation::mend(
+                    format!(
+                        "{name} is frozen on {node}: it changes nothing until the scope is decided"
+                    ),
+                    contested(name),
+                ));
+            }
+            Standing::Out if !copies.entry.replicated => {
+                return Ok(Explanation::mend(
+                    format!("{name} is not on {node}: the table is local to this node"),
+                    admit(copies, node.as_str()),
+                ));
+            }
+            Standing::Out => {
+                let state = other(copies, node).map(|other| other.state);
+                if state == Some(State::Draining) {
+                    because.add(format!(
+                        "{node} has not said yet that it has handed over what it held"
+                    ));
+                    return Ok(Explanation::mend(
+                        format!("{name} is leaving {node}"),
+                        format!("cortex scope {name}"),
+                    ));
+                }
+                return Ok(Explanation::mend(
+                    format!("{name} is not on {node}: the scope does not contain it"),
+                    admit(copies, node.as_str()),
+                ));
+            }
+        }
+        let Some(found) = other(copies, node) else {
+            return Ok(Explanation::mend(
+                format!("of the copy of {name} on {node} nothing is known"),
+                "cortex mesh status",
+            ));
+        };
+        because.add(match link {
+            Link::Up => format!("there is a link to {node}"),
+            Link::Down(_) | Link::Unknown => format!("there is no link to {node}"),
+        });
+        if let Some(why) = &found.why {
+            because.add(why.clone());
+        }
+        match key {
+            None => Ok(of_copy(name, node, found, &link)),
+            Some(key) => self.explain_row_there(copies, key, node, &link, because),
+        }
+    }
+
+    fn explain_row_there(
+        &self,
+        copies: &Copies,
+        key: &[u8],
+        node: &NodeName,
+        link: &Link,
+        because: &mut Because,
+    ) -> Result<Explanation, Failure> {
+        let (name, shown) = (&copies.name, String::from_utf8_lossy(key));
+        let Some(mark) = self.mark_of(copies, key)? else {
+            because.add("this node has neither the row nor its deletion to compare with");
+            return Ok(Explanation::mend(
+                format!("whether {node} has {shown} is not known here"),
+                format!("on {node}: cortex explain {name} {shown}"),
+            ));
+        };
+        let what = if mark.value.is_some() { "it was written" } else { "it was deleted" };
+        because.add(format!("{what} {}", self.written(mark.stamp)));
+        let dot = Dot { incarnation: mark.stamp.incarnation, seq: mark.seq };
+        let known = self.sync.of(copies.entry.table.uid, node).and_then(|known| known.word);
+        let is_known = known.is_some_and(|word| word.vector.covers(dot));
+        if is_known {
+            because.add(format!("{node} has said that it has incorporated this write"));
+            let now = if mark.value.is_some() { "is on" } else { "was deleted on" };
+            let diverged = other(copies, node).is_some_and(|other| other.state == State::Diverged);
+            return Ok(if diverged {
+                Explanation::mend(
+                    format!("{shown} should be as here on {node}, but the copies have diverged"),
+                    format!("cortex sync repair {name}"),
+                )
+            } else {
+                Explanation::new(format!("{shown} {now} {node}, or something later is"))
+            });
+        }
+        because.add(format!("{node} has not said that it has incorporated this write"));
+        let mend = if *link == Link::Up {
+            format!("cortex sync wait {name} --node {node}")
+        } else {
+            format!("on {node}: systemctl start cortexd; then: cortex mesh status")
+        };
+        Ok(Explanation::mend(
+            format!("{shown} has not reached {node} as far as is known here"),
+            mend,
+        ))
+    }
+
+    fn mark_of(&self, copies: &Copies, key: &[u8]) -> Result<Option<RowMark>, Failure> {
+        let mut encoded = Vec::new();
+        encode::str_bytes(&mut encoded, key);
+        let Ok(key) = Key::read(&encoded, &self.store.limits()) else {
+            return Ok(None);
+        };
+        Ok(self.store.mark(copies.entry.table.id, key.as_bytes())?)
+    }
+
+    fn written(&self, stamp: Stamp) -> String {
+        let catalog = self.store.catalog();
+        let by = match writer(catalog.directory(), stamp.incarnation) {
+            Some(node) => format!("by {node}"),
+            None if stamp.incarnation == self.store.incarnation() => format!("by {}", self.node),
+            None => "by an origin of earlier".into(),
+        };
+        let at = crate::pki::shown(stamp.hlc.unix_ms() / 1000);
+        format!("at {at} {by}")
+    }
+}
+
+fn other<'c>(copies: &'c Copies, node: &NodeName) -> Option<&'c Other> {
+    copies.others.iter().find(|other| other.node == *node)
+}
+
+fn contested(name: &str) -> String {
+    format!("cortex scope {name} all")
+}
+
+/// The command that lets a node hold a table, besides those that may already.
+fn admit(copies: &Copies, node: &str) -> String {
+    let name = &copies.name;
+    match &copies.entry.table.scope {
+        Scope::All | Scope::Local => format!("cortex scope {name} all"),
+        Scope::Nodes(nodes) => {
+            let mut names: Vec<_> = nodes.iter().map(NodeName::as_str).collect();
+            names.push(node);
+            names.sort_unstable();
+            names.dedup();
+            format!("cortex scope {name} {}", names.join(","))
+        }
+    }
+}
+
+fn of_copy(name: &str, node: &NodeName, found: &Other, link: &Link) -> Explanation {
+    let start = || format!("on {node}: systemctl start cortexd; then: cortex mesh status");
+    match found.state {
+        State::InSync => {
+            Explanation::new(format!("{name} is on {node}, and holds the same as here"))
+        }
+        State::Diverged => Explanation::mend(
+            format!("{name} is on {node}, and holds other rows than here"),
+            format!("cortex sync repair {name}"),
+        ),
+        State::Behind if *link == Link::Up => Explanation::mend(
+            format!("{name} is on {node}, and the two copies are catching up with each other"),
+            format!("cortex sync wait {name} --node {node}"),
+        ),
+        State::Behind => Explanation::mend(
+            format!("{name} is on {node}, and behind: it is not reached"),
+            start(),
+        ),
+        State::Unknown if *link == Link::Up => Explanation::mend(
+            format!("how the copy of {name} on {node} is, is not known yet"),
+            format!("cortex sync wait {name} --node {node}"),
+        ),
+        State::Unknown => Explanation::mend(
+            format!("how the copy of {name} on {node} is, is not known now"),
+            start(),
+        ),
+        State::Draining | State::Left => {
+            Explanation::mend(format!("{name} is leaving {node}"), format!("cortex scope {name}"))
+        }
+    }
+}

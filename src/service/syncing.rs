@@ -1,0 +1,218 @@
+//! Methods on how copies of tables are: sync_status, sync_status_table, sync_wait.
+//! How a copy is judged is `copies`; bringing rows to it, the sync worker's.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use cortex_core::{
+    directory::Standing,
+    gate,
+    model::{Caller, NodeName, Permissions, Refusal, TableId},
+    sync::Vector,
+    wire::Head,
+};
+
+use super::{
+    Answer, Service,
+    copies::is_equal,
+    params::{self, Params},
+    sync::SyncView,
+    tree::Tree,
+};
+use crate::{
+    ambient,
+    store::{Entry, Failure, Store},
+};
+
+/// How long is waited unless the caller says so, and at most.
+const WAIT_MS: u64 = 30_000;
+const MOST_WAIT_MS: u64 = 24 * 60 * 60 * 1000;
+
+/// What is waited for: that the copy here is whole, and that others have confirmed to have the same.
+#[derive(Debug)]
+struct Wait {
+    here: Box<str>,
+    entry: Arc<Entry>,
+    /// What this node's copy had when the call came.
+    vector: Vector,
+    nodes: Vec<NodeName>,
+    since_ms: u64,
+}
+
+impl Service {
+    /// `sync_status []`: how the copies are of every table that the caller may read and that others may have.
+    pub(super) fn sync_status(
+        &self,
+        caller: &Caller,
+        params: Params<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<Answer, Failure> {
+        params.count(0)?;
+        self.notary()?;
+        let conflicts = self.store.open_conflicts()?;
+        let tables = self.replicated_for(caller);
+        let judged = tables.iter().map(|entry| self.status_of(entry, &conflicts));
+        Tree::list(judged).write(out);
+        Ok(Answer::Ready)
+    }
+
+    /// `sync_status_table [table]`: the same of one table.
+    pub(super) fn sync_status_table(
+        &self,
+        caller: &Caller,
+        params: Params<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<Answer, Failure> {
+        let mut params = params.count(1)?;
+        self.notary()?;
+        let entry = self.open(caller, params.text()?, Permissions::READ)?;
+        self.status_of(&entry, &self.store.open_conflicts()?).write(out);
+        Ok(Answer::Ready)
+    }
+
+    fn status_of(&self, entry: &Arc<Entry>, conflicts: &BTreeMap<TableId, u64>) -> Tree {
+        let open = conflicts.get(&entry.table.id).copied().unwrap_or(0);
+        self.status_tree(&self.copies_of(entry, open))
+    }
+
+    /// The tables that the caller may read and of which others may have copies, by name.
+    pub(super) fn replicated_for(&self, caller: &Caller) -> Vec<Arc<Entry>> {
+        let catalog = self.store.catalog();
+        let directory = catalog.directory();
+        let readable = |entry: &&Arc<Entry>| {
+            entry.replicated
+                && gate::admit(caller, &entry.table, Permissions::READ, directory).is_ok()
+        };
+        let all = catalog.namespaces().flat_map(|(_, namespace)| namespace.tables());
+        let mut tables: Vec<_> = all.filter(readable).cloned().collect();
+        tables.sort_by_cached_key(|entry| catalog.show(&entry.table.name));
+        tables
+    }
+
+    /// `sync_wait [table]` or `[table, {node, all, timeout_ms}]`: waits until a node, or every other node in
+    /// the scope, has all that this node's copy has now, and both were found equal. A copy here that is being
+    /// filled is waited for too.
+    pub(super) fn sync_wait(&self, caller: &Caller, params: Params<'_>) -> Result<Answer, Failure> {
+        let mut params = params.between(1, 2)?;
+        self.notary()?;
+        let table = params.text()?;
+        let (mut node, mut all, mut timeout_ms) = (None, false, WAIT_MS);
+        if let Some(options) = params.optional()? {
+            params::each_option(options, |name, value| {
+                match (name, value) {
+                    ("node", Head::Str(name)) => {
+                        node = Some(std::str::from_utf8(name).ok()?.to_owned())
+                    }
+                    ("all", Head::Bool(wanted)) => all = wanted,
+                    ("timeout_ms", Head::Int(ms)) => timeout_ms = u64::try_from(ms).ok()?,
+                    ("node" | "all" | "timeout_ms", Head::Nil) => {}
+                    _ => return None,
+                }
+                Some(())
+            })
+            .ok_or_else(|| params.invalid())?;
+        }
+        if all && node.is_some() {
+            return Err(params.invalid().into());
+        }
+        let entry = self.open(caller, table, Permissions::READ)?;
+        if entry.standing == Standing::Out {
+            return Err(Refusal::NotHere.into());
+        }
+        let nodes = self.waited_for(&entry, node.as_deref())?;
+        let wait = Wait {
+            here: self.node.clone(),
+            vector: self
+                .store
+                .copy(entry.table.uid)
+                .map(|copy| copy.vector.clone())
+                .unwrap_or_default(),
+            entry,
+            nodes,
+            since_ms: ambient::wall_ms(),
+        };
+        let (store, sync) = (self.store.clone(), Arc::clone(&self.sync));
+        let patience = Duration::from_millis(timeout_ms.min(MOST_WAIT_MS));
+        Ok(Answer::later(async move { wait.until_confirmed(&store, &sync, patience).await }))
+    }
+
+    fn waited_for(&self, entry: &Entry, named: Option<&str>) -> Result<Vec<NodeName>, Refusal> {
+        let catalog = self.store.catalog();
+        let directory = catalog.directory();
+        let admitted = directory.in_scope(entry.table.uid);
+        match named {
+            None => {
+                let others = admitted.into_iter().filter(|node| Some(node) != directory.here());
+                Ok(others.collect())
+            }
+            Some(name) => {
+                let node = NodeName::parse(name)?;
+                if admitted.contains(&node) {
+                    Ok(vec![node])
+                } else {
+                    Err(Refusal::NotInScope(node.as_str().into()))
+                }
+            }
+        }
+    }
+}
+
+impl Wait {
+    async fn until_confirmed(
+        self,
+        store: &Store,
+        sync: &SyncView,
+        patience: Duration,
+    ) -> Result<Vec<u8>, Failure> {
+        let begun = ambient::monotonic();
+        let deadline = begun + patience;
+        let (mut copies, mut words) = (store.copy_changes(), sync.changes());
+        loop {
+            // Before the look: a change that comes after it wakes up.
+            copies.borrow_and_update();
+            words.borrow_and_update();
+            let missing = self.missing(store, sync);
+            if missing.is_empty() {
+                let waited = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+                let nodes = Tree::list(self.nodes.iter().map(NodeName::as_str));
+                let answer = Tree::map([
+                    ("verified", true.into()),
+                    ("nodes", nodes),
+                    ("waited_ms", waited.into()),
+                ]);
+                return Ok(answer.encoded());
+            }
+            let changed = async {
+                tokio::select! {
+                    changed = copies.changed() => changed.is_ok(),
+                    changed = words.changed() => changed.is_ok(),
+                }
+            };
+            match tokio::time::timeout_at(deadline.into(), changed).await {
+                Ok(true) => {}
+                Ok(false) | Err(_) => {
+                    return Err(Refusal::NotConfirmed(missing.join(", ").into()).into());
+                }
+            }
+        }
+    }
+
+    fn missing(&self, store: &Store, sync: &SyncView) -> Vec<&str> {
+        let table = self.entry.table.uid;
+        let here = store.copy(table);
+        let has_confirmed = |node: &NodeName| {
+            let (Some(here), Some(known)) = (&here, sync.of(table, node)) else {
+                return false;
+            };
+            let has_all = known
+                .word
+                .as_ref()
+                .is_some_and(|word| word.ready && word.vector.dominates(&self.vector));
+            let since = known.verified_ms.is_some_and(|at| at >= self.since_ms);
+            has_all && (since || is_equal(here, &known))
+        };
+        let is_whole = here.as_ref().is_none_or(|here| here.ready);
+        let own = (!is_whole).then_some(&*self.here);
+        let missing = self.nodes.iter().filter(|node| !has_confirmed(node));
+        own.into_iter().chain(missing.map(NodeName::as_str)).collect()
+    }
+}
