@@ -10,7 +10,9 @@
 //! Nothing here waits for time where a row is concerned: a commit wakes the exchange, which answers the
 //! request that waits for it.
 
+mod answers;
 mod pack;
+mod troubles;
 mod words;
 
 use std::{
@@ -35,15 +37,18 @@ use tokio::{
     task::{JoinSet, spawn_blocking},
     time::{Instant, sleep_until},
 };
-use tracing::{debug, warn};
+use tracing::{debug, trace, warn};
+
+use answers::answer_to;
+use troubles::{REFUSED, is_for_the_operator, trouble_of, trouble_with, why_failed};
 
 use super::{Shared, blocking, link::Ended};
 use crate::{
     ambient,
     service::sync::{PeerCopy, Trouble},
     store::{
-        ChunkBounds, Command, Delivery, Done, Event, Failure, Fault, Replica, SYSTEM_TABLE,
-        SealedRow, Served, Store, Taken, Unserved, VerifiedRow, verify,
+        Command, Delivery, Done, Event, Failure, Fault, Replica, SYSTEM_TABLE, SealedRow, Store,
+        Taken, VerifiedRow, verify,
     },
 };
 
@@ -54,6 +59,12 @@ pub(super) const QUEUE: usize = 8;
 /// is looked at: each may hold a mebibyte and more.
 const TAKING: usize = 8;
 
+/// Frames that wait to be sent, from which on nothing more is looked at: answers are small, but for one.
+const OUTBOX: usize = 256;
+
+/// Between two looks at which tables there are to ask for: many may be made at once.
+const FOLLOW_PAUSE: Duration = Duration::from_millis(20);
+
 /// A frame from this size on is understood on another thread.
 const LARGE: usize = 64 << 10;
 
@@ -61,9 +72,6 @@ const LARGE: usize = 64 << 10;
 /// whoever has lost it.
 const ROUND: Duration = Duration::from_secs(5);
 const ROUNDS: u32 = 12;
-
-/// Entries of a feed that a reader has written itself, and need not be told of at once.
-const LONGEST_ECHO: u64 = 4096;
 
 /// A clock that is further off than this stamps rows so that they hide others, or lose against them.
 /// Deletions are kept for a day, and must be kept for much longer than clocks may differ.
@@ -102,7 +110,9 @@ pub(super) async fn run(node: &NodeName, shared: &Shared, hello: &Hello, ends: E
         reading: false,
         seen: HashMap::new(),
         told_whole: HashMap::new(),
-        held: BTreeSet::new(),
+        catalog_changed: false,
+        followed: Duration::ZERO,
+        follow_at: None,
         told: words::Told::default(),
         rounds: 0,
         next_round: shared.now() + Duration::from_secs(1),
@@ -167,8 +177,11 @@ struct Exchange<'a> {
     /// The tables of which the other side is told that the copy here is whole, and the place in the feed that
     /// this brings it to.
     told_whole: HashMap<TableUid, u64>,
-    /// The copies that this machine has, each with its stay.
-    held: BTreeSet<(TableUid, u64)>,
+    /// True from a change of the directory until the copies that follow from it are there.
+    catalog_changed: bool,
+    /// When the tables to ask for were looked at last, and are to be looked at again.
+    followed: Duration,
+    follow_at: Option<Duration>,
     told: words::Told,
     rounds: u32,
     next_round: Duration,
@@ -199,10 +212,11 @@ impl Exchange<'_> {
         self.follow();
         loop {
             self.carry_out(*clock.borrow());
-            let wakes = self.session.poll_timeout().unwrap_or(Duration::MAX).min(self.next_round);
+            let timeouts = [self.session.poll_timeout(), self.follow_at, Some(self.next_round)];
+            let wakes = timeouts.into_iter().flatten().min().unwrap_or(self.next_round);
             let wakes = Instant::from_std(self.shared.started + wakes);
             tokio::select! {
-                frame = incoming.recv(), if !self.reading && self.taking < TAKING => match frame {
+                frame = incoming.recv(), if self.may_read() => match frame {
                     Some(frame) => self.receive(frame)?,
                     None => return Err(Ended::Closed),
                 },
@@ -237,7 +251,7 @@ impl Exchange<'_> {
                     if is_evicted(&self.store, self.hello) {
                         return Err(Ended::Unwanted(Reject::Evicted));
                     }
-                    self.follow();
+                    self.follow_soon();
                 }
                 changed = clock.changed() => {
                     if changed.is_err() {
@@ -247,10 +261,18 @@ impl Exchange<'_> {
                 }
                 () = sleep_until(wakes) => {
                     self.session.handle_timeout(self.shared.now());
+                    if self.follow_at.is_some_and(|at| at <= self.shared.now()) {
+                        self.follow();
+                    }
                     self.pass_on();
                 }
             }
         }
+    }
+
+    /// True while there is room for what a message may lead to.
+    fn may_read(&self) -> bool {
+        !self.reading && self.taking < TAKING && self.outbox.len() < OUTBOX
     }
 
     /// Does what the session says.
@@ -281,6 +303,7 @@ impl Exchange<'_> {
                     }
                     Output::Say(Message::Chunk(_)) => {
                         if let Some(frame) = self.prepared.take() {
+                            trace!(node = %self.node, bytes = frame.len(), "saying a chunk");
                             self.outbox.push_back((frame, true));
                             self.serving = true;
                         }
@@ -319,8 +342,11 @@ impl Exchange<'_> {
         let Ok(message) = message else {
             return Err(Ended::Mistake("bytes that are no message"));
         };
+        trace!(node = %self.node, table = ?message.table(), said = message.name(), "heard about a copy");
         match &message {
-            Message::Want(_) | Message::Chunk(_) => {}
+            Message::Want(_) => {}
+            // What it has is not sent back to it.
+            Message::Chunk(chunk) => self.session.reader_has(chunk.table, &chunk.vector),
             Message::Ack(ack) => self.heard_ack(ack),
             Message::Words(said) => {
                 for (node, word) in &said.words {
@@ -390,6 +416,7 @@ impl Exchange<'_> {
     }
 
     fn say(&mut self, message: Message) {
+        trace!(node = %self.node, table = ?message.table(), said = message.name(), "saying about a copy");
         self.outbox.push_back((pack::frame(message), false));
     }
 
@@ -421,7 +448,6 @@ impl Exchange<'_> {
         let table = outline.table;
         let (outcome, trouble) = match done {
             Ok(Done::Taken(Taken::Stored { verified, .. })) => {
-                self.session.reader_has(table, &outline.vector);
                 self.trouble(table, |known| {
                     words::told_by_chunk(known, outline);
                     if verified == Some(true) {
@@ -486,9 +512,32 @@ impl Exchange<'_> {
         self.session.served(want, answer);
     }
 
-    /// Notes how it goes with a table.
+    /// Notes how it goes with a table, and tells the operator what they may act on.
     fn trouble(&self, table: TableUid, change: impl FnOnce(&mut PeerCopy)) {
-        self.shared.context.service.sync().update(table, self.node, change);
+        if self.store.copy(table).is_none_or(|copy| copy.life == 0) {
+            return;
+        }
+        let mut told = [None, None];
+        self.shared.context.service.sync().update(table, self.node, |known| {
+            let before = [known.taking.clone(), known.giving.clone()];
+            change(known);
+            let now = [known.taking.clone(), known.giving.clone()];
+            for ((before, now), told) in before.iter().zip(now).zip(&mut told) {
+                *told = now.filter(|now| {
+                    before.as_ref().map(std::mem::discriminant) != Some(std::mem::discriminant(now))
+                });
+            }
+        });
+        let [taking, giving] = told.map(|told| told.filter(is_for_the_operator));
+        if taking.is_some() || giving.is_some() {
+            let catalog = self.store.catalog();
+            let table = catalog.by_uid(table).map(|entry| catalog.show(&entry.table.name));
+            for (why, direction) in [(taking, "from"), (giving, "to")] {
+                if let Some(why) = why {
+                    warn!(table, node = %self.node, direction, %why, "rows of a table do not come through");
+                }
+            }
+        }
     }
 
     fn heard_ack(&mut self, ack: &Ack) {
@@ -527,6 +576,9 @@ impl Exchange<'_> {
             return;
         }
         self.next_round = now + ROUND;
+        if self.outbox.len() >= OUTBOX {
+            return;
+        }
         self.rounds += 1;
         if self.rounds.is_multiple_of(ROUNDS) {
             self.told.forget();
@@ -547,13 +599,25 @@ impl Exchange<'_> {
         }
     }
 
+    /// Looks at which tables there are to ask for: now, unless that was a moment ago.
+    fn follow_soon(&mut self) {
+        // The copies that follow from a change of the directory are shown after it.
+        self.catalog_changed = true;
+        let next = self.followed + FOLLOW_PAUSE;
+        if next <= self.shared.now() {
+            self.follow();
+        } else {
+            self.follow_at = Some(next);
+        }
+    }
+
     /// Which tables there are to ask for, by the directory as it is now.
     fn follow(&mut self) {
+        (self.followed, self.follow_at) = (self.shared.now(), None);
         let catalog = self.store.catalog();
         let directory = catalog.directory();
         let here = self.shared.mesh().node().clone();
         let copies = self.store.copies();
-        self.held = stays(&copies);
         let wanted = copies.iter().filter(|copy| {
             copy.life > 0
                 && copy.uid != SYSTEM_TABLE
@@ -579,8 +643,9 @@ impl Exchange<'_> {
                 self.session.changed(table);
             }
         }
-        if stays(&self.store.copies()) != self.held {
-            self.follow();
+        if std::mem::take(&mut self.catalog_changed) {
+            self.follow_soon();
+            self.catalog_changed = false;
         }
     }
 
@@ -612,11 +677,6 @@ impl Exchange<'_> {
     }
 }
 
-/// The stays of this machine's copies.
-fn stays(copies: &[Arc<Replica>]) -> BTreeSet<(TableUid, u64)> {
-    copies.iter().map(|copy| (copy.uid, copy.life)).collect()
-}
-
 /// The rows of the system table with their signatures checked; for any other table there is nothing to check.
 async fn checked(
     chunk: &Chunk,
@@ -635,91 +695,4 @@ async fn checked(
     let rows: Vec<SealedRow> = rows.collect();
     let store = store.clone();
     blocking(move || Ok(verify(notary.as_ref(), store.catalog().directory(), rows))).await
-}
-
-/// What a request comes to, and the frame of its chunk. A chunk that is too large for a frame is read again,
-/// with fewer rows; one row always fits.
-fn answer_to(
-    store: &Store,
-    node: &NodeName,
-    want: &Want,
-    told_whole: Option<u64>,
-) -> Result<(Answer, Option<Vec<u8>>), Fault> {
-    let mut bounds = ChunkBounds::default();
-    loop {
-        match store.serve(node, want, bounds)? {
-            Served::Nothing => {
-                let drain = store.copy(want.table).and_then(|copy| copy.drain);
-                return Ok((Answer::Nothing(drain), None));
-            }
-            Served::Refused(why) => {
-                let why = match why {
-                    Unserved::NoCopy => Why::NoCopy,
-                    Unserved::NotInScope => Why::NotInScope,
-                    Unserved::UnknownLife => Why::UnknownLife,
-                    Unserved::Busy => Why::Busy,
-                };
-                return Ok((Answer::Refused(why), None));
-            }
-            Served::Chunk(chunk) if is_echo(&chunk, want, told_whole) => {
-                return Ok((Answer::Nothing(None), None));
-            }
-            Served::Chunk(chunk) => match pack::frame_of(&chunk) {
-                Some(frame) => return Ok((Answer::Chunk(chunk), Some(frame))),
-                None if chunk.rows.len() > 1 => bounds.rows = chunk.rows.len() / 2,
-                None => return Ok((Answer::Refused(Why::Other(TOO_LARGE)), None)),
-            },
-        }
-    }
-}
-
-/// True for a chunk that would only move the reader's place in the feed: what is new here has come from there.
-/// It would cost the reader a commit for each of its own writes. Not for ever: the feed would have to be read
-/// from further and further back.
-fn is_echo(chunk: &Chunk, want: &Want, told_whole: Option<u64>) -> bool {
-    let Part::Log { to, last: true } = chunk.part else { return false };
-    let from = chunk.from.cursor.map_or(0, |cursor| cursor.lsn);
-    told_whole.is_some_and(|upto| from >= upto)
-        && chunk.rows.is_empty()
-        && chunk.drain.is_none()
-        && to.saturating_sub(from) < LONGEST_ECHO
-        && want.vector.dominates(&chunk.vector)
-}
-
-/// Numbers for reasons without a name: the other side shows them.
-const REFUSED: u64 = 100;
-const TOO_LARGE: u64 = 101;
-
-fn why_failed(failure: &Failure) -> Why {
-    match failure {
-        Failure::Faulted(_) => Why::Storage,
-        Failure::Refused(Refusal::QuotaExceeded(_)) => Why::Quota,
-        Failure::Refused(_) => Why::Other(REFUSED),
-    }
-}
-
-fn trouble_of(why: Why) -> Trouble {
-    match why {
-        Why::NoCopy | Why::Busy => Trouble::NotReady,
-        Why::NotInScope => Trouble::Scope,
-        Why::UnknownLife | Why::Directory => Trouble::Directory,
-        Why::Clock(offset_ms) => Trouble::Clock(offset_ms),
-        Why::Ahead(by_ms) => Trouble::Ahead(by_ms),
-        Why::Stale => Trouble::Stale,
-        Why::Quota => Trouble::Quota,
-        Why::Storage => Trouble::Storage,
-        Why::Other(TOO_LARGE) => Trouble::Refused("a row is too large".into()),
-        Why::Other(REFUSED) => Trouble::Refused("what was sent was refused there".into()),
-        Why::Other(code) => Trouble::Refused(format!("reason {code} of a later version")),
-    }
-}
-
-fn trouble_with(why: Unfit) -> Option<Trouble> {
-    match why {
-        Unfit::Past => None,
-        Unfit::ScopeUnknown => Some(Trouble::Directory),
-        Unfit::NotInScope | Unfit::SourceGone => Some(Trouble::Scope),
-        Unfit::SourceStale => Some(Trouble::Stale),
-        Unfit::Ahead { by_ms } => Some(Trouble::Ahead(by_ms)),
-    }
 }
