@@ -187,7 +187,11 @@ fn without_a_mesh_the_methods_of_the_mesh_say_so() {
         ("mesh_remove_node", t()),
         ("identity_resolve", vec!["alice".into(), "3f2a".into()]),
     ] {
-        assert_eq!(rpc.call(method, &params), refused("mesh networking not configured"), "{method}");
+        assert_eq!(
+            rpc.call(method, &params),
+            refused("mesh networking not configured"),
+            "{method}"
+        );
     }
     assert_eq!(rpc.call("conflicts", &[]), Ok(list([])));
     let explained = rpc.call("explain", &t()).expect("an explanation");

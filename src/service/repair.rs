@@ -140,8 +140,8 @@ impl Service {
         caller: &Caller,
         params: Params<'_>,
     ) -> Result<Answer, Failure> {
-        let mut params = params.between(1, 2)?;
         self.notary()?;
+        let mut params = params.between(1, 2)?;
         let mesh = self.mesh().ok_or(Refusal::MeshNotConfigured)?.clone();
         let table = params.text()?;
         let (mut dry_run, mut prefer) = (false, Prefer::Neither);

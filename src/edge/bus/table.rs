@@ -211,9 +211,24 @@ impl Table {
     ) -> Result<u64> {
         Ok(self.shown_to(header, connection).await?.bytes)
     }
+
+    /// As of the scope, the signal does not say how many.
+    #[zbus(property(emits_changed_signal = "invalidates"))]
+    async fn conflicts(
+        &self,
+        #[zbus(header)] header: Option<Header<'_>>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<u64> {
+        Ok(self.shown_to(header, connection).await?.conflicts)
+    }
 }
 
 impl Table {
+    /// Tells everybody that there are more conflicts, or less.
+    pub(super) async fn announce_conflicts(&self, emitter: &SignalEmitter<'_>) -> zbus::Result<()> {
+        self.conflicts_invalidate(emitter).await
+    }
+
     fn granting(&self, method: Method, identity: &str, permissions: &[String]) -> Request {
         let name = self.desk.store().catalog().show(self.name());
         Request::new(method).text(identity).text(&name).texts(permissions)
