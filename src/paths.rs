@@ -7,6 +7,9 @@
 //! data      flag > CORTEX_DATA_DIR > config > $STATE_DIRECTORY, where systemd has made one for the service
 //!                                             root: /var/lib/cortex
 //!                                             else: $XDG_STATE_HOME/cortex, ~/.local/state/cortex
+//! anchor    $RUNTIME_DIRECTORY, where systemd has made one for the service
+//!           root: /run/cortex-anchor
+//!           else: $XDG_RUNTIME_DIR/cortex-anchor, none
 //! ```
 
 use std::os::unix::fs::MetadataExt;
@@ -38,6 +41,8 @@ pub struct Environment {
     pub state_directory: Option<PathBuf>,
     /// Where systemd has put the service's credentials, by `LoadCredential=` and its like.
     pub credentials_directory: Option<PathBuf>,
+    /// What systemd has made for the service in memory, by `RuntimeDirectory=` in its unit.
+    pub runtime_directory: Option<PathBuf>,
     pub xdg_runtime_dir: Option<PathBuf>,
     pub xdg_state_home: Option<PathBuf>,
     pub home: Option<PathBuf>,
@@ -58,6 +63,7 @@ impl Environment {
             cortex_data_dir: variable("CORTEX_DATA_DIR"),
             state_directory: absolute("STATE_DIRECTORY"),
             credentials_directory: absolute("CREDENTIALS_DIRECTORY"),
+            runtime_directory: absolute("RUNTIME_DIRECTORY"),
             xdg_runtime_dir: absolute("XDG_RUNTIME_DIR"),
             xdg_state_home: absolute("XDG_STATE_HOME"),
             home: absolute("HOME"),
@@ -107,6 +113,14 @@ pub fn default_data_dir(env: &Environment) -> Option<PathBuf> {
         .clone()
         .or_else(|| env.home.as_ref().map(|home| home.join(".local/state")))?;
     Some(state.join("cortex"))
+}
+
+/// Where the daemon notes how far its database has come: a directory that a restart of the machine clears.
+/// None where there is none.
+pub fn anchor_dir(env: &Environment) -> Option<PathBuf> {
+    let own = env.runtime_directory.clone();
+    let system = (env.uid == 0).then(|| PathBuf::from("/run/cortex-anchor"));
+    own.or(system).or_else(|| Some(env.xdg_runtime_dir.as_ref()?.join("cortex-anchor")))
 }
 
 /// A place where the daemon's socket may be, and what must hold for a client to use it.

@@ -33,6 +33,11 @@ impl HybridClock {
         self.last = self.last.max(remote);
     }
 
+    /// Goes back to a timestamp, where those after it are known to be nowhere else and are drawn again.
+    pub fn set_back(&mut self, to: Hlc) {
+        self.last = self.last.min(to);
+    }
+
     /// The greatest timestamp drawn or observed so far: what must be stored with a commit.
     #[must_use]
     pub fn last(&self) -> Hlc {

@@ -45,7 +45,7 @@ use crate::{
         seats::Seats,
         shard::Shards,
     },
-    paths::Environment,
+    paths::{self, Environment},
     service::{self, ScanSlots, Service, wire_error},
     store::{self, Failure, LogBounds, Options, Restored, Store, Summary},
 };
@@ -155,6 +155,7 @@ async fn run(
         limits: settings.limits,
         log: LogBounds::default(),
         vfs: None,
+        anchor: paths::anchor_dir(env),
     })?;
     let socket = match socket::Socket::open(&settings.socket, passed.clients).await {
         Ok(socket) => socket,

@@ -300,6 +300,7 @@ impl Service {
             | Done::Collected { .. }
             | Done::Acknowledged { .. }
             | Done::Pushed { .. }
+            | Done::Restamped { .. }
             | Done::Rewritten { .. }
             | Done::Minted => "ok",
             Done::Removed => "removed",

@@ -95,6 +95,14 @@ impl SyncView {
         self.known().copies.get(&(table, node.clone())).cloned()
     }
 
+    /// What is known of all copies of a table.
+    #[must_use]
+    pub fn copies_of(&self, table: TableUid) -> Vec<(NodeName, PeerCopy)> {
+        let known = self.known();
+        let copies = known.copies.iter().filter(|((of, _), _)| *of == table);
+        copies.map(|((_, node), copy)| (node.clone(), copy.clone())).collect()
+    }
+
     /// Changes what is known of a machine's copy of a table.
     pub fn update(&self, table: TableUid, node: &NodeName, change: impl FnOnce(&mut PeerCopy)) {
         change(self.known().copies.entry((table, node.clone())).or_default());

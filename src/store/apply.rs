@@ -1,10 +1,7 @@
 //! One command inside the writer's transaction: load rows, let the core decide, store what it decided.
 //! Transactions, replies and the log are the writer's.
 
-use std::{
-    collections::{BTreeSet, HashMap},
-    sync::Arc,
-};
+use std::{collections::HashMap, sync::Arc};
 
 use cortex_core::{
     clock::HybridClock,
@@ -12,8 +9,8 @@ use cortex_core::{
     gate,
     merge::{self, Change, Content, Delta, Version},
     model::{
-        Acl, AttributeName, Caller, Hlc, Incarnation, Limits, Notary, Owner, Permissions,
-        QualifiedName, Refusal, Scope, Stamp, Table, TableId, TableUid,
+        Caller, Hlc, Incarnation, Limits, Notary, Owner, Permissions, QualifiedName, Refusal,
+        Stamp, TableId,
     },
     sync::{Dot, Vector},
 };
@@ -28,13 +25,8 @@ use super::{
     events::{self, Event},
     origins::Origins,
     replica::Replicas,
-    rows::{Place, Stored},
+    rows::{self, Place, Stored},
 };
-
-/// Rows of dropped tables removed in one transaction, and bytes of them from which it is enough: a
-/// fraction of a millisecond, so that clients' writes in the same batch do not wait.
-const PURGE_ROWS: u32 = 256;
-const PURGE_BYTES: u64 = 256 << 10;
 
 /// What the writer knows besides the rows. Exactly what the file says as of the last commit.
 #[derive(Clone, Debug)]
@@ -73,6 +65,11 @@ impl State {
         self.replicas.settle();
     }
 
+    /// Draws timestamps after this one again.
+    pub(super) fn set_clock_back(&mut self, to: Hlc) {
+        self.clock.set_back(to);
+    }
+
     /// Who the writes of this database are by.
     pub(super) fn own_incarnation(&self) -> Incarnation {
         self.origins.id(self.origin)
@@ -108,7 +105,7 @@ impl State {
 pub(super) struct Batch<'a> {
     pub(super) conn: &'a Connection,
     pub(super) state: State,
-    limits: Limits,
+    pub(super) limits: Limits,
     pub(super) wall_ms: u64,
     draw_id: &'a dyn Fn() -> [u8; 16],
     /// True once something must be written besides rows.
@@ -245,6 +242,9 @@ impl<'a> Batch<'a> {
         let before = (self.state.clone(), self.totals.clone());
         self.execute("SAVEPOINT command", [])?;
         let outcome = command(self);
+        if let Err(Failure::Faulted(_)) = &outcome {
+            return outcome; // a full disk has ended the transaction already, savepoint and all
+        }
         if let Err(Failure::Refused(_)) = &outcome {
             self.execute("ROLLBACK TO command", [])?;
             (self.state, self.totals) = before;
@@ -297,6 +297,7 @@ impl<'a> Batch<'a> {
                 let count = self.push_all(&entry, keys)?;
                 Ok(Done::Pushed { count })
             }
+            Command::Restamp(restamp) => self.restamp(restamp),
             Command::Rewrite { entry, keys } => {
                 let entry =
                     Arc::clone(self.state.catalog.current(entry).ok_or(Refusal::AccessDenied)?);
@@ -339,120 +340,6 @@ impl<'a> Batch<'a> {
         Ok(Finished { state: self.state, totals: self.totals, touched: self.touched })
     }
 
-    fn create_table(
-        &mut self,
-        caller: &Caller,
-        name: QualifiedName,
-        attributes: &[AttributeName],
-        scope: &Scope,
-    ) -> Result<Done, Failure> {
-        if self.state.catalog.find(&name.owner, name.name.as_str()).is_some() {
-            return Err(Refusal::AlreadyExists.into());
-        }
-        let owned = self.state.catalog.namespace(&name.owner).map_or(0, |n| n.tables().len());
-        if owned >= self.limits.tables_per_uid {
-            return Err(Refusal::TooManyTables(self.limits.tables_per_uid).into());
-        }
-        let (uid, replicated) = match &name.owner {
-            Owner::Uid(_) => (TableUid(self.draw_id()), *scope != Scope::Local),
-            Owner::Identity(id) => (self.found(caller, *id, &name.name)?, true),
-            Owner::Remote(..) => return Err(Refusal::AccessDenied.into()),
-        };
-        let created = self.draw_stamp().hlc;
-        let table = Table {
-            id: TableId(0), // drawn by the file
-            uid,
-            name,
-            attributes: attributes.to_vec(),
-            scope: scope.clone(),
-            contested: false,
-            acl: Acl::default(),
-        };
-        let entry = self.insert_row_of(table, created, replicated)?;
-        let name = &entry.table.name;
-        let shown = self.state.catalog.show(name);
-        self.note_of(name, "table_created", format!("table {shown} was created"))?;
-        if replicated {
-            self.found_copy(&entry)?;
-            self.decide_scope(uid, scope, &BTreeSet::new())?;
-        }
-        Ok(Done::Created)
-    }
-
-    /// A table that others have told of. Its copy was begun before.
-    pub(super) fn insert_table(
-        &mut self,
-        table: Table,
-        created: Hlc,
-    ) -> Result<Arc<Entry>, Failure> {
-        let uid = table.uid;
-        let entry = self.insert_row_of(table, created, true)?;
-        if let Some(replica) = self.state.replicas.get_mut(uid) {
-            replica.table = Some(entry.table.id);
-        }
-        self.refresh(uid);
-        let entry = self.state.catalog.by_uid(uid).cloned();
-        Ok(entry.ok_or(Refusal::AccessDenied)?)
-    }
-
-    fn insert_row_of(
-        &mut self,
-        mut table: Table,
-        created: Hlc,
-        replicated: bool,
-    ) -> Result<Arc<Entry>, Failure> {
-        let listed: Vec<_> = table.attributes.iter().map(AttributeName::as_str).collect();
-        self.execute(
-            "INSERT INTO tables (uid, owner, name, attributes, scope, replicated, created_hlc)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-            params![
-                table.uid.0,
-                table.name.owner.to_string(),
-                table.name.name.as_str(),
-                listed.join(","),
-                table.scope.to_string(),
-                replicated,
-                created.to_i64()
-            ],
-        )?;
-        table.id = TableId(self.conn.last_insert_rowid());
-        let entry = Arc::new(Entry::new(table, created, replicated));
-        self.catalog_mut().insert(Entry::clone(&entry));
-        Ok(entry)
-    }
-
-    /// Brings what the catalog says of a table up to what the directory and its copy say.
-    pub(super) fn refresh(&mut self, table: TableUid) {
-        let Some(entry) = self.state.catalog.by_uid(table) else {
-            return;
-        };
-        let (entry, ready) = (Arc::clone(entry), self.is_ready(table));
-        self.catalog_mut().refresh(&entry, ready);
-    }
-
-    fn is_ready(&self, table: TableUid) -> bool {
-        self.state.replicas.get(table).is_none_or(|replica| replica.ready)
-    }
-
-    /// Takes the table out of sight at once. Its rows are removed by and by: a transaction over
-    /// millions of them would hold up every other write.
-    fn drop_table(&mut self, caller: &Caller, entry: &Entry) -> Result<Done, Failure> {
-        let entry = self.admit(caller, entry, Permissions::ADMIN)?;
-        if let Owner::Identity(owner) = &entry.table.name.owner {
-            self.give_up_name(*owner, &entry.table.name.name)?;
-        }
-        if entry.replicated {
-            self.declare_dropped(entry.table.uid)?;
-        }
-        let name = &entry.table.name;
-        let shown = self.state.catalog.show(name);
-        self.note_of(name, "table_dropped", format!("table {shown} was dropped by {caller}"))?;
-        if self.state.catalog.by_uid(entry.table.uid).is_some() {
-            self.discard_rows(&entry)?;
-        }
-        Ok(Done::Dropped)
-    }
-
     fn put(
         &mut self,
         caller: &Caller,
@@ -487,8 +374,14 @@ impl<'a> Batch<'a> {
             return self.write_shared(entry, key, value);
         }
         let (clock, seq, changed) = (self.state.clock, self.state.seq, self.changed);
-        let arriving = self.local(content, value);
-        let outcome = self.merge(entry, key, arriving);
+        let present = self.find(entry.table.id, key)?;
+        let mut arriving = self.local(content, value);
+        if let Some(present) = present {
+            // A clock that was ahead may have left it there. The write still comes after it.
+            let after = present.version.stamp.hlc.next();
+            arriving.version.stamp.hlc = after.max(arriving.version.stamp.hlc);
+        }
+        let outcome = self.merge(entry, key, present, arriving);
         if !matches!(outcome, Ok(Change::Store | Change::Bury | Change::Erase)) {
             (self.state.clock, self.state.seq, self.changed) = (clock, seq, changed);
         }
@@ -507,13 +400,7 @@ impl<'a> Batch<'a> {
         if found.is_none() && value.is_none() && !self.may_come(entry) {
             return Ok(()); // there is nothing to delete, and nobody who could have it
         }
-        if value.is_some() {
-            let bytes = key.len() + value.map_or(0, <[u8]>::len);
-            let held = found.as_ref().and_then(|found| found.value.as_ref());
-            let before = held.map_or(0, |value| key.len() + value.len());
-            let delta = bytes as i64 - before as i64;
-            self.check_quota(entry, Delta { records: 0, bytes: delta })?;
-        }
+        self.check_quota(entry, rows::difference(key, found.as_ref(), value))?;
         let context_id = self.context_here(place, found.as_ref())?;
         let stamp = self.draw_stamp();
         self.state.seq += 1;
@@ -536,15 +423,14 @@ impl<'a> Batch<'a> {
         })
     }
 
-    /// The entry point of rows that have no copies: finds what is there, lets the merge rule decide, and
-    /// stores what it decided.
+    /// The entry point of rows that have no copies: lets the merge rule decide, and stores what it decided.
     fn merge(
         &mut self,
         entry: &Entry,
         key: &[u8],
+        present: Option<Present>,
         arriving: Arriving<'_>,
     ) -> Result<Change, Failure> {
-        let present = self.find(entry.table.id, key)?;
         let version = present.map(|present| present.version);
         let change = merge::decide(version, arriving.version, false);
         let delta = Delta::of(version, arriving.version, change);
@@ -656,46 +542,6 @@ impl<'a> Batch<'a> {
         events::record(self.conn, event, self.wall_ms)
     }
 
-    /// Removes some rows of a dropped table, and the table once it has none. True where there is
-    /// more to do.
-    fn purge(&mut self) -> Result<bool, Fault> {
-        let dropped = self
-            .cached("SELECT id FROM tables WHERE dropped = 1 LIMIT 1")?
-            .query_row([], |row| row.get::<_, i64>(0))
-            .optional()?;
-        let Some(table) = dropped else {
-            return Ok(false);
-        };
-        // What has left this machine is to be gone from its disk too, as far as that is ours.
-        self.conn.pragma_update(None, "secure_delete", "ON")?;
-        let rows = self.some_rows_of(table)?;
-        for (row, context) in &rows {
-            self.execute("DELETE FROM records WHERE id = ?1", [row])?;
-            self.count_use(*context, -1);
-        }
-        self.conn.pragma_update(None, "secure_delete", "FAST")?;
-        if rows.is_empty() && !self.purge_feed(table)? {
-            self.execute("DELETE FROM tables WHERE id = ?1", [table])?;
-        }
-        Ok(true)
-    }
-
-    /// As many rows of a table as are removed at once, with their contexts; none where it has none.
-    fn some_rows_of(&self, table: i64) -> Result<Vec<(i64, Option<i64>)>, Fault> {
-        let mut statement = self.cached(
-            "SELECT id, length(value), context FROM records WHERE table_id = ?1 LIMIT ?2",
-        )?;
-        let mut found = statement.query(params![table, PURGE_ROWS])?;
-        let (mut rows, mut bytes) = (Vec::new(), 0);
-        while bytes < PURGE_BYTES
-            && let Some(row) = found.next()?
-        {
-            rows.push((row.get(0)?, row.get(2)?));
-            bytes += u64::from(row.get::<_, Option<u32>>(1)?.unwrap_or(0));
-        }
-        Ok(rows)
-    }
-
     /// The second run of the gate: the table and its rights as they are in this transaction.
     pub(super) fn admit(
         &self,
@@ -727,7 +573,7 @@ impl<'a> Batch<'a> {
         Arriving { version, origin: self.state.origin, seq: self.state.seq, value }
     }
 
-    fn draw_stamp(&mut self) -> Stamp {
+    pub(super) fn draw_stamp(&mut self) -> Stamp {
         self.changed = true;
         let incarnation = self.state.own_incarnation();
         Stamp { hlc: self.state.clock.stamp(self.wall_ms), incarnation }

@@ -68,7 +68,8 @@ fn check(conn: &Connection) -> Result<Summary, Fault> {
         return Err(Fault::Corrupt(found));
     }
     let wrong: i64 = conn.query_row(
-        "SELECT count(*) FROM tables WHERE dropped = 0 AND records <>
+        // Nobody's quota counts the rows of the system table.
+        "SELECT count(*) FROM tables WHERE dropped = 0 AND id <> 0 AND records <>
          (SELECT count(*) FROM records WHERE table_id = tables.id AND value IS NOT NULL)",
         [],
         |row| row.get(0),
@@ -77,7 +78,7 @@ fn check(conn: &Connection) -> Result<Summary, Fault> {
         return Err(Fault::Corrupt(format!("{wrong} tables hold other rows than they count")));
     }
     let totals = conn.query_row(
-        "SELECT count(*), coalesce(sum(records), 0) FROM tables WHERE dropped = 0",
+        "SELECT count(*), coalesce(sum(records), 0) FROM tables WHERE dropped = 0 AND id <> 0",
         [],
         |row| Ok((row.get::<_, i64>(0)?.unsigned_abs(), row.get::<_, i64>(1)?.unsigned_abs())),
     )?;

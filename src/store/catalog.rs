@@ -72,7 +72,8 @@ pub struct Entry {
 
 impl Entry {
     /// A table as it is at first: here, and whole.
-    pub(super) fn new(table: Table, created: Hlc, replicated: bool) -> Self {
+    #[must_use]
+    pub fn new(table: Table, created: Hlc, replicated: bool) -> Self {
         let usage = Arc::default();
         Self { table, replicated, created, standing: Standing::In, ready: true, usage }
     }

@@ -16,6 +16,7 @@ use super::{
     collect::Collection,
     error::Failure,
     events::Event,
+    restamp::Restamp,
     system::VerifiedRow,
     take::{Delivery, Taken},
 };
@@ -131,6 +132,8 @@ pub enum Command {
         /// Which rows.
         keys: Vec<Vec<u8>>,
     },
+    /// Give rows of the future timestamps of the present.
+    Restamp(Restamp),
     /// Write rows once more as they are: for copies that have lost them and claim to have them.
     Rewrite {
         /// Of which table.
@@ -247,6 +250,7 @@ impl Command {
             | Self::Drained { .. }
             | Self::Collect(_)
             | Self::CutFeed { .. }
+            | Self::Restamp(_)
             | Self::Mint
             | Self::RemoveNode { .. }
             | Self::SettleName { .. }
@@ -282,6 +286,7 @@ impl Command {
             | Self::Collect(_)
             | Self::CutFeed { .. }
             | Self::Acknowledge { .. }
+            | Self::Restamp(_)
             | Self::Mint
             | Self::RemoveNode { .. }
             | Self::SettleName { .. }
@@ -342,6 +347,11 @@ pub enum Done {
     Pushed {
         /// How many.
         count: u64,
+    },
+    /// Rows have timestamps of the present.
+    Restamped {
+        /// How many.
+        rows: u64,
     },
     /// Rows are written once more.
     Rewritten {

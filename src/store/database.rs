@@ -1,6 +1,8 @@
 //! The database and what is decided in it, one transaction at a time: no thread, no queue, no clock.
 //! The writer is the thread around it; a simulation is another loop around the same.
 
+use std::sync::Arc;
+
 use cortex_core::{
     model::{Incarnation, Limits, NodeName, TableUid},
     sync::{Position, Want},
@@ -32,9 +34,9 @@ pub(super) struct Committed {
     pub(super) totals: Totals,
     pub(super) outcomes: Vec<Result<Done, Failure>>,
     /// The copies that have changed.
-    pub(super) copies: Vec<std::sync::Arc<Replica>>,
+    pub(super) copies: Vec<Arc<Replica>>,
     /// The state before.
-    pub(super) before: std::sync::Arc<Catalog>,
+    pub(super) before: Arc<Catalog>,
 }
 
 /// What the world lends a transaction.
@@ -85,10 +87,26 @@ impl Engine {
         let announced = announce(touched);
         transaction.commit()?;
         drop(announced);
-        let before = std::sync::Arc::clone(&self.state.catalog);
+        let before = Arc::clone(&self.state.catalog);
         self.state = state;
         let copies = self.state.replicas.settle();
         Ok(Committed { totals, outcomes, copies, before })
+    }
+
+    /// At the start: goes on as the same origin of writes only where it is certain that the file is as far
+    /// as that had come. Where nothing has ever left this machine it does not matter.
+    pub(super) fn settle_origin(
+        &mut self,
+        word: Option<(Incarnation, u64)>,
+        around: Around<'_>,
+    ) -> Result<(), Fault> {
+        let own = self.state.own_incarnation();
+        let goes_on = word.is_some_and(|(who, seq)| who == own && seq <= self.state.seq);
+        if goes_on || self.state.catalog.directory().here().is_none() {
+            return Ok(());
+        }
+        self.transact(std::iter::once(&Command::Mint), around, |_| ())?;
+        Ok(())
     }
 
     /// After a fault nothing in memory is believed: it is read again from the file.
@@ -118,7 +136,7 @@ impl Database {
         let fault = |fault: Fault| OpenError::Fault { path: ":memory:".into(), fault };
         let mut conn = Connection::open_in_memory().map_err(|e| fault(e.into()))?;
         conn.set_prepared_statement_cache_capacity(schema::STATEMENT_CACHE);
-        schema::create(&mut conn, &draw_id).map_err(|e| fault(e.into()))?;
+        schema::create(&mut conn, &draw_id).map_err(fault)?;
         Self::over(conn, draw_id).map_err(fault)
     }
 

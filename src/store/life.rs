@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 
 use cortex_core::{
     directory::{ReplicaRow, Row, Standing},
-    model::{NodeName, Owner, QualifiedName, Scope, TableName, TableUid, Uid},
-    sync::{Ack, Dot, FeedId},
+    model::{Acl, Incarnation, NodeName, Owner, QualifiedName, Scope, TableName, TableUid, Uid},
+    sync::{Ack, Cursor, Dot, FeedId},
 };
 use rusqlite::params;
 
@@ -49,6 +49,11 @@ impl Batch<'_> {
             self.write_off(table)?;
         }
         let life = self.state.replicas.get(table).map_or(0, |replica| replica.life);
+        let said = self.state.catalog.directory().replica(table, here);
+        if life > 0 && said.is_some_and(|row| row.up == life && row.database != self.state.database)
+        {
+            self.publish_life(table, here, life)?; // restored: the copy is in another database now
+        }
         match standing {
             Standing::In if life == 0 => self.begin_life(table, here)?,
             Standing::Out if life > 0 => self.begin_drain(table)?,
@@ -65,7 +70,6 @@ impl Batch<'_> {
         let gone = directory.gone(table).get(here).copied().unwrap_or(0);
         let known = directory.lives(table).get(here).copied().unwrap_or(0);
         let mut life = known.max(gone + 1);
-        let down = directory.replica(table, here).map_or(0, |row| row.down);
         if directory.replica(table, here).is_some_and(|row| row.up >= life) {
             // That stay has begun, in a database that is not this one any more: it has ended with it.
             life += 1;
@@ -77,14 +81,15 @@ impl Batch<'_> {
                 self.state.replicas.insert(Replica::new(table, life, feed, lsn));
             }
         }
-        let row = ReplicaRow {
-            table,
-            node: here.clone(),
-            database: self.state.database,
-            up: life,
-            down: down.max(life - 1),
-        };
-        self.write(vec![Row::Replica(row)])
+        self.publish_life(table, here, life)
+    }
+
+    /// Says that a stay of this copy has begun, and that those before it are over.
+    fn publish_life(&mut self, table: TableUid, here: &NodeName, life: u64) -> Result<(), Failure> {
+        let said = self.state.catalog.directory().replica(table, here);
+        let down = said.map_or(0, |row| row.down).max(life - 1);
+        let (node, database) = (here.clone(), self.state.database);
+        self.write(vec![Row::Replica(ReplicaRow { table, node, database, up: life, down })])
     }
 
     fn begin_drain(&mut self, table: TableUid) -> Result<(), Failure> {
@@ -132,9 +137,8 @@ impl Batch<'_> {
             && directory.standing(table, from) == Standing::In
             && is_current
             && self.state.replicas.get(table).is_some_and(|replica| {
-                let has_all = |cursor: &cortex_core::sync::Cursor| {
-                    cursor.feed == replica.feed && cursor.lsn >= replica.fed
-                };
+                let has_all =
+                    |cursor: &Cursor| cursor.feed == replica.feed && cursor.lsn >= replica.fed;
                 replica.life > 0
                     && replica.drain.is_some()
                     && replica.drain == ack.drain
@@ -207,7 +211,7 @@ impl Batch<'_> {
         rescued.table.uid = uid;
         rescued.table.scope = Scope::Local;
         rescued.table.contested = false;
-        rescued.table.acl = Default::default();
+        rescued.table.acl = Acl::default();
         rescued.replicated = false;
         rescued.standing = Standing::In;
         rescued.ready = true;
@@ -275,7 +279,7 @@ impl Batch<'_> {
     /// Becomes another origin of writes. All feeds are new, and passes that are under way, which count
     /// only for the origin that began them, begin again.
     pub(super) fn mint(&mut self) -> Result<(), Failure> {
-        let id = cortex_core::model::Incarnation(u128::from_be_bytes(self.draw_id()));
+        let id = Incarnation(u128::from_be_bytes(self.draw_id()));
         let number = self.state.origins.enter(self.conn, id, self.state.hlc())?;
         self.execute("UPDATE node_state SET incarnation = ?1 WHERE id = 1", [number])?;
         (self.state.origin, self.state.seq) = (number, 0);

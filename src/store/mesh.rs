@@ -43,6 +43,10 @@ impl Batch<'_> {
             "UPDATE node_state SET mesh = ?1, node = ?2 WHERE id = 1",
             params![notary.mesh().0, notary.node().as_str()],
         )?;
+        if mesh.is_none() {
+            // What was made here before may be in a copy of this file too, which may join as well.
+            self.mint()?;
+        }
         self.state.notary = Some(Arc::clone(notary));
         self.directory_mut().set_here(notary.node().clone());
         self.directory_mut().set_mesh(notary.mesh());
@@ -173,15 +177,13 @@ impl Batch<'_> {
             // Nobody else would keep it, and there is nothing here to keep.
             return Err(Refusal::TableNotReady.into());
         }
-        if !entry.replicated {
-            self.share(&entry)?;
-        }
-        self.decide_scope(entry.table.uid, scope, write_off)?;
+        let table = if entry.replicated { entry.table.uid } else { self.share(&entry)? };
+        self.decide_scope(table, scope, write_off)?;
         self.execute(
             "UPDATE tables SET scope = ?2, replicated = 1 WHERE id = ?1",
             params![entry.table.id.0, scope.to_string()],
         )?;
-        self.refresh(entry.table.uid);
+        self.refresh(table);
         let name = &entry.table.name;
         let shown = self.directory().show(name);
         self.note_of(name, "scope_changed", format!("scope of {shown} is {scope}, by {caller}"))?;
@@ -189,13 +191,20 @@ impl Batch<'_> {
     }
 
     /// Makes a table that was only ever here one that others may have copies of.
-    fn share(&mut self, entry: &Entry) -> Result<(), Failure> {
-        self.share_grants(entry)?;
+    fn share(&mut self, entry: &Entry) -> Result<TableUid, Failure> {
         let mut shared = Entry::clone(entry);
         shared.replicated = true;
-        self.catalog_mut().insert(shared);
-        self.found_copy(entry)?;
-        self.share_rows(entry)
+        // A copy of this file may have the table too, and it may be shared there: that is another one.
+        shared.table.uid = TableUid(self.draw_id());
+        self.execute(
+            "UPDATE tables SET uid = ?2 WHERE id = ?1",
+            params![shared.table.id.0, shared.table.uid.0],
+        )?;
+        self.share_grants(&shared)?;
+        self.catalog_mut().insert(Entry::clone(&shared));
+        self.found_copy(&shared)?;
+        self.share_rows(&shared)?;
+        Ok(shared.table.uid)
     }
 
     /// Moves the grants on a table into the directory, before its rows may leave: there a bare uid

@@ -8,6 +8,7 @@
 //!            scans  ──> Scan, one connection each, a slice at a time
 //! ```
 
+mod anchor;
 mod apply;
 mod backup;
 mod cache;
@@ -28,11 +29,13 @@ mod origins;
 mod reader;
 mod repair;
 mod replica;
+mod restamp;
 mod rows;
 mod scan;
 mod schema;
 mod serve;
 mod system;
+mod tables;
 mod take;
 mod writer;
 
@@ -51,7 +54,7 @@ use std::{
 use arc_swap::ArcSwap;
 use cortex_core::{
     model::{Hlc, Incarnation, Limits, NodeName, TableId, TableUid},
-    sync::{Position, TableDigest, Want},
+    sync::{Dot, Position, TableDigest, Want},
 };
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
@@ -68,6 +71,7 @@ pub use events::{Event, Recorded, Wanted};
 pub use reader::Reader;
 pub use repair::{BUCKETS, RowMark, bucket_of};
 pub use replica::Replica;
+pub use restamp::Restamp;
 pub use scan::{Flow, Scan};
 pub use serve::{ChunkBounds, Served, Unserved};
 pub use system::{SealedRow, UID as SYSTEM_TABLE, VerifiedRow, verify};
@@ -133,6 +137,9 @@ pub struct Options {
     pub log: LogBounds,
     /// The SQLite VFS to use; none for the system's.
     pub vfs: Option<String>,
+    /// A directory in memory, for a word on how far the database has come. Without one, a database of a
+    /// mesh writes as another origin after each start.
+    pub anchor: Option<PathBuf>,
 }
 
 impl Options {
@@ -147,6 +154,7 @@ impl Options {
             limits: Limits::default(),
             log: LogBounds::default(),
             vfs: None,
+            anchor: None,
         }
     }
 }
@@ -169,6 +177,8 @@ struct Inner {
     threads: Mutex<Vec<JoinHandle<()>>>,
     path: PathBuf,
     vfs: Option<String>,
+    /// Which database this is, for ever.
+    database: [u8; 16],
     /// Unlocked by the kernel when closed, or when the process ends.
     _lock: File,
 }
@@ -211,11 +221,18 @@ impl Store {
         schema::migrate(&mut conn, &path)?;
         schema::adopt_copy(&mut conn).map_err(|e| fault(e.into()))?;
         let state = apply::State::load(&conn).map_err(fault)?;
+        let mut engine = database::Engine::new(conn, state, ambient::random_id);
 
-        let published = Arc::new(Published::new(Arc::clone(&state.catalog), options));
+        let (anchor, word) =
+            anchor::Anchor::open(options.anchor.as_deref(), engine.state.database, &path);
+        let published = Arc::new(Published::new(Arc::clone(&engine.state.catalog), options));
+        engine.settle_origin(word, published.around(ambient::wall_ms())).map_err(fault)?;
+        let state = &engine.state;
+        published.show(&state.catalog);
+        let database = state.database;
         published.tell_clock(state.hlc());
         published.tell_copies(&state.replicas.committed(), state.own_incarnation());
-        published.follow_log(&mut conn).map_err(|e| fault(e.into()))?;
+        published.follow_log(&mut engine.conn).map_err(|e| fault(e.into()))?;
         let reader = |_| {
             let conn = connect(schema::Role::Reader)?;
             Ok(Arc::new(Reader::new(conn, Arc::clone(&published))))
@@ -228,7 +245,8 @@ impl Store {
                 .map_err(thread_failed)?;
         let (queue, jobs) = mpsc::channel(QUEUE);
         let writer = writer::Writer {
-            engine: database::Engine::new(conn, state, ambient::random_id),
+            engine,
+            anchor,
             published: Arc::clone(&published),
             readers: readers.clone(),
             checkpointer,
@@ -249,6 +267,7 @@ impl Store {
             threads: Mutex::new(vec![writer, checkpoints]),
             path,
             vfs: options.vfs.clone(),
+            database,
             _lock: lock,
         };
         Ok(Self { inner: Arc::new(inner) })
@@ -465,6 +484,28 @@ impl Store {
     #[must_use]
     pub fn dir(&self) -> &Path {
         self.inner.path.parent().unwrap_or(Path::new("."))
+    }
+
+    /// Which database this is: told apart from every other one, copies of it among them.
+    #[must_use]
+    pub fn database(&self) -> [u8; 16] {
+        self.inner.database
+    }
+
+    /// The number of the last write of this database, and whom it is by.
+    ///
+    /// # Errors
+    /// What SQLite reports.
+    pub fn last_write(&self) -> Result<Dot, Fault> {
+        self.inner.scans.read(|conn| {
+            let origins = origins::Origins::load(conn)?;
+            let mut statement =
+                conn.prepare_cached("SELECT incarnation, seq FROM node_state WHERE id = 1")?;
+            let dot = statement.query_row([], |row| {
+                Ok(Dot { incarnation: origins.id(row.get(0)?), seq: row.get(1)? })
+            })?;
+            Ok(dot)
+        })
     }
 
     /// Who the writes of this database are by.

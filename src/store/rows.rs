@@ -4,7 +4,7 @@
 use std::{cmp::Ordering, sync::Arc};
 
 use cortex_core::{
-    merge::{Change, Content, Delta, Version},
+    merge::Delta,
     model::{Hlc, Stamp, TableId, TableUid},
     sync::{Dot, Side, TableDigest, Vector},
 };
@@ -139,7 +139,7 @@ impl Batch<'_> {
         new: Stored<'_>,
     ) -> Result<u64, Failure> {
         if let Some(entry) = place.entry {
-            let delta = difference(key, found, new);
+            let delta = difference(key, found, new.value);
             self.check_quota(entry, delta)?;
             self.totals.add(entry, delta);
         }
@@ -277,14 +277,12 @@ impl Batch<'_> {
 }
 
 /// How the totals of a table change.
-fn difference(key: &[u8], found: Option<&Found>, new: Stored<'_>) -> Delta {
-    let version = |stamp, value: Option<&[u8]>| {
-        let content = value.map_or(Content::Deleted, |value| Content::Live {
-            bytes: (key.len() + value.len()) as u64,
-        });
-        Version { stamp, content }
+pub(super) fn difference(key: &[u8], found: Option<&Found>, value: Option<&[u8]>) -> Delta {
+    let totals = |value: Option<&[u8]>| {
+        let bytes = value.map(|value| key.len() + value.len());
+        let bytes = i64::try_from(bytes.unwrap_or(0)).unwrap_or(i64::MAX);
+        Delta { records: value.is_some().into(), bytes }
     };
-    let before = found.map(|found| version(found.stamp, found.value.as_deref()));
-    let change = if new.value.is_some() { Change::Store } else { Change::Bury };
-    Delta::of(before, version(new.stamp, new.value), change)
+    let before = found.and_then(|found| found.value.as_deref());
+    totals(value).plus(totals(before).negated())
 }

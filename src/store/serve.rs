@@ -1,6 +1,8 @@
 //! Chunks for other copies, read in one transaction each, so that the rows and what is said of them are of
 //! one moment. Which rows, and who may have them, is decided by `cortex_core`.
 
+use std::collections::BTreeSet;
+
 use cortex_core::{
     directory::{Directory, Standing},
     model::{Hlc, NodeName, Owner, QualifiedName, Stamp, TableId},
@@ -96,13 +98,16 @@ pub(super) fn serve(
         return Ok(Served::Refused(Unserved::NoCopy));
     };
     let Copy { table, replica, lsn, hlc } = &copy;
+    let standing = if is_system { Standing::In } else { directory.standing(want.table, here) };
     let source = Source { feed: replica.feed, lsn: *lsn, cut: replica.cut, floor: &replica.floor };
     let plan = source.plan(want);
     let mut reading = Reading::new(conn, &origins, &plan, want, bounds);
     let part = match &plan {
         Plan::Log { after } => {
             let (to, last) = reading.feed(*table, *after, *lsn)?;
-            if last && *after >= replica.fed && want.vector.dominates(&replica.vector) {
+            let has_all = last && *after >= replica.fed && want.vector.dominates(&replica.vector);
+            // A copy that leaves needs to hear that the reader has everything: only chunks are acknowledged.
+            if has_all && standing != Standing::Out {
                 return Ok(Served::Nothing);
             }
             Part::Log { to, last }
@@ -112,6 +117,9 @@ pub(super) fn serve(
             Part::Keys { kind: *kind, starts: *starts, pinned: *pinned, reached }
         }
     };
+    if is_system {
+        reading.bring_signers(*table, directory)?;
+    }
     let last = matches!(part, Part::Log { last: true, .. });
     let (rows, contexts) = (reading.rows, reading.contexts);
     let contexts: Vec<Vector> =
@@ -130,7 +138,7 @@ pub(super) fn serve(
         hlc: *hlc,
         ready: replica.ready,
         life: replica.life,
-        standing: if is_system { Standing::In } else { directory.standing(want.table, here) },
+        standing,
         knowledge: directory.scope_knowledge(want.table),
         removed: removed(directory),
         head,
@@ -240,6 +248,31 @@ impl<'a> Reading<'a> {
             self.take(row)?;
         }
         Ok(reached)
+    }
+
+    /// Adds what the writers of the rows have said of themselves, where the reader may not know it yet:
+    /// their signatures are judged by it, and it may come last in the order of keys or of changes.
+    fn bring_signers(&mut self, table: TableId, directory: &Directory) -> Result<(), Fault> {
+        let mut keys: BTreeSet<Vec<u8>> = BTreeSet::new();
+        for row in &self.rows {
+            let writer = row.value.as_deref().and_then(|value| system::writer(&row.key, value));
+            let presented = writer.and_then(|writer| directory.node(&writer).cloned());
+            keys.extend(presented.map(|node| cortex_core::directory::Row::Node(node).key().into()));
+        }
+        self.rows.iter().for_each(|row| {
+            keys.remove(&row.key);
+        });
+        let mut statement = self.conn.prepare_cached(
+            "SELECT key, value, hlc, incarnation, seq, context, pushed FROM records
+             WHERE table_id = ?1 AND key = ?2",
+        )?;
+        for key in keys {
+            let mut found = statement.query(params![table.0, key])?;
+            if let Some(row) = found.next()? {
+                self.take(row)?;
+            }
+        }
+        Ok(())
     }
 
     fn take(&mut self, row: &Row<'_>) -> Result<(), Fault> {

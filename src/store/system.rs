@@ -123,6 +123,12 @@ fn open(value: &[u8]) -> Option<(&[u8], &[u8])> {
     }
 }
 
+/// Who has written a record of the system table, by what it says.
+pub(super) fn writer(key: &[u8], value: &[u8]) -> Option<NodeName> {
+    let (row, _) = open(value)?;
+    Some(Row::decode(key, row)?.writer().clone())
+}
+
 /// Reads the directory from the file. A row that this version does not know is left alone: a newer
 /// node has written it.
 pub(super) fn load(conn: &Connection) -> Result<Directory, Fault> {

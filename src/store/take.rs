@@ -1,17 +1,20 @@
 //! A chunk of another copy in the writer's transaction: judged, its rows met with those that are here,
 //! and concluded. The rules are `cortex_core::sync`; nothing of a chunk that is not fit is taken.
 
-use std::cmp::Ordering;
+use std::{cmp::Ordering, sync::Arc};
 
 use cortex_core::{
     directory::Standing,
-    model::{Hlc, NodeName, Owner, QualifiedName, Table, TableId, TableUid},
+    model::{
+        Acl, AttributeName, Hlc, NodeName, Owner, QualifiedName, Refusal, Scope, Table, TableId,
+        TableUid,
+    },
     sync::{
         Chunk, Conclusion, Cursor, Dot, FeedId, Head, Meeting, Part, Pass, PassKind, PassStart,
         Position, Reader, RowVersion, Side, Sweep, Unfit, Vector, meet,
     },
 };
-use rusqlite::{OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{
     apply::Batch,
@@ -20,6 +23,7 @@ use super::{
     contexts,
     error::{Failure, Fault},
     events::Event,
+    origins::Origins,
     rows::{Found, Place, Stored},
     system::{self, VerifiedRow},
 };
@@ -93,7 +97,8 @@ impl Batch<'_> {
         if let Err(why) = reader.admit(chunk) {
             return unfit(why);
         }
-        if !chunk.removed.iter().all(|database| directory.is_removed(database)) {
+        // Removals are learnt from the system table itself.
+        if !is_system && !chunk.removed.iter().all(|database| directory.is_removed(database)) {
             return unfit(Unfit::ScopeUnknown);
         }
         let entry = if is_system { None } else { Some(self.adopt(chunk)?) };
@@ -124,7 +129,7 @@ impl Batch<'_> {
             }
         }
         let conflicts = incorporating.conflicts;
-        self.conclude(place, from, chunk, pass)?;
+        self.conclude(place, from, chunk, &pass)?;
         let replica = self.state.replicas.get(uid);
         let (mut ready, mut verified) = (false, None);
         if let Some(replica) = replica {
@@ -237,7 +242,7 @@ impl Batch<'_> {
         place: Place<'_>,
         from: &NodeName,
         chunk: &Chunk,
-        pass: Running,
+        pass: &Running,
     ) -> Result<(), Failure> {
         let Conclusion { position, join, sweep, whole } =
             chunk.conclude(pass.number, pass.start.clone());
@@ -246,21 +251,26 @@ impl Batch<'_> {
             None => false,
         };
         let renewed = swept.then(|| FeedId(self.draw_id()));
+        let becomes_whole = whole
+            && chunk.ready
+            && self.state.replicas.get(place.uid).is_some_and(|replica| !replica.ready);
+        if becomes_whole {
+            self.draw_lsn(); // so that it is passed on, even where no row has come
+        }
         let lsn = self.state.lsn;
-        let mut became_whole = false;
         if let Some(replica) = self.state.replicas.get_mut(place.uid) {
             if let Some(sweep) = &sweep {
                 replica.floor.join(&sweep.floor);
             }
             if let Some(vector) = &join {
                 replica.vector.join(vector);
-                // Others learn of it by the end of the feed, even where no row has come.
             }
             if let Some(feed) = renewed {
                 (replica.feed, replica.cut) = (feed, lsn);
             }
-            became_whole = whole && chunk.ready && !replica.ready;
-            replica.ready |= became_whole;
+            if becomes_whole {
+                (replica.ready, replica.fed) = (true, lsn);
+            }
         }
         if let Some(vector) = &join {
             for dot in vector.iter() {
@@ -279,7 +289,7 @@ impl Batch<'_> {
             )?;
         }
         self.put_cursor(place.id, from, &position, &pass.start)?;
-        if became_whole && let Some(entry) = place.entry {
+        if becomes_whole && let Some(entry) = place.entry {
             self.refresh(entry.table.uid);
             let shown = self.state.catalog.show(&entry.table.name);
             let text = format!("{shown} is whole on this machine, filled from {from}");
@@ -337,11 +347,11 @@ impl Batch<'_> {
     }
 
     /// The table that a chunk is of, made here where it is not known yet.
-    fn adopt(&mut self, chunk: &Chunk) -> Result<std::sync::Arc<Entry>, Failure> {
+    fn adopt(&mut self, chunk: &Chunk) -> Result<Arc<Entry>, Failure> {
         let missing = || Fault::Corrupt("another machine has sent rows without their table".into());
         let head = chunk.head.as_ref().ok_or_else(missing)?;
         if let Some(entry) = self.state.catalog.by_uid(chunk.table) {
-            let entry = std::sync::Arc::clone(entry);
+            let entry = Arc::clone(entry);
             return self.settle_head(&entry, head);
         }
         let name = self.believe(chunk.table, &head.name)?;
@@ -350,16 +360,20 @@ impl Batch<'_> {
             let text =
                 format!("{shown} is another table here, that of other machines is not taken");
             self.note(&Event { uid: None, kind: "table_name_taken", text })?;
-            return Err(cortex_core::model::Refusal::AlreadyExists.into());
+            return Err(Refusal::AlreadyExists.into());
+        }
+        let held = self.state.catalog.namespace(&name.owner).map_or(0, |n| n.tables().len());
+        if held >= self.limits.tables_per_uid {
+            return Err(Refusal::TooManyTables(self.limits.tables_per_uid).into());
         }
         let table = Table {
             id: TableId(0),
             uid: chunk.table,
             name,
             attributes: head.attributes.clone(),
-            scope: Default::default(),
+            scope: Scope::default(),
             contested: false,
-            acl: Default::default(),
+            acl: Acl::default(),
         };
         self.insert_table(table, head.created)
     }
@@ -377,25 +391,21 @@ impl Batch<'_> {
             Owner::Uid(_) => false,
         };
         if !is_so {
-            return Err(cortex_core::model::Refusal::AccessDenied.into());
+            return Err(Refusal::AccessDenied.into());
         }
         let owner = match &name.owner {
             Owner::Remote(uid, node) if *node == here => Owner::Uid(*uid),
-            owner => owner.clone(),
+            owner @ (Owner::Uid(_) | Owner::Remote(..) | Owner::Identity(_)) => owner.clone(),
         };
         Ok(QualifiedName { owner, name: name.name.clone() })
     }
 
     /// Of two creations of a table, the first one's attributes count.
-    fn settle_head(
-        &mut self,
-        entry: &std::sync::Arc<Entry>,
-        head: &Head,
-    ) -> Result<std::sync::Arc<Entry>, Failure> {
+    fn settle_head(&mut self, entry: &Arc<Entry>, head: &Head) -> Result<Arc<Entry>, Failure> {
         if (head.created, &head.attributes) >= (entry.created, &entry.table.attributes) {
-            return Ok(std::sync::Arc::clone(entry));
+            return Ok(Arc::clone(entry));
         }
-        let listed: Vec<_> = head.attributes.iter().map(|name| name.as_str()).collect();
+        let listed: Vec<_> = head.attributes.iter().map(AttributeName::as_str).collect();
         self.execute(
             "UPDATE tables SET attributes = ?2, created_hlc = ?3 WHERE id = ?1",
             params![entry.table.id.0, listed.join(","), head.created.to_i64()],
@@ -483,8 +493,8 @@ impl Stand {
 
 /// Where this copy stands in another one, as the file says.
 pub(super) fn load_cursor(
-    conn: &rusqlite::Connection,
-    origins: &super::origins::Origins,
+    conn: &Connection,
+    origins: &Origins,
     table: TableId,
     peer: &NodeName,
 ) -> Result<Stand, Fault> {

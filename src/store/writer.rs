@@ -29,6 +29,7 @@ use tracing::{debug, error, warn};
 
 use super::{
     LogBounds,
+    anchor::Anchor,
     cache::RecordCache,
     catalog::Catalog,
     checkpoint,
@@ -99,6 +100,7 @@ pub(super) struct Published {
 
 pub(super) struct Writer {
     pub(super) engine: Engine,
+    pub(super) anchor: Anchor,
     pub(super) published: Arc<Published>,
     /// Their held snapshots are released before a checkpoint is ended.
     pub(super) readers: Vec<Arc<Reader>>,
@@ -193,11 +195,7 @@ impl Writer {
     fn transact(&mut self, jobs: &[Job]) -> Result<Committed, Fault> {
         self.published.trusted()?;
         let published = &self.published;
-        let around = Around {
-            cache: &published.cache,
-            limits: **published.limits.load(),
-            wall_ms: ambient::wall_ms(),
-        };
+        let around = published.around(ambient::wall_ms());
         let commands = jobs.iter().map(|job| &job.command);
         let committed = self.engine.transact(commands, around, |touched| {
             // The other way round when they are dropped: the snapshots first.
@@ -206,6 +204,10 @@ impl Writer {
         // A sync that failed on another connection may have taken this commit's pages along and
         // left none for its own sync to fail on.
         self.published.trusted()?;
+        let state = &self.engine.state;
+        if state.catalog.directory().here().is_some() {
+            self.anchor.note(state.own_incarnation(), state.seq);
+        }
         Ok(committed)
     }
 
@@ -323,6 +325,11 @@ impl Writer {
 }
 
 impl Published {
+    /// What a transaction works with.
+    pub(super) fn around(&self, wall_ms: u64) -> Around<'_> {
+        Around { cache: &self.cache, limits: **self.limits.load(), wall_ms }
+    }
+
     /// This machine's copy of a table, as of the last commit.
     pub(super) fn copy(&self, table: TableUid) -> Option<Arc<Replica>> {
         self.copies.read().unwrap_or_else(PoisonError::into_inner).get(&table).cloned()
@@ -335,16 +342,18 @@ impl Published {
 
     /// Lets everybody see copies that have changed.
     pub(super) fn tell_copies(&self, changed: &[Arc<Replica>], incarnation: Incarnation) {
+        if !changed.is_empty() {
+            let mut copies = self.copies.write().unwrap_or_else(PoisonError::into_inner);
+            copies.extend(changed.iter().map(|replica| (replica.uid, Arc::clone(replica))));
+        }
+        // After the copies: whoever asks first who writes, and then what is here, never says as a new
+        // origin what only an earlier one had.
         if **self.incarnation.load() != incarnation {
             self.incarnation.store(Arc::new(incarnation));
         }
-        if changed.is_empty() {
-            return;
+        if !changed.is_empty() {
+            self.copies_changed.send_replace(());
         }
-        let mut copies = self.copies.write().unwrap_or_else(PoisonError::into_inner);
-        copies.extend(changed.iter().map(|replica| (replica.uid, Arc::clone(replica))));
-        drop(copies);
-        self.copies_changed.send_replace(());
     }
 
     /// An error once a fault has been found after which the store must not go on.

@@ -54,11 +54,15 @@ const CORE: &[(&str, &[&str])] = &[
     ("directory::row", &["model", "wire"]),
     ("directory::fields", &["model", "wire"]),
     ("gate", &["directory", "model"]),
+    ("sync", &["directory", "model"]),
     ("membership", &["model"]),
     ("merge", &["model"]),
+    ("sync", &["directory", "model"]),
     ("wire", &[]),
     ("wire::rpc", &["model"]),
-    ("wire::link", &["model"]),
+    ("wire::fields", &["model"]),
+    ("wire::link", &["model", "sync"]),
+    ("wire::sync", &["directory", "model", "sync"]),
 ];
 
 /// What the core must not touch: it is given time, and does nothing in the world.

@@ -10,9 +10,18 @@
 //! fewer features than its sender; see [`Features::tolerates`]. What cannot be read so is a new major version,
 //! and has another ALPN.
 
-use crate::model::{Hlc, NodeName};
+use crate::{
+    model::{Hlc, Incarnation, NodeName},
+    sync::Dot,
+};
 
-use super::{Head, Reader, encode};
+use super::{
+    Head, encode,
+    fields::{Fields, begin, bytes, hlc, text, uint},
+    sync::{self, Packed},
+};
+
+pub use super::fields::NAMES;
 
 /// The name of this protocol in the TLS handshake.
 pub const ALPN: &[u8] = b"cortex-sync/1";
@@ -23,13 +32,7 @@ pub const FRAME_BYTES: usize = 4 << 20;
 /// The same before the other side has said who it is.
 pub const HELLO_BYTES: usize = 64 << 10;
 
-/// Machines that one message may name. A mesh has ten.
-pub const NAMES: usize = 64;
-
-/// Keys from here on are of no message. Lower ones that are unknown belong to a later version, as do these.
-const KEYS: usize = 32;
-
-/// The numbers of the message types. Those of replication are reserved, so that no other takes them.
+/// The numbers of the message types. Those of repair are reserved, so that no other takes them.
 pub mod kind {
     #![expect(missing_docs, reason = "each is the number of the message of that name")]
     pub const HELLO: u64 = 1;
@@ -40,6 +43,8 @@ pub mod kind {
     pub const CHUNK: u64 = 17;
     pub const ACK: u64 = 18;
     pub const REFUSE: u64 = 19;
+    pub const WAITS: u64 = 20;
+    pub const WORDS: u64 = 21;
     pub const REPAIR_ROOT: u64 = 24;
     pub const REPAIR_BUCKETS: u64 = 25;
     pub const REPAIR_KEYS: u64 = 26;
@@ -85,6 +90,10 @@ pub enum Message {
     Status(Status),
     /// Why the link ends; the last message.
     Bye(Bye),
+    /// About copies of tables.
+    Sync(crate::sync::Message),
+    /// A chunk, made smaller.
+    Packed(Packed),
 }
 
 /// Who this is.
@@ -104,6 +113,10 @@ pub struct Hello {
     pub features: Features,
     /// Which run of the daemon this is: another one means that links of the one before are gone.
     pub boot: [u8; 16],
+    /// Which database it is; none from a version that does not say.
+    pub database: Option<[u8; 16]>,
+    /// The last write of the other side that is known here, as the origin that it is known as.
+    pub last_of_yours: Option<Dot>,
 }
 
 /// Why a link is not wanted.
@@ -124,6 +137,8 @@ pub enum Reject {
     },
     /// There is a link between the two already, and it is the one to keep.
     Duplicate,
+    /// Its database was removed from the mesh.
+    Evicted,
     /// A reason of a later version.
     Other(u64),
 }
@@ -193,6 +208,8 @@ impl Message {
             Self::Reject(reject) => reject.write(out),
             Self::Status(status) => status.write(out),
             Self::Bye(bye) => bye.write(out),
+            Self::Sync(message) => sync::write(message, out),
+            Self::Packed(packed) => packed.write(out),
         }
         let length = u32::try_from(out.len() - start - 4).expect("a message is bounded");
         out[start..start + 4].copy_from_slice(&length.to_be_bytes());
@@ -200,6 +217,15 @@ impl Message {
 }
 
 impl Incoming {
+    /// True for the body of a message about copies: reading it may take a moment.
+    #[must_use]
+    pub fn is_about_copies(body: &[u8]) -> bool {
+        let mut reader = super::Reader::new(body);
+        let first = (reader.head(), reader.head(), reader.head());
+        matches!(first, (Some(Head::Map(_)), Some(Head::Int(0)), Some(Head::Int(kind)))
+            if (i128::from(kind::WANT)..=i128::from(kind::WORDS)).contains(&kind))
+    }
+
     /// Reads a frame's body.
     ///
     /// # Errors
@@ -216,13 +242,16 @@ fn read(body: &[u8]) -> Option<Incoming> {
         kind::REJECT => Message::Reject(Reject::read(&fields)?),
         kind::STATUS => Message::Status(Status::read(&fields)?),
         kind::BYE => Message::Bye(Bye::read(&fields)?),
+        kind::CHUNK if Packed::is_one(&fields) => Message::Packed(Packed::read(&fields)?),
+        kind @ kind::WANT..=kind::WORDS => Message::Sync(sync::read(kind, &fields)?),
         other => return Some(Incoming::Unknown(other)),
     }))
 }
 
 impl Hello {
     fn write(&self, out: &mut Vec<u8>) {
-        begin(out, kind::HELLO, 8);
+        let more = usize::from(self.database.is_some());
+        begin(out, kind::HELLO, 8 + more + 2 * usize::from(self.last_of_yours.is_some()));
         bytes(out, 1, &self.mesh);
         text(out, 2, self.node.as_str());
         bytes(out, 3, &self.incarnation);
@@ -231,6 +260,13 @@ impl Hello {
         uint(out, 6, self.features.min.into());
         uint(out, 7, self.features.max.into());
         bytes(out, 8, &self.boot);
+        if let Some(database) = &self.database {
+            bytes(out, 9, database);
+        }
+        if let Some(Dot { incarnation, seq }) = self.last_of_yours {
+            bytes(out, 10, &incarnation.0.to_be_bytes());
+            uint(out, 11, seq);
+        }
     }
 
     fn read(fields: &Fields<'_>) -> Option<Self> {
@@ -243,6 +279,13 @@ impl Hello {
             hlc: fields.hlc(5)?,
             features: Features { min: level(6)?, max: level(7)? },
             boot: fields.id(8)?,
+            database: if fields.has(9) { Some(fields.id(9)?) } else { None },
+            last_of_yours: if fields.has(10) {
+                let incarnation = Incarnation(u128::from_be_bytes(fields.id(10)?));
+                Some(Dot { incarnation, seq: fields.uint(11)? })
+            } else {
+                None
+            },
         })
     }
 }
@@ -256,6 +299,7 @@ impl Reject {
             Self::WrongNode => (4, None),
             Self::Clock { offset_ms } => (5, Some(offset_ms)),
             Self::Duplicate => (6, None),
+            Self::Evicted => (7, None),
             Self::Other(code) => (code, None),
         };
         begin(out, kind::REJECT, 1 + usize::from(offset_ms.is_some()));
@@ -274,6 +318,7 @@ impl Reject {
             4 => Self::WrongNode,
             5 => Self::Clock { offset_ms: i64::try_from(fields.int(2)?).ok()? },
             6 => Self::Duplicate,
+            7 => Self::Evicted,
             other => Self::Other(other),
         })
     }
@@ -341,6 +386,7 @@ impl std::fmt::Display for Reject {
             Self::WrongNode => f.write_str("the name is not that of the certificate"),
             Self::Clock { offset_ms } => write!(f, "the clocks are {offset_ms} ms apart"),
             Self::Duplicate => f.write_str("there is a link already"),
+            Self::Evicted => f.write_str("its database was removed from the mesh"),
             Self::Other(code) => write!(f, "for reason {code} of a later version"),
         }
     }
@@ -356,101 +402,6 @@ impl std::fmt::Display for Bye {
             Self::Other(code) => write!(f, "reason {code} of a later version"),
         }
     }
-}
-
-/// Starts a message: so many fields must follow.
-fn begin(out: &mut Vec<u8>, kind: u64, fields: usize) {
-    encode::map(out, 1 + fields);
-    uint(out, 0, kind);
-}
-
-fn uint(out: &mut Vec<u8>, key: u64, value: u64) {
-    encode::uint(out, key);
-    encode::uint(out, value);
-}
-
-fn hlc(out: &mut Vec<u8>, key: u64, value: Hlc) {
-    uint(out, key, value.to_i64().unsigned_abs());
-}
-
-fn text(out: &mut Vec<u8>, key: u64, value: &str) {
-    encode::uint(out, key);
-    encode::str(out, value);
-}
-
-fn bytes(out: &mut Vec<u8>, key: u64, value: &[u8]) {
-    encode::uint(out, key);
-    encode::bin_header(out, value.len());
-    out.extend_from_slice(value);
-}
-
-/// The values of one map by their keys, still encoded. Of equal keys the last counts.
-struct Fields<'a>([Option<&'a [u8]>; KEYS]);
-
-impl<'a> Fields<'a> {
-    fn read(body: &'a [u8]) -> Option<Self> {
-        let mut reader = Reader::new(body);
-        let Head::Map(count) = reader.head()? else {
-            return None;
-        };
-        let mut fields = [None; KEYS];
-        for _ in 0..count {
-            let Head::Int(key) = reader.head()? else {
-                return None;
-            };
-            let value = reader.raw()?;
-            if let Some(field) = usize::try_from(key).ok().and_then(|key| fields.get_mut(key)) {
-                *field = Some(value);
-            }
-        }
-        reader.rest().is_empty().then_some(Self(fields))
-    }
-
-    fn has(&self, key: usize) -> bool {
-        self.0[key].is_some()
-    }
-
-    fn value(&self, key: usize) -> Option<Reader<'a>> {
-        self.0[key].map(Reader::new)
-    }
-
-    fn int(&self, key: usize) -> Option<i128> {
-        let Head::Int(value) = self.value(key)?.head()? else {
-            return None;
-        };
-        Some(value)
-    }
-
-    fn uint(&self, key: usize) -> Option<u64> {
-        u64::try_from(self.int(key)?).ok()
-    }
-
-    fn hlc(&self, key: usize) -> Option<Hlc> {
-        i64::try_from(self.int(key)?).ok().filter(|value| *value >= 0).map(Hlc::from_i64)
-    }
-
-    fn id(&self, key: usize) -> Option<[u8; 16]> {
-        let Head::Bin(id) = self.value(key)?.head()? else {
-            return None;
-        };
-        id.try_into().ok()
-    }
-
-    fn node(&self, key: usize) -> Option<NodeName> {
-        node(&mut self.value(key)?)
-    }
-
-    fn nodes(&self, key: usize) -> Option<Vec<NodeName>> {
-        let mut reader = self.value(key)?;
-        let Head::Array(count @ ..=NAMES) = reader.head()? else {
-            return None;
-        };
-        (0..count).map(|_| node(&mut reader)).collect()
-    }
-}
-
-fn node(reader: &mut Reader<'_>) -> Option<NodeName> {
-    NodeName::parse(reader.text()?).ok()
 }
 
 #[cfg(test)]
@@ -474,8 +425,12 @@ mod tests {
             wall_ms in any::<u64>(),
             hlc in hlcs(),
             (min, max) in any::<(u32, u32)>(),
+            database in any::<Option<[u8; 16]>>(),
+            last in any::<Option<(u128, u64)>>(),
         ) -> Hello {
-            Hello { mesh, node, incarnation, wall_ms, hlc, features: Features { min, max }, boot }
+            let dot = |(incarnation, seq)| Dot { incarnation: Incarnation(incarnation), seq };
+            let (features, last_of_yours) = (Features { min, max }, last.map(dot));
+            Hello { mesh, node, incarnation, wall_ms, hlc, features, boot, database, last_of_yours }
         }
     }
 
@@ -497,7 +452,8 @@ mod tests {
             Just(Reject::WrongNode),
             any::<i64>().prop_map(|offset_ms| Reject::Clock { offset_ms }),
             Just(Reject::Duplicate),
-            (7..=u64::MAX).prop_map(Reject::Other),
+            Just(Reject::Evicted),
+            (8..=u64::MAX).prop_map(Reject::Other),
         ];
         let byes = prop_oneof![
             Just(Bye::Stopping),
@@ -544,6 +500,8 @@ mod tests {
             hlc: Hlc::from_i64(4),
             features: Features { min: 1, max: 2 },
             boot: [5; 16],
+            database: None,
+            last_of_yours: None,
         });
         let mut expected = vec![0, 0, 0, 71, 0x89, 0, 1, 1, 0xc4, 16];
         expected.extend([1; 16]);
@@ -556,7 +514,8 @@ mod tests {
 
     #[test]
     fn a_type_that_is_reserved_or_unknown_is_told_apart_from_garbage() {
-        assert_eq!(Incoming::read(&[0x81, 0, 16]), Ok(Incoming::Unknown(kind::WANT)));
+        let reserved = Ok(Incoming::Unknown(kind::REPAIR_ROOT));
+        assert_eq!(Incoming::read(&[0x81, 0, 24]), reserved);
         assert_eq!(Incoming::read(&[0x82, 0, 0xcd, 1, 0, 1, 0xc0]), Ok(Incoming::Unknown(256)));
         for garbage in [
             &[][..],
@@ -565,6 +524,7 @@ mod tests {
             &[0x81, 0, 0xa1, b'x'],    // the type is no number
             &[0x81, 0xa1, b'0', 4],    // the key is no number
             &[0x81, 0, 4],             // a bye without a reason
+            &[0x81, 0, 16],            // a request for nothing
             &[0x82, 0, 4, 1, 1, 0xc0], // more than one value
             &[0x82, 0, 4, 1],          // cut short
         ] {

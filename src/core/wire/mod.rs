@@ -2,10 +2,12 @@
 //! What a request means is left to the service; how bytes travel, to the edge.
 
 pub mod encode;
+mod fields;
 pub mod frame;
 pub mod link;
 pub mod method;
 pub mod rpc;
+pub mod sync;
 pub mod value;
 
 pub use frame::{FrameError, Scan, Scanner};

@@ -169,9 +169,8 @@ fn within_bounds<'c>(
 mod tests {
     use std::ops::Range;
 
-    use cortex_core::{
-        directory::Standing,
-        model::{Acl, AttributeName, Hlc, Scope, Table as Metadata, TableName, TableUid, Uid},
+    use cortex_core::model::{
+        Acl, AttributeName, Hlc, Scope, Table as Metadata, TableName, TableUid, Uid,
     };
 
     use super::*;
@@ -187,15 +186,7 @@ mod tests {
             contested: false,
             acl: Acl::default(),
         };
-        let entry = Entry {
-            table,
-            replicated: false,
-            created: Hlc::default(),
-            standing: Standing::In,
-            ready: true,
-            usage: Arc::default(),
-        };
-        (TableId(id), Arc::new(entry))
+        (TableId(id), Arc::new(Entry::new(table, Hlc::default(), false)))
     }
 
     fn id(bound: usize) -> i64 {

@@ -14,6 +14,9 @@ use tokio::{
 /// The room for one read. A larger frame makes the buffer grow as it arrives, and not by what it announces.
 const READ: usize = 16 << 10;
 
+/// What is written in one go.
+const PIECE: usize = 64 << 10;
+
 /// What a buffer may keep when nothing is in it.
 const KEPT: usize = 64 << 10;
 
@@ -30,11 +33,12 @@ pub(super) enum FrameError {
 pub(super) struct Frames<R> {
     stream: R,
     input: BytesMut,
+    received: u64,
 }
 
 impl<R: AsyncRead + Unpin> Frames<R> {
     pub(super) fn new(stream: R) -> Self {
-        Self { stream, input: BytesMut::new() }
+        Self { stream, input: BytesMut::new(), received: 0 }
     }
 
     /// The body of the next frame. May be given up and called again: nothing is lost.
@@ -49,10 +53,15 @@ impl<R: AsyncRead + Unpin> Frames<R> {
             self.input.reserve(READ);
             match self.stream.read_buf(&mut self.input).await {
                 Ok(0) => return Err(FrameError::Closed),
-                Ok(_) => {}
+                Ok(read) => self.received += read as u64,
                 Err(error) => return Err(FrameError::Io(error)),
             }
         }
+    }
+
+    /// Bytes that have come so far: a large frame may take its time.
+    pub(super) fn received(&self) -> u64 {
+        self.received
     }
 
     fn take(&mut self, bound: usize) -> Result<Option<Bytes>, FrameError> {
@@ -68,26 +77,41 @@ impl<R: AsyncRead + Unpin> Frames<R> {
     }
 }
 
-/// Writes messages as they are queued, until the queue is closed; then says that nothing more will come.
+/// Writes messages as they are queued, until the queue is closed; then says that nothing more will come. Frames
+/// about rows wait until no message does.
 ///
 /// # Errors
 /// What the stream reports, or that it takes nothing for too long.
 pub(super) async fn write_all<W: AsyncWrite + Unpin>(
     mut stream: W,
     mut queue: mpsc::Receiver<Message>,
+    mut rows: mpsc::Receiver<Vec<u8>>,
     patience: Duration,
 ) -> io::Result<()> {
     let mut output = Vec::new();
-    while let Some(message) = queue.recv().await {
-        output.clear();
-        message.write(&mut output);
-        let write = async {
-            stream.write_all(&output).await?;
-            stream.flush().await
-        };
-        timeout(patience, write).await.map_err(|_| io::ErrorKind::TimedOut)??;
+    loop {
+        tokio::select! {
+            biased;
+            message = queue.recv() => match message {
+                Some(message) => {
+                    output.clear();
+                    message.write(&mut output);
+                }
+                None => break,
+            },
+            Some(frame) = rows.recv() => output = frame,
+        }
+        // A piece at a time: over a slow network a large frame takes long, and goes on all the same.
+        for piece in output.chunks(PIECE) {
+            within(patience, stream.write_all(piece)).await?;
+        }
+        within(patience, stream.flush()).await?;
     }
-    timeout(patience, stream.shutdown()).await.map_err(|_| io::ErrorKind::TimedOut)?
+    within(patience, stream.shutdown()).await
+}
+
+async fn within(patience: Duration, write: impl Future<Output = io::Result<()>>) -> io::Result<()> {
+    timeout(patience, write).await.map_err(|_| io::ErrorKind::TimedOut)?
 }
 
 #[cfg(test)]
@@ -102,11 +126,13 @@ mod tests {
         let (mut from, to) = duplex(1);
         let mut frames = Frames::new(to);
         let (said, queue) = mpsc::channel(4);
+        let (_, no_rows) = mpsc::channel(1);
         said.send(Message::Bye(Bye::Stopping)).await.expect("room");
         said.send(Message::Bye(Bye::Mistake)).await.expect("room");
         drop(said);
-        let writing =
-            tokio::spawn(async move { write_all(&mut from, queue, Duration::from_secs(9)).await });
+        let writing = tokio::spawn(async move {
+            write_all(&mut from, queue, no_rows, Duration::from_secs(9)).await
+        });
         for code in [1, 4] {
             assert_eq!(frames.next(100).await.expect("a frame")[..], [0x82, 0, 4, 1, code]);
         }

@@ -1,5 +1,5 @@
 //! A link between two machines: who is there, a sign of life each second, and why it ends.
-//! Rows will travel on it too. Who is alive is the keeper's to say; dialling again is the dialer's.
+//! Rows travel on it too, which is `sync`'s. Who is alive is the keeper's to say; dialling again is the dialer's.
 //!
 //! ```text
 //!   both   Hello ──>        <── Hello
@@ -26,7 +26,7 @@ use cortex_core::{
 use tokio::{
     io::AsyncRead,
     pin,
-    sync::mpsc,
+    sync::{mpsc, watch},
     time::{MissedTickBehavior, interval, timeout, timeout_at},
 };
 use tracing::debug;
@@ -40,6 +40,7 @@ use super::{
     live::Place,
     pace::{RoundTrip, measured_us, offset_ms},
     refused::Refused,
+    sync,
 };
 use crate::ambient;
 
@@ -147,6 +148,7 @@ pub(super) async fn run(greeted: Greeted, dialled_by: Side, shared: &Shared) -> 
     let Greeted { stream, from, peer, place, .. } = greeted;
     let (reader, writer) = tokio::io::split(stream);
     let (say, queue) = mpsc::channel(QUEUE);
+    let (send_rows, rows) = mpsc::channel(1);
     let node = peer.node;
     let link = Link {
         node: &node,
@@ -155,12 +157,13 @@ pub(super) async fn run(greeted: Greeted, dialled_by: Side, shared: &Shared) -> 
         shared,
         frames: Frames::new(reader),
         say,
+        send_rows,
         place,
         last_heard: None,
         round_trip: RoundTrip::default(),
         allowance: Allowance::new(ambient::monotonic()),
     };
-    let writing = write_all(writer, queue, STALL);
+    let writing = write_all(writer, queue, rows, STALL);
     pin!(writing);
     let ended = tokio::select! {
         ended = link.talk() => {
@@ -173,7 +176,10 @@ pub(super) async fn run(greeted: Greeted, dialled_by: Side, shared: &Shared) -> 
             Err(error) => Ended::Io(error),
         },
     };
-    if let Ended::Unwanted(reject @ (Reject::Mesh | Reject::WrongNode | Reject::Version)) = &ended {
+    if let Ended::Unwanted(
+        reject @ (Reject::Mesh | Reject::WrongNode | Reject::Version | Reject::Evicted),
+    ) = &ended
+    {
         shared.refusals.note(from, &Refused::Greeting(*reject));
     }
     debug!(%node, %from, %ended, "a link has ended");
@@ -188,6 +194,7 @@ struct Link<'a, R> {
     shared: &'a Shared,
     frames: Frames<R>,
     say: mpsc::Sender<Message>,
+    send_rows: mpsc::Sender<Vec<u8>>,
     place: Place,
     /// When their last status was sent, by their clock, and when it came, by ours.
     last_heard: Option<(u64, u64)>,
@@ -221,7 +228,10 @@ impl<R: AsyncRead + Unpin> Link<'_, R> {
             Ok(Incoming::Known(Message::Hello(hello))) => hello,
             Ok(Incoming::Known(Message::Reject(reject))) => return Err(Ended::Rejected(reject)),
             Ok(Incoming::Known(Message::Bye(bye))) => return Err(Ended::Bye(bye)),
-            Ok(Incoming::Known(Message::Status(_)) | Incoming::Unknown(_)) => {
+            Ok(
+                Incoming::Known(Message::Status(_) | Message::Sync(_) | Message::Packed(_))
+                | Incoming::Unknown(_),
+            ) => {
                 return Err(Ended::Mistake("something else before its greeting"));
             }
             Err(_) => return Err(Ended::Mistake("no greeting")),
@@ -243,6 +253,8 @@ impl<R: AsyncRead + Unpin> Link<'_, R> {
             hlc: store.hlc(),
             features: Features::OURS,
             boot: self.shared.boot,
+            database: Some(store.database()),
+            last_of_yours: sync::last_of(store, self.node),
         }
     }
 
@@ -253,10 +265,13 @@ impl<R: AsyncRead + Unpin> Link<'_, R> {
         if hello.node != *self.node {
             return Err(Reject::WrongNode);
         }
-        match Features::OURS.common(hello.features) {
-            Some(_) => Ok(()),
-            None => Err(Reject::Version),
+        if Features::OURS.common(hello.features).is_none() {
+            return Err(Reject::Version);
         }
+        if sync::is_evicted(self.shared.context.service.store(), hello) {
+            return Err(Reject::Evicted);
+        }
+        Ok(())
     }
 
     /// From the greeting on.
@@ -265,19 +280,38 @@ impl<R: AsyncRead + Unpin> Link<'_, R> {
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut silent_at = ambient::monotonic() + SILENCE;
         let mut up = false;
+        // Until the round trip is known, that of the greeting does.
+        let (clock, watched) = watch::channel(offset_ms(ambient::wall_ms(), hello.wall_ms, 0));
+        let (hand_over, incoming) = mpsc::channel(sync::QUEUE);
+        let ends = sync::Ends { incoming, outgoing: self.send_rows.clone(), clock: watched };
+        let rows = sync::run(self.node, self.shared, hello, ends);
+        pin!(rows);
+        // What has come about rows while there was no room for it. Until there is, nothing more is read.
+        let mut kept = None;
+        let mut received = 0;
         let ended = loop {
             tokio::select! {
-                frame = timeout_at(silent_at.into(), self.frames.next(FRAME_BYTES)) => {
+                frame = timeout_at(silent_at.into(), self.frames.next(FRAME_BYTES)), if kept.is_none() => {
                     silent_at = ambient::monotonic() + SILENCE;
                     let heard = match frame {
+                        // A large frame that is still arriving is no silence.
+                        Err(_) if self.frames.received() > received => Ok(None),
                         Err(_) => Err(Ended::Silent),
                         Ok(Err(error)) => Err(error.into()),
+                        Ok(Ok(body)) if Incoming::is_about_copies(&body) => {
+                            kept = Some(body);
+                            Ok(None)
+                        }
                         Ok(Ok(body)) => self.hear(&body, hello),
                     };
+                    received = self.frames.received();
                     match heard {
                         Err(ended) => break ended,
                         Ok(None) => {}
                         Ok(Some(heard)) => {
+                            if let Some(offset_ms) = heard.clock_offset_ms {
+                                clock.send_if_modified(|known| sync::tells(known, offset_ms));
+                            }
                             if !std::mem::replace(&mut up, true) {
                                 self.tell(News::Up {
                                     node: self.node.clone(),
@@ -288,6 +322,13 @@ impl<R: AsyncRead + Unpin> Link<'_, R> {
                         }
                     }
                 }
+                Ok(room) = hand_over.reserve(), if kept.is_some() => {
+                    if let Some(body) = kept.take() {
+                        room.send(body);
+                    }
+                    silent_at = ambient::monotonic() + SILENCE;
+                }
+                ended = &mut rows => break ended,
                 _ = heartbeat.tick() => {
                     // When it is full the writer stands still, and will end the link if it goes on.
                     let _full = self.say.try_send(Message::Status(self.own_status()));
@@ -297,6 +338,9 @@ impl<R: AsyncRead + Unpin> Link<'_, R> {
                 () = self.shared.stopped() => break Ended::Stopping,
             }
         };
+        if !ended.is_for_another() {
+            sync::ended(self.node, self.shared);
+        }
         if up {
             let news = News::Down {
                 node: self.node.clone(),
@@ -320,6 +364,9 @@ impl<R: AsyncRead + Unpin> Link<'_, R> {
             Ok(Incoming::Known(Message::Reject(reject))) => Err(Ended::Rejected(reject)),
             Ok(Incoming::Known(Message::Bye(bye))) => Err(Ended::Bye(bye)),
             Ok(Incoming::Known(Message::Hello(_))) => Err(Ended::Mistake("a second greeting")),
+            Ok(Incoming::Known(Message::Sync(_) | Message::Packed(_))) => {
+                Err(Ended::Mistake("a message in disguise"))
+            }
             Ok(Incoming::Unknown(_)) if Features::OURS.tolerates(hello.features) => Ok(None),
             Ok(Incoming::Unknown(_)) => Err(Ended::Mistake("a message that it should not know")),
             Err(_) => Err(Ended::Mistake("bytes that are no message")),

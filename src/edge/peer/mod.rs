@@ -7,6 +7,7 @@
 //!   dialer ────> every configured machine, for ever ────────────────────> cortex-sync/1: link
 //!   ask ───────> a request of the service to another machine ───────────> cortex-rpc/1
 //!
+//!   link <──> sync ──> rows, as the session says <──> store
 //!   link ──> news ──> keeper: who is alive, events, what status shows ──> MeshView
 //!                     keeper ──> live: closes what a reload, or time, has made untrusted
 //! ```
@@ -26,6 +27,7 @@ mod mesh;
 mod pace;
 mod refused;
 mod rpc;
+mod sync;
 
 use std::{
     sync::Arc,

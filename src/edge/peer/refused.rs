@@ -50,6 +50,7 @@ impl Refused {
                 Reject::Version => "version",
                 Reject::WrongNode => "wrong_node",
                 Reject::Clock { .. } => "clock",
+                Reject::Evicted => "removed",
                 Reject::Duplicate | Reject::Other(_) => "greeting",
             },
         }

@@ -11,5 +11,6 @@ mod mesh;
 mod package;
 mod peers;
 mod reload;
+mod replication;
 mod restart;
 mod sandbox;

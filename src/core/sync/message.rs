@@ -1,0 +1,93 @@
+//! What two machines say to each other about their copies, as meanings.
+//! Bytes are `wire::sync`'s; when to say what is `session`'s.
+
+use super::{Ack, Chunk, Want, Word};
+use crate::model::{NodeName, TableUid};
+
+/// A message about a copy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Message {
+    /// A request for rows.
+    Want(Box<Want>),
+    /// Its answer.
+    Chunk(Box<Chunk>),
+    /// What was made durable.
+    Ack(Box<Ack>),
+    /// There are no rows, and why.
+    Refuse(Refuse),
+    /// There is nothing new: the request waits until there is.
+    Waits(Waits),
+    /// What copies have said of themselves, passed on.
+    Words(Said),
+}
+
+impl Message {
+    /// Of which table.
+    #[must_use]
+    pub fn table(&self) -> TableUid {
+        match self {
+            Self::Want(want) => want.table,
+            Self::Chunk(chunk) => chunk.table,
+            Self::Ack(ack) => ack.table,
+            Self::Refuse(refuse) => refuse.table,
+            Self::Waits(waits) => waits.table,
+            Self::Words(words) => words.table,
+        }
+    }
+}
+
+/// No to a request, or to its answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refuse {
+    /// Of which table.
+    pub table: TableUid,
+    /// True where a chunk was not taken; false where a request is not answered with one.
+    pub taking: bool,
+    /// Why.
+    pub why: Why,
+}
+
+/// Why no rows go from one machine to the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// The source has no copy.
+    NoCopy,
+    /// The reader may not have the rows, as far as who says so knows.
+    NotInScope,
+    /// The reader's stay is not known to the source, or not any more.
+    UnknownLife,
+    /// Not just now.
+    Busy,
+    /// The clocks are so many milliseconds apart.
+    Clock(i64),
+    /// A row is so many milliseconds ahead.
+    Ahead(u64),
+    /// The source must read the reader's copy first.
+    Stale,
+    /// The reader does not know yet what the source knows of the scope.
+    Directory,
+    /// The owner of the rows has no room for them.
+    Quota,
+    /// The disk is full, or fails.
+    Storage,
+    /// For another reason.
+    Other(u64),
+}
+
+/// A request waits at the source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Waits {
+    /// Of which table.
+    pub table: TableUid,
+    /// Which draining the source wants to be acknowledged, where it is draining.
+    pub drain: Option<[u8; 16]>,
+}
+
+/// What copies of a table have said of themselves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Said {
+    /// Of which table.
+    pub table: TableUid,
+    /// Each with the machine that it is of.
+    pub words: Vec<(NodeName, Word)>,
+}

@@ -1,0 +1,552 @@
+//! The exchange with one machine, on one link: what to ask it for and when, and what of its requests waits.
+//! What is said is `message`'s; rows, and what a chunk comes to, are the store's; sending is the edge's.
+//!
+//! ```text
+//!            asked ── Waits: the request stays with the source ──┐
+//!   due ──> asked <── the copy there changes ── Chunk ───────────┘
+//!    ^        └─ Chunk ─> taking ── stored: Ack, and asked again from where it has led to
+//!    └─ after a pause ──────┴────── not taken
+//! ```
+//!
+//! A request for which there is nothing is kept by the source, so that a row travels when it is written and
+//! not when somebody asks. Of a long transfer the next chunk is asked for while one is being stored. The
+//! system table comes first: until it was read to its end, nothing else is asked for.
+//!
+//! The machine does nothing by itself. It is told what happens, with the time since any fixed moment, and asked
+//! what is to be done: [`Session::next_output`] and [`Session::next_want`].
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    time::Duration,
+};
+
+use super::{Chunk, Message, Part, Position, Refuse, Unfit, Waits, Want, Why};
+use crate::model::TableUid;
+
+/// A request is made again after so long: whatever has become of it.
+const ASK_AGAIN: Duration = Duration::from_secs(60);
+
+/// The pause after a failure, which doubles up to a bound.
+const LEAST_PAUSE: Duration = Duration::from_millis(200);
+const MOST_PAUSE: Duration = Duration::from_secs(10);
+
+/// Tables that are transferred as a whole at the same time. The others of that kind wait their turn, so that
+/// those with little to say are not held up.
+const TRANSFERS: usize = 8;
+
+/// Requests of the other side that are kept; what comes besides is refused. The directory holds fewer tables.
+const REQUESTS: usize = 100_000;
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// Ask for a table's rows, from this position, or from where the store says. Followed by
+    /// [`Session::asked`].
+    Ask {
+        /// Which table.
+        table: TableUid,
+        /// From where.
+        from: Option<Position>,
+    },
+    /// Have a chunk stored. Followed by [`Session::taken`].
+    Take(Box<Chunk>),
+    /// Say what is durable here, up to this position, or up to where the store says.
+    Acknowledge {
+        /// Of which table.
+        table: TableUid,
+        /// Up to where.
+        upto: Option<Position>,
+        /// The draining that it answers.
+        drain: Option<[u8; 16]>,
+    },
+    /// Say this.
+    Say(Message),
+}
+
+/// What has become of a chunk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is stored.
+    Stored,
+    /// It is of no use.
+    Unfit(Unfit),
+    /// It was refused, or could not be stored.
+    Failed(Why),
+}
+
+/// What a request has come to at the source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// Rows, or what goes with them.
+    Chunk(Box<Chunk>),
+    /// Nothing new; with the draining that is to be acknowledged.
+    Nothing(Option<[u8; 16]>),
+    /// There are no rows for this reader.
+    Refused(Why),
+}
+
+/// The exchange.
+#[derive(Debug)]
+pub struct Session {
+    /// Asked for before all others.
+    first: TableUid,
+    /// True once it has been read to its end.
+    first_read: bool,
+    pulls: BTreeMap<TableUid, Pull>,
+    /// Tables that wait for a transfer to end.
+    queued: VecDeque<TableUid>,
+    held: BTreeMap<TableUid, Held>,
+    /// Requests to be answered, in this order.
+    to_serve: VecDeque<TableUid>,
+    outputs: VecDeque<Output>,
+}
+
+/// A table that is asked for.
+#[derive(Debug, Default)]
+struct Pull {
+    phase: Phase,
+    /// True while a chunk is being stored.
+    taking: bool,
+    /// What the source has answered meanwhile.
+    next: Option<Box<Chunk>>,
+    /// True while more is known to come: it holds one of the [`TRANSFERS`].
+    transfers: bool,
+    /// True while it waits for one of them.
+    queued: bool,
+    /// True once what this copy has was told on this link.
+    told: bool,
+    /// Failures one after another.
+    failures: u32,
+}
+
+/// Where the asking stands.
+#[derive(Debug, Default)]
+enum Phase {
+    /// Nothing is asked: a chunk is being stored, or others come first.
+    #[default]
+    Rests,
+    /// To be asked for at this time.
+    Due(Duration),
+    /// To be asked for as soon as it is known from where.
+    Located,
+    /// Asked for. Once more at this time.
+    Asked { from: Position, again: Duration },
+}
+
+/// A request of the other side.
+#[derive(Debug)]
+struct Held {
+    want: Box<Want>,
+    state: State,
+    /// True while nothing was answered.
+    owed: bool,
+    /// What was said last, where that was no.
+    refused: Option<Why>,
+    /// The draining that was told last.
+    drain: Option<[u8; 16]>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Queued,
+    /// Being answered; and whether the copy has changed since.
+    Serving {
+        stale: bool,
+    },
+    Waits,
+}
+
+impl Session {
+    /// Begins; `first` is the system table.
+    #[must_use]
+    pub fn new(first: TableUid, now: Duration) -> Self {
+        let pull = Pull { phase: Phase::Due(now), ..Pull::default() };
+        Self {
+            first,
+            first_read: false,
+            pulls: [(first, pull)].into(),
+            queued: VecDeque::new(),
+            held: BTreeMap::new(),
+            to_serve: VecDeque::new(),
+            outputs: VecDeque::new(),
+        }
+    }
+
+    /// Which tables there are to ask for, besides the first. Those that were refused are asked for once
+    /// more: what has changed may be the reason.
+    pub fn follow(&mut self, tables: &BTreeSet<TableUid>, now: Duration) {
+        let first = self.first;
+        self.pulls.retain(|table, _| *table == first || tables.contains(table));
+        for table in tables.iter().filter(|table| **table != first) {
+            let start = if self.first_read { Phase::Due(now) } else { Phase::Rests };
+            let pull = self
+                .pulls
+                .entry(*table)
+                .or_insert_with(|| Pull { phase: start, ..Pull::default() });
+            if pull.failures > 0 {
+                pull.hurry(now + LEAST_PAUSE);
+            }
+        }
+        self.free_transfers(now);
+        self.proceed(now);
+    }
+
+    /// Takes a message. Acks and words are none of its business: they change nothing here.
+    pub fn handle(&mut self, message: Message, now: Duration) {
+        match message {
+            Message::Want(want) => self.wanted(want),
+            Message::Chunk(chunk) => self.arrived(chunk),
+            Message::Refuse(refuse) => self.refused(refuse, now),
+            Message::Waits(waits) => self.waits(waits, now),
+            Message::Ack(_) | Message::Words(_) => {}
+        }
+        self.proceed(now);
+    }
+
+    /// What time alone brings about.
+    pub fn handle_timeout(&mut self, now: Duration) {
+        self.proceed(now);
+    }
+
+    /// When time alone will bring something about.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Duration> {
+        self.pulls.values().filter_map(Pull::wakes).min()
+    }
+
+    /// What is to be done next.
+    pub fn next_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// The position that a table was asked for from; none where it could not be asked for.
+    pub fn asked(&mut self, table: TableUid, from: Option<Position>, now: Duration) {
+        let Some(pull) = self.pulls.get_mut(&table) else { return };
+        match from {
+            Some(from) => pull.phase = Phase::Asked { from, again: now + ASK_AGAIN },
+            None => pull.fail(now),
+        }
+        self.proceed(now);
+    }
+
+    /// What has become of a chunk.
+    pub fn taken(&mut self, chunk: &Chunk, outcome: Outcome, now: Duration) {
+        let table = chunk.table;
+        let Some(pull) = self.pulls.get_mut(&table) else { return };
+        pull.taking = false;
+        match outcome {
+            Outcome::Stored => {
+                pull.failures = 0;
+                pull.told = true;
+                let upto = chunk.sure_position();
+                let drain = chunk.drain;
+                self.outputs.push_back(Output::Acknowledge { table, upto: upto.clone(), drain });
+                let ends = chunk.is_last();
+                if ends {
+                    pull.transfers = false;
+                }
+                match pull.next.take() {
+                    Some(next) => self.begin(next),
+                    None if matches!(pull.phase, Phase::Rests) => pull.phase = Phase::Due(now),
+                    None => {}
+                }
+                if table == self.first {
+                    // What was not understood without it may be now.
+                    self.pulls.values_mut().filter(|pull| pull.failures > 0).for_each(|pull| {
+                        pull.hurry(now);
+                    });
+                    if ends {
+                        self.first_is_read(now);
+                    }
+                }
+            }
+            Outcome::Unfit(Unfit::Past) if pull.failures == 0 => {
+                pull.failures = 1;
+                pull.next = None;
+                pull.phase = Phase::Due(now);
+            }
+            Outcome::Unfit(why) => {
+                pull.next = None;
+                pull.fail(now);
+                let told = match why {
+                    Unfit::Past => None,
+                    Unfit::ScopeUnknown => Some(Why::Directory),
+                    Unfit::NotInScope | Unfit::SourceGone => Some(Why::NotInScope),
+                    Unfit::SourceStale => Some(Why::Stale),
+                    Unfit::Ahead { by_ms } => Some(Why::Ahead(by_ms)),
+                };
+                if let Some(why) = told {
+                    self.object(table, why);
+                }
+                if why == Unfit::ScopeUnknown
+                    && let Some(first) = self.pulls.get_mut(&self.first)
+                {
+                    first.hurry(now);
+                }
+            }
+            Outcome::Failed(why) => {
+                pull.next = None;
+                pull.fail(now);
+                self.object(table, why);
+            }
+        }
+        self.free_transfers(now);
+        self.proceed(now);
+    }
+
+    /// A copy here has changed: a request that waits for that is answered.
+    pub fn changed(&mut self, table: TableUid) {
+        let Some(held) = self.held.get_mut(&table) else { return };
+        match &mut held.state {
+            State::Queued => {}
+            State::Serving { stale } => *stale = true,
+            State::Waits => self.enqueue(table),
+        }
+    }
+
+    /// What requests were refused for may not hold any more: they are answered anew.
+    pub fn reconsider(&mut self) {
+        let refused = self.held.iter().filter(|(_, held)| held.refused.is_some());
+        let tables: Vec<TableUid> = refused.map(|(table, _)| *table).collect();
+        tables.into_iter().for_each(|table| self.changed(table));
+    }
+
+    /// The tables whose requests wait.
+    pub fn waiting(&self) -> impl Iterator<Item = TableUid> {
+        self.held.iter().filter(|(_, held)| held.state != State::Queued).map(|(table, _)| *table)
+    }
+
+    /// The next request to answer, as soon as there is room for an answer. Followed by
+    /// [`Session::served`].
+    pub fn next_want(&mut self) -> Option<Want> {
+        while let Some(table) = self.to_serve.pop_front() {
+            if let Some(held) = self.held.get_mut(&table)
+                && held.state == State::Queued
+            {
+                held.state = State::Serving { stale: false };
+                return Some(Want::clone(&held.want));
+            }
+        }
+        None
+    }
+
+    /// What a request has come to. The answer is for that request alone: where another one has come
+    /// meanwhile, it is of no use.
+    pub fn served(&mut self, want: &Want, answer: Answer) {
+        let table = want.table;
+        let Some(held) = self.held.get_mut(&table) else { return };
+        let State::Serving { stale } = held.state else { return };
+        match answer {
+            Answer::Chunk(chunk) => {
+                self.held.remove(&table);
+                self.outputs.push_back(Output::Say(Message::Chunk(chunk)));
+                return;
+            }
+            Answer::Nothing(drain) => {
+                let news = drain.is_some() && drain != held.drain;
+                if std::mem::take(&mut held.owed) || news || held.refused.take().is_some() {
+                    held.drain = drain;
+                    self.outputs.push_back(Output::Say(Message::Waits(Waits { table, drain })));
+                }
+            }
+            Answer::Refused(why) => {
+                if std::mem::take(&mut held.owed) || held.refused != Some(why) {
+                    held.refused = Some(why);
+                    let refuse = Refuse { table, taking: false, why };
+                    self.outputs.push_back(Output::Say(Message::Refuse(refuse)));
+                }
+            }
+        }
+        held.state = State::Waits;
+        if stale {
+            self.enqueue(table);
+        }
+    }
+
+    /// The other side is known to have incorporated this: it need not be told of it.
+    pub fn reader_has(&mut self, table: TableUid, vector: &super::Vector) {
+        if let Some(held) = self.held.get_mut(&table) {
+            held.want.vector.join(vector);
+        }
+    }
+
+    fn wanted(&mut self, want: Box<Want>) {
+        let table = want.table;
+        if self.held.len() >= REQUESTS && !self.held.contains_key(&table) {
+            let refuse = Refuse { table, taking: false, why: Why::Busy };
+            self.outputs.push_back(Output::Say(Message::Refuse(refuse)));
+            return;
+        }
+        let queued = self.held.get(&table).is_some_and(|held| held.state == State::Queued);
+        let held = Held { want, state: State::Queued, owed: true, refused: None, drain: None };
+        self.held.insert(table, held);
+        if !queued {
+            self.enqueue(table);
+        }
+    }
+
+    fn enqueue(&mut self, table: TableUid) {
+        if let Some(held) = self.held.get_mut(&table) {
+            held.state = State::Queued;
+        }
+        if table == self.first {
+            self.to_serve.push_front(table);
+        } else {
+            self.to_serve.push_back(table);
+        }
+    }
+
+    fn arrived(&mut self, chunk: Box<Chunk>) {
+        let Some(pull) = self.pulls.get_mut(&chunk.table) else { return };
+        // Whatever was not asked for is no answer.
+        if !matches!(&pull.phase, Phase::Asked { from, .. } if *from == chunk.from) {
+            return;
+        }
+        pull.phase = Phase::Rests;
+        if pull.taking {
+            pull.next = Some(chunk);
+        } else {
+            self.begin(chunk);
+        }
+    }
+
+    /// Has a chunk stored. Where more is to come it is asked for before, so that it is on its way
+    /// meanwhile.
+    fn begin(&mut self, chunk: Box<Chunk>) {
+        let table = chunk.table;
+        let transfers = self.pulls.values().filter(|pull| pull.transfers).count();
+        let Some(pull) = self.pulls.get_mut(&table) else { return };
+        pull.taking = true;
+        if !chunk.is_last() {
+            if pull.transfers || transfers < TRANSFERS {
+                pull.transfers = true;
+                if let Some(from) = chunk.sure_position() {
+                    pull.phase = Phase::Located;
+                    self.outputs.push_back(Output::Ask { table, from: Some(from) });
+                }
+            } else if !std::mem::replace(&mut pull.queued, true) {
+                self.queued.push_back(table);
+            }
+        }
+        self.outputs.push_back(Output::Take(chunk));
+    }
+
+    fn refused(&mut self, refuse: Refuse, now: Duration) {
+        let Some(pull) = self.pulls.get_mut(&refuse.table).filter(|_| !refuse.taking) else {
+            return;
+        };
+        // It is kept there as one that waits, and may be answered all the same.
+        if let Phase::Asked { again, .. } = &mut pull.phase {
+            *again = now + pause(pull.failures);
+            pull.failures = pull.failures.saturating_add(1);
+        }
+        pull.transfers = false;
+        self.free_transfers(now);
+    }
+
+    fn waits(&mut self, waits: Waits, now: Duration) {
+        let Waits { table, drain } = waits;
+        let Some(pull) = self.pulls.get_mut(&table) else { return };
+        let Phase::Asked { from, again } = &mut pull.phase else { return };
+        *again = now + ASK_AGAIN;
+        pull.failures = 0;
+        pull.transfers = false;
+        if !std::mem::replace(&mut pull.told, true) || drain.is_some() {
+            let upto = Some(from.clone());
+            self.outputs.push_back(Output::Acknowledge { table, upto, drain });
+        }
+        if table == self.first {
+            self.first_is_read(now);
+        }
+        self.free_transfers(now);
+    }
+
+    fn first_is_read(&mut self, now: Duration) {
+        if std::mem::replace(&mut self.first_read, true) {
+            return;
+        }
+        let first = self.first;
+        for (_, pull) in self.pulls.iter_mut().filter(|(table, _)| **table != first) {
+            pull.phase = Phase::Due(now);
+        }
+    }
+
+    fn object(&mut self, table: TableUid, why: Why) {
+        let refuse = Refuse { table, taking: true, why };
+        self.outputs.push_back(Output::Say(Message::Refuse(refuse)));
+    }
+
+    /// Lets the next table go on where a transfer has ended.
+    fn free_transfers(&mut self, now: Duration) {
+        let mut running = self.pulls.values().filter(|pull| pull.transfers).count();
+        while running < TRANSFERS
+            && let Some(table) = self.queued.pop_front()
+        {
+            if let Some(pull) = self.pulls.get_mut(&table)
+                && std::mem::take(&mut pull.queued)
+            {
+                pull.transfers = true;
+                running += 1;
+                if matches!(pull.phase, Phase::Rests) && !pull.taking {
+                    pull.phase = Phase::Due(now);
+                }
+            }
+        }
+    }
+
+    /// Asks for whatever is due.
+    fn proceed(&mut self, now: Duration) {
+        for (table, pull) in &mut self.pulls {
+            if pull.wakes().is_some_and(|at| at <= now) {
+                pull.phase = Phase::Located;
+                self.outputs.push_back(Output::Ask { table: *table, from: None });
+            }
+        }
+    }
+}
+
+impl Pull {
+    fn wakes(&self) -> Option<Duration> {
+        match &self.phase {
+            Phase::Due(at) if !self.taking && !self.queued => Some(*at),
+            Phase::Asked { again, .. } if !self.taking => Some(*again),
+            Phase::Due(_) | Phase::Asked { .. } | Phase::Rests | Phase::Located => None,
+        }
+    }
+
+    /// Asks again after a pause.
+    fn fail(&mut self, now: Duration) {
+        self.phase = Phase::Due(now + pause(self.failures));
+        self.failures = self.failures.saturating_add(1);
+        (self.transfers, self.queued) = (false, false);
+    }
+
+    /// Asks at this time at the latest.
+    fn hurry(&mut self, by: Duration) {
+        match &mut self.phase {
+            Phase::Due(at) => *at = by.min(*at),
+            Phase::Asked { again, .. } => *again = by.min(*again),
+            Phase::Rests | Phase::Located => {}
+        }
+    }
+}
+
+fn pause(failures: u32) -> Duration {
+    LEAST_PAUSE.saturating_mul(1 << failures.min(10)).min(MOST_PAUSE)
+}
+
+impl Chunk {
+    /// True where the source has no more at the moment.
+    #[must_use]
+    pub fn is_last(&self) -> bool {
+        matches!(self.part, Part::Log { last: true, .. })
+    }
+
+    /// Where the chunk leads to, where that can be said before it is stored: the number of a pass is
+    /// drawn then.
+    #[must_use]
+    pub fn sure_position(&self) -> Option<Position> {
+        let position = self.leads_to(0);
+        (!self.starts_pass() || position.pass.is_none()).then_some(position)
+    }
+}

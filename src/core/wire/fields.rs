@@ -1,0 +1,107 @@
+//! The fields of one message between machines: a map with small integer keys, written and read.
+//! Which keys there are is each message's.
+
+use crate::model::{Hlc, NodeName};
+
+use super::{Head, Reader, encode};
+
+/// Keys from here on are of no message. Lower ones that are unknown belong to a later version, as do these.
+const KEYS: usize = 32;
+
+/// Machines that one message may name. A mesh has ten.
+pub const NAMES: usize = 64;
+
+/// Starts a message: so many fields must follow.
+pub(super) fn begin(out: &mut Vec<u8>, kind: u64, fields: usize) {
+    encode::map(out, 1 + fields);
+    uint(out, 0, kind);
+}
+
+pub(super) fn uint(out: &mut Vec<u8>, key: u64, value: u64) {
+    encode::uint(out, key);
+    encode::uint(out, value);
+}
+
+pub(super) fn hlc(out: &mut Vec<u8>, key: u64, value: Hlc) {
+    uint(out, key, value.to_i64().unsigned_abs());
+}
+
+pub(super) fn text(out: &mut Vec<u8>, key: u64, value: &str) {
+    encode::uint(out, key);
+    encode::str(out, value);
+}
+
+pub(super) fn bytes(out: &mut Vec<u8>, key: u64, value: &[u8]) {
+    encode::uint(out, key);
+    encode::bin(out, value);
+}
+
+/// The values of one map by their keys, still encoded. Of equal keys the last counts.
+pub(super) struct Fields<'a>([Option<&'a [u8]>; KEYS]);
+
+impl<'a> Fields<'a> {
+    pub(super) fn read(body: &'a [u8]) -> Option<Self> {
+        let mut reader = Reader::new(body);
+        let Head::Map(count) = reader.head()? else {
+            return None;
+        };
+        let mut fields = [None; KEYS];
+        for _ in 0..count {
+            let Head::Int(key) = reader.head()? else {
+                return None;
+            };
+            let value = reader.raw()?;
+            if let Some(field) = usize::try_from(key).ok().and_then(|key| fields.get_mut(key)) {
+                *field = Some(value);
+            }
+        }
+        reader.rest().is_empty().then_some(Self(fields))
+    }
+
+    pub(super) fn has(&self, key: usize) -> bool {
+        self.0[key].is_some()
+    }
+
+    pub(super) fn value(&self, key: usize) -> Option<Reader<'a>> {
+        self.0[key].map(Reader::new)
+    }
+
+    pub(super) fn int(&self, key: usize) -> Option<i128> {
+        let Head::Int(value) = self.value(key)?.head()? else {
+            return None;
+        };
+        Some(value)
+    }
+
+    pub(super) fn uint(&self, key: usize) -> Option<u64> {
+        u64::try_from(self.int(key)?).ok()
+    }
+
+    pub(super) fn hlc(&self, key: usize) -> Option<Hlc> {
+        i64::try_from(self.int(key)?).ok().filter(|value| *value >= 0).map(Hlc::from_i64)
+    }
+
+    pub(super) fn id(&self, key: usize) -> Option<[u8; 16]> {
+        let Head::Bin(id) = self.value(key)?.head()? else {
+            return None;
+        };
+        id.try_into().ok()
+    }
+
+    pub(super) fn node(&self, key: usize) -> Option<NodeName> {
+        node(&mut self.value(key)?)
+    }
+
+    pub(super) fn nodes(&self, key: usize) -> Option<Vec<NodeName>> {
+        let mut reader = self.value(key)?;
+        let Head::Array(count @ ..=NAMES) = reader.head()? else {
+            return None;
+        };
+        (0..count).map(|_| node(&mut reader)).collect()
+    }
+}
+
+/// Reads a machine's name.
+pub(super) fn node(reader: &mut Reader<'_>) -> Option<NodeName> {
+    NodeName::parse(reader.text()?).ok()
+}

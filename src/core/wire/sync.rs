@@ -1,0 +1,615 @@
+//! The bytes of messages about copies of tables.
+//! What they mean is `crate::sync`'s. Making them smaller is the edge's, which a [`Packed`] is for.
+//!
+//! ```text
+//!   { 0: type, 1: table, 2: [origin, …], … }    an origin of writes is named once in a message, and is a
+//!                                                number elsewhere in it: its place in that list
+//!   vector    [origin, seq, origin, seq, …]
+//!   position  [feed or nil, number, 0: no pass | 1: full | 2: scan, number of the pass, key]
+//!   row       [key, value or nil, hlc, origin, seq, context: its place in the list of contexts]
+//! ```
+//!
+//! Nothing is allocated by what a message announces: each element of a list takes a byte at least, and a list
+//! is believed no longer than the bytes that are there.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    directory::{Seen, Standing},
+    model::{
+        AttributeName, Hlc, Incarnation, NodeName, Owner, QualifiedName, Stamp, TableName, TableUid,
+    },
+    sync::{
+        Ack, Chunk, Cursor, Dot, FeedId, Head as TableHead, Message, Part, Pass, PassKind,
+        Position, Refuse, RowVersion, Said, TableDigest, Vector, Waits, Want, Why, Word,
+    },
+};
+
+use super::{
+    Head, Reader, encode,
+    fields::{Fields, NAMES, begin, bytes, node, uint},
+    link::kind,
+};
+
+/// Origins of writes in one message, and entries of one vector. A machine gets a new one with each loss of
+/// power and each restore: some a year.
+pub const ORIGINS: usize = 4096;
+
+/// Rows of one chunk.
+pub const ROWS: usize = 16_384;
+
+/// Contexts of one chunk.
+pub const CONTEXTS: usize = 65_536;
+
+/// Entries of all contexts of a chunk together: in memory each is many times as large as on the wire.
+pub const CONTEXT_ENTRIES: usize = 262_144;
+
+/// Bytes of a key.
+pub const KEY_BYTES: usize = 64 << 10;
+
+/// Databases that were removed, in one chunk.
+pub const REMOVED: usize = 4096;
+
+/// Machines in one list of counts: those that there have ever been in the mesh.
+pub const COUNTS: usize = 1024;
+
+/// Attributes of a table. Their names are in one line of the database.
+const ATTRIBUTES: usize = 1024;
+
+/// Bytes of a chunk that was made smaller, once it is as it was.
+pub const PLAIN_BYTES: usize = 16 << 20;
+
+/// A chunk that was made smaller.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Packed {
+    /// Bytes of the message's body as it was, at most [`PLAIN_BYTES`].
+    pub length: usize,
+    /// The body, compressed.
+    pub body: Vec<u8>,
+}
+
+impl Packed {
+    pub(super) fn is_one(fields: &Fields<'_>) -> bool {
+        fields.has(31)
+    }
+
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
+        begin(out, kind::CHUNK, 2);
+        uint(out, 30, self.length as u64);
+        bytes(out, 31, &self.body);
+    }
+
+    pub(super) fn read(fields: &Fields<'_>) -> Option<Self> {
+        let length = usize::try_from(fields.uint(30)?).ok().filter(|n| *n <= PLAIN_BYTES)?;
+        let Head::Bin(body) = fields.value(31)?.head()? else {
+            return None;
+        };
+        Some(Self { length, body: body.to_vec() })
+    }
+}
+
+pub(super) fn write(message: &Message, out: &mut Vec<u8>) {
+    let mut origins = Origins::default();
+    match message {
+        Message::Want(want) => write_want(want, &mut origins, out),
+        Message::Chunk(chunk) => write_chunk(chunk, &mut origins, out),
+        Message::Ack(ack) => write_ack(ack, &mut origins, out),
+        Message::Refuse(refuse) => write_refuse(*refuse, out),
+        Message::Waits(waits) => {
+            begin(out, kind::WAITS, 1 + usize::from(waits.drain.is_some()));
+            bytes(out, 1, &waits.table.0);
+            write_id(out, 3, waits.drain);
+        }
+        Message::Words(said) => {
+            begin(out, kind::WORDS, 3);
+            bytes(out, 1, &said.table.0);
+            array(out, 3, said.words.len());
+            for (node, word) in &said.words {
+                encode::array(out, 2);
+                encode::str(out, node.as_str());
+                write_word(word, &mut origins, out);
+            }
+            origins.write(out);
+        }
+    }
+}
+
+pub(super) fn read(kind: u64, fields: &Fields<'_>) -> Option<Message> {
+    let table = TableUid(fields.id(1)?);
+    let origins = Origins::read(fields)?;
+    Some(match kind {
+        kind::WANT => Message::Want(Box::new(read_want(table, fields, &origins)?)),
+        kind::CHUNK => Message::Chunk(Box::new(read_chunk(table, fields, &origins)?)),
+        kind::ACK => Message::Ack(Box::new(Ack {
+            table,
+            cursor: if fields.has(3) { Some(read_cursor(&mut fields.value(3)?)?) } else { None },
+            drain: read_id(fields, 4)?,
+            word: read_word(&mut fields.value(5)?, &origins)?,
+        })),
+        kind::REFUSE => Message::Refuse(read_refuse(table, fields)?),
+        kind::WAITS => Message::Waits(Waits { table, drain: read_id(fields, 3)? }),
+        kind::WORDS => {
+            let mut reader = fields.value(3)?;
+            let words = read_list(&mut reader, NAMES, |reader| {
+                let Head::Array(2) = reader.head()? else {
+                    return None;
+                };
+                Some((node(reader)?, read_word(reader, &origins)?))
+            })?;
+            Message::Words(Said { table, words })
+        }
+        _other => return None,
+    })
+}
+
+fn write_want(want: &Want, origins: &mut Origins, out: &mut Vec<u8>) {
+    begin(out, kind::WANT, 6);
+    bytes(out, 1, &want.table.0);
+    uint(out, 3, origins.number(want.reader));
+    uint(out, 4, want.life);
+    encode::uint(out, 5);
+    write_position(&want.position, out);
+    encode::uint(out, 6);
+    write_vector(&want.vector, origins, out);
+    origins.write(out);
+}
+
+fn read_want(table: TableUid, fields: &Fields<'_>, origins: &Origins) -> Option<Want> {
+    Some(Want {
+        table,
+        reader: origins.get(fields.uint(3)?)?,
+        life: fields.uint(4)?,
+        position: read_position(&mut fields.value(5)?)?,
+        vector: read_vector(&mut fields.value(6)?, origins)?,
+    })
+}
+
+fn write_chunk(chunk: &Chunk, origins: &mut Origins, out: &mut Vec<u8>) {
+    let optional = [chunk.head.is_some(), chunk.drain.is_some(), chunk.digest.is_some()];
+    begin(out, kind::CHUNK, 16 + optional.into_iter().filter(|there| *there).count());
+    bytes(out, 1, &chunk.table.0);
+    uint(out, 3, origins.number(chunk.reader));
+    encode::uint(out, 4);
+    write_position(&chunk.from, out);
+    bytes(out, 5, &chunk.feed.0);
+    encode::uint(out, 6);
+    write_part(&chunk.part, out);
+    array(out, 7, chunk.contexts.len());
+    chunk.contexts.iter().for_each(|context| write_vector(context, origins, out));
+    array(out, 8, chunk.rows.len());
+    for row in &chunk.rows {
+        encode::array(out, 6);
+        encode::bin(out, &row.key);
+        match &row.value {
+            Some(value) => encode::bin(out, value),
+            None => encode::nil(out),
+        }
+        encode::uint(out, row.stamp.hlc.to_i64().unsigned_abs());
+        encode::uint(out, origins.number(row.stamp.incarnation));
+        encode::uint(out, row.seq);
+        encode::uint(out, row.context as u64);
+    }
+    encode::uint(out, 9);
+    write_vector(&chunk.vector, origins, out);
+    encode::uint(out, 10);
+    write_vector(&chunk.floor, origins, out);
+    uint(out, 11, chunk.hlc.to_i64().unsigned_abs());
+    encode::uint(out, 12);
+    encode::bool(out, chunk.ready);
+    uint(out, 13, chunk.life);
+    let standing = match chunk.standing {
+        Standing::In => 1,
+        Standing::Frozen => 2,
+        Standing::Out => 3,
+    };
+    uint(out, 14, standing);
+    encode::uint(out, 15);
+    write_counts(&chunk.knowledge, out);
+    array(out, 16, chunk.removed.len());
+    chunk.removed.iter().for_each(|database| encode::bin(out, database));
+    if let Some(head) = &chunk.head {
+        array(out, 17, 4);
+        encode::str(out, &head.name.owner.to_string());
+        encode::str(out, head.name.name.as_str());
+        encode::strings(out, head.attributes.iter().map(AttributeName::as_str));
+        encode::uint(out, head.created.to_i64().unsigned_abs());
+    }
+    write_id(out, 18, chunk.drain);
+    if let Some(digest) = &chunk.digest {
+        bytes(out, 19, &digest.to_bytes());
+    }
+    origins.write(out);
+}
+
+fn read_chunk(table: TableUid, fields: &Fields<'_>, origins: &Origins) -> Option<Chunk> {
+    let mut entries = 0;
+    let contexts = read_list(&mut fields.value(7)?, CONTEXTS, |reader| {
+        let context = read_vector(reader, origins)?;
+        entries += context.len();
+        (entries <= CONTEXT_ENTRIES).then_some(context)
+    })?;
+    let rows = read_list(&mut fields.value(8)?, ROWS, |reader| {
+        let Head::Array(6) = reader.head()? else {
+            return None;
+        };
+        let key = read_key(reader)?;
+        let value = match reader.head()? {
+            Head::Bin(value) => Some(value.to_vec()),
+            Head::Nil => None,
+            _other => return None,
+        };
+        let hlc = read_hlc(reader)?;
+        let incarnation = origins.get(read_uint(reader)?)?;
+        let (seq, context) = (read_uint(reader)?, usize::try_from(read_uint(reader)?).ok()?);
+        let stamp = Stamp { hlc, incarnation };
+        (context < contexts.len()).then_some(RowVersion { key, value, stamp, seq, context })
+    })?;
+    Some(Chunk {
+        table,
+        reader: origins.get(fields.uint(3)?)?,
+        from: read_position(&mut fields.value(4)?)?,
+        feed: FeedId(fields.id(5)?),
+        part: read_part(&mut fields.value(6)?)?,
+        rows,
+        contexts,
+        vector: read_vector(&mut fields.value(9)?, origins)?,
+        floor: read_vector(&mut fields.value(10)?, origins)?,
+        hlc: fields.hlc(11)?,
+        ready: read_bool(&mut fields.value(12)?)?,
+        life: fields.uint(13)?,
+        standing: match fields.uint(14)? {
+            1 => Standing::In,
+            2 => Standing::Frozen,
+            3 => Standing::Out,
+            _other => return None,
+        },
+        knowledge: read_counts(&mut fields.value(15)?)?,
+        removed: read_list(&mut fields.value(16)?, REMOVED, |reader| match reader.head()? {
+            Head::Bin(id) => id.try_into().ok(),
+            _other => None,
+        })?,
+        head: if fields.has(17) { Some(read_head(&mut fields.value(17)?)?) } else { None },
+        drain: read_id(fields, 18)?,
+        digest: if fields.has(19) { Some(read_digest(&mut fields.value(19)?)?) } else { None },
+    })
+}
+
+fn read_head(reader: &mut Reader<'_>) -> Option<TableHead> {
+    let Head::Array(4) = reader.head()? else {
+        return None;
+    };
+    let owner = Owner::parse(reader.text()?)?;
+    let name = TableName::parse(reader.text()?).ok()?;
+    let attributes =
+        read_list(reader, ATTRIBUTES, |reader| AttributeName::parse(reader.text()?).ok())?;
+    let created = read_hlc(reader)?;
+    Some(TableHead { name: QualifiedName { owner, name }, attributes, created })
+}
+
+fn write_part(part: &Part, out: &mut Vec<u8>) {
+    match part {
+        Part::Keys { kind, starts, pinned, reached } => {
+            encode::array(out, 5);
+            encode::uint(out, 1);
+            encode::uint(out, pass_kind(*kind));
+            encode::bool(out, *starts);
+            encode::uint(out, *pinned);
+            match reached {
+                Some(key) => encode::bin(out, key),
+                None => encode::nil(out),
+            }
+        }
+        Part::Log { to, last } => {
+            encode::array(out, 3);
+            encode::uint(out, 2);
+            encode::uint(out, *to);
+            encode::bool(out, *last);
+        }
+    }
+}
+
+fn read_part(reader: &mut Reader<'_>) -> Option<Part> {
+    let Head::Array(length) = reader.head()? else {
+        return None;
+    };
+    match (length, read_uint(reader)?) {
+        (5, 1) => Some(Part::Keys {
+            kind: read_pass_kind(read_uint(reader)?)?,
+            starts: read_bool(reader)?,
+            pinned: read_uint(reader)?,
+            reached: match reader.head()? {
+                Head::Nil => None,
+                Head::Bin(key) if key.len() <= KEY_BYTES => Some(key.to_vec()),
+                _other => return None,
+            },
+        }),
+        (3, 2) => Some(Part::Log { to: read_uint(reader)?, last: read_bool(reader)? }),
+        _other => None,
+    }
+}
+
+fn pass_kind(kind: PassKind) -> u64 {
+    match kind {
+        PassKind::Full => 1,
+        PassKind::Scan => 2,
+    }
+}
+
+fn read_pass_kind(kind: u64) -> Option<PassKind> {
+    match kind {
+        1 => Some(PassKind::Full),
+        2 => Some(PassKind::Scan),
+        _other => None,
+    }
+}
+
+fn write_position(position: &Position, out: &mut Vec<u8>) {
+    encode::array(out, 5);
+    match position.cursor {
+        Some(Cursor { feed, lsn }) => {
+            encode::bin(out, &feed.0);
+            encode::uint(out, lsn);
+        }
+        None => {
+            encode::nil(out);
+            encode::uint(out, 0);
+        }
+    }
+    let pass = position.pass.as_ref();
+    encode::uint(out, pass.map_or(0, |pass| pass_kind(pass.kind)));
+    encode::uint(out, pass.map_or(0, |pass| pass.number));
+    encode::bin(out, pass.map_or(&[], |pass| &pass.after));
+}
+
+fn read_position(reader: &mut Reader<'_>) -> Option<Position> {
+    let Head::Array(5) = reader.head()? else {
+        return None;
+    };
+    let feed = match reader.head()? {
+        Head::Nil => None,
+        Head::Bin(feed) => Some(FeedId(feed.try_into().ok()?)),
+        _other => return None,
+    };
+    let lsn = read_uint(reader)?;
+    let (kind, number, after) = (read_uint(reader)?, read_uint(reader)?, read_key(reader)?);
+    let pass = match kind {
+        0 => None,
+        kind => Some(Pass { kind: read_pass_kind(kind)?, number, after }),
+    };
+    Some(Position { cursor: feed.map(|feed| Cursor { feed, lsn }), pass })
+}
+
+fn write_ack(ack: &Ack, origins: &mut Origins, out: &mut Vec<u8>) {
+    let more = usize::from(ack.cursor.is_some()) + usize::from(ack.drain.is_some());
+    begin(out, kind::ACK, 3 + more);
+    bytes(out, 1, &ack.table.0);
+    if let Some(Cursor { feed, lsn }) = ack.cursor {
+        array(out, 3, 2);
+        encode::bin(out, &feed.0);
+        encode::uint(out, lsn);
+    }
+    write_id(out, 4, ack.drain);
+    encode::uint(out, 5);
+    write_word(&ack.word, origins, out);
+    origins.write(out);
+}
+
+fn read_cursor(reader: &mut Reader<'_>) -> Option<Cursor> {
+    let (Head::Array(2), Head::Bin(feed)) = (reader.head()?, reader.head()?) else {
+        return None;
+    };
+    Some(Cursor { feed: FeedId(feed.try_into().ok()?), lsn: read_uint(reader)? })
+}
+
+fn write_word(word: &Word, origins: &mut Origins, out: &mut Vec<u8>) {
+    encode::array(out, 6);
+    encode::uint(out, origins.number(word.incarnation));
+    encode::uint(out, word.life);
+    write_vector(&word.vector, origins, out);
+    write_counts(&word.lives, out);
+    encode::bin(out, &word.digest.to_bytes());
+    encode::bool(out, word.ready);
+}
+
+fn read_word(reader: &mut Reader<'_>, origins: &Origins) -> Option<Word> {
+    let Head::Array(6) = reader.head()? else {
+        return None;
+    };
+    Some(Word {
+        incarnation: origins.get(read_uint(reader)?)?,
+        life: read_uint(reader)?,
+        vector: read_vector(reader, origins)?,
+        lives: read_counts(reader)?,
+        digest: read_digest(reader)?,
+        ready: read_bool(reader)?,
+    })
+}
+
+fn write_refuse(refuse: Refuse, out: &mut Vec<u8>) {
+    let (code, detail) = match refuse.why {
+        Why::NoCopy => (1, 0),
+        Why::NotInScope => (2, 0),
+        Why::UnknownLife => (3, 0),
+        Why::Busy => (4, 0),
+        Why::Clock(offset_ms) => (5, offset_ms),
+        Why::Ahead(by_ms) => (6, i64::try_from(by_ms).unwrap_or(i64::MAX)),
+        Why::Stale => (7, 0),
+        Why::Directory => (8, 0),
+        Why::Quota => (9, 0),
+        Why::Storage => (10, 0),
+        Why::Other(code) => (code, 0),
+    };
+    begin(out, kind::REFUSE, 4);
+    bytes(out, 1, &refuse.table.0);
+    uint(out, 3, code);
+    encode::uint(out, 4);
+    encode::int(out, detail);
+    encode::uint(out, 5);
+    encode::bool(out, refuse.taking);
+}
+
+fn read_refuse(table: TableUid, fields: &Fields<'_>) -> Option<Refuse> {
+    let detail = fields.int(4)?;
+    let why = match fields.uint(3)? {
+        1 => Why::NoCopy,
+        2 => Why::NotInScope,
+        3 => Why::UnknownLife,
+        4 => Why::Busy,
+        5 => Why::Clock(i64::try_from(detail).ok()?),
+        6 => Why::Ahead(u64::try_from(detail).ok()?),
+        7 => Why::Stale,
+        8 => Why::Directory,
+        9 => Why::Quota,
+        10 => Why::Storage,
+        other => Why::Other(other),
+    };
+    Some(Refuse { table, taking: read_bool(&mut fields.value(5)?)?, why })
+}
+
+fn write_counts(counts: &Seen, out: &mut Vec<u8>) {
+    encode::array(out, 2 * counts.len());
+    for (node, count) in counts {
+        encode::str(out, node.as_str());
+        encode::uint(out, *count);
+    }
+}
+
+fn read_counts(reader: &mut Reader<'_>) -> Option<Seen> {
+    let Head::Array(length) = reader.head()? else {
+        return None;
+    };
+    if length > 2 * COUNTS || length % 2 == 1 {
+        return None;
+    }
+    let pair = |_| Some((node(reader)?, read_uint(reader)?));
+    (0..length / 2).map(pair).collect::<Option<BTreeMap<NodeName, u64>>>()
+}
+
+fn write_vector(vector: &Vector, origins: &mut Origins, out: &mut Vec<u8>) {
+    encode::array(out, 2 * vector.len());
+    for Dot { incarnation, seq } in vector.iter() {
+        encode::uint(out, origins.number(incarnation));
+        encode::uint(out, seq);
+    }
+}
+
+fn read_vector(reader: &mut Reader<'_>, origins: &Origins) -> Option<Vector> {
+    let Head::Array(length) = reader.head()? else {
+        return None;
+    };
+    if length > 2 * ORIGINS || length % 2 == 1 {
+        return None;
+    }
+    let dot = |_| {
+        let incarnation = origins.get(read_uint(reader)?)?;
+        Some(Dot { incarnation, seq: read_uint(reader)? })
+    };
+    (0..length / 2).map(dot).collect()
+}
+
+fn write_id(out: &mut Vec<u8>, key: u64, id: Option<[u8; 16]>) {
+    if let Some(id) = id {
+        bytes(out, key, &id);
+    }
+}
+
+/// None where what stands there is no id.
+fn read_id(fields: &Fields<'_>, key: usize) -> Option<Option<[u8; 16]>> {
+    if fields.has(key) { Some(Some(fields.id(key)?)) } else { Some(None) }
+}
+
+fn read_digest(reader: &mut Reader<'_>) -> Option<TableDigest> {
+    let Head::Bin(digest) = reader.head()? else {
+        return None;
+    };
+    Some(TableDigest::from_bytes(digest.try_into().ok()?))
+}
+
+fn read_key(reader: &mut Reader<'_>) -> Option<Vec<u8>> {
+    match reader.head()? {
+        Head::Bin(key) if key.len() <= KEY_BYTES => Some(key.to_vec()),
+        _other => None,
+    }
+}
+
+fn read_uint(reader: &mut Reader<'_>) -> Option<u64> {
+    let Head::Int(value) = reader.head()? else {
+        return None;
+    };
+    u64::try_from(value).ok()
+}
+
+fn read_hlc(reader: &mut Reader<'_>) -> Option<Hlc> {
+    i64::try_from(read_uint(reader)?).ok().map(Hlc::from_i64)
+}
+
+fn read_bool(reader: &mut Reader<'_>) -> Option<bool> {
+    let Head::Bool(value) = reader.head()? else {
+        return None;
+    };
+    Some(value)
+}
+
+/// Reads a list of at most so many elements. It grows with what is there, not by what it announces.
+fn read_list<T>(
+    reader: &mut Reader<'_>,
+    most: usize,
+    mut element: impl FnMut(&mut Reader<'_>) -> Option<T>,
+) -> Option<Vec<T>> {
+    let Head::Array(length) = reader.head()? else {
+        return None;
+    };
+    if length > most {
+        return None;
+    }
+    let mut list = Vec::new();
+    for _ in 0..length {
+        list.push(element(reader)?);
+    }
+    Some(list)
+}
+
+fn array(out: &mut Vec<u8>, key: u64, length: usize) {
+    encode::uint(out, key);
+    encode::array(out, length);
+}
+
+/// The origins of writes that a message names, each once.
+#[derive(Debug, Default)]
+struct Origins {
+    list: Vec<Incarnation>,
+    numbers: BTreeMap<Incarnation, u64>,
+}
+
+impl Origins {
+    fn number(&mut self, incarnation: Incarnation) -> u64 {
+        *self.numbers.entry(incarnation).or_insert_with(|| {
+            self.list.push(incarnation);
+            self.list.len() as u64 - 1
+        })
+    }
+
+    fn get(&self, number: u64) -> Option<Incarnation> {
+        self.list.get(usize::try_from(number).ok()?).copied()
+    }
+
+    /// Written last, when all are known; fields have no order.
+    fn write(&self, out: &mut Vec<u8>) {
+        array(out, 2, self.list.len());
+        self.list.iter().for_each(|origin| encode::bin(out, &origin.0.to_be_bytes()));
+    }
+
+    fn read(fields: &Fields<'_>) -> Option<Self> {
+        if !fields.has(2) {
+            return Some(Self::default());
+        }
+        let list = read_list(&mut fields.value(2)?, ORIGINS, |reader| match reader.head()? {
+            Head::Bin(id) => Some(Incarnation(u128::from_be_bytes(id.try_into().ok()?))),
+            _other => None,
+        })?;
+        Some(Self { list, numbers: BTreeMap::new() })
+    }
+}
+
+#[cfg(test)]
+mod tests;

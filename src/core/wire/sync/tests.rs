@@ -1,0 +1,250 @@
+//! Every message about copies reads back as it was written, and nothing that arrives makes reading panic.
+//! Leaves the frame around it to `link`.
+
+use proptest::{collection::vec, option, prelude::*};
+
+use super::*;
+use crate::wire::link::{self, FRAME_BYTES, Incoming, Malformed, body_length};
+
+fn names() -> impl Strategy<Value = NodeName> {
+    "[a-z][a-z0-9]{0,20}".prop_map(|name| NodeName::parse(&name).expect("a name"))
+}
+
+fn hlcs() -> impl Strategy<Value = Hlc> {
+    (0..=i64::MAX).prop_map(Hlc::from_i64)
+}
+
+fn origins() -> impl Strategy<Value = Incarnation> {
+    prop_oneof![(0..4_u128).prop_map(Incarnation), any::<u128>().prop_map(Incarnation)]
+}
+
+fn vectors() -> impl Strategy<Value = Vector> {
+    let dot = |(incarnation, seq)| Dot { incarnation, seq };
+    vec((origins(), 1..=u64::MAX), 0..6).prop_map(move |dots| dots.into_iter().map(dot).collect())
+}
+
+fn counts() -> impl Strategy<Value = Seen> {
+    prop::collection::btree_map(names(), any::<u64>(), 0..4)
+}
+
+fn keys() -> impl Strategy<Value = Vec<u8>> {
+    vec(any::<u8>(), 0..20)
+}
+
+fn cursors() -> impl Strategy<Value = Cursor> {
+    any::<([u8; 16], u64)>().prop_map(|(feed, lsn)| Cursor { feed: FeedId(feed), lsn })
+}
+
+fn pass_kinds() -> impl Strategy<Value = PassKind> {
+    prop_oneof![Just(PassKind::Full), Just(PassKind::Scan)]
+}
+
+fn positions() -> impl Strategy<Value = Position> {
+    let pass = (pass_kinds(), any::<u64>(), keys()).prop_map(|(kind, number, after)| Pass {
+        kind,
+        number,
+        after,
+    });
+    (option::of(cursors()), option::of(pass)).prop_map(|(cursor, pass)| Position { cursor, pass })
+}
+
+fn tables() -> impl Strategy<Value = TableUid> {
+    any::<[u8; 16]>().prop_map(TableUid)
+}
+
+fn digests() -> impl Strategy<Value = TableDigest> {
+    any::<[u8; 32]>().prop_map(TableDigest::from_bytes)
+}
+
+prop_compose! {
+    fn wants()(
+        table in tables(),
+        reader in origins(),
+        life in any::<u64>(),
+        position in positions(),
+        vector in vectors(),
+    ) -> Want {
+        Want { table, reader, life, position, vector }
+    }
+}
+
+prop_compose! {
+    fn words()(
+        incarnation in origins(),
+        (life, ready) in any::<(u64, bool)>(),
+        vector in vectors(),
+        lives in counts(),
+        digest in digests(),
+    ) -> Word {
+        Word { incarnation, life, vector, lives, digest, ready }
+    }
+}
+
+fn parts() -> impl Strategy<Value = Part> {
+    let keyed = (pass_kinds(), any::<bool>(), any::<u64>(), option::of(keys()));
+    prop_oneof![
+        keyed.prop_map(|(kind, starts, pinned, reached)| Part::Keys {
+            kind,
+            starts,
+            pinned,
+            reached
+        }),
+        any::<(u64, bool)>().prop_map(|(to, last)| Part::Log { to, last }),
+    ]
+}
+
+prop_compose! {
+    fn heads()(
+        owner in prop_oneof![
+            any::<u32>().prop_map(|uid| Owner::Uid(crate::model::Uid(uid))),
+            (any::<u32>(), names())
+                .prop_map(|(uid, node)| Owner::Remote(crate::model::Uid(uid), node)),
+        ],
+        name in "[a-z][a-z0-9_]{0,20}",
+        attributes in vec("[a-z][a-z0-9_]{0,20}", 0..4),
+        created in hlcs(),
+    ) -> TableHead {
+        let name = QualifiedName { owner, name: TableName::parse(&name).expect("a name") };
+        let attribute = |name: &String| AttributeName::parse(name).expect("a name");
+        TableHead { name, attributes: attributes.iter().map(attribute).collect(), created }
+    }
+}
+
+fn rows(contexts: usize) -> impl Strategy<Value = Vec<RowVersion>> {
+    let row = (keys(), option::of(keys()), hlcs(), origins(), any::<u64>(), 0..contexts).prop_map(
+        |(key, value, hlc, incarnation, seq, context)| {
+            let stamp = Stamp { hlc, incarnation };
+            RowVersion { key, value, stamp, seq, context }
+        },
+    );
+    vec(row, 0..5)
+}
+
+prop_compose! {
+    fn chunks()(
+        (contexts, rows) in vec(vectors(), 1..4)
+            .prop_flat_map(|contexts| (Just(contexts.clone()), rows(contexts.len()))),
+        (table, reader, from, part) in (tables(), origins(), positions(), parts()),
+        (vector, floor, hlc) in (vectors(), vectors(), hlcs()),
+        (feed, ready, life) in any::<([u8; 16], bool, u64)>(),
+        standing in prop_oneof![Just(Standing::In), Just(Standing::Frozen), Just(Standing::Out)],
+        knowledge in counts(),
+        (removed, drain) in any::<(Vec<[u8; 16]>, Option<[u8; 16]>)>(),
+        (head, digest) in (option::of(heads()), option::of(digests())),
+    ) -> Chunk {
+        Chunk {
+            table, reader, from, feed: FeedId(feed), part, contexts, rows, vector, floor, hlc, ready,
+            life, standing, knowledge, removed, head, drain, digest,
+        }
+    }
+}
+
+fn whys() -> impl Strategy<Value = Why> {
+    prop_oneof![
+        Just(Why::NoCopy),
+        Just(Why::NotInScope),
+        Just(Why::UnknownLife),
+        Just(Why::Busy),
+        any::<i64>().prop_map(Why::Clock),
+        (0..i64::MAX.unsigned_abs()).prop_map(Why::Ahead),
+        Just(Why::Stale),
+        Just(Why::Directory),
+        Just(Why::Quota),
+        Just(Why::Storage),
+        (11..=u64::MAX).prop_map(Why::Other),
+    ]
+}
+
+fn messages() -> impl Strategy<Value = Message> {
+    prop_oneof![
+        wants().prop_map(|want| Message::Want(Box::new(want))),
+        chunks().prop_map(|chunk| Message::Chunk(Box::new(chunk))),
+        (tables(), option::of(cursors()), any::<Option<[u8; 16]>>(), words()).prop_map(
+            |(table, cursor, drain, word)| {
+                Message::Ack(Box::new(Ack { table, cursor, drain, word }))
+            }
+        ),
+        (tables(), any::<bool>(), whys())
+            .prop_map(|(table, taking, why)| Message::Refuse(Refuse { table, taking, why })),
+        (tables(), any::<Option<[u8; 16]>>())
+            .prop_map(|(table, drain)| Message::Waits(Waits { table, drain })),
+        (tables(), vec((names(), words()), 0..4))
+            .prop_map(|(table, words)| Message::Words(Said { table, words })),
+    ]
+}
+
+fn body_of(message: &link::Message) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    message.write(&mut bytes);
+    let (header, body) = bytes.split_first_chunk().expect("a header");
+    assert_eq!(body_length(*header, FRAME_BYTES), Some(body.len()));
+    body.to_vec()
+}
+
+#[test]
+fn an_origin_of_writes_is_named_once() {
+    let (one, other) = (Incarnation(u128::MAX), Incarnation(u128::MAX - 1));
+    let vector: Vector =
+        [one, other].map(|incarnation| Dot { incarnation, seq: 7 }).into_iter().collect();
+    let word = Word { incarnation: one, vector, ..Word::default() };
+    let name = |name| NodeName::parse(name).expect("a name");
+    let words = vec![(name("a"), word.clone()), (name("b"), word)];
+    let said = Message::Words(Said { table: TableUid([0; 16]), words });
+    let body = body_of(&link::Message::Sync(said));
+    let times = body.windows(16).filter(|bytes| *bytes == one.0.to_be_bytes()).count();
+    assert_eq!(times, 1);
+}
+
+#[test]
+fn what_a_list_announces_takes_no_memory_and_is_no_message() {
+    let mut body = Vec::new();
+    begin(&mut body, kind::WORDS, 3);
+    bytes(&mut body, 1, &[0; 16]);
+    array(&mut body, 3, 65);
+    (0..65).for_each(|_| encode::nil(&mut body));
+    array(&mut body, 2, 0);
+    assert_eq!(Incoming::read(&body), Err(Malformed), "more machines than a mesh has");
+    let mut body = Vec::new();
+    begin(&mut body, kind::WORDS, 3);
+    bytes(&mut body, 1, &[0; 16]);
+    array(&mut body, 2, 0);
+    array(&mut body, 3, u32::MAX as usize);
+    assert_eq!(Incoming::read(&body), Err(Malformed), "the elements are not there");
+}
+
+#[test]
+fn a_row_of_a_context_that_is_not_there_is_no_message() {
+    let packed = Packed { length: PLAIN_BYTES + 1, body: vec![1] };
+    assert_eq!(Incoming::read(&body_of(&link::Message::Packed(packed))), Err(Malformed));
+}
+
+proptest! {
+    #[test]
+    fn a_message_reads_back_as_it_was_written(message in messages()) {
+        let body = body_of(&link::Message::Sync(message.clone()));
+        prop_assert!(Incoming::is_about_copies(&body));
+        prop_assert_eq!(Incoming::read(&body), Ok(Incoming::Known(link::Message::Sync(message))));
+    }
+
+    #[test]
+    fn a_packed_chunk_reads_back_as_it_was_written(length in 0..=PLAIN_BYTES, body in any::<Vec<u8>>()) {
+        let message = link::Message::Packed(Packed { length, body });
+        let written = body_of(&message);
+        prop_assert!(Incoming::is_about_copies(&written));
+        prop_assert_eq!(Incoming::read(&written), Ok(Incoming::Known(message)));
+    }
+
+    #[test]
+    fn a_damaged_message_never_panics(
+        message in messages(), at in any::<prop::sample::Index>(), byte in any::<u8>(), cut in any::<bool>(),
+    ) {
+        let mut body = body_of(&link::Message::Sync(message));
+        let at = at.index(body.len());
+        if cut {
+            body.truncate(at);
+        } else {
+            body[at] = byte;
+        }
+        let _ = Incoming::read(&body);
+    }
+}

@@ -1,0 +1,700 @@
+//! Rows on a link: does what the session of it says, with the store on one side and frames on the other.
+//! What to ask for and when is `cortex_core::sync`'s; the link itself, and its signs of life, are `link`'s.
+//!
+//! ```text
+//!   link ── frames, at most QUEUE ──> Exchange ──> position, take, serve: on threads that may block
+//!   link <── one frame at a time ────    │  └────> what is known of the copy there ──> SyncView
+//!                                     Session
+//! ```
+//!
+//! Nothing here waits for time where a row is concerned: a commit wakes the exchange, which answers the
+//! request that waits for it.
+
+mod pack;
+mod words;
+
+use std::{
+    collections::{BTreeSet, HashMap, VecDeque},
+    convert::Infallible,
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use cortex_core::{
+    directory::Standing,
+    model::{Hlc, NodeName, Refusal, TableUid},
+    sync::{
+        Ack, Answer, Chunk, Message, Outcome, Output, Position, Refuse, Session, Unfit, Want, Why,
+    },
+    wire::link::{Hello, Reject},
+};
+use tokio::{
+    sync::{mpsc, watch},
+    task::{JoinSet, spawn_blocking},
+    time::{Instant, sleep_until},
+};
+use tracing::{debug, warn};
+
+use super::{Shared, link::Ended};
+use crate::{
+    ambient,
+    service::sync::{PeerCopy, Trouble},
+    store::{
+        ChunkBounds, Command, Delivery, Done, Event, Failure, Fault, Replica, SYSTEM_TABLE,
+        SealedRow, Served, Store, Taken, Unserved, VerifiedRow, verify,
+    },
+};
+
+/// Frames that wait to be understood. When there are as many, the link reads no further.
+pub(super) const QUEUE: usize = 8;
+
+/// Chunks that are being stored, or wait for it, at a time. While there are as many, nothing else of this link
+/// is looked at: each may hold a mebibyte and more.
+const TAKING: usize = 8;
+
+/// A frame from this size on is understood on another thread.
+const LARGE: usize = 64 << 10;
+
+/// Between two rounds of passing on what copies have said; and until all of it is passed on again, for
+/// whoever has lost it.
+const ROUND: Duration = Duration::from_secs(5);
+const ROUNDS: u32 = 12;
+
+/// A clock that is further off than this stamps rows so that they hide others, or lose against them.
+/// Deletions are kept for a day, and must be kept for much longer than clocks may differ.
+pub(super) const MAX_SKEW_MS: u64 = 60_000;
+
+/// What the rows of a link are exchanged with.
+pub(super) struct Ends {
+    /// Frames that have come.
+    pub(super) incoming: mpsc::Receiver<Bytes>,
+    /// Takes one frame at a time.
+    pub(super) outgoing: mpsc::Sender<Vec<u8>>,
+    /// How far the other clock is ahead of ours.
+    pub(super) clock: watch::Receiver<i64>,
+}
+
+/// Exchanges rows until the link must end; says why.
+pub(super) async fn run(node: &NodeName, shared: &Shared, hello: &Hello, ends: Ends) -> Ended {
+    let store = shared.context.service.store().clone();
+    let view = shared.context.service.sync();
+    view.update_all(node, |known| {
+        for trouble in [&mut known.taking, &mut known.giving] {
+            trouble.take_if(|trouble| *trouble == Trouble::Unreachable);
+        }
+    });
+    let exchange = Exchange {
+        shared,
+        node,
+        hello,
+        session: Session::new(SYSTEM_TABLE, shared.now()),
+        store,
+        jobs: JoinSet::new(),
+        outbox: VecDeque::new(),
+        serving: false,
+        prepared: None,
+        taking: 0,
+        reading: false,
+        seen: HashMap::new(),
+        held: BTreeSet::new(),
+        told: words::Told::default(),
+        rounds: 0,
+        next_round: shared.now() + Duration::from_secs(1),
+    };
+    match exchange.run(ends).await {
+        Ok(never) => match never {},
+        Err(ended) => ended,
+    }
+}
+
+/// Notes that there is no link any more.
+pub(super) fn ended(node: &NodeName, shared: &Shared) {
+    shared.context.service.sync().update_all(node, |known| {
+        known.taking = Some(Trouble::Unreachable);
+        known.giving = Some(Trouble::Unreachable);
+    });
+}
+
+/// The last write of a machine that is known here, as the origin that it is known as.
+pub(super) fn last_of(store: &Store, node: &NodeName) -> Option<cortex_core::sync::Dot> {
+    let incarnation = store.catalog().directory().node(node)?.incarnation;
+    let seq = store.copies().iter().map(|copy| copy.vector.get(incarnation)).max()?;
+    Some(cortex_core::sync::Dot { incarnation, seq })
+}
+
+/// Takes note of how far the other clock is ahead; true where rows may travel now and could not before, or the
+/// other way round.
+pub(super) fn tells(known: &mut i64, offset_ms: i64) -> bool {
+    let apart = |offset_ms: i64| offset_ms.unsigned_abs() > MAX_SKEW_MS;
+    let before = std::mem::replace(known, offset_ms);
+    apart(before) != apart(offset_ms)
+}
+
+/// True where the database of the other side was removed from the mesh.
+pub(super) fn is_evicted(store: &Store, hello: &Hello) -> bool {
+    let catalog = store.catalog();
+    match hello.database {
+        Some(database) => catalog.directory().is_removed(&database),
+        None => catalog.directory().is_put_out(&hello.node),
+    }
+}
+
+struct Exchange<'a> {
+    shared: &'a Shared,
+    node: &'a NodeName,
+    hello: &'a Hello,
+    session: Session,
+    store: Store,
+    jobs: JoinSet<Result<Finished, Fault>>,
+    /// Frames to be sent, each with whether it is a chunk: of those there is one at most.
+    outbox: VecDeque<(Vec<u8>, bool)>,
+    /// True while a request is being answered, or its answer waits to be sent.
+    serving: bool,
+    /// The frame of the chunk that is the answer.
+    prepared: Option<Vec<u8>>,
+    /// Chunks that are being stored.
+    taking: usize,
+    /// True while a large frame is being understood.
+    reading: bool,
+    /// The copies here as they were when a request that waits was answered last.
+    seen: HashMap<TableUid, Option<Arc<Replica>>>,
+    /// The copies that this machine has, each with its stay.
+    held: BTreeSet<(TableUid, u64)>,
+    told: words::Told,
+    rounds: u32,
+    next_round: Duration,
+}
+
+/// Work that was done elsewhere.
+enum Finished {
+    /// A frame was understood.
+    Read(Result<Message, std::io::Error>),
+    /// A table's request can be made.
+    Located(TableUid, Position),
+    /// What is durable is known.
+    Durable { table: TableUid, upto: Position, drain: Option<[u8; 16]> },
+    /// A chunk was stored, or not.
+    Taken { outline: Box<Chunk>, done: Result<Done, Failure> },
+    /// A request was answered.
+    Served { want: Box<Want>, answer: Answer, frame: Option<Vec<u8>> },
+    /// Something that nobody waits for.
+    Noted,
+}
+
+impl Exchange<'_> {
+    async fn run(mut self, ends: Ends) -> Result<Infallible, Ended> {
+        let Ends { mut incoming, outgoing, mut clock } = ends;
+        let mut copies = self.store.copy_changes();
+        let mut catalog = self.store.catalog_changes();
+        self.look_for_rollback();
+        self.follow();
+        loop {
+            self.carry_out(*clock.borrow());
+            let wakes = self.session.poll_timeout().unwrap_or(Duration::MAX).min(self.next_round);
+            let wakes = Instant::from_std(self.shared.started + wakes);
+            tokio::select! {
+                frame = incoming.recv(), if !self.reading && self.taking < TAKING => match frame {
+                    Some(frame) => self.receive(frame)?,
+                    None => return Err(Ended::Closed),
+                },
+                Some(done) = self.jobs.join_next() => match done {
+                    Ok(Ok(finished)) => self.finish(finished)?,
+                    Ok(Err(fault)) => {
+                        // The store says so itself; whatever it was is tried again on the next link.
+                        debug!(%fault, "the store could not be read for another machine");
+                        return Err(Ended::Io(std::io::Error::other(fault.to_string())));
+                    }
+                    Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+                },
+                permit = outgoing.reserve(), if !self.outbox.is_empty() => match permit {
+                    Ok(permit) => {
+                        if let Some((frame, is_chunk)) = self.outbox.pop_front() {
+                            permit.send(frame);
+                            self.serving &= !is_chunk;
+                        }
+                    }
+                    Err(_gone) => return Err(Ended::Closed),
+                },
+                changed = copies.changed() => {
+                    if changed.is_err() {
+                        return Err(Ended::Stopping);
+                    }
+                    self.copies_changed();
+                }
+                changed = catalog.changed() => {
+                    if changed.is_err() {
+                        return Err(Ended::Stopping);
+                    }
+                    if is_evicted(&self.store, self.hello) {
+                        return Err(Ended::Unwanted(Reject::Evicted));
+                    }
+                    self.follow();
+                }
+                changed = clock.changed() => {
+                    if changed.is_err() {
+                        return Err(Ended::Closed);
+                    }
+                    self.session.reconsider();
+                }
+                () = sleep_until(wakes) => {
+                    self.session.handle_timeout(self.shared.now());
+                    self.pass_on();
+                }
+            }
+        }
+    }
+
+    /// Does what the session says.
+    fn carry_out(&mut self, clock_offset_ms: i64) {
+        let apart = clock_offset_ms.unsigned_abs() > MAX_SKEW_MS;
+        loop {
+            while let Some(output) = self.session.next_output() {
+                match output {
+                    Output::Ask { table, from: Some(from) } => self.ask(table, from),
+                    Output::Ask { table, from: None } => self.locate(table),
+                    Output::Take(chunk) if apart => {
+                        self.trouble(chunk.table, |known| {
+                            known.taking = Some(Trouble::Clock(clock_offset_ms));
+                        });
+                        let why = Outcome::Failed(Why::Clock(clock_offset_ms));
+                        self.session.taken(&chunk, why, self.shared.now());
+                    }
+                    Output::Take(chunk) => self.take(*chunk),
+                    Output::Acknowledge { table, upto: Some(upto), drain } => {
+                        self.acknowledge(table, &upto, drain);
+                    }
+                    Output::Acknowledge { table, upto: None, drain } => {
+                        let (store, node) = (self.store.clone(), self.node.clone());
+                        self.jobs.spawn(async move {
+                            let upto = blocking(move || store.position(table, &node)).await?;
+                            Ok(Finished::Durable { table, upto, drain })
+                        });
+                    }
+                    Output::Say(Message::Chunk(_)) => {
+                        if let Some(frame) = self.prepared.take() {
+                            self.outbox.push_back((frame, true));
+                            self.serving = true;
+                        }
+                    }
+                    Output::Say(message) => self.say(message),
+                }
+            }
+            if self.serving {
+                return;
+            }
+            let Some(want) = self.session.next_want() else { return };
+            self.seen.insert(want.table, self.store.copy(want.table));
+            if apart {
+                let why = Why::Clock(clock_offset_ms);
+                self.served(&want, Answer::Refused(why), None);
+            } else {
+                self.serve(want);
+            }
+        }
+    }
+
+    /// Understands a frame.
+    fn receive(&mut self, frame: Bytes) -> Result<(), Ended> {
+        if frame.len() < LARGE {
+            return self.read(pack::open(&frame));
+        }
+        self.reading = true;
+        self.jobs.spawn(async move {
+            let read = spawn_blocking(move || pack::open(&frame)).await;
+            Ok(Finished::Read(read.unwrap_or_else(|panic| Err(std::io::Error::other(panic)))))
+        });
+        Ok(())
+    }
+
+    fn read(&mut self, message: Result<Message, std::io::Error>) -> Result<(), Ended> {
+        let Ok(message) = message else {
+            return Err(Ended::Mistake("bytes that are no message"));
+        };
+        match &message {
+            Message::Want(_) | Message::Chunk(_) => {}
+            Message::Ack(ack) => self.heard_ack(ack),
+            Message::Words(said) => {
+                for (node, word) in &said.words {
+                    self.heard_word(said.table, node, word);
+                }
+            }
+            Message::Waits(waits) => {
+                self.trouble(waits.table, |known| known.taking = None);
+            }
+            Message::Refuse(Refuse { table, taking, why }) => {
+                let trouble = trouble_of(*why);
+                self.trouble(*table, |known| {
+                    if *taking {
+                        known.giving = Some(trouble);
+                    } else {
+                        known.taking = Some(trouble);
+                    }
+                });
+            }
+        }
+        self.session.handle(message, self.shared.now());
+        Ok(())
+    }
+
+    fn finish(&mut self, finished: Finished) -> Result<(), Ended> {
+        match finished {
+            Finished::Read(message) => {
+                self.reading = false;
+                self.read(message)?;
+            }
+            Finished::Located(table, position) => self.ask(table, position),
+            Finished::Durable { table, upto, drain } => self.acknowledge(table, &upto, drain),
+            Finished::Taken { outline, done } => self.taken(&outline, done),
+            Finished::Served { want, answer, frame } => self.served(&want, answer, frame),
+            Finished::Noted => {}
+        }
+        Ok(())
+    }
+
+    /// Says what is wanted, as this copy is now.
+    fn ask(&mut self, table: TableUid, position: Position) {
+        let reader = self.store.incarnation();
+        let copy = self.store.copy(table).filter(|copy| copy.life > 0);
+        let now = self.shared.now();
+        let Some(copy) = copy else {
+            return self.session.asked(table, None, now);
+        };
+        let (life, vector) = (copy.life, copy.vector.clone());
+        let want = Want { table, reader, life, position: position.clone(), vector };
+        self.say(Message::Want(Box::new(want)));
+        self.session.asked(table, Some(position), now);
+    }
+
+    fn locate(&mut self, table: TableUid) {
+        let (store, node) = (self.store.clone(), self.node.clone());
+        self.jobs.spawn(async move {
+            let position = blocking(move || store.position(table, &node)).await?;
+            Ok(Finished::Located(table, position))
+        });
+    }
+
+    fn acknowledge(&mut self, table: TableUid, upto: &Position, drain: Option<[u8; 16]>) {
+        let Some(word) = words::own_word(&self.store, table) else { return };
+        // During a pass the place in the feed is where the pass began: not everything before has come.
+        let cursor = upto.cursor.filter(|_| upto.pass.is_none());
+        self.say(Message::Ack(Box::new(Ack { table, cursor, drain, word })));
+    }
+
+    fn say(&mut self, message: Message) {
+        self.outbox.push_back((pack::frame(message), false));
+    }
+
+    /// Has a chunk stored.
+    fn take(&mut self, mut chunk: Chunk) {
+        let (rows, contexts) =
+            (std::mem::take(&mut chunk.rows), std::mem::take(&mut chunk.contexts));
+        let outline = Box::new(chunk.clone());
+        (chunk.rows, chunk.contexts) = (rows, contexts);
+        let (store, from) = (self.store.clone(), self.node.clone());
+        let notary = Arc::clone(self.shared.mesh().credentials());
+        let latest = Hlc::from_unix_ms(ambient::wall_ms().saturating_add(MAX_SKEW_MS));
+        self.taking += 1;
+        self.jobs.spawn(async move {
+            let verified = match checked(&chunk, &store, notary).await? {
+                Ok(verified) => verified,
+                Err(refusal) => {
+                    return Ok(Finished::Taken { outline, done: Err(refusal.into()) });
+                }
+            };
+            let delivery = Delivery { from, chunk, verified, latest };
+            let done = store.execute(Command::Take(Box::new(delivery))).await;
+            Ok(Finished::Taken { outline, done })
+        });
+    }
+
+    fn taken(&mut self, outline: &Chunk, done: Result<Done, Failure>) {
+        self.taking -= 1;
+        let table = outline.table;
+        let (outcome, trouble) = match done {
+            Ok(Done::Taken(Taken::Stored { verified, .. })) => {
+                self.session.reader_has(table, &outline.vector);
+                self.trouble(table, |known| {
+                    words::told_by_chunk(known, outline);
+                    if verified == Some(true) {
+                        known.verified_ms = Some(ambient::wall_ms());
+                        known.diverged = false;
+                    }
+                });
+                (Outcome::Stored, (!outline.ready).then_some(Trouble::NotReady))
+            }
+            Ok(Done::Taken(Taken::Unfit(why))) => {
+                debug!(node = %self.node, ?why, "a chunk is of no use");
+                (Outcome::Unfit(why), trouble_with(why))
+            }
+            Ok(_other) => (Outcome::Stored, None),
+            Err(failure) => {
+                let why = why_failed(&failure);
+                debug!(node = %self.node, %failure, "a chunk was not stored");
+                let trouble = match &failure {
+                    Failure::Refused(refusal) if why == Why::Other(REFUSED) => {
+                        Trouble::Refused(refusal.to_string())
+                    }
+                    Failure::Refused(_) | Failure::Faulted(_) => trouble_of(why),
+                };
+                (Outcome::Failed(why), Some(trouble))
+            }
+        };
+        self.trouble(table, |known| known.taking = trouble);
+        self.session.taken(outline, outcome, self.shared.now());
+    }
+
+    /// Reads what is wanted.
+    fn serve(&mut self, want: Want) {
+        let (store, node) = (self.store.clone(), self.node.clone());
+        self.serving = true;
+        self.jobs.spawn(async move {
+            let work = move || {
+                let (answer, frame) = answer_to(&store, &node, &want)?;
+                Ok(Finished::Served { want: Box::new(want), answer, frame })
+            };
+            blocking(work).await
+        });
+    }
+
+    fn served(&mut self, want: &Want, answer: Answer, frame: Option<Vec<u8>>) {
+        let trouble = match &answer {
+            Answer::Chunk(_) | Answer::Nothing(_) => None,
+            Answer::Refused(why) => Some(trouble_of(*why)),
+        };
+        self.trouble(want.table, |known| known.giving = trouble);
+        self.serving = false;
+        self.prepared = frame;
+        self.session.served(want, answer);
+    }
+
+    /// Notes how it goes with a table.
+    fn trouble(&self, table: TableUid, change: impl FnOnce(&mut PeerCopy)) {
+        self.shared.context.service.sync().update(table, self.node, change);
+    }
+
+    fn heard_ack(&mut self, ack: &Ack) {
+        self.trouble(ack.table, |known| words::acknowledged(known, ack, self.node, &self.store));
+        if ack.drain.is_none() {
+            return;
+        }
+        let (store, from, ack) = (self.store.clone(), self.node.clone(), Box::new(ack.clone()));
+        self.jobs.spawn(async move {
+            if let Err(failure) = store.execute(Command::Drained { from, ack }).await {
+                debug!(%failure, "a copy that drains was not ended");
+            }
+            Ok(Finished::Noted)
+        });
+    }
+
+    fn heard_word(&self, table: TableUid, node: &NodeName, word: &cortex_core::sync::Word) {
+        let view = self.shared.context.service.sync();
+        if node == self.node {
+            view.update(table, node, |known| {
+                words::heard(known, word.clone(), node, table, &self.store);
+            });
+        } else if node != self.shared.mesh().node()
+            && words::concerns(self.store.catalog().directory(), table, node)
+        {
+            view.update(table, node, |known| {
+                words::overheard(known, word.clone(), node, table, &self.store);
+            });
+        }
+    }
+
+    /// Tells what copies have said, where it is time.
+    fn pass_on(&mut self) {
+        let now = self.shared.now();
+        if now < self.next_round {
+            return;
+        }
+        self.next_round = now + ROUND;
+        self.rounds += 1;
+        if self.rounds.is_multiple_of(ROUNDS) {
+            self.told.forget();
+        }
+        let catalog = self.store.catalog();
+        let here = self.shared.mesh().node().clone();
+        let view = self.shared.context.service.sync();
+        for copy in self.store.copies().iter().filter(|copy| copy.life > 0) {
+            let table = copy.uid;
+            if !words::concerns(catalog.directory(), table, self.node) {
+                continue;
+            }
+            let known = view.copies_of(table).into_iter();
+            let said = known.filter_map(|(node, copy)| Some((node, copy.word?)));
+            if let Some(said) = self.told.news(table, self.node, &here, said, &self.store) {
+                self.outbox.push_back((pack::frame(Message::Words(said)), false));
+            }
+        }
+    }
+
+    /// Which tables there are to ask for, by the directory as it is now.
+    fn follow(&mut self) {
+        let catalog = self.store.catalog();
+        let directory = catalog.directory();
+        let here = self.shared.mesh().node().clone();
+        let copies = self.store.copies();
+        self.held = stays(&copies);
+        let wanted = copies.iter().filter(|copy| {
+            copy.life > 0
+                && copy.uid != SYSTEM_TABLE
+                && directory.standing(copy.uid, &here) == Standing::In
+                && words::concerns(directory, copy.uid, self.node)
+        });
+        let wanted: BTreeSet<TableUid> = wanted.map(|copy| copy.uid).collect();
+        self.session.follow(&wanted, self.shared.now());
+        self.session.reconsider();
+    }
+
+    /// Has requests answered that wait for a copy which has changed.
+    fn copies_changed(&mut self) {
+        let waiting: Vec<TableUid> = self.session.waiting().collect();
+        for table in waiting {
+            let (now, before) = (self.store.copy(table), self.seen.get(&table));
+            let same = before.is_some_and(|before| match (before, &now) {
+                (Some(before), Some(now)) => Arc::ptr_eq(before, now),
+                (None, None) => true,
+                (Some(_), None) | (None, Some(_)) => false,
+            });
+            if !same {
+                self.session.changed(table);
+            }
+        }
+        if stays(&self.store.copies()) != self.held {
+            self.follow();
+        }
+    }
+
+    /// Where the other side knows of writes of this database that it does not have itself, an earlier state
+    /// of it has been put in its place while the daemon ran: it must not use those numbers again.
+    fn look_for_rollback(&mut self) {
+        let Some(last) = self.hello.last_of_yours else { return };
+        let (store, node) = (self.store.clone(), self.node.clone());
+        self.jobs.spawn(async move {
+            let own = {
+                let store = store.clone();
+                blocking(move || store.last_write()).await?
+            };
+            if own.incarnation == last.incarnation && own.seq < last.seq {
+                warn!(%node, known = last.seq, own = own.seq, "the database was rolled back while the daemon ran, it writes as another origin from now on");
+                let text = format!(
+                    "{node} knows write {} of this machine, which has {}: the database was rolled back",
+                    last.seq, own.seq
+                );
+                let event = Event { uid: None, kind: "rolled_back", text };
+                for command in [Command::Mint, Command::Note(event)] {
+                    if let Err(failure) = store.execute(command).await {
+                        warn!(%failure, "no new origin of writes was made");
+                    }
+                }
+            }
+            Ok(Finished::Noted)
+        });
+    }
+}
+
+/// The stays of this machine's copies.
+fn stays(copies: &[Arc<Replica>]) -> BTreeSet<(TableUid, u64)> {
+    copies.iter().map(|copy| (copy.uid, copy.life)).collect()
+}
+
+/// Work that may block, on a thread for that.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Fault> + Send + 'static,
+) -> Result<T, Fault> {
+    match spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+    }
+}
+
+/// The rows of the system table with their signatures checked; for any other table there is nothing to check.
+async fn checked(
+    chunk: &Chunk,
+    store: &Store,
+    notary: Arc<crate::pki::Credentials>,
+) -> Result<Result<Vec<VerifiedRow>, Refusal>, Fault> {
+    if chunk.table != SYSTEM_TABLE || chunk.rows.is_empty() {
+        return Ok(Ok(Vec::new()));
+    }
+    let rows = chunk.rows.iter().map(|row| SealedRow {
+        key: row.key.clone(),
+        value: row.value.clone().unwrap_or_default(),
+        stamp: row.stamp,
+        seq: row.seq,
+    });
+    let rows: Vec<SealedRow> = rows.collect();
+    let store = store.clone();
+    blocking(move || Ok(verify(notary.as_ref(), store.catalog().directory(), rows))).await
+}
+
+/// What a request comes to, and the frame of its chunk. A chunk that is too large for a frame is read again,
+/// with fewer rows; one row always fits.
+fn answer_to(
+    store: &Store,
+    node: &NodeName,
+    want: &Want,
+) -> Result<(Answer, Option<Vec<u8>>), Fault> {
+    let mut bounds = ChunkBounds::default();
+    loop {
+        match store.serve(node, want, bounds)? {
+            Served::Nothing => {
+                let drain = store.copy(want.table).and_then(|copy| copy.drain);
+                return Ok((Answer::Nothing(drain), None));
+            }
+            Served::Refused(why) => {
+                let why = match why {
+                    Unserved::NoCopy => Why::NoCopy,
+                    Unserved::NotInScope => Why::NotInScope,
+                    Unserved::UnknownLife => Why::UnknownLife,
+                    Unserved::Busy => Why::Busy,
+                };
+                return Ok((Answer::Refused(why), None));
+            }
+            Served::Chunk(chunk) => match pack::frame_of(&chunk) {
+                Some(frame) => return Ok((Answer::Chunk(chunk), Some(frame))),
+                None if chunk.rows.len() > 1 => bounds.rows = chunk.rows.len() / 2,
+                None => return Ok((Answer::Refused(Why::Other(TOO_LARGE)), None)),
+            },
+        }
+    }
+}
+
+/// Numbers for reasons without a name: the other side shows them.
+const REFUSED: u64 = 100;
+const TOO_LARGE: u64 = 101;
+
+fn why_failed(failure: &Failure) -> Why {
+    match failure {
+        Failure::Faulted(_) => Why::Storage,
+        Failure::Refused(Refusal::QuotaExceeded(_)) => Why::Quota,
+        Failure::Refused(_) => Why::Other(REFUSED),
+    }
+}
+
+fn trouble_of(why: Why) -> Trouble {
+    match why {
+        Why::NoCopy | Why::Busy => Trouble::NotReady,
+        Why::NotInScope => Trouble::Scope,
+        Why::UnknownLife | Why::Directory => Trouble::Directory,
+        Why::Clock(offset_ms) => Trouble::Clock(offset_ms),
+        Why::Ahead(by_ms) => Trouble::Ahead(by_ms),
+        Why::Stale => Trouble::Stale,
+        Why::Quota => Trouble::Quota,
+        Why::Storage => Trouble::Storage,
+        Why::Other(TOO_LARGE) => Trouble::Refused("a row is too large".into()),
+        Why::Other(REFUSED) => Trouble::Refused("what was sent was refused there".into()),
+        Why::Other(code) => Trouble::Refused(format!("reason {code} of a later version")),
+    }
+}
+
+fn trouble_with(why: Unfit) -> Option<Trouble> {
+    match why {
+        Unfit::Past => None,
+        Unfit::ScopeUnknown => Some(Trouble::Directory),
+        Unfit::NotInScope | Unfit::SourceGone => Some(Trouble::Scope),
+        Unfit::SourceStale => Some(Trouble::Stale),
+        Unfit::Ahead { by_ms } => Some(Trouble::Ahead(by_ms)),
+    }
+}

@@ -1,0 +1,146 @@
+//! What copies say of themselves: noted as it is heard, and passed on to those who do not hear it.
+//! What follows from it for deletions is the upkeep's.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use cortex_core::{
+    directory::Directory,
+    model::{NodeName, TableUid},
+    sync::{Ack, Chunk, Said, Word, Words},
+    wire::link::NAMES,
+};
+
+use crate::{
+    ambient,
+    service::sync::PeerCopy,
+    store::{Replica, SYSTEM_TABLE, Store},
+};
+
+/// What this machine's copy of a table says of itself; none where there is none.
+pub(super) fn own_word(store: &Store, table: TableUid) -> Option<Word> {
+    // In this order: see where they are published.
+    let incarnation = store.incarnation();
+    let copy = store.copy(table).filter(|copy| copy.life > 0)?;
+    Some(word_of(&copy, incarnation, store.catalog().directory()))
+}
+
+fn word_of(
+    copy: &Arc<Replica>,
+    incarnation: cortex_core::model::Incarnation,
+    directory: &Directory,
+) -> Word {
+    Word {
+        incarnation,
+        life: copy.life,
+        vector: copy.vector.clone(),
+        lives: directory.lives(copy.uid),
+        digest: copy.digest,
+        ready: copy.ready,
+    }
+}
+
+/// Takes note of what a machine has said of its own copy, and of how far it has come here.
+pub(super) fn acknowledged(known: &mut PeerCopy, ack: &Ack, node: &NodeName, store: &Store) {
+    known.reached = ack.cursor;
+    heard(known, ack.word.clone(), node, ack.table, store);
+}
+
+/// Takes note of what a machine has said of its own copy.
+pub(super) fn heard(
+    known: &mut PeerCopy,
+    word: Word,
+    node: &NodeName,
+    table: TableUid,
+    store: &Store,
+) {
+    known.heard_ms = ambient::wall_ms();
+    let mut words = Words::default();
+    if let Some(before) = known.word.take() {
+        words.hear(node.clone(), before);
+    }
+    words.hear(node.clone(), word);
+    known.word = words.of(node).cloned();
+    compare(known, table, store);
+}
+
+/// Takes note of what another machine has passed on. It may be older than what is known already.
+pub(super) fn overheard(
+    known: &mut PeerCopy,
+    word: Word,
+    node: &NodeName,
+    table: TableUid,
+    store: &Store,
+) {
+    let catalog = store.catalog();
+    let current = catalog.directory().node(node).map(|row| row.incarnation);
+    if current != Some(word.incarnation) {
+        return;
+    }
+    if let Some(before) = &known.word
+        && before.incarnation == word.incarnation
+        && (before.life > word.life
+            || (before.life == word.life && before.vector.dominates(&word.vector)))
+    {
+        return;
+    }
+    heard(known, word, node, table, store);
+}
+
+/// Takes note of what a chunk says of the copy that it comes from, where that has said more before.
+pub(super) fn told_by_chunk(known: &mut PeerCopy, chunk: &Chunk) {
+    if let (Some(word), Some(digest)) = (&mut known.word, chunk.digest)
+        && word.life == chunk.life
+    {
+        known.heard_ms = ambient::wall_ms();
+        word.vector.join(&chunk.vector);
+        (word.digest, word.ready) = (digest, chunk.ready);
+    }
+}
+
+/// Notes where both copies hold the same.
+fn compare(known: &mut PeerCopy, table: TableUid, store: &Store) {
+    let Some((word, copy)) = known.word.as_ref().zip(store.copy(table)) else { return };
+    if word.vector == copy.vector && word.digest == copy.digest {
+        known.verified_ms = Some(ambient::wall_ms());
+        known.diverged = false;
+    }
+}
+
+/// What was passed on to one machine.
+#[derive(Debug, Default)]
+pub(super) struct Told(BTreeMap<(TableUid, NodeName), Word>);
+
+impl Told {
+    /// Has everything told once more.
+    pub(super) fn forget(&mut self) {
+        self.0.clear();
+    }
+
+    /// What a machine is to be told of a table now: what it has not been told yet.
+    pub(super) fn news(
+        &mut self,
+        table: TableUid,
+        to: &NodeName,
+        here: &NodeName,
+        words: impl Iterator<Item = (NodeName, Word)>,
+        store: &Store,
+    ) -> Option<Said> {
+        let own = own_word(store, table).map(|word| (here.clone(), word));
+        let mut news = Vec::new();
+        for (node, word) in own.into_iter().chain(words.filter(|(node, _)| node != here)) {
+            let place = (table, node);
+            if place.1 == *to || self.0.get(&place) == Some(&word) || news.len() == NAMES {
+                continue;
+            }
+            news.push((place.1.clone(), word.clone()));
+            self.0.insert(place, word);
+        }
+        (!news.is_empty()).then_some(Said { table, words: news })
+    }
+}
+
+/// True where a machine is to hear of a table: it has a copy, or may have one.
+pub(super) fn concerns(directory: &Directory, table: TableUid, node: &NodeName) -> bool {
+    let up = directory.lives(table).get(node).copied().unwrap_or(0);
+    table == SYSTEM_TABLE || up > directory.gone(table).get(node).copied().unwrap_or(0)
+}

@@ -1,0 +1,186 @@
+//! A word outside the database of how far it had come, in memory that a restart of the machine clears. A
+//! database that is older than the word was put back; one that has no word may have been.
+//!
+//! ```text
+//!   start   word found, of this file, not ahead of it: the same origin of writes goes on
+//!           else: another origin, since numbers of the old one may be in the world already
+//!   commit  word written, then replies
+//! ```
+//!
+//! So a restart of the daemon and kill -9 keep the origin; a restart of the machine, a copy of the disk, an
+//! image of a virtual machine and a restored backup get a new one (I3, I11).
+
+use std::{
+    fs::{self, DirBuilder, File},
+    io,
+    os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+use cortex_core::model::Incarnation;
+use nix::{
+    libc::O_NOFOLLOW,
+    sys::statfs::{TMPFS_MAGIC, fstatfs},
+};
+use sha2::{Digest, Sha256};
+use tracing::warn;
+
+/// What the word begins with: its form.
+const FORM: &[u8; 8] = b"cxanchr1";
+
+/// Bytes of the word.
+const WORD: usize = 80;
+
+/// The place of the word of one database.
+#[derive(Debug)]
+pub(super) struct Anchor {
+    /// Made with the first word: a database that belongs to no mesh needs none.
+    place: Place,
+    database: [u8; 16],
+    /// Device and inode: a copy of the database is another file.
+    of: (u64, u64),
+}
+
+#[derive(Debug)]
+enum Place {
+    /// Not looked for yet.
+    Directory(PathBuf),
+    /// Open.
+    File(File),
+    /// There is none.
+    Nowhere,
+}
+
+impl Anchor {
+    /// Finds the word of a database. Answers what it says: the origin, and how far that had come.
+    ///
+    /// Without a directory, or in one that outlives the machine's memory, there is no word.
+    pub(super) fn open(
+        dir: Option<&Path>,
+        database: [u8; 16],
+        path: &Path,
+    ) -> (Self, Option<(Incarnation, u64)>) {
+        let of = fs::metadata(path).map_or((0, 0), |meta| (meta.dev(), meta.ino()));
+        let place = dir.map_or(Place::Nowhere, |dir| Place::Directory(dir.join(name(database))));
+        let mut anchor = Self { place, database, of };
+        let Place::Directory(path) = &anchor.place else {
+            return (anchor, None);
+        };
+        let found = File::options().read(true).write(true).custom_flags(O_NOFOLLOW).open(path);
+        let Ok(file) = found else {
+            return (anchor, None);
+        };
+        let word = if is_in_memory(&file) { anchor.read(&file) } else { None };
+        anchor.place = Place::File(file);
+        (anchor, word)
+    }
+
+    /// Writes down how far an origin has come. Where that fails there must be no older word.
+    pub(super) fn note(&mut self, incarnation: Incarnation, seq: u64) {
+        if let Place::Directory(path) = &self.place {
+            self.place = match make(path) {
+                Ok(file) => Place::File(file),
+                Err(error) => {
+                    warn!(%error, path = %path.display(), "how far the store has come cannot be noted: after each start it writes as another origin");
+                    Place::Nowhere
+                }
+            };
+        }
+        let Place::File(file) = &self.place else { return };
+        if let Err(error) = file.write_all_at(&self.word(incarnation, seq), 0) {
+            warn!(%error, "how far the store has come could not be noted");
+            let _no_word_at_all = file.set_len(0);
+            self.place = Place::Nowhere;
+        }
+    }
+
+    fn word(&self, incarnation: Incarnation, seq: u64) -> [u8; WORD] {
+        let (device, inode) = self.of;
+        let mut word = [0; WORD];
+        word[..8].copy_from_slice(FORM);
+        word[8..24].copy_from_slice(&self.database);
+        word[24..40].copy_from_slice(&incarnation.0.to_be_bytes());
+        word[40..48].copy_from_slice(&seq.to_be_bytes());
+        word[48..56].copy_from_slice(&device.to_be_bytes());
+        word[56..64].copy_from_slice(&inode.to_be_bytes());
+        let sum = Sha256::digest(&word[..64]);
+        word[64..].copy_from_slice(&sum[..16]);
+        word
+    }
+
+    fn read(&self, file: &File) -> Option<(Incarnation, u64)> {
+        let mut word = [0; WORD];
+        file.read_exact_at(&mut word, 0).ok()?;
+        let incarnation = Incarnation(u128::from_be_bytes(*word[24..].first_chunk()?));
+        let seq = u64::from_be_bytes(*word[40..].first_chunk()?);
+        // Of another file, or half written, it is not what would be written for this one.
+        (word == self.word(incarnation, seq)).then_some((incarnation, seq))
+    }
+}
+
+fn name(database: [u8; 16]) -> String {
+    format!("{:032x}", u128::from_be_bytes(database))
+}
+
+fn make(path: &Path) -> io::Result<File> {
+    if let Some(dir) = path.parent() {
+        DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    }
+    let mut options = File::options();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    options.custom_flags(O_NOFOLLOW).open(path)
+}
+
+fn is_in_memory(file: &File) -> bool {
+    fstatfs(file).is_ok_and(|system| system.filesystem_type() == TMPFS_MAGIC)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DATABASE: [u8; 16] = [7; 16];
+
+    /// A directory in memory, and a file elsewhere that stands for the database.
+    fn places() -> (tempfile::TempDir, tempfile::NamedTempFile) {
+        let dir = tempfile::tempdir_in("/dev/shm").expect("memory");
+        (dir, tempfile::NamedTempFile::new().expect("a file"))
+    }
+
+    #[test]
+    fn a_word_is_found_again_by_the_same_file_alone() {
+        let (dir, database) = places();
+        let (mut anchor, none) = Anchor::open(Some(dir.path()), DATABASE, database.path());
+        assert_eq!(none, None);
+        anchor.note(Incarnation(3), 41);
+        anchor.note(Incarnation(3), 42);
+        let again = Anchor::open(Some(dir.path()), DATABASE, database.path()).1;
+        assert_eq!(again, Some((Incarnation(3), 42)));
+
+        let copy = tempfile::NamedTempFile::new().expect("a file");
+        assert_eq!(Anchor::open(Some(dir.path()), DATABASE, copy.path()).1, None, "a copy");
+        assert_eq!(Anchor::open(Some(dir.path()), [8; 16], database.path()).1, None, "another");
+    }
+
+    #[test]
+    fn a_damaged_word_is_none() {
+        let (dir, database) = places();
+        let (mut anchor, _) = Anchor::open(Some(dir.path()), DATABASE, database.path());
+        anchor.note(Incarnation(3), 41);
+        let name = dir.path().join(format!("{:032x}", u128::from_be_bytes(DATABASE)));
+        let file = File::options().write(true).open(name).expect("the word");
+        file.write_all_at(&[1], 45).expect("a byte");
+        assert_eq!(Anchor::open(Some(dir.path()), DATABASE, database.path()).1, None);
+    }
+
+    #[test]
+    fn a_word_on_a_disk_does_not_count() {
+        let (_, database) = places();
+        let disk = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).expect("a disk");
+        for _ in 0..2 {
+            let (mut anchor, word) = Anchor::open(Some(disk.path()), DATABASE, database.path());
+            assert_eq!(word, None);
+            anchor.note(Incarnation(3), 41);
+        }
+    }
+}

@@ -1,0 +1,662 @@
+//! What happens in the simulated world, drawn at random with weights that differ from run to run (Groce et
+//! al., "Swarm Testing", 2012), and how it comes to rest in the end.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use bytes::Bytes;
+use cortex_core::{
+    directory::Standing,
+    model::{
+        AttributeName, Caller, IdentityId, IdentityName, Key, Limits, NodeName, Owner, Scope,
+        TableName, TableUid, Uid,
+    },
+    wire::encode,
+};
+use cortexd::store::{Claim, Command, Entry, Registration, SYSTEM_TABLE, TokenId};
+
+use crate::{
+    checks,
+    world::{LEAST_AGE_MS, SKEW_MS, World, broken},
+};
+
+/// What kind of faults a run has. All at once would be so many that few things ever work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Disks are rolled back, nodes die and join; every node may have every table.
+    Disks,
+    /// Scopes change, nodes crash and die.
+    Scopes,
+    /// Clocks jump, disks run full.
+    Clocks,
+    /// Only neighbours in a line ever see each other.
+    Chain,
+    /// All of it.
+    Everything,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Action {
+    Write,
+    Pull,
+    PullSystem,
+    Deliver,
+    Repeat,
+    Lose,
+    SyncAll,
+    Collect,
+    CutFeed,
+    Pause,
+    Save,
+    RollBack,
+    Crash,
+    Die,
+    Remove,
+    Join,
+    Partition,
+    StalePass,
+    Decide,
+    WriteOff,
+    Drop,
+    Create,
+    Acknowledge,
+    Purge,
+    DiskFull,
+    Jump,
+}
+
+pub(crate) struct Weights {
+    kind: Kind,
+    actions: Vec<(Action, u64)>,
+    /// Deletions among writes, of a hundred.
+    deletions: u64,
+}
+
+impl Weights {
+    pub(crate) fn draw(world: &mut World, kind: Kind) -> Self {
+        use Action::*;
+        let chance = &mut world.chance;
+        let base = [
+            (Write, 160),
+            (Pull, 220),
+            (PullSystem, 40),
+            (Deliver, 300),
+            (Repeat, 60),
+            (Lose, 30),
+            (SyncAll, 30),
+            (Collect, 80),
+            (CutFeed, 30),
+            (Pause, 20),
+            (Save, 20),
+            (RollBack, 10),
+            (Crash, 15),
+            (Die, 5),
+            (Remove, 5),
+            (Join, 6),
+            (Partition, 20),
+            (StalePass, 10),
+            (Decide, 40),
+            (WriteOff, 4),
+            (Drop, 2),
+            (Create, 3),
+            (Acknowledge, 5),
+            (Purge, 20),
+            (DiskFull, 10),
+            (Jump, 10),
+        ];
+        let mut actions: Vec<(Action, u64)> = Vec::new();
+        for (action, weight) in base {
+            let factor = match action {
+                Write | Pull | Deliver | PullSystem => chance.of(&[5, 10, 20]),
+                _other => chance.of(&[0, 3, 10, 10, 20, 40]),
+            };
+            let applies = match action {
+                Save | RollBack | Join | StalePass => {
+                    matches!(kind, Kind::Disks | Kind::Everything)
+                }
+                Die | Remove => matches!(kind, Kind::Disks | Kind::Scopes | Kind::Everything),
+                Decide | WriteOff => matches!(kind, Kind::Scopes | Kind::Everything),
+                Jump => kind == Kind::Clocks,
+                DiskFull => matches!(kind, Kind::Clocks | Kind::Everything),
+                Partition => kind != Kind::Chain,
+                _other => true,
+            };
+            actions.push((action, if applies { weight * factor / 10 } else { 0 }));
+        }
+        // Half of the runs with rollbacks have many of them, and long calm moments between.
+        if matches!(kind, Kind::Disks) && chance.percent(50) {
+            for (action, weight) in &mut actions {
+                *weight *= match action {
+                    Save | SyncAll => 3,
+                    RollBack => 5,
+                    Collect => 2,
+                    StalePass => 4,
+                    _other => 1,
+                };
+            }
+        }
+        if matches!(kind, Kind::Scopes) {
+            let set = |actions: &mut Vec<(Action, u64)>, which: &[(Action, u64)]| {
+                for (action, weight) in which {
+                    actions.retain(|(other, _)| other != action);
+                    actions.push((*action, *weight));
+                }
+            };
+            match chance.below(5) {
+                // Torn transfers.
+                0 => set(
+                    &mut actions,
+                    &[(SyncAll, 0), (Die, 20), (Pull, 400), (Deliver, 600), (Decide, 30)],
+                ),
+                // Decisions that cross each other.
+                1 => set(
+                    &mut actions,
+                    &[
+                        (Decide, 120),
+                        (PullSystem, 300),
+                        (Deliver, 600),
+                        (Write, 40),
+                        (Pull, 80),
+                        (SyncAll, 0),
+                    ],
+                ),
+                // Copies that come back, and collection.
+                2 => set(
+                    &mut actions,
+                    &[
+                        (Collect, 200),
+                        (Decide, 40),
+                        (PullSystem, 200),
+                        (Deliver, 600),
+                        (SyncAll, 10),
+                        (Pause, 60),
+                    ],
+                ),
+                _other => {}
+            }
+        }
+        let deletions = chance.of(&[20, 40, 60]);
+        Self { kind, actions, deletions }
+    }
+}
+
+const OWNER: Uid = Uid(1000);
+const IDENTITY: IdentityId = IdentityId([9; 16]);
+
+fn attributes(world: &mut World) -> Vec<AttributeName> {
+    let names: &[&str] = if world.chance.percent(50) { &["k"] } else { &["k", "v"] };
+    names.iter().map(|name| AttributeName::parse(name).expect("a name")).collect()
+}
+
+/// Makes the nodes, an identity that is on all of them, and some tables.
+pub(crate) fn set_up(world: &mut World, kind: Kind) {
+    let count = match kind {
+        Kind::Disks | Kind::Clocks => world.chance.of(&[2, 3, 3, 4]),
+        Kind::Scopes | Kind::Everything => world.chance.of(&[3, 3, 4, 5]),
+        Kind::Chain => world.chance.of(&[3, 4]),
+    };
+    let skewed = world.chance.percent(60);
+    for _ in 0..count {
+        world.add_node(skewed);
+    }
+    let name = IdentityName::parse("alice").expect("a name");
+    let caller = Caller::Local(Uid::ROOT);
+    let registration = Registration { caller, id: IDENTITY, name, uid: OWNER };
+    world.must(0, &Command::Register(registration));
+    world.calm = true;
+    sync_everybody(world, &[SYSTEM_TABLE]);
+    for n in 1..count {
+        claim(world, n);
+    }
+    sync_everybody(world, &[SYSTEM_TABLE]);
+    let federated = || Owner::Identity(IDENTITY);
+    let scope = scope(world, kind);
+    create(world, 0, federated(), "f", scope);
+    if world.chance.percent(30) {
+        let scope = self::scope(world, kind);
+        create(world, 1, federated(), "f", scope); // before either has heard of the other's
+    }
+    if world.chance.percent(40) {
+        let scope = self::scope(world, kind);
+        create(world, 0, Owner::Uid(OWNER), "u", scope);
+    }
+    if world.chance.percent(80) {
+        let tables: Vec<_> = std::iter::once(SYSTEM_TABLE).chain(world.tables.clone()).collect();
+        sync_everybody(world, &tables);
+    }
+    world.chain = kind == Kind::Chain;
+    world.large = matches!(kind, Kind::Clocks | Kind::Everything);
+    world.calm = false;
+}
+
+fn scope(world: &mut World, kind: Kind) -> Scope {
+    let names: Vec<usize> = (0..world.nodes.len()).collect();
+    match kind {
+        Kind::Disks | Kind::Clocks | Kind::Chain => Scope::All,
+        Kind::Scopes | Kind::Everything => {
+            if world.chance.percent(30) {
+                return Scope::All;
+            }
+            let chosen = world.chance.some(&names);
+            named(world, &chosen)
+        }
+    }
+}
+
+fn named(world: &World, nodes: &BTreeSet<usize>) -> Scope {
+    Scope::Nodes(nodes.iter().map(|n| world.nodes[*n].name.clone()).collect())
+}
+
+fn create(world: &mut World, n: usize, owner: Owner, name: &str, scope: Scope) {
+    let attributes = attributes(world);
+    let name = TableName::parse(name).expect("a name");
+    let command =
+        Command::CreateTable { caller: Caller::Local(OWNER), owner, name, attributes, scope };
+    let _refused = world.run(n, &command);
+}
+
+fn claim(world: &mut World, n: usize) {
+    let token = TokenId { id: world.ids.draw(), expires_ms: u64::MAX >> 2 };
+    let claim = Claim { uid: OWNER, identity: IDENTITY, rows: Vec::new(), token };
+    let _refused = world.run(n, &Command::Claim(Box::new(claim)));
+}
+
+fn entry(world: &World, n: usize, table: TableUid) -> Option<Arc<Entry>> {
+    world.nodes[n].db.catalog().by_uid(table).cloned()
+}
+
+fn write(world: &mut World, n: usize, deletions: u64) {
+    let table = world.tables[world.chance.below(world.tables.len())];
+    let Some(entry) = entry(world, n, table) else { return };
+    let mut key = Vec::new();
+    encode::str(&mut key, &format!("k{}", world.chance.below(world.keys)));
+    let key = Key::read(&key, &Limits::default()).expect("a key");
+    let caller = Caller::Local(Uid::ROOT);
+    let command = if world.chance.percent(deletions) {
+        Command::Delete { caller, entry, key }
+    } else {
+        world.values += 1;
+        let mut record = Vec::new();
+        encode::uint(&mut record, world.values);
+        if world.large && world.chance.percent(40) {
+            record.resize(6_000, 0); // so that it needs pages of its own
+        }
+        Command::Put { caller, entry, key, record: Bytes::from(record) }
+    };
+    if world.run(n, &command).is_ok() {
+        world.tally.writes += 1;
+    }
+}
+
+/// One thing happens.
+pub(crate) fn step(world: &mut World, weights: &Weights) {
+    world.tally.steps += 1;
+    world.now_ms += world.chance.within(200, 1500);
+    let living = world.living();
+    let n = world.chance.of(&living);
+    let others: Vec<usize> = living.iter().copied().filter(|other| *other != n).collect();
+    let other = if others.is_empty() { n } else { world.chance.of(&others) };
+    let action = world.chance.weighted(&weights.actions);
+    world.log.push(format!("{action:?} n{n} n{other} at {}", world.now_ms));
+    match action {
+        Action::Write => write(world, n, weights.deletions),
+        Action::Pull => {
+            let table = world.tables[world.chance.below(world.tables.len())];
+            world.ask(n, other, table);
+        }
+        Action::PullSystem => world.ask(n, other, SYSTEM_TABLE),
+        Action::Deliver => {
+            if !world.network.is_empty() {
+                let last = world.network.len() - 1;
+                let at = if world.chance.percent(50) { 0 } else { last };
+                let message = world.network.remove(at);
+                world.deliver(message);
+            }
+        }
+        Action::Repeat => {
+            if !world.network.is_empty() {
+                let at = world.chance.below(world.network.len());
+                let message = world.network[at].clone();
+                world.deliver(message);
+            }
+        }
+        Action::Lose => {
+            if !world.network.is_empty() {
+                let at = world.chance.below(world.network.len());
+                world.network.remove(at);
+            }
+        }
+        Action::SyncAll => calm_moment(world),
+        Action::Collect => {
+            for table in world.tables.clone() {
+                world.collect(n, table);
+            }
+        }
+        Action::CutFeed => {
+            let table = world.tables[world.chance.below(world.tables.len())];
+            let fed = world.nodes[n].db.replica(table).map_or(0, |replica| replica.fed);
+            let upto = if world.chance.percent(30) { fed } else { world.chance.within(0, fed) };
+            let _full = world.run(n, &Command::CutFeed { table, upto });
+        }
+        Action::Pause => world.now_ms += LEAST_AGE_MS + SKEW_MS,
+        Action::Save => world.save(n),
+        Action::RollBack => roll_back(world, n),
+        Action::Crash => world.restart(n, None),
+        Action::Die if living.len() > 2 => world.die(n),
+        Action::Remove => {
+            let dead: Vec<usize> = (0..world.nodes.len())
+                .filter(|n| !world.nodes[*n].alive && !world.nodes[*n].removed)
+                .collect();
+            if !dead.is_empty() {
+                let whom = world.chance.of(&dead);
+                remove(world, n, whom);
+            }
+        }
+        Action::Join if world.nodes.len() < 7 => {
+            let new = world.add_node(true);
+            world.log.push(format!("  is n{new}"));
+        }
+        Action::Partition => {
+            if !world.cut.is_empty() && world.chance.percent(50) {
+                world.cut.clear();
+            } else {
+                let all: Vec<usize> = (0..world.nodes.len()).collect();
+                let part = world.chance.some(&all);
+                let apart = |a: &usize, b: &usize| part.contains(a) != part.contains(b);
+                let pairs = all.iter().flat_map(|a| all.iter().map(move |b| (*a, *b)));
+                world.cut = pairs.filter(|(a, b)| a < b && apart(a, b)).collect();
+            }
+        }
+        Action::StalePass if living.len() > 2 => {
+            let third: Vec<usize> =
+                living.iter().copied().filter(|x| *x != n && *x != other).collect();
+            let third = world.chance.of(&third);
+            stale_pass(world, weights, (n, other, third));
+        }
+        Action::Decide => decide(world, n, false),
+        Action::WriteOff => decide(world, n, true),
+        Action::Drop => {
+            let table = world.tables[world.chance.below(world.tables.len())];
+            if world.chance.percent(20)
+                && let Some(entry) = entry(world, n, table)
+            {
+                let caller = Caller::Local(Uid::ROOT);
+                let _refused = world.run(n, &Command::DropTable { caller, entry });
+            }
+        }
+        Action::Create => {
+            let scope = scope(world, weights.kind);
+            create(world, n, Owner::Identity(IDENTITY), "f", scope);
+        }
+        Action::Acknowledge => {
+            let table = world.tables[world.chance.below(world.tables.len())];
+            if let Some(entry) = entry(world, n, table) {
+                let caller = Caller::Local(Uid::ROOT);
+                let command = Command::Acknowledge { caller, entry, conflict: None };
+                let _refused = world.run(n, &command);
+            }
+        }
+        Action::Purge => {
+            let _full = world.run(n, &Command::Purge);
+        }
+        Action::DiskFull => {
+            let full = !world.nodes[n].full;
+            world.set_full(n, full);
+        }
+        Action::Jump => {
+            let year = 365 * 24 * 60 * 60 * 1000;
+            let to_1970 = -world.now_ms.cast_signed();
+            world.nodes[n].jump_ms = if world.nodes[n].jump_ms == 0 {
+                // 2038 is some weeks ahead.
+                world.chance.of(&[year, -year, to_1970, 60 * 24 * 60 * 60 * 1000])
+            } else {
+                0
+            };
+        }
+        Action::Die | Action::Join | Action::StalePass => {}
+    }
+    if !matches!(action, Action::Pull | Action::PullSystem | Action::Lose | Action::Pause) {
+        checks::after(world, n);
+    }
+}
+
+fn roll_back(world: &mut World, n: usize) {
+    if let Some(saved) = world.saved(n) {
+        world.restart(n, Some(saved));
+    }
+}
+
+fn remove(world: &mut World, n: usize, whom: usize) {
+    let (caller, node) = (Caller::Local(Uid::ROOT), world.nodes[whom].name.clone());
+    if world.run(n, &Command::RemoveNode { caller, node }).is_ok() {
+        world.nodes[whom].removed = true;
+        checks::i13::excuse(world);
+    }
+}
+
+fn decide(world: &mut World, n: usize, gives_up: bool) {
+    let table = world.tables[world.chance.below(world.tables.len())];
+    let Some(entry) = entry(world, n, table) else { return };
+    let all: Vec<usize> = (0..world.nodes.len()).collect();
+    let directory = world.nodes[n].db.catalog().directory();
+    let mut nodes: BTreeSet<usize> = all
+        .iter()
+        .copied()
+        .filter(|x| directory.standing(table, &world.nodes[*x].name) == Standing::In)
+        .collect();
+    let other = world.chance.of(&all);
+    let mut write_off = BTreeSet::new();
+    if gives_up && other != n {
+        nodes.remove(&other);
+        nodes.insert(n);
+        write_off.insert(world.nodes[other].name.clone());
+    } else if world.chance.percent(70) {
+        if !nodes.remove(&other) {
+            nodes.insert(other);
+        }
+    } else {
+        nodes = world.chance.some(&all);
+    }
+    if nodes.is_empty() {
+        return;
+    }
+    let scope = match world.chance.percent(10) && !gives_up {
+        true => Scope::All,
+        false => named(world, &nodes),
+    };
+    world.log.push(format!("  {scope:?}, writing off {write_off:?}"));
+    set_scope(world, n, entry, scope, write_off);
+}
+
+fn set_scope(
+    world: &mut World,
+    n: usize,
+    entry: Arc<Entry>,
+    scope: Scope,
+    write_off: BTreeSet<NodeName>,
+) {
+    let caller = Caller::Local(Uid::ROOT);
+    let _refused = world.run(n, &Command::SetScope { caller, entry, scope, write_off });
+}
+
+/// One reads of another until there is no more.
+fn pull(world: &mut World, reader: usize, source: usize, table: TableUid, most: usize) {
+    let aside = std::mem::take(&mut world.network);
+    for _ in 0..most {
+        world.ask(reader, source, table);
+        let before = world.tally.taken;
+        world.drain_network();
+        if world.tally.taken == before {
+            break;
+        }
+    }
+    world.network = aside;
+}
+
+fn sync_everybody(world: &mut World, tables: &[TableUid]) {
+    let living = world.living();
+    for table in tables {
+        for reader in &living {
+            for source in &living {
+                if world.reaches(*source, *reader) && world.reaches(*reader, *source) {
+                    pull(world, *reader, *source, *table, 6);
+                }
+            }
+        }
+    }
+}
+
+/// Everything gets through for a while, between all or some.
+fn calm_moment(world: &mut World) {
+    world.calm = true;
+    let mut living = world.living();
+    if living.len() > 2 && world.chance.percent(50) {
+        living = world.chance.some(&living).into_iter().collect();
+    }
+    let tables: Vec<_> = std::iter::once(SYSTEM_TABLE).chain(world.tables.clone()).collect();
+    for _ in 0..world.chance.of(&[1, 1, 2]) {
+        for table in &tables {
+            for reader in &living {
+                for source in &living {
+                    if reader != source {
+                        pull(world, *reader, *source, *table, 4);
+                    }
+                }
+            }
+        }
+    }
+    world.calm = false;
+}
+
+/// The likely way into the corners: a node confirms deletions and is rolled back; another collects while
+/// that one is in a pass over its copy.
+fn stale_pass(world: &mut World, weights: &Weights, (r, s, c): (usize, usize, usize)) {
+    let table = world.tables[world.chance.below(world.tables.len())];
+    let aside = std::mem::take(&mut world.network);
+    let spread = |world: &mut World, nodes: &[usize]| {
+        world.calm = true;
+        for _ in 0..2 {
+            for reader in nodes {
+                for source in nodes {
+                    if reader != source {
+                        pull(world, *reader, *source, SYSTEM_TABLE, 3);
+                        pull(world, *reader, *source, table, 4);
+                    }
+                }
+            }
+        }
+        world.calm = false;
+    };
+    let living = world.living();
+    if world.chance.percent(90) || world.nodes[r].saved.is_none() {
+        world.save(r);
+    }
+    for _ in 0..world.chance.below(4) {
+        write(world, c, 70);
+    }
+    if world.chance.percent(90) {
+        spread(world, &living);
+        world.now_ms += LEAST_AGE_MS + SKEW_MS;
+        for n in &living {
+            if world.chance.percent(60) {
+                world.collect(*n, table);
+            }
+        }
+    }
+    for _ in 0..world.chance.within(1, 3) {
+        write(world, c, 70);
+    }
+    spread(world, &living);
+    world.now_ms += LEAST_AGE_MS + SKEW_MS;
+    if world.chance.percent(30) {
+        let n = world.chance.of(&living);
+        world.collect(n, table);
+    }
+    roll_back(world, r);
+    let some = world.chance.within(1, 7);
+    pull(world, r, s, table, usize::try_from(some).expect("small"));
+    if world.chance.percent(30) {
+        let n = world.chance.of(&living);
+        write(world, n, weights.deletions);
+    }
+    world.calm = true;
+    pull(world, s, c, table, 4);
+    world.calm = false;
+    world.now_ms += LEAST_AGE_MS + SKEW_MS;
+    world.collect(s, table);
+    let some = world.chance.below(9);
+    pull(world, r, s, table, some);
+    world.network = aside;
+}
+
+/// Faults stop; what must come right without anybody comes right, and then what needs an operator.
+pub(crate) fn heal(world: &mut World) {
+    world.log.push("heal".into());
+    world.network.clear();
+    world.cut.clear();
+    world.calm = true;
+    for n in 0..world.nodes.len() {
+        world.nodes[n].jump_ms = 0;
+        world.set_full(n, false);
+    }
+    // Timestamps of clocks that were ahead are believed once it is that late.
+    for n in world.living() {
+        let hlc: i64 = world.nodes[n]
+            .db
+            .connection()
+            .query_row("SELECT hlc FROM node_state", [], |row| row.get(0))
+            .expect("a timestamp");
+        let ms = cortex_core::model::Hlc::from_i64(hlc).unix_ms();
+        world.now_ms = world.now_ms.max(ms + SKEW_MS);
+    }
+    world.now_ms += LEAST_AGE_MS;
+    let members: Vec<usize> =
+        world.living().into_iter().filter(|n| !world.nodes[*n].removed).collect();
+    settle(world);
+    checks::i22::directories_are_equal(world, &members);
+    for table in world.tables.clone() {
+        decide_finally(world, &members, table);
+    }
+    settle(world);
+    for table in world.tables.clone() {
+        checks::i22::copies_are_equal(world, &members, table);
+    }
+}
+
+/// An operator says what holds, where decisions compete or where only those are left that may not have it.
+fn decide_finally(world: &mut World, members: &[usize], table: TableUid) {
+    let n = members[0];
+    let directory = world.nodes[n].db.catalog().directory();
+    if directory.is_dropped(table) {
+        return;
+    }
+    let contested = directory.whereabouts(table).is_none_or(|where_| where_.contested);
+    let inside = directory.in_scope(table);
+    if !contested && members.iter().any(|n| inside.contains(&world.nodes[*n].name)) {
+        return;
+    }
+    let Some(by) = members.iter().copied().find(|n| entry(world, *n, table).is_some()) else {
+        return;
+    };
+    let entry = entry(world, by, table).expect("it has one");
+    let mut some = world.chance.some(members);
+    if world.chain {
+        some.extend(members);
+    }
+    let dead = world.nodes.iter().filter(|node| !node.alive).map(|node| node.name.clone());
+    let (scope, dead) = (named(world, &some), dead.collect());
+    world.log.push(format!("finally n{by} {scope:?}"));
+    set_scope(world, by, entry, scope, dead);
+}
+
+fn settle(world: &mut World) {
+    for _round in 0..60 {
+        let before = (world.tally.taken, world.tally.drained);
+        let mut tables = vec![SYSTEM_TABLE];
+        tables.extend(&world.tables);
+        sync_everybody(world, &tables);
+        if (world.tally.taken, world.tally.drained) == before {
+            return;
+        }
+    }
+    broken("I22 it never comes to rest".into());
+}

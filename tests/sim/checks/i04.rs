@@ -1,0 +1,28 @@
+//! I4: a feed number only rises, and says of one feed one thing for ever.
+
+use cortexd::store::SYSTEM_TABLE;
+
+use crate::world::{World, broken};
+
+pub(crate) fn only_rises(world: &mut World, n: usize) {
+    let node = &mut world.nodes[n];
+    let lsn: u64 = node
+        .db
+        .connection()
+        .query_row("SELECT lsn FROM node_state", [], |row| row.get(0))
+        .expect("a number");
+    if lsn < node.disk.lsn {
+        broken(format!("I4 n{n}: from {} to {lsn}", node.disk.lsn));
+    }
+    node.disk.lsn = lsn;
+    for (table, copy) in node.disk.copies.iter().filter(|(table, _)| **table != SYSTEM_TABLE) {
+        let Some(feed) = node.db.replica(*table).map(|replica| replica.feed) else { continue };
+        for (key, version) in &copy.rows {
+            let now = (key.clone(), version.dot);
+            let known = world.history.feeds.entry((feed, version.lsn)).or_insert(now.clone());
+            if *known != now {
+                broken(format!("I4 n{n}: {} of a feed is {known:?} and {now:?}", version.lsn));
+            }
+        }
+    }
+}

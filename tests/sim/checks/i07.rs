@@ -1,0 +1,56 @@
+//! I7 and I8: what a vector covers was incorporated, and nothing older than what was incorporated lives.
+
+use cortex_core::model::TableUid;
+
+use crate::world::{World, broken};
+
+pub(crate) fn nothing_is_claimed_that_is_not_there(world: &World, n: usize) {
+    let node = &world.nodes[n];
+    for table in &world.tables {
+        let Some(replica) = node.db.replica(*table).filter(|replica| replica.life > 0) else {
+            continue;
+        };
+        let of_table = world.history.by_place.iter().filter(|((of, _), _)| of == table);
+        for (place, dots) in of_table {
+            if world.history.orphans.contains(place) {
+                continue;
+            }
+            let shadow = node.disk.shadow.get(place);
+            for dot in dots.iter().filter(|dot| replica.vector.covers(**dot)) {
+                let stamp = world.history.writes[dot].stamp;
+                if shadow.is_none_or(|(newest, _)| *newest < stamp) {
+                    broken(format!("I7 n{n} claims {dot:?} of {place:?}, has had {shadow:?}"));
+                }
+            }
+            if let Some(row) = node.disk.version(place)
+                && row.value.is_some()
+                && shadow.is_some_and(|(newest, _)| row.stamp < *newest)
+            {
+                broken(format!("I8 n{n}: {place:?} came back: {row:?}, has had {shadow:?}"));
+            }
+        }
+    }
+}
+
+/// After a full pass every write that the source covers counts as incorporated, those too that it has
+/// collected.
+pub(crate) fn after_full_pass(world: &mut World, n: usize, table: TableUid) {
+    let Some(replica) = world.nodes[n].db.replica(table).cloned() else { return };
+    let of_table = world.history.by_place.iter().filter(|((of, _), _)| *of == table);
+    for (place, dots) in of_table {
+        for dot in dots.iter().filter(|dot| replica.vector.covers(**dot)) {
+            let stamp = world.history.writes[dot].stamp;
+            let disk = &mut world.nodes[n].disk;
+            match disk.version(place) {
+                None => disk.raise(place, (stamp, *dot)),
+                // The one accepted exception: a write that nobody's vector covers, older than a
+                // collected deletion, is kept rather than lost.
+                Some(row) if row.stamp < stamp && !replica.vector.covers(row.dot) => {
+                    world.history.orphans.insert(place.clone());
+                }
+                Some(_) => {}
+            }
+        }
+    }
+    world.tally.orphans = world.history.orphans.len() as u64;
+}

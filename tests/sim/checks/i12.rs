@@ -1,0 +1,30 @@
+//! I12: a row that was written in the knowledge of an exclusion never reaches who was excluded.
+//! What is on the wire counts as having arrived.
+
+use cortex_core::sync::Dot;
+
+use crate::world::{World, broken};
+
+pub(crate) fn may_hold(world: &World, n: usize, dot: Dot) {
+    let Some(write) = world.history.writes.get(&dot).filter(|write| write.node != n) else {
+        return;
+    };
+    let decisions = &world.history.decisions;
+    for id in &write.past {
+        let exclusion = &decisions[*id];
+        let excludes = exclusion.scope.as_ref().is_some_and(|scope| !scope.contains(&n));
+        let replaced = || write.past.iter().any(|other| decisions[*other].past.contains(id));
+        let admitted_again = || {
+            decisions.iter().any(|later| {
+                later.table == exclusion.table
+                    && later.past.contains(id)
+                    && later.scope.as_ref().is_none_or(|scope| scope.contains(&n))
+            })
+        };
+        if excludes && !replaced() && !admitted_again() {
+            broken(format!(
+                "I12 n{n} gets {dot:?}, written after it was excluded by {exclusion:?}"
+            ));
+        }
+    }
+}

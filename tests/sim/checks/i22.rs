@@ -1,0 +1,110 @@
+//! I22: once faults have stopped, all copies that may be are equal, and hold the newest of what was written;
+//! there is no other copy.
+
+use std::collections::BTreeMap;
+
+use cortex_core::{
+    directory::{Seen, Standing},
+    model::{Stamp, TableUid},
+};
+
+use cortexd::store::SYSTEM_TABLE;
+
+use crate::world::{World, broken};
+
+pub(crate) fn copies_are_equal(world: &World, members: &[usize], table: TableUid) {
+    let live = |n: &usize| -> BTreeMap<Vec<u8>, Vec<u8>> {
+        let copy = world.nodes[*n].disk.copies.get(&table);
+        let rows = copy.into_iter().flat_map(|copy| &copy.rows);
+        rows.filter_map(|(key, row)| Some((key.clone(), row.value.clone()?))).collect()
+    };
+    let expected: BTreeMap<Vec<u8>, Vec<u8>> = (world.history.expected.iter())
+        .filter(|((of, _), _)| *of == table)
+        .filter_map(|((_, key), (_, dot))| {
+            Some((key.clone(), world.history.writes[dot].value.clone()?))
+        })
+        .collect();
+    let is_orphan = |key: &Vec<u8>| world.history.orphans.contains(&(table, key.clone()));
+    let standing = |n: usize| {
+        let node = &world.nodes[n];
+        node.db.catalog().directory().standing(table, &node.name)
+    };
+    let inside: Vec<usize> =
+        members.iter().copied().filter(|n| standing(*n) == Standing::In).collect();
+    let replica = |n: usize| world.nodes[n].db.replica(table);
+    let is_ready = |n: usize| replica(n).is_some_and(|replica| replica.ready);
+    let any_ready = inside.iter().any(|n| is_ready(*n));
+    let dropped = |n: &usize| world.nodes[*n].db.catalog().directory().is_dropped(table);
+    for n in members {
+        let found = live(n);
+        if dropped(&members[0]) {
+            let entry = world.nodes[*n].db.catalog().by_uid(table);
+            if !dropped(n) || !found.is_empty() || entry.is_some() {
+                broken(format!("I22 n{n} has what is dropped: {found:?}, {entry:?}"));
+            }
+            continue;
+        }
+        if !inside.contains(n) {
+            let life = replica(*n).map_or(0, |replica| replica.life);
+            let node = &world.nodes[*n];
+            let directory = node.db.catalog().directory();
+            let of = |lives: Seen| lives.get(&node.name).copied().unwrap_or(0);
+            let (up, gone) = (of(directory.lives(table)), of(directory.gone(table)));
+            // A decision may have let a life begin that was never begun.
+            let is_up = directory.replica(table, &node.name).is_some_and(|row| row.up > gone);
+            if life > 0 || !found.is_empty() || (is_up && !directory.is_dropped(table)) {
+                broken(format!(
+                    "I22 n{n} is out of scope and has life {life}, {up} is up, {gone} is over: {found:?}"
+                ));
+            }
+            continue;
+        }
+        let plain = |rows: &BTreeMap<Vec<u8>, Vec<u8>>| -> BTreeMap<Vec<u8>, Vec<u8>> {
+            rows.iter()
+                .filter(|(key, _)| !is_orphan(key))
+                .map(|(key, value)| (key.clone(), value.clone()))
+                .collect()
+        };
+        if plain(&found) != plain(&expected) {
+            let replica = replica(*n);
+            broken(format!("I22 n{n} has {found:?}, written was {expected:?}: {replica:?}"));
+        }
+        if found != live(&inside[0]) {
+            broken(format!("I22 n{n} has {found:?}, n{} {:?}", inside[0], live(&inside[0])));
+        }
+        if any_ready && !is_ready(*n) {
+            broken(format!("I22 n{n} never becomes ready"));
+        }
+        let of = |n: usize| replica(n).map(|replica| (replica.digest, replica.vector.clone()));
+        if of(*n) != of(inside[0]) {
+            broken(format!("I22 n{n} says {:?}, n{} {:?}", of(*n), inside[0], of(inside[0])));
+        }
+    }
+}
+
+/// What all nodes know of each other is the same.
+pub(crate) fn directories_are_equal(world: &World, members: &[usize]) {
+    let rows = |n: usize| {
+        let copy = world.nodes[n].disk.copies.get(&SYSTEM_TABLE);
+        let rows = copy.into_iter().flat_map(|copy| &copy.rows);
+        rows.map(|(key, row)| (String::from_utf8_lossy(key).into_owned(), row.stamp))
+            .collect::<BTreeMap<_, _>>()
+    };
+    for n in members {
+        let (these, others) = (rows(*n), rows(members[0]));
+        if these != others {
+            let differ = |one: &BTreeMap<String, Stamp>, other: &BTreeMap<String, Stamp>| {
+                let differing = one.iter().filter(|(key, stamp)| other.get(*key) != Some(stamp));
+                differing.map(|(key, stamp)| format!("{key} {stamp:?}")).collect::<Vec<_>>()
+            };
+            broken(format!(
+                "I22 n{n} and n{} differ in the directory: {:?}, {:?}; {:?} {:?}",
+                members[0],
+                differ(&these, &others),
+                differ(&others, &these),
+                world.nodes[*n].db.replica(SYSTEM_TABLE),
+                world.nodes[members[0]].db.replica(SYSTEM_TABLE),
+            ));
+        }
+    }
+}

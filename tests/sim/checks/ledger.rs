@@ -1,0 +1,92 @@
+//! Where two versions meet: the later one stays, and a conflict is written down where neither writer had
+//! truly seen the other's write, and nowhere else (C-false, C-missed).
+
+use std::sync::Arc;
+
+use cortex_core::sync::{Chunk, Dot};
+use cortexd::store::SYSTEM_TABLE;
+
+use crate::{
+    history::{Known, Place},
+    world::{World, broken},
+};
+
+/// What a row of a chunk meets.
+pub(crate) struct Expected {
+    place: Place,
+    arriving: Known,
+    dot: Dot,
+    met: Option<Met>,
+}
+
+struct Met {
+    known: Known,
+    stays: Dot,
+    pair: (Dot, Dot),
+    /// Neither had seen the other, and they differ.
+    concurrent: bool,
+}
+
+pub(crate) fn expect(world: &World, n: usize, chunk: &Chunk, known: &[Known]) -> Vec<Expected> {
+    if chunk.table == SYSTEM_TABLE {
+        return Vec::new();
+    }
+    let rows = chunk.rows.iter().zip(known).map(|(row, arriving)| {
+        let place = (chunk.table, row.key.clone());
+        let met = world.nodes[n].disk.version(&place).map(|present| {
+            let dot = row.dot();
+            let seen = arriving.contains(&present.dot) || present.known.contains(&dot);
+            let differ = present.dot != dot && present.value != row.value;
+            let stays = if row.stamp > present.stamp { dot } else { present.dot };
+            Met {
+                known: Arc::clone(&present.known),
+                stays,
+                pair: (present.dot.min(dot), present.dot.max(dot)),
+                concurrent: differ && !seen,
+            }
+        });
+        Expected { place, arriving: Arc::clone(arriving), dot: row.dot(), met }
+    });
+    rows.collect()
+}
+
+pub(crate) fn settle(
+    world: &mut World,
+    n: usize,
+    _chunk: &Chunk,
+    expected: &[Expected],
+    conflicts: u32,
+) {
+    let (mut least, mut most) = (0, 0);
+    for Expected { place, arriving, dot, met } in expected {
+        let Some(copy) = world.nodes[n].disk.copies.get_mut(&place.0) else { continue };
+        let Some(version) = copy.rows.get_mut(&place.1) else {
+            if met.is_some() {
+                broken(format!("n{n}: {place:?} was there and is not any more"));
+            }
+            continue;
+        };
+        let mut known = Arc::clone(arriving);
+        if let Some(met) = met {
+            if version.dot != met.stays {
+                broken(format!("I1 n{n}: of {:?} {:?} has won", met.pair, version.dot));
+            }
+            known = Arc::new(known.union(&met.known).copied().collect());
+            if met.concurrent {
+                most += 1;
+                least += u32::from(world.history.ledger.insert(met.pair));
+            }
+        } else if version.dot != *dot {
+            continue;
+        }
+        version.known = Arc::clone(&known);
+        world.nodes[n].disk.know(place, &known);
+    }
+    if conflicts > most {
+        broken(format!("C-false n{n}: {conflicts} conflicts, there are at most {most}"));
+    }
+    if conflicts < least {
+        broken(format!("C-missed n{n}: {conflicts} conflicts, there are at least {least}"));
+    }
+    world.tally.conflicts += u64::from(conflicts);
+}

@@ -1,0 +1,207 @@
+//! What must hold, looked at from outside after every command: the rows are read by SQL, and compared with the
+//! true history. A file per invariant; here the rows of a copy are read and what is new in them is noted.
+
+pub(crate) mod i01;
+pub(crate) mod i02;
+pub(crate) mod i04;
+pub(crate) mod i05;
+pub(crate) mod i07;
+pub(crate) mod i09;
+pub(crate) mod i12;
+pub(crate) mod i13;
+pub(crate) mod i15;
+pub(crate) mod i22;
+pub(crate) mod i23;
+pub(crate) mod ledger;
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use cortex_core::{
+    directory::Row,
+    model::{Scope, TableUid},
+    sync::Dot,
+};
+use cortexd::store::{Command, Done, Failure, Replica, SYSTEM_TABLE, Taken};
+
+use crate::{
+    history::{CopyView, Known, Place, Version, Write, read_rows},
+    world::{World, broken},
+};
+
+/// Notes what a command has changed.
+pub(crate) fn observe(
+    world: &mut World,
+    n: usize,
+    command: &Command,
+    outcome: &Result<Done, Failure>,
+) {
+    let Ok(done) = outcome else { return };
+    note_decisions(world, n, command, *done);
+    let mut writes = false;
+    match command {
+        Command::Put { .. } | Command::Delete { .. } => writes = true,
+        _other => {}
+    }
+    let handed_over = matches!(done, Done::Drained { left: true });
+    let tables: Vec<TableUid> =
+        std::iter::once(SYSTEM_TABLE).chain(world.tables.iter().copied()).collect();
+    for table in tables {
+        observe_copy(world, n, table, writes, handed_over);
+    }
+    let node = &mut world.nodes[n];
+    node.disk.origin = node.db.incarnation();
+    if writes {
+        i02::is_visible(world, n, command);
+    }
+}
+
+fn note_decisions(world: &mut World, n: usize, command: &Command, done: Done) {
+    let here = world.nodes[n].name.clone();
+    let made = match command {
+        Command::CreateTable { owner, name, scope, .. } => {
+            let catalog = world.nodes[n].db.catalog();
+            let entry = catalog.find(owner, name.as_str()).expect("it was created");
+            let table = entry.table.uid;
+            if !world.tables.contains(&table) {
+                world.tables.push(table);
+            }
+            Some((table, scope.clone()))
+        }
+        Command::SetScope { entry, scope, .. } => Some((entry.table.uid, scope.clone())),
+        _other => None,
+    };
+    if let Some((table, scope)) = made {
+        let directory = world.nodes[n].db.catalog().directory();
+        let count = directory.scope_knowledge(table).get(&here).copied().unwrap_or(0);
+        let scope = match scope {
+            Scope::Local => Some([n].into()),
+            Scope::All => None,
+            Scope::Nodes(nodes) => {
+                Some(nodes.iter().filter_map(|name| world.index(name)).collect::<BTreeSet<_>>())
+            }
+        };
+        let past = world.nodes[n].disk.decided(table);
+        let id = world.history.note_decision((table, here, count), scope, past);
+        learn(world, n, table, id);
+    }
+    if let (Command::Take(delivery), Done::Taken(Taken::Stored { .. })) = (command, done) {
+        for row in &delivery.verified {
+            if let Row::Scope(row) = row.row() {
+                let name = (row.table, row.by.clone(), row.count);
+                let Some(id) = world.history.numbered.get(&name).copied() else {
+                    broken(format!("I17 n{n} has learnt a decision that nobody has made: {row:?}"));
+                };
+                learn(world, n, row.table, id);
+            }
+        }
+    }
+}
+
+fn learn(world: &mut World, n: usize, table: TableUid, decision: usize) {
+    let past = world.history.decisions[decision].past.clone();
+    let decided = world.nodes[n].disk.decided.entry(table).or_default();
+    decided.extend(past);
+    decided.insert(decision);
+}
+
+fn observe_copy(world: &mut World, n: usize, table: TableUid, writes: bool, handed_over: bool) {
+    let replica = world.nodes[n].db.replica(table).cloned();
+    let before = world.nodes[n].disk.copies.remove(&table).unwrap_or_default();
+    let Some(replica) = replica else {
+        return;
+    };
+    let number = replica.table.map(|table| table.0);
+    let ended = (before.number.is_some() && before.number != number)
+        || (before.life > 0 && before.life != replica.life);
+    if ended {
+        world.nodes[n].disk.forget(table);
+        if !handed_over && before.life > 0 {
+            let name = world.nodes[n].name.clone();
+            world.history.lost.insert((table, name, before.life));
+            world.tally.rescued += 1;
+        }
+        if !handed_over {
+            i13::excuse_table(world, table);
+        }
+    }
+    let before = if ended { CopyView::default() } else { before };
+    if before.seen.as_ref() == Some(&replica) {
+        world.nodes[n].disk.copies.insert(table, before);
+        return;
+    }
+    let mut rows = number.map(|number| read_rows(&world.nodes[n].db, number)).unwrap_or_default();
+    for (key, version) in &mut rows {
+        let place = (table, key.clone());
+        match before.rows.get(key) {
+            Some(known) if known.dot == version.dot => version.known = Arc::clone(&known.known),
+            Some(_) | None => note_version(world, n, &place, version, writes, &replica),
+        }
+    }
+    let view = CopyView { number, life: replica.life, rows, seen: Some(replica) };
+    world.nodes[n].disk.copies.insert(table, view);
+}
+
+/// A version that was not there before: it was made here just now, or it has come from somewhere.
+fn note_version(
+    world: &mut World,
+    n: usize,
+    place: &Place,
+    version: &mut Version,
+    writes: bool,
+    replica: &Replica,
+) {
+    i01::names_one_write(world, n, place, version);
+    if !world.history.writes.contains_key(&version.dot) {
+        let origin = version.dot.incarnation;
+        let node = &world.nodes[n];
+        let own = origin == node.db.incarnation() || origin == node.disk.origin;
+        if !own || !(writes || place.0 == SYSTEM_TABLE) {
+            broken(format!("I3 n{n} has a row that nobody has written: {place:?} {version:?}"));
+        }
+        version.known = true_past(world, n, place, version.dot, replica);
+        let write = Write {
+            place: place.clone(),
+            stamp: version.stamp,
+            value: version.value.clone(),
+            node: n,
+            past: world.nodes[n].disk.decided(place.0),
+        };
+        world.history.writes.insert(version.dot, write);
+        world.history.by_place.entry(place.clone()).or_default().push(version.dot);
+        world.history.stamps.insert(version.stamp, version.dot);
+        let known = Arc::clone(&version.known);
+        world.nodes[n].disk.know(place, &known);
+    }
+    if place.0 != SYSTEM_TABLE {
+        i12::may_hold(world, n, version.dot);
+        world.nodes[n].disk.raise(place, (version.stamp, version.dot));
+        if !world.nodes[n].removed {
+            let newest = (version.stamp, version.dot);
+            let expected = world.history.expected.entry(place.clone()).or_insert(newest);
+            *expected = newest.max(*expected);
+        }
+    }
+}
+
+/// What the writer of a write knows of its key: what its disk has met, and what its vector covers.
+fn true_past(world: &World, n: usize, place: &Place, dot: Dot, replica: &Replica) -> Known {
+    let mut known = world.nodes[n].disk.known.get(place).cloned().unwrap_or_default();
+    let all = world.history.by_place.get(place);
+    let covered = all.into_iter().flatten().filter(|dot| replica.vector.covers(**dot));
+    let more: BTreeSet<Dot> = covered.copied().chain([dot]).collect();
+    if !more.is_subset(&known) {
+        known = Arc::new(known.union(&more).copied().collect());
+    }
+    known
+}
+
+/// Everything that must hold after a command on a node.
+pub(crate) fn after(world: &mut World, n: usize) {
+    i04::only_rises(world, n);
+    i05::totals_are_those_of_the_rows(world, n);
+    i07::nothing_is_claimed_that_is_not_there(world, n);
+    i09::a_position_says_what_has_come(world, n);
+    i13::nothing_is_lost(world);
+    i15::the_narrower_scope_counts(world, n);
+    i23::a_digest_is_that_of_the_rows(world, n);
+}

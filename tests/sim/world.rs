@@ -1,0 +1,576 @@
+//! The simulated world: nodes with real databases, a network that loses, repeats and reorders, and time.
+//! What happens in it is `actions`'; what must hold of it, the invariants'.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    panic::panic_any,
+    sync::Arc,
+};
+
+use cortex_core::{
+    model::{Hlc, NodeName, Notary, TableUid},
+    sync::{Ack, Chunk, Part, PassKind, Want, Word, Words},
+};
+use cortexd::store::{
+    ChunkBounds, Collection, Command, Database, Delivery, Done, Failure, Fault, SYSTEM_TABLE,
+    SealedRow, Served, Taken, verify,
+};
+
+use crate::{
+    chance::{Chance, Ids},
+    checks,
+    history::{Disk, History, Known},
+    mutations::Outside,
+    notary::Fake,
+};
+
+/// How much clocks may differ from each other at most.
+pub(crate) const SKEW_MS: u64 = 6_000;
+/// How old a deletion must be before it is collected. Far more than clocks differ, as in production.
+pub(crate) const LEAST_AGE_MS: u64 = 20 * SKEW_MS;
+/// When the world begins: some weeks before a 32-bit clock ends.
+const BEGINNING_MS: u64 = 2_145_000_000_000;
+
+/// What was found broken.
+#[derive(Debug)]
+pub(crate) struct Broken(pub(crate) String);
+
+/// Ends a run that has found something.
+pub(crate) fn broken(what: String) -> ! {
+    panic_any(Broken(what))
+}
+
+/// Whose copy of which table a message is about, and who sends it to whom.
+#[derive(Clone, Debug)]
+pub(crate) enum Message {
+    Want {
+        from: usize,
+        to: usize,
+        want: Want,
+    },
+    /// With what the writers of its rows had truly seen.
+    Chunk {
+        from: usize,
+        to: usize,
+        chunk: Box<Chunk>,
+        known: Vec<Known>,
+    },
+    /// Belongs to a connection: it does not outlive the process at either end.
+    Ack {
+        from: usize,
+        to: usize,
+        sessions: (u64, u64),
+        ack: Box<Ack>,
+    },
+}
+
+impl Message {
+    fn ends(&self) -> (usize, usize) {
+        match self {
+            Self::Want { from, to, .. }
+            | Self::Chunk { from, to, .. }
+            | Self::Ack { from, to, .. } => (*from, *to),
+        }
+    }
+}
+
+pub(crate) struct Node {
+    pub(crate) name: NodeName,
+    pub(crate) db: Database,
+    pub(crate) notary: Arc<dyn Notary>,
+    pub(crate) skew_ms: i64,
+    /// How far the clock has jumped.
+    pub(crate) jump_ms: i64,
+    pub(crate) alive: bool,
+    /// An operator has put it out of the mesh.
+    pub(crate) removed: bool,
+    /// Its disk is full.
+    pub(crate) full: bool,
+    pub(crate) session: u64,
+    pub(crate) words: BTreeMap<TableUid, Words>,
+    pub(crate) disk: Disk,
+    pub(crate) saved: Option<(Database, Disk)>,
+}
+
+/// What a run has seen, to know that it has not run idle.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Tally {
+    pub(crate) steps: u64,
+    pub(crate) writes: u64,
+    pub(crate) taken: u64,
+    pub(crate) unfit: u64,
+    pub(crate) full_passes: u64,
+    pub(crate) scans: u64,
+    pub(crate) collected: u64,
+    pub(crate) swept: u64,
+    pub(crate) conflicts: u64,
+    pub(crate) drained: u64,
+    pub(crate) rescued: u64,
+    pub(crate) rollbacks: u64,
+    pub(crate) orphans: u64,
+    pub(crate) ahead: u64,
+    pub(crate) disk_full: u64,
+    pub(crate) differed: u64,
+    pub(crate) acked_lost: u64,
+}
+
+impl Tally {
+    pub(crate) fn add(&mut self, other: &Self) {
+        let pairs = [
+            (&mut self.steps, other.steps),
+            (&mut self.writes, other.writes),
+            (&mut self.taken, other.taken),
+            (&mut self.unfit, other.unfit),
+            (&mut self.full_passes, other.full_passes),
+            (&mut self.scans, other.scans),
+            (&mut self.collected, other.collected),
+            (&mut self.swept, other.swept),
+            (&mut self.conflicts, other.conflicts),
+            (&mut self.drained, other.drained),
+            (&mut self.rescued, other.rescued),
+            (&mut self.rollbacks, other.rollbacks),
+            (&mut self.orphans, other.orphans),
+            (&mut self.ahead, other.ahead),
+            (&mut self.disk_full, other.disk_full),
+            (&mut self.differed, other.differed),
+            (&mut self.acked_lost, other.acked_lost),
+        ];
+        for (sum, more) in pairs {
+            *sum += more;
+        }
+    }
+}
+
+pub(crate) struct World {
+    pub(crate) chance: Chance,
+    pub(crate) ids: Ids,
+    pub(crate) mutation: Option<Outside>,
+    pub(crate) now_ms: u64,
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) network: Vec<Message>,
+    /// Pairs that cannot reach each other.
+    pub(crate) cut: BTreeSet<(usize, usize)>,
+    /// A line in which only neighbours ever see each other.
+    pub(crate) chain: bool,
+    pub(crate) tables: Vec<TableUid>,
+    pub(crate) keys: usize,
+    pub(crate) history: History,
+    /// Large chunks, and nothing else happens meanwhile.
+    pub(crate) calm: bool,
+    /// Some records are large.
+    pub(crate) large: bool,
+    pub(crate) values: u64,
+    pub(crate) tally: Tally,
+    pub(crate) log: Vec<String>,
+}
+
+impl World {
+    pub(crate) fn new(seed: u64, mutation: Option<Outside>) -> Self {
+        let mut chance = Chance::new(seed);
+        let keys = chance.of(&[3, 3, 5]);
+        Self {
+            chance,
+            ids: Ids::new(seed),
+            mutation,
+            now_ms: BEGINNING_MS,
+            nodes: Vec::new(),
+            network: Vec::new(),
+            cut: BTreeSet::new(),
+            chain: false,
+            tables: Vec::new(),
+            keys,
+            history: History::default(),
+            calm: false,
+            large: false,
+            values: 0,
+            tally: Tally::default(),
+            log: Vec::new(),
+        }
+    }
+
+    pub(crate) fn broken_by(&self, mutation: Outside) -> bool {
+        self.mutation == Some(mutation)
+    }
+
+    pub(crate) fn add_node(&mut self, skewed: bool) -> usize {
+        let n = self.nodes.len();
+        let name = NodeName::parse(&format!("n{n}")).expect("a name");
+        let db = Database::in_memory(self.ids.drawer()).expect("a database");
+        let half = SKEW_MS / 2;
+        let skew = self.chance.within(0, 2 * half).cast_signed() - half.cast_signed();
+        let node = Node {
+            notary: Arc::new(Fake::new(&name)),
+            name,
+            db,
+            skew_ms: if skewed { skew } else { 0 },
+            jump_ms: 0,
+            alive: true,
+            removed: false,
+            full: false,
+            session: 0,
+            words: BTreeMap::new(),
+            disk: Disk::default(),
+            saved: None,
+        };
+        self.nodes.push(node);
+        self.must(n, &Command::Join(Arc::clone(&self.nodes[n].notary)));
+        n
+    }
+
+    pub(crate) fn wall_ms(&self, n: usize) -> u64 {
+        let node = &self.nodes[n];
+        self.now_ms.saturating_add_signed(node.skew_ms).saturating_add_signed(node.jump_ms)
+    }
+
+    pub(crate) fn living(&self) -> Vec<usize> {
+        (0..self.nodes.len()).filter(|n| self.nodes[*n].alive).collect()
+    }
+
+    pub(crate) fn index(&self, name: &NodeName) -> Option<usize> {
+        self.nodes.iter().position(|node| node.name == *name)
+    }
+
+    /// Two nodes can talk: a line holds, and neither has put the other out as far as it knows.
+    pub(crate) fn reaches(&self, a: usize, b: usize) -> bool {
+        let put_out = |by: usize, whom: usize| {
+            self.nodes[by].db.catalog().directory().is_put_out(&self.nodes[whom].name)
+        };
+        a != b
+            && self.nodes[b].alive
+            && !self.cut.contains(&(a.min(b), a.max(b)))
+            && (!self.chain || a.abs_diff(b) == 1)
+            && !put_out(a, b)
+            && !put_out(b, a)
+    }
+
+    /// Carries out a command on a node, and looks at what has come of it.
+    pub(crate) fn run(&mut self, n: usize, command: &Command) -> Result<Done, Failure> {
+        let wall_ms = self.wall_ms(n);
+        let before = self.nodes[n].full.then(|| checks::i05::fingerprint(&self.nodes[n].db));
+        let outcome = self.nodes[n].db.execute(command, wall_ms);
+        match &outcome {
+            Err(Failure::Faulted(Fault::Full(_))) => {
+                self.tally.disk_full += 1;
+                let after = checks::i05::fingerprint(&self.nodes[n].db);
+                if before.is_some_and(|before| before != after) {
+                    broken(format!("I5 n{n}: a command failed and has changed something"));
+                }
+            }
+            Err(Failure::Faulted(fault)) => broken(format!("n{n}: {fault} by {command:?}")),
+            Ok(_) | Err(Failure::Refused(_)) => {}
+        }
+        checks::observe(self, n, command, &outcome);
+        outcome
+    }
+
+    /// As [`World::run`], where it cannot fail.
+    pub(crate) fn must(&mut self, n: usize, command: &Command) -> Done {
+        match self.run(n, command) {
+            Ok(done) => done,
+            Err(failure) => broken(format!("n{n} refuses {command:?}: {failure}")),
+        }
+    }
+
+    pub(crate) fn ask(&mut self, reader: usize, source: usize, table: TableUid) {
+        if let Some(want) = self.want(reader, source, table) {
+            self.network.push(Message::Want { from: reader, to: source, want });
+        }
+    }
+
+    fn want(&self, reader: usize, source: usize, table: TableUid) -> Option<Want> {
+        let db = &self.nodes[reader].db;
+        let replica = db.replica(table).filter(|replica| replica.life > 0)?;
+        let mut want = Want {
+            table,
+            reader: db.incarnation(),
+            life: replica.life,
+            position: db.position(table, &self.nodes[source].name).expect("a position"),
+            vector: replica.vector.clone(),
+        };
+        crate::mutations::on_want(self, source, &mut want);
+        Some(want)
+    }
+
+    /// Hands a message over, if it can get there.
+    pub(crate) fn deliver(&mut self, message: Message) {
+        let (from, to) = message.ends();
+        if !self.reaches(from, to) {
+            return;
+        }
+        match message {
+            Message::Want { from, to, want } => self.serve(from, to, &want),
+            Message::Chunk { from, to, chunk, known } => {
+                self.take(from, to, *chunk, &known);
+            }
+            Message::Ack { from, to, sessions, ack } => {
+                if sessions == (self.nodes[from].session, self.nodes[to].session)
+                    || self.broken_by(Outside::AckOfAnEndedSession)
+                {
+                    self.hear(from, to, *ack);
+                }
+            }
+        }
+    }
+
+    fn bounds(&mut self) -> ChunkBounds {
+        if self.calm {
+            return ChunkBounds { rows: 64, bytes: 1 << 20, entries: 1024 };
+        }
+        let rows = self.chance.below(3) + 1;
+        let entries = self.chance.of(&[1, 2, 4, 1024]);
+        ChunkBounds { rows, bytes: 1 << 20, entries }
+    }
+
+    fn serve(&mut self, reader: usize, source: usize, want: &Want) {
+        let bounds = self.bounds();
+        let name = self.nodes[reader].name.clone();
+        if !self.broken_by(Outside::WordsOfEarlierOrigins) {
+            let words = self.nodes[source].words.entry(want.table).or_default();
+            words.void_others(&name, want.reader);
+        }
+        let served = self.nodes[source].db.serve(&name, want, bounds).expect("an answer");
+        let Served::Chunk(mut chunk) = served else {
+            return;
+        };
+        if let Part::Keys { starts: true, kind, .. } = &chunk.part {
+            match kind {
+                PassKind::Full => self.tally.full_passes += 1,
+                PassKind::Scan => self.tally.scans += 1,
+            }
+        }
+        let disk = &self.nodes[source].disk;
+        let known = chunk.rows.iter().map(|row| {
+            let version = disk.version(&(chunk.table, row.key.clone()));
+            version.map(|version| Arc::clone(&version.known)).unwrap_or_default()
+        });
+        let known: Vec<Known> = known.collect();
+        if chunk.table != SYSTEM_TABLE {
+            for row in &chunk.rows {
+                checks::i12::may_hold(self, reader, row.dot());
+            }
+        }
+        crate::mutations::on_chunk(self, source, &mut chunk);
+        self.network.push(Message::Chunk { from: source, to: reader, chunk, known });
+    }
+
+    fn take(&mut self, source: usize, reader: usize, mut chunk: Chunk, known: &[Known]) {
+        let table = chunk.table;
+        crate::mutations::on_arrival(self, source, reader, &mut chunk);
+        let mut verified = Vec::new();
+        if table == SYSTEM_TABLE {
+            let rows = chunk.rows.iter().map(|row| SealedRow {
+                key: row.key.clone(),
+                value: row.value.clone().unwrap_or_default(),
+                stamp: row.stamp,
+                seq: row.seq,
+            });
+            let node = &self.nodes[reader];
+            let directory = node.db.catalog().directory();
+            match verify(node.notary.as_ref(), directory, rows.collect()) {
+                Ok(rows) => verified = rows,
+                Err(refusal) => {
+                    // The certificate comes with another chunk, of which this one was not the first.
+                    self.log.push(format!("  n{reader} cannot verify: {refusal}"));
+                    return;
+                }
+            }
+        }
+        let latest = Hlc::from_unix_ms(self.wall_ms(reader) + SKEW_MS);
+        let from = self.nodes[source].name.clone();
+        let drain = chunk.drain;
+        let full_ends =
+            matches!(chunk.part, Part::Keys { kind: PassKind::Full, reached: None, .. });
+        let expected = checks::ledger::expect(self, reader, &chunk, known);
+        let rows_before = self.nodes[reader].disk.copies.get(&table).map_or(0, |c| c.rows.len());
+        if self.broken_by(Outside::AckBeforeCommit) && self.chance.percent(30) {
+            self.acknowledge(reader, source, table, drain, Some(&chunk));
+            return;
+        }
+        let delivery = Delivery { from, chunk, verified, latest };
+        let command = Command::Take(Box::new(delivery));
+        match self.run(reader, &command) {
+            Ok(Done::Taken(Taken::Stored { conflicts, verified, .. })) => {
+                self.tally.taken += 1;
+                let Command::Take(delivery) = &command else { return };
+                checks::ledger::settle(self, reader, &delivery.chunk, &expected, conflicts);
+                if full_ends {
+                    checks::i07::after_full_pass(self, reader, table);
+                    let rows =
+                        self.nodes[reader].disk.copies.get(&table).map_or(0, |c| c.rows.len());
+                    self.tally.swept += rows_before.saturating_sub(rows) as u64;
+                }
+                self.tally.differed += u64::from(verified == Some(false));
+                checks::after(self, reader);
+                self.acknowledge(reader, source, table, drain, None);
+            }
+            Ok(Done::Taken(Taken::Unfit(why))) => {
+                self.tally.unfit += 1;
+                self.log.push(format!("  n{reader} takes nothing of n{source}: {why:?}"));
+                if matches!(why, cortex_core::sync::Unfit::Ahead { .. }) {
+                    self.tally.ahead += 1;
+                }
+                checks::after(self, reader);
+            }
+            Ok(_) | Err(_) => checks::after(self, reader),
+        }
+    }
+
+    /// What a reader says once a chunk is on its disk.
+    fn acknowledge(
+        &mut self,
+        reader: usize,
+        source: usize,
+        table: TableUid,
+        drain: Option<[u8; 16]>,
+        unstored: Option<&Chunk>,
+    ) {
+        let node = &self.nodes[reader];
+        let Some(replica) = node.db.replica(table) else { return };
+        let position = match unstored {
+            Some(chunk) => chunk.leads_to(0),
+            None => node.db.position(table, &self.nodes[source].name).expect("a position"),
+        };
+        // Within a pass the place in the feed is where the feed will be read from: nothing is said of it.
+        let reached = position.pass.is_none() || self.broken_by(Outside::AckWithinAPass);
+        let mut ack = Ack {
+            table,
+            cursor: position.cursor.filter(|_| reached),
+            drain,
+            word: Word {
+                incarnation: node.db.incarnation(),
+                life: replica.life,
+                vector: replica.vector.clone(),
+                lives: node.db.catalog().directory().lives(table),
+                digest: replica.digest,
+                ready: replica.ready,
+            },
+        };
+        crate::mutations::on_ack(self, source, &mut ack);
+        let sessions = (self.nodes[reader].session, self.nodes[source].session);
+        self.network.push(Message::Ack { from: reader, to: source, sessions, ack: Box::new(ack) });
+    }
+
+    fn hear(&mut self, from: usize, to: usize, ack: Ack) {
+        let name = self.nodes[from].name.clone();
+        let table = ack.table;
+        if ack.drain.is_some() {
+            let command = Command::Drained { from: name.clone(), ack: Box::new(ack.clone()) };
+            let left = self.run(to, &command);
+            if matches!(left, Ok(Done::Drained { left: true })) {
+                self.tally.drained += 1;
+                let stay = (table, name.clone(), ack.word.life);
+                if self.history.lost.contains(&stay) {
+                    // One acknowledgement is one disk, and that one is gone.
+                    self.tally.acked_lost += 1;
+                    checks::i13::excuse(self);
+                }
+            }
+            checks::after(self, to);
+        }
+        self.nodes[to].words.entry(table).or_default().hear(name, ack.word);
+    }
+
+    /// Forgets the deletions of a table that every copy has confirmed.
+    pub(crate) fn collect(&mut self, n: usize, table: TableUid) {
+        let node = &self.nodes[n];
+        let Some(replica) = node.db.replica(table).filter(|replica| replica.life > 0) else {
+            return;
+        };
+        let directory = node.db.catalog().directory();
+        let words = node.words.get(&table).cloned().unwrap_or_default();
+        let (must, gone) = (directory.must_confirm(table), directory.gone(table));
+        let confirmed = words.confirmed(&node.name, &replica.vector, &must, &gone);
+        let Some(confirmed) = crate::mutations::on_confirmed(self, n, table, confirmed.ok()) else {
+            return;
+        };
+        let least_age = if self.broken_by(Outside::NoLeastAge) { 0 } else { LEAST_AGE_MS };
+        let before_ms = self.wall_ms(n).saturating_sub(least_age);
+        let rows =
+            |world: &Self| world.nodes[n].disk.copies.get(&table).map_or(0, |c| c.rows.len());
+        let before = rows(self);
+        let mut after = 0;
+        loop {
+            let confirmed = confirmed.clone();
+            let collection = Collection { table, confirmed, before_ms, after };
+            match self.run(n, &Command::Collect(collection)) {
+                Ok(Done::Collected { next: Some(next) }) => after = next,
+                Ok(_) | Err(_) => break,
+            }
+        }
+        self.tally.collected += before.saturating_sub(rows(self)) as u64;
+        checks::after(self, n);
+    }
+
+    /// The process ends and starts again: what is in memory is lost.
+    pub(crate) fn restart(&mut self, n: usize, from: Option<(Database, Disk)>) {
+        self.set_full(n, false);
+        let rolled_back = from.is_some();
+        if let Some((db, disk)) = from {
+            let lost: Vec<_> = (self.tables.iter())
+                .filter_map(|table| Some((*table, self.nodes[n].db.replica(*table)?.life)))
+                .collect();
+            for (table, life) in lost {
+                let name = self.nodes[n].name.clone();
+                self.history.lost.insert((table, name, life));
+            }
+            (self.nodes[n].db, self.nodes[n].disk) = (db, disk);
+            self.tally.rollbacks += 1;
+        } else {
+            let image = self.nodes[n].db.image(self.ids.drawer()).expect("an image");
+            checks::i05::same_from_disk(self, n, &image);
+            self.nodes[n].db = image;
+        }
+        self.nodes[n].session += 1;
+        self.nodes[n].words.clear();
+        if rolled_back {
+            checks::i13::excuse(self);
+        }
+        self.must(n, &Command::Join(Arc::clone(&self.nodes[n].notary)));
+        if rolled_back && !self.broken_by(Outside::NoMint) {
+            self.must(n, &Command::Mint);
+        }
+        checks::after(self, n);
+    }
+
+    pub(crate) fn save(&mut self, n: usize) {
+        let image = self.nodes[n].db.image(self.ids.drawer()).expect("an image");
+        self.nodes[n].saved = Some((image, self.nodes[n].disk.clone()));
+    }
+
+    pub(crate) fn saved(&mut self, n: usize) -> Option<(Database, Disk)> {
+        let (db, disk) = self.nodes[n].saved.as_ref()?;
+        Some((db.image(self.ids.drawer()).expect("an image"), disk.clone()))
+    }
+
+    /// The disk takes nothing more, or does again.
+    pub(crate) fn set_full(&mut self, n: usize, full: bool) {
+        if self.nodes[n].full == full {
+            return;
+        }
+        let conn = self.nodes[n].db.connection();
+        let pages: u64 =
+            conn.pragma_query_value(None, "page_count", |row| row.get(0)).expect("a count");
+        let most = if full { pages } else { 1 << 30 };
+        conn.pragma_update_and_check(None, "max_page_count", most, |_| Ok(())).expect("a bound");
+        self.nodes[n].full = full;
+    }
+
+    pub(crate) fn die(&mut self, n: usize) {
+        self.nodes[n].alive = false;
+        self.nodes[n].session += 1;
+        for table in self.tables.clone() {
+            let life = self.nodes[n].db.replica(table).map_or(0, |replica| replica.life);
+            let name = self.nodes[n].name.clone();
+            self.history.lost.insert((table, name, life));
+        }
+        checks::i13::excuse(self);
+    }
+
+    /// Hands over everything that is under way between two, to the end.
+    pub(crate) fn drain_network(&mut self) {
+        while !self.network.is_empty() {
+            let message = self.network.remove(0);
+            self.deliver(message);
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! A machine whose clock is wrong.
+
+use serde_json::json;
+use system_tests::Host;
+
+use super::{ALICE, Trio, asked, keys, put, rows, settle, wait_for_state};
+
+/// Has the daemon believe another time.
+fn set_clock(host: &Host, offset: &str) {
+    let library = host.sh("find /usr/lib -name libfaketime.so.1");
+    host.write(
+        "/run/systemd/system/cortexd.service.d/clock.conf",
+        &format!(
+            "[Service]\nEnvironment=LD_PRELOAD={library} FAKETIME={offset} \
+             FAKETIME_DONT_FAKE_MONOTONIC=1 DONT_FAKE_MONOTONIC=1\n"
+        ),
+    );
+    host.sh("systemctl daemon-reload && systemctl restart cortexd.service");
+}
+
+fn mend_clock(host: &Host) {
+    host.sh("rm /run/systemd/system/cortexd.service.d/clock.conf
+        systemctl daemon-reload && systemctl restart cortexd.service");
+}
+
+/// holds R5, R7, E3
+#[test]
+fn a_machine_an_hour_ahead_is_held_and_its_rows_are_there_once_its_clock_is_right() {
+    let trio = Trio::with_alice();
+    let (a, b, c) = (&trio.a, &trio.b, &trio.c);
+    asked(a, ALICE, "cortex create @notes id");
+    put(a, "@notes", &["before"]);
+    settle(a, "@notes");
+
+    set_clock(c, "+1h");
+    put(c, "@notes", &["from the future"]);
+    put(a, "@notes", &["meanwhile"]);
+    wait_for_state(a, "@notes", "b", "in_sync");
+    wait_for_state(a, "@notes", "c", "behind");
+    let why = super::state_of(a, "@notes", "c")["why"].to_string();
+    assert!(why.contains("clock"), "{why}");
+    assert_eq!(keys(b, "@notes"), json!(["before", "meanwhile"]), "no row goes either way");
+    assert_eq!(keys(c, "@notes"), json!(["before", "from the future"]));
+
+    mend_clock(c);
+    for host in trio.all() {
+        host.wait_until(
+            "test \"$(runuser -u alice -- cortex keys @notes)\" = '[\"before\",\"from the future\",\"meanwhile\"]'",
+        );
+    }
+    settle(a, "@notes");
+    assert_eq!(rows(c, "@notes"), rows(a, "@notes"));
+}
