@@ -15,7 +15,7 @@ use super::{
     options::{self, Options},
     polkit::Action,
     request::Request,
-    tables::path,
+    tables::{self, path},
     values::{Dict, TableInfo},
 };
 use crate::store::Entry;
@@ -44,8 +44,11 @@ impl Table {
     }
 
     fn check_there(&self) -> Result<()> {
-        let there = self.desk.store().catalog().current(&self.entry).is_some();
-        if there { Ok(()) } else { Err(Error::unknown_object(&path(self.entry.table.id))) }
+        if tables::is_there(&self.desk.store().catalog(), &self.entry) {
+            Ok(())
+        } else {
+            Err(Error::unknown_object(&path(self.entry.table.id)))
+        }
     }
 
     fn name(&self) -> &QualifiedName {

@@ -127,7 +127,7 @@ impl Tables {
     pub(super) async fn shown(&self) -> Vec<(QualifiedName, OwnedObjectPath)> {
         let shown = self.shown.lock().await;
         let catalog = self.desk.store().catalog();
-        let present = shown.iter().filter(|(_, shown)| catalog.current(&shown.entry).is_some());
+        let present = shown.iter().filter(|(_, shown)| is_there(&catalog, &shown.entry));
         present.map(|(id, shown)| (shown.entry.table.name.clone(), path(*id))).collect()
     }
 }
@@ -136,6 +136,13 @@ impl Tables {
 pub(super) fn path(id: TableId) -> OwnedObjectPath {
     let path = format!("{ROOT}/table/{}", id.0);
     OwnedObjectPath::try_from(path).expect("digits are a path element")
+}
+
+/// True while the table has the number that it had: its lasting id is another one once it is shared.
+pub(super) fn is_there(catalog: &Catalog, entry: &Entry) -> bool {
+    let name = &entry.table.name;
+    let now = catalog.find(&name.owner, name.name.as_str());
+    now.is_some_and(|now| now.table.id == entry.table.id)
 }
 
 /// The tables that should have an object: the oldest of each owner, and of those the oldest.
