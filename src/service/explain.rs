@@ -354,9 +354,19 @@ impl Service {
             None if stamp.incarnation == self.store.incarnation() => format!("by {}", self.node),
             None => "by an origin of earlier".into(),
         };
-        let at = crate::pki::shown(stamp.hlc.unix_ms() / 1000);
+        let at = shown(stamp.hlc.unix_ms() / 1000);
         format!("at {at} {by}")
     }
+}
+
+/// A moment as people read it, in UTC: `2026-11-21T13:30:00Z`.
+fn shown(unix_s: u64) -> String {
+    let seconds = i64::try_from(unix_s).unwrap_or(i64::MAX);
+    let Ok(at) = time::OffsetDateTime::from_unix_timestamp(seconds) else {
+        return "a time after the year 9999".into();
+    };
+    let (date, (hour, minute, second)) = (at.date(), at.to_hms());
+    format!("{date}T{hour:02}:{minute:02}:{second:02}Z")
 }
 
 fn other<'c>(copies: &'c Copies, node: &NodeName) -> Option<&'c Other> {

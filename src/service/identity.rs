@@ -364,8 +364,8 @@ impl Service {
         caller: &Caller,
         params: Params<'_>,
     ) -> Result<Answer, Failure> {
-        let mut params = params.count(2)?;
         self.notary()?;
+        let mut params = params.count(2)?;
         let (name, id) = (params.text()?, params.text()?);
         self.require_admin(caller)?;
         let name = IdentityName::parse(name.trim_start_matches('@'))?;

@@ -266,8 +266,8 @@ impl Service {
         caller: &Caller,
         params: Params<'_>,
     ) -> Result<Answer, Failure> {
-        let mut params = params.count(1)?;
         self.notary()?;
+        let mut params = params.count(1)?;
         let node = NodeName::parse(params.text()?)?;
         self.require_admin(caller)?;
         Ok(Answer::Commit(Command::RemoveNode { caller: caller.clone(), node }))

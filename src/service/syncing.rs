@@ -46,8 +46,8 @@ impl Service {
         params: Params<'_>,
         out: &mut Vec<u8>,
     ) -> Result<Answer, Failure> {
-        params.count(0)?;
         self.notary()?;
+        params.count(0)?;
         let conflicts = self.store.open_conflicts()?;
         let tables = self.replicated_for(caller);
         let judged = tables.iter().map(|entry| self.status_of(entry, &conflicts));
@@ -62,8 +62,8 @@ impl Service {
         params: Params<'_>,
         out: &mut Vec<u8>,
     ) -> Result<Answer, Failure> {
-        let mut params = params.count(1)?;
         self.notary()?;
+        let mut params = params.count(1)?;
         let entry = self.open(caller, params.text()?, Permissions::READ)?;
         self.status_of(&entry, &self.store.open_conflicts()?).write(out);
         Ok(Answer::Ready)
@@ -92,8 +92,8 @@ impl Service {
     /// the scope, has all that this node's copy has now, and both were found equal. A copy here that is being
     /// filled is waited for too.
     pub(super) fn sync_wait(&self, caller: &Caller, params: Params<'_>) -> Result<Answer, Failure> {
-        let mut params = params.between(1, 2)?;
         self.notary()?;
+        let mut params = params.between(1, 2)?;
         let table = params.text()?;
         let (mut node, mut all, mut timeout_ms) = (None, false, WAIT_MS);
         if let Some(options) = params.optional()? {

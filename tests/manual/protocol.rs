@@ -60,19 +60,6 @@ fn every_method_stands_in_the_page_with_what_it_takes_and_no_other_does() {
     assert_eq!(listed, expected);
 }
 
-#[test]
-fn the_methods_that_need_a_mesh_are_named_and_are_these() {
-    let page = page();
-    let mesh = page.section("METHODS").split_once("\n.Ss The mesh\n").expect("they are there").1;
-    let named = mesh.lines().filter_map(|line| line.strip_prefix(".Ic "));
-    let named: Vec<_> =
-        named.flat_map(|line| line.split(" , ")).map(|n| n.trim_end_matches(" ,")).collect();
-    assert!(named.len() >= 3, "{named:?}");
-    for name in named {
-        assert!(Method::needs_mesh(name), "{name}");
-    }
-}
-
 /// holds V2
 #[test]
 fn every_error_text_stands_in_the_page_and_every_text_in_the_page_exists() {

@@ -113,6 +113,21 @@ impl Identity {
         Ok(())
     }
 
+    /// Settles the name on this identity, where another has it too.
+    async fn keep_name(
+        &self,
+        options: Options,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<()> {
+        options::none(&options)?;
+        let from = Incoming { connection, header: &header };
+        let name = self.handle.split('~').next().unwrap_or_default();
+        let request = Request::new(Method::IdentityResolve).text(name).text(&self.id);
+        self.desk.manage(from, Action::ManageIdentities, &request).await?;
+        Ok(())
+    }
+
     #[zbus(property, name = "Name")]
     async fn shown_name(&self) -> Result<String> {
         Ok(self.info().await?.name)

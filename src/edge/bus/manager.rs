@@ -250,6 +250,21 @@ impl Manager {
         }
     }
 
+    /// Puts a node out of the mesh with the database that it has.
+    async fn remove_node(
+        &self,
+        name: &str,
+        options: Options,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<()> {
+        options::none(&options)?;
+        let from = Incoming { connection, header: &header };
+        let request = Request::new(Method::MeshRemoveNode).text(name);
+        self.parts.desk.manage(from, Action::ManageMesh, &request).await?;
+        Ok(())
+    }
+
     /// What each uid owns; for ordinary callers, what they own.
     #[zbus(out_args("usage"))]
     async fn usage(

@@ -36,6 +36,8 @@ pub(super) enum Action {
     ManageTables,
     /// Register, pass on and revoke the identities of others.
     ManageIdentities,
+    /// Put a node out of the mesh.
+    ManageMesh,
 }
 
 impl Action {
@@ -45,6 +47,7 @@ impl Action {
             Self::Backup => "org.cortexd.cortex1.backup",
             Self::ManageTables => "org.cortexd.cortex1.manage-tables",
             Self::ManageIdentities => "org.cortexd.cortex1.manage-identities",
+            Self::ManageMesh => "org.cortexd.cortex1.manage-mesh",
         }
     }
 }

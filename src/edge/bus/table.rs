@@ -15,7 +15,7 @@ use super::{
     options::{self, Options},
     polkit::Action,
     request::Request,
-    tables::path,
+    tables::{self, path},
     values::{Dict, TableInfo},
 };
 use crate::store::Entry;
@@ -44,8 +44,11 @@ impl Table {
     }
 
     fn check_there(&self) -> Result<()> {
-        let there = self.desk.store().catalog().current(&self.entry).is_some();
-        if there { Ok(()) } else { Err(Error::unknown_object(&path(self.entry.table.id))) }
+        if tables::is_there(&self.desk.store().catalog(), &self.entry) {
+            Ok(())
+        } else {
+            Err(Error::unknown_object(&path(self.entry.table.id)))
+        }
     }
 
     fn name(&self) -> &QualifiedName {
@@ -211,9 +214,24 @@ impl Table {
     ) -> Result<u64> {
         Ok(self.shown_to(header, connection).await?.bytes)
     }
+
+    /// As of the scope, the signal does not say how many.
+    #[zbus(property(emits_changed_signal = "invalidates"))]
+    async fn conflicts(
+        &self,
+        #[zbus(header)] header: Option<Header<'_>>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<u64> {
+        Ok(self.shown_to(header, connection).await?.conflicts)
+    }
 }
 
 impl Table {
+    /// Tells everybody that there are more conflicts, or less.
+    pub(super) async fn announce_conflicts(&self, emitter: &SignalEmitter<'_>) -> zbus::Result<()> {
+        self.conflicts_invalidate(emitter).await
+    }
+
     fn granting(&self, method: Method, identity: &str, permissions: &[String]) -> Request {
         let name = self.desk.store().catalog().show(self.name());
         Request::new(method).text(identity).text(&name).texts(permissions)

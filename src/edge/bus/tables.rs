@@ -5,13 +5,18 @@
 //! may find the path and receives the signals; neither says more than that there are so many tables,
 //! which `Status` says too.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use cortex_core::model::{Owner, QualifiedName, Scope, TableId};
-use tokio::sync::Mutex;
+use cortex_core::model::{Owner, QualifiedName, TableId};
+use tokio::{sync::Mutex, time::sleep};
 use zbus::{Connection, OwnedObjectPath};
 
-use super::{ROOT, desk::Desk, presence, table::Table};
+use super::{
+    ROOT,
+    desk::Desk,
+    presence::{self, Change},
+    table::Table,
+};
 use crate::store::{Catalog, Entry};
 
 /// Tables of one owner that have an object, so that nobody takes the room of all.
@@ -21,21 +26,31 @@ const OF_ONE_OWNER: usize = 256;
 /// message on the system bus may be 32 MiB long.
 const IN_ALL: usize = 4096;
 
+/// Between two looks at the conflicts, which come with rows: a second is soon enough for people.
+const CONFLICTS_PAUSE: Duration = Duration::from_secs(1);
+
 /// The objects of the tables.
 #[derive(Debug)]
 pub(super) struct Tables {
     desk: Arc<Desk>,
-    /// The tables that have an object, with the scope that was last announced. Locked while objects
-    /// are added and removed, so that this is done by one at a time.
-    shown: Mutex<BTreeMap<TableId, Scope>>,
+    /// The tables that have an object, as they were last announced. Locked while objects are added and
+    /// removed, so that this is done by one at a time.
+    shown: Mutex<BTreeMap<TableId, Shown>>,
 }
 
-/// A step from the objects that there are to those that there should be.
-#[derive(Debug)]
-enum Change {
-    Gone(TableId),
-    New(Arc<Entry>),
-    Scope(TableId, Scope),
+/// A table, and what is announced of it.
+#[derive(Clone, Debug)]
+struct Shown {
+    entry: Arc<Entry>,
+    conflicts: u64,
+}
+
+impl PartialEq for Shown {
+    /// True where there is nothing to announce.
+    fn eq(&self, other: &Self) -> bool {
+        let scope = |shown: &Self| shown.entry.table.scope.clone();
+        scope(self) == scope(other) && self.conflicts == other.conflicts
+    }
 }
 
 impl Tables {
@@ -43,32 +58,58 @@ impl Tables {
         Self { desk, shown: Mutex::default() }
     }
 
-    /// Keeps the objects as the catalog is, until the connection fails.
+    /// Keeps the objects as the catalog is, and says where conflicts have come up, until the connection fails.
     pub(super) async fn follow(&self, connection: &Connection) -> zbus::Result<()> {
-        let changes = self.desk.store().catalog_changes();
-        presence::follow(changes, async || self.update(connection).await).await
+        let store = self.desk.store();
+        let tables =
+            presence::follow(store.catalog_changes(), async || self.update(connection).await);
+        let conflicts = presence::follow(store.copy_changes(), async || {
+            if self.conflicts() != self.shown_conflicts().await {
+                self.update(connection).await?;
+            }
+            sleep(CONFLICTS_PAUSE).await;
+            Ok(())
+        });
+        tokio::try_join!(tables, conflicts).map(|_never_both| ())
+    }
+
+    /// Of each table, how many conflicts nobody has taken note of. A fault is the store's to report.
+    fn conflicts(&self) -> BTreeMap<TableId, u64> {
+        self.desk.store().open_conflicts().unwrap_or_default()
+    }
+
+    async fn shown_conflicts(&self) -> BTreeMap<TableId, u64> {
+        let shown = self.shown.lock().await;
+        let counted = shown.iter().filter(|(_, shown)| shown.conflicts > 0);
+        counted.map(|(id, shown)| (*id, shown.conflicts)).collect()
     }
 
     /// Makes the objects as the catalog is now.
     pub(super) async fn update(&self, connection: &Connection) -> zbus::Result<()> {
         let mut shown = self.shown.lock().await;
-        let changes = changes(&shown, &to_show(&self.desk.store().catalog()));
+        let wanted = to_show(&self.desk.store().catalog(), &self.conflicts());
         let server = connection.object_server();
-        for change in changes {
+        for change in presence::changes(&shown, wanted) {
             match change {
                 Change::Gone(id) => {
                     server.remove::<Table, _>(path(id)).await?;
                     shown.remove(&id);
                 }
-                Change::New(entry) => {
-                    let (id, scope) = (entry.table.id, entry.table.scope.clone());
-                    server.at(path(id), Table::new(Arc::clone(&self.desk), entry)).await?;
-                    shown.insert(id, scope);
+                Change::New(id, new) => {
+                    let table = Table::new(Arc::clone(&self.desk), Arc::clone(&new.entry));
+                    server.at(path(id), table).await?;
+                    shown.insert(id, new);
                 }
-                Change::Scope(id, scope) => {
-                    let object = server.interface::<_, Table>(path(id)).await?;
-                    object.get().await.announce_scope(object.signal_emitter()).await?;
-                    shown.insert(id, scope);
+                Change::Changed { key, before, now } => {
+                    let object = server.interface::<_, Table>(path(key)).await?;
+                    let (table, emitter) = (object.get().await, object.signal_emitter());
+                    if before.entry.table.scope != now.entry.table.scope {
+                        table.announce_scope(emitter).await?;
+                    }
+                    if before.conflicts != now.conflicts {
+                        table.announce_conflicts(emitter).await?;
+                    }
+                    shown.insert(key, now);
                 }
             }
         }
@@ -85,9 +126,9 @@ impl Tables {
     /// The tables that have an object.
     pub(super) async fn shown(&self) -> Vec<(QualifiedName, OwnedObjectPath)> {
         let shown = self.shown.lock().await;
-        let entries = to_show(&self.desk.store().catalog());
-        let present = entries.iter().filter(|(id, _)| shown.contains_key(id));
-        present.map(|(id, entry)| (entry.table.name.clone(), path(*id))).collect()
+        let catalog = self.desk.store().catalog();
+        let present = shown.iter().filter(|(_, shown)| is_there(&catalog, &shown.entry));
+        present.map(|(id, shown)| (shown.entry.table.name.clone(), path(*id))).collect()
     }
 }
 
@@ -97,9 +138,21 @@ pub(super) fn path(id: TableId) -> OwnedObjectPath {
     OwnedObjectPath::try_from(path).expect("digits are a path element")
 }
 
+/// True while the table has the number that it had: its lasting id is another one once it is shared.
+pub(super) fn is_there(catalog: &Catalog, entry: &Entry) -> bool {
+    let name = &entry.table.name;
+    let now = catalog.find(&name.owner, name.name.as_str());
+    now.is_some_and(|now| now.table.id == entry.table.id)
+}
+
 /// The tables that should have an object: the oldest of each owner, and of those the oldest.
-fn to_show(catalog: &Catalog) -> BTreeMap<TableId, Arc<Entry>> {
-    within_bounds(catalog.namespaces().map(|(_, namespace)| namespace.tables()))
+fn to_show(catalog: &Catalog, conflicts: &BTreeMap<TableId, u64>) -> BTreeMap<TableId, Shown> {
+    let entries = within_bounds(catalog.namespaces().map(|(_, namespace)| namespace.tables()));
+    let shown = |(id, entry)| {
+        let conflicts = conflicts.get(&id).copied().unwrap_or(0);
+        (id, Shown { entry, conflicts })
+    };
+    entries.into_iter().map(shown).collect()
 }
 
 fn within_bounds<'c>(
@@ -119,27 +172,12 @@ fn within_bounds<'c>(
     all
 }
 
-fn changes(
-    shown: &BTreeMap<TableId, Scope>,
-    to_show: &BTreeMap<TableId, Arc<Entry>>,
-) -> Vec<Change> {
-    let gone = shown.keys().filter(|id| !to_show.contains_key(id)).copied().map(Change::Gone);
-    let others = to_show.iter().filter_map(|(id, entry)| match shown.get(id) {
-        None => Some(Change::New(Arc::clone(entry))),
-        Some(scope) if *scope != entry.table.scope => {
-            Some(Change::Scope(*id, entry.table.scope.clone()))
-        }
-        Some(_) => None,
-    });
-    gone.chain(others).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use std::ops::Range;
 
     use cortex_core::model::{
-        Acl, AttributeName, Hlc, Table as Metadata, TableName, TableUid, Uid,
+        Acl, AttributeName, Hlc, Scope, Table as Metadata, TableName, TableUid, Uid,
     };
 
     use super::*;
@@ -192,22 +230,10 @@ mod tests {
     }
 
     #[test]
-    fn every_difference_is_one_change() {
-        let shown = BTreeMap::from([
-            (TableId(1), Scope::Local),
-            (TableId(2), Scope::Local),
-            (TableId(3), Scope::Local),
-        ]);
-        let to_show =
-            BTreeMap::from([entry(2, Scope::Local), entry(3, Scope::All), entry(4, Scope::Local)]);
-        let changes = changes(&shown, &to_show);
-        assert!(
-            matches!(
-                &changes[..],
-                [Change::Gone(TableId(1)), Change::Scope(TableId(3), Scope::All), Change::New(new)]
-                    if new.table.id == TableId(4)
-            ),
-            "{changes:?}"
-        );
+    fn a_table_is_announced_where_its_scope_or_its_conflicts_are_others() {
+        let of = |scope: Scope, conflicts| Shown { entry: entry(1, scope).1, conflicts };
+        assert_eq!(of(Scope::Local, 0), of(Scope::Local, 0));
+        assert_ne!(of(Scope::Local, 0), of(Scope::All, 0));
+        assert_ne!(of(Scope::Local, 0), of(Scope::Local, 1));
     }
 }

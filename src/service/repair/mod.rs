@@ -14,8 +14,11 @@
 //! What a side covers is always read before its rows. So a row that is missing there and covered there was
 //! covered before it was looked for: it is not one that is just arriving.
 
+mod exchange;
+mod verdict;
+
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -23,11 +26,16 @@ use std::{
 use bytes::Bytes;
 use cortex_core::{
     directory::Standing,
-    model::{Caller, Hlc, Incarnation, Key, NodeName, Permissions, Refusal, Stamp, TableUid},
-    sync::{Dot, TableDigest, Vector},
+    model::{Caller, Key, NodeName, Permissions, Refusal, TableUid},
+    sync::{TableDigest, Vector},
     wire::{Head, Method, Reader as Decoder, encode},
 };
 use tokio::sync::Semaphore;
+
+use exchange::{
+    Marks, batches, encode_marks, read_buckets, read_digests, read_keys, read_marks, write_vector,
+};
+use verdict::{Rows, Verdict, by_key, verdicts};
 
 use super::{
     Answer, Service,
@@ -51,15 +59,8 @@ const ASK_TIME: Duration = Duration::from_secs(60);
 const SETTLE_TIME: Duration = Duration::from_secs(30);
 const SETTLE_LOOK: Duration = Duration::from_millis(250);
 
-/// Bytes of rows in one answer of `sync_marks`: a quarter of what is taken.
-const MARKS_BYTES: usize = 2 << 20;
-
 /// Rows that are compared in one go, so that memory does not grow with the table.
 const ROWS_AT_ONCE: u64 = 10_000;
-
-/// Keys of one `sync_push`, and bytes of them: half of what a request may be.
-const PUSHED_KEYS: usize = 1000;
-const PUSHED_BYTES: usize = 512 << 10;
 
 /// Keys that a report names.
 const NAMED: usize = 100;
@@ -73,39 +74,6 @@ enum Prefer {
     Present,
     /// Delete them.
     Absent,
-}
-
-/// One side's rows of some buckets, by key.
-#[derive(Debug, Default)]
-struct Rows {
-    /// What that side had incorporated before its rows were read.
-    vector: Vector,
-    marks: BTreeMap<Vec<u8>, RowMark>,
-}
-
-/// What is found about a key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Verdict {
-    NewerHere,
-    NewerThere,
-    OnItsWay,
-    OnlyHere,
-    OnlyThere,
-    /// One write with two contents: one of the two was damaged on its disk.
-    Unequal,
-}
-
-impl Verdict {
-    fn word(self) -> &'static str {
-        match self {
-            Self::NewerHere => "newer_here",
-            Self::NewerThere => "newer_there",
-            Self::OnItsWay => "on_its_way",
-            Self::OnlyHere => "only_here",
-            Self::OnlyThere => "only_there",
-            Self::Unequal => "unequal",
-        }
-    }
 }
 
 /// What the comparison with one node has come to.
@@ -140,8 +108,8 @@ impl Service {
         caller: &Caller,
         params: Params<'_>,
     ) -> Result<Answer, Failure> {
-        let mut params = params.between(1, 2)?;
         self.notary()?;
+        let mut params = params.between(1, 2)?;
         let mesh = self.mesh().ok_or(Refusal::MeshNotConfigured)?.clone();
         let table = params.text()?;
         let (mut dry_run, mut prefer) = (false, Prefer::Neither);
@@ -517,60 +485,6 @@ impl Compared {
     }
 }
 
-/// What differs between two sides, key by key.
-fn verdicts(here: &Rows, there: &Rows) -> Vec<(Vec<u8>, Verdict)> {
-    let keys: BTreeSet<_> = here.marks.keys().chain(there.marks.keys()).collect();
-    let judged = keys.into_iter().filter_map(|key| {
-        let verdict = match (here.marks.get(key), there.marks.get(key)) {
-            (Some(own), Some(theirs)) => of_both(own, theirs)?,
-            (Some(own), None) => of_one(own, &there.vector, Verdict::OnlyHere)?,
-            (None, Some(theirs)) => of_one(theirs, &here.vector, Verdict::OnlyThere)?,
-            (None, None) => return None,
-        };
-        Some((key.clone(), verdict))
-    });
-    judged.collect()
-}
-
-fn of_both(own: &RowMark, theirs: &RowMark) -> Option<Verdict> {
-    match own.stamp.cmp(&theirs.stamp) {
-        // Two deletions: neither side shows a row.
-        _ if own.value.is_none() && theirs.value.is_none() => None,
-        std::cmp::Ordering::Greater => Some(Verdict::NewerHere),
-        std::cmp::Ordering::Less => Some(Verdict::NewerThere),
-        std::cmp::Ordering::Equal => (own.value != theirs.value).then_some(Verdict::Unequal),
-    }
-}
-
-/// A row that only one side has; the other one covers so much.
-fn of_one(row: &RowMark, other: &Vector, kept: Verdict) -> Option<Verdict> {
-    row.value?; // a deletion, which the other has forgotten or not heard of: neither shows a row
-    let dot = Dot { incarnation: row.stamp.incarnation, seq: row.seq };
-    Some(if other.covers(dot) { kept } else { Verdict::OnItsWay })
-}
-
-fn by_key(mark: RowMark) -> (Vec<u8>, RowMark) {
-    (mark.key.clone(), mark)
-}
-
-fn batches(keys: Vec<Vec<u8>>) -> Vec<Vec<Vec<u8>>> {
-    let mut batches: Vec<Vec<Vec<u8>>> = Vec::new();
-    let mut bytes = 0;
-    for key in keys {
-        let full =
-            |batch: &Vec<Vec<u8>>| batch.len() >= PUSHED_KEYS || bytes + key.len() > PUSHED_BYTES;
-        if batches.last().is_none_or(full) {
-            batches.push(Vec::new());
-            bytes = 0;
-        }
-        bytes += key.len() + 8;
-        if let Some(batch) = batches.last_mut() {
-            batch.push(key);
-        }
-    }
-    batches
-}
-
 /// What the copy here has incorporated, and what its rows come to.
 fn position(store: &Store, entry: &Entry) -> Result<(Vector, TableDigest), Failure> {
     let copy = store.copy(entry.table.uid).ok_or(Refusal::NotHere)?;
@@ -599,236 +513,4 @@ async fn marks(
     let (store, table) = (store.clone(), entry.table.id);
     let _turn = comparisons.acquire().await.map_err(|_| Fault::Closed)?;
     blocking(move || Ok(store.marks(table, &wanted)?)).await
-}
-
-fn write_vector(vector: &Vector, out: &mut Vec<u8>) {
-    encode::array(out, vector.len());
-    for Dot { incarnation, seq } in vector.iter() {
-        encode::array(out, 2);
-        encode::bin(out, &incarnation.0.to_be_bytes());
-        encode::uint(out, seq);
-    }
-}
-
-/// As many rows as one answer has room for: `[vector, digest, rows, more]`.
-fn encode_marks(vector: &Vector, digest: TableDigest, marks: &[RowMark]) -> Vec<u8> {
-    let (mut rows, mut count) = (Vec::new(), 0);
-    for mark in marks {
-        if rows.len() >= MARKS_BYTES {
-            break;
-        }
-        count += 1;
-        encode::array(&mut rows, 5);
-        encode::bin(&mut rows, &mark.key);
-        encode::uint(&mut rows, mark.stamp.hlc.to_i64().unsigned_abs());
-        encode::bin(&mut rows, &mark.stamp.incarnation.0.to_be_bytes());
-        encode::uint(&mut rows, mark.seq);
-        match &mark.value {
-            Some(hash) => encode::bin(&mut rows, hash),
-            None => encode::nil(&mut rows),
-        }
-    }
-    let mut out = Vec::with_capacity(rows.len() + 1024);
-    encode::array(&mut out, 4);
-    write_vector(vector, &mut out);
-    encode::bin(&mut out, &digest.to_bytes());
-    encode::array(&mut out, count);
-    out.append(&mut rows);
-    encode::bool(&mut out, count < marks.len());
-    out
-}
-
-/// An answer of `sync_marks`.
-#[derive(Debug)]
-struct Marks {
-    vector: Vector,
-    digest: TableDigest,
-    rows: Vec<RowMark>,
-    more: bool,
-}
-
-fn read_marks(encoded: &[u8]) -> Option<Marks> {
-    let mut from = Decoder::new(encoded);
-    let Head::Array(4) = from.head()? else {
-        return None;
-    };
-    let (vector, digest) = (read_vector(&mut from)?, read_bin(&mut from)?);
-    let Head::Array(count) = from.head()? else {
-        return None;
-    };
-    let rows: Option<Vec<RowMark>> = (0..count).map(|_| read_mark(&mut from)).collect();
-    let Head::Bool(more) = from.head()? else {
-        return None;
-    };
-    Some(Marks { vector, digest: TableDigest::from_bytes(digest), rows: rows?, more })
-}
-
-fn read_mark(from: &mut Decoder<'_>) -> Option<RowMark> {
-    let Head::Array(5) = from.head()? else {
-        return None;
-    };
-    let (Head::Bin(key), Head::Int(hlc)) = (from.head()?, from.head()?) else {
-        return None;
-    };
-    let incarnation = Incarnation(u128::from_be_bytes(read_bin(from)?));
-    let (Head::Int(seq), value) = (from.head()?, from.head()?) else {
-        return None;
-    };
-    let value = match value {
-        Head::Nil => None,
-        Head::Bin(hash) => Some(hash.try_into().ok()?),
-        _ => return None,
-    };
-    let stamp = Stamp { hlc: Hlc::from_i64(i64::try_from(hlc).ok()?), incarnation };
-    Some(RowMark { key: key.to_vec(), stamp, seq: u64::try_from(seq).ok()?, value })
-}
-
-fn read_digests(encoded: &[u8]) -> Option<Vec<TableDigest>> {
-    let mut from = Decoder::new(encoded);
-    let Head::Array(3) = from.head()? else {
-        return None;
-    };
-    let (_vector, _digest) = (read_vector(&mut from)?, read_bin::<32>(&mut from)?);
-    let Head::Bin(sums) = from.head()? else {
-        return None;
-    };
-    let (sums, rest) = sums.as_chunks::<32>();
-    let whole = rest.is_empty() && sums.len() == BUCKETS;
-    whole.then(|| sums.iter().map(|sum| TableDigest::from_bytes(*sum)).collect())
-}
-
-fn read_vector(from: &mut Decoder<'_>) -> Option<Vector> {
-    let Head::Array(count) = from.head()? else {
-        return None;
-    };
-    let dot = |_| {
-        let Head::Array(2) = from.head()? else {
-            return None;
-        };
-        let incarnation = Incarnation(u128::from_be_bytes(read_bin(from)?));
-        let Head::Int(seq) = from.head()? else {
-            return None;
-        };
-        Some(Dot { incarnation, seq: u64::try_from(seq).ok()? })
-    };
-    (0..count).map(dot).collect()
-}
-
-fn read_bin<const N: usize>(from: &mut Decoder<'_>) -> Option<[u8; N]> {
-    let Head::Bin(bytes) = from.head()? else {
-        return None;
-    };
-    bytes.try_into().ok()
-}
-
-fn read_buckets(encoded: &[u8]) -> Option<Vec<usize>> {
-    let mut from = Decoder::new(encoded);
-    let Head::Array(count @ ..=BUCKETS) = from.head()? else {
-        return None;
-    };
-    let bucket = |_| match from.head()? {
-        Head::Int(bucket) => usize::try_from(bucket).ok().filter(|bucket| *bucket < BUCKETS),
-        _ => None,
-    };
-    (0..count).map(bucket).collect()
-}
-
-fn read_keys(encoded: &[u8]) -> Option<Vec<Vec<u8>>> {
-    let mut from = Decoder::new(encoded);
-    let Head::Array(count @ ..=PUSHED_KEYS) = from.head()? else {
-        return None;
-    };
-    let key = |_| match from.head()? {
-        Head::Bin(key) => Some(key.to_vec()),
-        _ => None,
-    };
-    (0..count).map(key).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn mark(key: &str, at: u64, by: u128, seq: u64, value: Option<u8>) -> RowMark {
-        let stamp = Stamp { hlc: Hlc::from_unix_ms(at), incarnation: Incarnation(by) };
-        RowMark { key: key.into(), stamp, seq, value: value.map(|byte| [byte; 32]) }
-    }
-
-    fn rows(covers: &[(u128, u64)], marks: &[RowMark]) -> Rows {
-        let dot = |(by, seq): &(u128, u64)| Dot { incarnation: Incarnation(*by), seq: *seq };
-        Rows {
-            vector: covers.iter().map(dot).collect(),
-            marks: marks.iter().cloned().map(by_key).collect(),
-        }
-    }
-
-    fn verdict(here: &Rows, there: &Rows) -> Option<Verdict> {
-        let found = verdicts(here, there);
-        assert!(found.len() <= 1, "{found:?}");
-        found.first().map(|(_, verdict)| *verdict)
-    }
-
-    /// holds R6
-    #[test]
-    fn a_row_that_one_side_has_is_on_its_way_or_kept_and_never_deleted() {
-        let (live, gone) = (mark("k", 5, 1, 3, Some(1)), mark("k", 5, 1, 3, None));
-        let seen = rows(&[(1, 3)], &[]);
-        let unseen = rows(&[(1, 2)], &[]);
-        let has = |mark: &RowMark| rows(&[(1, 3)], std::slice::from_ref(mark));
-        assert_eq!(verdict(&has(&live), &unseen), Some(Verdict::OnItsWay));
-        assert_eq!(verdict(&has(&live), &seen), Some(Verdict::OnlyHere));
-        assert_eq!(verdict(&unseen, &has(&live)), Some(Verdict::OnItsWay));
-        assert_eq!(verdict(&seen, &has(&live)), Some(Verdict::OnlyThere));
-        // Neither side shows the row.
-        assert_eq!(verdict(&has(&gone), &seen), None);
-    }
-
-    /// holds R6
-    #[test]
-    fn of_two_versions_the_later_one_is_told_again() {
-        let all = [(1, 9), (2, 9)];
-        let old = rows(&all, &[mark("k", 5, 1, 3, Some(1))]);
-        let new = rows(&all, &[mark("k", 6, 2, 4, Some(2))]);
-        let deleted = rows(&all, &[mark("k", 7, 2, 5, None)]);
-        assert_eq!(verdict(&old, &new), Some(Verdict::NewerThere));
-        assert_eq!(verdict(&new, &old), Some(Verdict::NewerHere));
-        assert_eq!(verdict(&deleted, &old), Some(Verdict::NewerHere));
-        assert_eq!(verdict(&old, &old), None);
-        let damaged = rows(&all, &[mark("k", 5, 1, 3, Some(8))]);
-        assert_eq!(verdict(&old, &damaged), Some(Verdict::Unequal));
-    }
-
-    #[test]
-    fn rows_are_read_as_they_were_written_and_in_bounds() {
-        let key = "k".repeat(4096);
-        let marks: Vec<_> =
-            (0..1000).map(|n| mark(&format!("{n:04}{key}"), n, 1, n, Some(7))).collect();
-        let vector: Vector = [Dot { incarnation: Incarnation(9), seq: 4 }].into_iter().collect();
-        let digest = TableDigest::from_bytes([3; 32]);
-        let (mut after, mut read) = (0, Vec::new());
-        loop {
-            let answer = encode_marks(&vector, digest, &marks[after..]);
-            assert!(answer.len() < MARKS_BYTES + (16 << 10), "{}", answer.len());
-            let found = read_marks(&answer).expect("an answer");
-            assert_eq!((&found.vector, found.digest), (&vector, digest));
-            after += found.rows.len();
-            read.extend(found.rows);
-            if !found.more {
-                break;
-            }
-        }
-        assert_eq!(read, marks);
-        assert!(read_marks(b"\x94").is_none() && read_digests(b"\x93").is_none());
-    }
-
-    #[test]
-    fn keys_are_told_in_batches_that_a_request_has_room_for() {
-        let keys: Vec<_> = (0..2500).map(|n: u32| n.to_be_bytes().repeat(256)).collect();
-        let found = batches(keys.clone());
-        assert!(found.iter().all(|batch| batch.len() <= PUSHED_KEYS));
-        let bytes = |batch: &Vec<Vec<u8>>| batch.iter().map(Vec::len).sum::<usize>();
-        assert!(found.iter().all(|batch| bytes(batch) <= PUSHED_BYTES));
-        assert_eq!(found.concat(), keys);
-        assert!(batches(Vec::new()).is_empty());
-    }
 }

@@ -1,0 +1,222 @@
+//! What nodes that compare their copies say to each other, in bytes.
+//! Values are never among it: rows travel the usual way.
+
+use cortex_core::{
+    model::{Hlc, Incarnation, Stamp},
+    sync::{Dot, TableDigest, Vector},
+    wire::{Head, Reader as Decoder, encode},
+};
+
+use crate::store::{BUCKETS, RowMark};
+
+/// Bytes of rows in one answer of `sync_marks`: a quarter of what is taken.
+const MARKS_BYTES: usize = 2 << 20;
+
+/// Keys of one `sync_push`, and bytes of them: half of what a request may be.
+const PUSHED_KEYS: usize = 1000;
+const PUSHED_BYTES: usize = 512 << 10;
+
+pub(super) fn batches(keys: Vec<Vec<u8>>) -> Vec<Vec<Vec<u8>>> {
+    let mut batches: Vec<Vec<Vec<u8>>> = Vec::new();
+    let mut bytes = 0;
+    for key in keys {
+        let full =
+            |batch: &Vec<Vec<u8>>| batch.len() >= PUSHED_KEYS || bytes + key.len() > PUSHED_BYTES;
+        if batches.last().is_none_or(full) {
+            batches.push(Vec::new());
+            bytes = 0;
+        }
+        bytes += key.len() + 8;
+        if let Some(batch) = batches.last_mut() {
+            batch.push(key);
+        }
+    }
+    batches
+}
+
+pub(super) fn write_vector(vector: &Vector, out: &mut Vec<u8>) {
+    encode::array(out, vector.len());
+    for Dot { incarnation, seq } in vector.iter() {
+        encode::array(out, 2);
+        encode::bin(out, &incarnation.0.to_be_bytes());
+        encode::uint(out, seq);
+    }
+}
+
+/// As many rows as one answer has room for: `[vector, digest, rows, more]`.
+pub(super) fn encode_marks(vector: &Vector, digest: TableDigest, marks: &[RowMark]) -> Vec<u8> {
+    let (mut rows, mut count) = (Vec::new(), 0);
+    for mark in marks {
+        if rows.len() >= MARKS_BYTES {
+            break;
+        }
+        count += 1;
+        encode::array(&mut rows, 5);
+        encode::bin(&mut rows, &mark.key);
+        encode::uint(&mut rows, mark.stamp.hlc.to_i64().unsigned_abs());
+        encode::bin(&mut rows, &mark.stamp.incarnation.0.to_be_bytes());
+        encode::uint(&mut rows, mark.seq);
+        match &mark.value {
+            Some(hash) => encode::bin(&mut rows, hash),
+            None => encode::nil(&mut rows),
+        }
+    }
+    let mut out = Vec::with_capacity(rows.len() + 1024);
+    encode::array(&mut out, 4);
+    write_vector(vector, &mut out);
+    encode::bin(&mut out, &digest.to_bytes());
+    encode::array(&mut out, count);
+    out.append(&mut rows);
+    encode::bool(&mut out, count < marks.len());
+    out
+}
+
+/// An answer of `sync_marks`.
+#[derive(Debug)]
+pub(super) struct Marks {
+    pub(super) vector: Vector,
+    pub(super) digest: TableDigest,
+    pub(super) rows: Vec<RowMark>,
+    pub(super) more: bool,
+}
+
+pub(super) fn read_marks(encoded: &[u8]) -> Option<Marks> {
+    let mut from = Decoder::new(encoded);
+    let Head::Array(4) = from.head()? else {
+        return None;
+    };
+    let (vector, digest) = (read_vector(&mut from)?, read_bin(&mut from)?);
+    let Head::Array(count) = from.head()? else {
+        return None;
+    };
+    let rows: Option<Vec<RowMark>> = (0..count).map(|_| read_mark(&mut from)).collect();
+    let Head::Bool(more) = from.head()? else {
+        return None;
+    };
+    Some(Marks { vector, digest: TableDigest::from_bytes(digest), rows: rows?, more })
+}
+
+pub(super) fn read_mark(from: &mut Decoder<'_>) -> Option<RowMark> {
+    let Head::Array(5) = from.head()? else {
+        return None;
+    };
+    let (Head::Bin(key), Head::Int(hlc)) = (from.head()?, from.head()?) else {
+        return None;
+    };
+    let incarnation = Incarnation(u128::from_be_bytes(read_bin(from)?));
+    let (Head::Int(seq), value) = (from.head()?, from.head()?) else {
+        return None;
+    };
+    let value = match value {
+        Head::Nil => None,
+        Head::Bin(hash) => Some(hash.try_into().ok()?),
+        _ => return None,
+    };
+    let stamp = Stamp { hlc: Hlc::from_i64(i64::try_from(hlc).ok()?), incarnation };
+    Some(RowMark { key: key.to_vec(), stamp, seq: u64::try_from(seq).ok()?, value })
+}
+
+pub(super) fn read_digests(encoded: &[u8]) -> Option<Vec<TableDigest>> {
+    let mut from = Decoder::new(encoded);
+    let Head::Array(3) = from.head()? else {
+        return None;
+    };
+    let (_vector, _digest) = (read_vector(&mut from)?, read_bin::<32>(&mut from)?);
+    let Head::Bin(sums) = from.head()? else {
+        return None;
+    };
+    let (sums, rest) = sums.as_chunks::<32>();
+    let whole = rest.is_empty() && sums.len() == BUCKETS;
+    whole.then(|| sums.iter().map(|sum| TableDigest::from_bytes(*sum)).collect())
+}
+
+pub(super) fn read_vector(from: &mut Decoder<'_>) -> Option<Vector> {
+    let Head::Array(count) = from.head()? else {
+        return None;
+    };
+    let dot = |_| {
+        let Head::Array(2) = from.head()? else {
+            return None;
+        };
+        let incarnation = Incarnation(u128::from_be_bytes(read_bin(from)?));
+        let Head::Int(seq) = from.head()? else {
+            return None;
+        };
+        Some(Dot { incarnation, seq: u64::try_from(seq).ok()? })
+    };
+    (0..count).map(dot).collect()
+}
+
+pub(super) fn read_bin<const N: usize>(from: &mut Decoder<'_>) -> Option<[u8; N]> {
+    let Head::Bin(bytes) = from.head()? else {
+        return None;
+    };
+    bytes.try_into().ok()
+}
+
+pub(super) fn read_buckets(encoded: &[u8]) -> Option<Vec<usize>> {
+    let mut from = Decoder::new(encoded);
+    let Head::Array(count @ ..=BUCKETS) = from.head()? else {
+        return None;
+    };
+    let bucket = |_| match from.head()? {
+        Head::Int(bucket) => usize::try_from(bucket).ok().filter(|bucket| *bucket < BUCKETS),
+        _ => None,
+    };
+    (0..count).map(bucket).collect()
+}
+
+pub(super) fn read_keys(encoded: &[u8]) -> Option<Vec<Vec<u8>>> {
+    let mut from = Decoder::new(encoded);
+    let Head::Array(count @ ..=PUSHED_KEYS) = from.head()? else {
+        return None;
+    };
+    let key = |_| match from.head()? {
+        Head::Bin(key) => Some(key.to_vec()),
+        _ => None,
+    };
+    (0..count).map(key).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mark(key: &str, at: u64) -> RowMark {
+        let stamp = Stamp { hlc: Hlc::from_unix_ms(at), incarnation: Incarnation(1) };
+        RowMark { key: key.into(), stamp, seq: at, value: Some([7; 32]) }
+    }
+
+    #[test]
+    fn rows_are_read_as_they_were_written_and_in_bounds() {
+        let key = "k".repeat(4096);
+        let marks: Vec<_> = (0..1000).map(|n| mark(&format!("{n:04}{key}"), n)).collect();
+        let vector: Vector = [Dot { incarnation: Incarnation(9), seq: 4 }].into_iter().collect();
+        let digest = TableDigest::from_bytes([3; 32]);
+        let (mut after, mut read) = (0, Vec::new());
+        loop {
+            let answer = encode_marks(&vector, digest, &marks[after..]);
+            assert!(answer.len() < MARKS_BYTES + (16 << 10), "{}", answer.len());
+            let found = read_marks(&answer).expect("an answer");
+            assert_eq!((&found.vector, found.digest), (&vector, digest));
+            after += found.rows.len();
+            read.extend(found.rows);
+            if !found.more {
+                break;
+            }
+        }
+        assert_eq!(read, marks);
+        assert!(read_marks(b"\x94").is_none() && read_digests(b"\x93").is_none());
+    }
+
+    #[test]
+    fn keys_are_told_in_batches_that_a_request_has_room_for() {
+        let keys: Vec<_> = (0..2500).map(|n: u32| n.to_be_bytes().repeat(256)).collect();
+        let found = batches(keys.clone());
+        assert!(found.iter().all(|batch| batch.len() <= PUSHED_KEYS));
+        let bytes = |batch: &Vec<Vec<u8>>| batch.iter().map(Vec::len).sum::<usize>();
+        assert!(found.iter().all(|batch| bytes(batch) <= PUSHED_BYTES));
+        assert_eq!(found.concat(), keys);
+        assert!(batches(Vec::new()).is_empty());
+    }
+}
