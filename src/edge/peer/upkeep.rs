@@ -9,7 +9,7 @@ use cortex_core::{
     sync::{TableDigest, Vector, Words},
 };
 use tokio::time::sleep;
-use tracing::{debug, warn};
+use tracing::warn;
 
 use super::Shared;
 use crate::{
@@ -117,13 +117,8 @@ impl Upkeep<'_> {
                 before_ms,
                 after: from,
             };
-            after = match store.execute(Command::Collect(collection)).await? {
-                Done::Collected { next } => next,
-                other => {
-                    debug!(?other, "deletions were to be collected");
-                    None
-                }
-            };
+            let done = store.execute(Command::Collect(collection)).await?;
+            after = if let Done::Collected { next } = done { next } else { None };
             sleep(PAUSE).await;
         }
         Ok(())
