@@ -162,7 +162,10 @@ fn a_version_that_has_lost_is_listed_and_restored() {
     assert_eq!(text(found, "key"), "3");
     let id = field(found, "id").and_then(Value::as_u64).expect("a number").to_string();
     let shown = printed(&run(daemon, &["conflicts", "show", table, &id]));
-    assert!(shown.contains("\"v\":\"of home\"") && shown.contains("\"v\":\"of office\""), "{shown}");
+    assert!(
+        shown.contains("\"v\":\"of home\"") && shown.contains("\"v\":\"of office\""),
+        "{shown}"
+    );
     let status = call(daemon, "status", &[]).expect("status");
     assert!(field(&status, "conflicts").and_then(Value::as_u64) > Some(0), "{status}");
 
