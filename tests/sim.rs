@@ -128,3 +128,33 @@ fn copies_converge_in_a_line_whose_ends_never_meet() {
 fn copies_converge_whatever_happens_at_once() {
     runs(Kind::Everything, 20);
 }
+
+/// Every rule is one that the simulation misses.
+#[test]
+fn each_rule_that_is_broken_from_outside_is_missed() {
+    let (from, factor) = (number("SIM_FROM", 0), number("SIM_MUTANTS", 1));
+    let next = AtomicU64::new(0);
+    let uncaught = Mutex::new(Vec::new());
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while let Some((mutation, kind, bound)) = mutations::TABLE
+                    .get(usize::try_from(next.fetch_add(1, Relaxed)).expect("a small number"))
+                {
+                    let bound = bound * factor;
+                    let found = (from..from + bound)
+                        .find_map(|seed| Some((seed, run(seed, *kind, STEPS, Some(*mutation)).err()?)));
+                    match found {
+                        Some((seed, what)) => {
+                            let what = what.lines().next().unwrap_or_default();
+                            println!("{mutation:?}: {} seeds, {what}", seed - from + 1);
+                        }
+                        None => uncaught.lock().expect("a lock").push(*mutation),
+                    }
+                }
+            });
+        }
+    });
+    let uncaught = uncaught.into_inner().expect("a lock");
+    assert!(uncaught.is_empty(), "nothing has come of breaking {uncaught:?}");
+}

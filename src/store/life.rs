@@ -58,7 +58,7 @@ impl Batch<'_> {
             Standing::In if life == 0 => self.begin_life(table, here)?,
             Standing::Out if life > 0 => self.begin_drain(table)?,
             Standing::In | Standing::Frozen => self.stop_drain(table),
-            Standing::Out => {}
+            Standing::Out => self.end_forgotten_life(table, here)?,
         }
         self.refresh(table);
         Ok(())
@@ -90,6 +90,19 @@ impl Batch<'_> {
         let down = said.map_or(0, |row| row.down).max(life - 1);
         let (node, database) = (here.clone(), self.state.database);
         self.write(vec![Row::Replica(ReplicaRow { table, node, database, up: life, down })])
+    }
+
+    /// A stay that others know of and this database does not, since it is an older one than that which
+    /// began it: it is over, or everybody would wait for its word for ever.
+    fn end_forgotten_life(&mut self, table: TableUid, here: &NodeName) -> Result<(), Failure> {
+        let directory = self.state.catalog.directory();
+        let gone = directory.gone(table).get(here).copied().unwrap_or(0);
+        let Some(up) = directory.replica(table, here).map(|row| row.up).filter(|up| *up > gone)
+        else {
+            return Ok(());
+        };
+        let (node, database) = (here.clone(), self.state.database);
+        self.write(vec![Row::Replica(ReplicaRow { table, node, database, up, down: up })])
     }
 
     fn begin_drain(&mut self, table: TableUid) -> Result<(), Failure> {

@@ -49,6 +49,8 @@ impl Scene {
             hlc: Hlc::default(),
             features: Features::OURS,
             boot: [2; 16],
+            database: None,
+            last_of_yours: None,
         }
     }
 
@@ -71,7 +73,7 @@ fn last_word(link: &mut Tls) -> Option<Message> {
     let mut last = None;
     while let Some(body) = link.frame() {
         match Incoming::read(&body) {
-            Ok(Incoming::Known(Message::Hello(_) | Message::Status(_))) => {}
+            Ok(Incoming::Known(Message::Hello(_) | Message::Status(_) | Message::Sync(_))) => {}
             Ok(Incoming::Known(message)) => last = Some(message),
             other => panic!("{other:?}"),
         }
@@ -241,7 +243,8 @@ fn a_link_that_says_what_it_should_not_is_ended() {
         [0u32.to_be_bytes().to_vec(), vec![]].concat(),          // an empty one
         status.clone(),                                          // no greeting
         [hello.clone(), hello.clone()].concat(),                 // two of them
-        [hello.clone(), vec![0, 0, 0, 3, 0x81, 0, 16]].concat(), // a type of another version
+        [hello.clone(), vec![0, 0, 0, 3, 0x81, 0, 24]].concat(), // a type of another version
+        [hello.clone(), vec![0, 0, 0, 3, 0x81, 0, 16]].concat(), // a request for nothing
         [hello.clone(), vec![0, 0, 0, 3, 1, 2, 3]].concat(),
         [hello.clone(), vec![0xff; 64]].concat(),
         [hello.clone(), status.repeat(1000)].concat(), // a flood

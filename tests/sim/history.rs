@@ -92,8 +92,6 @@ pub(crate) struct Disk {
     /// The decisions that are known.
     pub(crate) decided: BTreeMap<TableUid, BTreeSet<usize>>,
     pub(crate) lsn: u64,
-    /// Which origin it was after the last command.
-    pub(crate) origin: Incarnation,
 }
 
 impl Disk {

@@ -7,7 +7,7 @@ use cortex_core::{
 };
 use cortexd::store::SYSTEM_TABLE;
 
-use crate::world::World;
+use crate::{actions::Kind, world::World};
 
 /// A rule that is broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,8 +38,6 @@ pub(crate) enum Outside {
     RemovalsUnknownTaken,
     /// A source whose stay has ended is believed.
     EndedSourceTaken,
-    /// A reader's stay need not be the one that the source knows.
-    LifeUnchecked,
     /// What a majority has confirmed is collected.
     CollectByMajority,
     /// What this copy has incorporated is collected.
@@ -193,3 +191,33 @@ pub(crate) fn on_confirmed(
         Some(_) | None => confirmed,
     }
 }
+
+/// Each rule, in which kind of runs it is seen to be broken, and within how many of them.
+pub(crate) const TABLE: &[(Outside, Kind, u64)] = &[
+    (Outside::VectorPerChunk, Kind::Disks, 100),
+    (Outside::EndOnStaleEntries, Kind::Disks, 100),
+    (Outside::CursorToEnd, Kind::Disks, 100),
+    (Outside::CutIgnored, Kind::Disks, 100),
+    (Outside::NoStateCheck, Kind::Disks, 100),
+    (Outside::NoOriginCheck, Kind::Disks, 100),
+    (Outside::FloorNotInherited, Kind::Disks, 100),
+    (Outside::ScanForFull, Kind::Disks, 100),
+    (Outside::NoSweep, Kind::Disks, 100),
+    (Outside::StaleSourceTaken, Kind::Disks, 100),
+    (Outside::ScopeUnknownTaken, Kind::Scopes, 100),
+    (Outside::RemovalsUnknownTaken, Kind::Disks, 100),
+    (Outside::EndedSourceTaken, Kind::Scopes, 100),
+    (Outside::CollectByMajority, Kind::Disks, 100),
+    (Outside::CollectAlone, Kind::Disks, 100),
+    (Outside::CollectBehind, Kind::Disks, 100),
+    (Outside::WordsWithoutLives, Kind::Disks, 100),
+    (Outside::WordsOfEarlierOrigins, Kind::Disks, 100),
+    (Outside::WordsOfEarlierLives, Kind::Scopes, 100),
+    (Outside::NoLeastAge, Kind::Disks, 100),
+    (Outside::NoMint, Kind::Disks, 100),
+    (Outside::AckBeforeCommit, Kind::Scopes, 100),
+    (Outside::AckWithinAPass, Kind::Scopes, 100),
+    (Outside::AckOfAnEndedSession, Kind::Everything, 100),
+    (Outside::AckOfEverything, Kind::Scopes, 100),
+    (Outside::NoClockInChunk, Kind::Disks, 100),
+];

@@ -36,6 +36,21 @@ impl Message {
     }
 }
 
+impl Message {
+    /// What kind of message it is, for the log.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Want(_) => "want",
+            Self::Chunk(_) => "chunk",
+            Self::Ack(_) => "ack",
+            Self::Refuse(_) => "refuse",
+            Self::Waits(_) => "waits",
+            Self::Words(_) => "words",
+        }
+    }
+}
+
 /// No to a request, or to its answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refuse {

@@ -550,3 +550,6 @@ impl Chunk {
         (!self.starts_pass() || position.pass.is_none()).then_some(position)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -71,7 +71,7 @@ async fn dial_for_ever(node: &NodeName, shared: &Shared) {
             backoff.reset();
         }
         tokio::select! {
-            () = sleep(backoff.next(random())) => {}
+            () = sleep(backoff.next(super::random())) => {}
             // Another address, or another certificate: what has failed may work now.
             changed = mesh.changed() => if changed.is_ok() { backoff.reset() },
             () = shared.stopped() => return,
@@ -99,10 +99,4 @@ async fn dial_once(node: &NodeName, shared: &Shared) -> bool {
         let _gone = shared.news.send(News::Failed { node: node.clone(), why }).await;
     }
     true
-}
-
-/// 32 random bits.
-fn random() -> u32 {
-    let [a, b, c, d, ..] = ambient::random_id();
-    u32::from_be_bytes([a, b, c, d])
 }

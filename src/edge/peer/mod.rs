@@ -8,6 +8,7 @@
 //!   ask ───────> a request of the service to another machine ───────────> cortex-rpc/1
 //!
 //!   link <──> sync ──> rows, as the session says <──> store
+//!   upkeep ──> deletions that every copy knows, feeds that are too long ──> store
 //!   link ──> news ──> keeper: who is alive, events, what status shows ──> MeshView
 //!                     keeper ──> live: closes what a reload, or time, has made untrusted
 //! ```
@@ -28,6 +29,7 @@ mod pace;
 mod refused;
 mod rpc;
 mod sync;
+mod upkeep;
 
 use std::{
     sync::Arc,
@@ -39,7 +41,7 @@ use cortex_core::model::NodeName;
 use tokio::{
     net::TcpListener,
     sync::{mpsc, watch},
-    task::JoinSet,
+    task::{JoinSet, spawn_blocking},
     time::timeout,
 };
 
@@ -52,7 +54,7 @@ use crate::{
         Service,
         mesh::{MeshView, PeerRequest},
     },
-    store::Reader,
+    store::{Fault, Reader},
 };
 
 /// How long connections may take to finish what they have begun, once the daemon ends.
@@ -130,6 +132,7 @@ impl PeerPort {
             dialer::run(&shared),
             ask::run(self.asked, &shared),
             keeper::run(incoming, &shared),
+            upkeep::run(&shared),
         );
         Ok(())
     }
@@ -177,5 +180,21 @@ async fn drain(mut tasks: JoinSet<()>) {
 fn reap(ended: Option<Result<(), tokio::task::JoinError>>) {
     if let Some(Err(panic)) = ended {
         tracing::error!(%panic, "a connection to another machine panicked and was closed");
+    }
+}
+
+/// 32 random bits.
+fn random() -> u32 {
+    let [a, b, c, d, ..] = ambient::random_id();
+    u32::from_be_bytes([a, b, c, d])
+}
+
+/// Work that may block, on a thread for that.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Fault> + Send + 'static,
+) -> Result<T, Fault> {
+    match spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
     }
 }

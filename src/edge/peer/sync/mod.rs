@@ -10,7 +10,9 @@
 //! Nothing here waits for time where a row is concerned: a commit wakes the exchange, which answers the
 //! request that waits for it.
 
+mod answers;
 mod pack;
+mod troubles;
 mod words;
 
 use std::{
@@ -25,7 +27,8 @@ use cortex_core::{
     directory::Standing,
     model::{Hlc, NodeName, Refusal, TableUid},
     sync::{
-        Ack, Answer, Chunk, Message, Outcome, Output, Position, Refuse, Session, Unfit, Want, Why,
+        Ack, Answer, Chunk, Message, Outcome, Output, Part, Position, Refuse, Session, Unfit, Want,
+        Why,
     },
     wire::link::{Hello, Reject},
 };
@@ -34,15 +37,18 @@ use tokio::{
     task::{JoinSet, spawn_blocking},
     time::{Instant, sleep_until},
 };
-use tracing::{debug, warn};
+use tracing::{debug, trace, warn};
 
-use super::{Shared, link::Ended};
+use answers::answer_to;
+use troubles::{REFUSED, is_for_the_operator, trouble_of, trouble_with, why_failed};
+
+use super::{Shared, blocking, link::Ended};
 use crate::{
     ambient,
     service::sync::{PeerCopy, Trouble},
     store::{
-        ChunkBounds, Command, Delivery, Done, Event, Failure, Fault, Replica, SYSTEM_TABLE,
-        SealedRow, Served, Store, Taken, Unserved, VerifiedRow, verify,
+        Command, Delivery, Done, Event, Failure, Fault, Replica, SYSTEM_TABLE, SealedRow, Store,
+        Taken, VerifiedRow, verify,
     },
 };
 
@@ -52,6 +58,12 @@ pub(super) const QUEUE: usize = 8;
 /// Chunks that are being stored, or wait for it, at a time. While there are as many, nothing else of this link
 /// is looked at: each may hold a mebibyte and more.
 const TAKING: usize = 8;
+
+/// Frames that wait to be sent, from which on nothing more is looked at: answers are small, but for one.
+const OUTBOX: usize = 256;
+
+/// Between two looks at which tables there are to ask for: many may be made at once.
+const FOLLOW_PAUSE: Duration = Duration::from_millis(20);
 
 /// A frame from this size on is understood on another thread.
 const LARGE: usize = 64 << 10;
@@ -97,7 +109,10 @@ pub(super) async fn run(node: &NodeName, shared: &Shared, hello: &Hello, ends: E
         taking: 0,
         reading: false,
         seen: HashMap::new(),
-        held: BTreeSet::new(),
+        told_whole: HashMap::new(),
+        catalog_changed: false,
+        followed: Duration::ZERO,
+        follow_at: None,
         told: words::Told::default(),
         rounds: 0,
         next_round: shared.now() + Duration::from_secs(1),
@@ -159,8 +174,14 @@ struct Exchange<'a> {
     reading: bool,
     /// The copies here as they were when a request that waits was answered last.
     seen: HashMap<TableUid, Option<Arc<Replica>>>,
-    /// The copies that this machine has, each with its stay.
-    held: BTreeSet<(TableUid, u64)>,
+    /// The tables of which the other side is told that the copy here is whole, and the place in the feed that
+    /// this brings it to.
+    told_whole: HashMap<TableUid, u64>,
+    /// True from a change of the directory until the copies that follow from it are there.
+    catalog_changed: bool,
+    /// When the tables to ask for were looked at last, and are to be looked at again.
+    followed: Duration,
+    follow_at: Option<Duration>,
     told: words::Told,
     rounds: u32,
     next_round: Duration,
@@ -191,10 +212,11 @@ impl Exchange<'_> {
         self.follow();
         loop {
             self.carry_out(*clock.borrow());
-            let wakes = self.session.poll_timeout().unwrap_or(Duration::MAX).min(self.next_round);
+            let timeouts = [self.session.poll_timeout(), self.follow_at, Some(self.next_round)];
+            let wakes = timeouts.into_iter().flatten().min().unwrap_or(self.next_round);
             let wakes = Instant::from_std(self.shared.started + wakes);
             tokio::select! {
-                frame = incoming.recv(), if !self.reading && self.taking < TAKING => match frame {
+                frame = incoming.recv(), if self.may_read() => match frame {
                     Some(frame) => self.receive(frame)?,
                     None => return Err(Ended::Closed),
                 },
@@ -229,7 +251,7 @@ impl Exchange<'_> {
                     if is_evicted(&self.store, self.hello) {
                         return Err(Ended::Unwanted(Reject::Evicted));
                     }
-                    self.follow();
+                    self.follow_soon();
                 }
                 changed = clock.changed() => {
                     if changed.is_err() {
@@ -239,10 +261,18 @@ impl Exchange<'_> {
                 }
                 () = sleep_until(wakes) => {
                     self.session.handle_timeout(self.shared.now());
+                    if self.follow_at.is_some_and(|at| at <= self.shared.now()) {
+                        self.follow();
+                    }
                     self.pass_on();
                 }
             }
         }
+    }
+
+    /// True while there is room for what a message may lead to.
+    fn may_read(&self) -> bool {
+        !self.reading && self.taking < TAKING && self.outbox.len() < OUTBOX
     }
 
     /// Does what the session says.
@@ -273,6 +303,7 @@ impl Exchange<'_> {
                     }
                     Output::Say(Message::Chunk(_)) => {
                         if let Some(frame) = self.prepared.take() {
+                            trace!(node = %self.node, bytes = frame.len(), "saying a chunk");
                             self.outbox.push_back((frame, true));
                             self.serving = true;
                         }
@@ -311,8 +342,11 @@ impl Exchange<'_> {
         let Ok(message) = message else {
             return Err(Ended::Mistake("bytes that are no message"));
         };
+        trace!(node = %self.node, table = ?message.table(), said = message.name(), "heard about a copy");
         match &message {
-            Message::Want(_) | Message::Chunk(_) => {}
+            Message::Want(_) => {}
+            // What it has is not sent back to it.
+            Message::Chunk(chunk) => self.session.reader_has(chunk.table, &chunk.vector),
             Message::Ack(ack) => self.heard_ack(ack),
             Message::Words(said) => {
                 for (node, word) in &said.words {
@@ -382,6 +416,7 @@ impl Exchange<'_> {
     }
 
     fn say(&mut self, message: Message) {
+        trace!(node = %self.node, table = ?message.table(), said = message.name(), "saying about a copy");
         self.outbox.push_back((pack::frame(message), false));
     }
 
@@ -413,7 +448,6 @@ impl Exchange<'_> {
         let table = outline.table;
         let (outcome, trouble) = match done {
             Ok(Done::Taken(Taken::Stored { verified, .. })) => {
-                self.session.reader_has(table, &outline.vector);
                 self.trouble(table, |known| {
                     words::told_by_chunk(known, outline);
                     if verified == Some(true) {
@@ -447,10 +481,11 @@ impl Exchange<'_> {
     /// Reads what is wanted.
     fn serve(&mut self, want: Want) {
         let (store, node) = (self.store.clone(), self.node.clone());
+        let told_whole = self.told_whole.get(&want.table).copied();
         self.serving = true;
         self.jobs.spawn(async move {
             let work = move || {
-                let (answer, frame) = answer_to(&store, &node, &want)?;
+                let (answer, frame) = answer_to(&store, &node, &want, told_whole)?;
                 Ok(Finished::Served { want: Box::new(want), answer, frame })
             };
             blocking(work).await
@@ -458,6 +493,15 @@ impl Exchange<'_> {
     }
 
     fn served(&mut self, want: &Want, answer: Answer, frame: Option<Vec<u8>>) {
+        if let Answer::Chunk(chunk) = &answer
+            && let Part::Log { to, last: true } = chunk.part
+        {
+            if chunk.ready {
+                self.told_whole.entry(chunk.table).or_insert(to);
+            } else {
+                self.told_whole.remove(&chunk.table);
+            }
+        }
         let trouble = match &answer {
             Answer::Chunk(_) | Answer::Nothing(_) => None,
             Answer::Refused(why) => Some(trouble_of(*why)),
@@ -468,9 +512,32 @@ impl Exchange<'_> {
         self.session.served(want, answer);
     }
 
-    /// Notes how it goes with a table.
+    /// Notes how it goes with a table, and tells the operator what they may act on.
     fn trouble(&self, table: TableUid, change: impl FnOnce(&mut PeerCopy)) {
-        self.shared.context.service.sync().update(table, self.node, change);
+        if self.store.copy(table).is_none_or(|copy| copy.life == 0) {
+            return;
+        }
+        let mut told = [None, None];
+        self.shared.context.service.sync().update(table, self.node, |known| {
+            let before = [known.taking.clone(), known.giving.clone()];
+            change(known);
+            let now = [known.taking.clone(), known.giving.clone()];
+            for ((before, now), told) in before.iter().zip(now).zip(&mut told) {
+                *told = now.filter(|now| {
+                    before.as_ref().map(std::mem::discriminant) != Some(std::mem::discriminant(now))
+                });
+            }
+        });
+        let [taking, giving] = told.map(|told| told.filter(is_for_the_operator));
+        if taking.is_some() || giving.is_some() {
+            let catalog = self.store.catalog();
+            let table = catalog.by_uid(table).map(|entry| catalog.show(&entry.table.name));
+            for (why, direction) in [(taking, "from"), (giving, "to")] {
+                if let Some(why) = why {
+                    warn!(table, node = %self.node, direction, %why, "rows of a table do not come through");
+                }
+            }
+        }
     }
 
     fn heard_ack(&mut self, ack: &Ack) {
@@ -509,6 +576,9 @@ impl Exchange<'_> {
             return;
         }
         self.next_round = now + ROUND;
+        if self.outbox.len() >= OUTBOX {
+            return;
+        }
         self.rounds += 1;
         if self.rounds.is_multiple_of(ROUNDS) {
             self.told.forget();
@@ -529,13 +599,25 @@ impl Exchange<'_> {
         }
     }
 
+    /// Looks at which tables there are to ask for: now, unless that was a moment ago.
+    fn follow_soon(&mut self) {
+        // The copies that follow from a change of the directory are shown after it.
+        self.catalog_changed = true;
+        let next = self.followed + FOLLOW_PAUSE;
+        if next <= self.shared.now() {
+            self.follow();
+        } else {
+            self.follow_at = Some(next);
+        }
+    }
+
     /// Which tables there are to ask for, by the directory as it is now.
     fn follow(&mut self) {
+        (self.followed, self.follow_at) = (self.shared.now(), None);
         let catalog = self.store.catalog();
         let directory = catalog.directory();
         let here = self.shared.mesh().node().clone();
         let copies = self.store.copies();
-        self.held = stays(&copies);
         let wanted = copies.iter().filter(|copy| {
             copy.life > 0
                 && copy.uid != SYSTEM_TABLE
@@ -561,8 +643,9 @@ impl Exchange<'_> {
                 self.session.changed(table);
             }
         }
-        if stays(&self.store.copies()) != self.held {
-            self.follow();
+        if std::mem::take(&mut self.catalog_changed) {
+            self.follow_soon();
+            self.catalog_changed = false;
         }
     }
 
@@ -594,21 +677,6 @@ impl Exchange<'_> {
     }
 }
 
-/// The stays of this machine's copies.
-fn stays(copies: &[Arc<Replica>]) -> BTreeSet<(TableUid, u64)> {
-    copies.iter().map(|copy| (copy.uid, copy.life)).collect()
-}
-
-/// Work that may block, on a thread for that.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, Fault> + Send + 'static,
-) -> Result<T, Fault> {
-    match spawn_blocking(work).await {
-        Ok(done) => done,
-        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
-    }
-}
-
 /// The rows of the system table with their signatures checked; for any other table there is nothing to check.
 async fn checked(
     chunk: &Chunk,
@@ -627,74 +695,4 @@ async fn checked(
     let rows: Vec<SealedRow> = rows.collect();
     let store = store.clone();
     blocking(move || Ok(verify(notary.as_ref(), store.catalog().directory(), rows))).await
-}
-
-/// What a request comes to, and the frame of its chunk. A chunk that is too large for a frame is read again,
-/// with fewer rows; one row always fits.
-fn answer_to(
-    store: &Store,
-    node: &NodeName,
-    want: &Want,
-) -> Result<(Answer, Option<Vec<u8>>), Fault> {
-    let mut bounds = ChunkBounds::default();
-    loop {
-        match store.serve(node, want, bounds)? {
-            Served::Nothing => {
-                let drain = store.copy(want.table).and_then(|copy| copy.drain);
-                return Ok((Answer::Nothing(drain), None));
-            }
-            Served::Refused(why) => {
-                let why = match why {
-                    Unserved::NoCopy => Why::NoCopy,
-                    Unserved::NotInScope => Why::NotInScope,
-                    Unserved::UnknownLife => Why::UnknownLife,
-                    Unserved::Busy => Why::Busy,
-                };
-                return Ok((Answer::Refused(why), None));
-            }
-            Served::Chunk(chunk) => match pack::frame_of(&chunk) {
-                Some(frame) => return Ok((Answer::Chunk(chunk), Some(frame))),
-                None if chunk.rows.len() > 1 => bounds.rows = chunk.rows.len() / 2,
-                None => return Ok((Answer::Refused(Why::Other(TOO_LARGE)), None)),
-            },
-        }
-    }
-}
-
-/// Numbers for reasons without a name: the other side shows them.
-const REFUSED: u64 = 100;
-const TOO_LARGE: u64 = 101;
-
-fn why_failed(failure: &Failure) -> Why {
-    match failure {
-        Failure::Faulted(_) => Why::Storage,
-        Failure::Refused(Refusal::QuotaExceeded(_)) => Why::Quota,
-        Failure::Refused(_) => Why::Other(REFUSED),
-    }
-}
-
-fn trouble_of(why: Why) -> Trouble {
-    match why {
-        Why::NoCopy | Why::Busy => Trouble::NotReady,
-        Why::NotInScope => Trouble::Scope,
-        Why::UnknownLife | Why::Directory => Trouble::Directory,
-        Why::Clock(offset_ms) => Trouble::Clock(offset_ms),
-        Why::Ahead(by_ms) => Trouble::Ahead(by_ms),
-        Why::Stale => Trouble::Stale,
-        Why::Quota => Trouble::Quota,
-        Why::Storage => Trouble::Storage,
-        Why::Other(TOO_LARGE) => Trouble::Refused("a row is too large".into()),
-        Why::Other(REFUSED) => Trouble::Refused("what was sent was refused there".into()),
-        Why::Other(code) => Trouble::Refused(format!("reason {code} of a later version")),
-    }
-}
-
-fn trouble_with(why: Unfit) -> Option<Trouble> {
-    match why {
-        Unfit::Past => None,
-        Unfit::ScopeUnknown => Some(Trouble::Directory),
-        Unfit::NotInScope | Unfit::SourceGone => Some(Trouble::Scope),
-        Unfit::SourceStale => Some(Trouble::Stale),
-        Unfit::Ahead { by_ms } => Some(Trouble::Ahead(by_ms)),
-    }
 }

@@ -1,0 +1,194 @@
+//! What copies need not keep for ever: deletions that every copy knows, and the beginning of their feeds.
+//! Which those are is decided by `cortex_core::sync`; removing them is the store's, a little at a time.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use cortex_core::{
+    directory::Directory,
+    model::{NodeName, TableUid},
+    sync::{TableDigest, Vector, Words},
+};
+use tokio::time::sleep;
+use tracing::{debug, warn};
+
+use super::Shared;
+use crate::{
+    ambient,
+    service::sync::SyncView,
+    store::{Collection, Command, Done, Failure, Replica, SYSTEM_TABLE, Store},
+};
+
+/// Between two rounds, and how much later one may come: machines that were started together need not all be
+/// busy at the same moment.
+const ROUND: Duration = Duration::from_secs(5);
+const JITTER_MS: u32 = 1000;
+
+/// Between two steps of removing something: leaves most of the disk to clients.
+const PAUSE: Duration = Duration::from_millis(2);
+
+/// A deletion is kept for as long at least: much longer than clocks may differ.
+const LEAST_AGE_MS: u64 = 24 * 3600 * 1000;
+
+/// Feeds are looked at in each so many rounds: finding where one is too long reads its end.
+const FEED_ROUNDS: u32 = 12;
+
+/// Entries that a feed may have. Whoever is further behind than that reads the whole copy in the order of its
+/// keys. For a large table twice as many as it has rows: beyond, going through the feed takes longer than that.
+const LEAST_FEED: u64 = 100_000;
+
+/// For so long two copies must have said that they know the same and hold different rows, before that is
+/// believed: a row is there before what its source knows is counted as known.
+const DIVERGED_AFTER_MS: u64 = 30_000;
+
+/// Looks after all copies until the daemon ends.
+pub(super) async fn run(shared: &Shared) {
+    let work = async {
+        let mut upkeep = Upkeep { shared, round: 0, suspected: BTreeMap::new() };
+        loop {
+            sleep(ROUND + Duration::from_millis((super::random() % JITTER_MS).into())).await;
+            if let Err(failure) = upkeep.round().await {
+                warn!(%failure, "the copies of tables were not looked after, trying again later");
+            }
+        }
+    };
+    tokio::select! {
+        () = work => {}
+        () = shared.stopped() => {}
+    }
+}
+
+struct Upkeep<'a> {
+    shared: &'a Shared,
+    round: u32,
+    suspected: BTreeMap<(TableUid, NodeName), Suspicion>,
+}
+
+/// Two copies that should be equal and are not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Suspicion {
+    digests: (TableDigest, TableDigest),
+    since_ms: u64,
+}
+
+impl Upkeep<'_> {
+    async fn round(&mut self) -> Result<(), Failure> {
+        self.round = self.round.wrapping_add(1);
+        let store = self.shared.context.service.store().clone();
+        let view = self.shared.context.service.sync();
+        let copies = store.copies();
+        view.retain(|table| copies.iter().any(|copy| copy.uid == table && copy.life > 0));
+        for copy in copies.iter().filter(|copy| copy.life > 0) {
+            if copy.uid != SYSTEM_TABLE {
+                self.collect(&store, view, copy).await?;
+            }
+            self.compare(view, copy);
+            if self.round.is_multiple_of(FEED_ROUNDS) {
+                cut_feed(&store, copy).await?;
+            }
+        }
+        self.suspected.retain(|(table, _), _| copies.iter().any(|copy| copy.uid == *table));
+        Ok(())
+    }
+
+    /// Forgets deletions that every copy knows.
+    async fn collect(&self, store: &Store, view: &SyncView, copy: &Replica) -> Result<(), Failure> {
+        let here = self.shared.mesh().node().clone();
+        let confirmed = {
+            let catalog = store.catalog();
+            confirmed(catalog.directory(), view, &here, copy)
+        };
+        let confirmed = match confirmed {
+            Ok(confirmed) => confirmed,
+            Err(blocker) => {
+                view.block(copy.uid, Some(blocker));
+                return Ok(());
+            }
+        };
+        view.block(copy.uid, None);
+        if copy.tombstones == 0 || !copy.ready {
+            return Ok(());
+        }
+        let before_ms = ambient::wall_ms().saturating_sub(LEAST_AGE_MS);
+        let mut after = Some(i64::MIN);
+        while let Some(from) = after {
+            let collection = Collection {
+                table: copy.uid,
+                confirmed: confirmed.clone(),
+                before_ms,
+                after: from,
+            };
+            after = match store.execute(Command::Collect(collection)).await? {
+                Done::Collected { next } => next,
+                other => {
+                    debug!(?other, "deletions were to be collected");
+                    None
+                }
+            };
+            sleep(PAUSE).await;
+        }
+        Ok(())
+    }
+
+    /// Notes where a copy elsewhere has stayed different although both know the same.
+    fn compare(&mut self, view: &SyncView, copy: &Replica) {
+        let now_ms = ambient::wall_ms();
+        for (node, known) in view.copies_of(copy.uid) {
+            let place = (copy.uid, node);
+            let differs = known
+                .word
+                .filter(|word| word.vector == copy.vector && word.digest != copy.digest)
+                .map(|word| (word.digest, copy.digest));
+            let Some(digests) = differs else {
+                self.suspected.remove(&place);
+                continue;
+            };
+            let new = Suspicion { digests, since_ms: now_ms };
+            let since = self.suspected.entry(place.clone()).or_insert(new);
+            if since.digests != digests {
+                *since = new;
+            }
+            if now_ms.saturating_sub(since.since_ms) >= DIVERGED_AFTER_MS && !known.diverged {
+                warn!(node = %place.1, table = ?copy.uid, "two copies of a table know the same and hold different rows");
+                view.update(copy.uid, &place.1, |known| known.diverged = true);
+            }
+        }
+    }
+}
+
+/// What every copy of a table knows, by its own word.
+fn confirmed(
+    directory: &Directory,
+    view: &SyncView,
+    here: &NodeName,
+    copy: &Replica,
+) -> Result<Vector, cortex_core::sync::Blocker> {
+    let mut words = Words::default();
+    for (node, known) in view.copies_of(copy.uid) {
+        if let Some(word) = known.word {
+            words.hear(node.clone(), word);
+            // What an earlier origin has said may be lost by now.
+            if let Some(row) = directory.node(&node) {
+                words.void_others(&node, row.incarnation);
+            }
+        }
+    }
+    let (must, gone) = (directory.must_confirm(copy.uid), directory.gone(copy.uid));
+    words.confirmed(here, &copy.vector, &must, &gone)
+}
+
+/// Removes the beginning of a feed that is too long.
+async fn cut_feed(store: &Store, copy: &Replica) -> Result<(), Failure> {
+    let Some(table) = copy.table else { return Ok(()) };
+    let rows = store.catalog().by_uid(copy.uid).map_or(0, |entry| entry.usage.records());
+    let keep = LEAST_FEED.max(rows.saturating_mul(2));
+    let excess = {
+        let store = store.clone();
+        super::blocking(move || store.feed_excess(table, keep)).await?
+    };
+    let Some(upto) = excess else { return Ok(()) };
+    let cut = || Command::CutFeed { table: copy.uid, upto };
+    while matches!(store.execute(cut()).await?, Done::Purged { more: true }) {
+        sleep(PAUSE).await;
+    }
+    Ok(())
+}

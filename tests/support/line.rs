@@ -1,0 +1,76 @@
+//! A line between two machines that can be cut: passes bytes on, until it does not.
+//! Leaves who is at its ends to the tests.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+
+/// Listens for as long as the test runs.
+#[derive(Debug)]
+pub(crate) struct Line {
+    port: u16,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    is_cut: bool,
+    open: Vec<TcpStream>,
+}
+
+impl Line {
+    /// A line to a port of this machine.
+    pub(crate) fn to(port: u16) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+        let own = listener.local_addr().expect("it is bound").port();
+        let state = Arc::<Mutex<State>>::default();
+        let shared = Arc::clone(&state);
+        thread::spawn(move || {
+            for caller in listener.incoming().flatten() {
+                if locked(&shared).is_cut {
+                    continue; // dropped, which closes it
+                }
+                let Ok(called) = TcpStream::connect(("127.0.0.1", port)) else { continue };
+                let _only_slower = (caller.set_nodelay(true), called.set_nodelay(true));
+                for (from, to) in [(&caller, &called), (&called, &caller)] {
+                    let clone = |stream: &TcpStream| stream.try_clone().expect("clone a socket");
+                    let (from, to) = (clone(from), clone(to));
+                    thread::spawn(move || pass(from, to));
+                }
+                locked(&shared).open.extend([caller, called]);
+            }
+        });
+        Self { port: own, state }
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub(crate) fn cut(&self) {
+        let mut state = locked(&self.state);
+        state.is_cut = true;
+        for stream in state.open.drain(..) {
+            let _gone_already = stream.shutdown(Shutdown::Both);
+        }
+    }
+
+    pub(crate) fn heal(&self) {
+        locked(&self.state).is_cut = false;
+    }
+}
+
+fn pass(mut from: TcpStream, mut to: TcpStream) {
+    let mut bytes = vec![0; 64 << 10];
+    while let Ok(count @ 1..) = from.read(&mut bytes) {
+        if to.write_all(&bytes[..count]).is_err() {
+            break;
+        }
+    }
+    let _gone_already = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
+}
+
+fn locked(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
