@@ -142,8 +142,9 @@ fn each_rule_that_is_broken_from_outside_is_missed() {
                     .get(usize::try_from(next.fetch_add(1, Relaxed)).expect("a small number"))
                 {
                     let bound = bound * factor;
-                    let found = (from..from + bound)
-                        .find_map(|seed| Some((seed, run(seed, *kind, STEPS, Some(*mutation)).err()?)));
+                    let found = (from..from + bound).find_map(|seed| {
+                        Some((seed, run(seed, *kind, STEPS, Some(*mutation)).err()?))
+                    });
                     match found {
                         Some((seed, what)) => {
                             let what = what.lines().next().unwrap_or_default();

@@ -14,7 +14,6 @@ pub(crate) fn any_value() -> impl Strategy<Value = Value> {
         ".{0,40}".prop_map(Value::from),
         "a{200,300}".prop_map(Value::from),
         proptest::collection::vec(any::<u8>(), 0..300).prop_map(Value::from),
-        Just(Value::Binary(vec![7; 70_000])),
         (any::<i8>(), proptest::collection::vec(any::<u8>(), 0..20))
             .prop_map(|(kind, bytes)| Value::Ext(kind, bytes)),
     ];
