@@ -266,6 +266,59 @@ fn what_only_another_node_has_can_be_taken_from_there_or_deleted_by_an_ordinary_
     assert_eq!(gone, Err("not_found".into()));
 }
 
+/// holds S3, S4
+#[test]
+fn a_copy_out_of_the_scope_is_handed_over_and_said_to_have_left() {
+    let pair = Pair::start();
+    put(&pair.office, THERE, 50, "of office");
+    let narrowed = run(&pair.home, &["scope", HERE, "home"]);
+    assert_eq!(printed(&narrowed), "\"scope updated\"\n", "{narrowed:?}");
+    let state_of = |name: &str| {
+        let scope = call(&pair.home, "get_scope", &[HERE.into()]).expect("a scope");
+        let replicas = field(&scope, "replicas").and_then(Value::as_array).expect("an array");
+        let replica = replicas.iter().find(|replica| text(replica, "node") == name);
+        text(replica.expect("a copy"), "state").to_owned()
+    };
+    wait_until("it has left", || state_of("office") == "left");
+    assert_eq!(state_of("home"), "ready");
+    assert_eq!(value_of(&pair.home, HERE, 50), "of office", "what only office had");
+    let denied = call(&pair.office, "get", &[THERE.into(), 50.into()]).expect_err("it is gone");
+    assert!(denied == "access_denied" || denied.starts_with("not_here"), "{denied}");
+    let explained = run(&pair.home, &["explain", HERE, "--node", "office"]);
+    let expected = "\"do\":\"cortex scope 0:t home,office\"";
+    assert!(printed(&explained).contains(expected), "{}", printed(&explained));
+}
+
+/// holds S4
+#[test]
+fn competing_decisions_freeze_a_copy_and_everybody_is_told_what_to_do() {
+    let mut pair = Pair::start();
+    pair.office.stop();
+    assert!(run(&pair.home, &["scope", HERE, "home"]).status.success());
+    pair.home.stop();
+    pair.office.restart();
+    assert!(run(&pair.office, &["scope", THERE, "home,office"]).status.success());
+    pair.home.restart();
+    pair.wait_for_link();
+    let frozen = |daemon: &Daemon, table: &str| {
+        let status = call(daemon, "sync_status_table", &[table.into()]).expect("a state");
+        text(field(&status, "here").expect("a copy"), "state") == "frozen"
+    };
+    wait_until("office is frozen", || frozen(&pair.office, THERE));
+    let record = map([("id", 1.into())]);
+    let refused = call(&pair.office, "put", &[THERE.into(), record]).expect_err("it is frozen");
+    assert!(refused.starts_with("scope_contested"), "{refused}");
+    let explained = printed(&run(&pair.office, &["explain", THERE]));
+    assert!(explained.contains("is frozen here"), "{explained}");
+    assert!(explained.contains("\"do\":\"cortex scope 0@home:t SCOPE\""), "{explained}");
+    let doctor = printed(&run(&pair.office, &["doctor"]));
+    assert!(doctor.contains("decisions about the scope of 0@home:t compete"), "{doctor}");
+
+    assert!(run(&pair.home, &["scope", HERE, "all"]).status.success());
+    pair.settle();
+    assert!(!frozen(&pair.office, THERE));
+}
+
 #[test]
 fn a_node_that_is_removed_is_waited_for_no_more() {
     let mut pair = Pair::start();
