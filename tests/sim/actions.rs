@@ -32,7 +32,8 @@ pub(crate) enum Kind {
     Clocks,
     /// Only neighbours in a line ever see each other.
     Chain,
-    /// All of it.
+    /// All of it. A rollback takes longer than clocks differ: a row of the directory that a node writes
+    /// anew at once may be stamped below the one that it has forgotten and others have, and is lost.
     Everything,
 }
 
@@ -245,6 +246,17 @@ fn entry(world: &World, n: usize, table: TableUid) -> Option<Arc<Entry>> {
 
 fn write(world: &mut World, n: usize, deletions: u64) {
     let table = world.tables[world.chance.below(world.tables.len())];
+    let may_write = |world: &World, n: usize| {
+        let entry = entry(world, n, table);
+        entry.is_some_and(|entry| entry.standing == Standing::In && entry.ready)
+    };
+    let living = world.living();
+    let mut n = n;
+    for _ in 0..4 {
+        if !may_write(world, n) {
+            n = world.chance.of(&living);
+        }
+    }
     let Some(entry) = entry(world, n, table) else { return };
     let mut key = Vec::new();
     encode::str(&mut key, &format!("k{}", world.chance.below(world.keys)));
@@ -280,7 +292,18 @@ pub(crate) fn step(world: &mut World, weights: &Weights) {
         Action::Write => write(world, n, weights.deletions),
         Action::Pull => {
             let table = world.tables[world.chance.below(world.tables.len())];
-            world.ask(n, other, table);
+            let has = |world: &World, n: usize| {
+                world.nodes[n].db.replica(table).is_some_and(|replica| replica.life > 0)
+            };
+            let (mut reader, mut source) = (n, other);
+            for _ in 0..4 {
+                if reader == source || !has(world, reader) || !has(world, source) {
+                    (reader, source) = (world.chance.of(&living), world.chance.of(&living));
+                }
+            }
+            if reader != source {
+                world.ask(reader, source, table);
+            }
         }
         Action::PullSystem => world.ask(n, other, SYSTEM_TABLE),
         Action::Deliver => {
@@ -318,16 +341,26 @@ pub(crate) fn step(world: &mut World, weights: &Weights) {
         }
         Action::Pause => world.now_ms += LEAST_AGE_MS + SKEW_MS,
         Action::Save => world.save(n),
-        Action::RollBack => roll_back(world, n),
+        Action::RollBack => {
+            if weights.kind == Kind::Everything {
+                world.now_ms += 2 * SKEW_MS; // see `Kind::Everything`
+            }
+            roll_back(world, n);
+        }
         Action::Crash => world.restart(n, None),
-        Action::Die if living.len() > 2 => world.die(n),
+        Action::Die if living.iter().filter(|n| !world.nodes[**n].removed).count() > 2 => {
+            world.die(n);
+        }
         Action::Remove => {
             let dead: Vec<usize> = (0..world.nodes.len())
                 .filter(|n| !world.nodes[*n].alive && !world.nodes[*n].removed)
                 .collect();
+            let staying = living.iter().filter(|n| !world.nodes[**n].removed).count();
             if !dead.is_empty() {
                 let whom = world.chance.of(&dead);
                 remove(world, n, whom);
+            } else if staying > 3 && !world.nodes[n].removed && other != n {
+                remove(world, n, other); // it goes on for those who have not heard of it
             }
         }
         Action::Join if world.nodes.len() < 7 => {
@@ -477,7 +510,7 @@ fn sync_everybody(world: &mut World, tables: &[TableUid]) {
         for reader in &living {
             for source in &living {
                 if world.reaches(*source, *reader) && world.reaches(*reader, *source) {
-                    pull(world, *reader, *source, *table, 6);
+                    pull(world, *reader, *source, *table, if world.calm { 6 } else { 40 });
                 }
             }
         }
@@ -550,6 +583,9 @@ fn stale_pass(world: &mut World, weights: &Weights, (r, s, c): (usize, usize, us
         let n = world.chance.of(&living);
         world.collect(n, table);
     }
+    if weights.kind == Kind::Everything {
+        world.now_ms += 2 * SKEW_MS;
+    }
     roll_back(world, r);
     let some = world.chance.within(1, 7);
     pull(world, r, s, table, usize::try_from(some).expect("small"));
@@ -572,7 +608,7 @@ pub(crate) fn heal(world: &mut World) {
     world.log.push("heal".into());
     world.network.clear();
     world.cut.clear();
-    world.calm = true;
+    world.calm = world.chance.percent(30);
     for n in 0..world.nodes.len() {
         world.nodes[n].jump_ms = 0;
         world.set_full(n, false);
@@ -597,6 +633,9 @@ pub(crate) fn heal(world: &mut World) {
     }
     settle(world);
     for table in world.tables.clone() {
+        if !members.iter().any(|n| entry(world, *n, table).is_some()) {
+            continue; // nobody has any of it, so that nobody can say where it may be
+        }
         checks::i22::copies_are_equal(world, &members, table);
     }
 }

@@ -113,11 +113,7 @@ pub(crate) fn on_arrival(world: &World, source: usize, reader: usize, chunk: &mu
     let node = &world.nodes[reader];
     let source = &world.nodes[source].name;
     if world.broken_by(Outside::NoStateCheck) {
-        let position = node.db.position(chunk.table, source).expect("a position");
-        // What is of another feed, or within a pass, would be nonsense to any reader.
-        if position.pass.is_none() && chunk.from.pass.is_none() {
-            chunk.from = position;
-        }
+        chunk.from = node.db.position(chunk.table, source).expect("a position");
     }
     if world.broken_by(Outside::NoOriginCheck) {
         chunk.reader = node.db.incarnation();
