@@ -96,8 +96,7 @@ pub(super) fn serve(
         return Ok(Served::Refused(Unserved::NoCopy));
     };
     let Copy { table, replica, lsn, hlc } = &copy;
-    let standing =
-        if is_system { Standing::In } else { directory.standing(want.table, here) };
+    let standing = if is_system { Standing::In } else { directory.standing(want.table, here) };
     let source = Source { feed: replica.feed, lsn: *lsn, cut: replica.cut, floor: &replica.floor };
     let plan = source.plan(want);
     let mut reading = Reading::new(conn, &origins, &plan, want, bounds);

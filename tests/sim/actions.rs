@@ -12,9 +12,7 @@ use cortex_core::{
     },
     wire::encode,
 };
-use cortexd::store::{
-    Claim, Command, Entry, Registration, SYSTEM_TABLE, TokenId,
-};
+use cortexd::store::{Claim, Command, Entry, Registration, SYSTEM_TABLE, TokenId};
 
 use crate::{
     checks,
@@ -108,33 +106,35 @@ impl Weights {
         ];
         let mut actions: Vec<(Action, u64)> = Vec::new();
         for (action, weight) in base {
-            let factor = match action {
-                Write | Pull | Deliver | PullSystem => chance.of(&[5, 10, 20]),
-                _other => chance.of(&[0, 3, 10, 10, 20, 40]),
+            let is_common = matches!(action, Write | Pull | Deliver | PullSystem);
+            let factor = match is_common {
+                true => chance.of(&[5, 10, 20]),
+                false => chance.of(&[0, 3, 10, 10, 20, 40]),
             };
-            let applies = match action {
-                Save | RollBack | Join | StalePass => {
-                    matches!(kind, Kind::Disks | Kind::Everything)
-                }
-                Die | Remove => matches!(kind, Kind::Disks | Kind::Scopes | Kind::Everything),
-                Decide | WriteOff => matches!(kind, Kind::Scopes | Kind::Everything),
-                Jump => kind == Kind::Clocks,
-                DiskFull => matches!(kind, Kind::Clocks | Kind::Everything),
-                Partition => kind != Kind::Chain,
-                _other => true,
+            let only_in: &[Kind] = if matches!(action, Save | RollBack | Join | StalePass) {
+                &[Kind::Disks, Kind::Everything]
+            } else if matches!(action, Die | Remove) {
+                &[Kind::Disks, Kind::Scopes, Kind::Everything]
+            } else if matches!(action, Decide | WriteOff) {
+                &[Kind::Scopes, Kind::Everything]
+            } else if matches!(action, DiskFull) {
+                &[Kind::Clocks, Kind::Everything]
+            } else if matches!(action, Jump) {
+                &[Kind::Clocks]
+            } else if matches!(action, Partition) {
+                &[Kind::Disks, Kind::Scopes, Kind::Clocks, Kind::Everything]
+            } else {
+                &[Kind::Disks, Kind::Scopes, Kind::Clocks, Kind::Chain, Kind::Everything]
             };
+            let applies = only_in.contains(&kind);
             actions.push((action, if applies { weight * factor / 10 } else { 0 }));
         }
         // Half of the runs with rollbacks have many of them, and long calm moments between.
         if matches!(kind, Kind::Disks) && chance.percent(50) {
+            let more = [(Save, 3), (SyncAll, 3), (RollBack, 5), (Collect, 2), (StalePass, 4)];
             for (action, weight) in &mut actions {
-                *weight *= match action {
-                    Save | SyncAll => 3,
-                    RollBack => 5,
-                    Collect => 2,
-                    StalePass => 4,
-                    _other => 1,
-                };
+                let factor = more.iter().find(|(often, _)| often == action);
+                *weight *= factor.map_or(1, |(_, factor)| *factor);
             }
         }
         if matches!(kind, Kind::Scopes) {
@@ -146,11 +146,34 @@ impl Weights {
             };
             match chance.below(5) {
                 // Torn transfers.
-                0 => set(&mut actions, &[(SyncAll, 0), (Die, 20), (Pull, 400), (Deliver, 600), (Decide, 30)]),
+                0 => set(
+                    &mut actions,
+                    &[(SyncAll, 0), (Die, 20), (Pull, 400), (Deliver, 600), (Decide, 30)],
+                ),
                 // Decisions that cross each other.
-                1 => set(&mut actions, &[(Decide, 120), (PullSystem, 300), (Deliver, 600), (Write, 40), (Pull, 80), (SyncAll, 0)]),
+                1 => set(
+                    &mut actions,
+                    &[
+                        (Decide, 120),
+                        (PullSystem, 300),
+                        (Deliver, 600),
+                        (Write, 40),
+                        (Pull, 80),
+                        (SyncAll, 0),
+                    ],
+                ),
                 // Copies that come back, and collection.
-                2 => set(&mut actions, &[(Collect, 200), (Decide, 40), (PullSystem, 200), (Deliver, 600), (SyncAll, 10), (Pause, 60)]),
+                2 => set(
+                    &mut actions,
+                    &[
+                        (Collect, 200),
+                        (Decide, 40),
+                        (PullSystem, 200),
+                        (Deliver, 600),
+                        (SyncAll, 10),
+                        (Pause, 60),
+                    ],
+                ),
                 _other => {}
             }
         }
@@ -159,7 +182,7 @@ impl Weights {
     }
 }
 
-const OWNER: Uid = Uid(1000);
+pub(crate) const OWNER: Uid = Uid(1000);
 const IDENTITY: IdentityId = IdentityId([9; 16]);
 
 fn attributes(world: &mut World) -> Vec<AttributeName> {
@@ -222,11 +245,11 @@ fn scope(world: &mut World, kind: Kind) -> Scope {
     }
 }
 
-fn named(world: &World, nodes: &BTreeSet<usize>) -> Scope {
+pub(crate) fn named(world: &World, nodes: &BTreeSet<usize>) -> Scope {
     Scope::Nodes(nodes.iter().map(|n| world.nodes[*n].name.clone()).collect())
 }
 
-fn create(world: &mut World, n: usize, owner: Owner, name: &str, scope: Scope) {
+pub(crate) fn create(world: &mut World, n: usize, owner: Owner, name: &str, scope: Scope) {
     let attributes = attributes(world);
     let name = TableName::parse(name).expect("a name");
     let command =
@@ -240,11 +263,11 @@ fn claim(world: &mut World, n: usize) {
     let _refused = world.run(n, &Command::Claim(Box::new(claim)));
 }
 
-fn entry(world: &World, n: usize, table: TableUid) -> Option<Arc<Entry>> {
+pub(crate) fn entry(world: &World, n: usize, table: TableUid) -> Option<Arc<Entry>> {
     world.nodes[n].db.catalog().by_uid(table).cloned()
 }
 
-fn write(world: &mut World, n: usize, deletions: u64) {
+pub(crate) fn write(world: &mut World, n: usize, deletions: u64) {
     let table = world.tables[world.chance.below(world.tables.len())];
     let may_write = |world: &World, n: usize| {
         let entry = entry(world, n, table);
@@ -437,7 +460,7 @@ fn roll_back(world: &mut World, n: usize) {
     }
 }
 
-fn remove(world: &mut World, n: usize, whom: usize) {
+pub(crate) fn remove(world: &mut World, n: usize, whom: usize) {
     let (caller, node) = (Caller::Local(Uid::ROOT), world.nodes[whom].name.clone());
     if world.run(n, &Command::RemoveNode { caller, node }).is_ok() {
         world.nodes[whom].removed = true;
@@ -479,7 +502,7 @@ fn decide(world: &mut World, n: usize, gives_up: bool) {
     set_scope(world, n, entry, scope, write_off);
 }
 
-fn set_scope(
+pub(crate) fn set_scope(
     world: &mut World,
     n: usize,
     entry: Arc<Entry>,
@@ -504,7 +527,7 @@ fn pull(world: &mut World, reader: usize, source: usize, table: TableUid, most: 
     world.network = aside;
 }
 
-fn sync_everybody(world: &mut World, tables: &[TableUid]) {
+pub(crate) fn sync_everybody(world: &mut World, tables: &[TableUid]) {
     let living = world.living();
     for table in tables {
         for reader in &living {
@@ -666,7 +689,7 @@ fn decide_finally(world: &mut World, members: &[usize], table: TableUid) {
     set_scope(world, by, entry, scope, dead);
 }
 
-fn settle(world: &mut World) {
+pub(crate) fn settle(world: &mut World) {
     for _round in 0..60 {
         let before = (world.tally.taken, world.tally.drained);
         let mut tables = vec![SYSTEM_TABLE];

@@ -66,8 +66,7 @@ impl Chance {
 
     /// Some of them, at least one.
     pub(crate) fn some<T: Copy + Ord>(&mut self, all: &[T]) -> BTreeSet<T> {
-        let mut chosen: BTreeSet<T> =
-            all.iter().copied().filter(|_| self.percent(60)).collect();
+        let mut chosen: BTreeSet<T> = all.iter().copied().filter(|_| self.percent(60)).collect();
         chosen.insert(self.of(all));
         chosen
     }

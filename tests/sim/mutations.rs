@@ -68,8 +68,7 @@ pub(crate) enum Outside {
 
 pub(crate) fn on_want(world: &World, source: usize, want: &mut Want) {
     let source = &world.nodes[source];
-    let Some(replica) = source.db.replica(want.table).filter(|_| want.table != SYSTEM_TABLE)
-    else {
+    let Some(replica) = source.db.replica(want.table).filter(|_| want.table != SYSTEM_TABLE) else {
         return;
     };
     if world.broken_by(Outside::CutIgnored)
@@ -120,6 +119,7 @@ pub(crate) fn on_arrival(world: &World, source: usize, reader: usize, chunk: &mu
     }
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "the other rules are broken elsewhere")]
 pub(crate) fn on_ack(world: &World, source: usize, ack: &mut Ack) {
     let Some(mutation) = world.mutation else { return };
     let replica = world.nodes[source].db.replica(ack.table);
@@ -159,7 +159,9 @@ pub(crate) fn on_confirmed(
                     2 * said.iter().filter(|vector| vector.covers(dot)).count() >= others
                 })
             };
-            let dots = own.iter().filter_map(|dot| Some(cortex_core::sync::Dot { seq: majority(&dot)?, ..dot }));
+            let dots = own
+                .iter()
+                .filter_map(|dot| Some(cortex_core::sync::Dot { seq: majority(&dot)?, ..dot }));
             Some(dots.collect())
         }
         Some(Outside::CollectBehind) => {

@@ -43,11 +43,25 @@ pub(crate) fn broken(what: String) -> ! {
 /// Whose copy of which table a message is about, and who sends it to whom.
 #[derive(Clone, Debug)]
 pub(crate) enum Message {
-    Want { from: usize, to: usize, want: Want },
+    Want {
+        from: usize,
+        to: usize,
+        want: Want,
+    },
     /// With what the writers of its rows had truly seen.
-    Chunk { from: usize, to: usize, chunk: Box<Chunk>, known: Vec<Known> },
+    Chunk {
+        from: usize,
+        to: usize,
+        chunk: Box<Chunk>,
+        known: Vec<Known>,
+    },
     /// Belongs to a connection: it does not outlive the process at either end.
-    Ack { from: usize, to: usize, sessions: (u64, u64), ack: Box<Ack> },
+    Ack {
+        from: usize,
+        to: usize,
+        sessions: (u64, u64),
+        ack: Box<Ack>,
+    },
 }
 
 impl Message {
@@ -381,7 +395,8 @@ impl World {
                 checks::ledger::settle(self, reader, &delivery.chunk, &expected, conflicts);
                 if full_ends {
                     checks::i07::after_full_pass(self, reader, table);
-                    let rows = self.nodes[reader].disk.copies.get(&table).map_or(0, |c| c.rows.len());
+                    let rows =
+                        self.nodes[reader].disk.copies.get(&table).map_or(0, |c| c.rows.len());
                     self.tally.swept += rows_before.saturating_sub(rows) as u64;
                 }
                 self.tally.differed += u64::from(verified == Some(false));
@@ -470,7 +485,8 @@ impl World {
         };
         let least_age = if self.broken_by(Outside::NoLeastAge) { 0 } else { LEAST_AGE_MS };
         let before_ms = self.wall_ms(n).saturating_sub(least_age);
-        let rows = |world: &Self| world.nodes[n].disk.copies.get(&table).map_or(0, |c| c.rows.len());
+        let rows =
+            |world: &Self| world.nodes[n].disk.copies.get(&table).map_or(0, |c| c.rows.len());
         let before = rows(self);
         let mut after = 0;
         loop {

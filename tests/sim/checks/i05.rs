@@ -8,8 +8,16 @@ use crate::world::{World, broken};
 pub(crate) fn fingerprint(db: &Database) -> String {
     let mut text = String::new();
     for table in [
-        "records", "feed", "vectors", "cursors", "marks", "replicas", "contexts", "conflicts",
-        "tables", "node_state",
+        "records",
+        "feed",
+        "vectors",
+        "cursors",
+        "marks",
+        "replicas",
+        "contexts",
+        "conflicts",
+        "tables",
+        "node_state",
     ] {
         let mut statement =
             db.connection().prepare(&format!("SELECT * FROM {table}")).expect("a table");
@@ -78,9 +86,8 @@ pub(crate) fn totals_are_those_of_the_rows(world: &World, n: usize) {
         let Some(entry) = node.db.catalog().by_uid(*table) else { continue };
         let rows = node.disk.copies.get(table).map(|copy| &copy.rows);
         let live = rows.into_iter().flatten().filter(|(_, version)| version.value.is_some());
-        let sizes = live.map(|(key, version)| {
-            (key.len() + version.value.as_ref().map_or(0, Vec::len)) as u64
-        });
+        let sizes = live
+            .map(|(key, version)| (key.len() + version.value.as_ref().map_or(0, Vec::len)) as u64);
         let (count, bytes) = sizes.fold((0, 0), |(n, sum), bytes| (n + 1, sum + bytes));
         if (entry.usage.records(), entry.usage.bytes()) != (count, bytes) {
             broken(format!("totals n{n}: {:?}, the rows are {count}, {bytes}", entry.usage));

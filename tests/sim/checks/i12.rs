@@ -22,7 +22,9 @@ pub(crate) fn may_hold(world: &World, n: usize, dot: Dot) {
             })
         };
         if excludes && !replaced() && !admitted_again() {
-            broken(format!("I12 n{n} gets {dot:?}, written after it was excluded by {exclusion:?}"));
+            broken(format!(
+                "I12 n{n} gets {dot:?}, written after it was excluded by {exclusion:?}"
+            ));
         }
     }
 }

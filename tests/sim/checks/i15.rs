@@ -25,7 +25,9 @@ pub(crate) fn the_narrower_scope_counts(world: &World, n: usize) {
                 let mut held = Vec::new();
                 for by in &world.nodes {
                     let rows = directory.written_by(&by.name);
-                    held.extend(rows.filter(|row| matches!(row, Row::Scope(row) if row.table == *table)));
+                    held.extend(
+                        rows.filter(|row| matches!(row, Row::Scope(row) if row.table == *table)),
+                    );
                 }
                 broken(format!(
                     "I15 n{n} takes n{x} to be {found:?}, it is {expected:?}: {latest:?} of {:?}; held are {held:?}",

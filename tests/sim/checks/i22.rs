@@ -55,7 +55,8 @@ pub(crate) fn copies_are_equal(world: &World, members: &[usize], table: TableUid
             if life > 0 || !found.is_empty() || (is_up && !directory.is_dropped(table)) {
                 broken(format!(
                     "I22 n{n} is out of scope and has life {life}, {up} is up, {gone} is over: {found:?} {:?} {:?}",
-                    replica(*n), inside,
+                    replica(*n),
+                    inside,
                 ));
             }
             continue;
