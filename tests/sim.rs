@@ -54,7 +54,7 @@ fn run(seed: u64, kind: Kind, steps: u64, mutation: Option<Outside>) -> Result<T
         .map(|Broken(what)| what.clone())
         .or_else(|| payload.downcast_ref::<String>().cloned())
         .unwrap_or_else(|| "a panic".into());
-    let last = world.log.len().saturating_sub(60);
+    let last = world.log.len().saturating_sub(120);
     Err(format!("{kind:?} seed {seed}: {what}\nthe last steps:\n{}", world.log[last..].join("\n")))
 }
 

@@ -371,18 +371,18 @@ pub(crate) fn step(world: &mut World, weights: &Weights) {
             roll_back(world, n);
         }
         Action::Crash => world.restart(n, None),
-        Action::Die if living.iter().filter(|n| !world.nodes[**n].removed).count() > 2 => {
+        Action::Die if living.iter().filter(|n| !world.nodes[**n].asked_out).count() > 2 => {
             world.die(n);
         }
         Action::Remove => {
             let dead: Vec<usize> = (0..world.nodes.len())
-                .filter(|n| !world.nodes[*n].alive && !world.nodes[*n].removed)
+                .filter(|n| !world.nodes[*n].alive && !world.nodes[*n].asked_out)
                 .collect();
-            let staying = living.iter().filter(|n| !world.nodes[**n].removed).count();
+            let staying = living.iter().filter(|n| !world.nodes[**n].asked_out).count();
             if !dead.is_empty() {
                 let whom = world.chance.of(&dead);
                 remove(world, n, whom);
-            } else if staying > 3 && !world.nodes[n].removed && other != n {
+            } else if staying > 3 && !world.nodes[n].asked_out && other != n {
                 remove(world, n, other); // it goes on for those who have not heard of it
             }
         }
@@ -463,8 +463,7 @@ fn roll_back(world: &mut World, n: usize) {
 pub(crate) fn remove(world: &mut World, n: usize, whom: usize) {
     let (caller, node) = (Caller::Local(Uid::ROOT), world.nodes[whom].name.clone());
     if world.run(n, &Command::RemoveNode { caller, node }).is_ok() {
-        world.nodes[whom].removed = true;
-        checks::i13::excuse(world);
+        world.nodes[whom].asked_out = true;
     }
 }
 
@@ -647,8 +646,20 @@ pub(crate) fn heal(world: &mut World) {
         world.now_ms = world.now_ms.max(ms + SKEW_MS);
     }
     world.now_ms += LEAST_AGE_MS;
+    // Whoever was put out by a node that has told nobody before it died was not put out.
+    let living = world.living();
+    for n in &living {
+        let name = world.nodes[*n].name.clone();
+        let mut others = living.iter().filter(|other| *other != n);
+        world.nodes[*n].removed =
+            others.any(|other| world.nodes[*other].db.catalog().directory().is_put_out(&name));
+    }
+    checks::i13::excuse(world);
     let members: Vec<usize> =
         world.living().into_iter().filter(|n| !world.nodes[*n].removed).collect();
+    if members.is_empty() {
+        return; // they have put each other out
+    }
     settle(world);
     checks::i22::directories_are_equal(world, &members);
     for table in world.tables.clone() {
