@@ -7,7 +7,8 @@ use cortex_core::model::{Owner, Scope, TableUid};
 use cortexd::store::{Command, SYSTEM_TABLE};
 
 use crate::{
-    actions::{OWNER, create, entry, named, remove, set_scope, settle, sync_everybody, write},
+    actions::{OWNER, create, entry, named, remove, set_scope, sync_everybody, write},
+    rest::settle,
     world::World,
 };
 

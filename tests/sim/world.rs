@@ -389,6 +389,7 @@ impl World {
             self.acknowledge(reader, source, table, drain, Some(&chunk));
             return;
         }
+        let above = self.nodes[reader].disk.lsn;
         let delivery = Delivery { from, chunk, verified, latest };
         let command = Command::Take(Box::new(delivery));
         match self.run(reader, &command) {
@@ -406,6 +407,7 @@ impl World {
                     self.log.push(note);
                 }
                 let Command::Take(delivery) = &command else { return };
+                crate::mutations::on_disk(self, reader, above);
                 checks::ledger::settle(self, reader, &delivery.chunk, &expected, conflicts);
                 if full_ends {
                     checks::i07::after_full_pass(self, reader, source, table);
@@ -542,7 +544,19 @@ impl World {
         }
         self.must(n, &Command::Join(Arc::clone(&self.nodes[n].notary)));
         if rolled_back && !self.broken_by(Outside::NoMint) {
+            let outlive = self.broken_by(Outside::PassesOutliveMint);
+            let keep = "CREATE TEMP TABLE kept AS SELECT * FROM cursors WHERE whole = 1;
+                        CREATE TEMP TABLE marked AS SELECT * FROM marks;";
+            let put_back = "INSERT OR REPLACE INTO cursors SELECT * FROM kept;
+                            INSERT OR REPLACE INTO marks SELECT * FROM marked;
+                            DROP TABLE kept; DROP TABLE marked;";
+            if outlive {
+                self.nodes[n].db.connection().execute_batch(keep).expect("statements");
+            }
             self.must(n, &Command::Mint);
+            if outlive {
+                self.nodes[n].db.connection().execute_batch(put_back).expect("statements");
+            }
         }
         checks::after(self, n);
     }
