@@ -35,7 +35,9 @@
 //! | to change | look in |
 //! |---|---|
 //! | what names, keys, grants and records are | `src/core/model/` |
-//! | who may do what | `src/core/gate.rs` |
+//! | who may do what | `src/core/gate/` |
+//! | who is who, where tables may be | `src/core/directory/` |
+//! | what copies of a table ask of each other, what follows | `src/core/sync/`; stored by [`store`], sent by [`edge::peer`] |
 //! | the bytes of requests and replies | `src/core/wire/` |
 //! | a method | `src/core/wire/method.rs`, then [`service`] |
 //! | what is on disk, and when | [`store`] |
