@@ -108,6 +108,7 @@ async fn a_table_made_on_the_bus_is_the_one_on_the_socket() {
     assert_eq!(name, format!("{own}:users"));
     assert_eq!(table.get_property::<String>("KeyField").await.expect("a field"), "id");
     assert_eq!(table.get_property::<String>("Scope").await.expect("a scope"), "local");
+    assert_eq!(table.get_property::<u64>("Conflicts").await.expect("a count"), 0);
     assert_eq!(table.get_property::<u64>("Records").await.expect("a count"), 1);
     let attributes: Vec<String> = table.get_property("Attributes").await.expect("attributes");
     assert_eq!(attributes, ["id", "name"]);

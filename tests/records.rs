@@ -5,6 +5,8 @@
 mod daemon;
 #[path = "support/rpc.rs"]
 mod rpc;
+#[path = "support/values.rs"]
+mod values;
 
 use std::cell::RefCell;
 
@@ -12,6 +14,7 @@ use daemon::Daemon;
 use proptest::prelude::*;
 use rmpv::Value;
 use rpc::{Rpc, packed, put_raw, request, success};
+use values::any_value;
 
 /// Records whose bytes no encoder chooses, and that are MessagePack all the same: `{"id": "k", "v": …}`.
 const UNUSUAL: [(&[u8], &str); 18] = [
@@ -94,28 +97,6 @@ fn a_record_of_nearly_a_mebibyte_comes_back() {
     let record = record_of(&packed(&Value::Binary(bytes)));
     assert_eq!(put_raw(1, "t", &record).len(), REQUEST, "the largest request there is");
     check(&mut rpc, &record, "the largest record");
-}
-
-fn any_value() -> impl Strategy<Value = Value> {
-    let leaf = prop_oneof![
-        Just(Value::Nil),
-        any::<bool>().prop_map(Value::from),
-        any::<i64>().prop_map(Value::from),
-        any::<u64>().prop_map(Value::from),
-        any::<f32>().prop_map(Value::from),
-        any::<f64>().prop_map(Value::from),
-        ".{0,40}".prop_map(Value::from),
-        "a{200,300}".prop_map(Value::from),
-        prop::collection::vec(any::<u8>(), 0..300).prop_map(Value::Binary),
-        (any::<i8>(), prop::collection::vec(any::<u8>(), 0..40))
-            .prop_map(|(kind, bytes)| Value::Ext(kind, bytes)),
-    ];
-    leaf.prop_recursive(5, 64, 20, |inner| {
-        prop_oneof![
-            prop::collection::vec(inner.clone(), 0..20).prop_map(Value::Array),
-            prop::collection::vec((inner.clone(), inner), 0..20).prop_map(Value::Map),
-        ]
-    })
 }
 
 /// holds V2

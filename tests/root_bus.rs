@@ -299,13 +299,33 @@ async fn who_is_who_is_decided_by_whose_it_is_or_by_whom_polkit_authorises() {
     let token = async |path: &str| call(&bus, path, identity, &["CreateToken", "a{sv}", "0"]).await;
     assert_eq!(revoke(&bob).await, Err(DENIED.to_owned()));
     assert_eq!(token(&bob).await, Err(DENIED.to_owned()));
-    assert_eq!(polkit.asked(), vec![question("manage-identities", true); 2]);
+    let keep = async |path: &str| call(&bus, path, identity, &["KeepName", "a{sv}", "0"]).await;
+    assert_eq!(keep(&bob).await, Err(DENIED.to_owned()));
+    assert_eq!(polkit.asked(), vec![question("manage-identities", true); 3]);
     assert!(token(&alice).await.is_ok_and(|answer| answer.starts_with("st ")));
     assert_eq!(revoke(&alice).await, Ok(String::new()));
     assert_eq!(polkit.asked(), [], "the own identity");
     polkit.say(Says::Yes);
+    assert_eq!(keep(&bob).await, Ok(String::new()));
     assert_eq!(revoke(&bob).await, Ok(String::new()));
     assert_eq!(daemon.cortex(&["identity", "list"]).trim(), "[]");
+}
+
+/// holds D2
+#[tokio::test]
+async fn a_node_is_put_out_by_root_or_by_whom_polkit_authorises() {
+    let ca = mesh::Authority::new();
+    ca.issue("home");
+    let bus = PrivateBus::start();
+    let _daemon = OnBus::in_mesh(&bus, &ca.settings("home", mesh::free_port(), &[]));
+    wait_for_name(&bus.connect().await, NAME).await;
+    let (polkit, _polkit) = Authority::on(&bus).await;
+    let remove = async || manager(&bus, &["RemoveNode", "sa{sv}", "office", "0"]).await;
+    polkit.say(Says::No);
+    assert_eq!(remove().await, Err(DENIED.to_owned()));
+    polkit.say(Says::Yes);
+    assert_eq!(remove().await, Err("unknown node: office".to_owned()), "it was never there");
+    assert_eq!(polkit.asked(), vec![question("manage-mesh", true); 2]);
 }
 
 /// holds V4
@@ -332,7 +352,9 @@ async fn nobody_learns_of_a_table_that_is_not_granted_to_them() {
         let told = told.expect("an answer");
         assert!(!told.contains("secrets") && !told.contains("0:"), "{told}");
     }
-    for property in ["Name", "Owner", "KeyField", "Attributes", "Scope", "Records", "Bytes"] {
+    for property in
+        ["Name", "Owner", "KeyField", "Attributes", "Scope", "Records", "Bytes", "Conflicts"]
+    {
         let one = call(&bus, &secret, properties, &["Get", "ss", TABLE, property]).await;
         assert_eq!(one, Err(DENIED.to_owned()), "{property}");
     }

@@ -140,9 +140,9 @@ fn shown(tables: &Value, now_ms: u64) -> String {
     for table in tables.as_array().into_iter().flatten() {
         let word = |value: &Value| value.as_str().unwrap_or("-").to_owned();
         let here = &table["here"];
-        let scope = match &table["scope"] {
-            Value::Array(nodes) => nodes.iter().map(word).collect::<Vec<_>>().join(","),
-            other => word(other),
+        let scope = match table["scope"].as_array() {
+            Some(nodes) => nodes.iter().map(word).collect::<Vec<_>>().join(","),
+            None => word(&table["scope"]),
         };
         let mut line = format!(
             "{}  scope {scope}{}  {} here, {} records",

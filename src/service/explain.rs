@@ -152,13 +152,13 @@ impl Service {
             Here::Draining => {
                 return Ok(Explanation::mend(
                     format!("{name} is leaving this node: its scope does not contain it any more"),
-                    admit(copies, &self.node),
+                    admit(copies, &self.node, &self.node),
                 ));
             }
             Here::None => {
                 return Ok(Explanation::mend(
                     format!("{name} is not on this node: its scope does not contain it"),
-                    admit(copies, &self.node),
+                    admit(copies, &self.node, &self.node),
                 ));
             }
         }
@@ -253,7 +253,7 @@ impl Service {
             Standing::Out if !copies.entry.replicated => {
                 return Ok(Explanation::mend(
                     format!("{name} is not on {node}: the table is local to this node"),
-                    admit(copies, node.as_str()),
+                    admit(copies, &self.node, node.as_str()),
                 ));
             }
             Standing::Out => {
@@ -269,7 +269,7 @@ impl Service {
                 }
                 return Ok(Explanation::mend(
                     format!("{name} is not on {node}: the scope does not contain it"),
-                    admit(copies, node.as_str()),
+                    admit(copies, &self.node, node.as_str()),
                 ));
             }
         }
@@ -373,23 +373,24 @@ fn other<'c>(copies: &'c Copies, node: &NodeName) -> Option<&'c Other> {
     copies.others.iter().find(|other| other.node == *node)
 }
 
+/// Which of the competing decisions shall hold is for somebody to say.
 fn contested(name: &str) -> String {
-    format!("cortex scope {name} all")
+    format!("cortex scope {name} SCOPE")
 }
 
-/// The command that lets a node hold a table, besides those that may already.
-fn admit(copies: &Copies, node: &str) -> String {
+/// The command that lets a node hold a table, besides those that may already. What is local is held by the
+/// node where that was decided: this one, if it has the table.
+fn admit(copies: &Copies, here: &str, node: &str) -> String {
     let name = &copies.name;
-    match &copies.entry.table.scope {
-        Scope::All | Scope::Local => format!("cortex scope {name} all"),
-        Scope::Nodes(nodes) => {
-            let mut names: Vec<_> = nodes.iter().map(NodeName::as_str).collect();
-            names.push(node);
-            names.sort_unstable();
-            names.dedup();
-            format!("cortex scope {name} {}", names.join(","))
-        }
-    }
+    let mut names: Vec<&str> = match &copies.entry.table.scope {
+        Scope::All => return format!("cortex scope {name} all"),
+        Scope::Local => vec![here],
+        Scope::Nodes(nodes) => nodes.iter().map(NodeName::as_str).collect(),
+    };
+    names.push(node);
+    names.sort_unstable();
+    names.dedup();
+    format!("cortex scope {name} {}", names.join(","))
 }
 
 fn of_copy(name: &str, node: &NodeName, found: &Other, link: &Link) -> Explanation {

@@ -302,6 +302,7 @@ impl Service {
             | Done::Pushed { .. }
             | Done::Restamped { .. }
             | Done::Rewritten { .. }
+            | Done::Erased { .. }
             | Done::Minted => "ok",
             Done::Removed => "removed",
             Done::Settled => "resolved",

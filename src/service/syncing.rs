@@ -100,7 +100,7 @@ impl Service {
             params::each_option(options, |name, value| {
                 match (name, value) {
                     ("node", Head::Str(name)) => {
-                        node = Some(std::str::from_utf8(name).ok()?.to_owned())
+                        node = Some(std::str::from_utf8(name).ok()?.to_owned());
                     }
                     ("all", Head::Bool(wanted)) => all = wanted,
                     ("timeout_ms", Head::Int(ms)) => timeout_ms = u64::try_from(ms).ok()?,

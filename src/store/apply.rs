@@ -305,6 +305,12 @@ impl<'a> Batch<'a> {
                 let count = self.write_again(&entry, keys)?;
                 Ok(Done::Rewritten { count })
             }
+            Command::Erase { caller, entry, rows } => {
+                let entry = self.admit(caller, entry, Permissions::WRITE)?;
+                entry.takes_writes()?;
+                let count = self.erase_unchanged(&entry, rows)?;
+                Ok(Done::Erased { count })
+            }
             Command::Mint => {
                 self.mint()?;
                 Ok(Done::Minted)

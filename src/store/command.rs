@@ -8,7 +8,7 @@ use cortex_core::model::{
     AttributeName, Caller, IdentityId, IdentityName, Key, NodeName, Notary, Owner, Permissions,
     Principal, QualifiedName, Scope, TableName, TableUid, Uid,
 };
-use cortex_core::sync::Ack;
+use cortex_core::sync::{Ack, Dot};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::{
@@ -141,6 +141,15 @@ pub enum Command {
         /// Which rows; those that are not there are left out.
         keys: Vec<Vec<u8>>,
     },
+    /// Delete rows as an ordinary write would, unless they have changed since they were looked at.
+    Erase {
+        /// Needs `write`.
+        caller: Caller,
+        /// Of which table.
+        entry: Arc<Entry>,
+        /// Which rows, each with the version that it had; none where it was not there.
+        rows: Vec<(Vec<u8>, Option<Dot>)>,
+    },
     /// Write as another origin from now on.
     Mint,
     /// Put a node out of the mesh with the database that it has.
@@ -237,6 +246,7 @@ impl Command {
             | Self::Acknowledge { entry, .. }
             | Self::Push { entry, .. }
             | Self::Rewrite { entry, .. }
+            | Self::Erase { entry, .. }
             | Self::Grant(Granting { entry, .. })
             | Self::Revoke(Granting { entry, .. }) => Some(&entry.table.name),
             Self::CreateTable { .. }
@@ -270,6 +280,9 @@ impl Command {
             Self::Learn(rows) => BASE + rows.iter().map(VerifiedRow::bytes).sum::<usize>(),
             Self::Claim(claim) => BASE + claim.rows.iter().map(VerifiedRow::bytes).sum::<usize>(),
             Self::Take(delivery) => BASE + delivery.bytes(),
+            Self::Erase { rows, .. } => {
+                BASE + rows.iter().map(|(key, _)| key.len() + 64).sum::<usize>()
+            }
             Self::Push { keys, .. } | Self::Rewrite { keys, .. } => {
                 BASE + keys.iter().map(|key| key.len() + 32).sum::<usize>()
             }
@@ -355,6 +368,11 @@ pub enum Done {
     },
     /// Rows are written once more.
     Rewritten {
+        /// How many.
+        count: u64,
+    },
+    /// Rows are deleted.
+    Erased {
         /// How many.
         count: u64,
     },

@@ -3,7 +3,7 @@
 
 use cortex_core::{
     model::{Hlc, Stamp, TableId},
-    sync::TableDigest,
+    sync::{Dot, TableDigest},
 };
 use rusqlite::{Connection, OptionalExtension, params};
 use sha2::{Digest, Sha256};
@@ -145,5 +145,23 @@ impl Batch<'_> {
             }
         }
         Ok(written)
+    }
+
+    /// Deletes rows that are as they were when somebody decided about them. Answers how many there were.
+    pub(super) fn erase_unchanged(
+        &mut self,
+        entry: &Entry,
+        rows: &[(Vec<u8>, Option<Dot>)],
+    ) -> Result<u64, Failure> {
+        let mut erased = 0;
+        for (key, seen) in rows {
+            let found = self.find_row(entry.table.id, key)?;
+            let now = found.map(|row| Dot { incarnation: row.stamp.incarnation, seq: row.seq });
+            if now == *seen {
+                self.write_shared(entry, key, None)?;
+                erased += 1;
+            }
+        }
+        Ok(erased)
     }
 }

@@ -16,14 +16,13 @@ fn name(item: &Item) -> String {
     words.take_while(|word| !matches!(*word, "Oo" | "Op" | "Ar")).collect::<Vec<_>>().join(" ")
 }
 
-/// The commands that do something, with their full names: `acl grant`, and not `acl`.
+/// The commands that do something, with their full names: `acl grant`, and not `acl`, which does nothing alone.
 fn leaves(command: &Command, prefix: &str) -> Vec<(String, Command)> {
     let mut found = Vec::new();
     for sub in command.get_subcommands() {
         let name = format!("{prefix}{}", sub.get_name());
-        if sub.has_subcommands() {
-            found.extend(leaves(sub, &format!("{name} ")));
-        } else {
+        found.extend(leaves(sub, &format!("{name} ")));
+        if !sub.is_subcommand_required_set() {
             found.push((name, sub.clone()));
         }
     }

@@ -13,6 +13,7 @@
 mod bus;
 mod clock;
 mod configuration;
+mod copies;
 mod daemon;
 mod finding;
 mod leftovers;
@@ -77,6 +78,7 @@ fn look_over(context: &Context) -> Result<Vec<Finding>, Failure> {
     findings.extend(configuration::check(&configuration::gather(configured.file.as_deref())));
     let mesh = mesh::gather(context, whose, configured.file.as_deref());
     findings.extend(mesh::check(&mesh));
+    findings.extend(copies::check(&copies::gather(context)));
     findings.extend(bus::check(&bus::gather(whose, configured.bus)));
     match data_dir {
         Some(dir) => {

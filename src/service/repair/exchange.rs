@@ -107,10 +107,12 @@ pub(super) fn read_mark(from: &mut Decoder<'_>) -> Option<RowMark> {
     let (Head::Int(seq), value) = (from.head()?, from.head()?) else {
         return None;
     };
-    let value = match value {
-        Head::Nil => None,
-        Head::Bin(hash) => Some(hash.try_into().ok()?),
-        _ => return None,
+    let value = if let Head::Bin(hash) = value {
+        Some(hash.try_into().ok()?)
+    } else if value == Head::Nil {
+        None
+    } else {
+        return None;
     };
     let stamp = Stamp { hlc: Hlc::from_i64(i64::try_from(hlc).ok()?), incarnation };
     Some(RowMark { key: key.to_vec(), stamp, seq: u64::try_from(seq).ok()?, value })
@@ -159,9 +161,11 @@ pub(super) fn read_buckets(encoded: &[u8]) -> Option<Vec<usize>> {
     let Head::Array(count @ ..=BUCKETS) = from.head()? else {
         return None;
     };
-    let bucket = |_| match from.head()? {
-        Head::Int(bucket) => usize::try_from(bucket).ok().filter(|bucket| *bucket < BUCKETS),
-        _ => None,
+    let bucket = |_| {
+        let Head::Int(bucket) = from.head()? else {
+            return None;
+        };
+        usize::try_from(bucket).ok().filter(|bucket| *bucket < BUCKETS)
     };
     (0..count).map(bucket).collect()
 }
@@ -171,9 +175,11 @@ pub(super) fn read_keys(encoded: &[u8]) -> Option<Vec<Vec<u8>>> {
     let Head::Array(count @ ..=PUSHED_KEYS) = from.head()? else {
         return None;
     };
-    let key = |_| match from.head()? {
-        Head::Bin(key) => Some(key.to_vec()),
-        _ => None,
+    let key = |_| {
+        let Head::Bin(key) = from.head()? else {
+            return None;
+        };
+        Some(key.to_vec())
     };
     (0..count).map(key).collect()
 }

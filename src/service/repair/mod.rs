@@ -26,8 +26,8 @@ use std::{
 use bytes::Bytes;
 use cortex_core::{
     directory::Standing,
-    model::{Caller, Key, NodeName, Permissions, Refusal, TableUid},
-    sync::{TableDigest, Vector},
+    model::{Caller, NodeName, Permissions, Refusal, TableUid},
+    sync::{Dot, TableDigest, Vector},
     wire::{Head, Method, Reader as Decoder, encode},
 };
 use tokio::sync::Semaphore;
@@ -126,7 +126,11 @@ impl Service {
             })
             .ok_or_else(|| params.invalid())?;
         }
-        let entry = self.open(caller, table, Permissions::ADMIN)?;
+        let needed = match prefer {
+            Prefer::Neither => Permissions::ADMIN,
+            Prefer::Present | Prefer::Absent => Permissions::ADMIN.union(Permissions::WRITE),
+        };
+        let entry = self.open(caller, table, needed)?;
         entry.takes_reads()?;
         let catalog = self.store.catalog();
         let directory = catalog.directory();
@@ -272,7 +276,7 @@ impl Repair {
             let rows = marks(&self.store, &self.entry, some.to_vec(), &self.comparisons).await?;
             let here = Rows { vector, marks: rows.into_iter().map(by_key).collect() };
             let there = self.rows_of(node, some).await?;
-            self.mend(node, verdicts(&here, &there), &mut found).await?;
+            self.mend(node, verdicts(&here, &there), &here, &mut found).await?;
         }
         Ok(found)
     }
@@ -308,6 +312,7 @@ impl Repair {
         &self,
         node: &NodeName,
         verdicts: Vec<(Vec<u8>, Verdict)>,
+        here: &Rows,
         found: &mut Compared,
     ) -> Result<(), Trouble> {
         let of = |wanted: &[Verdict]| -> Vec<Vec<u8>> {
@@ -342,9 +347,8 @@ impl Repair {
             }
             Prefer::Absent => {
                 found.pushed += (only_here.len() + only_there.len()) as u64;
-                for key in only_here.into_iter().chain(only_there) {
-                    self.delete(&key).await?;
-                }
+                let rows = only_here.into_iter().chain(only_there);
+                self.erase(rows.collect(), here).await?;
             }
         }
         Ok(())
@@ -382,13 +386,20 @@ impl Repair {
         Ok(())
     }
 
-    /// An ordinary deletion here, which the other side will be told of.
-    async fn delete(&self, key: &[u8]) -> Result<(), Trouble> {
-        let mut encoded = Vec::new();
-        encode::str_bytes(&mut encoded, key);
-        let key = Key::read(&encoded, &self.store.limits()).map_err(Failure::from)?;
-        let (caller, entry) = (self.caller.clone(), Arc::clone(&self.entry));
-        self.store.execute(Command::Delete { caller, entry, key }).await?;
+    /// Ordinary deletions here, which the other side will be told of. What was written here since the rows
+    /// were compared is not what was decided about, and stays.
+    async fn erase(&self, keys: Vec<Vec<u8>>, here: &Rows) -> Result<(), Trouble> {
+        for keys in batches(keys) {
+            let version = |key: Vec<u8>| {
+                let mark = here.marks.get(&key);
+                let dot =
+                    mark.map(|mark| Dot { incarnation: mark.stamp.incarnation, seq: mark.seq });
+                (key, dot)
+            };
+            let rows = keys.into_iter().map(version).collect();
+            let (caller, entry) = (self.caller.clone(), Arc::clone(&self.entry));
+            self.store.execute(Command::Erase { caller, entry, rows }).await?;
+        }
         Ok(())
     }
 
