@@ -137,13 +137,8 @@ impl Cluster {
         Some(field(&found, "text")?.as_str().expect("a text").to_owned())
     }
 
-    pub(crate) fn wait_for(
-        &self,
-        at: &str,
-        table: &str,
-        id: impl Into<Value> + Clone,
-        text: Option<&str>,
-    ) {
+    pub(crate) fn wait_for(&self, at: &str, table: &str, id: impl Into<Value>, text: Option<&str>) {
+        let id = id.into();
         wait_until(&format!("{text:?} in {table} on {at}"), || {
             self.get(at, table, id.clone()).as_deref() == text
         });

@@ -88,7 +88,12 @@ impl Link {
             match self.next().expect("the link is there") {
                 Message::Sync(sync::Message::Want(_) | sync::Message::Words(_)) => {}
                 Message::Sync(message) if message.table() == table => return message,
-                _other => {}
+                Message::Sync(_)
+                | Message::Status(_)
+                | Message::Hello(_)
+                | Message::Packed(_)
+                | Message::Reject(_)
+                | Message::Bye(_) => {}
             }
         }
     }

@@ -195,6 +195,9 @@ async fn blocking<T: Send + 'static>(
 ) -> Result<T, Fault> {
     match spawn_blocking(work).await {
         Ok(done) => done,
-        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+        Err(ended) => match ended.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_given_up) => Err(Fault::Closed),
+        },
     }
 }

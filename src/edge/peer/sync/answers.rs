@@ -1,13 +1,18 @@
-//! What a request for rows comes to, with the frame of its chunk, read and packed on a thread that may block.
+//! What a request for rows comes to, with the frame of its chunk, and whether what has come was signed: work for
+//! threads that may block.
 //! Who may have which rows is the store's to say, by the rules of `cortex_core::sync`.
 
+use std::sync::Arc;
+
 use cortex_core::{
-    model::NodeName,
+    model::{NodeName, Refusal},
     sync::{Answer, Chunk, Part, Want, Why},
 };
 
-use super::{pack, troubles::TOO_LARGE};
-use crate::store::{ChunkBounds, Fault, Served, Store, Unserved};
+use super::{super::blocking, pack, troubles::TOO_LARGE};
+use crate::store::{
+    ChunkBounds, Fault, SYSTEM_TABLE, SealedRow, Served, Store, Unserved, VerifiedRow, verify,
+};
 
 /// Entries of a feed that a reader has written itself, and need not be told of at once.
 const LONGEST_ECHO: u64 = 4096;
@@ -59,4 +64,24 @@ fn is_echo(chunk: &Chunk, want: &Want, told_whole: Option<u64>) -> bool {
         && chunk.drain.is_none()
         && to.saturating_sub(from) < LONGEST_ECHO
         && want.vector.dominates(&chunk.vector)
+}
+
+/// The rows of the system table with their signatures checked; for any other table there is nothing to check.
+pub(super) async fn checked(
+    chunk: &Chunk,
+    store: &Store,
+    notary: Arc<crate::pki::Credentials>,
+) -> Result<Result<Vec<VerifiedRow>, Refusal>, Fault> {
+    if chunk.table != SYSTEM_TABLE || chunk.rows.is_empty() {
+        return Ok(Ok(Vec::new()));
+    }
+    let rows = chunk.rows.iter().map(|row| SealedRow {
+        key: row.key.clone(),
+        value: row.value.clone().unwrap_or_default(),
+        stamp: row.stamp,
+        seq: row.seq,
+    });
+    let rows: Vec<SealedRow> = rows.collect();
+    let store = store.clone();
+    blocking(move || Ok(verify(notary.as_ref(), store.catalog().directory(), rows))).await
 }

@@ -11,6 +11,7 @@
 //! request that waits for it.
 
 mod answers;
+mod known;
 mod pack;
 mod troubles;
 mod words;
@@ -25,7 +26,7 @@ use std::{
 use bytes::Bytes;
 use cortex_core::{
     directory::Standing,
-    model::{Hlc, NodeName, Refusal, TableUid},
+    model::{Hlc, NodeName, TableUid},
     sync::{
         Ack, Answer, Chunk, Message, Outcome, Output, Part, Position, Refuse, Session, Want, Why,
     },
@@ -38,17 +39,14 @@ use tokio::{
 };
 use tracing::{debug, trace, warn};
 
-use answers::answer_to;
-use troubles::{REFUSED, is_for_the_operator, trouble_of, trouble_with, why_failed};
+use answers::{answer_to, checked};
+use troubles::{REFUSED, trouble_of, trouble_with, why_failed};
 
 use super::{Shared, blocking, link::Ended};
 use crate::{
     ambient,
-    service::sync::{PeerCopy, Trouble},
-    store::{
-        Command, Delivery, Done, Event, Failure, Fault, Replica, SYSTEM_TABLE, SealedRow, Store,
-        Taken, VerifiedRow, verify,
-    },
+    service::sync::Trouble,
+    store::{Command, Delivery, Done, Event, Failure, Fault, Replica, SYSTEM_TABLE, Store, Taken},
 };
 
 /// Frames that wait to be understood. When there are as many, the link reads no further.
@@ -191,7 +189,7 @@ enum Finished {
     /// A frame was understood.
     Read(Result<Message, std::io::Error>),
     /// A table's request can be made.
-    Located(TableUid, Position),
+    Located(TableUid, Option<Position>),
     /// What is durable is known.
     Durable { table: TableUid, upto: Position, drain: Option<[u8; 16]> },
     /// A chunk was stored, or not.
@@ -221,12 +219,12 @@ impl Exchange<'_> {
                 },
                 Some(done) = self.jobs.join_next() => match done {
                     Ok(Ok(finished)) => self.finish(finished)?,
-                    Ok(Err(fault)) => {
-                        // The store says so itself; whatever it was is tried again on the next link.
-                        debug!(%fault, "the store could not be read for another machine");
-                        return Err(Ended::Io(std::io::Error::other(fault.to_string())));
-                    }
-                    Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+                    // The store is closed: nothing else comes so far.
+                    Ok(Err(_closed)) => return Err(Ended::Stopping),
+                    Err(ended) => match ended.try_into_panic() {
+                        Ok(panic) => std::panic::resume_unwind(panic),
+                        Err(_given_up) => return Err(Ended::Stopping),
+                    },
                 },
                 permit = outgoing.reserve(), if !self.outbox.is_empty() => match permit {
                     Ok(permit) => {
@@ -296,8 +294,11 @@ impl Exchange<'_> {
                     Output::Acknowledge { table, upto: None, drain } => {
                         let (store, node) = (self.store.clone(), self.node.clone());
                         self.jobs.spawn(async move {
-                            let upto = blocking(move || store.position(table, &node)).await?;
-                            Ok(Finished::Durable { table, upto, drain })
+                            let upto = blocking(move || store.position(table, &node)).await;
+                            Ok(match unless_closed(upto)? {
+                                Some(upto) => Finished::Durable { table, upto, drain },
+                                None => Finished::Noted, // it is told with the next chunk
+                            })
                         });
                     }
                     Output::Say(Message::Chunk(_)) => {
@@ -376,7 +377,11 @@ impl Exchange<'_> {
                 self.reading = false;
                 self.read(message)?;
             }
-            Finished::Located(table, position) => self.ask(table, position),
+            Finished::Located(table, Some(position)) => self.ask(table, position),
+            Finished::Located(table, None) => {
+                self.trouble(table, |known| known.taking = Some(Trouble::Storage));
+                self.session.asked(table, None, self.shared.now());
+            }
             Finished::Durable { table, upto, drain } => self.acknowledge(table, &upto, drain),
             Finished::Taken { outline, done } => self.taken(&outline, done),
             Finished::Served { want, answer, frame } => self.served(&want, answer, frame),
@@ -402,8 +407,8 @@ impl Exchange<'_> {
     fn locate(&mut self, table: TableUid) {
         let (store, node) = (self.store.clone(), self.node.clone());
         self.jobs.spawn(async move {
-            let position = blocking(move || store.position(table, &node)).await?;
-            Ok(Finished::Located(table, position))
+            let position = blocking(move || store.position(table, &node)).await;
+            Ok(Finished::Located(table, unless_closed(position)?))
         });
     }
 
@@ -484,7 +489,9 @@ impl Exchange<'_> {
         self.serving = true;
         self.jobs.spawn(async move {
             let work = move || {
-                let (answer, frame) = answer_to(&store, &node, &want, told_whole)?;
+                let answered = answer_to(&store, &node, &want, told_whole);
+                let (answer, frame) =
+                    unless_closed(answered)?.unwrap_or((Answer::Refused(Why::Storage), None));
                 Ok(Finished::Served { want: Box::new(want), answer, frame })
             };
             blocking(work).await
@@ -509,93 +516,6 @@ impl Exchange<'_> {
         self.serving = false;
         self.prepared = frame;
         self.session.served(want, answer);
-    }
-
-    /// Notes how it goes with a table, and tells the operator what they may act on.
-    fn trouble(&self, table: TableUid, change: impl FnOnce(&mut PeerCopy)) {
-        if self.store.copy(table).is_none_or(|copy| copy.life == 0) {
-            return;
-        }
-        let mut told = [None, None];
-        self.shared.context.service.sync().update(table, self.node, |known| {
-            let before = [known.taking.clone(), known.giving.clone()];
-            change(known);
-            let now = [known.taking.clone(), known.giving.clone()];
-            for ((before, now), told) in before.iter().zip(now).zip(&mut told) {
-                *told = now.filter(|now| {
-                    before.as_ref().map(std::mem::discriminant) != Some(std::mem::discriminant(now))
-                });
-            }
-        });
-        let [taking, giving] = told.map(|told| told.filter(is_for_the_operator));
-        if taking.is_some() || giving.is_some() {
-            let catalog = self.store.catalog();
-            let table = catalog.by_uid(table).map(|entry| catalog.show(&entry.table.name));
-            for (why, direction) in [(taking, "from"), (giving, "to")] {
-                if let Some(why) = why {
-                    warn!(table, node = %self.node, direction, %why, "rows of a table do not come through");
-                }
-            }
-        }
-    }
-
-    fn heard_ack(&mut self, ack: &Ack) {
-        self.trouble(ack.table, |known| words::acknowledged(known, ack, self.node, &self.store));
-        if ack.drain.is_none() {
-            return;
-        }
-        let (store, from, ack) = (self.store.clone(), self.node.clone(), Box::new(ack.clone()));
-        self.jobs.spawn(async move {
-            if let Err(failure) = store.execute(Command::Drained { from, ack }).await {
-                debug!(%failure, "a copy that drains was not ended");
-            }
-            Ok(Finished::Noted)
-        });
-    }
-
-    fn heard_word(&self, table: TableUid, node: &NodeName, word: &cortex_core::sync::Word) {
-        let view = self.shared.context.service.sync();
-        if node == self.node {
-            view.update(table, node, |known| {
-                words::heard(known, word.clone(), node, table, &self.store);
-            });
-        } else if node != self.shared.mesh().node()
-            && words::concerns(self.store.catalog().directory(), table, node)
-        {
-            view.update(table, node, |known| {
-                words::overheard(known, word.clone(), node, table, &self.store);
-            });
-        }
-    }
-
-    /// Tells what copies have said, where it is time.
-    fn pass_on(&mut self) {
-        let now = self.shared.now();
-        if now < self.next_round {
-            return;
-        }
-        self.next_round = now + ROUND;
-        if self.outbox.len() >= OUTBOX {
-            return;
-        }
-        self.rounds += 1;
-        if self.rounds.is_multiple_of(ROUNDS) {
-            self.told.forget();
-        }
-        let catalog = self.store.catalog();
-        let here = self.shared.mesh().node().clone();
-        let view = self.shared.context.service.sync();
-        for copy in self.store.copies().iter().filter(|copy| copy.life > 0) {
-            let table = copy.uid;
-            if !words::concerns(catalog.directory(), table, self.node) {
-                continue;
-            }
-            let known = view.copies_of(table).into_iter();
-            let said = known.filter_map(|(node, copy)| Some((node, copy.word?)));
-            if let Some(said) = self.told.news(table, self.node, &here, said, &self.store) {
-                self.outbox.push_back((pack::frame(Message::Words(said)), false));
-            }
-        }
     }
 
     /// Looks at which tables there are to ask for: now, unless that was a moment ago.
@@ -676,22 +596,14 @@ impl Exchange<'_> {
     }
 }
 
-/// The rows of the system table with their signatures checked; for any other table there is nothing to check.
-async fn checked(
-    chunk: &Chunk,
-    store: &Store,
-    notary: Arc<crate::pki::Credentials>,
-) -> Result<Result<Vec<VerifiedRow>, Refusal>, Fault> {
-    if chunk.table != SYSTEM_TABLE || chunk.rows.is_empty() {
-        return Ok(Ok(Vec::new()));
+/// None where the store could not be read, which concerns one table and passes, or does not.
+fn unless_closed<T>(read: Result<T, Fault>) -> Result<Option<T>, Fault> {
+    match read {
+        Ok(found) => Ok(Some(found)),
+        Err(Fault::Closed) => Err(Fault::Closed),
+        Err(fault) => {
+            debug!(%fault, "the store could not be read for another machine");
+            Ok(None)
+        }
     }
-    let rows = chunk.rows.iter().map(|row| SealedRow {
-        key: row.key.clone(),
-        value: row.value.clone().unwrap_or_default(),
-        stamp: row.stamp,
-        seq: row.seq,
-    });
-    let rows: Vec<SealedRow> = rows.collect();
-    let store = store.clone();
-    blocking(move || Ok(verify(notary.as_ref(), store.catalog().directory(), rows))).await
 }
