@@ -42,7 +42,9 @@
 //! | connections, their bounds, their order | [`edge`] |
 //! | the other machines: their port, links, requests to them | [`edge::peer`]; what requests see of them, [`service::mesh`] |
 //! | who is alive | `src/core/membership.rs` |
-//! | what machines say to each other | `src/core/wire/link.rs` |
+//! | what machines say to each other | `src/core/wire/link.rs`; of copies of tables, `src/core/wire/sync.rs` |
+//! | when rows travel, and which | `src/core/sync/`: `session` asks, `reader` and `source` decide; `src/edge/peer/sync/` does it |
+//! | what copies need not keep | `src/core/sync/collect.rs`, then `src/edge/peer/upkeep.rs` |
 //! | settings, start and stop, signals | [`daemon`]; the files of settings, [`fragments`] |
 //! | a command of `cortex` | [`cli`], which speaks through [`client`] |
 //! | where socket and data are | [`paths`] |
@@ -60,7 +62,8 @@
 //!
 //!  pki <── edge, daemon, cli
 //!
-//!  within the core:  model <── clock, gate, merge        wire <── model::record        model <── wire::rpc
+//!  within the core:  model <── clock, gate, merge        directory <── sync <── wire::sync, wire::link
+//!                    wire <── model::record              model <── wire::rpc
 //! ```
 //!
 //! Nobody imports [`daemon`], which puts the parts together; [`ambient`], [`fragments`], [`journal`] and [`paths`] import nobody. Cargo

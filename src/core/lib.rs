@@ -5,7 +5,7 @@
 //!   model  <-  clock, directory, membership, merge   what things are <- what may happen to them
 //!   directory  <-  gate                              who is who <- who may do what
 //!   sync   <-  directory                             copies of tables on several machines
-//!   wire   <-  model                                 bytes of requests, replies, and links between machines
+//!   wire   <-  model, sync                           bytes of requests, replies, and links between machines
 //! ```
 //!
 //! Nothing in here performs I/O, so every rule can be run by the million in a simulation.

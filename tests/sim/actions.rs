@@ -16,7 +16,7 @@ use cortexd::store::{Claim, Command, Entry, Registration, SYSTEM_TABLE, TokenId}
 
 use crate::{
     checks,
-    world::{LEAST_AGE_MS, SKEW_MS, World, broken},
+    world::{LEAST_AGE_MS, SKEW_MS, World},
 };
 
 /// What kind of faults a run has. All at once would be so many that few things ever work.
@@ -30,7 +30,8 @@ pub(crate) enum Kind {
     Clocks,
     /// Only neighbours in a line ever see each other.
     Chain,
-    /// All of it.
+    /// All of it. A rollback takes longer than clocks differ: a row of the directory that a node writes
+    /// anew at once may be stamped below the one that it has forgotten and others have, and is lost.
     Everything,
 }
 
@@ -105,33 +106,35 @@ impl Weights {
         ];
         let mut actions: Vec<(Action, u64)> = Vec::new();
         for (action, weight) in base {
-            let factor = match action {
-                Write | Pull | Deliver | PullSystem => chance.of(&[5, 10, 20]),
-                _other => chance.of(&[0, 3, 10, 10, 20, 40]),
+            let is_common = matches!(action, Write | Pull | Deliver | PullSystem);
+            let factor = match is_common {
+                true => chance.of(&[5, 10, 20]),
+                false => chance.of(&[0, 3, 10, 10, 20, 40]),
             };
-            let applies = match action {
-                Save | RollBack | Join | StalePass => {
-                    matches!(kind, Kind::Disks | Kind::Everything)
-                }
-                Die | Remove => matches!(kind, Kind::Disks | Kind::Scopes | Kind::Everything),
-                Decide | WriteOff => matches!(kind, Kind::Scopes | Kind::Everything),
-                Jump => kind == Kind::Clocks,
-                DiskFull => matches!(kind, Kind::Clocks | Kind::Everything),
-                Partition => kind != Kind::Chain,
-                _other => true,
+            let only_in: &[Kind] = if matches!(action, Save | RollBack | Join | StalePass) {
+                &[Kind::Disks, Kind::Everything]
+            } else if matches!(action, Die | Remove) {
+                &[Kind::Disks, Kind::Scopes, Kind::Everything]
+            } else if matches!(action, Decide | WriteOff) {
+                &[Kind::Scopes, Kind::Everything]
+            } else if matches!(action, DiskFull) {
+                &[Kind::Clocks, Kind::Everything]
+            } else if matches!(action, Jump) {
+                &[Kind::Clocks]
+            } else if matches!(action, Partition) {
+                &[Kind::Disks, Kind::Scopes, Kind::Clocks, Kind::Everything]
+            } else {
+                &[Kind::Disks, Kind::Scopes, Kind::Clocks, Kind::Chain, Kind::Everything]
             };
+            let applies = only_in.contains(&kind);
             actions.push((action, if applies { weight * factor / 10 } else { 0 }));
         }
         // Half of the runs with rollbacks have many of them, and long calm moments between.
         if matches!(kind, Kind::Disks) && chance.percent(50) {
+            let more = [(Save, 3), (SyncAll, 3), (RollBack, 5), (Collect, 2), (StalePass, 4)];
             for (action, weight) in &mut actions {
-                *weight *= match action {
-                    Save | SyncAll => 3,
-                    RollBack => 5,
-                    Collect => 2,
-                    StalePass => 4,
-                    _other => 1,
-                };
+                let factor = more.iter().find(|(often, _)| often == action);
+                *weight *= factor.map_or(1, |(_, factor)| *factor);
             }
         }
         if matches!(kind, Kind::Scopes) {
@@ -179,7 +182,7 @@ impl Weights {
     }
 }
 
-const OWNER: Uid = Uid(1000);
+pub(crate) const OWNER: Uid = Uid(1000);
 const IDENTITY: IdentityId = IdentityId([9; 16]);
 
 fn attributes(world: &mut World) -> Vec<AttributeName> {
@@ -242,11 +245,11 @@ fn scope(world: &mut World, kind: Kind) -> Scope {
     }
 }
 
-fn named(world: &World, nodes: &BTreeSet<usize>) -> Scope {
+pub(crate) fn named(world: &World, nodes: &BTreeSet<usize>) -> Scope {
     Scope::Nodes(nodes.iter().map(|n| world.nodes[*n].name.clone()).collect())
 }
 
-fn create(world: &mut World, n: usize, owner: Owner, name: &str, scope: Scope) {
+pub(crate) fn create(world: &mut World, n: usize, owner: Owner, name: &str, scope: Scope) {
     let attributes = attributes(world);
     let name = TableName::parse(name).expect("a name");
     let command =
@@ -260,12 +263,23 @@ fn claim(world: &mut World, n: usize) {
     let _refused = world.run(n, &Command::Claim(Box::new(claim)));
 }
 
-fn entry(world: &World, n: usize, table: TableUid) -> Option<Arc<Entry>> {
+pub(crate) fn entry(world: &World, n: usize, table: TableUid) -> Option<Arc<Entry>> {
     world.nodes[n].db.catalog().by_uid(table).cloned()
 }
 
-fn write(world: &mut World, n: usize, deletions: u64) {
+pub(crate) fn write(world: &mut World, n: usize, deletions: u64) {
     let table = world.tables[world.chance.below(world.tables.len())];
+    let may_write = |world: &World, n: usize| {
+        let entry = entry(world, n, table);
+        entry.is_some_and(|entry| entry.standing == Standing::In && entry.ready)
+    };
+    let living = world.living();
+    let mut n = n;
+    for _ in 0..4 {
+        if !may_write(world, n) {
+            n = world.chance.of(&living);
+        }
+    }
     let Some(entry) = entry(world, n, table) else { return };
     let mut key = Vec::new();
     encode::str(&mut key, &format!("k{}", world.chance.below(world.keys)));
@@ -301,7 +315,18 @@ pub(crate) fn step(world: &mut World, weights: &Weights) {
         Action::Write => write(world, n, weights.deletions),
         Action::Pull => {
             let table = world.tables[world.chance.below(world.tables.len())];
-            world.ask(n, other, table);
+            let has = |world: &World, n: usize| {
+                world.nodes[n].db.replica(table).is_some_and(|replica| replica.life > 0)
+            };
+            let (mut reader, mut source) = (n, other);
+            for _ in 0..4 {
+                if reader == source || !has(world, reader) || !has(world, source) {
+                    (reader, source) = (world.chance.of(&living), world.chance.of(&living));
+                }
+            }
+            if reader != source {
+                world.ask(reader, source, table);
+            }
         }
         Action::PullSystem => world.ask(n, other, SYSTEM_TABLE),
         Action::Deliver => {
@@ -339,16 +364,26 @@ pub(crate) fn step(world: &mut World, weights: &Weights) {
         }
         Action::Pause => world.now_ms += LEAST_AGE_MS + SKEW_MS,
         Action::Save => world.save(n),
-        Action::RollBack => roll_back(world, n),
+        Action::RollBack => {
+            if weights.kind == Kind::Everything {
+                world.now_ms += 2 * SKEW_MS; // see `Kind::Everything`
+            }
+            roll_back(world, n);
+        }
         Action::Crash => world.restart(n, None),
-        Action::Die if living.len() > 2 => world.die(n),
+        Action::Die if living.iter().filter(|n| !world.nodes[**n].asked_out).count() > 2 => {
+            world.die(n);
+        }
         Action::Remove => {
             let dead: Vec<usize> = (0..world.nodes.len())
-                .filter(|n| !world.nodes[*n].alive && !world.nodes[*n].removed)
+                .filter(|n| !world.nodes[*n].alive && !world.nodes[*n].asked_out)
                 .collect();
+            let staying = living.iter().filter(|n| !world.nodes[**n].asked_out).count();
             if !dead.is_empty() {
                 let whom = world.chance.of(&dead);
                 remove(world, n, whom);
+            } else if staying > 3 && !world.nodes[n].asked_out && other != n {
+                remove(world, n, other); // it goes on for those who have not heard of it
             }
         }
         Action::Join if world.nodes.len() < 7 => {
@@ -425,11 +460,10 @@ fn roll_back(world: &mut World, n: usize) {
     }
 }
 
-fn remove(world: &mut World, n: usize, whom: usize) {
+pub(crate) fn remove(world: &mut World, n: usize, whom: usize) {
     let (caller, node) = (Caller::Local(Uid::ROOT), world.nodes[whom].name.clone());
     if world.run(n, &Command::RemoveNode { caller, node }).is_ok() {
-        world.nodes[whom].removed = true;
-        checks::i13::excuse(world);
+        world.nodes[whom].asked_out = true;
     }
 }
 
@@ -467,7 +501,7 @@ fn decide(world: &mut World, n: usize, gives_up: bool) {
     set_scope(world, n, entry, scope, write_off);
 }
 
-fn set_scope(
+pub(crate) fn set_scope(
     world: &mut World,
     n: usize,
     entry: Arc<Entry>,
@@ -492,13 +526,13 @@ fn pull(world: &mut World, reader: usize, source: usize, table: TableUid, most: 
     world.network = aside;
 }
 
-fn sync_everybody(world: &mut World, tables: &[TableUid]) {
+pub(crate) fn sync_everybody(world: &mut World, tables: &[TableUid]) {
     let living = world.living();
     for table in tables {
         for reader in &living {
             for source in &living {
                 if world.reaches(*source, *reader) && world.reaches(*reader, *source) {
-                    pull(world, *reader, *source, *table, 6);
+                    pull(world, *reader, *source, *table, if world.calm { 6 } else { 40 });
                 }
             }
         }
@@ -571,6 +605,9 @@ fn stale_pass(world: &mut World, weights: &Weights, (r, s, c): (usize, usize, us
         let n = world.chance.of(&living);
         world.collect(n, table);
     }
+    if weights.kind == Kind::Everything {
+        world.now_ms += 2 * SKEW_MS;
+    }
     roll_back(world, r);
     let some = world.chance.within(1, 7);
     pull(world, r, s, table, usize::try_from(some).expect("small"));
@@ -586,77 +623,4 @@ fn stale_pass(world: &mut World, weights: &Weights, (r, s, c): (usize, usize, us
     let some = world.chance.below(9);
     pull(world, r, s, table, some);
     world.network = aside;
-}
-
-/// Faults stop; what must come right without anybody comes right, and then what needs an operator.
-pub(crate) fn heal(world: &mut World) {
-    world.log.push("heal".into());
-    world.network.clear();
-    world.cut.clear();
-    world.calm = true;
-    for n in 0..world.nodes.len() {
-        world.nodes[n].jump_ms = 0;
-        world.set_full(n, false);
-    }
-    // Timestamps of clocks that were ahead are believed once it is that late.
-    for n in world.living() {
-        let hlc: i64 = world.nodes[n]
-            .db
-            .connection()
-            .query_row("SELECT hlc FROM node_state", [], |row| row.get(0))
-            .expect("a timestamp");
-        let ms = cortex_core::model::Hlc::from_i64(hlc).unix_ms();
-        world.now_ms = world.now_ms.max(ms + SKEW_MS);
-    }
-    world.now_ms += LEAST_AGE_MS;
-    let members: Vec<usize> =
-        world.living().into_iter().filter(|n| !world.nodes[*n].removed).collect();
-    settle(world);
-    checks::i22::directories_are_equal(world, &members);
-    for table in world.tables.clone() {
-        decide_finally(world, &members, table);
-    }
-    settle(world);
-    for table in world.tables.clone() {
-        checks::i22::copies_are_equal(world, &members, table);
-    }
-}
-
-/// An operator says what holds, where decisions compete or where only those are left that may not have it.
-fn decide_finally(world: &mut World, members: &[usize], table: TableUid) {
-    let n = members[0];
-    let directory = world.nodes[n].db.catalog().directory();
-    if directory.is_dropped(table) {
-        return;
-    }
-    let contested = directory.whereabouts(table).is_none_or(|where_| where_.contested);
-    let inside = directory.in_scope(table);
-    if !contested && members.iter().any(|n| inside.contains(&world.nodes[*n].name)) {
-        return;
-    }
-    let Some(by) = members.iter().copied().find(|n| entry(world, *n, table).is_some()) else {
-        return;
-    };
-    let entry = entry(world, by, table).expect("it has one");
-    let mut some = world.chance.some(members);
-    if world.chain {
-        some.extend(members);
-    }
-    let dead = world.nodes.iter().filter(|node| !node.alive).map(|node| node.name.clone());
-    let (scope, dead) = (named(world, &some), dead.collect());
-    world.log.push(format!("finally n{by} {scope:?}"));
-    set_scope(world, by, entry, scope, dead);
-}
-
-fn settle(world: &mut World) {
-    for _round in 0..60 {
-        let before = (world.tally.taken, world.tally.drained);
-        let mut tables = vec![SYSTEM_TABLE];
-        tables.extend(&world.tables);
-        sync_everybody(world, &tables);
-        if (world.tally.taken, world.tally.drained) == before {
-            return;
-        }
-    }
-    broken("I22 it never comes to rest".into());
 }

@@ -33,6 +33,7 @@ pub(crate) struct Write {
 #[derive(Clone, Debug)]
 pub(crate) struct Decision {
     pub(crate) table: TableUid,
+    by: NodeName,
     /// None for all.
     pub(crate) scope: Option<BTreeSet<usize>>,
     /// The decisions that it knew.
@@ -122,8 +123,12 @@ impl Disk {
 }
 
 impl History {
-    /// The newest of two decisions' worth: those that no other known one had seen.
+    /// The decisions that no other known one had seen. Of each node the newest alone counts: one that
+    /// was rolled back has forgotten with its older one what that one had seen, and decides narrower.
     pub(crate) fn latest(&self, known: &BTreeSet<usize>) -> Vec<&Decision> {
+        let newest: BTreeMap<&NodeName, usize> =
+            known.iter().map(|id| (&self.decisions[*id].by, *id)).collect();
+        let known: BTreeSet<usize> = newest.into_values().collect();
         let replaced =
             |one: &usize| known.iter().any(|other| self.decisions[*other].past.contains(one));
         known.iter().filter(|one| !replaced(one)).map(|one| &self.decisions[*one]).collect()
@@ -143,7 +148,7 @@ impl History {
                 .filter(|((table, by, _), _)| *table == name.0 && *by == name.1)
                 .map(|(_, id)| *id),
         );
-        self.decisions.push(Decision { table: name.0, scope, past });
+        self.decisions.push(Decision { table: name.0, by: name.1.clone(), scope, past });
         self.numbered.insert(name, id);
         id
     }

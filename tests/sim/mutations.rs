@@ -64,6 +64,24 @@ pub(crate) enum Outside {
     AckOfEverything,
     /// The clock of the source is not heeded.
     NoClockInChunk,
+    /// What has come from another copy is in no feed.
+    MergesUntold,
+    /// A version that must pass by those who think they have it does not.
+    NothingPushedBack,
+    /// A full pass goes on for another origin of writes.
+    PassesOutliveMint,
+    /// Writes do not say what their writer had seen.
+    ContextsForgotten,
+}
+
+/// What is broken on the disk, after a command that may have changed rows above a feed number.
+pub(crate) fn on_disk(world: &World, n: usize, above: u64) {
+    let statement = match world.mutation {
+        Some(Outside::MergesUntold) => "DELETE FROM feed WHERE lsn > ?1 AND table_id <> 0",
+        Some(Outside::NothingPushedBack) => "UPDATE records SET pushed = 0 WHERE lsn > ?1",
+        _none => return,
+    };
+    world.nodes[n].db.connection().execute(statement, [above]).expect("a statement");
 }
 
 pub(crate) fn on_want(world: &World, source: usize, want: &mut Want) {
@@ -101,6 +119,9 @@ pub(crate) fn on_chunk(world: &World, source: usize, chunk: &mut Chunk) {
         (Outside::RemovalsUnknownTaken, _) => chunk.removed.clear(),
         (Outside::EndedSourceTaken, _) => chunk.life = u64::MAX,
         (Outside::NoClockInChunk, _) => chunk.hlc = Hlc::default(),
+        (Outside::ContextsForgotten, _) => {
+            chunk.contexts.iter_mut().for_each(|context| *context = Vector::new());
+        }
         _other => {}
     }
 }
@@ -112,17 +133,14 @@ pub(crate) fn on_arrival(world: &World, source: usize, reader: usize, chunk: &mu
     let node = &world.nodes[reader];
     let source = &world.nodes[source].name;
     if world.broken_by(Outside::NoStateCheck) {
-        let position = node.db.position(chunk.table, source).expect("a position");
-        // What is of another feed, or within a pass, would be nonsense to any reader.
-        if position.pass.is_none() && chunk.from.pass.is_none() {
-            chunk.from = position;
-        }
+        chunk.from = node.db.position(chunk.table, source).expect("a position");
     }
     if world.broken_by(Outside::NoOriginCheck) {
         chunk.reader = node.db.incarnation();
     }
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "the other rules are broken elsewhere")]
 pub(crate) fn on_ack(world: &World, source: usize, ack: &mut Ack) {
     let Some(mutation) = world.mutation else { return };
     let replica = world.nodes[source].db.replica(ack.table);
@@ -220,4 +238,8 @@ pub(crate) const TABLE: &[(Outside, Kind, u64)] = &[
     (Outside::AckOfAnEndedSession, Kind::Everything, 100),
     (Outside::AckOfEverything, Kind::Scopes, 100),
     (Outside::NoClockInChunk, Kind::Disks, 100),
+    (Outside::MergesUntold, Kind::Disks, 100),
+    (Outside::NothingPushedBack, Kind::Disks, 100),
+    (Outside::PassesOutliveMint, Kind::Disks, 100),
+    (Outside::ContextsForgotten, Kind::Disks, 100),
 ];

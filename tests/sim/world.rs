@@ -83,6 +83,8 @@ pub(crate) struct Node {
     pub(crate) jump_ms: i64,
     pub(crate) alive: bool,
     /// An operator has put it out of the mesh.
+    pub(crate) asked_out: bool,
+    /// And somebody who is left knows of it, in the end.
     pub(crate) removed: bool,
     /// Its disk is full.
     pub(crate) full: bool,
@@ -205,6 +207,7 @@ impl World {
             skew_ms: if skewed { skew } else { 0 },
             jump_ms: 0,
             alive: true,
+            asked_out: false,
             removed: false,
             full: false,
             session: 0,
@@ -386,15 +389,28 @@ impl World {
             self.acknowledge(reader, source, table, drain, Some(&chunk));
             return;
         }
+        let above = self.nodes[reader].disk.lsn;
         let delivery = Delivery { from, chunk, verified, latest };
         let command = Command::Take(Box::new(delivery));
         match self.run(reader, &command) {
             Ok(Done::Taken(Taken::Stored { conflicts, verified, .. })) => {
                 self.tally.taken += 1;
+                if table != SYSTEM_TABLE {
+                    let Command::Take(delivery) = &command else { return };
+                    let rows: Vec<_> = (delivery.chunk.rows.iter())
+                        .map(|row| {
+                            (String::from_utf8_lossy(&row.key).into_owned(), row.stamp.hlc, row.seq)
+                        })
+                        .collect();
+                    let part = &delivery.chunk.part;
+                    let note = format!("  n{reader} takes of n{source} {part:?} {rows:?}");
+                    self.log.push(note);
+                }
                 let Command::Take(delivery) = &command else { return };
+                crate::mutations::on_disk(self, reader, above);
                 checks::ledger::settle(self, reader, &delivery.chunk, &expected, conflicts);
                 if full_ends {
-                    checks::i07::after_full_pass(self, reader, table);
+                    checks::i07::after_full_pass(self, reader, source, table);
                     let rows =
                         self.nodes[reader].disk.copies.get(&table).map_or(0, |c| c.rows.len());
                     self.tally.swept += rows_before.saturating_sub(rows) as u64;
@@ -458,6 +474,7 @@ impl World {
             let left = self.run(to, &command);
             if matches!(left, Ok(Done::Drained { left: true })) {
                 self.tally.drained += 1;
+                self.log.push(format!("  n{to} leaves, n{from} has everything: {:?}", ack.cursor));
                 let stay = (table, name.clone(), ack.word.life);
                 if self.history.lost.contains(&stay) {
                     // One acknowledgement is one disk, and that one is gone.
@@ -527,7 +544,19 @@ impl World {
         }
         self.must(n, &Command::Join(Arc::clone(&self.nodes[n].notary)));
         if rolled_back && !self.broken_by(Outside::NoMint) {
+            let outlive = self.broken_by(Outside::PassesOutliveMint);
+            let keep = "CREATE TEMP TABLE kept AS SELECT * FROM cursors WHERE whole = 1;
+                        CREATE TEMP TABLE marked AS SELECT * FROM marks;";
+            let put_back = "INSERT OR REPLACE INTO cursors SELECT * FROM kept;
+                            INSERT OR REPLACE INTO marks SELECT * FROM marked;
+                            DROP TABLE kept; DROP TABLE marked;";
+            if outlive {
+                self.nodes[n].db.connection().execute_batch(keep).expect("statements");
+            }
             self.must(n, &Command::Mint);
+            if outlive {
+                self.nodes[n].db.connection().execute_batch(put_back).expect("statements");
+            }
         }
         checks::after(self, n);
     }

@@ -28,17 +28,18 @@ impl Line {
         let shared = Arc::clone(&state);
         thread::spawn(move || {
             for caller in listener.incoming().flatten() {
-                if locked(&shared).is_cut {
-                    continue; // dropped, which closes it
-                }
                 let Ok(called) = TcpStream::connect(("127.0.0.1", port)) else { continue };
+                let mut state = locked(&shared);
+                if state.is_cut {
+                    continue; // dropped, which closes both
+                }
                 let _only_slower = (caller.set_nodelay(true), called.set_nodelay(true));
                 for (from, to) in [(&caller, &called), (&called, &caller)] {
                     let clone = |stream: &TcpStream| stream.try_clone().expect("clone a socket");
                     let (from, to) = (clone(from), clone(to));
                     thread::spawn(move || pass(from, to));
                 }
-                locked(&shared).open.extend([caller, called]);
+                state.open.extend([caller, called]);
             }
         });
         Self { port: own, state }

@@ -233,11 +233,7 @@ fn read_chunk(table: TableUid, fields: &Fields<'_>, origins: &Origins) -> Option
             return None;
         };
         let key = read_key(reader)?;
-        let value = match reader.head()? {
-            Head::Bin(value) => Some(value.to_vec()),
-            Head::Nil => None,
-            _other => return None,
-        };
+        let value = read_bin_or_nil(reader)?.map(<[u8]>::to_vec);
         let hlc = read_hlc(reader)?;
         let incarnation = origins.get(read_uint(reader)?)?;
         let (seq, context) = (read_uint(reader)?, usize::try_from(read_uint(reader)?).ok()?);
@@ -264,9 +260,8 @@ fn read_chunk(table: TableUid, fields: &Fields<'_>, origins: &Origins) -> Option
             _other => return None,
         },
         knowledge: read_counts(&mut fields.value(15)?)?,
-        removed: read_list(&mut fields.value(16)?, REMOVED, |reader| match reader.head()? {
-            Head::Bin(id) => id.try_into().ok(),
-            _other => None,
+        removed: read_list(&mut fields.value(16)?, REMOVED, |reader| {
+            read_bin(reader)?.try_into().ok()
         })?,
         head: if fields.has(17) { Some(read_head(&mut fields.value(17)?)?) } else { None },
         drain: read_id(fields, 18)?,
@@ -317,10 +312,9 @@ fn read_part(reader: &mut Reader<'_>) -> Option<Part> {
             kind: read_pass_kind(read_uint(reader)?)?,
             starts: read_bool(reader)?,
             pinned: read_uint(reader)?,
-            reached: match reader.head()? {
-                Head::Nil => None,
-                Head::Bin(key) if key.len() <= KEY_BYTES => Some(key.to_vec()),
-                _other => return None,
+            reached: match read_bin_or_nil(reader)? {
+                Some(key) if key.len() > KEY_BYTES => return None,
+                reached => reached.map(<[u8]>::to_vec),
             },
         }),
         (3, 2) => Some(Part::Log { to: read_uint(reader)?, last: read_bool(reader)? }),
@@ -365,10 +359,9 @@ fn read_position(reader: &mut Reader<'_>) -> Option<Position> {
     let Head::Array(5) = reader.head()? else {
         return None;
     };
-    let feed = match reader.head()? {
-        Head::Nil => None,
-        Head::Bin(feed) => Some(FeedId(feed.try_into().ok()?)),
-        _other => return None,
+    let feed = match read_bin_or_nil(reader)? {
+        Some(feed) => Some(FeedId(feed.try_into().ok()?)),
+        None => None,
     };
     let lsn = read_uint(reader)?;
     let (kind, number, after) = (read_uint(reader)?, read_uint(reader)?, read_key(reader)?);
@@ -519,17 +512,27 @@ fn read_id(fields: &Fields<'_>, key: usize) -> Option<Option<[u8; 16]>> {
 }
 
 fn read_digest(reader: &mut Reader<'_>) -> Option<TableDigest> {
-    let Head::Bin(digest) = reader.head()? else {
-        return None;
-    };
-    Some(TableDigest::from_bytes(digest.try_into().ok()?))
+    Some(TableDigest::from_bytes(read_bin(reader)?.try_into().ok()?))
 }
 
 fn read_key(reader: &mut Reader<'_>) -> Option<Vec<u8>> {
-    match reader.head()? {
-        Head::Bin(key) if key.len() <= KEY_BYTES => Some(key.to_vec()),
-        _other => None,
+    read_bin(reader).filter(|key| key.len() <= KEY_BYTES).map(<[u8]>::to_vec)
+}
+
+fn read_bin<'a>(reader: &mut Reader<'a>) -> Option<&'a [u8]> {
+    let Head::Bin(bytes) = reader.head()? else {
+        return None;
+    };
+    Some(bytes)
+}
+
+/// None where it is neither.
+fn read_bin_or_nil<'a>(reader: &mut Reader<'a>) -> Option<Option<&'a [u8]>> {
+    if reader.clone().head()? == Head::Nil {
+        reader.head()?;
+        return Some(None);
     }
+    read_bin(reader).map(Some)
 }
 
 fn read_uint(reader: &mut Reader<'_>) -> Option<u64> {
@@ -603,9 +606,8 @@ impl Origins {
         if !fields.has(2) {
             return Some(Self::default());
         }
-        let list = read_list(&mut fields.value(2)?, ORIGINS, |reader| match reader.head()? {
-            Head::Bin(id) => Some(Incarnation(u128::from_be_bytes(id.try_into().ok()?))),
-            _other => None,
+        let list = read_list(&mut fields.value(2)?, ORIGINS, |reader| {
+            Some(Incarnation(u128::from_be_bytes(read_bin(reader)?.try_into().ok()?)))
         })?;
         Some(Self { list, numbers: BTreeMap::new() })
     }

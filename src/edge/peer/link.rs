@@ -26,7 +26,7 @@ use cortex_core::{
 use tokio::{
     io::AsyncRead,
     pin,
-    sync::{mpsc, watch},
+    sync::{mpsc, oneshot, watch},
     time::{MissedTickBehavior, interval, timeout, timeout_at},
 };
 use tracing::debug;
@@ -149,6 +149,7 @@ pub(super) async fn run(greeted: Greeted, dialled_by: Side, shared: &Shared) -> 
     let (reader, writer) = tokio::io::split(stream);
     let (say, queue) = mpsc::channel(QUEUE);
     let (send_rows, rows) = mpsc::channel(1);
+    let (broke, broken) = oneshot::channel();
     let node = peer.node;
     let link = Link {
         node: &node,
@@ -158,23 +159,27 @@ pub(super) async fn run(greeted: Greeted, dialled_by: Side, shared: &Shared) -> 
         frames: Frames::new(reader),
         say,
         send_rows,
+        broken,
         place,
         last_heard: None,
         round_trip: RoundTrip::default(),
         allowance: Allowance::new(ambient::monotonic()),
     };
-    let writing = write_all(writer, queue, rows, STALL);
-    pin!(writing);
+    let writing = async {
+        if let Err(error) = write_all(writer, queue, rows, STALL).await {
+            let _ends_already = broke.send(error);
+        }
+    };
+    let talking = link.talk();
+    pin!(writing, talking);
     let ended = tokio::select! {
-        ended = link.talk() => {
+        ended = &mut talking => {
             // The queue is closed now: the writer ends when all was said.
             let _gone_already = timeout(LAST_WORD, writing).await;
             ended
         }
-        written = &mut writing => match written {
-            Ok(()) => Ended::Closed,
-            Err(error) => Ended::Io(error),
-        },
+        // It has told why, and the link is brought to its end.
+        () = &mut writing => talking.await,
     };
     if let Ended::Unwanted(
         reject @ (Reject::Mesh | Reject::WrongNode | Reject::Version | Reject::Evicted),
@@ -195,6 +200,8 @@ struct Link<'a, R> {
     frames: Frames<R>,
     say: mpsc::Sender<Message>,
     send_rows: mpsc::Sender<Vec<u8>>,
+    /// Told when nothing can be written any more.
+    broken: oneshot::Receiver<io::Error>,
     place: Place,
     /// When their last status was sent, by their clock, and when it came, by ours.
     last_heard: Option<(u64, u64)>,
@@ -221,6 +228,7 @@ impl<R: AsyncRead + Unpin> Link<'_, R> {
         let first = tokio::select! {
             first = timeout(GREETING, self.frames.next(HELLO_BYTES)) => first,
             why = self.place.untrusted() => return Err(Ended::Untrusted(why)),
+            Ok(error) = &mut self.broken => return Err(Ended::Io(error)),
             () = self.shared.stopped() => return Err(Ended::Stopping),
         };
         let body = first.map_err(|_| Ended::Silent)??;
@@ -335,6 +343,7 @@ impl<R: AsyncRead + Unpin> Link<'_, R> {
                 }
                 () = held.replaced() => break Ended::Replaced,
                 why = self.place.untrusted() => break Ended::Untrusted(why),
+                Ok(error) = &mut self.broken => break Ended::Io(error),
                 () = self.shared.stopped() => break Ended::Stopping,
             }
         };

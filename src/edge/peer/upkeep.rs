@@ -1,21 +1,25 @@
 //! What copies need not keep for ever: deletions that every copy knows, and the beginning of their feeds.
 //! Which those are is decided by `cortex_core::sync`; removing them is the store's, a little at a time.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use cortex_core::{
     directory::Directory,
-    model::{NodeName, TableUid},
+    model::{Hlc, Incarnation, NodeName, TableUid},
     sync::{TableDigest, Vector, Words},
 };
 use tokio::time::sleep;
-use tracing::{debug, warn};
+use tracing::warn;
 
-use super::Shared;
+use super::{Shared, sync::MAX_SKEW_MS};
 use crate::{
     ambient,
     service::sync::SyncView,
-    store::{Collection, Command, Done, Failure, Replica, SYSTEM_TABLE, Store},
+    store::{Catalog, Collection, Command, Done, Failure, Replica, Restamp, SYSTEM_TABLE, Store},
 };
 
 /// Between two rounds, and how much later one may come: machines that were started together need not all be
@@ -87,7 +91,41 @@ impl Upkeep<'_> {
             }
         }
         self.suspected.retain(|(table, _), _| copies.iter().any(|copy| copy.uid == *table));
+        self.mend_clock(&store, view, &copies).await
+    }
+
+    /// Where this machine's clock was ahead and is right again, has what nobody else has stamped anew: with
+    /// timestamps of the future no other machine would take it.
+    async fn mend_clock(
+        &self,
+        store: &Store,
+        view: &SyncView,
+        copies: &[Arc<Replica>],
+    ) -> Result<(), Failure> {
+        let latest = Hlc::from_unix_ms(ambient::wall_ms().saturating_add(MAX_SKEW_MS));
+        if store.hlc() <= latest || !self.clock_is_right() {
+            return Ok(());
+        }
+        let here = self.shared.mesh().node().clone();
+        let covered = covered(&store.catalog(), view, &here, store.incarnation(), copies);
+        let Some(covered) = covered else {
+            return Ok(()); // somebody may have it who has not said so yet
+        };
+        store.execute(Command::Restamp(Restamp { latest, covered })).await?;
         Ok(())
+    }
+
+    /// True where the clocks of the others say so too. Where this one is late, timestamps are ahead of it as well.
+    fn clock_is_right(&self) -> bool {
+        let seen = self.shared.view.now();
+        let mut offsets = seen
+            .peers
+            .iter()
+            .filter(|peer| peer.connected)
+            .filter_map(|peer| peer.clock_offset_ms)
+            .peekable();
+        offsets.peek().is_some()
+            && offsets.all(|offset_ms| offset_ms.unsigned_abs() <= MAX_SKEW_MS / 2)
     }
 
     /// Forgets deletions that every copy knows.
@@ -117,13 +155,8 @@ impl Upkeep<'_> {
                 before_ms,
                 after: from,
             };
-            after = match store.execute(Command::Collect(collection)).await? {
-                Done::Collected { next } => next,
-                other => {
-                    debug!(?other, "deletions were to be collected");
-                    None
-                }
-            };
+            let done = store.execute(Command::Collect(collection)).await?;
+            after = if let Done::Collected { next } = done { next } else { None };
             sleep(PAUSE).await;
         }
         Ok(())
@@ -174,6 +207,29 @@ fn confirmed(
     }
     let (must, gone) = (directory.must_confirm(copy.uid), directory.gone(copy.uid));
     words.confirmed(here, &copy.vector, &must, &gone)
+}
+
+/// The last write of an origin that any copy elsewhere has; none where one has not said what it has.
+fn covered(
+    catalog: &Catalog,
+    view: &SyncView,
+    here: &NodeName,
+    origin: Incarnation,
+    copies: &[Arc<Replica>],
+) -> Option<u64> {
+    let directory = catalog.directory();
+    let mut covered = 0;
+    for copy in copies.iter().filter(|copy| copy.life > 0) {
+        let mut must: BTreeSet<NodeName> = directory.must_confirm(copy.uid).into_keys().collect();
+        if copy.uid == SYSTEM_TABLE {
+            must.extend(directory.members().map(|row| row.node.clone()));
+        }
+        for node in must.iter().filter(|node| *node != here) {
+            let word = view.of(copy.uid, node)?.word?;
+            covered = covered.max(word.vector.get(origin));
+        }
+    }
+    Some(covered)
 }
 
 /// Removes the beginning of a feed that is too long.

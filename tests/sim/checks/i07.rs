@@ -34,8 +34,10 @@ pub(crate) fn nothing_is_claimed_that_is_not_there(world: &World, n: usize) {
 
 /// After a full pass every write that the source covers counts as incorporated, those too that it has
 /// collected.
-pub(crate) fn after_full_pass(world: &mut World, n: usize, table: TableUid) {
+pub(crate) fn after_full_pass(world: &mut World, n: usize, source: usize, table: TableUid) {
     let Some(replica) = world.nodes[n].db.replica(table).cloned() else { return };
+    let theirs = world.nodes[source].db.replica(table).map(|replica| replica.vector.clone());
+    let theirs = theirs.unwrap_or_default();
     let of_table = world.history.by_place.iter().filter(|((of, _), _)| *of == table);
     for (place, dots) in of_table {
         for dot in dots.iter().filter(|dot| replica.vector.covers(**dot)) {
@@ -43,9 +45,10 @@ pub(crate) fn after_full_pass(world: &mut World, n: usize, table: TableUid) {
             let disk = &mut world.nodes[n].disk;
             match disk.version(place) {
                 None => disk.raise(place, (stamp, *dot)),
-                // The one accepted exception: a write that nobody's vector covers, older than a
-                // collected deletion, is kept rather than lost.
-                Some(row) if row.stamp < stamp && !replica.vector.covers(row.dot) => {
+                // The one accepted exception: a write that its source has never seen, older than a
+                // deletion that was collected there, is kept rather than lost. It takes a rollback, or
+                // the removal of a node, so that nobody here remembers both.
+                Some(row) if row.stamp < stamp && !theirs.covers(row.dot) => {
                     world.history.orphans.insert(place.clone());
                 }
                 Some(_) => {}

@@ -1,6 +1,6 @@
 //! I15: of decisions that had not seen each other the narrower counts. Worked out anew from the true history.
 
-use cortex_core::directory::Standing;
+use cortex_core::directory::{Row, Standing};
 
 use crate::world::{World, broken};
 
@@ -22,8 +22,16 @@ pub(crate) fn the_narrower_scope_counts(world: &World, n: usize) {
             };
             let found = directory.standing(*table, &other.name);
             if found != expected {
+                let mut held = Vec::new();
+                for by in &world.nodes {
+                    let rows = directory.written_by(&by.name);
+                    held.extend(
+                        rows.filter(|row| matches!(row, Row::Scope(row) if row.table == *table)),
+                    );
+                }
                 broken(format!(
-                    "I15 n{n} takes n{x} to be {found:?}, it is {expected:?}: {latest:?}"
+                    "I15 n{n} takes n{x} to be {found:?}, it is {expected:?}: {latest:?} of {:?}; held are {held:?}",
+                    world.history.numbered,
                 ));
             }
         }

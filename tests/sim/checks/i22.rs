@@ -54,7 +54,9 @@ pub(crate) fn copies_are_equal(world: &World, members: &[usize], table: TableUid
             let is_up = directory.replica(table, &node.name).is_some_and(|row| row.up > gone);
             if life > 0 || !found.is_empty() || (is_up && !directory.is_dropped(table)) {
                 broken(format!(
-                    "I22 n{n} is out of scope and has life {life}, {up} is up, {gone} is over: {found:?}"
+                    "I22 n{n} is out of scope and has life {life}, {up} is up, {gone} is over: {found:?} {:?} {:?}",
+                    replica(*n),
+                    inside,
                 ));
             }
             continue;

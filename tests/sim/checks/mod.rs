@@ -37,11 +37,7 @@ pub(crate) fn observe(
 ) {
     let Ok(done) = outcome else { return };
     note_decisions(world, n, command, *done);
-    let mut writes = false;
-    match command {
-        Command::Put { .. } | Command::Delete { .. } => writes = true,
-        _other => {}
-    }
+    let writes = matches!(command, Command::Put { .. } | Command::Delete { .. });
     let handed_over = matches!(done, Done::Drained { left: true });
     let tables: Vec<TableUid> =
         std::iter::once(SYSTEM_TABLE).chain(world.tables.iter().copied()).collect();
@@ -55,19 +51,18 @@ pub(crate) fn observe(
 
 fn note_decisions(world: &mut World, n: usize, command: &Command, done: Done) {
     let here = world.nodes[n].name.clone();
-    let made = match command {
-        Command::CreateTable { owner, name, scope, .. } => {
-            let catalog = world.nodes[n].db.catalog();
-            let entry = catalog.find(owner, name.as_str()).expect("it was created");
-            let table = entry.table.uid;
-            if !world.tables.contains(&table) {
-                world.tables.push(table);
-            }
-            Some((table, scope.clone()))
+    let mut made = None;
+    if let Command::CreateTable { owner, name, scope, .. } = command {
+        let catalog = world.nodes[n].db.catalog();
+        let entry = catalog.find(owner, name.as_str()).expect("it was created");
+        let table = entry.table.uid;
+        if !world.tables.contains(&table) {
+            world.tables.push(table);
         }
-        Command::SetScope { entry, scope, .. } => Some((entry.table.uid, scope.clone())),
-        _other => None,
-    };
+        made = Some((table, scope.clone()));
+    } else if let Command::SetScope { entry, scope, .. } = command {
+        made = Some((entry.table.uid, scope.clone()));
+    }
     if let Some((table, scope)) = made {
         let directory = world.nodes[n].db.catalog().directory();
         let count = directory.scope_knowledge(table).get(&here).copied().unwrap_or(0);

@@ -27,8 +27,7 @@ use cortex_core::{
     directory::Standing,
     model::{Hlc, NodeName, Refusal, TableUid},
     sync::{
-        Ack, Answer, Chunk, Message, Outcome, Output, Part, Position, Refuse, Session, Unfit, Want,
-        Why,
+        Ack, Answer, Chunk, Message, Outcome, Output, Part, Position, Refuse, Session, Want, Why,
     },
     wire::link::{Hello, Reject},
 };

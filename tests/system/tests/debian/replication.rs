@@ -121,7 +121,7 @@ fn wait_for_link(host: &Host, other: &str) {
     wait_until(|| {
         let status = asked(host, User::Root, "cortex mesh status");
         let mut peers = status["peers"].as_array().expect("a list").iter();
-        let sees = peers.any(|peer| peer["name"] == other && peer["state"] == "alive");
+        let sees = peers.any(|peer| peer["name"] == other && peer["connected"] == true);
         if sees { Ok(()) } else { Err(format!("no {other} in {status}")) }
     });
 }

@@ -1,7 +1,7 @@
 //! The story from one end to the other: who she is, what is hers, where it is, and where it is not.
 
 use serde_json::json;
-use system_tests::{User, wait_until};
+use system_tests::wait_until;
 
 use super::{ALICE, Trio, asked, keys, put, rows, settle, state_of};
 
@@ -43,7 +43,7 @@ fn a_table_is_where_its_owner_has_decided_and_nowhere_else() {
     asked(a, ALICE, "cortex scope @few a");
     wait_until(|| {
         let scope = asked(a, ALICE, "cortex scope @few");
-        let left = !asked(b, User::Root, "cortex tables --all").to_string().contains("few");
+        let left = !asked(b, ALICE, "cortex tables").to_string().contains("few");
         if left { Ok(()) } else { Err(scope.to_string()) }
     });
     assert_eq!(keys(a, "@few"), json!(["handed over", "secret"]));
