@@ -332,3 +332,42 @@ fn a_node_that_is_removed_is_waited_for_no_more() {
     let explained = run(&pair.home, &["explain", HERE, "--node", "office"]);
     assert!(printed(&explained).contains("removed from the mesh"), "{}", printed(&explained));
 }
+
+/// holds I5
+#[test]
+fn a_name_that_both_have_registered_is_settled_on_one_and_the_other_stays_who_they_are() {
+    let mut pair = Pair::start();
+    let register = |daemon: &Daemon, uid: &str| {
+        let output = run(daemon, &["identity", "register", "carol", "--uid", uid]);
+        assert!(output.status.success(), "{output:?}");
+        let token: serde_json::Value = serde_json::from_str(&printed(&output)).expect("JSON");
+        token["fid"].as_str().expect("an id").to_owned()
+    };
+    pair.office.stop();
+    let kept = register(&pair.home, "4001");
+    pair.home.stop();
+    pair.office.restart();
+    let other = register(&pair.office, "4002");
+    pair.home.restart();
+    pair.wait_for_link();
+    let listed = |daemon: &Daemon| printed(&run(daemon, &["identity", "list"]));
+    wait_until("both know of both", || {
+        [&pair.home, &pair.office].iter().all(|daemon| {
+            let listed = listed(daemon);
+            listed.contains(&kept) && listed.contains(&other)
+        })
+    });
+    let contested = run(&pair.office, &["identity", "lookup", "carol"]);
+    assert!(complaint(&contested).contains("identity_contested"), "{contested:?}");
+    let doctor = printed(&run(&pair.office, &["doctor"]));
+    let mend = format!("cortex identity resolve carol --keep {kept}");
+    assert!(doctor.contains(&mend), "{doctor}");
+
+    let settled = run(&pair.office, &["identity", "resolve", "carol", "--keep", &kept[..8]]);
+    assert_eq!(printed(&settled), "\"resolved\"\n", "{settled:?}");
+    wait_until("home has heard of it", || {
+        printed(&run(&pair.home, &["identity", "lookup", "carol"])).contains(&kept)
+    });
+    let digits = format!("carol~{}", &other[..4]);
+    assert!(listed(&pair.home).contains(&digits), "{}", listed(&pair.home));
+}

@@ -130,7 +130,7 @@ fn repair(args: &Repair, context: &Context) -> Result<(), Failure> {
     Err(if args.dry_run {
         failure.hint(format!("To mend what differs: cortex sync repair {}", args.table))
     } else {
-        failure.hint("Of each node the report says why, and which rows were kept as they are")
+        failure.hint("Of each node the report says why. What is only on one side: --prefer-present writes it again, --prefer-absent deletes it")
     })
 }
 

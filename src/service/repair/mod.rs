@@ -410,7 +410,12 @@ impl Repair {
             found.verified = loop {
                 match self.is_equal(node).await {
                     Ok(true) => break true,
-                    Ok(false) if self.dry_run || found.kept > 0 => break false,
+                    Ok(false) if self.dry_run => break false,
+                    Ok(false) if found.kept > 0 => {
+                        found.why =
+                            Some("rows that only one side has were kept as they are".into());
+                        break false;
+                    }
                     Ok(false) => {}
                     Err(Trouble::There(error)) => {
                         found.why = Some(error.to_string());
