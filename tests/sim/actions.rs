@@ -30,8 +30,7 @@ pub(crate) enum Kind {
     Clocks,
     /// Only neighbours in a line ever see each other.
     Chain,
-    /// All of it. A rollback takes longer than clocks differ: a row of the directory that a node writes
-    /// anew at once may be stamped below the one that it has forgotten and others have, and is lost.
+    /// All of it.
     Everything,
 }
 
@@ -364,12 +363,7 @@ pub(crate) fn step(world: &mut World, weights: &Weights) {
         }
         Action::Pause => world.now_ms += LEAST_AGE_MS + SKEW_MS,
         Action::Save => world.save(n),
-        Action::RollBack => {
-            if weights.kind == Kind::Everything {
-                world.now_ms += 2 * SKEW_MS; // see `Kind::Everything`
-            }
-            roll_back(world, n);
-        }
+        Action::RollBack => roll_back(world, n),
         Action::Crash => world.restart(n, None),
         Action::Die if living.iter().filter(|n| !world.nodes[**n].asked_out).count() > 2 => {
             world.die(n);
@@ -604,9 +598,6 @@ fn stale_pass(world: &mut World, weights: &Weights, (r, s, c): (usize, usize, us
     if world.chance.percent(30) {
         let n = world.chance.of(&living);
         world.collect(n, table);
-    }
-    if weights.kind == Kind::Everything {
-        world.now_ms += 2 * SKEW_MS;
     }
     roll_back(world, r);
     let some = world.chance.within(1, 7);
