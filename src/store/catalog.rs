@@ -161,7 +161,7 @@ impl Catalog {
     #[must_use]
     pub fn current(&self, entry: &Entry) -> Option<&Arc<Entry>> {
         let name = &entry.table.name;
-        self.find(&name.owner, name.name.as_str()).filter(|now| now.table.uid == entry.table.uid)
+        self.find(&name.owner, name.name.as_str()).filter(|now| now.table.id == entry.table.id)
     }
 
     /// A table that others may have copies of, by its lasting id.

@@ -66,7 +66,7 @@ fn refuse(table: TableUid, why: Why) -> Message {
 struct Scene {
     session: Session,
     now: Duration,
-    taken: Vec<Box<Chunk>>,
+    taken: Vec<Chunk>,
     said: Vec<Message>,
     acknowledged: Vec<TableUid>,
 }
@@ -104,7 +104,7 @@ impl Scene {
                     self.session.asked(table, Some(from.clone()), self.now);
                     asked.push((table, from));
                 }
-                Output::Take(chunk) => self.taken.push(chunk),
+                Output::Take(chunk) => self.taken.push(*chunk),
                 Output::Acknowledge { table, .. } => self.acknowledged.push(table),
                 Output::Say(message) => self.said.push(message),
             }
