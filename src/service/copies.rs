@@ -344,9 +344,9 @@ fn state_of(facts: &Facts<'_>, word: Option<&cortex_core::sync::Word>) -> (State
     };
     let (same, equal) = (word.vector == here.vector, word.digest == here.digest);
     let whole = word.ready && here.ready;
-    if (same && !equal && whole)
-        || (facts.copy.is_some_and(|copy| copy.diverged) && !(same && equal))
-    {
+    // That both have seen the same and differ may be so for a moment, in the middle of a transfer from a
+    // third: whoever looks after copies says when it stays so.
+    if facts.copy.is_some_and(|copy| copy.diverged) && !(same && equal) {
         let why = "both have seen the same writes and hold different rows";
         return (State::Diverged, Some(why.into()));
     }
@@ -471,7 +471,8 @@ mod tests {
             (2, b"v", State::Behind),
             (4, b"v", State::Behind),
         ] {
-            let copy = heard(seq, row);
+            let diverged = expected == State::Diverged;
+            let copy = PeerCopy { diverged, ..heard(seq, row) };
             assert_eq!(of(&facts(Some(&copy), &here)).state, expected, "{seq} {row:?}");
         }
         let copy = heard(3, b"v");
