@@ -7,7 +7,7 @@ use std::{
 };
 
 use cortex_core::{
-    model::{NodeName, TableUid},
+    model::{Incarnation, NodeName, TableUid},
     sync::{Blocker, Cursor, Word},
 };
 use tokio::sync::watch;
@@ -35,6 +35,9 @@ pub struct PeerCopy {
     pub word: Option<Word>,
     /// When that was, in Unix milliseconds; 0 for never.
     pub heard_ms: u64,
+    /// The origin of writes that it was before, where it has said that it is another one and the directory
+    /// does not know that yet: what is passed on of the old one does not count any more.
+    pub outdated: Option<Incarnation>,
     /// How far it has come in this machine's feed.
     pub reached: Option<Cursor>,
     /// When both copies were last found to hold the same, vector and digest, in Unix milliseconds.
@@ -45,6 +48,22 @@ pub struct PeerCopy {
     pub taking: Option<Trouble>,
     /// What keeps it from taking this machine's rows.
     pub giving: Option<Trouble>,
+}
+
+impl PeerCopy {
+    /// Whether a word that somebody has passed on says more than what is known. `current` is the origin that
+    /// the directory knows its machine as.
+    #[must_use]
+    pub fn may_overhear(&self, word: &Word, current: Option<Incarnation>) -> bool {
+        if current != Some(word.incarnation) || self.outdated == current {
+            return false;
+        }
+        self.word.as_ref().is_none_or(|before| {
+            before.incarnation != word.incarnation
+                || before.life < word.life
+                || (before.life == word.life && !before.vector.dominates(&word.vector))
+        })
+    }
 }
 
 /// Why rows do not come through.
@@ -151,5 +170,49 @@ impl SyncView {
 
     fn known(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cortex_core::sync::{Dot, Vector};
+
+    use super::*;
+
+    const OLD: Incarnation = Incarnation(1);
+    const NEW: Incarnation = Incarnation(2);
+
+    fn word(incarnation: Incarnation, life: u64, seq: u64) -> Word {
+        let vector: Vector = [Dot { incarnation, seq }].into_iter().collect();
+        Word { incarnation, life, vector, ..Word::default() }
+    }
+
+    fn knows(word: Word) -> PeerCopy {
+        PeerCopy { word: Some(word), ..PeerCopy::default() }
+    }
+
+    #[test]
+    fn what_is_passed_on_counts_where_it_says_more() {
+        let known = knows(word(OLD, 2, 5));
+        assert!(known.may_overhear(&word(OLD, 2, 6), Some(OLD)));
+        assert!(known.may_overhear(&word(OLD, 3, 1), Some(OLD)));
+        assert!(!known.may_overhear(&word(OLD, 2, 5), Some(OLD)), "nothing new");
+        assert!(!known.may_overhear(&word(OLD, 1, 9), Some(OLD)), "an earlier stay");
+        assert!(PeerCopy::default().may_overhear(&word(OLD, 1, 1), Some(OLD)));
+    }
+
+    #[test]
+    fn what_is_passed_on_counts_of_the_origin_that_is_known_alone() {
+        assert!(!PeerCopy::default().may_overhear(&word(OLD, 1, 1), Some(NEW)));
+        assert!(!PeerCopy::default().may_overhear(&word(OLD, 1, 1), None));
+        assert!(knows(word(OLD, 1, 9)).may_overhear(&word(NEW, 1, 1), Some(NEW)));
+    }
+
+    /// It may have lost what the old one had said, and the directory is late.
+    #[test]
+    fn a_machine_that_has_said_to_be_another_origin_is_not_taken_for_the_old_one_again() {
+        let known = PeerCopy { outdated: Some(OLD), ..knows(word(NEW, 1, 1)) };
+        assert!(!known.may_overhear(&word(OLD, 1, 9), Some(OLD)));
+        assert!(known.may_overhear(&word(NEW, 1, 2), Some(NEW)), "once the directory knows it");
     }
 }

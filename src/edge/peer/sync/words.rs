@@ -54,6 +54,8 @@ pub(super) fn heard(
     store: &Store,
 ) {
     known.heard_ms = ambient::wall_ms();
+    let current = store.catalog().directory().node(node).map(|row| row.incarnation);
+    known.outdated = current.filter(|current| *current != word.incarnation);
     let mut words = Words::default();
     if let Some(before) = known.word.take() {
         words.hear(node.clone(), before);
@@ -71,16 +73,8 @@ pub(super) fn overheard(
     table: TableUid,
     store: &Store,
 ) {
-    let catalog = store.catalog();
-    let current = catalog.directory().node(node).map(|row| row.incarnation);
-    if current != Some(word.incarnation) {
-        return;
-    }
-    if let Some(before) = &known.word
-        && before.incarnation == word.incarnation
-        && (before.life > word.life
-            || (before.life == word.life && before.vector.dominates(&word.vector)))
-    {
+    let current = store.catalog().directory().node(node).map(|row| row.incarnation);
+    if !known.may_overhear(&word, current) {
         return;
     }
     heard(known, word, node, table, store);
