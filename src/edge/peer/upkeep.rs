@@ -40,9 +40,10 @@ const FEED_ROUNDS: u32 = 12;
 /// keys. For a large table twice as many as it has rows: beyond, going through the feed takes longer than that.
 const LEAST_FEED: u64 = 100_000;
 
-/// For so long two copies must have said that they know the same and hold different rows, before that is
-/// believed: a row is there before what its source knows is counted as known.
-const DIVERGED_AFTER_MS: u64 = 30_000;
+/// For so long two copies must have said that they know the same and hold these different rows, before that is
+/// believed: a row is there before what its source knows is counted as known. A transfer that is under way changes
+/// what they hold all the time.
+const DIVERGED_AFTER_MS: u64 = 10_000;
 
 /// Looks after all copies until the daemon ends.
 pub(super) async fn run(shared: &Shared) {

@@ -84,6 +84,9 @@ CREATE TABLE conflicts (
     UNIQUE (table_id, key, incarnation, seq)
 ) STRICT;
 
+-- To count those that nobody has taken note of.
+CREATE INDEX conflicts_open ON conflicts (table_id) WHERE acknowledged = 0;
+
 -- What each table has lost of its conflicts to their bounds.
 ALTER TABLE replicas ADD COLUMN conflicts_evicted INTEGER NOT NULL DEFAULT 0;
 
