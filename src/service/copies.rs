@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     ambient,
-    store::{Entry, Replica},
+    store::{Entry, Replica, SYSTEM_TABLE},
 };
 
 /// How the copy here is.
@@ -107,6 +107,8 @@ struct Facts<'a> {
     removed: bool,
     link: Link,
     copy: Option<&'a PeerCopy>,
+    /// The same of the directory, ahead of which no rows travel.
+    directory: Option<&'a PeerCopy>,
     here: Option<&'a Replica>,
     now_ms: u64,
 }
@@ -155,6 +157,7 @@ impl Service {
         let nodes: BTreeSet<NodeName> = admitted.into_iter().chain(held).collect();
         let judged = nodes.into_iter().map(|node| {
             let known = self.sync.of(table, &node);
+            let ahead = self.sync.of(SYSTEM_TABLE, &node);
             let facts = Facts {
                 standing: directory.standing(table, &node),
                 life: lives.get(&node).copied().unwrap_or(0),
@@ -162,6 +165,7 @@ impl Service {
                 removed: directory.is_put_out(&node),
                 link: link(seen.as_deref(), &node),
                 copy: known.as_ref(),
+                directory: ahead.as_ref(),
                 here: copy.as_deref(),
                 now_ms,
             };
@@ -381,15 +385,17 @@ fn trouble(facts: &Facts<'_>) -> Option<String> {
         Link::Unknown => return Some("unreachable: this node's settings do not name it".into()),
         Link::Up => {}
     }
-    let copy = facts.copy?;
     let say = |what: &str, trouble: &Trouble| format!("{what}: {trouble}");
-    let giving = copy.giving.as_ref().map(|trouble| say("it does not take rows", trouble));
-    let taking = copy.taking.as_ref().map(|trouble| say("its rows are not taken", trouble));
-    match (giving, taking) {
-        (None, None) => None,
-        (Some(one), None) | (None, Some(one)) => Some(one),
-        (Some(one), Some(other)) => Some(format!("{one}; {other}")),
-    }
+    let troubles = |copy: &PeerCopy| {
+        let giving = copy.giving.as_ref().map(|trouble| say("it does not take rows", trouble));
+        let taking = copy.taking.as_ref().map(|trouble| say("its rows are not taken", trouble));
+        match (giving, taking) {
+            (None, None) => None,
+            (Some(one), None) | (None, Some(one)) => Some(one),
+            (Some(one), Some(other)) => Some(format!("{one}; {other}")),
+        }
+    };
+    facts.copy.and_then(troubles).or_else(|| facts.directory.and_then(troubles))
 }
 
 pub(super) fn hex(bytes: &[u8]) -> String {
@@ -452,6 +458,7 @@ mod tests {
             removed: false,
             link: Link::Up,
             copy,
+            directory: None,
             here: Some(here),
             now_ms: 10_000,
         }

@@ -1,6 +1,6 @@
 //! A machine whose disk is full.
 
-use system_tests::Host;
+use system_tests::{Host, wait_until};
 
 use super::{ALICE, Trio, asked, put, rows, settle, state_of, wait_for_link, wait_for_state};
 
@@ -40,8 +40,11 @@ fn a_machine_whose_disk_is_full_falls_behind_says_why_and_catches_up() {
         );
     }
     wait_for_state(a, "@notes", "b", "behind");
-    let why = state_of(b, "@notes", "a");
-    assert!(why.to_string().contains("storage"), "b says why: {why}");
+    wait_until(|| {
+        let copy = state_of(b, "@notes", "a");
+        let says_why = copy["why"].to_string().contains("storage");
+        if says_why { Ok(()) } else { Err(copy.to_string()) }
+    });
 
     b.sh("rm /var/lib/cortex/ballast");
     settle(a, "@notes");
