@@ -113,7 +113,7 @@ pub(super) fn serve(
             Part::Log { to, last }
         }
         Plan::Keys { kind, starts, after, pinned } => {
-            let reached = reading.keys(*table, after, *starts)?;
+            let reached = reading.keys(*table, after)?;
             Part::Keys { kind: *kind, starts: *starts, pinned: *pinned, reached }
         }
     };
@@ -227,17 +227,13 @@ impl<'a> Reading<'a> {
     }
 
     /// Reads rows in the order of their keys, from after one. Answers the last; none at the end.
-    fn keys(
-        &mut self,
-        table: TableId,
-        after: &[u8],
-        from_start: bool,
-    ) -> Result<Option<Vec<u8>>, Fault> {
+    fn keys(&mut self, table: TableId, after: &[u8]) -> Result<Option<Vec<u8>>, Fault> {
         let mut statement = self.conn.prepare_cached(
             "SELECT key, value, hlc, incarnation, seq, context, pushed FROM records
-             WHERE table_id = ?1 AND (?3 OR key > ?2) ORDER BY key",
+             WHERE table_id = ?1 AND key > ?2 ORDER BY key",
         )?;
-        let mut found = statement.query(params![table.0, after, from_start])?;
+        // No key is empty, so that all come after the empty one.
+        let mut found = statement.query(params![table.0, after])?;
         let (mut reached, mut seen) = (None, 0);
         while seen < self.bounds.entries && !self.is_full() {
             let Some(row) = found.next()? else {
