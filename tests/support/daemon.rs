@@ -157,7 +157,9 @@ pub(crate) struct Daemon {
     process: Option<Guarded>,
     uid: Option<u32>,
     program: PathBuf,
-    // Last, so that it is removed after the process has ended.
+    // Last, so that they are removed after the process has ended.
+    /// In memory, for the word on how far the database has come: that of the machine stays untouched.
+    anchor: tempfile::TempDir,
     directory: tempfile::TempDir,
 }
 
@@ -186,7 +188,12 @@ impl Daemon {
     }
 
     fn at(directory: tempfile::TempDir, program: PathBuf, uid: Option<u32>) -> Self {
-        Self { process: None, uid, program, directory }
+        let anchor = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
+        let anchor = anchor.expect("make a directory");
+        if uid.is_some() {
+            std::os::unix::fs::chown(anchor.path(), uid, uid).expect("give the directory away");
+        }
+        Self { process: None, uid, program, anchor, directory }
     }
 
     fn started(mut self, config: &str) -> Self {
@@ -281,6 +288,7 @@ impl Daemon {
         command.arg("--socket").arg(self.socket());
         command.arg("--data-dir").arg(self.data_dir());
         command.arg("--config").arg(self.config());
+        command.env("RUNTIME_DIRECTORY", self.anchor.path());
         command
     }
 
