@@ -88,8 +88,19 @@ impl Batch<'_> {
     fn publish_life(&mut self, table: TableUid, here: &NodeName, life: u64) -> Result<(), Failure> {
         let said = self.state.catalog.directory().replica(table, here);
         let down = said.map_or(0, |row| row.down).max(life - 1);
+        self.say_lives(table, here, life, down)
+    }
+
+    /// Says which stay of this copy has begun last, and up to which they are over.
+    fn say_lives(
+        &mut self,
+        table: TableUid,
+        here: &NodeName,
+        up: u64,
+        down: u64,
+    ) -> Result<(), Failure> {
         let (node, database) = (here.clone(), self.state.database);
-        self.write(vec![Row::Replica(ReplicaRow { table, node, database, up: life, down })])
+        self.write(vec![Row::Replica(ReplicaRow { table, node, database, up, down })])
     }
 
     /// A stay that others know of and this database does not, since it is an older one than that which
@@ -101,8 +112,7 @@ impl Batch<'_> {
         else {
             return Ok(());
         };
-        let (node, database) = (here.clone(), self.state.database);
-        self.write(vec![Row::Replica(ReplicaRow { table, node, database, up, down: up })])
+        self.say_lives(table, here, up, up)
     }
 
     fn begin_drain(&mut self, table: TableUid) -> Result<(), Failure> {
@@ -110,12 +120,10 @@ impl Batch<'_> {
         let Some(replica) = self.state.replicas.get_mut(table) else {
             return Ok(());
         };
-        if replica.drain.replace(nonce).is_some_and(|running| {
-            replica.drain = Some(running);
-            true
-        }) {
+        if replica.drain.is_some() {
             return Ok(());
         }
+        replica.drain = Some(nonce);
         let empty = replica.table.is_none();
         if let Some(entry) = self.state.catalog.by_uid(table).cloned() {
             let shown = self.state.catalog.show(&entry.table.name);
@@ -178,14 +186,7 @@ impl Batch<'_> {
             self.discard_rows(&entry)?;
         }
         self.clear_copy(&replica)?;
-        let row = ReplicaRow {
-            table,
-            node: here,
-            database: self.state.database,
-            up: replica.life,
-            down: replica.life,
-        };
-        self.write(vec![Row::Replica(row)])?;
+        self.say_lives(table, &here, replica.life, replica.life)?;
         // It must not claim, as the same origin, what it has just thrown away.
         self.mint()
     }

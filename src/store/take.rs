@@ -272,15 +272,9 @@ impl Batch<'_> {
                 (replica.ready, replica.fed) = (true, lsn);
             }
         }
-        if let Some(vector) = &join {
-            for dot in vector.iter() {
-                self.state.origins.enter(self.conn, dot.incarnation, chunk.hlc)?;
-            }
-        }
-        if let Some(sweep) = &sweep {
-            for dot in sweep.floor.iter() {
-                self.state.origins.enter(self.conn, dot.incarnation, chunk.hlc)?;
-            }
+        let learned = join.iter().chain(sweep.iter().map(|sweep| &sweep.floor));
+        for dot in learned.flat_map(Vector::iter) {
+            self.state.origins.enter(self.conn, dot.incarnation, chunk.hlc)?;
         }
         if position.pass.is_none() {
             self.execute(
