@@ -12,7 +12,7 @@ use cortex_core::{
         Caller, Hlc, Incarnation, Limits, Notary, Owner, Permissions, QualifiedName, Refusal,
         Stamp, TableId,
     },
-    sync::{Dot, Vector},
+    sync::Vector,
 };
 use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
 
@@ -408,16 +408,7 @@ impl<'a> Batch<'a> {
         }
         self.check_quota(entry, rows::difference(key, found.as_ref(), value))?;
         let context_id = self.context_here(place, found.as_ref())?;
-        let stamp = self.draw_stamp();
-        self.state.seq += 1;
-        let (origin, seq) = (self.state.origin, self.state.seq);
-        let new = Stored { stamp, origin, seq, value, context_id };
-        self.put_row(place, key, found.as_ref(), new)?;
-        let dot = Dot { incarnation: stamp.incarnation, seq };
-        if let Some(replica) = self.state.replicas.get_mut(place.uid) {
-            replica.vector.raise(dot);
-        }
-        Ok(())
+        self.write_row(place, key, found.as_ref(), value, context_id)
     }
 
     /// True where another copy may have a row that is not here.

@@ -6,7 +6,6 @@
 use cortex_core::{
     directory::Row,
     model::{Hlc, TableUid},
-    sync::Dot,
 };
 use rusqlite::params;
 
@@ -15,7 +14,7 @@ use super::{
     command::Done,
     error::{Failure, Fault},
     events::Event,
-    rows::{Found, Place, Stored},
+    rows::{Found, Place},
     system,
 };
 
@@ -104,19 +103,8 @@ impl Batch<'_> {
         let Some(entry) = self.state.catalog.by_uid(table).cloned() else {
             return Ok(());
         };
-        let (stamp, seq) = self.draw();
-        let new = Stored {
-            stamp,
-            origin: self.state.origin,
-            seq,
-            value: found.value.as_deref(),
-            context_id: found.context_id,
-        };
-        self.put_row(Place::of(&entry), key, Some(found), new)?;
-        if let Some(replica) = self.state.replicas.get_mut(table) {
-            replica.vector.raise(Dot { incarnation: stamp.incarnation, seq });
-        }
-        Ok(())
+        let value = found.value.as_deref();
+        self.write_row(Place::of(&entry), key, Some(found), value, found.context_id)
     }
 
     /// The same for what this machine says in the directory, which is signed with its stamp.

@@ -129,6 +129,24 @@ impl Batch<'_> {
         Ok(id)
     }
 
+    /// Puts a version that is made here and now in the place of what is there, if anything is.
+    pub(super) fn write_row(
+        &mut self,
+        place: Place<'_>,
+        key: &[u8],
+        found: Option<&Found>,
+        value: Option<&[u8]>,
+        context_id: Option<i64>,
+    ) -> Result<(), Failure> {
+        let (stamp, seq) = self.draw();
+        let new = Stored { stamp, origin: self.state.origin, seq, value, context_id };
+        self.put_row(place, key, found, new)?;
+        if let Some(replica) = self.state.replicas.get_mut(place.uid) {
+            replica.vector.raise(Dot { incarnation: stamp.incarnation, seq });
+        }
+        Ok(())
+    }
+
     /// Puts a version in the place of what is there, if anything is, and tells the feed. Answers the
     /// feed number.
     pub(super) fn put_row(
@@ -180,11 +198,8 @@ impl Batch<'_> {
         found: &Found,
     ) -> Result<(), Failure> {
         self.execute("DELETE FROM records WHERE id = ?1", [found.id])?;
-        if let Some(entry) = place.entry
-            && let Some(value) = &found.value
-        {
-            let bytes = i64::try_from(key.len() + value.len()).unwrap_or(i64::MAX);
-            self.totals.add(entry, Delta { records: -1, bytes: -bytes });
+        if let Some(entry) = place.entry {
+            self.totals.add(entry, difference(key, Some(found), None));
         }
         self.count_use(found.context_id, -1);
         self.account(place.uid, key, Some(found), None);
