@@ -51,6 +51,13 @@ pub struct PeerCopy {
 }
 
 impl PeerCopy {
+    /// Takes note of the origin of writes that its machine says it is; `current` is the one that the
+    /// directory knows it as. What another one has said may be lost by now.
+    pub fn is_now(&mut self, origin: Incarnation, current: Option<Incarnation>) {
+        self.outdated = current.filter(|current| *current != origin);
+        self.word.take_if(|word| word.incarnation != origin);
+    }
+
     /// Whether a word that somebody has passed on says more than what is known. `current` is the origin that
     /// the directory knows its machine as.
     #[must_use]
@@ -206,6 +213,15 @@ mod tests {
         assert!(!PeerCopy::default().may_overhear(&word(OLD, 1, 1), Some(NEW)));
         assert!(!PeerCopy::default().may_overhear(&word(OLD, 1, 1), None));
         assert!(knows(word(OLD, 1, 9)).may_overhear(&word(NEW, 1, 1), Some(NEW)));
+    }
+
+    #[test]
+    fn what_a_machine_has_said_as_another_origin_counts_no_more() {
+        let mut known = knows(word(OLD, 1, 9));
+        known.is_now(OLD, Some(OLD));
+        assert_eq!(known, knows(word(OLD, 1, 9)));
+        known.is_now(NEW, Some(OLD));
+        assert_eq!(known, PeerCopy { outdated: Some(OLD), ..PeerCopy::default() });
     }
 
     /// It may have lost what the old one had said, and the directory is late.

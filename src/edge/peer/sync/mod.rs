@@ -26,7 +26,7 @@ use std::{
 use bytes::Bytes;
 use cortex_core::{
     directory::Standing,
-    model::{Hlc, NodeName, TableUid},
+    model::{Hlc, Incarnation, NodeName, TableUid},
     sync::{
         Ack, Answer, Chunk, Message, Outcome, Output, Part, Position, Refuse, Session, Want, Why,
     },
@@ -88,7 +88,10 @@ pub(super) struct Ends {
 pub(super) async fn run(node: &NodeName, shared: &Shared, hello: &Hello, ends: Ends) -> Ended {
     let store = shared.context.service.store().clone();
     let view = shared.context.service.sync();
+    let origin = Incarnation(u128::from_be_bytes(hello.incarnation));
+    let current = store.catalog().directory().node(node).map(|row| row.incarnation);
     view.update_all(node, |known| {
+        known.is_now(origin, current);
         for trouble in [&mut known.taking, &mut known.giving] {
             trouble.take_if(|trouble| *trouble == Trouble::Unreachable);
         }

@@ -55,7 +55,7 @@ pub(super) fn heard(
 ) {
     known.heard_ms = ambient::wall_ms();
     let current = store.catalog().directory().node(node).map(|row| row.incarnation);
-    known.outdated = current.filter(|current| *current != word.incarnation);
+    known.is_now(word.incarnation, current);
     let mut words = Words::default();
     if let Some(before) = known.word.take() {
         words.hear(node.clone(), before);
