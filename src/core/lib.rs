@@ -18,5 +18,6 @@ pub mod gate;
 pub mod membership;
 pub mod merge;
 pub mod model;
+pub mod rule;
 pub mod sync;
 pub mod wire;

@@ -16,6 +16,7 @@ use cortex_core::{
         Acl, AttributeName, Hlc, Owner, Permissions, Principal, QualifiedName, Refusal, Scope,
         Table, TableId, TableName, TableUid, Uid,
     },
+    rule::Rule,
 };
 use rusqlite::{Connection, Row};
 
@@ -95,10 +96,12 @@ impl Entry {
     /// # Errors
     /// As [`Entry::takes_reads`], and [`Refusal::ScopeContested`].
     pub fn takes_writes(&self) -> Result<(), Refusal> {
-        self.takes_reads()?;
+        if self.ready || Rule::FillingTakesNoWrites.holds() {
+            self.takes_reads()?;
+        }
         match self.standing {
-            Standing::Frozen => Err(Refusal::ScopeContested),
-            Standing::In | Standing::Out => Ok(()),
+            Standing::Frozen if Rule::FrozenTakesNoWrites.holds() => Err(Refusal::ScopeContested),
+            Standing::Frozen | Standing::In | Standing::Out => Ok(()),
         }
     }
 }

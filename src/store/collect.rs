@@ -3,6 +3,7 @@
 
 use cortex_core::{
     model::TableUid,
+    rule::Rule,
     sync::{Dot, Vector},
 };
 use rusqlite::params;
@@ -46,7 +47,7 @@ impl Batch<'_> {
             return nothing;
         };
         // A pass that sweeps relies on deletions that were known when it began.
-        if serve::is_in_full_pass(self.conn, table)? {
+        if Rule::PassBeforeCollection.holds() && serve::is_in_full_pass(self.conn, table)? {
             return nothing;
         }
         let vector = replica.vector.clone();
@@ -71,7 +72,9 @@ impl Batch<'_> {
             }
             if let Some(row) = self.find_row(table, &key)? {
                 self.remove_row(Place::of(&entry), &key, &row)?;
-                if let Some(replica) = self.state.replicas.get_mut(collection.table) {
+                if let Some(replica) = self.state.replicas.get_mut(collection.table)
+                    && Rule::CollectionRaisesFloor.holds()
+                {
                     replica.floor.raise(dot);
                 }
             }

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use cortex_core::{
     directory::{ReplicaRow, Row, Standing},
     model::{Acl, Incarnation, NodeName, Owner, QualifiedName, Scope, TableName, TableUid, Uid},
+    rule::Rule,
     sync::{Ack, Cursor, Dot, FeedId},
 };
 use rusqlite::params;
@@ -45,7 +46,7 @@ impl Batch<'_> {
             return self.forget(table);
         }
         let life = self.state.replicas.get(table).map_or(0, |replica| replica.life);
-        if life > 0 && gone >= life {
+        if life > 0 && gone >= life && Rule::WrittenOffEnds.holds() {
             self.write_off(table)?;
         }
         let life = self.state.replicas.get(table).map_or(0, |replica| replica.life);
@@ -57,8 +58,14 @@ impl Batch<'_> {
         match standing {
             Standing::In if life == 0 => self.begin_life(table, here)?,
             Standing::Out if life > 0 => self.begin_drain(table)?,
+            Standing::Frozen if life > 0 && !Rule::FrozenKeeps.holds() => {
+                self.begin_drain(table)?;
+            }
             Standing::In | Standing::Frozen => self.stop_drain(table),
-            Standing::Out => self.end_forgotten_life(table, here)?,
+            Standing::Out if Rule::ForgottenStayEnds.holds() => {
+                self.end_forgotten_life(table, here)?;
+            }
+            Standing::Out => {}
         }
         self.refresh(table);
         Ok(())
@@ -154,12 +161,14 @@ impl Batch<'_> {
         let gone = directory.gone(table).get(from).copied().unwrap_or(0);
         let lives = directory.lives(table).get(from).copied().unwrap_or(0);
         let is_current = ack.word.life > gone && ack.word.life == lives;
-        let counts = standing == Standing::Out
-            && directory.standing(table, from) == Standing::In
-            && is_current
+        let counts = (standing == Standing::Out || !Rule::FrozenKeeps.holds())
+            && (directory.standing(table, from) == Standing::In || !Rule::DrainedIntoScope.holds())
+            && (is_current || !Rule::DrainedIntoLivingStay.holds())
             && self.state.replicas.get(table).is_some_and(|replica| {
-                let has_all =
-                    |cursor: &Cursor| cursor.feed == replica.feed && cursor.lsn >= replica.fed;
+                let has_all = |cursor: &Cursor| {
+                    let read_up_to = cursor.feed == replica.feed && cursor.lsn >= replica.fed;
+                    read_up_to || !Rule::DrainedWholly.holds()
+                };
                 replica.life > 0
                     && replica.drain.is_some()
                     && replica.drain == ack.drain
@@ -187,6 +196,9 @@ impl Batch<'_> {
         }
         self.clear_copy(&replica)?;
         self.say_lives(table, &here, replica.life, replica.life)?;
+        if !Rule::LeavingEndsOrigin.holds() {
+            return Ok(());
+        }
         // It must not claim, as the same origin, what it has just thrown away.
         self.mint()
     }
@@ -290,21 +302,21 @@ impl Batch<'_> {
         Ok(())
     }
 
-    /// Becomes another origin of writes. All feeds are new, and passes that are under way, which count
-    /// only for the origin that began them, begin again.
+    /// Becomes another origin of writes, with other feeds. Passes that are under way go on: their rows and
+    /// marks are in this file, and an answer to a request of the old origin does not count.
     pub(super) fn mint(&mut self) -> Result<(), Failure> {
         let id = Incarnation(u128::from_be_bytes(self.draw_id()));
         let number = self.state.origins.enter(self.conn, id, self.state.hlc())?;
         self.execute("UPDATE node_state SET incarnation = ?1 WHERE id = 1", [number])?;
         (self.state.origin, self.state.seq) = (number, 0);
         self.changed = true;
-        self.execute("DELETE FROM cursors WHERE whole = 1", [])?;
-        self.execute("DELETE FROM marks", [])?;
         let lsn = self.draw_lsn();
         let copies: Vec<_> = self.state.replicas.iter().map(|replica| replica.uid).collect();
         for uid in copies {
             let feed = FeedId(self.draw_id());
-            if let Some(replica) = self.state.replicas.get_mut(uid) {
+            if let Some(replica) = self.state.replicas.get_mut(uid)
+                && Rule::OriginEndsFeeds.holds()
+            {
                 (replica.feed, replica.cut) = (feed, lsn);
             }
         }

@@ -6,6 +6,7 @@ use std::{cmp::Ordering, sync::Arc};
 use cortex_core::{
     merge::Delta,
     model::{Hlc, Stamp, TableId, TableUid},
+    rule::Rule,
     sync::{Dot, Side, TableDigest, Vector},
 };
 use rusqlite::{OptionalExtension, params};
@@ -106,8 +107,9 @@ impl Batch<'_> {
         found: Option<&Found>,
     ) -> Result<Option<i64>, Fault> {
         let own = self.state.own_incarnation();
-        let vector = self.state.replicas.get(place.uid).map(|r| r.vector.without(own));
-        let mut seen = vector.unwrap_or_default();
+        let replica = self.state.replicas.get(place.uid);
+        let replica = replica.filter(|_| Rule::ContextOfVector.holds());
+        let mut seen = replica.map(|replica| replica.vector.without(own)).unwrap_or_default();
         if let Some(found) = found {
             seen.join(&found.context.without(own));
             if found.stamp.incarnation != own {

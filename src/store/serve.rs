@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use cortex_core::{
     directory::{Directory, Standing},
     model::{Hlc, NodeName, Owner, QualifiedName, Stamp, TableId},
+    rule::Rule,
     sync::{Chunk, Dot, Head, Part, Plan, RowVersion, Source, Vector, Want},
 };
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -84,12 +85,14 @@ pub(super) fn serve(
     };
     let is_system = want.table == system::UID;
     if !is_system {
-        if directory.standing(want.table, reader) != Standing::In {
+        let standing = directory.standing(want.table, reader);
+        if Rule::ReaderInScope.holds() && standing != Standing::In {
             return Ok(Served::Refused(Unserved::NotInScope));
         }
         let known = directory.lives(want.table).get(reader).copied().unwrap_or(0);
         let gone = directory.gone(want.table).get(reader).copied().unwrap_or(0);
-        if known != want.life || want.life <= gone {
+        let is_current = known == want.life && want.life > gone;
+        if Rule::ReaderStayKnown.holds() && !is_current {
             return Ok(Served::Refused(Unserved::UnknownLife));
         }
     }
@@ -104,7 +107,11 @@ pub(super) fn serve(
     let mut reading = Reading::new(conn, &origins, &plan, want, bounds);
     let part = match &plan {
         Plan::Log { after } => {
-            let (to, last) = reading.feed(*table, *after, *lsn)?;
+            let (mut to, mut last) = reading.feed(*table, *after, *lsn)?;
+            last |= !Rule::EndIsTheEnd.holds() && reading.rows.is_empty();
+            if !Rule::CursorAtLastScanned.holds() {
+                to = *lsn;
+            }
             let has_all = last && *after >= replica.fed && want.vector.dominates(&replica.vector);
             // A copy that leaves needs to hear that the reader has everything: only chunks are acknowledged.
             if has_all && standing != Standing::Out {
@@ -114,7 +121,9 @@ pub(super) fn serve(
         }
         Plan::Keys { kind, starts, after, pinned } => {
             let reached = reading.keys(*table, after)?;
-            Part::Keys { kind: *kind, starts: *starts, pinned: *pinned, reached }
+            let late = reached.is_none() && !Rule::FeedFromPassStart.holds();
+            let pinned = if late { *lsn } else { *pinned };
+            Part::Keys { kind: *kind, starts: *starts, pinned, reached }
         }
     };
     if is_system {

@@ -9,6 +9,7 @@ use cortex_core::{
         Acl, AttributeName, Hlc, NodeName, Owner, QualifiedName, Refusal, Scope, Table, TableId,
         TableUid,
     },
+    rule::Rule,
     sync::{
         Chunk, Conclusion, Cursor, Dot, FeedId, Head, Meeting, Part, Pass, PassKind, PassStart,
         Position, Reader, RowVersion, Side, Sweep, Unfit, Vector, meet,
@@ -98,19 +99,21 @@ impl Batch<'_> {
             return unfit(why);
         }
         // Removals are learnt from the system table itself.
-        if !is_system && !chunk.removed.iter().all(|database| directory.is_removed(database)) {
+        let knows_removals = || chunk.removed.iter().all(|database| directory.is_removed(database));
+        if Rule::RemovalsBeforeRows.holds() && !is_system && !knows_removals() {
             return unfit(Unfit::ScopeUnknown);
         }
         let entry = if is_system { None } else { Some(self.adopt(chunk)?) };
         let place = entry.as_ref().map_or(Place::SYSTEM, |entry| Place::of(entry));
-        self.observe(chunk.hlc);
+        if Rule::SourceClockObserved.holds() {
+            self.observe(chunk.hlc);
+        }
         let mut pass = Running { number: cursor.number(), start: cursor.start };
         if chunk.starts_pass() {
             pass = Running { number: self.draw_lsn(), start: chunk.pass_start() };
-            self.execute(
-                "DELETE FROM marks WHERE table_id = ?1 AND peer = ?2",
-                params![place.id.0, from.as_str()],
-            )?;
+            if Rule::MarksOfOnePass.holds() {
+                self.clear_marks(place.id, from)?;
+            }
         }
         let mut incorporating = Incorporating {
             place,
@@ -210,6 +213,13 @@ impl Batch<'_> {
         Ok(())
     }
 
+    /// Forgets what a pass has delivered.
+    fn clear_marks(&self, table: TableId, from: &NodeName) -> Result<(), Fault> {
+        let statement = "DELETE FROM marks WHERE table_id = ?1 AND peer = ?2";
+        self.execute(statement, params![table.0, from.as_str()])?;
+        Ok(())
+    }
+
     /// Notes that a full pass has delivered a version.
     fn mark(&mut self, at: &Incorporating<'_>, lsn: u64) -> Result<(), Fault> {
         if at.chunk.is_whole() {
@@ -246,27 +256,22 @@ impl Batch<'_> {
     ) -> Result<(), Failure> {
         let Conclusion { position, join, sweep, whole } =
             chunk.conclude(pass.number, pass.start.clone());
-        let swept = match &sweep {
-            Some(sweep) => self.sweep(place, from, sweep)?,
-            None => false,
-        };
-        let renewed = swept.then(|| FeedId(self.draw_id()));
+        if let Some(sweep) = sweep.as_ref().filter(|_| Rule::FullPassSweeps.holds()) {
+            self.sweep(place, from, sweep)?;
+        }
         let becomes_whole = whole
-            && chunk.ready
+            && (chunk.ready || !Rule::ReadyFromReady.holds())
             && self.state.replicas.get(place.uid).is_some_and(|replica| !replica.ready);
         if becomes_whole {
             self.draw_lsn(); // so that it is passed on, even where no row has come
         }
         let lsn = self.state.lsn;
         if let Some(replica) = self.state.replicas.get_mut(place.uid) {
-            if let Some(sweep) = &sweep {
+            if let Some(sweep) = sweep.as_ref().filter(|_| Rule::FloorInherited.holds()) {
                 replica.floor.join(&sweep.floor);
             }
             if let Some(vector) = &join {
                 replica.vector.join(vector);
-            }
-            if let Some(feed) = renewed {
-                (replica.feed, replica.cut) = (feed, lsn);
             }
             if becomes_whole {
                 (replica.ready, replica.fed) = (true, lsn);
@@ -277,10 +282,7 @@ impl Batch<'_> {
             self.state.origins.enter(self.conn, dot.incarnation, chunk.hlc)?;
         }
         if position.pass.is_none() {
-            self.execute(
-                "DELETE FROM marks WHERE table_id = ?1 AND peer = ?2",
-                params![place.id.0, from.as_str()],
-            )?;
+            self.clear_marks(place.id, from)?;
         }
         self.put_cursor(place.id, from, &position, &pass.start)?;
         if becomes_whole && let Some(entry) = place.entry {
@@ -293,8 +295,8 @@ impl Batch<'_> {
     }
 
     /// Removes what a full pass has not delivered although its source has seen it: it was deleted, and
-    /// the deletion was forgotten. True where anything was.
-    fn sweep(&mut self, place: Place<'_>, from: &NodeName, sweep: &Sweep) -> Result<bool, Failure> {
+    /// the deletion was forgotten. Who reads of this copy hears of it by the floor, which covers the deletions.
+    fn sweep(&mut self, place: Place<'_>, from: &NodeName, sweep: &Sweep) -> Result<(), Failure> {
         let (mut after, mut swept) = (Vec::new(), 0_u64);
         loop {
             let keys = self.unmarked(place.id, from, &after)?;
@@ -316,7 +318,7 @@ impl Batch<'_> {
             let text = format!("{swept} rows of {shown} went, {from} has forgotten their deletion");
             self.note_of(&entry.table.name, "rows_swept", text)?;
         }
-        Ok(swept > 0)
+        Ok(())
     }
 
     /// Some rows that a pass has not delivered, by their keys.

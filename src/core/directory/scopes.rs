@@ -12,7 +12,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Decision, Directory, ReplicaRow, ScopeRow, Seen, join, latest, note};
-use crate::model::{NodeName, Scope, TableUid};
+use crate::{
+    model::{NodeName, Scope, TableUid},
+    rule::Rule,
+};
 
 /// Where a table may be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,7 +89,9 @@ impl Directory {
         let mut known = Seen::new();
         for row in self.decisions(table) {
             note(&mut known, &row.by, row.count);
-            join(&mut known, &row.seen);
+            if Rule::KnowledgeIsTransitive.holds() {
+                join(&mut known, &row.seen);
+            }
         }
         known
     }
@@ -175,7 +180,7 @@ impl Directory {
         let admitting = latest.iter().filter(|row| self.admits(row, node)).count();
         match admitting {
             0 => Standing::Out,
-            all if all == latest.len() => Standing::In,
+            all if all == latest.len() || !Rule::NarrowerScope.holds() => Standing::In,
             _some => Standing::Frozen,
         }
     }

@@ -7,6 +7,7 @@ use super::{Vector, Word};
 use crate::{
     directory::Seen,
     model::{Incarnation, NodeName},
+    rule::Rule,
 };
 
 /// A node that keeps deletions from being collected.
@@ -36,7 +37,7 @@ impl Words {
     /// another origin of writes voids what was said before: that copy may have lost it.
     pub fn hear(&mut self, node: NodeName, word: Word) {
         match self.0.get_mut(&node) {
-            Some(known) if known.incarnation == word.incarnation && known.life == word.life => {
+            Some(known) if continues(known, &word) => {
                 known.vector.join(&word.vector);
                 for (node, life) in word.lives {
                     let known = known.lives.entry(node).or_default();
@@ -53,7 +54,8 @@ impl Words {
 
     /// Forgets what a node has said, unless it has said so as this origin of writes.
     pub fn void_others(&mut self, node: &NodeName, incarnation: Incarnation) {
-        if self.0.get(node).is_some_and(|word| word.incarnation != incarnation) {
+        let is_other = |word: &Word| word.incarnation != incarnation;
+        if Rule::WordsOfOneOrigin.holds() && self.0.get(node).is_some_and(is_other) {
             self.0.remove(node);
         }
     }
@@ -86,25 +88,34 @@ impl Words {
         gone: &Seen,
     ) -> Result<Vector, Blocker> {
         let mut expected = must.clone();
-        for (node, life) in self.0.values().flat_map(|word| &word.lives) {
+        let heard_of = self.0.values().filter(|_| Rule::UnheardCopiesAsked.holds());
+        for (node, life) in heard_of.flat_map(|word| &word.lives) {
             let known = expected.entry(node.clone()).or_default();
             *known = (*life).max(*known);
         }
         expected.retain(|node, life| {
             node != here && (*life == 0 || *life > gone.get(node).copied().unwrap_or(0))
         });
+        let one_stay = Rule::WordsOfOneStay.holds();
         let mut confirmed = own.clone();
         for (node, life) in expected {
             let block = |why| Blocker { node: node.clone(), why };
-            let word = self.0.get(&node).filter(|word| life != 0 && word.life == life);
+            let is_of_it = |word: &&Word| life != 0 && (word.life == life || !one_stay);
+            let word = self.0.get(&node).filter(is_of_it);
             let word = word.ok_or_else(|| block(Blocking::Silent))?;
-            if !own.dominates(&word.vector) {
+            if Rule::NobodyAhead.holds() && !own.dominates(&word.vector) {
                 return Err(block(Blocking::Ahead));
             }
             confirmed = confirmed.common(&word.vector);
         }
         Ok(confirmed)
     }
+}
+
+/// True where a copy goes on from what it has said before.
+fn continues(known: &Word, word: &Word) -> bool {
+    let same_origin = known.incarnation == word.incarnation || !Rule::WordsOfOneOrigin.holds();
+    same_origin && (known.life == word.life || !Rule::WordsOfOneStay.holds())
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 use std::cmp::Ordering;
 
 use super::{Dot, Vector};
-use crate::model::Stamp;
+use crate::{model::Stamp, rule::Rule};
 
 /// One of the two versions.
 #[derive(Clone, Copy, Debug)]
@@ -84,7 +84,7 @@ pub fn meet(
     bytes: impl FnOnce() -> Ordering,
 ) -> Meeting {
     let Some(present) = present else {
-        if ours.covers(arriving.dot()) {
+        if Rule::CollectedIgnored.holds() && ours.covers(arriving.dot()) {
             return Meeting::Known;
         }
         return Meeting::Wins(Meant::default());
@@ -110,12 +110,14 @@ pub fn meet(
     } else {
         both
     };
-    let context = (context != stays.context.without_own(needed)).then_some(context);
+    let unites = Rule::ContextsUnite.holds() && context != stays.context.without_own(needed);
+    let context = unites.then_some(context);
     let meant = Meant { concurrent, context };
     if order == Ordering::Greater {
         return Meeting::Wins(meant);
     }
-    let push_back = order == Ordering::Less && theirs.covers(present.dot());
+    let push_back =
+        order == Ordering::Less && theirs.covers(present.dot()) && Rule::PushBack.holds();
     Meeting::Loses { meant, push_back }
 }
 

@@ -5,7 +5,8 @@ use super::Vector;
 use crate::model::{Incarnation, TableUid};
 
 /// The life of one feed of one copy of a table. A position in a feed says nothing about another: a
-/// feed ends whenever rows leave the copy otherwise than by being overwritten or collected.
+/// feed ends with the origin of writes, since its numbers may have been drawn by a disk that is lost, and with
+/// the copy.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FeedId(pub [u8; 16]);
 

@@ -5,6 +5,7 @@ use super::{Chunk, Cursor, Part, Pass, PassKind, Position, Vector};
 use crate::{
     directory::{Seen, Standing},
     model::{Hlc, Incarnation},
+    rule::Rule,
 };
 
 /// What a reader is, in the transaction that takes a chunk.
@@ -52,28 +53,31 @@ impl Reader<'_> {
     /// # Errors
     /// [`Unfit`].
     pub fn admit(&self, chunk: &Chunk) -> Result<(), Unfit> {
-        if chunk.reader != self.incarnation || chunk.from != *self.position {
+        let of_another = chunk.reader != self.incarnation && Rule::AnswersThisOrigin.holds();
+        let from_elsewhere = chunk.from != *self.position && Rule::AnswersThisPosition.holds();
+        if of_another || from_elsewhere {
             return Err(Unfit::Past);
         }
         let known = |(node, count): (_, &u64)| self.knowledge.get(node).is_some_and(|n| n >= count);
-        if !chunk.knowledge.iter().all(known) {
+        if Rule::ScopeBeforeRows.holds() && !chunk.knowledge.iter().all(known) {
             return Err(Unfit::ScopeUnknown);
         }
-        if self.standing != Standing::In {
+        if Rule::TakerInScope.holds() && self.standing != Standing::In {
             return Err(Unfit::NotInScope);
         }
-        if chunk.life <= self.source_gone {
+        if Rule::EndedSourceRefused.holds() && chunk.life <= self.source_gone {
             return Err(Unfit::SourceGone);
         }
         // A source that is leaving reads nothing more: what it has is taken, or it would be lost.
-        if !chunk.is_whole()
+        if Rule::StaleSourceRefused.holds()
+            && !chunk.is_whole()
             && !chunk.vector.dominates(self.floor)
             && chunk.standing == Standing::In
         {
             return Err(Unfit::SourceStale);
         }
         let newest = chunk.rows.iter().map(|row| row.stamp.hlc).fold(chunk.hlc, Ord::max);
-        if newest > self.latest {
+        if Rule::FutureRefused.holds() && newest > self.latest {
             let by_ms = newest.unix_ms().saturating_sub(self.latest.unix_ms());
             return Err(Unfit::Ahead { by_ms });
         }
@@ -153,13 +157,16 @@ impl Chunk {
         let position = self.leads_to(number);
         match &self.part {
             Part::Log { last, .. } => {
-                let join = last.then(|| self.vector.clone());
+                let joins = *last || !Rule::VectorAtTheEnd.holds();
+                let join = joins.then(|| self.vector.clone());
                 Conclusion { position, join, sweep: None, whole: *last }
             }
             Part::Keys { reached: Some(_), .. } => {
                 Conclusion { position, join: None, sweep: None, whole: false }
             }
             Part::Keys { kind, reached: None, .. } => {
+                let start =
+                    if Rule::PassConcludesWithItsStart.holds() { start } else { self.pass_start() };
                 let sweep = match kind {
                     PassKind::Full => {
                         Some(Sweep { covered: start.vector.clone(), floor: start.floor })

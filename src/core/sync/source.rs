@@ -2,6 +2,7 @@
 //! Reading the rows is the store's; who may ask is judged before, by the scope.
 
 use super::{Cursor, Dot, FeedId, PassKind, Vector, Want};
+use crate::rule::Rule;
 
 /// What a source is, as of the moment at which it reads its rows.
 #[derive(Clone, Copy, Debug)]
@@ -44,11 +45,12 @@ impl Source<'_> {
     pub fn plan(&self, want: &Want) -> Plan {
         let cursor = want.position.cursor.filter(|cursor| cursor.feed == self.feed);
         let pass = want.position.pass.as_ref().filter(|_| cursor.is_some());
-        let stale = !want.vector.dominates(self.floor);
-        let outgrown = stale && pass.is_none_or(|pass| pass.kind == PassKind::Scan);
-        let Some(Cursor { lsn, .. }) = cursor.filter(|cursor| cursor.lsn >= self.cut && !outgrown)
-        else {
-            let kind = if stale { PassKind::Full } else { PassKind::Scan };
+        let stale = Rule::FloorHeeded.holds() && !want.vector.dominates(self.floor);
+        let whole = Rule::FullPassBelowFloor.holds();
+        let outgrown = stale && pass.is_none_or(|pass| pass.kind == PassKind::Scan && whole);
+        let is_cut = |cursor: &Cursor| Rule::CutHeeded.holds() && cursor.lsn < self.cut;
+        let Some(Cursor { lsn, .. }) = cursor.filter(|cursor| !is_cut(cursor) && !outgrown) else {
+            let kind = if stale && whole { PassKind::Full } else { PassKind::Scan };
             return Plan::Keys { kind, starts: true, after: Vec::new(), pinned: self.lsn };
         };
         match pass {
@@ -69,6 +71,8 @@ impl Plan {
     #[must_use]
     pub fn sends(&self, row: Dot, pushed_back: bool, reader: &Vector) -> bool {
         let unfiltered = matches!(self, Self::Keys { kind: PassKind::Full, .. });
-        unfiltered || pushed_back || !reader.covers(row)
+        !reader.covers(row)
+            || (unfiltered && Rule::FullPassUnfiltered.holds())
+            || (pushed_back && Rule::PushedPasses.holds())
     }
 }

@@ -1,0 +1,166 @@
+//! The rules of replication by name, so that a simulation can break each and see that it is missed (DeMillo,
+//! Lipton and Sayward, "Hints on Test Data Selection", 1978). In an optimised build every rule holds, and to
+//! ask costs nothing.
+//!
+//! A rule is asked for in the line that keeps it: `Rule::CutHeeded.holds() && …`.
+
+use std::cell::Cell;
+
+macro_rules! rules {
+    ($($(#[$text:meta])* $name:ident,)*) => {
+        /// A rule that copies rely on. Its text says what holds; what it is for, the line that keeps it.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Rule {
+            $($(#[$text])* $name,)*
+        }
+
+        impl Rule {
+            /// Every rule.
+            pub const ALL: &[Self] = &[$(Self::$name,)*];
+        }
+    };
+}
+
+rules! {
+    /// A reader that may lack collected deletions reads the whole copy.
+    FloorHeeded,
+    /// A place in a feed that was cut off is of no use.
+    CutHeeded,
+    /// Who reads the whole copy for lack of deletions is told all of it, and removes the rest.
+    FullPassBelowFloor,
+    /// A full pass leaves out nothing that the reader claims to have.
+    FullPassUnfiltered,
+    /// A row that is pushed back passes by those who claim to have it.
+    PushedPasses,
+    /// Rows are given only to a node that may have them.
+    ReaderInScope,
+    /// Rows are given only to a stay that is known to have begun, and not to have ended.
+    ReaderStayKnown,
+    /// A part of the feed without fresh rows is not its end.
+    EndIsTheEnd,
+    /// A part of the feed brings the reader to the last entry that was looked at.
+    CursorAtLastScanned,
+    /// After a pass the feed is read from where it was at the beginning of the pass.
+    FeedFromPassStart,
+
+    /// A chunk counts only where the reader still is where it asked from.
+    AnswersThisPosition,
+    /// A chunk counts only for the origin of writes that asked for it.
+    AnswersThisOrigin,
+    /// The decisions about the scope that a source knows come before its rows.
+    ScopeBeforeRows,
+    /// The removals of nodes that a source knows come before its rows.
+    RemovalsBeforeRows,
+    /// Rows are taken only by a copy that is in scope.
+    TakerInScope,
+    /// A copy that has ended is not believed.
+    EndedSourceRefused,
+    /// A source that lacks what was collected here reads this copy before it is read.
+    StaleSourceRefused,
+    /// Timestamps of the future are refused.
+    FutureRefused,
+    /// The clock of a source is observed.
+    SourceClockObserved,
+    /// Only the end of the feed brings what the source knows.
+    VectorAtTheEnd,
+    /// A pass concludes with what its source knew at the beginning.
+    PassConcludesWithItsStart,
+    /// A full pass removes what its source has seen and has no more.
+    FullPassSweeps,
+    /// Who has read a whole copy has its floor.
+    FloorInherited,
+    /// What an earlier pass has delivered does not count for the next one.
+    MarksOfOnePass,
+    /// Only a whole copy makes another one whole.
+    ReadyFromReady,
+
+    /// A version that is covered and not there was collected: it is ignored.
+    CollectedIgnored,
+    /// A newer version that its reader has collected is told again.
+    PushBack,
+    /// The version that stays knows what the other one's writer had seen.
+    ContextsUnite,
+    /// A writer has seen all that its copy has incorporated.
+    ContextOfVector,
+
+    /// Another origin of writes begins other feeds.
+    OriginEndsFeeds,
+    /// A copy that has left writes as another origin.
+    LeavingEndsOrigin,
+    /// A draining copy ends only by the word of one that is in scope.
+    DrainedIntoScope,
+    /// A draining copy ends only by the word of a stay that goes on.
+    DrainedIntoLivingStay,
+    /// A draining copy ends only when all of it was read.
+    DrainedWholly,
+    /// A copy that only some of competing decisions admit keeps what it has.
+    FrozenKeeps,
+    /// A copy that only some of competing decisions admit takes no writes.
+    FrozenTakesNoWrites,
+    /// A copy that is not whole takes no writes.
+    FillingTakesNoWrites,
+    /// A copy that was written off begins anew.
+    WrittenOffEnds,
+    /// A stay that its disk has forgotten is over.
+    ForgottenStayEnds,
+    /// Who knows a decision knows of those that it had seen.
+    KnowledgeIsTransitive,
+    /// Of competing decisions the narrower counts.
+    NarrowerScope,
+
+    /// Nothing is collected during a full pass.
+    PassBeforeCollection,
+    /// What is collected raises the floor.
+    CollectionRaisesFloor,
+    /// What a copy has said as one origin of writes does not count for the next.
+    WordsOfOneOrigin,
+    /// What a copy has said in one stay does not count for the next.
+    WordsOfOneStay,
+    /// Copies that only others know of are asked too.
+    UnheardCopiesAsked,
+    /// Nothing is collected that another copy may have an older version of.
+    NobodyAhead,
+}
+
+thread_local! {
+    static BROKEN: Cell<u64> = const { Cell::new(0) };
+}
+
+impl Rule {
+    const fn bit(self) -> u64 {
+        1 << self as u8
+    }
+
+    /// True, but where a simulation has broken the rule on this thread.
+    #[must_use]
+    pub fn holds(self) -> bool {
+        !cfg!(debug_assertions) || BROKEN.get() & self.bit() == 0
+    }
+
+    /// Runs something without some of the rules, which hold again afterwards. In an optimised build they
+    /// hold all the time.
+    pub fn without<T>(rules: &[Self], run: impl FnOnce() -> T) -> T {
+        struct Restored(u64);
+        impl Drop for Restored {
+            fn drop(&mut self) {
+                BROKEN.set(self.0);
+            }
+        }
+        let _restored = Restored(BROKEN.get());
+        BROKEN.set(rules.iter().fold(BROKEN.get(), |broken, rule| broken | rule.bit()));
+        run()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rule_holds_again_after_it_was_broken() {
+        let broken = || Rule::PushBack.holds();
+        assert!(!Rule::without(&[Rule::PushBack], broken), "it can be broken where it is tested");
+        assert!(Rule::without(&[Rule::CutHeeded], broken));
+        assert!(broken());
+    }
+}
