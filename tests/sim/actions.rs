@@ -59,6 +59,8 @@ enum Action {
     Drop,
     Create,
     Acknowledge,
+    Repair,
+    Local,
     Purge,
     DiskFull,
     Jump,
@@ -99,6 +101,8 @@ impl Weights {
             (Drop, 2),
             (Create, 3),
             (Acknowledge, 5),
+            (Repair, 6),
+            (Local, 4),
             (Purge, 20),
             (DiskFull, 10),
             (Jump, 10),
@@ -274,30 +278,43 @@ pub(crate) fn write(world: &mut World, n: usize, deletions: u64) {
     };
     let living = world.living();
     let mut n = n;
+    let asks_first = world.chance.percent(90);
     for _ in 0..4 {
-        if !may_write(world, n) {
+        if asks_first && !may_write(world, n) {
             n = world.chance.of(&living);
         }
     }
     let Some(entry) = entry(world, n, table) else { return };
-    let mut key = Vec::new();
-    encode::str(&mut key, &format!("k{}", world.chance.below(world.keys)));
-    let key = Key::read(&key, &Limits::default()).expect("a key");
-    let caller = Caller::Local(Uid::ROOT);
-    let command = if world.chance.percent(deletions) {
-        Command::Delete { caller, entry, key }
+    let key = world.chance.below(world.keys);
+    if world.chance.percent(deletions) {
+        delete(world, n, &entry, key);
     } else {
-        world.values += 1;
-        let mut record = Vec::new();
-        encode::uint(&mut record, world.values);
-        if world.large && world.chance.percent(40) {
-            record.resize(6_000, 0); // so that it needs pages of its own
-        }
-        Command::Put { caller, entry, key, record: Bytes::from(record) }
-    };
-    if world.run(n, &command).is_ok() {
-        world.tally.writes += 1;
+        put(world, n, &entry, key);
     }
+}
+
+fn key(number: usize) -> Key {
+    let mut key = Vec::new();
+    encode::str(&mut key, &format!("k{number}"));
+    Key::read(&key, &Limits::default()).expect("a key")
+}
+
+pub(crate) fn put(world: &mut World, n: usize, entry: &Arc<Entry>, number: usize) {
+    world.values += 1;
+    let mut record = Vec::new();
+    encode::uint(&mut record, world.values);
+    if world.large && world.chance.percent(40) {
+        record.resize(6_000, 0); // so that it needs pages of its own
+    }
+    let (caller, entry) = (Caller::Local(Uid::ROOT), Arc::clone(entry));
+    let command = Command::Put { caller, entry, key: key(number), record: Bytes::from(record) };
+    world.tally.writes += u64::from(world.run(n, &command).is_ok());
+}
+
+pub(crate) fn delete(world: &mut World, n: usize, entry: &Arc<Entry>, number: usize) {
+    let (caller, entry) = (Caller::Local(Uid::ROOT), Arc::clone(entry));
+    let command = Command::Delete { caller, entry, key: key(number) };
+    world.tally.writes += u64::from(world.run(n, &command).is_ok());
 }
 
 /// One thing happens.
@@ -424,6 +441,8 @@ pub(crate) fn step(world: &mut World, weights: &Weights) {
                 let _refused = world.run(n, &command);
             }
         }
+        Action::Repair => repair(world, n),
+        Action::Local => local(world, n, weights),
         Action::Purge => {
             let _full = world.run(n, &Command::Purge);
         }
@@ -445,6 +464,43 @@ pub(crate) fn step(world: &mut World, weights: &Weights) {
     }
     if !matches!(action, Action::Pull | Action::PullSystem | Action::Lose | Action::Pause) {
         checks::after(world, n);
+    }
+}
+
+/// What a repair does with a row that copies differ in, whether they do or not.
+fn repair(world: &mut World, n: usize) {
+    let table = world.tables[world.chance.below(world.tables.len())];
+    let Some(entry) = entry(world, n, table) else { return };
+    let number = world.chance.below(world.keys);
+    let key = key(number).as_bytes().to_vec();
+    let command = match world.chance.below(3) {
+        0 => Command::Push { entry, keys: vec![key] },
+        1 => Command::Rewrite { entry, keys: vec![key] },
+        _other => {
+            let place = (table, key.clone());
+            let dot = world.nodes[n].disk.version(&place).map(|version| version.dot);
+            let caller = Caller::Local(Uid::ROOT);
+            Command::Erase { caller, entry, rows: vec![(key, dot)] }
+        }
+    };
+    let _refused = world.run(n, &command);
+}
+
+/// A table of one node alone is made, written, and shared some day.
+fn local(world: &mut World, n: usize, weights: &Weights) {
+    let owner = Owner::Uid(OWNER);
+    let Some(entry) = world.nodes[n].db.catalog().find(&owner, "l").cloned() else {
+        create(world, n, owner, "l", Scope::Local);
+        return;
+    };
+    let number = world.chance.below(world.keys);
+    if world.chance.percent(40) && !entry.replicated {
+        let scope = scope(world, weights.kind);
+        set_scope(world, n, entry, scope, BTreeSet::new());
+    } else if world.chance.percent(weights.deletions) {
+        delete(world, n, &entry, number);
+    } else {
+        put(world, n, &entry, number);
     }
 }
 
@@ -507,7 +563,7 @@ pub(crate) fn set_scope(
 }
 
 /// One reads of another until there is no more.
-fn pull(world: &mut World, reader: usize, source: usize, table: TableUid, most: usize) {
+pub(crate) fn pull(world: &mut World, reader: usize, source: usize, table: TableUid, most: usize) {
     let aside = std::mem::take(&mut world.network);
     for _ in 0..most {
         world.ask(reader, source, table);

@@ -7,6 +7,7 @@ use std::{
 };
 
 use cortex_core::{
+    directory::Seen,
     model::{Hlc, Incarnation, NodeName, Stamp, TableUid},
     sync::{Dot, FeedId},
 };
@@ -25,6 +26,8 @@ pub(crate) struct Write {
     pub(crate) stamp: Stamp,
     pub(crate) value: Option<Vec<u8>>,
     pub(crate) node: usize,
+    /// When.
+    pub(crate) at_ms: u64,
     /// The decisions about the table's scope that its writer knew.
     pub(crate) past: BTreeSet<usize>,
 }
@@ -38,6 +41,8 @@ pub(crate) struct Decision {
     pub(crate) scope: Option<BTreeSet<usize>>,
     /// The decisions that it knew.
     pub(crate) past: BTreeSet<usize>,
+    /// The stays that were over by it.
+    pub(crate) off: Seen,
 }
 
 /// All that has happened.
@@ -57,6 +62,8 @@ pub(crate) struct History {
     /// Keys that a write holds which nobody's vector covers, and which is older than a collected
     /// deletion: kept rather than lost, the same everywhere.
     pub(crate) orphans: BTreeSet<Place>,
+    /// When each deletion was first forgotten.
+    pub(crate) collected: BTreeMap<Dot, u64>,
     /// Stays of copies that were lost without being handed over.
     pub(crate) lost: BTreeSet<(TableUid, NodeName, u64)>,
 }
@@ -93,6 +100,8 @@ pub(crate) struct Disk {
     /// The decisions that are known.
     pub(crate) decided: BTreeMap<TableUid, BTreeSet<usize>>,
     pub(crate) lsn: u64,
+    /// The removals of nodes that it knows, or has rows from somebody who knew.
+    pub(crate) removals: BTreeSet<usize>,
 }
 
 impl Disk {
@@ -126,12 +135,21 @@ impl History {
     /// The decisions that no other known one had seen. Of each node the newest alone counts: one that
     /// was rolled back has forgotten with its older one what that one had seen, and decides narrower.
     pub(crate) fn latest(&self, known: &BTreeSet<usize>) -> Vec<&Decision> {
-        let newest: BTreeMap<&NodeName, usize> =
-            known.iter().map(|id| (&self.decisions[*id].by, *id)).collect();
-        let known: BTreeSet<usize> = newest.into_values().collect();
+        let known = self.newest_of_each(known);
         let replaced =
             |one: &usize| known.iter().any(|other| self.decisions[*other].past.contains(one));
         known.iter().filter(|one| !replaced(one)).map(|one| &self.decisions[*one]).collect()
+    }
+
+    /// The decisions that each node has made last.
+    pub(crate) fn newest(&self, known: &BTreeSet<usize>) -> impl Iterator<Item = &Decision> {
+        self.newest_of_each(known).into_iter().map(|id| &self.decisions[id])
+    }
+
+    fn newest_of_each(&self, known: &BTreeSet<usize>) -> BTreeSet<usize> {
+        let newest: BTreeMap<&NodeName, usize> =
+            known.iter().map(|id| (&self.decisions[*id].by, *id)).collect();
+        newest.into_values().collect()
     }
 
     pub(crate) fn note_decision(
@@ -139,6 +157,7 @@ impl History {
         name: (TableUid, NodeName, u64),
         scope: Option<BTreeSet<usize>>,
         mut past: BTreeSet<usize>,
+        off: Seen,
     ) -> usize {
         let id = self.decisions.len();
         // A node's own newer decision takes the place of its older one, even if it was forgotten.
@@ -148,7 +167,7 @@ impl History {
                 .filter(|((table, by, _), _)| *table == name.0 && *by == name.1)
                 .map(|(_, id)| *id),
         );
-        self.decisions.push(Decision { table: name.0, by: name.1.clone(), scope, past });
+        self.decisions.push(Decision { table: name.0, by: name.1.clone(), scope, past, off });
         self.numbered.insert(name, id);
         id
     }

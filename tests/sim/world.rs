@@ -8,7 +8,7 @@ use std::{
 };
 
 use cortex_core::{
-    model::{Hlc, NodeName, Notary, TableUid},
+    model::{Hlc, Incarnation, NodeName, Notary, TableUid},
     sync::{Ack, Chunk, Part, PassKind, Want, Word, Words},
 };
 use cortexd::store::{
@@ -20,7 +20,7 @@ use crate::{
     chance::{Chance, Ids},
     checks,
     history::{Disk, History, Known},
-    mutations::Outside,
+    mutations::{self, Around, Mutation},
     notary::Fake,
 };
 
@@ -48,12 +48,12 @@ pub(crate) enum Message {
         to: usize,
         want: Want,
     },
-    /// With what the writers of its rows had truly seen.
+    /// With what is true of it.
     Chunk {
         from: usize,
         to: usize,
         chunk: Box<Chunk>,
-        known: Vec<Known>,
+        truth: Truth,
     },
     /// Belongs to a connection: it does not outlive the process at either end.
     Ack {
@@ -62,6 +62,17 @@ pub(crate) enum Message {
         sessions: (u64, u64),
         ack: Box<Ack>,
     },
+}
+
+/// What is true of a chunk when it is read.
+#[derive(Clone, Debug)]
+pub(crate) struct Truth {
+    /// What the writers of its rows had seen.
+    known: Vec<Known>,
+    /// The removals of nodes that its source knows.
+    pub(crate) removals: BTreeSet<usize>,
+    /// Its source is whole.
+    pub(crate) whole: bool,
 }
 
 impl Message {
@@ -90,6 +101,8 @@ pub(crate) struct Node {
     pub(crate) full: bool,
     pub(crate) session: u64,
     pub(crate) words: BTreeMap<TableUid, Words>,
+    /// As which origin of writes each other node has asked last.
+    pub(crate) heard: BTreeMap<usize, Incarnation>,
     pub(crate) disk: Disk,
     pub(crate) saved: Option<(Database, Disk)>,
 }
@@ -146,7 +159,7 @@ impl Tally {
 pub(crate) struct World {
     pub(crate) chance: Chance,
     pub(crate) ids: Ids,
-    pub(crate) mutation: Option<Outside>,
+    pub(crate) mutation: Option<Mutation>,
     pub(crate) now_ms: u64,
     pub(crate) nodes: Vec<Node>,
     pub(crate) network: Vec<Message>,
@@ -159,6 +172,8 @@ pub(crate) struct World {
     pub(crate) history: History,
     /// Large chunks, and nothing else happens meanwhile.
     pub(crate) calm: bool,
+    /// Chunks of one row.
+    pub(crate) small: bool,
     /// Some records are large.
     pub(crate) large: bool,
     pub(crate) values: u64,
@@ -167,7 +182,7 @@ pub(crate) struct World {
 }
 
 impl World {
-    pub(crate) fn new(seed: u64, mutation: Option<Outside>) -> Self {
+    pub(crate) fn new(seed: u64, mutation: Option<Mutation>) -> Self {
         let mut chance = Chance::new(seed);
         let keys = chance.of(&[3, 3, 5]);
         Self {
@@ -183,6 +198,7 @@ impl World {
             keys,
             history: History::default(),
             calm: false,
+            small: false,
             large: false,
             values: 0,
             tally: Tally::default(),
@@ -190,8 +206,8 @@ impl World {
         }
     }
 
-    pub(crate) fn broken_by(&self, mutation: Outside) -> bool {
-        self.mutation == Some(mutation)
+    pub(crate) fn broken_by(&self, mutation: Around) -> bool {
+        self.mutation == Some(Mutation::Around(mutation))
     }
 
     pub(crate) fn add_node(&mut self, skewed: bool) -> usize {
@@ -212,6 +228,7 @@ impl World {
             full: false,
             session: 0,
             words: BTreeMap::new(),
+            heard: BTreeMap::new(),
             disk: Disk::default(),
             saved: None,
         };
@@ -242,8 +259,7 @@ impl World {
             && self.nodes[b].alive
             && !self.cut.contains(&(a.min(b), a.max(b)))
             && (!self.chain || a.abs_diff(b) == 1)
-            && !put_out(a, b)
-            && !put_out(b, a)
+            && (self.broken_by(Around::RemovedHeard) || !(put_out(a, b) || put_out(b, a)))
     }
 
     /// Carries out a command on a node, and looks at what has come of it.
@@ -283,15 +299,13 @@ impl World {
     fn want(&self, reader: usize, source: usize, table: TableUid) -> Option<Want> {
         let db = &self.nodes[reader].db;
         let replica = db.replica(table).filter(|replica| replica.life > 0)?;
-        let mut want = Want {
+        Some(Want {
             table,
             reader: db.incarnation(),
             life: replica.life,
             position: db.position(table, &self.nodes[source].name).expect("a position"),
             vector: replica.vector.clone(),
-        };
-        crate::mutations::on_want(self, source, &mut want);
-        Some(want)
+        })
     }
 
     /// Hands a message over, if it can get there.
@@ -302,12 +316,12 @@ impl World {
         }
         match message {
             Message::Want { from, to, want } => self.serve(from, to, &want),
-            Message::Chunk { from, to, chunk, known } => {
-                self.take(from, to, *chunk, &known);
+            Message::Chunk { from, to, chunk, truth } => {
+                self.take(from, to, *chunk, &truth);
             }
             Message::Ack { from, to, sessions, ack } => {
                 if sessions == (self.nodes[from].session, self.nodes[to].session)
-                    || self.broken_by(Outside::AckOfAnEndedSession)
+                    || self.broken_by(Around::AckOfAnEndedSession)
                 {
                     self.hear(from, to, *ack);
                 }
@@ -316,6 +330,9 @@ impl World {
     }
 
     fn bounds(&mut self) -> ChunkBounds {
+        if self.small {
+            return ChunkBounds { rows: 1, bytes: 1 << 20, entries: 1 };
+        }
         if self.calm {
             return ChunkBounds { rows: 64, bytes: 1 << 20, entries: 1024 };
         }
@@ -327,12 +344,13 @@ impl World {
     fn serve(&mut self, reader: usize, source: usize, want: &Want) {
         let bounds = self.bounds();
         let name = self.nodes[reader].name.clone();
-        if !self.broken_by(Outside::WordsOfEarlierOrigins) {
-            let words = self.nodes[source].words.entry(want.table).or_default();
+        // A link begins with who asks.
+        for words in self.nodes[source].words.values_mut() {
             words.void_others(&name, want.reader);
         }
+        self.nodes[source].heard.insert(reader, want.reader);
         let served = self.nodes[source].db.serve(&name, want, bounds).expect("an answer");
-        let Served::Chunk(mut chunk) = served else {
+        let Served::Chunk(chunk) = served else {
             return;
         };
         if let Part::Keys { starts: true, kind, .. } = &chunk.part {
@@ -341,24 +359,26 @@ impl World {
                 PassKind::Scan => self.tally.scans += 1,
             }
         }
+        if want.table != SYSTEM_TABLE {
+            checks::ended::is_not_fed(self, reader, source, want);
+        }
         let disk = &self.nodes[source].disk;
         let known = chunk.rows.iter().map(|row| {
             let version = disk.version(&(chunk.table, row.key.clone()));
             version.map(|version| Arc::clone(&version.known)).unwrap_or_default()
         });
-        let known: Vec<Known> = known.collect();
+        let whole = self.nodes[source].db.replica(want.table).is_some_and(|copy| copy.ready);
+        let truth = Truth { known: known.collect(), removals: disk.removals.clone(), whole };
         if chunk.table != SYSTEM_TABLE {
             for row in &chunk.rows {
                 checks::i12::may_hold(self, reader, row.dot());
             }
         }
-        crate::mutations::on_chunk(self, source, &mut chunk);
-        self.network.push(Message::Chunk { from: source, to: reader, chunk, known });
+        self.network.push(Message::Chunk { from: source, to: reader, chunk, truth });
     }
 
-    fn take(&mut self, source: usize, reader: usize, mut chunk: Chunk, known: &[Known]) {
+    fn take(&mut self, source: usize, reader: usize, chunk: Chunk, truth: &Truth) {
         let table = chunk.table;
-        crate::mutations::on_arrival(self, source, reader, &mut chunk);
         let mut verified = Vec::new();
         if table == SYSTEM_TABLE {
             let rows = chunk.rows.iter().map(|row| SealedRow {
@@ -383,13 +403,15 @@ impl World {
         let drain = chunk.drain;
         let full_ends =
             matches!(chunk.part, Part::Keys { kind: PassKind::Full, reached: None, .. });
-        let expected = checks::ledger::expect(self, reader, &chunk, known);
+        let expected = checks::ledger::expect(self, reader, &chunk, &truth.known);
         let rows_before = self.nodes[reader].disk.copies.get(&table).map_or(0, |c| c.rows.len());
-        if self.broken_by(Outside::AckBeforeCommit) && self.chance.percent(30) {
+        if self.broken_by(Around::AckBeforeCommit) && self.chance.percent(30) {
             self.acknowledge(reader, source, table, drain, Some(&chunk));
             return;
         }
         let above = self.nodes[reader].disk.lsn;
+        let ready = |world: &Self| world.nodes[reader].db.replica(table).is_some_and(|r| r.ready);
+        let was_ready = ready(self);
         let delivery = Delivery { from, chunk, verified, latest };
         let command = Command::Take(Box::new(delivery));
         match self.run(reader, &command) {
@@ -407,7 +429,14 @@ impl World {
                     self.log.push(note);
                 }
                 let Command::Take(delivery) = &command else { return };
-                crate::mutations::on_disk(self, reader, above);
+                mutations::on_disk(self, reader, above);
+                if ready(self) && !was_ready && !truth.whole {
+                    broken(format!("n{reader} is whole by n{source}, which is not"));
+                }
+                checks::i12::may_take(self, reader, table);
+                checks::e3::nothing_is_of_the_future(reader, &delivery.chunk, latest);
+                checks::e3::the_clock_comes_after(self, reader, &delivery.chunk);
+                checks::ended::is_not_read(self, reader, source, &delivery.chunk, truth);
                 checks::ledger::settle(self, reader, &delivery.chunk, &expected, conflicts);
                 if full_ends {
                     checks::i07::after_full_pass(self, reader, source, table);
@@ -447,8 +476,8 @@ impl World {
             None => node.db.position(table, &self.nodes[source].name).expect("a position"),
         };
         // Within a pass the place in the feed is where the feed will be read from: nothing is said of it.
-        let reached = position.pass.is_none() || self.broken_by(Outside::AckWithinAPass);
-        let mut ack = Ack {
+        let reached = position.pass.is_none() || self.broken_by(Around::AckWithinAPass);
+        let ack = Ack {
             table,
             cursor: position.cursor.filter(|_| reached),
             drain,
@@ -461,7 +490,6 @@ impl World {
                 ready: replica.ready,
             },
         };
-        crate::mutations::on_ack(self, source, &mut ack);
         let sessions = (self.nodes[reader].session, self.nodes[source].session);
         self.network.push(Message::Ack { from: reader, to: source, sessions, ack: Box::new(ack) });
     }
@@ -471,8 +499,10 @@ impl World {
         let table = ack.table;
         if ack.drain.is_some() {
             let command = Command::Drained { from: name.clone(), ack: Box::new(ack.clone()) };
+            let before = checks::i13::Leaving::of(self, to, from, &ack);
             let left = self.run(to, &command);
             if matches!(left, Ok(Done::Drained { left: true })) {
+                before.is_handed_over(self);
                 self.tally.drained += 1;
                 self.log.push(format!("  n{to} leaves, n{from} has everything: {:?}", ack.cursor));
                 let stay = (table, name.clone(), ack.word.life);
@@ -497,14 +527,12 @@ impl World {
         let words = node.words.get(&table).cloned().unwrap_or_default();
         let (must, gone) = (directory.must_confirm(table), directory.gone(table));
         let confirmed = words.confirmed(&node.name, &replica.vector, &must, &gone);
-        let Some(confirmed) = crate::mutations::on_confirmed(self, n, table, confirmed.ok()) else {
+        let Some(confirmed) = mutations::on_confirmed(self, n, table, confirmed.ok()) else {
             return;
         };
-        let least_age = if self.broken_by(Outside::NoLeastAge) { 0 } else { LEAST_AGE_MS };
+        let least_age = if self.broken_by(Around::NoLeastAge) { 0 } else { LEAST_AGE_MS };
         let before_ms = self.wall_ms(n).saturating_sub(least_age);
-        let rows =
-            |world: &Self| world.nodes[n].disk.copies.get(&table).map_or(0, |c| c.rows.len());
-        let before = rows(self);
+        let before = checks::collected::deletions(self, n, table);
         let mut after = 0;
         loop {
             let confirmed = confirmed.clone();
@@ -514,7 +542,7 @@ impl World {
                 Ok(_) | Err(_) => break,
             }
         }
-        self.tally.collected += before.saturating_sub(rows(self)) as u64;
+        self.tally.collected += checks::collected::by_all_who_are_known(self, n, table, &before);
         checks::after(self, n);
     }
 
@@ -533,30 +561,20 @@ impl World {
             (self.nodes[n].db, self.nodes[n].disk) = (db, disk);
             self.tally.rollbacks += 1;
         } else {
+            mutations::on_start(self, n);
             let image = self.nodes[n].db.image(self.ids.drawer()).expect("an image");
             checks::i05::same_from_disk(self, n, &image);
             self.nodes[n].db = image;
         }
         self.nodes[n].session += 1;
         self.nodes[n].words.clear();
+        self.nodes[n].heard.clear();
         if rolled_back {
             checks::i13::excuse(self);
         }
         self.must(n, &Command::Join(Arc::clone(&self.nodes[n].notary)));
-        if rolled_back && !self.broken_by(Outside::NoMint) {
-            let outlive = self.broken_by(Outside::PassesOutliveMint);
-            let keep = "CREATE TEMP TABLE kept AS SELECT * FROM cursors WHERE whole = 1;
-                        CREATE TEMP TABLE marked AS SELECT * FROM marks;";
-            let put_back = "INSERT OR REPLACE INTO cursors SELECT * FROM kept;
-                            INSERT OR REPLACE INTO marks SELECT * FROM marked;
-                            DROP TABLE kept; DROP TABLE marked;";
-            if outlive {
-                self.nodes[n].db.connection().execute_batch(keep).expect("statements");
-            }
+        if rolled_back && !self.broken_by(Around::NoMint) {
             self.must(n, &Command::Mint);
-            if outlive {
-                self.nodes[n].db.connection().execute_batch(put_back).expect("statements");
-            }
         }
         checks::after(self, n);
     }

@@ -1,8 +1,19 @@
-//! I2: an acknowledged local write is visible at once.
+//! I2: an acknowledged local write is visible at once, and was made on a copy that is whole and in scope.
 
+use cortex_core::directory::Standing;
 use cortexd::store::Command;
 
 use crate::world::{World, broken};
+
+pub(crate) fn may_write(world: &World, n: usize, command: &Command) {
+    let (Command::Put { entry, .. } | Command::Delete { entry, .. }) = command else { return };
+    let node = &world.nodes[n];
+    let standing = node.db.catalog().directory().standing(entry.table.uid, &node.name);
+    let is_whole = node.db.replica(entry.table.uid).is_none_or(|copy| copy.ready);
+    if !is_whole || standing == Standing::Frozen {
+        broken(format!("n{n} writes on a copy that is whole: {is_whole}, and {standing:?}"));
+    }
+}
 
 pub(crate) fn is_visible(world: &World, n: usize, command: &Command) {
     let (entry, key, value) = if let Command::Put { entry, key, record, .. } = command {
@@ -12,6 +23,9 @@ pub(crate) fn is_visible(world: &World, n: usize, command: &Command) {
     } else {
         return;
     };
+    if world.nodes[n].db.replica(entry.table.uid).is_none() {
+        return; // of a table of this node alone no rows are noted
+    }
     let place = (entry.table.uid, key.as_bytes().to_vec());
     let found = world.nodes[n].disk.version(&place).and_then(|version| version.value.clone());
     if found != value {

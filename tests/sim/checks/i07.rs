@@ -39,6 +39,7 @@ pub(crate) fn after_full_pass(world: &mut World, n: usize, source: usize, table:
     let theirs = world.nodes[source].db.replica(table).map(|replica| replica.vector.clone());
     let theirs = theirs.unwrap_or_default();
     let of_table = world.history.by_place.iter().filter(|((of, _), _)| *of == table);
+    let given_up = !world.history.lost.is_empty() || world.nodes.iter().any(|node| node.asked_out);
     for (place, dots) in of_table {
         for dot in dots.iter().filter(|dot| replica.vector.covers(**dot)) {
             let stamp = world.history.writes[dot].stamp;
@@ -48,7 +49,16 @@ pub(crate) fn after_full_pass(world: &mut World, n: usize, source: usize, table:
                 // The one accepted exception: a write that its source has never seen, older than a
                 // deletion that was collected there, is kept rather than lost. It takes a rollback, or
                 // the removal of a node, so that nobody here remembers both.
+                Some(_) if world.history.orphans.contains(place) => {}
                 Some(row) if row.stamp < stamp && !theirs.covers(row.dot) => {
+                    let forgotten = world.history.collected.get(dot);
+                    let written = world.history.writes[&row.dot].at_ms;
+                    if !given_up || forgotten.is_some_and(|forgotten| *forgotten < written) {
+                        broken(format!(
+                            "I8 n{n}: {:?} of {place:?} stays, and {dot:?} was forgotten",
+                            row.dot
+                        ));
+                    }
                     world.history.orphans.insert(place.clone());
                 }
                 Some(_) => {}

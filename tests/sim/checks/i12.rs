@@ -1,7 +1,8 @@
 //! I12: a row that was written in the knowledge of an exclusion never reaches who was excluded.
 //! What is on the wire counts as having arrived.
 
-use cortex_core::sync::Dot;
+use cortex_core::{model::TableUid, sync::Dot};
+use cortexd::store::SYSTEM_TABLE;
 
 use crate::world::{World, broken};
 
@@ -26,5 +27,19 @@ pub(crate) fn may_hold(world: &World, n: usize, dot: Dot) {
                 "I12 n{n} gets {dot:?}, written after it was excluded by {exclusion:?}"
             ));
         }
+    }
+}
+
+/// Who takes rows knows no decision that holds and excludes it.
+pub(crate) fn may_take(world: &World, n: usize, table: TableUid) {
+    if table == SYSTEM_TABLE {
+        return;
+    }
+    let known = world.nodes[n].disk.decided(table);
+    let excludes = |scope: &Option<std::collections::BTreeSet<usize>>| {
+        scope.as_ref().is_some_and(|scope| !scope.contains(&n))
+    };
+    if let Some(by) = world.history.latest(&known).iter().find(|one| excludes(&one.scope)) {
+        broken(format!("I12 n{n} takes rows although it is excluded by {by:?}"));
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use cortex_core::{
     directory::{Seen, Standing},
-    model::{Stamp, TableUid},
+    model::{Owner, Stamp, TableUid},
 };
 
 use cortexd::store::SYSTEM_TABLE;
@@ -29,8 +29,9 @@ pub(crate) fn copies_are_equal(world: &World, members: &[usize], table: TableUid
         let node = &world.nodes[n];
         node.db.catalog().directory().standing(table, &node.name)
     };
-    let inside: Vec<usize> =
-        members.iter().copied().filter(|n| standing(*n) == Standing::In).collect();
+    let inside: Vec<usize> = (members.iter().copied())
+        .filter(|n| standing(*n) == Standing::In && !is_name_taken(world, *n, table))
+        .collect();
     let replica = |n: usize| world.nodes[n].db.replica(table);
     let is_ready = |n: usize| replica(n).is_some_and(|replica| replica.ready);
     let any_ready = inside.iter().any(|n| is_ready(*n));
@@ -43,6 +44,9 @@ pub(crate) fn copies_are_equal(world: &World, members: &[usize], table: TableUid
                 broken(format!("I22 n{n} has what is dropped: {found:?}, {entry:?}"));
             }
             continue;
+        }
+        if is_name_taken(world, *n, table) {
+            continue; // it says so, and an operator has to decide which of both it is to be
         }
         if !inside.contains(n) {
             let life = replica(*n).map_or(0, |replica| replica.life);
@@ -82,6 +86,20 @@ pub(crate) fn copies_are_equal(world: &World, members: &[usize], table: TableUid
             broken(format!("I22 n{n} says {:?}, n{} {:?}", of(*n), inside[0], of(inside[0])));
         }
     }
+}
+
+/// True where a node has another table of this name: one that it had shared before its disk was rolled back.
+fn is_name_taken(world: &World, n: usize, table: TableUid) -> bool {
+    let name = world
+        .nodes
+        .iter()
+        .find_map(|node| Some(node.db.catalog().by_uid(table)?.table.name.clone()));
+    let Some(name) = name else { return false };
+    let Owner::Remote(owner, home) = name.owner else { return false };
+    let catalog = world.nodes[n].db.catalog();
+    home == world.nodes[n].name
+        && catalog.by_uid(table).is_none()
+        && catalog.find(&Owner::Uid(owner), name.name.as_str()).is_some()
 }
 
 /// What all nodes know of each other is the same.

@@ -1,6 +1,9 @@
 //! What must hold, looked at from outside after every command: the rows are read by SQL, and compared with the
 //! true history. A file per invariant; here the rows of a copy are read and what is new in them is noted.
 
+pub(crate) mod collected;
+pub(crate) mod e3;
+pub(crate) mod ended;
 pub(crate) mod i01;
 pub(crate) mod i02;
 pub(crate) mod i04;
@@ -18,7 +21,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use cortex_core::{
     directory::Row,
-    model::{Scope, TableUid},
+    model::{QualifiedName, Scope, TableUid},
     sync::Dot,
 };
 use cortexd::store::{Command, Done, Failure, Replica, SYSTEM_TABLE, Taken};
@@ -28,6 +31,16 @@ use crate::{
     world::{World, broken},
 };
 
+/// What a command makes that was not there before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Makes {
+    Nothing,
+    /// Rows, by its own node.
+    Rows,
+    /// A copy, of rows that may have been there.
+    Copy,
+}
+
 /// Notes what a command has changed.
 pub(crate) fn observe(
     world: &mut World,
@@ -36,16 +49,28 @@ pub(crate) fn observe(
     outcome: &Result<Done, Failure>,
 ) {
     let Ok(done) = outcome else { return };
+    if let Command::RemoveNode { node, .. } = command {
+        let whom = world.index(node).expect("a node");
+        world.nodes[n].disk.removals.insert(whom);
+    }
     note_decisions(world, n, command, *done);
-    let writes = matches!(command, Command::Put { .. } | Command::Delete { .. });
+    let makes = match command {
+        Command::Put { .. }
+        | Command::Delete { .. }
+        | Command::Rewrite { .. }
+        | Command::Erase { .. } => Makes::Rows,
+        Command::SetScope { .. } => Makes::Copy,
+        _other => Makes::Nothing,
+    };
     let handed_over = matches!(done, Done::Drained { left: true });
     let tables: Vec<TableUid> =
         std::iter::once(SYSTEM_TABLE).chain(world.tables.iter().copied()).collect();
     for table in tables {
-        observe_copy(world, n, table, writes, handed_over);
+        observe_copy(world, n, table, makes, handed_over);
     }
-    if writes {
+    if makes == Makes::Rows {
         i02::is_visible(world, n, command);
+        i02::may_write(world, n, command);
     }
 }
 
@@ -56,14 +81,22 @@ fn note_decisions(world: &mut World, n: usize, command: &Command, done: Done) {
         let catalog = world.nodes[n].db.catalog();
         let entry = catalog.find(owner, name.as_str()).expect("it was created");
         let table = entry.table.uid;
+        if *scope != Scope::Local {
+            made = Some((table, scope.clone()));
+        }
+    } else if let Command::SetScope { entry, scope, .. } = command {
+        // A table that is shared is another one for others than it was alone.
+        let QualifiedName { owner, name } = &entry.table.name;
+        let catalog = world.nodes[n].db.catalog();
+        let entry = catalog.find(owner, name.as_str()).expect("it is there");
+        if entry.replicated {
+            made = Some((entry.table.uid, scope.clone()));
+        }
+    }
+    if let Some((table, scope)) = made {
         if !world.tables.contains(&table) {
             world.tables.push(table);
         }
-        made = Some((table, scope.clone()));
-    } else if let Command::SetScope { entry, scope, .. } = command {
-        made = Some((entry.table.uid, scope.clone()));
-    }
-    if let Some((table, scope)) = made {
         let directory = world.nodes[n].db.catalog().directory();
         let count = directory.scope_knowledge(table).get(&here).copied().unwrap_or(0);
         let scope = match scope {
@@ -74,7 +107,12 @@ fn note_decisions(world: &mut World, n: usize, command: &Command, done: Done) {
             }
         };
         let past = world.nodes[n].disk.decided(table);
-        let id = world.history.note_decision((table, here, count), scope, past);
+        let off = directory.written_by(&here).find_map(|row| match row {
+            Row::Scope(row) if row.table == table => Some(row.off),
+            _other => None,
+        });
+        let id =
+            world.history.note_decision((table, here, count), scope, past, off.unwrap_or_default());
         learn(world, n, table, id);
     }
     if let (Command::Take(delivery), Done::Taken(Taken::Stored { .. })) = (command, done) {
@@ -97,7 +135,7 @@ fn learn(world: &mut World, n: usize, table: TableUid, decision: usize) {
     decided.insert(decision);
 }
 
-fn observe_copy(world: &mut World, n: usize, table: TableUid, writes: bool, handed_over: bool) {
+fn observe_copy(world: &mut World, n: usize, table: TableUid, makes: Makes, handed_over: bool) {
     let replica = world.nodes[n].db.replica(table).cloned();
     let before = world.nodes[n].disk.copies.remove(&table).unwrap_or_default();
     let Some(replica) = replica else {
@@ -127,7 +165,7 @@ fn observe_copy(world: &mut World, n: usize, table: TableUid, writes: bool, hand
         let place = (table, key.clone());
         match before.rows.get(key) {
             Some(known) if known.dot == version.dot => version.known = Arc::clone(&known.known),
-            Some(_) | None => note_version(world, n, &place, version, writes, &replica),
+            Some(_) | None => note_version(world, n, &place, version, makes, &replica),
         }
     }
     let view = CopyView { number, life: replica.life, rows, seen: Some(replica) };
@@ -140,14 +178,18 @@ fn note_version(
     n: usize,
     place: &Place,
     version: &mut Version,
-    writes: bool,
+    makes: Makes,
     replica: &Replica,
 ) {
     i01::names_one_write(world, n, place, version);
     if !world.history.writes.contains_key(&version.dot) {
         // Rows of the directory are told by their signatures; a command may write some by the way.
-        let own = version.dot.incarnation == world.nodes[n].db.incarnation() && writes;
-        if !own && place.0 != SYSTEM_TABLE {
+        let is_own = match makes {
+            Makes::Nothing => false,
+            Makes::Rows => version.dot.incarnation == world.nodes[n].db.incarnation(),
+            Makes::Copy => true, // the rows were there before, and nobody's concern
+        };
+        if !is_own && place.0 != SYSTEM_TABLE {
             broken(format!("I3 n{n} has a row that nobody has written: {place:?} {version:?}"));
         }
         version.known = true_past(world, n, place, version.dot, replica);
@@ -156,6 +198,7 @@ fn note_version(
             stamp: version.stamp,
             value: version.value.clone(),
             node: n,
+            at_ms: world.now_ms,
             past: world.nodes[n].disk.decided(place.0),
         };
         world.history.writes.insert(version.dot, write);

@@ -1,0 +1,51 @@
+//! Who has rows from somebody who knew that a node was removed, or that a copy was written off, takes nothing
+//! more from there.
+
+use cortex_core::{
+    model::{NodeName, TableUid},
+    sync::{Chunk, Want},
+};
+
+use cortexd::store::SYSTEM_TABLE;
+
+use crate::{
+    history::Decision,
+    world::{Truth, World, broken},
+};
+
+pub(crate) fn is_not_read(
+    world: &mut World,
+    reader: usize,
+    source: usize,
+    chunk: &Chunk,
+    truth: &Truth,
+) {
+    let name = world.nodes[source].name.clone();
+    let removals = &mut world.nodes[reader].disk.removals;
+    // Before its last chunk a directory has not said yet what it knows.
+    if chunk.table != SYSTEM_TABLE || chunk.is_last() {
+        removals.extend(&truth.removals);
+    }
+    if removals.contains(&source) {
+        broken(format!("ended n{reader} reads of n{source}, which was removed"));
+    }
+    let over = over_by(world, reader, &name, chunk.table);
+    if chunk.life > 0 && over >= chunk.life {
+        broken(format!("ended n{reader} reads of n{source}, whose copy was written off"));
+    }
+}
+
+/// Nor does who knows that a copy was written off give it anything.
+pub(crate) fn is_not_fed(world: &World, reader: usize, source: usize, want: &Want) {
+    let over = over_by(world, source, &world.nodes[reader].name, want.table);
+    if want.life > 0 && over >= want.life {
+        broken(format!("ended n{source} feeds n{reader}, whose copy was written off"));
+    }
+}
+
+/// The last stay of a node that is over by the decisions that another one knows.
+fn over_by(world: &World, by: usize, name: &NodeName, table: TableUid) -> u64 {
+    let decided = world.nodes[by].disk.decided(table);
+    let over = |decision: &Decision| decision.off.get(name).copied().unwrap_or(0);
+    world.history.newest(&decided).map(over).max().unwrap_or(0)
+}

@@ -1,0 +1,632 @@
+//! Rules that chance breaks too rarely: for each the shortest story in which it is missed. All steps are such
+//! as happen in any run; the invariants are looked at as in any run, and at the end everything must heal.
+
+use std::collections::BTreeSet;
+
+use cortex_core::{
+    model::{Owner, Scope, TableUid},
+    rule::Rule,
+    sync::{Chunk, Part},
+};
+use cortexd::store::{Collection, Command, SYSTEM_TABLE};
+
+use crate::{
+    actions::{self, OWNER, create, entry, named, pull, remove, set_scope, sync_everybody},
+    mutations::{Around, Mutation},
+    rest::{heal, settle},
+    world::{LEAST_AGE_MS, Message, SKEW_MS, World},
+};
+
+/// What ends badly without one of the rules.
+pub(crate) struct Story {
+    pub(crate) rules: &'static [Mutation],
+    pub(crate) tell: fn(&mut World),
+}
+
+pub(crate) const ALL: &[Story] = &[
+    Story { rules: &[rule(Rule::AnswersThisPosition)], tell: a_pass_ends_late },
+    Story { rules: &[around(Around::CollectByMajority)], tell: one_is_away },
+    Story { rules: &[rule(Rule::UnheardCopiesAsked)], tell: one_joins_unseen },
+    Story { rules: &[around(Around::NoLeastAge)], tell: a_late_clock_forgets },
+    Story { rules: &[rule(Rule::NobodyAhead)], tell: a_chunk_is_long_under_way },
+    Story { rules: &[rule(Rule::RemovalsBeforeRows)], tell: a_removal_is_heard_of_late },
+    Story { rules: &[around(Around::RemovedHeard)], tell: one_that_was_removed_speaks_on },
+    Story { rules: &[rule(Rule::EndedSourceRefused)], tell: one_does_not_know_it_is_written_off },
+    Story {
+        rules: &[rule(Rule::PushBack), rule(Rule::PushedPasses)],
+        tell: a_deletion_was_forgotten_too_early,
+    },
+    Story { rules: &[rule(Rule::WordsOfOneOrigin)], tell: what_was_confirmed_is_lost },
+    Story {
+        rules: &[around(Around::AckOfAnEndedSession)],
+        tell: a_word_arrives_after_its_connection,
+    },
+    Story { rules: &[rule(Rule::WordsOfOneStay)], tell: one_leaves_and_comes_back },
+    Story { rules: &[rule(Rule::StaleSourceRefused)], tell: one_comes_back_with_an_old_clock },
+    Story { rules: &[rule(Rule::AnswersThisOrigin)], tell: an_answer_outlives_who_has_asked },
+    Story { rules: &[rule(Rule::MarksOfOnePass)], tell: a_row_goes_between_two_passes },
+    Story { rules: &[rule(Rule::CollectedIgnored)], tell: a_version_arrives_twice },
+    Story { rules: &[rule(Rule::LeavingEndsOrigin)], tell: one_forgets_what_it_has_written },
+    Story { rules: &[rule(Rule::ReaderStayKnown)], tell: one_asks_on_that_was_written_off },
+    Story { rules: &[rule(Rule::PassBeforeCollection)], tell: a_pass_brings_what_was_deleted },
+    Story { rules: &[rule(Rule::KnowledgeIsTransitive)], tell: a_decision_is_known_by_another },
+    Story { rules: &[rule(Rule::ScopeBeforeRows)], tell: a_row_overtakes_a_decision },
+    Story { rules: &[rule(Rule::ReadyFromReady)], tell: one_fills_from_one_that_fills },
+    Story { rules: &[rule(Rule::ForgottenStayEnds)], tell: a_disk_forgets_a_stay },
+    Story { rules: &[rule(Rule::DrainedWholly)], tell: the_heir_has_a_part },
+    Story { rules: &[rule(Rule::DrainedIntoScope)], tell: the_heir_is_excluded_too },
+    Story { rules: &[rule(Rule::DrainedIntoLivingStay)], tell: the_heir_is_written_off },
+];
+
+const fn rule(rule: Rule) -> Mutation {
+    Mutation::Rule(rule)
+}
+
+const fn around(rule: Around) -> Mutation {
+    Mutation::Around(rule)
+}
+
+/// Adds nodes that know each other, in a world without faults.
+pub(crate) fn nodes(world: &mut World, count: usize) {
+    world.calm = true;
+    for _ in 0..count {
+        world.add_node(false);
+    }
+    sync_everybody(world, &[SYSTEM_TABLE]);
+}
+
+/// A table of node 0 that all have, with a row.
+pub(crate) fn shared(world: &mut World) -> TableUid {
+    let table = made(world, Scope::All);
+    put(world, 0, 0);
+    settle(world);
+    table
+}
+
+fn made(world: &mut World, scope: Scope) -> TableUid {
+    create(world, 0, Owner::Uid(OWNER), "u", scope);
+    world.tables[0]
+}
+
+fn put(world: &mut World, n: usize, key: usize) {
+    let entry = entry(world, n, world.tables[0]).expect("a table");
+    actions::put(world, n, &entry, key);
+    world.now_ms += 10;
+}
+
+fn delete(world: &mut World, n: usize, key: usize) {
+    let entry = entry(world, n, world.tables[0]).expect("a table");
+    actions::delete(world, n, &entry, key);
+    world.now_ms += 10;
+}
+
+pub(crate) fn decide(world: &mut World, n: usize, nodes: &[usize], write_off: &[usize]) {
+    let entry = entry(world, n, world.tables[0]).expect("a table");
+    let scope = named(world, &nodes.iter().copied().collect());
+    let off: BTreeSet<_> = write_off.iter().map(|n| world.nodes[*n].name.clone()).collect();
+    set_scope(world, n, entry, scope, off);
+    world.now_ms += 10;
+}
+
+/// One reads all that another has of the directory.
+fn directory(world: &mut World, reader: usize, source: usize) {
+    pull(world, reader, source, SYSTEM_TABLE, 20);
+}
+
+fn directories(world: &mut World) {
+    sync_everybody(world, &[SYSTEM_TABLE]);
+    sync_everybody(world, &[SYSTEM_TABLE]);
+}
+
+/// One reads all that another has of the table.
+fn rows(world: &mut World, reader: usize, source: usize) {
+    pull(world, reader, source, world.tables[0], 20);
+}
+
+fn cut(world: &mut World, a: usize, b: usize) {
+    world.cut.insert((a.min(b), a.max(b)));
+}
+
+fn a_day_later(world: &mut World) {
+    world.now_ms += LEAST_AGE_MS + 2 * SKEW_MS;
+}
+
+fn collect(world: &mut World, n: usize) {
+    world.collect(n, world.tables[0]);
+}
+
+/// What one is answered by another: it is under way, until it is delivered.
+fn answer(world: &mut World, reader: usize, source: usize) -> Message {
+    world.ask(reader, source, world.tables[0]);
+    let want = world.network.pop().expect("a request");
+    world.deliver(want);
+    world.network.pop().expect("an answer")
+}
+
+fn roll_back(world: &mut World, n: usize) {
+    let saved = world.saved(n);
+    world.restart(n, saved);
+}
+
+/// Clocks that differ as much as they may, the second one's behind.
+fn skewed(world: &mut World) {
+    world.nodes[0].skew_ms = (SKEW_MS / 2).cast_signed();
+    world.nodes[1].skew_ms = -(SKEW_MS / 2).cast_signed();
+}
+
+fn is_end_of_pass(chunk: &Chunk) -> bool {
+    matches!(chunk.part, Part::Keys { reached: None, .. })
+}
+
+/// The end of a pass arrives when another one is under way, which has delivered little so far.
+fn a_pass_ends_late(world: &mut World) {
+    nodes(world, 2);
+    let scope = named(world, &[0].into());
+    let table = made(world, scope);
+    for key in 0..9 {
+        put(world, 0, key);
+    }
+    delete(world, 0, 8);
+    a_day_later(world);
+    collect(world, 0);
+    decide(world, 0, &[0, 1], &[]);
+    directory(world, 1, 0);
+    directory(world, 0, 1);
+    world.calm = false;
+    let end = loop {
+        let message = answer(world, 1, 0);
+        if matches!(&message, Message::Chunk { chunk, .. } if is_end_of_pass(chunk)) {
+            break message;
+        }
+        world.deliver(message);
+        world.network.clear();
+    };
+    put(world, 0, 7);
+    let upto = world.nodes[0].db.replica(table).expect("a copy").fed;
+    world.must(0, &Command::CutFeed { table, upto });
+    let anew = answer(world, 1, 0);
+    world.deliver(anew);
+    world.deliver(end);
+    heal(world);
+}
+
+/// Most have confirmed a deletion, and one could not yet.
+fn one_is_away(world: &mut World) {
+    nodes(world, 3);
+    shared(world);
+    cut(world, 0, 2);
+    cut(world, 1, 2);
+    delete(world, 0, 0);
+    rows(world, 1, 0);
+    a_day_later(world);
+    collect(world, 0);
+    heal(world);
+}
+
+/// One fills its copy from another before that one hears of a deletion; who has deleted knows nothing of it.
+fn one_joins_unseen(world: &mut World) {
+    nodes(world, 2);
+    shared(world);
+    let new = world.add_node(false);
+    cut(world, 0, new);
+    directory(world, 1, new);
+    directory(world, new, 1);
+    directory(world, 1, new);
+    rows(world, new, 1);
+    delete(world, 0, 0);
+    rows(world, 1, 0);
+    a_day_later(world);
+    collect(world, 0);
+    heal(world);
+}
+
+/// A deletion is confirmed, lost, and written over by a clock that is late.
+fn a_late_clock_forgets(world: &mut World) {
+    nodes(world, 2);
+    skewed(world);
+    shared(world);
+    world.save(1);
+    delete(world, 0, 0);
+    rows(world, 1, 0);
+    collect(world, 0);
+    world.now_ms += 10;
+    roll_back(world, 1);
+    put(world, 1, 0);
+    rows(world, 1, 0);
+    heal(world);
+}
+
+/// An older version of what was deleted meanwhile, and collected, arrives at last: from a copy that changed
+/// nothing when it was sent, since decisions competed.
+fn a_chunk_is_long_under_way(world: &mut World) {
+    nodes(world, 3);
+    shared(world);
+    put(world, 1, 0);
+    decide(world, 0, &[0, 1, 2], &[]);
+    decide(world, 2, &[0, 2], &[]);
+    directories(world);
+    let late = answer(world, 0, 1);
+    decide(world, 0, &[0, 1, 2], &[]);
+    directories(world);
+    delete(world, 0, 0);
+    rows(world, 2, 0);
+    rows(world, 1, 0);
+    a_day_later(world);
+    collect(world, 0);
+    world.deliver(late);
+    heal(world);
+}
+
+/// The same, by when what arrives has long come another way.
+fn a_version_arrives_twice(world: &mut World) {
+    nodes(world, 3);
+    shared(world);
+    put(world, 1, 0);
+    rows(world, 2, 1);
+    decide(world, 0, &[0, 1, 2], &[]);
+    decide(world, 2, &[0, 2], &[]);
+    directories(world);
+    let late = answer(world, 0, 1);
+    decide(world, 0, &[0, 1, 2], &[]);
+    directories(world);
+    rows(world, 0, 2);
+    delete(world, 0, 0);
+    rows(world, 2, 0);
+    rows(world, 1, 0);
+    a_day_later(world);
+    collect(world, 0);
+    world.deliver(late);
+    heal(world);
+}
+
+/// One has rows of a node that knows of a removal, and reads on of who was removed.
+fn a_removal_is_heard_of_late(world: &mut World) {
+    nodes(world, 3);
+    shared(world);
+    remove(world, 0, 2);
+    put(world, 0, 1);
+    put(world, 2, 2);
+    rows(world, 1, 0);
+    rows(world, 1, 2);
+    heal(world);
+}
+
+fn one_that_was_removed_speaks_on(world: &mut World) {
+    nodes(world, 3);
+    let table = shared(world);
+    remove(world, 0, 2);
+    let entry = entry(world, 2, table).expect("a table");
+    let scope = named(world, &[2].into());
+    set_scope(world, 2, entry, scope, BTreeSet::new());
+    directory(world, 0, 2);
+    heal(world);
+}
+
+fn one_does_not_know_it_is_written_off(world: &mut World) {
+    nodes(world, 3);
+    shared(world);
+    put(world, 2, 0);
+    decide(world, 0, &[0, 1], &[2]);
+    cut(world, 0, 2);
+    directory(world, 1, 0);
+    rows(world, 1, 2);
+    heal(world);
+}
+
+/// What only the other rules prevent has happened, the worst of it: a deletion was forgotten while somebody
+/// who had not heard of it was away with a write of the key. Which of both is kept is nobody's merit by
+/// then, but all must keep the same.
+fn a_deletion_was_forgotten_too_early(world: &mut World) {
+    nodes(world, 3);
+    let table = shared(world);
+    cut(world, 0, 2);
+    cut(world, 1, 2);
+    put(world, 2, 0);
+    delete(world, 0, 0);
+    rows(world, 1, 0);
+    a_day_later(world);
+    let places = world.history.by_place.keys().filter(|(of, _)| *of == table);
+    world.history.orphans = places.cloned().collect();
+    let confirmed = world.nodes[0].db.replica(table).expect("a copy").vector.clone();
+    let before_ms = world.now_ms;
+    world.must(0, &Command::Collect(Collection { table, confirmed, before_ms, after: 0 }));
+    world.cut.clear();
+    rows(world, 2, 0);
+    rows(world, 0, 2);
+    heal(world);
+}
+
+/// A deletion is confirmed; who has confirmed it loses it, and says who it is now.
+fn what_was_confirmed_is_lost(world: &mut World) {
+    nodes(world, 2);
+    shared(world);
+    world.save(1);
+    delete(world, 0, 0);
+    rows(world, 1, 0);
+    roll_back(world, 1);
+    let _lost = answer(world, 1, 0);
+    a_day_later(world);
+    collect(world, 0);
+    heal(world);
+}
+
+/// The same, and the confirmation arrives last.
+fn a_word_arrives_after_its_connection(world: &mut World) {
+    nodes(world, 2);
+    shared(world);
+    world.save(1);
+    delete(world, 0, 0);
+    let deletion = answer(world, 1, 0);
+    world.deliver(deletion);
+    let word = world.network.pop().expect("an acknowledgement");
+    roll_back(world, 1);
+    let _lost = answer(world, 1, 0);
+    world.deliver(word);
+    a_day_later(world);
+    collect(world, 0);
+    heal(world);
+}
+
+/// A copy has confirmed a deletion, leaves, and begins again with nothing. Who would forget the deletion hears
+/// that from others.
+fn one_leaves_and_comes_back(world: &mut World) {
+    nodes(world, 3);
+    shared(world);
+    delete(world, 0, 0);
+    settle(world);
+    decide(world, 0, &[0, 2], &[]);
+    directory(world, 2, 0);
+    directory(world, 1, 2);
+    rows(world, 2, 1);
+    directory(world, 2, 1);
+    directory(world, 0, 2);
+    decide(world, 0, &[0, 1, 2], &[]);
+    directory(world, 2, 0);
+    directory(world, 1, 2);
+    directory(world, 2, 1);
+    directory(world, 0, 2);
+    a_day_later(world);
+    collect(world, 0);
+    heal(world);
+}
+
+/// A write that a disk has made after it has lost a deletion, by a clock that is late, is offered to who has
+/// collected that deletion.
+fn one_comes_back_with_an_old_clock(world: &mut World) {
+    nodes(world, 2);
+    skewed(world);
+    shared(world);
+    world.save(1);
+    delete(world, 0, 0);
+    rows(world, 1, 0);
+    roll_back(world, 1);
+    put(world, 1, 0);
+    a_day_later(world);
+    collect(world, 0);
+    rows(world, 0, 1);
+    heal(world);
+}
+
+/// An answer leaves out what its reader had when it asked, and has lost since.
+fn an_answer_outlives_who_has_asked(world: &mut World) {
+    nodes(world, 3);
+    shared(world);
+    put(world, 2, 0);
+    rows(world, 0, 2);
+    world.save(1);
+    rows(world, 1, 2);
+    let late = answer(world, 1, 0);
+    roll_back(world, 1);
+    world.deliver(late);
+    heal(world);
+}
+
+/// A row was read from a copy which finds out, before it is read anew, that the row was deleted long ago.
+fn a_row_goes_between_two_passes(world: &mut World) {
+    nodes(world, 2);
+    shared(world);
+    for key in 1..9 {
+        put(world, 0, key);
+    }
+    delete(world, 0, 8);
+    settle(world);
+    a_day_later(world);
+    collect(world, 1);
+    world.save(1);
+    delete(world, 0, 0);
+    rows(world, 1, 0);
+    a_day_later(world);
+    collect(world, 0);
+    roll_back(world, 1);
+    let new = world.add_node(false);
+    cut(world, 0, new);
+    directory(world, 1, new);
+    directory(world, new, 1);
+    directory(world, 1, new);
+    world.calm = false;
+    let first = answer(world, new, 1);
+    world.deliver(first);
+    world.calm = true;
+    rows(world, 1, 0);
+    put(world, 1, 7);
+    let table = world.tables[0];
+    let upto = world.nodes[1].db.replica(table).expect("a copy").fed;
+    world.must(1, &Command::CutFeed { table, upto });
+    rows(world, new, 1);
+    heal(world);
+}
+
+/// A copy leaves and fills again, from one that has not got all that it had written itself.
+fn one_forgets_what_it_has_written(world: &mut World) {
+    nodes(world, 3);
+    shared(world);
+    put(world, 2, 1);
+    rows(world, 0, 2);
+    decide(world, 0, &[0, 1], &[]);
+    directory(world, 2, 0);
+    rows(world, 0, 2);
+    directory(world, 0, 2);
+    decide(world, 0, &[0, 1, 2], &[]);
+    directory(world, 2, 0);
+    directories(world);
+    rows(world, 2, 1);
+    put(world, 2, 2);
+    heal(world);
+}
+
+/// A copy that was written off, and may begin anew, asks on as if it had not heard of that. It has not.
+fn one_asks_on_that_was_written_off(world: &mut World) {
+    nodes(world, 2);
+    shared(world);
+    decide(world, 0, &[0], &[1]);
+    decide(world, 0, &[0, 1], &[]);
+    put(world, 0, 1);
+    rows(world, 1, 0);
+    heal(world);
+}
+
+/// A full pass is about to bring a row whose deletion all have confirmed meanwhile. Its writer is gone, and
+/// no vector covers the write.
+fn a_pass_brings_what_was_deleted(world: &mut World) {
+    nodes(world, 4);
+    shared(world);
+    put(world, 0, 5);
+    settle(world);
+    world.save(0);
+    delete(world, 1, 5);
+    settle(world);
+    a_day_later(world);
+    collect(world, 1);
+    put(world, 2, 1);
+    put(world, 2, 2);
+    world.small = true;
+    pull(world, 1, 2, world.tables[0], 1);
+    pull(world, 3, 2, world.tables[0], 1);
+    (0..4).filter(|n| *n != 2).for_each(|n| cut(world, n, 2));
+    roll_back(world, 0);
+    decide(world, 1, &[0, 1, 3], &[2]);
+    directories(world);
+    let begins = answer(world, 0, 1);
+    world.deliver(begins);
+    world.network.clear();
+    let late = answer(world, 0, 1);
+    world.small = false;
+    delete(world, 3, 1);
+    rows(world, 0, 3);
+    rows(world, 1, 0);
+    rows(world, 3, 0);
+    a_day_later(world);
+    collect(world, 0);
+    world.deliver(late);
+    heal(world);
+}
+
+/// One decides who has heard of a decision before it has heard of that which this one had replaced; and then
+/// the one between is lost.
+fn a_decision_is_known_by_another(world: &mut World) {
+    nodes(world, 4);
+    let table = shared(world);
+    world.save(0);
+    decide(world, 1, &[0, 1, 2], &[]);
+    directory(world, 0, 1);
+    decide(world, 0, &[0, 1, 2, 3], &[]);
+    let upto = world.nodes[0].db.replica(SYSTEM_TABLE).expect("a copy").fed;
+    world.must(0, &Command::CutFeed { table: SYSTEM_TABLE, upto });
+    world.small = true;
+    let known = |world: &World, by: usize| {
+        let directory = world.nodes[2].db.catalog().directory();
+        let newest = world
+            .history
+            .numbered
+            .keys()
+            .filter(|(of, node, _)| *of == table && *node == world.nodes[by].name);
+        let newest = newest.map(|(_, _, count)| *count).max();
+        directory.scope_knowledge(table).get(&world.nodes[by].name).copied() == newest
+    };
+    while !known(world, 0) {
+        pull(world, 2, 0, SYSTEM_TABLE, 1);
+    }
+    decide(world, 2, &[0, 1, 2, 3], &[]);
+    world.small = false;
+    roll_back(world, 0);
+    decide(world, 0, &[0, 1, 2, 3], &[]);
+    heal(world);
+}
+
+/// One has a row before the decision that its writer knew, and passes it on.
+fn a_row_overtakes_a_decision(world: &mut World) {
+    nodes(world, 3);
+    shared(world);
+    decide(world, 0, &[0, 1], &[]);
+    put(world, 0, 1);
+    rows(world, 1, 0);
+    rows(world, 2, 1);
+    heal(world);
+}
+
+fn one_fills_from_one_that_fills(world: &mut World) {
+    nodes(world, 3);
+    let table = made(world, Scope::All);
+    for key in 0..4 {
+        put(world, 0, key);
+    }
+    directories(world);
+    world.small = true;
+    pull(world, 1, 0, table, 1);
+    world.small = false;
+    rows(world, 2, 1);
+    heal(world);
+}
+
+/// A copy that others wait for was begun on a disk that is as it was before.
+fn a_disk_forgets_a_stay(world: &mut World) {
+    nodes(world, 2);
+    world.save(1);
+    shared(world);
+    decide(world, 0, &[0], &[]);
+    roll_back(world, 1);
+    heal(world);
+}
+
+fn the_heir_has_a_part(world: &mut World) {
+    nodes(world, 2);
+    let table = shared(world);
+    put(world, 1, 1);
+    put(world, 1, 2);
+    decide(world, 0, &[0], &[]);
+    directory(world, 1, 0);
+    world.small = true;
+    pull(world, 0, 1, table, 1);
+    heal(world);
+}
+
+/// The word of a copy that has all that another one had, which leaves: on its way.
+fn word_of_an_heir(world: &mut World) -> Message {
+    nodes(world, 3);
+    shared(world);
+    put(world, 1, 1);
+    decide(world, 0, &[0, 2], &[]);
+    directory(world, 1, 0);
+    directory(world, 2, 0);
+    let everything = answer(world, 2, 1);
+    world.deliver(everything);
+    world.network.pop().expect("an acknowledgement")
+}
+
+fn the_heir_is_excluded_too(world: &mut World) {
+    let word = word_of_an_heir(world);
+    decide(world, 0, &[0], &[]);
+    directory(world, 1, 0);
+    world.deliver(word);
+    heal(world);
+}
+
+/// And is admitted again, to begin with nothing.
+fn the_heir_is_written_off(world: &mut World) {
+    let word = word_of_an_heir(world);
+    decide(world, 0, &[0], &[2]);
+    decide(world, 0, &[0, 2], &[]);
+    directory(world, 1, 0);
+    world.deliver(word);
+    heal(world);
+}
