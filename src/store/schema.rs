@@ -76,6 +76,7 @@ pub(super) fn connect(
     conn.set_prepared_statement_cache_capacity(STATEMENT_CACHE);
     conn.busy_timeout(std::time::Duration::from_secs(5)).map_err(fault)?;
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true).map_err(fault)?;
+    keep_plans(&conn).map_err(fault)?;
     set(&conn, "trusted_schema", "OFF", "0", &shown)?;
     set(&conn, "journal_mode", "WAL", "wal", &shown)?;
     set(&conn, "synchronous", "FULL", "2", &shown)?;
@@ -88,6 +89,12 @@ pub(super) fn connect(
         set(&conn, "query_only", "ON", "1", &shown)?;
     }
     Ok(conn)
+}
+
+/// Has statements stay prepared as they were. Otherwise each whose plan might depend on a value, as beside a
+/// partial index, is prepared anew whenever that value is another.
+fn keep_plans(conn: &Connection) -> rusqlite::Result<()> {
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map(|_on| ())
 }
 
 fn set(
