@@ -328,13 +328,15 @@ impl<'a> Batch<'a> {
 
     /// Writes the counters and totals; answers what to publish after the commit.
     pub(super) fn finish(mut self) -> Result<Finished, Fault> {
-        for (table, (_, delta)) in &self.totals.tables {
+        let changed =
+            self.totals.tables.iter().filter(|(_, (_, delta))| *delta != Delta::default());
+        for (table, (_, delta)) in changed {
             self.execute(
                 "UPDATE tables SET records = records + ?2, bytes = bytes + ?3 WHERE id = ?1",
                 params![table.0, delta.records, delta.bytes],
             )?;
         }
-        self.state.replicas.save(self.conn, &self.state.origins)?;
+        self.state.replicas.save(self.conn, &mut self.state.origins)?;
         self.contexts.save(self.conn, &self.state.uses)?;
         self.state.uses.clear();
         if self.changed {

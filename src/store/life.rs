@@ -289,7 +289,6 @@ impl Batch<'_> {
     pub(super) fn clear_copy(&mut self, replica: &Replica) -> Result<(), Failure> {
         if let Some(table) = replica.table {
             for statement in [
-                "DELETE FROM vectors WHERE table_id = ?1",
                 "DELETE FROM cursors WHERE table_id = ?1",
                 "DELETE FROM marks WHERE table_id = ?1",
                 "DELETE FROM conflicts WHERE table_id = ?1",

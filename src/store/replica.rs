@@ -5,11 +5,11 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use cortex_core::{
     model::{Hlc, Stamp, TableId, TableUid},
-    sync::{Dot, FeedId, TableDigest, Vector},
+    sync::{FeedId, TableDigest, Vector},
 };
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::{error::Fault, origins::Origins};
+use super::{contexts, error::Fault, origins::Origins};
 
 /// One copy, as of one commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,7 +101,7 @@ impl Replicas {
     }
 
     /// Writes what the transaction has changed.
-    pub(super) fn save(&self, conn: &Connection, origins: &Origins) -> Result<(), Fault> {
+    pub(super) fn save(&self, conn: &Connection, origins: &mut Origins) -> Result<(), Fault> {
         for replica in self.changed.values() {
             let before = self.committed.get(&replica.uid).map(Arc::as_ref);
             if before != Some(replica) {
@@ -125,10 +125,7 @@ impl Replicas {
         let mut rows = statement.query([])?;
         let mut committed = BTreeMap::new();
         while let Some(row) = rows.next()? {
-            let mut replica = from_row(row)?;
-            if let Some(table) = replica.table {
-                (replica.vector, replica.floor) = load_vectors(conn, origins, table)?;
-            }
+            let replica = from_row(row, origins)?;
             committed.insert(replica.uid, Arc::new(replica));
         }
         Ok(Self { committed: Arc::new(committed), changed: BTreeMap::new() })
@@ -136,11 +133,11 @@ impl Replicas {
 }
 
 /// What [`from_row`] reads.
-const COLUMNS: &str =
-    "uid, table_id, life, ready, feed, cut, fed, digest, tombstones, conflicts_evicted";
+const COLUMNS: &str = "uid, table_id, life, ready, feed, cut, fed, digest, tombstones,
+     conflicts_evicted, vector, floor";
 
-/// A copy without its vectors.
-fn from_row(row: &Row<'_>) -> rusqlite::Result<Replica> {
+fn from_row(row: &Row<'_>, origins: &Origins) -> rusqlite::Result<Replica> {
+    let vector = |index| row.get::<_, Vec<u8>>(index).map(|body| contexts::decode(origins, &body));
     Ok(Replica {
         uid: TableUid(row.get(0)?),
         table: row.get::<_, Option<i64>>(1)?.map(TableId),
@@ -149,8 +146,8 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<Replica> {
         feed: FeedId(row.get(4)?),
         cut: row.get(5)?,
         fed: row.get(6)?,
-        vector: Vector::new(),
-        floor: Vector::new(),
+        vector: vector(10)?,
+        floor: vector(11)?,
         digest: TableDigest::from_bytes(row.get(7)?),
         tombstones: row.get(8)?,
         conflicts_evicted: row.get(9)?,
@@ -158,43 +155,42 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<Replica> {
     })
 }
 
-/// One copy without its vectors.
-pub(super) fn load_one(conn: &Connection, uid: TableUid) -> Result<Option<Replica>, Fault> {
-    let mut statement =
-        conn.prepare_cached(&format!("SELECT {COLUMNS} FROM replicas WHERE uid = ?1"))?;
-    Ok(statement.query_row([uid.0], from_row).optional()?)
-}
-
-/// What a copy has incorporated and has forgotten.
-pub(super) fn load_vectors(
+/// One copy.
+pub(super) fn load_one(
     conn: &Connection,
     origins: &Origins,
-    table: TableId,
-) -> Result<(Vector, Vector), Fault> {
+    uid: TableUid,
+) -> Result<Option<Replica>, Fault> {
     let mut statement =
-        conn.prepare_cached("SELECT incarnation, seq, floor FROM vectors WHERE table_id = ?1")?;
-    let mut rows = statement.query([table.0])?;
-    let (mut vector, mut floor) = (Vector::new(), Vector::new());
-    while let Some(row) = rows.next()? {
-        let incarnation = origins.id(row.get(0)?);
-        vector.raise(Dot { incarnation, seq: row.get(1)? });
-        floor.raise(Dot { incarnation, seq: row.get(2)? });
-    }
-    Ok((vector, floor))
+        conn.prepare_cached(&format!("SELECT {COLUMNS} FROM replicas WHERE uid = ?1"))?;
+    Ok(statement.query_row([uid.0], |row| from_row(row, origins)).optional()?)
+}
+
+/// The feed number of a copy's last change.
+pub(super) fn last_change(conn: &Connection, uid: TableUid) -> Result<Option<u64>, Fault> {
+    let mut statement = conn.prepare_cached("SELECT fed FROM replicas WHERE uid = ?1")?;
+    Ok(statement.query_row([uid.0], |row| row.get(0)).optional()?)
 }
 
 fn save(
     conn: &Connection,
-    origins: &Origins,
+    origins: &mut Origins,
     before: Option<&Replica>,
     replica: &Replica,
 ) -> Result<(), Fault> {
-    conn.prepare_cached(
-        "INSERT OR REPLACE INTO replicas
-         (uid, table_id, life, ready, feed, cut, fed, digest, tombstones, conflicts_evicted)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
-    )?
-    .execute(params![
+    // What is not set is in no index that would have to be written too.
+    let sql = if before.is_some_and(|before| before.table == replica.table) {
+        "UPDATE replicas SET life = ?3, ready = ?4, feed = ?5, cut = ?6, fed = ?7, digest = ?8,
+         tombstones = ?9, conflicts_evicted = ?10, vector = ?11, floor = ?12
+         WHERE uid = ?1 AND table_id IS ?2"
+    } else {
+        "INSERT OR REPLACE INTO replicas (uid, table_id, life, ready, feed, cut, fed, digest,
+         tombstones, conflicts_evicted, vector, floor)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)"
+    };
+    let vector = contexts::encode(conn, origins, &replica.vector)?;
+    let floor = contexts::encode(conn, origins, &replica.floor)?;
+    conn.prepare_cached(sql)?.execute(params![
         replica.uid.0,
         replica.table.map(|table| table.0),
         replica.life,
@@ -205,23 +201,9 @@ fn save(
         replica.digest.to_bytes(),
         replica.tombstones,
         replica.conflicts_evicted,
+        vector,
+        floor,
     ])?;
-    let Some(table) = replica.table else {
-        return Ok(());
-    };
-    // A copy of another number is another one: it has nothing in common with what was saved.
-    let before = before.filter(|before| before.table == replica.table);
-    let mut put = conn.prepare_cached(
-        "INSERT OR REPLACE INTO vectors (table_id, incarnation, seq, floor) VALUES (?1, ?2, ?3, ?4)",
-    )?;
-    for Dot { incarnation, .. } in replica.vector.iter().chain(replica.floor.iter()) {
-        let of =
-            |replica: &Replica| (replica.vector.get(incarnation), replica.floor.get(incarnation));
-        let (seq, floor) = of(replica);
-        if before.map(of) != Some((seq, floor)) {
-            put.execute(params![table.0, origins.number(incarnation), seq, floor])?;
-        }
-    }
     Ok(())
 }
 

@@ -16,7 +16,7 @@ use super::{
     contexts,
     error::Fault,
     origins::Origins,
-    replica::{Replica, load_vectors},
+    replica::{self, Replica},
     system,
 };
 
@@ -170,13 +170,12 @@ struct Copy {
 
 impl Copy {
     fn load(conn: &Connection, origins: &Origins, want: &Want) -> Result<Option<Self>, Fault> {
-        let replica = super::replica::load_one(conn, want.table)?;
-        let Some((mut replica, table)) =
+        let replica = replica::load_one(conn, origins, want.table)?;
+        let Some((replica, table)) =
             replica.filter(|r| r.life > 0).and_then(|r| r.table.map(|table| (r, table)))
         else {
             return Ok(None);
         };
-        (replica.vector, replica.floor) = load_vectors(conn, origins, table)?;
         let (lsn, hlc) = conn
             .prepare_cached("SELECT lsn, hlc FROM node_state WHERE id = 1")?
             .query_row([], |row| Ok((row.get(0)?, Hlc::from_i64(row.get(1)?))))?;
@@ -335,7 +334,7 @@ pub(super) fn is_in_full_pass(conn: &Connection, table: TableId) -> Result<bool,
 
 /// The feed number of the last change of the directory.
 pub(super) fn system_feed(conn: &Connection) -> Result<u64, Fault> {
-    Ok(super::replica::load_one(conn, system::UID)?.map_or(0, |replica| replica.fed))
+    Ok(replica::last_change(conn, system::UID)?.unwrap_or(0))
 }
 
 /// The feed number of the newest entry that is one too many.

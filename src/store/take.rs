@@ -281,7 +281,7 @@ impl Batch<'_> {
         for dot in learned.flat_map(Vector::iter) {
             self.state.origins.enter(self.conn, dot.incarnation, chunk.hlc)?;
         }
-        if position.pass.is_none() {
+        if position.pass.is_none() && matches!(chunk.part, Part::Keys { .. }) {
             self.clear_marks(place.id, from)?;
         }
         self.put_cursor(place.id, from, &position, &pass.start)?;

@@ -11,17 +11,11 @@ CREATE TABLE replicas (
     cut        INTEGER NOT NULL,    -- entries of the feed up to here are gone
     fed        INTEGER NOT NULL,    -- feed number of the last change
     digest     BLOB    NOT NULL CHECK (length(digest) = 32),  -- of the live rows
-    tombstones INTEGER NOT NULL
-) STRICT, WITHOUT ROWID;
-
--- Of each origin, the number up to which writes to the table are incorporated (seq) and up to which
--- deletions were forgotten (floor).
-CREATE TABLE vectors (
-    table_id    INTEGER NOT NULL,
-    incarnation INTEGER NOT NULL,
-    seq         INTEGER NOT NULL,
-    floor       INTEGER NOT NULL,
-    PRIMARY KEY (table_id, incarnation)
+    tombstones INTEGER NOT NULL,
+    -- Up to which writes of each origin are incorporated, and up to which its deletions were forgotten: pairs
+    -- of an incarnation's number and a seq. In the row, since all of it changes with each write: one page.
+    vector     BLOB    NOT NULL,
+    floor      BLOB    NOT NULL
 ) STRICT, WITHOUT ROWID;
 
 -- The order in which others are told of changes. An entry whose row has another feed number by now
@@ -93,12 +87,11 @@ ALTER TABLE replicas ADD COLUMN conflicts_evicted INTEGER NOT NULL DEFAULT 0;
 -- Tables that others may have copies of have been whole here from the beginning. Their rows are in no
 -- feed: whoever wants them reads them in the order of their keys. Only writes made here are known to be
 -- complete.
-INSERT INTO replicas (uid, table_id, life, ready, feed, cut, fed, digest, tombstones)
+INSERT INTO replicas (uid, table_id, life, ready, feed, cut, fed, digest, tombstones, vector, floor)
     SELECT t.uid, t.id, t.id = 0, 1, randomblob(16), n.lsn, n.lsn, zeroblob(32),
-           (SELECT count(*) FROM records r WHERE r.table_id = t.id AND r.value IS NULL)
+           (SELECT count(*) FROM records r WHERE r.table_id = t.id AND r.value IS NULL),
+           coalesce((SELECT unhex(printf('%016x%016x', n.incarnation, max(r.seq))) FROM records r
+                     WHERE r.table_id = t.id AND r.incarnation = n.incarnation
+                     HAVING count(*) > 0), x''),
+           x''
     FROM tables t, node_state n WHERE t.replicated = 1 AND t.dropped = 0;
-INSERT INTO vectors (table_id, incarnation, seq, floor)
-    SELECT r.table_id, r.incarnation, max(r.seq), 0
-    FROM records r JOIN replicas c ON c.table_id = r.table_id
-    WHERE r.incarnation = (SELECT incarnation FROM node_state)
-    GROUP BY r.table_id, r.incarnation;

@@ -10,7 +10,6 @@ pub(crate) fn fingerprint(db: &Database) -> String {
     for table in [
         "records",
         "feed",
-        "vectors",
         "cursors",
         "marks",
         "replicas",
