@@ -93,6 +93,8 @@ pub struct Session {
     /// True once it has been read to its end.
     first_read: bool,
     pulls: BTreeMap<TableUid, Pull>,
+    /// When each of them has something to do by itself, as far as it has: of thousands of tables few do.
+    wakes: BTreeSet<(Duration, TableUid)>,
     /// Tables that wait for a transfer to end.
     queued: VecDeque<TableUid>,
     held: BTreeMap<TableUid, Held>,
@@ -105,6 +107,8 @@ pub struct Session {
 #[derive(Debug, Default)]
 struct Pull {
     phase: Phase,
+    /// Its entry in [`Session::wakes`].
+    listed: Option<Duration>,
     /// True while a chunk is being stored.
     taking: bool,
     /// What the source has answered meanwhile.
@@ -160,8 +164,9 @@ impl Session {
     /// Begins; `first` is the system table.
     #[must_use]
     pub fn new(first: TableUid, now: Duration) -> Self {
-        let pull = Pull { phase: Phase::Due(now), ..Pull::default() };
+        let pull = Pull { phase: Phase::Due(now), listed: Some(now), ..Pull::default() };
         Self {
+            wakes: [(now, first)].into(),
             first,
             first_read: false,
             pulls: [(first, pull)].into(),
@@ -188,11 +193,13 @@ impl Session {
             }
         }
         self.free_transfers(now);
+        self.list_all();
         self.proceed(now);
     }
 
     /// Takes a message. Acks and words are none of its business: they change nothing here.
     pub fn handle(&mut self, message: Message, now: Duration) {
+        let table = message.table();
         match message {
             Message::Want(want) => self.wanted(want),
             Message::Chunk(chunk) => self.arrived(chunk),
@@ -200,6 +207,7 @@ impl Session {
             Message::Waits(waits) => self.waits(waits, now),
             Message::Ack(_) | Message::Words(_) => {}
         }
+        self.list(table);
         self.proceed(now);
     }
 
@@ -211,7 +219,7 @@ impl Session {
     /// When time alone will bring something about.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Duration> {
-        self.pulls.values().filter_map(Pull::wakes).min()
+        self.wakes.first().map(|(at, _)| *at)
     }
 
     /// What is to be done next.
@@ -226,6 +234,7 @@ impl Session {
             Some(from) => pull.phase = Phase::Asked { from, again: now + ASK_AGAIN },
             None => pull.fail(now),
         }
+        self.list(table);
         self.proceed(now);
     }
 
@@ -245,16 +254,22 @@ impl Session {
                 if ends {
                     pull.transfers = false;
                 }
-                match pull.next.take() {
-                    Some(next) => self.begin(next),
-                    None if matches!(pull.phase, Phase::Rests) => pull.phase = Phase::Due(now),
-                    None => {}
+                let rests = matches!(pull.phase, Phase::Rests);
+                match (pull.next.take(), upto) {
+                    (Some(next), _) => self.begin(next),
+                    (None, Some(from)) if rests && !pull.queued => {
+                        pull.phase = Phase::Located;
+                        self.outputs.push_back(Output::Ask { table, from: Some(from) });
+                    }
+                    (None, _) if rests => pull.phase = Phase::Due(now),
+                    (None, _) => {}
                 }
                 if table == self.first {
                     // What was not understood without it may be now.
                     self.pulls.values_mut().filter(|pull| pull.failures > 0).for_each(|pull| {
                         pull.hurry(now);
                     });
+                    self.list_all();
                     if ends {
                         self.first_is_read(now);
                     }
@@ -282,6 +297,7 @@ impl Session {
                     && let Some(first) = self.pulls.get_mut(&self.first)
                 {
                     first.hurry(now);
+                    self.list(self.first);
                 }
             }
             Outcome::Failed(why) => {
@@ -290,6 +306,7 @@ impl Session {
                 self.object(table, why);
             }
         }
+        self.list(table);
         self.free_transfers(now);
         self.proceed(now);
     }
@@ -414,10 +431,11 @@ impl Session {
     /// meanwhile.
     fn begin(&mut self, chunk: Box<Chunk>) {
         let table = chunk.table;
-        let transfers = self.pulls.values().filter(|pull| pull.transfers).count();
+        let more = !chunk.is_last();
+        let transfers = if more { self.transfers() } else { 0 };
         let Some(pull) = self.pulls.get_mut(&table) else { return };
         pull.taking = true;
-        if !chunk.is_last() {
+        if more {
             if pull.transfers || transfers < TRANSFERS {
                 pull.transfers = true;
                 if let Some(from) = chunk.sure_position() {
@@ -469,6 +487,7 @@ impl Session {
         for (_, pull) in self.pulls.iter_mut().filter(|(table, _)| **table != first) {
             pull.phase = Phase::Due(now);
         }
+        self.list_all();
     }
 
     fn object(&mut self, table: TableUid, why: Why) {
@@ -478,7 +497,10 @@ impl Session {
 
     /// Lets the next table go on where a transfer has ended.
     fn free_transfers(&mut self, now: Duration) {
-        let mut running = self.pulls.values().filter(|pull| pull.transfers).count();
+        if self.queued.is_empty() {
+            return;
+        }
+        let mut running = self.transfers();
         while running < TRANSFERS
             && let Some(table) = self.queued.pop_front()
         {
@@ -490,18 +512,46 @@ impl Session {
                 if matches!(pull.phase, Phase::Rests) && !pull.taking {
                     pull.phase = Phase::Due(now);
                 }
+                self.list(table);
             }
         }
     }
 
+    /// How many tables are transferred as a whole.
+    fn transfers(&self) -> usize {
+        self.pulls.values().filter(|pull| pull.transfers).count()
+    }
+
     /// Asks for whatever is due.
     fn proceed(&mut self, now: Duration) {
-        for (table, pull) in &mut self.pulls {
-            if pull.wakes().is_some_and(|at| at <= now) {
-                pull.phase = Phase::Located;
-                self.outputs.push_back(Output::Ask { table: *table, from: None });
+        while self.wakes.first().is_some_and(|(at, _)| *at <= now)
+            && let Some((_, table)) = self.wakes.pop_first()
+        {
+            if let Some(pull) = self.pulls.get_mut(&table) {
+                (pull.phase, pull.listed) = (Phase::Located, None);
+                self.outputs.push_back(Output::Ask { table, from: None });
             }
         }
+    }
+
+    /// Lists a table that has changed.
+    fn list(&mut self, table: TableUid) {
+        let Some(pull) = self.pulls.get_mut(&table) else { return };
+        let (before, now) = (pull.listed, pull.wakes());
+        if before != now {
+            pull.listed = now;
+            before.map(|at| self.wakes.remove(&(at, table)));
+            self.wakes.extend(now.map(|at| (at, table)));
+        }
+    }
+
+    /// Lists every table, where many may have changed.
+    fn list_all(&mut self) {
+        for pull in self.pulls.values_mut() {
+            pull.listed = pull.wakes();
+        }
+        let listed = |(table, pull): (&TableUid, &Pull)| Some((pull.listed?, *table));
+        self.wakes = self.pulls.iter().filter_map(listed).collect();
     }
 }
 
