@@ -59,6 +59,9 @@ const TAKING: usize = 8;
 /// Frames that wait to be sent, from which on nothing more is looked at: answers are small, but for one.
 const OUTBOX: usize = 256;
 
+/// Bytes of small frames that are sent as one.
+const TOGETHER: usize = 8 << 10;
+
 /// Between two looks at which tables there are to ask for: many may be made at once.
 const FOLLOW_PAUSE: Duration = Duration::from_millis(20);
 
@@ -231,10 +234,7 @@ impl Exchange<'_> {
                 },
                 permit = outgoing.reserve(), if !self.outbox.is_empty() => match permit {
                     Ok(permit) => {
-                        if let Some((frame, is_chunk)) = self.outbox.pop_front() {
-                            permit.send(frame);
-                            self.serving &= !is_chunk;
-                        }
+                        permit.send(self.next_frames());
                     }
                     Err(_gone) => return Err(Ended::Closed),
                 },
@@ -268,6 +268,24 @@ impl Exchange<'_> {
                 }
             }
         }
+    }
+
+    /// What waits to be sent, as far as it is written at once.
+    fn next_frames(&mut self) -> Vec<u8> {
+        let mut frames = Vec::new();
+        while let Some((frame, is_chunk)) = self.outbox.pop_front() {
+            self.serving &= !is_chunk;
+            if frames.is_empty() {
+                frames = frame;
+            } else {
+                frames.extend(frame);
+            }
+            let next = self.outbox.front().map_or(0, |(next, _)| next.len());
+            if frames.len() + next > TOGETHER {
+                break;
+            }
+        }
+        frames
     }
 
     /// True while there is room for what a message may lead to.
