@@ -66,8 +66,7 @@ impl Engine {
         around: Around<'_>,
         announce: impl FnOnce(Vec<usize>) -> G,
     ) -> Result<Committed, Fault> {
-        let behavior = rusqlite::TransactionBehavior::Immediate;
-        let transaction = self.conn.transaction_with_behavior(behavior)?;
+        let transaction = Transaction::begin(&self.conn)?;
         let means = Means {
             cache: around.cache,
             contexts: &self.contexts,
@@ -75,7 +74,7 @@ impl Engine {
             wall_ms: around.wall_ms,
             draw_id: self.draw_id.as_ref(),
         };
-        let mut batch = Batch::begin(&transaction, &self.state, means);
+        let mut batch = Batch::begin(&self.conn, &self.state, means);
         let mut outcomes = Vec::new();
         for command in commands {
             match batch.apply(command) {
@@ -117,6 +116,30 @@ impl Engine {
         self.contexts.forget();
         self.state = state;
         Ok(())
+    }
+}
+
+/// A transaction of the writer's, rolled back when it is dropped. Its statements stay prepared, unlike those
+/// of [`rusqlite::Transaction`].
+struct Transaction<'c>(&'c Connection);
+
+impl<'c> Transaction<'c> {
+    fn begin(conn: &'c Connection) -> rusqlite::Result<Self> {
+        conn.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
+        Ok(Self(conn))
+    }
+
+    fn commit(self) -> rusqlite::Result<()> {
+        self.0.prepare_cached("COMMIT")?.execute([]).map(|_none| ())
+    }
+}
+
+impl Drop for Transaction<'_> {
+    fn drop(&mut self) {
+        // Asked of SQLite rather than remembered: a full disk may have ended it already.
+        if !self.0.is_autocommit() {
+            let _begin_fails_next = self.0.execute_batch("ROLLBACK");
+        }
     }
 }
 
