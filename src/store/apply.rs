@@ -24,6 +24,7 @@ use super::{
     error::{Failure, Fault},
     events::{self, Event},
     origins::Origins,
+    recent::Fresh,
     replica::Replicas,
     rows::{self, Place, Stored},
 };
@@ -117,6 +118,8 @@ pub(super) struct Batch<'a> {
     pub(super) newest_context: Option<(Vector, Option<i64>)>,
     /// The cache's buckets of the keys that were written.
     pub(super) touched: Vec<usize>,
+    /// The changes that others are to be told of.
+    pub(super) fresh: Fresh,
 }
 
 /// What a batch works with besides the file and the state.
@@ -137,6 +140,7 @@ pub(super) struct Finished {
     pub(super) state: State,
     pub(super) totals: Totals,
     pub(super) touched: Vec<usize>,
+    pub(super) fresh: Fresh,
 }
 
 /// What a transaction adds to the totals of tables and of their owners.
@@ -212,6 +216,7 @@ impl<'a> Batch<'a> {
             contexts: means.contexts,
             newest_context: None,
             touched: Vec::new(),
+            fresh: Fresh::default(),
         }
     }
 
@@ -250,6 +255,7 @@ impl<'a> Batch<'a> {
             (self.state, self.totals) = before;
             self.contexts.forget();
             self.newest_context = None;
+            self.fresh.give_up();
         }
         self.execute("RELEASE command", [])?;
         outcome
@@ -345,7 +351,8 @@ impl<'a> Batch<'a> {
                 params![self.state.seq, self.state.lsn, self.state.clock.last().to_i64()],
             )?;
         }
-        Ok(Finished { state: self.state, totals: self.totals, touched: self.touched })
+        let Self { state, totals, touched, fresh, .. } = self;
+        Ok(Finished { state, totals, touched, fresh })
     }
 
     fn put(

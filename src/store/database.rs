@@ -16,6 +16,7 @@ use super::{
     command::{Command, Done},
     contexts::Contexts,
     error::{Failure, Fault, OpenError},
+    recent::Recent,
     replica::Replica,
     schema, serve, take,
 };
@@ -24,6 +25,8 @@ use super::{
 pub(super) struct Engine {
     pub(super) conn: Connection,
     pub(super) state: State,
+    /// The newest changes of copies.
+    pub(super) recent: Arc<Recent>,
     contexts: Contexts,
     /// Draws ids at random.
     draw_id: Box<dyn Fn() -> [u8; 16] + Send>,
@@ -53,7 +56,8 @@ impl Engine {
         state: State,
         draw_id: impl Fn() -> [u8; 16] + Send + 'static,
     ) -> Self {
-        Self { conn, state, contexts: Contexts::default(), draw_id: Box::new(draw_id) }
+        let recent = Arc::new(Recent::from(state.lsn, state.hlc()));
+        Self { conn, state, recent, contexts: Contexts::default(), draw_id: Box::new(draw_id) }
     }
 
     /// Carries out commands in one transaction. `announce` is told which of the cache's buckets are
@@ -82,13 +86,17 @@ impl Engine {
                 outcome => outcomes.push(outcome),
             }
         }
-        let Finished { state, totals, touched } = batch.finish()?;
+        let Finished { state, totals, touched, fresh } = batch.finish()?;
         let announced = announce(touched);
         transaction.commit()?;
         drop(announced);
         let before = Arc::clone(&self.state.catalog);
         self.state = state;
         let copies = self.state.replicas.settle();
+        if !copies.is_empty() || fresh.is_broken() {
+            let (lsn, hlc) = (self.state.lsn, self.state.hlc());
+            Arc::make_mut(&mut self.recent).add(fresh, lsn, hlc);
+        }
         Ok(Committed { totals, outcomes, copies, before })
     }
 
@@ -114,6 +122,7 @@ impl Engine {
         state.notary = self.state.notary.take();
         state.keep_drains(&self.state);
         self.contexts.forget();
+        self.recent = Arc::new(Recent::from(state.lsn, state.hlc()));
         self.state = state;
         Ok(())
     }
@@ -212,8 +221,23 @@ impl Database {
         want: &Want,
         bounds: serve::ChunkBounds,
     ) -> Result<serve::Served, Fault> {
-        let served = serve::serve(&self.engine.conn, self.catalog(), reader, want, bounds)?;
+        let Engine { conn, state, .. } = &self.engine;
+        let served = serve::serve(conn, &state.origins, self.catalog(), reader, want, bounds)?;
         Ok(served.draining(self.replica(want.table).and_then(|replica| replica.drain)))
+    }
+
+    /// As [`super::Store::serve_recent`].
+    #[must_use]
+    pub fn serve_recent(
+        &self,
+        reader: &NodeName,
+        want: &Want,
+        bounds: serve::ChunkBounds,
+    ) -> Option<serve::Served> {
+        let Engine { state, recent, .. } = &self.engine;
+        let copy = state.replicas.committed_copy(want.table)?;
+        let served = serve::serve_recent(&copy, recent, self.catalog(), reader, want, bounds)?;
+        Some(served.draining(copy.drain))
     }
 
     /// Where this database's copy of a table stands in another node's.

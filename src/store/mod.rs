@@ -18,6 +18,7 @@ mod collect;
 mod command;
 mod conflicts;
 mod contexts;
+mod copies;
 mod database;
 mod epoch;
 mod error;
@@ -27,6 +28,7 @@ mod life;
 mod mesh;
 mod origins;
 mod reader;
+mod recent;
 mod repair;
 mod replica;
 mod restamp;
@@ -45,7 +47,7 @@ use std::{
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, PoisonError, RwLock,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     thread::JoinHandle,
@@ -231,7 +233,7 @@ impl Store {
         published.show(&state.catalog);
         let database = state.database;
         published.tell_clock(state.hlc());
-        published.tell_copies(&state.replicas.committed(), state.own_incarnation());
+        published.tell_copies(&state.replicas.committed(), &engine);
         published.follow_log(&mut engine.conn).map_err(|e| fault(e.into()))?;
         let reader = |_| {
             let conn = connect(schema::Role::Reader)?;
@@ -344,20 +346,44 @@ impl Store {
         bounds: ChunkBounds,
     ) -> Result<Served, Fault> {
         let published = &self.inner.published;
-        let served = self.inner.scans.read(|conn| {
+        let served = self.read(|conn, origins| {
             // The rows come first: a scope that was narrowed before they were written must be known when
             // it is asked who may have them.
             let known = serve::system_feed(conn)?;
-            let shown = || published.copy(SYSTEM_TABLE).map_or(0, |copy| copy.fed);
+            let shown = || published.copies.get(SYSTEM_TABLE).map_or(0, |copy| copy.fed);
             for _ in 0..CATALOG_LOOKS {
                 if shown() >= known {
-                    return serve::serve(conn, &published.catalog.load(), reader, want, bounds);
+                    let catalog = published.catalog.load();
+                    return serve::serve(conn, origins, &catalog, reader, want, bounds);
                 }
                 std::thread::yield_now();
             }
             Ok(Served::Refused(Unserved::Busy))
         })?;
         Ok(served.draining(self.copy(want.table).and_then(|copy| copy.drain)))
+    }
+
+    /// The same from memory, where what the other copy lacks has been written just now. Does not block.
+    #[must_use]
+    pub fn serve_recent(
+        &self,
+        reader: &NodeName,
+        want: &Want,
+        bounds: ChunkBounds,
+    ) -> Option<Served> {
+        let (copy, recent) = self.inner.published.copies.with_recent(want.table)?;
+        // The catalog comes last: it is no older than the rows.
+        let served = serve::serve_recent(&copy, &recent, &self.catalog(), reader, want, bounds)?;
+        Some(served.draining(copy.drain))
+    }
+
+    /// Reads rows, with the origins that they name.
+    fn read<T>(
+        &self,
+        read: impl FnOnce(&rusqlite::Connection, &origins::Origins) -> Result<T, Fault>,
+    ) -> Result<T, Fault> {
+        let known = self.inner.published.copies.origins();
+        self.inner.scans.read(|conn| read(conn, &known.as_read_by(conn)?))
     }
 
     /// Where this machine's copy of a table stands in another node's.
@@ -368,28 +394,32 @@ impl Store {
         let Some(table) = self.copy(table).and_then(|copy| copy.table) else {
             return Ok(Position::default());
         };
-        self.inner.scans.read(|conn| {
-            let origins = origins::Origins::load(conn)?;
-            Ok(take::load_cursor(conn, &origins, table, peer)?.position)
-        })
+        self.read(|conn, origins| Ok(take::load_cursor(conn, origins, table, peer)?.position))
     }
 
     /// This machine's copy of a table, as of the last commit.
     #[must_use]
     pub fn copy(&self, table: TableUid) -> Option<Arc<Replica>> {
-        self.inner.published.copy(table)
+        self.inner.published.copies.get(table)
     }
 
     /// All copies of this machine.
     #[must_use]
     pub fn copies(&self) -> Vec<Arc<Replica>> {
-        self.inner.published.copies()
+        self.inner.published.copies.all()
     }
 
     /// Changes when a copy does.
     #[must_use]
     pub fn copy_changes(&self) -> watch::Receiver<()> {
-        self.inner.published.copies_changed.subscribe()
+        self.inner.published.copies.changes()
+    }
+
+    /// How many changes of copies there were so far; and the tables of those after an earlier such number,
+    /// none where there are too many to be listed.
+    #[must_use]
+    pub fn copies_changed_since(&self, count: u64) -> (u64, Option<Vec<TableUid>>) {
+        self.inner.published.copies.changed_since(count)
     }
 
     /// Conflicts of a table, the newest first, from before a number.
@@ -402,9 +432,7 @@ impl Store {
         before: i64,
         limit: u32,
     ) -> Result<Vec<Conflict>, Fault> {
-        self.inner.scans.read(|conn| {
-            conflicts::read(conn, &origins::Origins::load(conn)?, table, before, limit)
-        })
+        self.read(|conn, origins| conflicts::read(conn, origins, table, before, limit))
     }
 
     /// Of each table, how many conflicts nobody has taken note of; without those where there are none.
@@ -420,7 +448,7 @@ impl Store {
     /// # Errors
     /// What SQLite reports.
     pub fn mark(&self, table: TableId, key: &[u8]) -> Result<Option<RowMark>, Fault> {
-        self.inner.scans.read(|conn| repair::mark(conn, &origins::Origins::load(conn)?, table, key))
+        self.read(|conn, origins| repair::mark(conn, origins, table, key))
     }
 
     /// A digest of each bucket of a table's live rows. Reads all of them.
@@ -428,7 +456,7 @@ impl Store {
     /// # Errors
     /// What SQLite reports.
     pub fn buckets(&self, table: TableId) -> Result<Vec<TableDigest>, Fault> {
-        self.inner.scans.read(|conn| repair::buckets(conn, &origins::Origins::load(conn)?, table))
+        self.read(|conn, origins| repair::buckets(conn, origins, table))
     }
 
     /// The rows of some buckets, deletions that are remembered among them.
@@ -436,9 +464,7 @@ impl Store {
     /// # Errors
     /// What SQLite reports.
     pub fn marks(&self, table: TableId, buckets: &[usize]) -> Result<Vec<RowMark>, Fault> {
-        self.inner
-            .scans
-            .read(|conn| repair::marks(conn, &origins::Origins::load(conn)?, table, buckets))
+        self.read(|conn, origins| repair::marks(conn, origins, table, buckets))
     }
 
     /// The feed number up to which a table's feed is to be cut, to keep at most so many entries.
@@ -497,8 +523,7 @@ impl Store {
     /// # Errors
     /// What SQLite reports.
     pub fn last_write(&self) -> Result<Dot, Fault> {
-        self.inner.scans.read(|conn| {
-            let origins = origins::Origins::load(conn)?;
+        self.read(|conn, origins| {
             let mut statement =
                 conn.prepare_cached("SELECT incarnation, seq FROM node_state WHERE id = 1")?;
             let dot = statement.query_row([], |row| {
@@ -582,8 +607,7 @@ impl Published {
             epoch: epoch::Epoch::default(),
             cache: cache::RecordCache::new(options.record_cache_bytes),
             hlc: AtomicU64::new(0),
-            copies: RwLock::default(),
-            copies_changed: watch::Sender::new(()),
+            copies: copies::Copies::new(),
             incarnation: ArcSwap::from_pointee(Incarnation::default()),
             commits: AtomicU64::new(0),
             commit_us: AtomicU64::new(0),

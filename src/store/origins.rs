@@ -1,9 +1,6 @@
 //! Origins of writes by their short numbers, which rows carry instead of the ids.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use cortex_core::model::{Hlc, Incarnation};
 use rusqlite::{Connection, params};
@@ -16,7 +13,7 @@ pub(super) struct Origins(Arc<Table>);
 
 #[derive(Clone, Debug, Default)]
 struct Table {
-    ids: HashMap<i64, Incarnation>,
+    ids: BTreeMap<i64, Incarnation>,
     numbers: BTreeMap<Incarnation, i64>,
 }
 
@@ -29,6 +26,19 @@ impl Origins {
             table.insert(row.get(0)?, Incarnation(u128::from_be_bytes(row.get(1)?)));
         }
         Ok(Self(Arc::new(table)))
+    }
+
+    /// Those of a connection's transaction, of which these are some or all: numbers are given out in order,
+    /// and never taken back.
+    pub(super) fn as_read_by(&self, conn: &Connection) -> Result<Self, Fault> {
+        let newest: Option<i64> = conn
+            .prepare_cached("SELECT max(number) FROM incarnations")?
+            .query_row([], |row| row.get(0))?;
+        if newest == self.0.ids.keys().next_back().copied() {
+            Ok(self.clone())
+        } else {
+            Self::load(conn)
+        }
     }
 
     /// The id behind a short number. A number that is not listed, which only a damaged file has,

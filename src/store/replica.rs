@@ -89,6 +89,11 @@ impl Replicas {
         self.changed.insert(replica.uid, replica);
     }
 
+    /// A copy, as of the last commit.
+    pub(super) fn committed_copy(&self, uid: TableUid) -> Option<Arc<Replica>> {
+        self.committed.get(&uid).cloned()
+    }
+
     /// Every copy, as of the last commit.
     pub(super) fn committed(&self) -> Vec<Arc<Replica>> {
         self.committed.values().cloned().collect()

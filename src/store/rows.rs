@@ -15,6 +15,7 @@ use super::{
     apply::Batch,
     catalog::Entry,
     error::{Failure, Fault},
+    recent::Change,
     system,
 };
 
@@ -184,7 +185,9 @@ impl Batch<'_> {
                 self.conn.last_insert_rowid()
             }
         };
-        self.tell_feed(place, record, lsn)?;
+        if self.tell_feed(place, record, lsn)? {
+            self.remember(place.uid, key, lsn, new)?;
+        }
         self.count_use(found.and_then(|found| found.context_id), -1);
         self.count_use(context_id, 1);
         self.account(place.uid, key, found, Some((stamp, value)));
@@ -200,6 +203,7 @@ impl Batch<'_> {
         found: &Found,
     ) -> Result<(), Failure> {
         self.execute("DELETE FROM records WHERE id = ?1", [found.id])?;
+        self.fresh.give_up();
         if let Some(entry) = place.entry {
             self.totals.add(entry, difference(key, Some(found), None));
         }
@@ -213,6 +217,7 @@ impl Batch<'_> {
     pub(super) fn put_context(&mut self, found: &Found, context: &Vector) -> Result<(), Fault> {
         let id = self.intern(context)?;
         self.execute("UPDATE records SET context = ?2 WHERE id = ?1", params![found.id, id])?;
+        self.fresh.give_up();
         self.count_use(found.context_id, -1);
         self.count_use(id, 1);
         Ok(())
@@ -230,6 +235,7 @@ impl Batch<'_> {
             params![place.id.0, found.lsn, lsn],
         )?;
         self.tell_feed(place, found.id, lsn)?;
+        self.fresh.give_up();
         Ok(lsn)
     }
 
@@ -240,20 +246,46 @@ impl Batch<'_> {
         self.state.lsn
     }
 
-    fn tell_feed(&mut self, place: Place<'_>, record: i64, lsn: u64) -> Result<(), Fault> {
+    /// True where there is a feed that others follow.
+    fn tell_feed(&mut self, place: Place<'_>, record: i64, lsn: u64) -> Result<bool, Fault> {
         let Some(replica) = self.state.replicas.get_mut(place.uid) else {
-            return Ok(());
+            return Ok(false);
         };
         replica.fed = lsn;
         if !replica.ready {
             // Nobody follows the feed of a copy that fills: whoever reads it reads it by its keys.
             replica.cut = lsn;
-            return Ok(());
+            return Ok(false);
         }
         self.execute(
             "INSERT INTO feed (table_id, lsn, record) VALUES (?1, ?2, ?3)",
             params![place.id.0, lsn, record],
         )?;
+        Ok(true)
+    }
+
+    /// Keeps a change in memory for those who follow, where there is room for it.
+    fn remember(
+        &mut self,
+        table: TableUid,
+        key: &[u8],
+        lsn: u64,
+        new: Stored<'_>,
+    ) -> Result<(), Fault> {
+        if !self.fresh.takes(key.len() + new.value.map_or(0, <[u8]>::len)) {
+            self.fresh.give_up();
+            return Ok(());
+        }
+        let context = self.contexts.get(self.conn, &self.state.origins, new.context_id)?;
+        self.fresh.add(Change {
+            table,
+            lsn,
+            key: key.to_vec(),
+            value: new.value.map(<[u8]>::to_vec),
+            stamp: new.stamp,
+            seq: new.seq,
+            context,
+        });
         Ok(())
     }
 

@@ -1,7 +1,7 @@
 //! Chunks for other copies, read in one transaction each, so that the rows and what is said of them are of
 //! one moment. Which rows, and who may have them, is decided by `cortex_core`.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use cortex_core::{
     directory::{Directory, Standing},
@@ -12,10 +12,11 @@ use cortex_core::{
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{
-    catalog::Catalog,
+    catalog::{Catalog, Entry},
     contexts,
     error::Fault,
     origins::Origins,
+    recent::Recent,
     replica::{self, Replica},
     system,
 };
@@ -29,11 +30,13 @@ pub struct ChunkBounds {
     pub bytes: usize,
     /// Entries of the feed that are looked at, stale ones included.
     pub entries: usize,
+    /// The feed number up to which nothing in the feed is for the reader, as was found out before.
+    pub passed: u64,
 }
 
 impl Default for ChunkBounds {
     fn default() -> Self {
-        Self { rows: 1024, bytes: 512 << 10, entries: 16_384 }
+        Self { rows: 1024, bytes: 512 << 10, entries: 16_384, passed: 0 }
     }
 }
 
@@ -74,6 +77,7 @@ impl Served {
 /// Reads what a reader wants. The transaction is open already.
 pub(super) fn serve(
     conn: &Connection,
+    origins: &Origins,
     catalog: &Catalog,
     reader: &NodeName,
     want: &Want,
@@ -83,89 +87,118 @@ pub(super) fn serve(
     let Some(here) = directory.here() else {
         return Ok(Served::Refused(Unserved::NoCopy));
     };
-    let is_system = want.table == system::UID;
-    if !is_system {
-        let standing = directory.standing(want.table, reader);
-        if Rule::ReaderInScope.holds() && standing != Standing::In {
-            return Ok(Served::Refused(Unserved::NotInScope));
-        }
-        let known = directory.lives(want.table).get(reader).copied().unwrap_or(0);
-        let gone = directory.gone(want.table).get(reader).copied().unwrap_or(0);
-        let is_current = known == want.life && want.life > gone;
-        if Rule::ReaderStayKnown.holds() && !is_current {
-            return Ok(Served::Refused(Unserved::UnknownLife));
-        }
+    if let Some(why) = objection(directory, reader, want) {
+        return Ok(Served::Refused(why));
     }
-    let origins = Origins::load(conn)?;
-    let Some(copy) = Copy::load(conn, &origins, want)? else {
+    let Some(copy) = Copy::load(conn, origins, want)? else {
         return Ok(Served::Refused(Unserved::NoCopy));
     };
-    let Copy { table, replica, lsn, hlc } = &copy;
-    let standing = if is_system { Standing::In } else { directory.standing(want.table, here) };
-    let source = Source { feed: replica.feed, lsn: *lsn, cut: replica.cut, floor: &replica.floor };
-    let plan = source.plan(want);
-    let mut reading = Reading::new(conn, &origins, &plan, want, bounds);
+    let plan = copy.plan(want);
+    let mut reading = Reading::new(conn, origins, &plan, want, bounds);
     let part = match &plan {
         Plan::Log { after } => {
-            let (mut to, mut last) = reading.feed(*table, *after, *lsn)?;
+            let (mut to, mut last) = reading.feed(copy.table, *after, copy.lsn)?;
             last |= !Rule::EndIsTheEnd.holds() && reading.rows.is_empty();
             if !Rule::CursorAtLastScanned.holds() {
-                to = *lsn;
+                to = copy.lsn;
             }
-            let has_all = last && *after >= replica.fed && want.vector.dominates(&replica.vector);
             // A copy that leaves needs to hear that the reader has everything: only chunks are acknowledged.
-            if has_all && standing != Standing::Out {
+            if last && copy.has_all(*after, want) && copy.standing(directory) != Standing::Out {
                 return Ok(Served::Nothing);
             }
             Part::Log { to, last }
         }
         Plan::Keys { kind, starts, after, pinned } => {
-            let reached = reading.keys(*table, after)?;
+            let reached = reading.keys(copy.table, after)?;
             let late = reached.is_none() && !Rule::FeedFromPassStart.holds();
-            let pinned = if late { *lsn } else { *pinned };
+            let pinned = if late { copy.lsn } else { *pinned };
             Part::Keys { kind: *kind, starts: *starts, pinned, reached }
         }
     };
+    let is_system = want.table == system::UID;
     if is_system {
-        reading.bring_signers(*table, directory)?;
+        reading.bring_signers(copy.table, directory)?;
     }
-    let last = matches!(part, Part::Log { last: true, .. });
     let (rows, contexts) = (reading.rows, reading.contexts);
     let contexts: Vec<Vector> =
-        contexts.iter().map(|id| load_context(conn, &origins, *id)).collect::<Result<_, _>>()?;
-    let head = if is_system { None } else { head_of(conn, *table, here)? };
-    Ok(Served::Chunk(Box::new(Chunk {
-        table: want.table,
-        reader: want.reader,
-        from: want.position.clone(),
-        feed: replica.feed,
-        part,
-        contexts,
-        rows,
-        vector: replica.vector.clone(),
-        floor: replica.floor.clone(),
-        hlc: *hlc,
-        ready: replica.ready,
-        life: replica.life,
-        standing,
-        knowledge: directory.scope_knowledge(want.table),
-        removed: removed(directory),
-        head,
-        drain: None,
-        digest: last.then_some(replica.digest),
-    })))
+        contexts.iter().map(|id| load_context(conn, origins, *id)).collect::<Result<_, _>>()?;
+    let entry = if is_system { None } else { load_entry(conn, copy.table)? };
+    let head = entry.map(|entry| head_of(&entry, here));
+    Ok(copy.chunk(want, directory, Content { part, contexts, rows, head }))
 }
 
-fn removed(directory: &Directory) -> Vec<[u8; 16]> {
-    directory.removals().copied().collect()
+/// The same from memory; none where that does not do, and the file must be read. The copy and the changes are
+/// of one commit, and the catalog is none before that.
+pub(super) fn serve_recent(
+    replica: &Arc<Replica>,
+    recent: &Recent,
+    catalog: &Catalog,
+    reader: &NodeName,
+    want: &Want,
+    bounds: ChunkBounds,
+) -> Option<Served> {
+    let directory = catalog.directory();
+    let here = directory.here()?;
+    // Rows of the directory go with what their signers have said of themselves.
+    if want.table == system::UID || objection(directory, reader, want).is_some() {
+        return None;
+    }
+    let head = head_of(catalog.by_uid(want.table)?, here);
+    let replica = Arc::clone(replica);
+    let copy = Copy { table: replica.table?, lsn: recent.lsn, hlc: recent.hlc, replica };
+    let plan = (copy.replica.life > 0).then(|| copy.plan(want))?;
+    let Plan::Log { after } = plan else { return None };
+    let changes = recent.since(want.table, bounds.passed.max(after))?;
+    let (mut contexts, mut rows, mut bytes): (Vec<Vector>, _, _) = (Vec::new(), Vec::new(), 0);
+    for change in changes.into_iter().filter(|row| plan.sends(row.dot(), false, &want.vector)) {
+        bytes += change.bytes();
+        let known = contexts.iter().rposition(|known| *known == *change.context);
+        let context = known.unwrap_or_else(|| {
+            contexts.push(Vector::clone(&change.context));
+            contexts.len() - 1
+        });
+        let (key, value) = (change.key.clone(), change.value.clone());
+        rows.push(RowVersion { key, value, stamp: change.stamp, seq: change.seq, context });
+    }
+    if rows.len() > bounds.rows || bytes > bounds.bytes {
+        return None;
+    }
+    if copy.has_all(after, want) && copy.standing(directory) != Standing::Out {
+        return Some(Served::Nothing);
+    }
+    let part = Part::Log { to: copy.lsn, last: true };
+    Some(copy.chunk(want, directory, Content { part, contexts, rows, head: Some(head) }))
 }
 
-/// A copy as it is in the transaction.
+/// Why a reader may not have a table's rows, if it may not.
+fn objection(directory: &Directory, reader: &NodeName, want: &Want) -> Option<Unserved> {
+    if want.table == system::UID {
+        return None;
+    }
+    let standing = directory.standing(want.table, reader);
+    if Rule::ReaderInScope.holds() && standing != Standing::In {
+        return Some(Unserved::NotInScope);
+    }
+    let known = directory.lives(want.table).get(reader).copied().unwrap_or(0);
+    let gone = directory.gone(want.table).get(reader).copied().unwrap_or(0);
+    let is_current = known == want.life && want.life > gone;
+    (Rule::ReaderStayKnown.holds() && !is_current).then_some(Unserved::UnknownLife)
+}
+
+/// A copy as it is at one moment.
 struct Copy {
     table: TableId,
-    replica: Replica,
+    replica: Arc<Replica>,
     lsn: u64,
     hlc: Hlc,
+}
+
+/// What is read of it.
+struct Content {
+    part: Part,
+    contexts: Vec<Vector>,
+    rows: Vec<RowVersion>,
+    head: Option<Head>,
 }
 
 impl Copy {
@@ -179,7 +212,52 @@ impl Copy {
         let (lsn, hlc) = conn
             .prepare_cached("SELECT lsn, hlc FROM node_state WHERE id = 1")?
             .query_row([], |row| Ok((row.get(0)?, Hlc::from_i64(row.get(1)?))))?;
-        Ok(Some(Self { table, replica, lsn, hlc }))
+        Ok(Some(Self { table, replica: Arc::new(replica), lsn, hlc }))
+    }
+
+    fn plan(&self, want: &Want) -> Plan {
+        let Replica { feed, cut, floor, .. } = &*self.replica;
+        Source { feed: *feed, lsn: self.lsn, cut: *cut, floor }.plan(want)
+    }
+
+    /// True where a reader that stands there in the feed lacks nothing. A copy that leaves needs to hear of
+    /// it all the same: only chunks are acknowledged.
+    fn has_all(&self, after: u64, want: &Want) -> bool {
+        after >= self.replica.fed && want.vector.dominates(&self.replica.vector)
+    }
+
+    fn standing(&self, directory: &Directory) -> Standing {
+        match directory.here() {
+            Some(here) if self.replica.uid != system::UID => {
+                directory.standing(self.replica.uid, here)
+            }
+            Some(_) | None => Standing::In,
+        }
+    }
+
+    fn chunk(&self, want: &Want, directory: &Directory, content: Content) -> Served {
+        let replica = &self.replica;
+        let last = matches!(content.part, Part::Log { last: true, .. });
+        Served::Chunk(Box::new(Chunk {
+            table: want.table,
+            reader: want.reader,
+            from: want.position.clone(),
+            feed: replica.feed,
+            part: content.part,
+            contexts: content.contexts,
+            rows: content.rows,
+            vector: replica.vector.clone(),
+            floor: replica.floor.clone(),
+            hlc: self.hlc,
+            ready: replica.ready,
+            life: replica.life,
+            standing: self.standing(directory),
+            knowledge: directory.scope_knowledge(want.table),
+            removed: directory.removals().copied().collect(),
+            head: content.head,
+            drain: None,
+            digest: last.then_some(replica.digest),
+        }))
     }
 }
 
@@ -220,6 +298,7 @@ impl<'a> Reading<'a> {
              FROM feed f LEFT JOIN records r ON r.id = f.record
              WHERE f.table_id = ?1 AND f.lsn > ?2 ORDER BY f.lsn",
         )?;
+        let after = self.bounds.passed.max(after);
         let mut entries = statement.query(params![table.0, after])?;
         let (mut to, mut seen) = (after, 0);
         while seen < self.bounds.entries && !self.is_full() {
@@ -303,8 +382,7 @@ fn load_context(conn: &Connection, origins: &Origins, id: Option<i64>) -> Result
     id.map_or_else(|| Ok(Vector::new()), |id| contexts::load(conn, origins, id))
 }
 
-/// A table as others are told of it: the owner qualified with this machine, where it is a uid of it.
-fn head_of(conn: &Connection, table: TableId, here: &NodeName) -> Result<Option<Head>, Fault> {
+fn load_entry(conn: &Connection, table: TableId) -> Result<Option<Entry>, Fault> {
     let mut statement = conn.prepare_cached(
         "SELECT id, uid, owner, name, attributes, scope, replicated, records, bytes, created_hlc
          FROM tables WHERE id = ?1",
@@ -313,14 +391,18 @@ fn head_of(conn: &Connection, table: TableId, here: &NodeName) -> Result<Option<
     let Some(row) = rows.next()? else {
         return Ok(None);
     };
-    let entry = super::catalog::entry_from(row)?;
-    let QualifiedName { owner, name } = entry.table.name;
+    Ok(Some(super::catalog::entry_from(row)?))
+}
+
+/// A table as others are told of it: the owner qualified with this machine, where it is a uid of it.
+fn head_of(entry: &Entry, here: &NodeName) -> Head {
+    let QualifiedName { owner, name } = entry.table.name.clone();
     let owner = match owner {
         Owner::Uid(uid) => Owner::Remote(uid, here.clone()),
         Owner::Remote(..) | Owner::Identity(_) => owner,
     };
     let name = QualifiedName { owner, name };
-    Ok(Some(Head { name, attributes: entry.table.attributes, created: entry.created }))
+    Head { name, attributes: entry.table.attributes.clone(), created: entry.created }
 }
 
 /// True where a full pass over a table is under way here: it collects nothing meanwhile.

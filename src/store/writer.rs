@@ -13,16 +13,15 @@
 //! After a failed sync, its own or the checkpointer's, nothing more is acknowledged.
 
 use std::{
-    collections::BTreeMap,
     sync::{
-        Arc, PoisonError, RwLock,
+        Arc,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwap;
-use cortex_core::model::{Incarnation, Limits, TableId, TableUid};
+use cortex_core::model::{Incarnation, Limits, TableId};
 use rusqlite::{MAIN_DB, wal::CheckpointMode};
 use tokio::sync::{mpsc, watch};
 use tracing::{debug, error, warn};
@@ -34,6 +33,7 @@ use super::{
     catalog::Catalog,
     checkpoint,
     command::{Command, Job},
+    copies::Copies,
     database::{Around, Committed, Engine},
     epoch::Epoch,
     error::{Fault, is_busy},
@@ -72,11 +72,8 @@ pub(super) struct Published {
     pub(super) cache: RecordCache,
     /// The writer's hybrid clock, as of the last commit.
     pub(super) hlc: AtomicU64,
-    /// This machine's copies, as of the last commit. Locked for a look-up, and for putting those that a
-    /// commit has changed in their place.
-    pub(super) copies: RwLock<BTreeMap<TableUid, Arc<Replica>>>,
-    /// Changes after a copy has.
-    pub(super) copies_changed: watch::Sender<()>,
+    /// This machine's copies, as of the last commit.
+    pub(super) copies: Copies,
     /// Who the writes of this database are by.
     pub(super) incarnation: ArcSwap<Incarnation>,
     /// Commits since the start.
@@ -219,7 +216,7 @@ impl Writer {
             self.published.show(&state.catalog);
         }
         self.published.tell_clock(state.hlc());
-        self.published.tell_copies(&committed.copies, state.own_incarnation());
+        self.published.tell_copies(&committed.copies, &self.engine);
         self.published.commits.fetch_add(1, Relaxed);
         let took = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.published.commit_us.store(took, Relaxed);
@@ -330,29 +327,18 @@ impl Published {
         Around { cache: &self.cache, limits: **self.limits.load(), wall_ms }
     }
 
-    /// This machine's copy of a table, as of the last commit.
-    pub(super) fn copy(&self, table: TableUid) -> Option<Arc<Replica>> {
-        self.copies.read().unwrap_or_else(PoisonError::into_inner).get(&table).cloned()
-    }
-
-    /// All of them.
-    pub(super) fn copies(&self) -> Vec<Arc<Replica>> {
-        self.copies.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
-    }
-
     /// Lets everybody see copies that have changed.
-    pub(super) fn tell_copies(&self, changed: &[Arc<Replica>], incarnation: Incarnation) {
-        if !changed.is_empty() {
-            let mut copies = self.copies.write().unwrap_or_else(PoisonError::into_inner);
-            copies.extend(changed.iter().map(|replica| (replica.uid, Arc::clone(replica))));
-        }
+    pub(super) fn tell_copies(&self, changed: &[Arc<Replica>], engine: &Engine) {
+        // Even where none has: what is recent may not be told any more.
+        self.copies.show(changed, &engine.recent, &engine.state.origins);
         // After the copies: whoever asks first who writes, and then what is here, never says as a new
         // origin what only an earlier one had.
+        let incarnation = engine.state.own_incarnation();
         if **self.incarnation.load() != incarnation {
             self.incarnation.store(Arc::new(incarnation));
         }
         if !changed.is_empty() {
-            self.copies_changed.send_replace(());
+            self.copies.wake();
         }
     }
 

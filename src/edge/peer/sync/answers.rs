@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use cortex_core::{
     model::{NodeName, Refusal},
-    sync::{Answer, Chunk, Part, Want, Why},
+    sync::{Answer, Chunk, Part, Position, Want, Why},
 };
 
 use super::{super::blocking, pack, troubles::TOO_LARGE};
@@ -17,53 +17,125 @@ use crate::store::{
 /// Entries of a feed that a reader has written itself, and need not be told of at once.
 const LONGEST_ECHO: u64 = 4096;
 
-/// What a request comes to, and the frame of its chunk. A chunk that is too large for a frame is read again,
-/// with fewer rows; one row always fits.
+/// Bytes of rows that are told at once, without a thread that may block: they fit into one frame, and nothing
+/// of that is worth compressing.
+const AT_ONCE: usize = 8 << 10;
+
+/// What a request comes to.
+pub(super) struct Answered {
+    pub(super) answer: Answer,
+    /// The frame of its chunk.
+    pub(super) frame: Option<Vec<u8>>,
+    /// Where nothing is told: the feed number up to which there was nothing for the reader.
+    pub(super) passed: Option<u64>,
+}
+
+impl Answered {
+    pub(super) fn just(answer: Answer) -> Self {
+        Self { answer, frame: None, passed: None }
+    }
+}
+
+/// A part of the feed that was looked at for a request and held nothing for it. Nor will it later, for a
+/// request from the same place in the same stay: what a reader has incorporated only grows.
+#[derive(Debug)]
+pub(super) struct Passed {
+    life: u64,
+    from: Position,
+    pub(super) upto: u64,
+}
+
+impl Passed {
+    pub(super) fn new(want: &Want, upto: u64) -> Self {
+        Self { life: want.life, from: want.position.clone(), upto }
+    }
+
+    pub(super) fn holds_for(&self, want: &Want) -> bool {
+        (self.life, &self.from) == (want.life, &want.position)
+    }
+}
+
+/// What is known of the other copy, besides its request.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Heard {
+    /// The place in the feed to which it is brought by the word that this copy is whole, once it was told.
+    pub(super) told_whole: Option<u64>,
+    /// The feed number up to which nothing was for it.
+    pub(super) passed: u64,
+}
+
+/// What a request comes to where memory tells; none where the file must be read.
+pub(super) fn answer_at_once(
+    store: &Store,
+    node: &NodeName,
+    want: &Want,
+    heard: Heard,
+) -> Option<Answered> {
+    let bounds = ChunkBounds { bytes: AT_ONCE, passed: heard.passed, ..ChunkBounds::default() };
+    answered(store, want, heard, store.serve_recent(node, want, bounds)?).ok()
+}
+
+/// What a request comes to. A chunk that is too large for a frame is read again, with fewer rows; one row
+/// always fits.
 pub(super) fn answer_to(
     store: &Store,
     node: &NodeName,
     want: &Want,
-    told_whole: Option<u64>,
-) -> Result<(Answer, Option<Vec<u8>>), Fault> {
-    let mut bounds = ChunkBounds::default();
+    heard: Heard,
+) -> Result<Answered, Fault> {
+    let mut bounds = ChunkBounds { passed: heard.passed, ..ChunkBounds::default() };
     loop {
-        match store.serve(node, want, bounds)? {
-            Served::Nothing => {
-                let drain = store.copy(want.table).and_then(|copy| copy.drain);
-                return Ok((Answer::Nothing(drain), None));
+        match answered(store, want, heard, store.serve(node, want, bounds)?) {
+            Ok(answered) => return Ok(answered),
+            Err(rows) if rows > 1 => bounds.rows = rows / 2,
+            Err(_one) => {
+                return Ok(Answered::just(Answer::Refused(Why::Other(TOO_LARGE))));
             }
-            Served::Refused(why) => {
-                let why = match why {
-                    Unserved::NoCopy => Why::NoCopy,
-                    Unserved::NotInScope => Why::NotInScope,
-                    Unserved::UnknownLife => Why::UnknownLife,
-                    Unserved::Busy => Why::Busy,
-                };
-                return Ok((Answer::Refused(why), None));
-            }
-            Served::Chunk(chunk) if is_echo(&chunk, want, told_whole) => {
-                return Ok((Answer::Nothing(None), None));
-            }
-            Served::Chunk(chunk) => match pack::frame_of(&chunk) {
-                Some(frame) => return Ok((Answer::Chunk(chunk), Some(frame))),
-                None if chunk.rows.len() > 1 => bounds.rows = chunk.rows.len() / 2,
-                None => return Ok((Answer::Refused(Why::Other(TOO_LARGE)), None)),
-            },
         }
     }
 }
 
-/// True for a chunk that would only move the reader's place in the feed: what is new here has come from there.
-/// It would cost the reader a commit for each of its own writes. Not for ever: the feed would have to be read
-/// from further and further back.
-fn is_echo(chunk: &Chunk, want: &Want, told_whole: Option<u64>) -> bool {
-    let Part::Log { to, last: true } = chunk.part else { return false };
+/// How many rows there are is the error where they are too large for one frame.
+fn answered(store: &Store, want: &Want, heard: Heard, served: Served) -> Result<Answered, usize> {
+    match served {
+        Served::Nothing => {
+            let drain = store.copy(want.table).and_then(|copy| copy.drain);
+            Ok(Answered::just(Answer::Nothing(drain)))
+        }
+        Served::Refused(why) => {
+            let why = match why {
+                Unserved::NoCopy => Why::NoCopy,
+                Unserved::NotInScope => Why::NotInScope,
+                Unserved::UnknownLife => Why::UnknownLife,
+                Unserved::Busy => Why::Busy,
+            };
+            Ok(Answered::just(Answer::Refused(why)))
+        }
+        Served::Chunk(chunk) => {
+            if let Some(passed) = echo(&chunk, want, heard.told_whole) {
+                return Ok(Answered {
+                    passed: Some(passed),
+                    ..Answered::just(Answer::Nothing(None))
+                });
+            }
+            let frame = pack::frame_of(&chunk).ok_or(chunk.rows.len())?;
+            Ok(Answered { frame: Some(frame), ..Answered::just(Answer::Chunk(chunk)) })
+        }
+    }
+}
+
+/// Where a chunk leads to that would only move the reader's place in the feed: what is new here has come from
+/// there. It would cost the reader a commit for each of its own writes. Not for ever: the feed would have to be
+/// read from further and further back.
+fn echo(chunk: &Chunk, want: &Want, told_whole: Option<u64>) -> Option<u64> {
+    let Part::Log { to, last: true } = chunk.part else { return None };
     let from = chunk.from.cursor.map_or(0, |cursor| cursor.lsn);
-    told_whole.is_some_and(|upto| from >= upto)
+    let is_echo = told_whole.is_some_and(|upto| from >= upto)
         && chunk.rows.is_empty()
         && chunk.drain.is_none()
         && to.saturating_sub(from) < LONGEST_ECHO
-        && want.vector.dominates(&chunk.vector)
+        && want.vector.dominates(&chunk.vector);
+    is_echo.then_some(to)
 }
 
 /// The rows of the system table with their signatures checked; for any other table there is nothing to check.

@@ -39,7 +39,7 @@ use tokio::{
 };
 use tracing::{debug, trace, warn};
 
-use answers::{answer_to, checked};
+use answers::{Answered, Heard, Passed, answer_at_once, answer_to, checked};
 use troubles::{REFUSED, trouble_of, trouble_with, why_failed};
 
 use super::{Shared, blocking, link::Ended};
@@ -104,7 +104,6 @@ pub(super) async fn run(node: &NodeName, shared: &Shared, hello: &Hello, ends: E
         node,
         hello,
         session: Session::new(SYSTEM_TABLE, shared.now()),
-        store,
         jobs: JoinSet::new(),
         outbox: VecDeque::new(),
         serving: false,
@@ -112,6 +111,8 @@ pub(super) async fn run(node: &NodeName, shared: &Shared, hello: &Hello, ends: E
         taking: 0,
         reading: false,
         seen: HashMap::new(),
+        changes: store.copies_changed_since(0).0,
+        passed: HashMap::new(),
         told_whole: HashMap::new(),
         catalog_changed: false,
         followed: Duration::ZERO,
@@ -119,6 +120,7 @@ pub(super) async fn run(node: &NodeName, shared: &Shared, hello: &Hello, ends: E
         told: words::Told::default(),
         rounds: 0,
         next_round: shared.now() + Duration::from_secs(1),
+        store,
     };
     match exchange.run(ends).await {
         Ok(never) => match never {},
@@ -177,6 +179,10 @@ struct Exchange<'a> {
     reading: bool,
     /// The copies here as they were when a request that waits was answered last.
     seen: HashMap<TableUid, Option<Arc<Replica>>>,
+    /// How many changes of copies were looked at.
+    changes: u64,
+    /// Where there was nothing for requests that wait.
+    passed: HashMap<TableUid, Passed>,
     /// The tables of which the other side is told that the copy here is whole, and the place in the feed that
     /// this brings it to.
     told_whole: HashMap<TableUid, u64>,
@@ -201,7 +207,7 @@ enum Finished {
     /// A chunk was stored, or not.
     Taken { outline: Box<Chunk>, done: Result<Done, Failure> },
     /// A request was answered.
-    Served { want: Box<Want>, answer: Answer, frame: Option<Vec<u8>> },
+    Served { want: Box<Want>, answered: Answered },
     /// Something that nobody waits for.
     Noted,
 }
@@ -339,7 +345,7 @@ impl Exchange<'_> {
             self.seen.insert(want.table, self.store.copy(want.table));
             if apart {
                 let why = Why::Clock(clock_offset_ms);
-                self.served(&want, Answer::Refused(why), None);
+                self.served(&want, Answered::just(Answer::Refused(why)));
             } else {
                 self.serve(want);
             }
@@ -405,7 +411,7 @@ impl Exchange<'_> {
             }
             Finished::Durable { table, upto, drain } => self.acknowledge(table, &upto, drain),
             Finished::Taken { outline, done } => self.taken(&outline, done),
-            Finished::Served { want, answer, frame } => self.served(&want, answer, frame),
+            Finished::Served { want, answered } => self.served(&want, answered),
             Finished::Noted => {}
         }
         Ok(())
@@ -503,23 +509,32 @@ impl Exchange<'_> {
         self.session.taken(outline, outcome, self.shared.now());
     }
 
-    /// Reads what is wanted.
+    /// Reads what is wanted: at once, where it was written just now.
     fn serve(&mut self, want: Want) {
+        let passed = self.passed.get(&want.table).filter(|passed| passed.holds_for(&want));
+        let heard = Heard {
+            told_whole: self.told_whole.get(&want.table).copied(),
+            passed: passed.map_or(0, |passed| passed.upto),
+        };
+        if let Some(answered) = answer_at_once(&self.store, self.node, &want, heard) {
+            return self.served(&want, answered);
+        }
         let (store, node) = (self.store.clone(), self.node.clone());
-        let told_whole = self.told_whole.get(&want.table).copied();
         self.serving = true;
         self.jobs.spawn(async move {
             let work = move || {
-                let answered = answer_to(&store, &node, &want, told_whole);
-                let (answer, frame) =
-                    unless_closed(answered)?.unwrap_or((Answer::Refused(Why::Storage), None));
-                Ok(Finished::Served { want: Box::new(want), answer, frame })
+                let answered = unless_closed(answer_to(&store, &node, &want, heard))?
+                    .unwrap_or(Answered::just(Answer::Refused(Why::Storage)));
+                Ok(Finished::Served { want: Box::new(want), answered })
             };
             blocking(work).await
         });
     }
 
-    fn served(&mut self, want: &Want, answer: Answer, frame: Option<Vec<u8>>) {
+    fn served(&mut self, want: &Want, Answered { answer, frame, passed }: Answered) {
+        if let Some(upto) = passed {
+            self.passed.insert(want.table, Passed::new(want, upto));
+        }
         if let Answer::Chunk(chunk) = &answer
             && let Part::Log { to, last: true } = chunk.part
         {
@@ -571,8 +586,9 @@ impl Exchange<'_> {
 
     /// Has requests answered that wait for a copy which has changed.
     fn copies_changed(&mut self) {
-        let waiting: Vec<TableUid> = self.session.waiting().collect();
-        for table in waiting {
+        let (count, listed) = self.store.copies_changed_since(self.changes);
+        self.changes = count;
+        for table in listed.unwrap_or_else(|| self.session.waiting().collect()) {
             let (now, before) = (self.store.copy(table), self.seen.get(&table));
             let same = before.is_some_and(|before| match (before, &now) {
                 (Some(before), Some(now)) => Arc::ptr_eq(before, now),
