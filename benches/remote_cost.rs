@@ -58,8 +58,9 @@ fn run() -> Result<()> {
     let daemon = mesh.start("home")?;
     let talk = prepare(&daemon)?;
     let bare = bare_server(home, &talk)?;
-    let one_by_one =
-        |stream: Box<dyn Stream>| round_trip(stream, &talk.request, &talk.answer, REQUESTS);
+    let one_by_one = |stream: Box<dyn Stream>| {
+        round_trip(stream, &talk.request, &talk.answer, REQUESTS, Duration::ZERO)
+    };
     let connect = |port| home.reached_by(office, port, ALPN);
 
     let mut rounds = Vec::new();

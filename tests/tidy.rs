@@ -173,3 +173,9 @@ fn tests_for_root_do_not_run_by_themselves() {
     assert_eq!(lines(rule, "tests/root_c.rs", ""), [1]);
     assert_eq!(lines(rule, "tests/other.rs", ""), []);
 }
+
+#[test]
+fn sqlite_is_built_to_sync_data_alone() {
+    let flags = option_env!("LIBSQLITE3_FLAGS").unwrap_or_default();
+    assert!(flags.contains("-DHAVE_FDATASYNC"), "{flags:?}: see .cargo/config.toml");
+}

@@ -173,18 +173,21 @@ impl Drop for Daemon {
     }
 }
 
-/// How long one request takes whose answer is known, as the median of some, one after another.
+/// How long one request takes whose answer is known, as the median of some, one after another, with a pause
+/// before each.
 pub(crate) fn round_trip(
     mut stream: impl Read + Write,
     request: &[u8],
     expected: &[u8],
     count: usize,
+    pause: Duration,
 ) -> Result<Duration> {
     /// Not counted, at the beginning of a connection.
     const WARM_UP: usize = 200;
     let mut times = Vec::with_capacity(count);
     let mut answer = vec![0; expected.len()];
     for n in 0..WARM_UP + count {
+        thread::sleep(pause);
         let started = now();
         stream.write_all(request)?;
         stream.flush()?;
