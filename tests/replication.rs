@@ -180,6 +180,52 @@ fn both_sides_of_a_cut_end_with_the_same_row() {
     assert_eq!(by, ["\"home\"".to_owned()].into(), "what home has written has lost");
 }
 
+/// holds R4: each machine says how many conflicts every machine keeps, those too that it is not linked to, and
+/// hears of it where somebody has taken note of them.
+#[test]
+fn conflicts_of_every_machine_are_known_on_every_machine() {
+    let mut mesh = Cluster::start(&["a", "b", "c"], &[("a", "b"), ("b", "c")]);
+    mesh.create("a", "notes", "all");
+    let notes = &there("a", "notes");
+    mesh.put("a", "notes", 1, "before");
+    mesh.wait_for("c", notes, 1, Some("before"));
+    mesh.node_mut("b").stop();
+    mesh.put("a", "notes", 1, "of a");
+    mesh.put("c", notes, 1, "of c");
+    mesh.node_mut("b").restart();
+    mesh.wait_for("a", "notes", 1, Some("of c"));
+
+    let everywhere = [("a", "notes"), ("b", notes), ("c", notes)];
+    let status = |(at, table): (&str, &str)| {
+        let status = mesh.node(at).connect().call("sync_status_table", &[table.into()]);
+        status.expect("the state of a table")
+    };
+    let number = |value: &rmpv::Value| rpc::field(value, "conflicts").and_then(rmpv::Value::as_u64);
+    let kept = |place: (&str, &str)| {
+        rpc::field(&status(place), "here").and_then(number).expect("a number")
+    };
+    let all_say =
+        |total: u64| everywhere.iter().all(|place| number(&status(*place)) == Some(total));
+    wait_until("somebody has met both versions, and all say so", || {
+        let total = everywhere.into_iter().map(kept).sum();
+        total > 0 && all_say(total)
+    });
+    wait_until("a says of each of the others what it says itself", || {
+        let a = status(everywhere[0]);
+        let nodes = rpc::field(&a, "nodes").and_then(rmpv::Value::as_array).expect("nodes");
+        let is_right = |node: &rmpv::Value| {
+            let name = rpc::field(node, "node").and_then(rmpv::Value::as_str).expect("a name");
+            number(node) == Some(kept((name, notes)))
+        };
+        nodes.len() == 2 && nodes.iter().all(is_right)
+    });
+
+    for (at, table) in everywhere {
+        mesh.node(at).connect().call("conflict_ack", &[table.into()]).expect("taken note of");
+    }
+    wait_until("all have heard that nothing is left", || all_say(0));
+}
+
 /// holds R2, S1
 #[test]
 fn a_table_that_is_dropped_is_dropped_everywhere_and_a_widened_one_spreads() {

@@ -169,6 +169,20 @@ fn a_version_that_has_lost_is_listed_and_restored() {
     let status = call(daemon, "status", &[]).expect("status");
     assert!(field(&status, "conflicts").and_then(Value::as_u64) > Some(0), "{status}");
 
+    let (other, name, its_table) =
+        if table == HERE { (&pair.office, "home", THERE) } else { (&pair.home, "office", HERE) };
+    let told = format!("conflicts that {name} has met are seen there: cortex conflicts");
+    wait_until("the other node says where it is", || {
+        printed(&run(other, &["sync", "status", its_table, "--pretty"])).contains(&told)
+    });
+    assert!(complaint(&run(other, &["conflicts", its_table])).contains(&told));
+    let counted = printed(&run(other, &["conflicts"]));
+    assert!(counted.contains(&format!("{{\"node\":\"{name}\",\"conflicts\":1}}")), "{counted}");
+    let explained = printed(&run(other, &["explain", its_table]));
+    assert!(explained.contains(&format!("taken note, on {name}")), "{explained}");
+    let doctor = printed(&run(other, &["doctor"]));
+    assert!(doctor.contains(&format!("have lost against others on {name}")), "{doctor}");
+
     let restored = run(daemon, &["conflicts", "restore", table, &id]);
     assert_eq!(printed(&restored), "\"restored\"\n", "{restored:?}");
     pair.settle();

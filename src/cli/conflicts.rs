@@ -6,6 +6,8 @@ use rmpv::Value;
 
 use super::context::Context;
 use super::failure::Failure;
+use super::output;
+use super::sync::conflicts_elsewhere;
 use crate::client::Params;
 
 #[derive(Debug, Args)]
@@ -84,7 +86,15 @@ fn list(args: &List, context: &Context) -> Result<(), Failure> {
     let before = args.before.map(|id| ("before".into(), id.into()));
     let options: Vec<(Value, Value)> = limit.into_iter().chain(before).collect();
     let params = Params::new().str(table).value(&Value::Map(options));
-    context.call("conflicts", &params).map_err(|failure| failure.about_table(table))
+    context.call("conflicts", &params).map_err(|failure| failure.about_table(table))?;
+    // The list is this node's. It is complete without what others keep, of which a node alone knows nothing.
+    let status = context
+        .connect()
+        .and_then(|mut client| Ok(client.call("sync_status_table", &Params::new().str(table))?));
+    if let Some(elsewhere) = status.ok().as_ref().and_then(conflicts_elsewhere) {
+        output::note(&format!("note: {elsewhere}"));
+    }
+    Ok(())
 }
 
 fn about(one: &One, method: &str, context: &Context) -> Result<(), Failure> {

@@ -152,7 +152,7 @@ fn shown(tables: &Value, now_ms: u64) -> String {
             here["records"].as_u64().unwrap_or(0),
         );
         if let Some(conflicts @ 1..) = here["conflicts"].as_u64() {
-            let _never_fails = write!(line, ", {conflicts} conflicts");
+            let _never_fails = write!(line, ", {}", counted(conflicts));
         }
         let _never_fails = writeln!(text, "{line}");
         for node in table["nodes"].as_array().into_iter().flatten() {
@@ -160,13 +160,27 @@ fn shown(tables: &Value, now_ms: u64) -> String {
                 Some(at) => format!("equal {} ago", ago(now_ms.saturating_sub(at))),
                 None => "never found equal".to_owned(),
             };
+            let conflicts = match node["conflicts"].as_u64() {
+                Some(conflicts @ 1..) => format!(", {}", counted(conflicts)),
+                Some(0) | None => String::new(),
+            };
             let why = node["why"].as_str().map(|why| format!("  {why}")).unwrap_or_default();
             let _never_fails = writeln!(
                 text,
-                "  {:<16}  {:<9}  {verified}{why}",
+                "  {:<16}  {:<9}  {verified}{conflicts}{why}",
                 word(&node["node"]),
                 word(&node["state"])
             );
+        }
+        if here["conflicts"].as_u64().is_some_and(|conflicts| conflicts > 0) {
+            let _never_fails = writeln!(
+                text,
+                "  to see the conflicts here: cortex conflicts {}",
+                word(&table["table"])
+            );
+        }
+        if let Some(elsewhere) = conflicts_elsewhere(table) {
+            let _never_fails = writeln!(text, "  {elsewhere}");
         }
         if let Some(node) = table["deletions_kept_by"]["node"].as_str() {
             let why = word(&table["deletions_kept_by"]["why"]);
@@ -174,6 +188,23 @@ fn shown(tables: &Value, now_ms: u64) -> String {
         }
     }
     if text.is_empty() { "no table has copies on other nodes\n".to_owned() } else { text }
+}
+
+/// Which other nodes keep conflicts of a table, and where they are seen. A table of a uid has another name there.
+pub(crate) fn conflicts_elsewhere(table: &Value) -> Option<String> {
+    let nodes = table["nodes"].as_array().into_iter().flatten();
+    let holders = nodes.filter(|node| node["conflicts"].as_u64().is_some_and(|count| count > 0));
+    let holders: Vec<_> = holders.filter_map(|node| node["node"].as_str()).collect();
+    (!holders.is_empty()).then(|| {
+        format!("conflicts that {} has met are seen there: cortex conflicts", holders.join(", "))
+    })
+}
+
+fn counted(conflicts: u64) -> String {
+    match conflicts {
+        1 => "1 conflict".to_owned(),
+        more => format!("{more} conflicts"),
+    }
 }
 
 fn ago(ms: u64) -> String {
@@ -200,6 +231,7 @@ mod tests {
             ("node", "office".into()),
             ("state", "unknown".into()),
             ("verified_ms", 1_000.into()),
+            ("conflicts", 1.into()),
             ("why", "unreachable".into()),
         ]);
         let here =
@@ -215,7 +247,9 @@ mod tests {
         assert_eq!(
             shown(&Value::Array(vec![table]), 601_000),
             "@alice:notes  scope home,office  ready here, 3 records, 2 conflicts\n  \
-             office            unknown    equal 10 min ago  unreachable\n"
+             office            unknown    equal 10 min ago, 1 conflict  unreachable\n  \
+             to see the conflicts here: cortex conflicts @alice:notes\n  \
+             conflicts that office has met are seen there: cortex conflicts\n"
         );
         assert_eq!(shown(&Value::Array(vec![]), 0), "no table has copies on other nodes\n");
     }

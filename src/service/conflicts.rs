@@ -29,7 +29,7 @@ impl Service {
     ) -> Result<Answer, Failure> {
         let mut params = params.between(0, 2)?;
         if params.is_empty() {
-            self.count_of_each(caller)?.write(out);
+            self.count_of_each(caller).write(out);
             return Ok(Answer::Ready);
         }
         let table = params.text()?;
@@ -57,21 +57,27 @@ impl Service {
         })))
     }
 
-    fn count_of_each(&self, caller: &Caller) -> Result<Tree, Failure> {
-        let open = self.store.open_conflicts()?;
-        let catalog = self.store.catalog();
+    fn count_of_each(&self, caller: &Caller) -> Tree {
         let counted = self.replicated_for(caller).into_iter().filter_map(|entry| {
-            let open = open.get(&entry.table.id).copied().unwrap_or(0);
-            let evicted = self.store.copy(entry.table.uid).map_or(0, |copy| copy.conflicts_evicted);
-            (open + evicted > 0).then(|| {
+            let copies = self.copies_of(&entry);
+            let evicted = copies.copy.as_ref().map_or(0, |copy| copy.conflicts_evicted);
+            let elsewhere = copies.others.iter().filter_map(|other| {
+                let count = other.conflicts.filter(|count| *count > 0)?;
+                let node = other.node.as_str().into();
+                Some(Tree::map([("node", node), ("conflicts", count.into())]))
+            });
+            let elsewhere: Vec<Tree> = elsewhere.collect();
+            let (name, open) = (copies.name.as_str(), copies.conflicts());
+            (open + evicted > 0 || !elsewhere.is_empty()).then(|| {
                 Tree::map([
-                    ("table", catalog.show(&entry.table.name).into()),
+                    ("table", name.into()),
                     ("conflicts", open.into()),
                     ("evicted", evicted.into()),
+                    ("elsewhere", Tree::List(elsewhere)),
                 ])
             })
         });
-        Ok(Tree::List(counted.collect()))
+        Tree::List(counted.collect())
     }
 
     /// `conflict_show [table, id]`: one of them, with the version that has lost and the record of now.

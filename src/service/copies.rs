@@ -120,6 +120,8 @@ pub(super) struct Other {
     pub(super) state: State,
     pub(super) life: u64,
     pub(super) ready: Option<bool>,
+    /// Conflicts that it keeps; none where it has not said.
+    pub(super) conflicts: Option<u64>,
     pub(super) verified_ms: Option<u64>,
     pub(super) heard_ms: Option<u64>,
     /// Writes that it lacks, at most.
@@ -137,14 +139,13 @@ pub(super) struct Copies {
     pub(super) name: String,
     pub(super) here: Here,
     pub(super) copy: Option<Arc<Replica>>,
-    pub(super) conflicts: u64,
     pub(super) others: Vec<Other>,
     pub(super) kept_by: Option<Blocker>,
 }
 
 impl Service {
     /// The copies of a table, judged now.
-    pub(super) fn copies_of(&self, entry: &Arc<Entry>, conflicts: u64) -> Copies {
+    pub(super) fn copies_of(&self, entry: &Arc<Entry>) -> Copies {
         let catalog = self.store.catalog();
         let directory = catalog.directory();
         let table = entry.table.uid;
@@ -176,7 +177,6 @@ impl Service {
             here: here(entry, copy.as_deref()),
             others: if entry.replicated { judged.collect() } else { Vec::new() },
             copy,
-            conflicts,
             kept_by: self.sync.blocker(table),
             entry: Arc::clone(entry),
         }
@@ -203,6 +203,7 @@ impl Service {
             ("table", copies.name.as_str().into()),
             ("scope", scope_tree(&entry.table.scope)),
             ("contested", entry.table.contested.into()),
+            ("conflicts", (copies.conflicts() + copies.conflicts_elsewhere()).into()),
             (
                 "here",
                 Tree::map([
@@ -211,7 +212,7 @@ impl Service {
                     ("life", replica.map(|copy| copy.life).into()),
                     ("records", entry.usage.records().into()),
                     ("tombstones", replica.map_or(0, |copy| copy.tombstones).into()),
-                    ("conflicts", copies.conflicts.into()),
+                    ("conflicts", copies.conflicts().into()),
                     ("conflicts_evicted", replica.map_or(0, |copy| copy.conflicts_evicted).into()),
                     ("digest", replica.map(|copy| hex(&copy.digest.to_bytes())).into()),
                 ]),
@@ -228,6 +229,7 @@ impl Service {
             ("state", copies.here.word().into()),
             ("life", copies.copy.as_ref().map(|copy| copy.life).into()),
             ("ready", copies.copy.as_ref().is_none_or(|copy| copy.ready).into()),
+            ("conflicts", copies.conflicts().into()),
             ("verified_ms", Tree::Nil),
             ("heard_ms", Tree::Nil),
             ("why", Tree::Nil),
@@ -238,6 +240,7 @@ impl Service {
                 ("state", other.state.to_string().into()),
                 ("life", other.life.into()),
                 ("ready", other.ready.into()),
+                ("conflicts", other.conflicts.into()),
                 ("verified_ms", other.verified_ms.into()),
                 ("heard_ms", other.heard_ms.into()),
                 ("why", other.why.clone().into()),
@@ -248,11 +251,25 @@ impl Service {
     }
 }
 
+impl Copies {
+    /// Conflicts that this node keeps and of which nobody has taken note.
+    pub(super) fn conflicts(&self) -> u64 {
+        self.copy.as_ref().map_or(0, |copy| copy.conflicts.open.count)
+    }
+
+    /// Conflicts that the others keep, as far as they have said. Each node keeps those that it has met: two
+    /// versions that have met on several nodes are a conflict on each of them.
+    pub(super) fn conflicts_elsewhere(&self) -> u64 {
+        self.others.iter().filter_map(|other| other.conflicts).sum()
+    }
+}
+
 impl Other {
     fn tree(&self) -> Tree {
         Tree::map([
             ("node", self.node.as_str().into()),
             ("state", self.state.to_string().into()),
+            ("conflicts", self.conflicts.into()),
             ("verified_ms", self.verified_ms.into()),
             ("behind_writes", self.behind_writes.into()),
             ("ahead_writes", self.ahead_writes.into()),
@@ -315,6 +332,7 @@ fn judge(node: NodeName, facts: &Facts<'_>) -> Other {
         state,
         life: facts.life,
         ready: word.map(|word| word.ready),
+        conflicts: word.and_then(|word| word.conflicts).map(|conflicts| conflicts.count),
         verified_ms,
         heard_ms,
         behind_writes: vectors.map(|(theirs, own): (&Vector, &Vector)| theirs.lacks(own)),
@@ -410,10 +428,11 @@ pub(super) fn hex(bytes: &[u8]) -> String {
 mod tests {
     use cortex_core::{
         model::{Hlc, Incarnation, Stamp},
-        sync::{Dot, FeedId, TableDigest, Word},
+        sync::{Dot, FeedId, OpenConflicts, TableDigest, Word},
     };
 
     use super::*;
+    use crate::store::Tally;
 
     const TABLE: TableUid = TableUid([7; 16]);
 
@@ -439,6 +458,7 @@ mod tests {
             floor: Vector::new(),
             digest: digest(row),
             tombstones: 0,
+            conflicts: Tally::default(),
             conflicts_evicted: 0,
             drain: None,
         }
@@ -503,6 +523,19 @@ mod tests {
         let found = of(&facts(Some(&copy), &here));
         assert_eq!((found.behind_writes, found.ahead_writes), (Some(2), Some(0)));
         assert_eq!(found.behind_seconds, Some(1));
+    }
+
+    /// holds R4
+    #[test]
+    fn conflicts_are_those_of_the_last_word_of_this_stay() {
+        let here = replica(3, b"v");
+        let mut copy = heard(3, b"v");
+        assert_eq!(of(&facts(Some(&copy), &here)).conflicts, None, "it has not said");
+        let word = copy.word.as_mut().expect("a word");
+        word.conflicts = Some(OpenConflicts { since: Hlc::from_unix_ms(5), count: 2 });
+        assert_eq!(of(&facts(Some(&copy), &here)).conflicts, Some(2));
+        let again = Facts { life: 2, gone: 1, ..facts(Some(&copy), &here) };
+        assert_eq!(of(&again).conflicts, None);
     }
 
     #[test]

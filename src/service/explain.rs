@@ -103,7 +103,7 @@ impl Service {
         node: Option<&NodeName>,
         because: &mut Because,
     ) -> Result<Explanation, Failure> {
-        let copies = self.copies_of(entry, self.conflicts_of(entry)?);
+        let copies = self.copies_of(entry);
         let name = &copies.name;
         because.add(format!("the table {name} exists, and its scope is {}", entry.table.scope));
         if !entry.replicated {
@@ -163,18 +163,22 @@ impl Service {
             }
         }
         let Some(key) = key else {
-            let conflicts = copies.conflicts;
-            return Ok(if conflicts == 0 {
-                Explanation::new(format!("{name} is on this node, and whole"))
-            } else {
-                because.add(format!(
-                    "{conflicts} versions of rows have lost without anybody having taken note"
-                ));
-                Explanation::mend(
-                    format!("{name} is on this node, and whole"),
-                    format!("cortex conflicts {name}"),
-                )
-            });
+            let finding = format!("{name} is on this node, and whole");
+            let lost = |conflicts: u64| {
+                format!("{conflicts} versions of rows have lost without anybody having taken note")
+            };
+            let mut mend = None;
+            if copies.conflicts() > 0 {
+                because.add(format!("{}, on this node", lost(copies.conflicts())));
+                mend = Some(format!("cortex conflicts {name}"));
+            }
+            for other in &copies.others {
+                if let Some(conflicts @ 1..) = other.conflicts {
+                    because.add(format!("{}, on {}", lost(conflicts), other.node));
+                    mend = mend.or_else(|| Some(format!("on {}: cortex conflicts", other.node)));
+                }
+            }
+            return Ok(Explanation { finding, mend });
         };
         let shown = String::from_utf8_lossy(key);
         Ok(match self.mark_of(copies, key)? {

@@ -27,7 +27,7 @@ impl Service {
         self.notary()?;
         let mut params = params.count(1)?;
         let entry = self.open(caller, params.text()?, Permissions::READ)?;
-        let copies = self.copies_of(&entry, 0);
+        let copies = self.copies_of(&entry);
         let answer = Tree::map([
             ("table", copies.name.as_str().into()),
             ("node_scope", scope_tree(&entry.table.scope)),

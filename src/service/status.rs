@@ -18,7 +18,7 @@ impl Service {
     pub(super) fn status(&self, params: Params<'_>, out: &mut Vec<u8>) -> Result<Answer, Failure> {
         params.count(0)?;
         let figures = self.store.figures();
-        let conflicts = self.open_conflicts()?;
+        let conflicts = self.store.copies().iter().map(|copy| copy.conflicts.open.count).sum();
         let numbers = [
             ("tables", figures.tables),
             ("records", figures.records),
@@ -43,13 +43,5 @@ impl Service {
             encode::uint(out, number);
         }
         Ok(Answer::Ready)
-    }
-
-    /// How many conflicts nobody has taken note of; none where no table was ever shared.
-    fn open_conflicts(&self) -> Result<u64, Failure> {
-        if self.store.copies().is_empty() {
-            return Ok(0);
-        }
-        Ok(self.store.open_conflicts()?.values().sum())
     }
 }

@@ -68,7 +68,9 @@ impl PeerCopy {
         self.word.as_ref().is_none_or(|before| {
             before.incarnation != word.incarnation
                 || before.life < word.life
-                || (before.life == word.life && !before.vector.dominates(&word.vector))
+                || (before.life == word.life
+                    && (!before.vector.dominates(&word.vector)
+                        || before.conflicts < word.conflicts))
         })
     }
 }
@@ -182,7 +184,10 @@ impl SyncView {
 
 #[cfg(test)]
 mod tests {
-    use cortex_core::sync::{Dot, Vector};
+    use cortex_core::{
+        model::Hlc,
+        sync::{Dot, OpenConflicts, Vector},
+    };
 
     use super::*;
 
@@ -206,6 +211,19 @@ mod tests {
         assert!(!known.may_overhear(&word(OLD, 2, 5), Some(OLD)), "nothing new");
         assert!(!known.may_overhear(&word(OLD, 1, 9), Some(OLD)), "an earlier stay");
         assert!(PeerCopy::default().may_overhear(&word(OLD, 1, 1), Some(OLD)));
+    }
+
+    /// Where somebody takes note of conflicts, nothing else changes.
+    #[test]
+    fn of_two_numbers_of_conflicts_the_later_counts() {
+        let counted = |at_ms, count| {
+            let conflicts = Some(OpenConflicts { since: Hlc::from_unix_ms(at_ms), count });
+            Word { conflicts, ..word(OLD, 1, 5) }
+        };
+        let known = knows(counted(20, 3));
+        assert!(known.may_overhear(&counted(30, 0), Some(OLD)));
+        assert!(!known.may_overhear(&counted(10, 7), Some(OLD)));
+        assert!(!known.may_overhear(&word(OLD, 1, 5), Some(OLD)), "it does not say");
     }
 
     #[test]

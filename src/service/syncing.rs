@@ -1,12 +1,12 @@
 //! Methods on how copies of tables are: sync_status, sync_status_table, sync_wait.
 //! How a copy is judged is `copies`; bringing rows to it, the sync worker's.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use cortex_core::{
     directory::Standing,
     gate,
-    model::{Caller, NodeName, Permissions, Refusal, TableId},
+    model::{Caller, NodeName, Permissions, Refusal},
     sync::Vector,
     wire::Head,
 };
@@ -48,9 +48,8 @@ impl Service {
     ) -> Result<Answer, Failure> {
         self.notary()?;
         params.count(0)?;
-        let conflicts = self.store.open_conflicts()?;
         let tables = self.replicated_for(caller);
-        let judged = tables.iter().map(|entry| self.status_of(entry, &conflicts));
+        let judged = tables.iter().map(|entry| self.status_tree(&self.copies_of(entry)));
         Tree::list(judged).write(out);
         Ok(Answer::Ready)
     }
@@ -65,13 +64,8 @@ impl Service {
         self.notary()?;
         let mut params = params.count(1)?;
         let entry = self.open(caller, params.text()?, Permissions::READ)?;
-        self.status_of(&entry, &self.store.open_conflicts()?).write(out);
+        self.status_tree(&self.copies_of(&entry)).write(out);
         Ok(Answer::Ready)
-    }
-
-    fn status_of(&self, entry: &Arc<Entry>, conflicts: &BTreeMap<TableId, u64>) -> Tree {
-        let open = conflicts.get(&entry.table.id).copied().unwrap_or(0);
-        self.status_tree(&self.copies_of(entry, open))
     }
 
     /// The tables that the caller may read and of which others may have copies, by name.

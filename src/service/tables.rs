@@ -100,13 +100,12 @@ impl Service {
     ) -> Result<Answer, Failure> {
         let mut params = params.count(1)?;
         let entry = self.open(caller, params.text()?, Permissions::READ)?;
-        self.write_info(&entry, out)?;
+        self.write_info(&entry, out);
         Ok(Answer::Ready)
     }
 
-    fn write_info(&self, entry: &Arc<Entry>, out: &mut Vec<u8>) -> Result<(), Failure> {
-        let open = self.conflicts_of(entry)?;
-        let copies = self.copies_of(entry, open);
+    fn write_info(&self, entry: &Arc<Entry>, out: &mut Vec<u8>) {
+        let copies = self.copies_of(entry);
         let table = &entry.table;
         let catalog = self.store.catalog();
         let directory = catalog.directory();
@@ -135,23 +134,13 @@ impl Service {
         encode::str(out, "state");
         encode::str(out, copies.here.word());
         encode::str(out, "conflicts");
-        encode::uint(out, open);
+        encode::uint(out, copies.conflicts());
         encode::str(out, "records");
         encode::uint(out, entry.usage.records());
         encode::str(out, "bytes");
         encode::uint(out, entry.usage.bytes());
         encode::str(out, "acl");
         write_acl(&table.acl, directory, out);
-        Ok(())
-    }
-
-    /// How many conflicts of a table nobody has taken note of. Of a table that was only ever here there are
-    /// none.
-    pub(super) fn conflicts_of(&self, entry: &Entry) -> Result<u64, Failure> {
-        if !entry.replicated {
-            return Ok(0);
-        }
-        Ok(self.store.open_conflicts()?.get(&entry.table.id).copied().unwrap_or(0))
     }
 }
 

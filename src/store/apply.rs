@@ -294,7 +294,8 @@ impl<'a> Batch<'a> {
             Command::CutFeed { table, upto } => self.cut_feed(*table, *upto),
             Command::Acknowledge { caller, entry, conflict } => {
                 let entry = self.admit(caller, entry, Permissions::WRITE)?;
-                let count = self.acknowledge(entry.table.id, *conflict)?;
+                let table = (entry.table.id, entry.table.uid);
+                let count = self.acknowledge(table, *conflict)?;
                 Ok(Done::Acknowledged { count })
             }
             Command::Push { entry, keys } => {

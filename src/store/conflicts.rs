@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use cortex_core::{
-    model::{Hlc, Stamp, TableId},
-    sync::Dot,
+    model::{Hlc, Stamp, TableId, TableUid},
+    sync::{Dot, OpenConflicts},
 };
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -46,6 +46,24 @@ pub struct Conflict {
     pub acknowledged: bool,
 }
 
+/// How many conflicts a copy keeps of which nobody has taken note.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tally {
+    /// How many they are, and since when.
+    pub open: OpenConflicts,
+    /// How many have come since the file was opened.
+    pub met: u64,
+}
+
+/// What the file says of two tallies: all but the number is of one run of the daemon.
+impl PartialEq for Tally {
+    fn eq(&self, other: &Self) -> bool {
+        self.open.count == other.open.count
+    }
+}
+
+impl Eq for Tally {}
+
 impl Batch<'_> {
     /// Writes a conflict down, and makes room for it.
     pub(super) fn keep_loser(
@@ -58,12 +76,14 @@ impl Batch<'_> {
         let origin = self.state.origins.enter(self.conn, loser.dot.incarnation, loser.hlc)?;
         let winning = self.state.origins.enter(self.conn, winner.1.incarnation, winner.0)?;
         let bytes = key.len() + loser.value.map_or(0, <[u8]>::len);
-        self.execute(
-            "INSERT OR IGNORE INTO conflicts
-             (table_id, key, value, hlc, incarnation, seq, bytes,
-              winner_hlc, winner_incarnation, winner_seq, seen_ms)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
-            params![
+        let met = self
+            .cached(
+                "INSERT OR IGNORE INTO conflicts
+                 (table_id, key, value, hlc, incarnation, seq, bytes,
+                  winner_hlc, winner_incarnation, winner_seq, seen_ms)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+            )?
+            .execute(params![
                 place.id.0,
                 key,
                 loser.value,
@@ -75,13 +95,26 @@ impl Batch<'_> {
                 winning,
                 winner.1.seq,
                 self.wall_ms
-            ],
-        )?;
+            ])? as u64;
         let evicted = self.make_room(place.id)?;
+        self.count_conflicts(place.uid, met, evicted);
         if let Some(replica) = self.state.replicas.get_mut(place.uid) {
             replica.conflicts_evicted += evicted;
         }
         Ok(())
+    }
+
+    /// Counts conflicts that have come, and others that nobody has to take note of any more.
+    fn count_conflicts(&mut self, table: TableUid, more: u64, less: u64) {
+        if more == 0 && less == 0 {
+            return;
+        }
+        let since = self.draw_stamp().hlc;
+        if let Some(replica) = self.state.replicas.get_mut(table) {
+            let Tally { open, met } = replica.conflicts;
+            let count = (open.count + more).saturating_sub(less);
+            replica.conflicts = Tally { open: OpenConflicts { since, count }, met: met + more };
+        }
     }
 
     /// Removes what is over the bounds. Answers how many that nobody had taken note of.
@@ -117,14 +150,19 @@ impl Batch<'_> {
     }
 
     /// Takes note of conflicts of a table: of one, or of all. Answers of how many.
-    pub(super) fn acknowledge(&mut self, table: TableId, id: Option<i64>) -> Result<u64, Fault> {
+    pub(super) fn acknowledge(
+        &mut self,
+        table: (TableId, TableUid),
+        id: Option<i64>,
+    ) -> Result<u64, Fault> {
         let noted = self
             .cached(
                 "UPDATE conflicts SET acknowledged = 1
                  WHERE table_id = ?1 AND (?2 IS NULL OR id = ?2) AND acknowledged = 0",
             )?
-            .execute(params![table.0, id])?;
-        Ok(noted as u64)
+            .execute(params![table.0.0, id])? as u64;
+        self.count_conflicts(table.1, 0, noted);
+        Ok(noted)
     }
 }
 
@@ -159,12 +197,25 @@ pub(super) fn read(
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-/// Of each table, how many conflicts there are that nobody has taken note of; without those where there are
-/// none.
-pub(super) fn open(conn: &Connection) -> Result<BTreeMap<TableId, u64>, Fault> {
-    let mut statement = conn.prepare_cached(
+/// How many conflicts there are of each table that nobody has taken note of, as the file has it.
+pub(super) struct Open {
+    counts: BTreeMap<TableId, u64>,
+    /// No number is younger.
+    since: Hlc,
+}
+
+impl Open {
+    pub(super) fn of(&self, table: TableId) -> Tally {
+        let count = self.counts.get(&table).copied().unwrap_or(0);
+        Tally { open: OpenConflicts { since: self.since, count }, met: 0 }
+    }
+}
+
+pub(super) fn open(conn: &Connection) -> Result<Open, Fault> {
+    let since = conn.query_row("SELECT hlc FROM node_state WHERE id = 1", [], |row| row.get(0))?;
+    let mut statement = conn.prepare(
         "SELECT table_id, count(*) FROM conflicts WHERE acknowledged = 0 GROUP BY table_id",
     )?;
     let rows = statement.query_map([], |row| Ok((TableId(row.get(0)?), row.get(1)?)))?;
-    Ok(rows.collect::<Result<_, _>>()?)
+    Ok(Open { counts: rows.collect::<Result<_, _>>()?, since: Hlc::from_i64(since) })
 }

@@ -42,7 +42,6 @@ mod take;
 mod writer;
 
 use std::{
-    collections::BTreeMap,
     fs::{self, DirBuilder, File, TryLockError},
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
@@ -66,7 +65,7 @@ pub use backup::{Restored, Summary, restore};
 pub use catalog::{Catalog, Entry, Namespace, Usage};
 pub use collect::Collection;
 pub use command::{Claim, Command, Done, Granting, Redemption, Registration, TokenId};
-pub use conflicts::Conflict;
+pub use conflicts::{Conflict, Tally};
 pub use database::Database;
 pub use error::{Failure, Fault, OpenError};
 pub use events::{Event, Recorded, Wanted};
@@ -433,14 +432,6 @@ impl Store {
         limit: u32,
     ) -> Result<Vec<Conflict>, Fault> {
         self.read(|conn, origins| conflicts::read(conn, origins, table, before, limit))
-    }
-
-    /// Of each table, how many conflicts nobody has taken note of; without those where there are none.
-    ///
-    /// # Errors
-    /// What SQLite reports.
-    pub fn open_conflicts(&self) -> Result<BTreeMap<TableId, u64>, Fault> {
-        self.inner.scans.read(conflicts::open)
     }
 
     /// The version of one row, a deletion that is remembered among them.

@@ -9,7 +9,12 @@ use cortex_core::{
 };
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::{contexts, error::Fault, origins::Origins};
+use super::{
+    conflicts::{self, Tally},
+    contexts,
+    error::Fault,
+    origins::Origins,
+};
 
 /// One copy, as of one commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +41,8 @@ pub struct Replica {
     pub digest: TableDigest,
     /// Deletions that are kept.
     pub tombstones: u64,
+    /// Conflicts of which nobody has taken note.
+    pub conflicts: Tally,
     /// Conflicts that were given up to stay within bounds.
     pub conflicts_evicted: u64,
     /// The draining that is under way; a new one after each start, since acknowledgements of an earlier
@@ -58,6 +65,7 @@ impl Replica {
             floor: Vector::new(),
             digest: TableDigest::default(),
             tombstones: 0,
+            conflicts: Tally::default(),
             conflicts_evicted: 0,
             drain: None,
         }
@@ -126,11 +134,15 @@ impl Replicas {
     }
 
     pub(super) fn load(conn: &Connection, origins: &Origins) -> Result<Self, Fault> {
+        let open = conflicts::open(conn)?;
         let mut statement = conn.prepare(&format!("SELECT {COLUMNS} FROM replicas"))?;
         let mut rows = statement.query([])?;
         let mut committed = BTreeMap::new();
         while let Some(row) = rows.next()? {
-            let replica = from_row(row, origins)?;
+            let mut replica = from_row(row, origins)?;
+            if let Some(table) = replica.table {
+                replica.conflicts = open.of(table);
+            }
             committed.insert(replica.uid, Arc::new(replica));
         }
         Ok(Self { committed: Arc::new(committed), changed: BTreeMap::new() })
@@ -141,6 +153,7 @@ impl Replicas {
 const COLUMNS: &str = "uid, table_id, life, ready, feed, cut, fed, digest, tombstones,
      conflicts_evicted, vector, floor";
 
+/// A copy without its conflicts.
 fn from_row(row: &Row<'_>, origins: &Origins) -> rusqlite::Result<Replica> {
     let vector = |index| row.get::<_, Vec<u8>>(index).map(|body| contexts::decode(origins, &body));
     Ok(Replica {
@@ -155,12 +168,13 @@ fn from_row(row: &Row<'_>, origins: &Origins) -> rusqlite::Result<Replica> {
         floor: vector(11)?,
         digest: TableDigest::from_bytes(row.get(7)?),
         tombstones: row.get(8)?,
+        conflicts: Tally::default(),
         conflicts_evicted: row.get(9)?,
         drain: None,
     })
 }
 
-/// One copy.
+/// One copy without its conflicts.
 pub(super) fn load_one(
     conn: &Connection,
     origins: &Origins,

@@ -5,10 +5,11 @@ use std::collections::HashMap;
 use zbus::{Connection, OwnedObjectPath, OwnedVariant, Variant};
 
 use crate::daemon::Daemon;
-use crate::mesh::{Authority, free_port};
+use crate::mesh::{Authority, free_port, is_connected};
 use crate::private_bus::{
     MANAGER, NAME, OnBus, PrivateBus, ROOT, TABLE, error_name, object, wait_for_name, wait_until,
 };
+use crate::rpc::map;
 use crate::{Dict, Managed, assert_is_described, create, next_signal, options, signals};
 
 const NODE: &str = "org.cortexd.Cortex1.Node";
@@ -200,6 +201,47 @@ async fn the_scope_of_a_table_is_set_on_its_object() {
     assert_eq!((news, invalidated), (Dict::new(), vec!["Scope".to_owned()]));
     let unknown = table.call::<_, _, ()>("SetScope", &("nowhere", options())).await;
     assert_eq!(error_name(unknown), "org.freedesktop.DBus.Error.InvalidArgs");
+}
+
+/// holds D2, R4
+#[tokio::test]
+async fn a_conflict_is_signalled_on_its_table_without_saying_which() {
+    let home = Home::start().await;
+    let manager = object(&home.connection, ROOT, MANAGER).await;
+    let path = create(&home.connection, "notes").await;
+    let table = object(&home.connection, path.as_str(), TABLE).await;
+    let () = table.call("SetScope", &("all", options())).await.expect("set");
+    home.daemon.cortex(&["acl", "grant", "*", "notes", "read,write"]);
+    home.daemon.cortex(&["put", "notes", r#"{"id": 1, "name": "first"}"#]);
+    let office = home.start_office();
+    let there = format!("{}@home:notes", nix::unistd::geteuid());
+    wait_until("office has the row", async || {
+        office.connect().call("get", &[there.as_str().into(), 1.into()]).is_ok()
+    })
+    .await;
+
+    home.daemon.write_mesh(&home.ca.settings("home", home.ports[0], &[]));
+    let () = manager.call("Reload", &(options(),)).await.expect("read");
+    wait_until("they are apart", async || !is_connected(&office, "home")).await;
+    home.daemon.cortex(&["put", "notes", r#"{"id": 1, "name": "of home"}"#]);
+    let of_office = map([("id", 1.into()), ("name", "of office".into())]);
+    let stored = office.connect().call("put", &[there.as_str().into(), of_office]);
+    assert_eq!(stored, Ok("ok".into()));
+    // A copy that is to leave is read, and reads no more: so it is home where the two meet.
+    let () = table.call("SetScope", &("home", options())).await.expect("set");
+    let mut signals = signals(&home.connection).await;
+    let nodes = [("home", home.ports[0]), (OFFICE, home.ports[1])];
+    home.daemon.write_mesh(&home.ca.settings("home", home.ports[0], &nodes));
+    let () = manager.call("Reload", &(options(),)).await.expect("read");
+
+    let found = next_signal(&mut signals, "ConflictFound").await;
+    assert_eq!(found.header().path().map(zbus::ObjectPath::as_str), Some(path.as_str()));
+    assert_eq!(found.body().signature().to_string(), "", "everybody receives it");
+    assert_eq!(table.get_property::<u64>("Conflicts").await.expect("a count"), 1);
+    let info: Dict = table.call("Info", &(options(),)).await.expect("its data");
+    let by_node: HashMap<String, u64> =
+        info["conflicts_by_node"].clone().try_into().expect("a map of counts");
+    assert_eq!(by_node.get("home"), Some(&1), "{by_node:?}");
 }
 
 /// holds M1

@@ -503,6 +503,7 @@ impl World {
                 lives: node.db.catalog().directory().lives(table),
                 digest: replica.digest,
                 ready: replica.ready,
+                conflicts: Some(replica.conflicts.open),
             },
         };
         let sessions = (self.nodes[reader].session, self.nodes[source].session);

@@ -45,6 +45,7 @@ struct Table {
 struct Node {
     name: String,
     state: String,
+    conflicts: u64,
     verified_ms: Option<u64>,
     heard_ms: Option<u64>,
 }
@@ -93,6 +94,7 @@ impl Node {
         Self {
             name: text(&node["node"]),
             state: text(&node["state"]),
+            conflicts: node["conflicts"].as_u64().unwrap_or(0),
             verified_ms: node["verified_ms"].as_u64(),
             heard_ms: node["heard_ms"].as_u64(),
         }
@@ -156,6 +158,14 @@ fn of_table(table: &Table, facts: &Facts) -> Vec<Finding> {
             format!("cortex conflicts {name}"),
         ));
     }
+    for node in table.nodes.iter().filter(|node| node.conflicts > 0) {
+        let (count, node) = (node.conflicts, &node.name);
+        findings.push(Finding::note(
+            CONFLICTS,
+            format!("{count} versions of records of {name} have lost against others on {node}"),
+            format!("on {node}: cortex conflicts"),
+        ));
+    }
     findings
 }
 
@@ -209,6 +219,7 @@ mod tests {
         Node {
             name: "office".into(),
             state: state.into(),
+            conflicts: 0,
             verified_ms: Some(NOW - DAY),
             heard_ms: Some(NOW - DAY),
         }
@@ -268,6 +279,9 @@ mod tests {
         assert_eq!(the_problem(of(contested)).0, SCOPE);
         let conflicts = Table { conflicts: 2, ..notes(office("in_sync")) };
         assert_eq!(only(&of(conflicts)), (CONFLICTS, Status::Note));
+        let elsewhere = of(notes(Node { conflicts: 2, ..office("in_sync") }));
+        assert_eq!(only(&elsewhere), (CONFLICTS, Status::Note));
+        assert_eq!(elsewhere[0].mend.as_deref(), Some("on office: cortex conflicts"));
         let contested = vec![("alice~3f2a".into(), "3f2a00".into())];
         let named = Facts { now_ms: NOW, uptime_ms: 0, tables: Some(Vec::new()), contested };
         let found = check(&named);

@@ -134,4 +134,15 @@ pub struct Word {
     pub digest: TableDigest,
     /// True where it is whole.
     pub ready: bool,
+    /// The conflicts that it keeps; none where it does not say.
+    pub conflicts: Option<OpenConflicts>,
+}
+
+/// How many conflicts a copy keeps of which nobody has taken note.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct OpenConflicts {
+    /// When it came to that number, by the copy's own clock: of two words about one stay the later counts.
+    pub since: Hlc,
+    /// How many they are.
+    pub count: u64,
 }

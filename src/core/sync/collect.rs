@@ -45,6 +45,7 @@ impl Words {
                 }
                 known.digest = word.digest;
                 known.ready = word.ready;
+                known.conflicts = known.conflicts.max(word.conflicts);
             }
             Some(_) | None => {
                 self.0.insert(node, word);

@@ -29,7 +29,7 @@ mod session;
 mod source;
 mod vector;
 
-pub use chunk::{Ack, Chunk, Head, Part, RowVersion, Word};
+pub use chunk::{Ack, Chunk, Head, OpenConflicts, Part, RowVersion, Word};
 pub use collect::{Blocker, Blocking, Words};
 pub use digest::TableDigest;
 pub use meet::{Meant, Meeting, Side, meet};

@@ -7,6 +7,7 @@
 //!   vector    [origin, seq, origin, seq, …]
 //!   position  [feed or nil, number, 0: no pass | 1: full | 2: scan, number of the pass, key]
 //!   row       [key, value or nil, hlc, origin, seq, context: its place in the list of contexts]
+//!   conflicts [since, count]; it stands beside the word that it belongs to
 //! ```
 //!
 //! Nothing is allocated by what a message announces: each element of a list takes a byte at least, and a list
@@ -20,8 +21,8 @@ use crate::{
         AttributeName, Hlc, Incarnation, NodeName, Owner, QualifiedName, Stamp, TableName, TableUid,
     },
     sync::{
-        Ack, Chunk, Cursor, Dot, FeedId, Head as TableHead, Message, Part, Pass, PassKind,
-        Position, Refuse, RowVersion, Said, TableDigest, Vector, Waits, Want, Why, Word,
+        Ack, Chunk, Cursor, Dot, FeedId, Head as TableHead, Message, OpenConflicts, Part, Pass,
+        PassKind, Position, Refuse, RowVersion, Said, TableDigest, Vector, Waits, Want, Why, Word,
     },
 };
 
@@ -101,7 +102,7 @@ pub(super) fn write(message: &Message, out: &mut Vec<u8>) {
             write_id(out, 3, waits.drain);
         }
         Message::Words(said) => {
-            begin(out, kind::WORDS, 3);
+            begin(out, kind::WORDS, 4);
             bytes(out, 1, &said.table.0);
             array(out, 3, said.words.len());
             for (node, word) in &said.words {
@@ -109,6 +110,8 @@ pub(super) fn write(message: &Message, out: &mut Vec<u8>) {
                 encode::str(out, node.as_str());
                 write_word(word, &mut origins, out);
             }
+            array(out, 4, said.words.len());
+            said.words.iter().for_each(|(_, word)| write_conflicts(word.conflicts, out));
             origins.write(out);
         }
     }
@@ -124,18 +127,33 @@ pub(super) fn read(kind: u64, fields: &Fields<'_>) -> Option<Message> {
             table,
             cursor: if fields.has(3) { Some(read_cursor(&mut fields.value(3)?)?) } else { None },
             drain: read_id(fields, 4)?,
-            word: read_word(&mut fields.value(5)?, &origins)?,
+            word: Word {
+                conflicts: match fields.value(6) {
+                    Some(mut reader) => read_conflicts(&mut reader)?,
+                    None => None,
+                },
+                ..read_word(&mut fields.value(5)?, &origins)?
+            },
         })),
         kind::REFUSE => Message::Refuse(read_refuse(table, fields)?),
         kind::WAITS => Message::Waits(Waits { table, drain: read_id(fields, 3)? }),
         kind::WORDS => {
             let mut reader = fields.value(3)?;
-            let words = read_list(&mut reader, NAMES, |reader| {
+            let mut words = read_list(&mut reader, NAMES, |reader| {
                 let Head::Array(2) = reader.head()? else {
                     return None;
                 };
                 Some((node(reader)?, read_word(reader, &origins)?))
             })?;
+            if let Some(mut reader) = fields.value(4) {
+                let conflicts = read_list(&mut reader, NAMES, read_conflicts)?;
+                if conflicts.len() != words.len() {
+                    return None;
+                }
+                for ((_, word), conflicts) in words.iter_mut().zip(conflicts) {
+                    word.conflicts = conflicts;
+                }
+            }
             Message::Words(Said { table, words })
         }
         _other => return None,
@@ -373,8 +391,8 @@ fn read_position(reader: &mut Reader<'_>) -> Option<Position> {
 }
 
 fn write_ack(ack: &Ack, origins: &mut Origins, out: &mut Vec<u8>) {
-    let more = usize::from(ack.cursor.is_some()) + usize::from(ack.drain.is_some());
-    begin(out, kind::ACK, 3 + more);
+    let optional = [ack.cursor.is_some(), ack.drain.is_some(), ack.word.conflicts.is_some()];
+    begin(out, kind::ACK, 3 + optional.into_iter().filter(|there| *there).count());
     bytes(out, 1, &ack.table.0);
     if let Some(Cursor { feed, lsn }) = ack.cursor {
         array(out, 3, 2);
@@ -384,6 +402,10 @@ fn write_ack(ack: &Ack, origins: &mut Origins, out: &mut Vec<u8>) {
     write_id(out, 4, ack.drain);
     encode::uint(out, 5);
     write_word(&ack.word, origins, out);
+    if ack.word.conflicts.is_some() {
+        encode::uint(out, 6);
+        write_conflicts(ack.word.conflicts, out);
+    }
     origins.write(out);
 }
 
@@ -415,7 +437,27 @@ fn read_word(reader: &mut Reader<'_>, origins: &Origins) -> Option<Word> {
         lives: read_counts(reader)?,
         digest: read_digest(reader)?,
         ready: read_bool(reader)?,
+        conflicts: None, // beside it: a word has as many elements as it had at first
     })
+}
+
+fn write_conflicts(conflicts: Option<OpenConflicts>, out: &mut Vec<u8>) {
+    let Some(OpenConflicts { since, count }) = conflicts else {
+        return encode::nil(out);
+    };
+    encode::array(out, 2);
+    encode::uint(out, since.to_i64().unsigned_abs());
+    encode::uint(out, count);
+}
+
+/// None where it is neither a number of conflicts nor nil.
+fn read_conflicts(reader: &mut Reader<'_>) -> Option<Option<OpenConflicts>> {
+    let head = reader.head()?;
+    if head == Head::Nil {
+        return Some(None);
+    }
+    (head == Head::Array(2)).then_some(())?;
+    Some(Some(OpenConflicts { since: read_hlc(reader)?, count: read_uint(reader)? }))
 }
 
 fn write_refuse(refuse: Refuse, out: &mut Vec<u8>) {

@@ -224,6 +224,10 @@ impl Table {
     ) -> Result<u64> {
         Ok(self.shown_to(header, connection).await?.conflicts)
     }
+
+    /// A version of a record has lost against another. Everybody receives it, so that it does not say which.
+    #[zbus(signal)]
+    pub(super) async fn conflict_found(emitter: &SignalEmitter<'_>) -> zbus::Result<()>;
 }
 
 impl Table {

@@ -17,7 +17,7 @@ use super::{
     presence::{self, Change},
     table::Table,
 };
-use crate::store::{Catalog, Entry};
+use crate::store::{Catalog, Entry, Tally};
 
 /// Tables of one owner that have an object, so that nobody takes the room of all.
 const OF_ONE_OWNER: usize = 256;
@@ -42,7 +42,16 @@ pub(super) struct Tables {
 #[derive(Clone, Debug)]
 struct Shown {
     entry: Arc<Entry>,
-    conflicts: u64,
+    conflicts: Conflicts,
+}
+
+/// The conflicts of one table.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Conflicts {
+    /// Of which nobody has taken note.
+    open: u64,
+    /// Met since the daemon started, or since the table came.
+    met: u64,
 }
 
 impl PartialEq for Shown {
@@ -64,7 +73,7 @@ impl Tables {
         let tables =
             presence::follow(store.catalog_changes(), async || self.update(connection).await);
         let conflicts = presence::follow(store.copy_changes(), async || {
-            if self.conflicts() != self.shown_conflicts().await {
+            if !self.are_shown(&self.conflicts()).await {
                 self.update(connection).await?;
             }
             sleep(CONFLICTS_PAUSE).await;
@@ -73,15 +82,23 @@ impl Tables {
         tokio::try_join!(tables, conflicts).map(|_never_both| ())
     }
 
-    /// Of each table, how many conflicts nobody has taken note of. A fault is the store's to report.
-    fn conflicts(&self) -> BTreeMap<TableId, u64> {
-        self.desk.store().open_conflicts().unwrap_or_default()
+    /// The conflicts of each table that has, or had, any.
+    fn conflicts(&self) -> BTreeMap<TableId, Conflicts> {
+        let copies = self.desk.store().copies();
+        let counted = copies.iter().filter_map(|copy| {
+            let Tally { open, met } = copy.conflicts;
+            let conflicts = Conflicts { open: open.count, met };
+            Some((copy.table?, conflicts))
+        });
+        counted.filter(|(_, conflicts)| *conflicts != Conflicts::default()).collect()
     }
 
-    async fn shown_conflicts(&self) -> BTreeMap<TableId, u64> {
+    async fn are_shown(&self, conflicts: &BTreeMap<TableId, Conflicts>) -> bool {
         let shown = self.shown.lock().await;
-        let counted = shown.iter().filter(|(_, shown)| shown.conflicts > 0);
-        counted.map(|(id, shown)| (*id, shown.conflicts)).collect()
+        let is_shown = |(id, shown): (&TableId, &Shown)| {
+            shown.conflicts == conflicts.get(id).copied().unwrap_or_default()
+        };
+        shown.iter().all(is_shown)
     }
 
     /// Makes the objects as the catalog is now.
@@ -106,8 +123,11 @@ impl Tables {
                     if before.entry.table.scope != now.entry.table.scope {
                         table.announce_scope(emitter).await?;
                     }
-                    if before.conflicts != now.conflicts {
+                    if before.conflicts.open != now.conflicts.open {
                         table.announce_conflicts(emitter).await?;
+                    }
+                    if before.conflicts.met < now.conflicts.met {
+                        Table::conflict_found(emitter).await?;
                     }
                     shown.insert(key, now);
                 }
@@ -146,10 +166,13 @@ pub(super) fn is_there(catalog: &Catalog, entry: &Entry) -> bool {
 }
 
 /// The tables that should have an object: the oldest of each owner, and of those the oldest.
-fn to_show(catalog: &Catalog, conflicts: &BTreeMap<TableId, u64>) -> BTreeMap<TableId, Shown> {
+fn to_show(
+    catalog: &Catalog,
+    conflicts: &BTreeMap<TableId, Conflicts>,
+) -> BTreeMap<TableId, Shown> {
     let entries = within_bounds(catalog.namespaces().map(|(_, namespace)| namespace.tables()));
     let shown = |(id, entry)| {
-        let conflicts = conflicts.get(&id).copied().unwrap_or(0);
+        let conflicts = conflicts.get(&id).copied().unwrap_or_default();
         (id, Shown { entry, conflicts })
     };
     entries.into_iter().map(shown).collect()
@@ -231,9 +254,17 @@ mod tests {
 
     #[test]
     fn a_table_is_announced_where_its_scope_or_its_conflicts_are_others() {
-        let of = |scope: Scope, conflicts| Shown { entry: entry(1, scope).1, conflicts };
-        assert_eq!(of(Scope::Local, 0), of(Scope::Local, 0));
-        assert_ne!(of(Scope::Local, 0), of(Scope::All, 0));
-        assert_ne!(of(Scope::Local, 0), of(Scope::Local, 1));
+        let of = |scope: Scope, open, met| {
+            let conflicts = Conflicts { open, met };
+            Shown { entry: entry(1, scope).1, conflicts }
+        };
+        assert_eq!(of(Scope::Local, 0, 0), of(Scope::Local, 0, 0));
+        assert_ne!(of(Scope::Local, 0, 0), of(Scope::All, 0, 0));
+        assert_ne!(of(Scope::Local, 1, 1), of(Scope::Local, 2, 1));
+        assert_ne!(
+            of(Scope::Local, 1, 1),
+            of(Scope::Local, 1, 2),
+            "one found, and one taken note of"
+        );
     }
 }

@@ -31,6 +31,8 @@ pub(super) struct TableInfo {
     state: String,
     /// Versions that have lost, and of which nobody has taken note.
     pub(super) conflicts: u64,
+    /// The same of each node that has said how many it keeps.
+    conflicts_by_node: BTreeMap<String, u64>,
     /// Who holds which rights.
     pub(super) acl: Vec<(String, Vec<String>)>,
 }
@@ -74,6 +76,7 @@ impl TableInfo {
             ("bytes".into(), self.bytes.into()),
             ("state".into(), text(self.state)),
             ("conflicts".into(), self.conflicts.into()),
+            ("conflicts_by_node".into(), self.conflicts_by_node.into()),
             ("acl".into(), list(self.acl)?),
         ]))
     }
@@ -172,7 +175,14 @@ fn read_info(from: &mut Reader<'_>) -> Option<TableInfo> {
             "key_field" => info.key_field = from.text()?.to_owned(),
             "attributes" => info.attributes = read_texts(from)?,
             "node_scope" => info.scope = read_scope(from)?,
-            "replicas" => info.replicas = read_replicas(from)?,
+            "replicas" => {
+                let replicas = read_list(from, read_replica)?;
+                for (node, _, conflicts) in &replicas {
+                    info.conflicts_by_node.extend(conflicts.map(|count| (node.clone(), count)));
+                }
+                let held = replicas.into_iter().filter(|(_, has_left, _)| !has_left);
+                info.replicas = held.map(|(node, ..)| node).collect();
+            }
             "state" => info.state = from.text()?.to_owned(),
             "conflicts" => info.conflicts = number(from)?,
             "records" => info.records = number(from)?,
@@ -185,21 +195,20 @@ fn read_info(from: &mut Reader<'_>) -> Option<TableInfo> {
     Some(info)
 }
 
-/// The nodes that hold a copy, or owe what theirs held.
-fn read_replicas(from: &mut Reader<'_>) -> Option<Vec<String>> {
-    let replicas = read_list(from, |from| {
-        let (mut node, mut has_left) = (String::new(), false);
-        each_pair(from, |name, from| {
-            match name {
-                "node" => node = from.text()?.to_owned(),
-                "state" => has_left = from.text()? == "left",
-                _ => drop(from.raw()?),
-            }
-            Some(())
-        })?;
-        Some((node, has_left))
+/// The node that a copy is on, whether it has left, and the conflicts that it keeps.
+fn read_replica(from: &mut Reader<'_>) -> Option<(String, bool, Option<u64>)> {
+    let (mut node, mut has_left, mut conflicts) = (String::new(), false, None);
+    each_pair(from, |name, from| {
+        match name {
+            "node" => node = from.text()?.to_owned(),
+            "state" => has_left = from.text()? == "left",
+            "conflicts" if from.clone().head()? == Head::Nil => drop(from.raw()?),
+            "conflicts" => conflicts = Some(number(from)?),
+            _ => drop(from.raw()?),
+        }
+        Some(())
     })?;
-    Some(replicas.into_iter().filter(|(_, has_left)| !has_left).map(|(node, _)| node).collect())
+    Some((node, has_left, conflicts))
 }
 
 fn read_grant(from: &mut Reader<'_>) -> Option<(String, Vec<String>)> {

@@ -75,8 +75,10 @@ prop_compose! {
         vector in vectors(),
         lives in counts(),
         digest in digests(),
+        conflicts in option::of((hlcs(), any::<u64>())),
     ) -> Word {
-        Word { incarnation, life, vector, lives, digest, ready }
+        let conflicts = conflicts.map(|(since, count)| OpenConflicts { since, count });
+        Word { incarnation, life, vector, lives, digest, ready, conflicts }
     }
 }
 
@@ -179,6 +181,37 @@ fn body_of(message: &link::Message) -> Vec<u8> {
     let (header, body) = bytes.split_first_chunk().expect("a header");
     assert_eq!(body_length(*header, FRAME_BYTES), Some(body.len()));
     body.to_vec()
+}
+
+/// A machine of an earlier version says nothing of conflicts, and does not understand what is said of them.
+#[test]
+fn conflicts_stand_beside_a_word_that_is_as_it_always_was() {
+    let conflicts = Some(OpenConflicts { since: Hlc::from_i64(9), count: 3 });
+    let word = |conflicts| Word { conflicts, ..Word::default() };
+    let ack = |conflicts| {
+        let word = word(conflicts);
+        Message::Ack(Box::new(Ack { table: TableUid([0; 16]), cursor: None, drain: None, word }))
+    };
+    let bodies = [ack(None), ack(conflicts)].map(|ack| body_of(&link::Message::Sync(ack)));
+    let word_in = |body: &[u8]| {
+        let fields = Fields::read(body).expect("a map");
+        fields.value(5).and_then(|mut value| value.raw()).expect("a word").to_vec()
+    };
+    assert_eq!(word_in(&bodies[0]), word_in(&bodies[1]));
+
+    let words = vec![(NodeName::parse("a").expect("a name"), word(None))];
+    let said = Message::Words(Said { table: TableUid([0; 16]), words });
+    let told = body_of(&link::Message::Sync(said.clone()));
+    let mut earlier = Vec::new();
+    begin(&mut earlier, link::kind::WORDS, 3);
+    for key in [1, 2, 3] {
+        encode::uint(&mut earlier, key);
+        let fields = Fields::read(&told).expect("a map");
+        let key = usize::try_from(key).expect("a small one");
+        earlier.extend(fields.value(key).and_then(|mut value| value.raw()).expect("a field"));
+    }
+    let fields = Fields::read(&earlier).expect("a map");
+    assert_eq!(read(link::kind::WORDS, &fields), Some(said));
 }
 
 #[test]

@@ -36,6 +36,7 @@ fn word_of(
         lives: directory.lives(copy.uid),
         digest: copy.digest,
         ready: copy.ready,
+        conflicts: Some(copy.conflicts.open),
     }
 }
 
