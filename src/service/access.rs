@@ -22,11 +22,27 @@ impl Service {
         name: &str,
         needed: Permissions,
     ) -> Result<Arc<Entry>, Refusal> {
+        let entry = self.open_anywhere(caller, name, needed)?;
+        if !entry.is_in_file() {
+            entry.takes_reads()?;
+        }
+        Ok(entry)
+    }
+
+    /// The same where what is known everywhere is enough: of a table of an identity there may be nothing here.
+    pub(super) fn open_anywhere(
+        &self,
+        caller: &Caller,
+        name: &str,
+        needed: Permissions,
+    ) -> Result<Arc<Entry>, Refusal> {
         let written = TableRef::parse(name).map_err(|_| Refusal::AccessDenied)?;
         let catalog = self.store.catalog();
         let (owner, short) = catalog.directory().resolve(written, caller)?;
-        let entry = catalog.find(&owner, short).ok_or(Refusal::AccessDenied)?;
+        let here = catalog.find(&owner, short).cloned();
+        let entry = here.or_else(|| catalog.find_elsewhere(&owner, short));
+        let entry = entry.ok_or(Refusal::AccessDenied)?;
         gate::admit(caller, &entry.table, needed, catalog.directory())?;
-        Ok(Arc::clone(entry))
+        Ok(entry)
     }
 }

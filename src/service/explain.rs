@@ -1,7 +1,7 @@
 //! The method explain: why a table, or a row of it, is or is not on a node, and what mends it.
 //! Nothing is decided here; the chain of reasons is walked in the order in which one rests on the other.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use cortex_core::{
     directory::Standing,
@@ -74,7 +74,7 @@ impl Service {
         }
         let node = node.as_deref().map(NodeName::parse).transpose()?;
         let mut because = Because::default();
-        let found = match self.open(caller, table, Permissions::READ) {
+        let found = match self.open_anywhere(caller, table, Permissions::READ) {
             Err(Refusal::AccessDenied) => Explanation::mend(
                 format!("there is no table {table} here, or you may not see it"),
                 "cortex tables",
@@ -152,13 +152,14 @@ impl Service {
             Here::Draining => {
                 return Ok(Explanation::mend(
                     format!("{name} is leaving this node: its scope does not contain it any more"),
-                    admit(copies, &self.node, &self.node),
+                    self.admit(copies, &self.node),
                 ));
             }
             Here::None => {
+                because.add(self.holders(copies));
                 return Ok(Explanation::mend(
                     format!("{name} is not on this node: its scope does not contain it"),
-                    admit(copies, &self.node, &self.node),
+                    self.admit(copies, &self.node),
                 ));
             }
         }
@@ -257,7 +258,7 @@ impl Service {
             Standing::Out if !copies.entry.replicated => {
                 return Ok(Explanation::mend(
                     format!("{name} is not on {node}: the table is local to this node"),
-                    admit(copies, &self.node, node.as_str()),
+                    self.admit(copies, node.as_str()),
                 ));
             }
             Standing::Out => {
@@ -273,7 +274,7 @@ impl Service {
                 }
                 return Ok(Explanation::mend(
                     format!("{name} is not on {node}: the scope does not contain it"),
-                    admit(copies, &self.node, node.as_str()),
+                    self.admit(copies, node.as_str()),
                 ));
             }
         }
@@ -342,6 +343,34 @@ impl Service {
         ))
     }
 
+    /// The nodes that may hold a table, in words.
+    fn holders(&self, copies: &Copies) -> String {
+        let catalog = self.store.catalog();
+        let admitted = catalog.directory().in_scope(copies.entry.table.uid);
+        let admitted: Vec<_> = admitted.iter().map(NodeName::as_str).collect();
+        match admitted.as_slice() {
+            [] => "no node of this mesh is in its scope".into(),
+            nodes => format!("by its scope it is on {}", nodes.join(", ")),
+        }
+    }
+
+    /// The command that lets a node hold a table, besides those that may already.
+    fn admit(&self, copies: &Copies, node: &str) -> String {
+        let (name, entry) = (&copies.name, &copies.entry);
+        let mut names: BTreeSet<String> = match &entry.table.scope {
+            Scope::All => return format!("cortex scope {name} all"),
+            Scope::Nodes(nodes) => nodes.iter().map(|node| node.as_str().into()).collect(),
+            Scope::Local if !entry.replicated => [self.node.to_string()].into(),
+            Scope::Local => {
+                let admitted = self.store.catalog().directory().in_scope(entry.table.uid);
+                admitted.iter().map(|node| node.as_str().into()).collect()
+            }
+        };
+        names.insert(node.to_owned());
+        let names: Vec<String> = names.into_iter().collect();
+        format!("cortex scope {name} {}", names.join(","))
+    }
+
     fn mark_of(&self, copies: &Copies, key: &[u8]) -> Result<Option<RowMark>, Failure> {
         let mut encoded = Vec::new();
         encode::str_bytes(&mut encoded, key);
@@ -380,21 +409,6 @@ fn other<'c>(copies: &'c Copies, node: &NodeName) -> Option<&'c Other> {
 /// Which of the competing decisions shall hold is for somebody to say.
 fn contested(name: &str) -> String {
     format!("cortex scope {name} SCOPE")
-}
-
-/// The command that lets a node hold a table, besides those that may already. What is local is held by the
-/// node where that was decided: this one, if it has the table.
-fn admit(copies: &Copies, here: &str, node: &str) -> String {
-    let name = &copies.name;
-    let mut names: Vec<&str> = match &copies.entry.table.scope {
-        Scope::All => return format!("cortex scope {name} all"),
-        Scope::Local => vec![here],
-        Scope::Nodes(nodes) => nodes.iter().map(NodeName::as_str).collect(),
-    };
-    names.push(node);
-    names.sort_unstable();
-    names.dedup();
-    format!("cortex scope {name} {}", names.join(","))
 }
 
 fn of_copy(name: &str, node: &NodeName, found: &Other, link: &Link) -> Explanation {

@@ -26,7 +26,7 @@ impl Service {
     ) -> Result<Answer, Failure> {
         self.notary()?;
         let mut params = params.count(1)?;
-        let entry = self.open(caller, params.text()?, Permissions::READ)?;
+        let entry = self.open_anywhere(caller, params.text()?, Permissions::READ)?;
         let copies = self.copies_of(&entry);
         let answer = Tree::map([
             ("table", copies.name.as_str().into()),
@@ -47,7 +47,7 @@ impl Service {
             None => BTreeSet::new(),
             Some(options) => read_write_off(options).ok_or_else(|| params.invalid())??,
         };
-        let entry = self.open(caller, table, Permissions::ADMIN)?;
+        let entry = self.open_anywhere(caller, table, Permissions::ADMIN)?;
         let scope = read_scope(scope, &params)?;
         self.check_scope(&scope)?;
         self.check_write_off(&entry, &write_off)?;

@@ -108,7 +108,7 @@ impl Service {
         if all && node.is_some() {
             return Err(params.invalid().into());
         }
-        let entry = self.open(caller, table, Permissions::READ)?;
+        let entry = self.open_anywhere(caller, table, Permissions::READ)?;
         if entry.standing == Standing::Out {
             return Err(Refusal::NotHere.into());
         }

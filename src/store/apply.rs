@@ -561,6 +561,23 @@ impl<'a> Batch<'a> {
         Ok(Arc::clone(entry))
     }
 
+    /// The same for a table of which there may be nothing here.
+    pub(super) fn admit_anywhere(
+        &self,
+        caller: &Caller,
+        entry: &Entry,
+        needed: Permissions,
+    ) -> Result<Arc<Entry>, Refusal> {
+        let catalog = &self.state.catalog;
+        let name = &entry.table.name;
+        let elsewhere = catalog.find_elsewhere(&name.owner, name.name.as_str());
+        let Some(elsewhere) = elsewhere.filter(|now| now.table.uid == entry.table.uid) else {
+            return self.admit(caller, entry, needed);
+        };
+        gate::admit(caller, &elsewhere.table, needed, catalog.directory())?;
+        Ok(elsewhere)
+    }
+
     pub(super) fn check_quota(&self, entry: &Entry, delta: Delta) -> Result<(), Refusal> {
         let owner = &entry.table.name.owner;
         let stored = self.state.catalog.namespace(owner).map_or(0, |n| n.usage.bytes());

@@ -71,7 +71,16 @@ pub struct Entry {
     pub usage: Arc<Usage>,
 }
 
+/// In the place of the number of a table of which nothing is in the file: numbers begin with 0.
+const NOT_IN_FILE: TableId = TableId(-1);
+
 impl Entry {
+    /// True where the file has the table. The directory knows of others too.
+    #[must_use]
+    pub fn is_in_file(&self) -> bool {
+        self.table.id != NOT_IN_FILE
+    }
+
     /// A table as it is at first: here, and whole.
     #[must_use]
     pub fn new(table: Table, created: Hlc, replicated: bool) -> Self {
@@ -138,6 +147,33 @@ impl Catalog {
         self.owners.get(owner)?.tables.get(name)
     }
 
+    /// A federated table that there is, by what the directory says, and of which nothing is in the file: neither
+    /// its attributes are known nor a record.
+    #[must_use]
+    pub fn find_elsewhere(&self, owner: &Owner, name: &str) -> Option<Arc<Entry>> {
+        let Owner::Identity(id) = owner else {
+            return None;
+        };
+        let name = TableName::parse(name).ok()?;
+        let uid = self.directory.federated(*id, &name)?;
+        if self.find(owner, name.as_str()).is_some() {
+            return None;
+        }
+        let table = Table {
+            id: NOT_IN_FILE,
+            uid,
+            name: QualifiedName { owner: owner.clone(), name },
+            attributes: Vec::new(),
+            scope: Scope::Local,
+            contested: false,
+            acl: Acl::default(),
+        };
+        let mut entry = Entry::new(table, Hlc::default(), true);
+        (entry.standing, entry.ready) = (Standing::Out, false);
+        consult(&self.directory, &mut entry);
+        Some(Arc::new(entry))
+    }
+
     /// Who is who, and where tables may be.
     #[must_use]
     pub fn directory(&self) -> &Directory {
@@ -164,7 +200,13 @@ impl Catalog {
     #[must_use]
     pub fn current(&self, entry: &Entry) -> Option<&Arc<Entry>> {
         let name = &entry.table.name;
-        self.find(&name.owner, name.name.as_str()).filter(|now| now.table.id == entry.table.id)
+        let now = self.find(&name.owner, name.name.as_str())?;
+        let is_same = if entry.is_in_file() {
+            now.table.id == entry.table.id
+        } else {
+            now.table.uid == entry.table.uid // it has come since
+        };
+        is_same.then_some(now)
     }
 
     /// A table that others may have copies of, by its lasting id.

@@ -169,20 +169,25 @@ impl Batch<'_> {
         scope: &Scope,
         write_off: &BTreeSet<NodeName>,
     ) -> Result<Done, Failure> {
-        let entry = self.admit(caller, entry, Permissions::ADMIN)?;
+        let entry = self.admit_anywhere(caller, entry, Permissions::ADMIN)?;
         if !entry.replicated && *scope == Scope::Local {
             return Ok(Done::Scoped); // it is, and nobody else ever knew of it
         }
-        if *scope == Scope::Local && !(entry.ready && entry.standing == Standing::In) {
-            // Nobody else would keep it, and there is nothing here to keep.
-            return Err(Refusal::TableNotReady.into());
+        if *scope == Scope::Local {
+            // Nobody else would keep it, and there may be nothing here to keep.
+            entry.takes_reads()?;
+            if entry.standing != Standing::In {
+                return Err(Refusal::TableNotReady.into());
+            }
         }
         let table = if entry.replicated { entry.table.uid } else { self.share(&entry)? };
         self.decide_scope(table, scope, write_off)?;
-        self.execute(
-            "UPDATE tables SET scope = ?2, replicated = 1 WHERE id = ?1",
-            params![entry.table.id.0, scope.to_string()],
-        )?;
+        if entry.is_in_file() {
+            self.execute(
+                "UPDATE tables SET scope = ?2, replicated = 1 WHERE id = ?1",
+                params![entry.table.id.0, scope.to_string()],
+            )?;
+        }
         self.refresh(table);
         let name = &entry.table.name;
         let shown = self.directory().show(name);

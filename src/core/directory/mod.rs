@@ -329,6 +329,20 @@ impl Directory {
         newest.map(|(number, dropped)| Generation { number, dropped })
     }
 
+    /// The lasting id of the federated table of that name; none where there is none now.
+    #[must_use]
+    pub fn federated(&self, owner: IdentityId, name: &TableName) -> Option<TableUid> {
+        let generation = self.generation(owner, name).filter(|known| !known.dropped)?;
+        let table = TableUid::of_federated(self.mesh?, owner, name, generation.number);
+        (!self.is_dropped(table)).then_some(table)
+    }
+
+    /// The names of the federated tables that an identity has, wherever they are.
+    pub fn names_of(&self, owner: IdentityId) -> impl Iterator<Item = &TableName> {
+        let names = self.names.keys().filter(move |(of, _)| *of == owner).map(|(_, name)| name);
+        names.filter(move |name| self.federated(owner, name).is_some())
+    }
+
     /// Whose federated table that is, what it is called, and which of that name it is; none where no
     /// name is known for it, or where there has been another table of the name since.
     #[must_use]

@@ -67,7 +67,7 @@ impl Table {
     /// The field that holds a record's key.
     ///
     /// # Panics
-    /// If the table was built without attributes, which no constructor of the store does.
+    /// If the table was built without attributes, as the store builds none but those of which it has nothing.
     #[must_use]
     pub fn key_field(&self) -> &AttributeName {
         self.attributes.first().expect("a table has a key field")
