@@ -91,6 +91,29 @@ fn a_table_that_was_never_shared_is_no_matter_of_copies() {
     assert_eq!((text(&replicas[0], "node"), text(&replicas[0], "state")), ("home", "ready"));
 }
 
+/// holds N3: names alone are what they always were.
+#[test]
+fn tables_are_listed_with_how_their_copies_are() {
+    let home = Home::with_table();
+    home.daemon.connect().create("alone");
+    assert_eq!(home.call("tables", &[]), Ok(list(["alone".into(), "t".into()])));
+    let details = home.call("tables", &[map([("details", true.into())])]).expect("a list");
+    let told = |table: &str, scope: &str, records: u64| {
+        let details = details.as_array().expect("a list");
+        let found = details.iter().find(|listed| text(listed, "table") == table).expect("a table");
+        assert_eq!((text(found, "state"), text(found, "node_scope")), ("ready", scope));
+        assert_eq!(field(found, "records"), Some(&records.into()), "{found}");
+        assert_eq!(field(found, "conflicts"), Some(&0.into()), "{found}");
+    };
+    told("alone", "local", 0);
+    told("t", "all", 1);
+    let wrong = home.call("tables", &[map([("detail", true.into())])]);
+    assert_eq!(wrong, refused("invalid params: expected [] or [{all, details}]"));
+    let output = home.daemon.cortex(&["tables", "--long"]);
+    let printed = String::from_utf8(output.stdout).expect("UTF-8");
+    assert!(printed.starts_with("[{\"table\":\"alone\",\"node_scope\":\"local\","), "{printed}");
+}
+
 /// holds R6
 #[test]
 fn a_repair_without_others_finds_nothing_and_says_so() {

@@ -155,11 +155,20 @@ fn its_owner_has_it_come_to_the_machine_where_they_are() {
     let unknown = scene.alice().call("set_scope", &["@notes".into(), "nowhere".into()]);
     assert_eq!(unknown, Err("unknown node: nowhere".into()));
 
+    let state = || {
+        let listed = scene.alice().call("tables", &[map([("details", true.into())])]);
+        let listed = listed.expect("a list").as_array().expect("a list").clone();
+        let notes = listed.iter().find(|table| text(table, "table") == "@alice:notes");
+        text(notes.expect("it is known"), "state").to_owned()
+    };
+    assert_eq!(state(), "none");
+    scene.alice().may("tables", &[], list([]));
     scene.alice().may("set_scope", &["@notes".into(), "home,office".into()], "scope updated");
     let patience = map([("timeout_ms", 20_000.into())]);
     let waited =
         scene.alice().call("sync_wait", &["@notes".into(), patience]).expect("it has come");
     assert_eq!(field(&waited, "verified"), Some(&true.into()));
+    assert_eq!(state(), "ready");
     scene.alice().may("keys", &["@notes".into()], list(["milk".into()]));
     scene.alice().put("@notes", "tea");
     let mut here = User::connect(&scene.home, ALICE);

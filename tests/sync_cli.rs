@@ -319,6 +319,10 @@ fn competing_decisions_freeze_a_copy_and_everybody_is_told_what_to_do() {
         text(field(&status, "here").expect("a copy"), "state") == "frozen"
     };
     wait_until("office is frozen", || frozen(&pair.office, THERE));
+    let all = map([("all", true.into()), ("details", true.into())]);
+    let listed = call(&pair.office, "tables", &[all]).expect("the tables");
+    let states: Vec<_> = listed.as_array().expect("an array").iter().collect();
+    assert_eq!((text(states[0], "table"), text(states[0], "state")), (THERE, "frozen"), "{listed}");
     let record = map([("id", 1.into())]);
     let refused = call(&pair.office, "put", &[THERE.into(), record]).expect_err("it is frozen");
     assert!(refused.starts_with("scope_contested"), "{refused}");

@@ -75,7 +75,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
     match cli.command {
         Command::Ping => server::ping(&context),
         Command::Status => server::status(&context),
-        Command::Tables => tables::list(&context),
+        Command::Tables(args) => tables::list(&args, &context),
         Command::Create(args) => tables::create(&args, &context),
         Command::Drop(args) => tables::drop(&args, &context),
         Command::Info(args) => tables::info(&args, &context),
@@ -128,7 +128,7 @@ enum Command {
     /// Show the daemon's version and state
     Status,
     /// List the tables you may use
-    Tables,
+    Tables(tables::List),
     /// Create a table
     #[command(visible_alias = "create-table", alias = "create_table")]
     Create(tables::Create),

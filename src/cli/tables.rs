@@ -3,12 +3,19 @@
 
 use std::io::{self, IsTerminal, Write};
 
-use clap::Args;
+use clap::{ArgAction, Args};
 use rmpv::Value;
 
 use super::context::Context;
 use super::failure::{Exit, Failure};
 use crate::client::Params;
+
+#[derive(Debug, Args)]
+pub(crate) struct List {
+    /// Say of each where it may be, how the copy here is, and how much it holds
+    #[arg(long, short, action = ArgAction::SetTrue)]
+    long: bool,
+}
 
 #[derive(Debug, Args)]
 pub(crate) struct Create {
@@ -50,8 +57,12 @@ pub(crate) struct Scope {
     write_off: Vec<String>,
 }
 
-pub(crate) fn list(context: &Context) -> Result<(), Failure> {
-    context.call("tables", &Params::new())
+pub(crate) fn list(args: &List, context: &Context) -> Result<(), Failure> {
+    if !args.long {
+        return context.call("tables", &Params::new());
+    }
+    let options = Value::Map(vec![("details".into(), true.into())]);
+    context.call("tables", &Params::new().value(&options))
 }
 
 pub(crate) fn create(args: &Create, context: &Context) -> Result<(), Failure> {

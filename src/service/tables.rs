@@ -13,13 +13,17 @@ use cortex_core::{
     wire::{Head, Reader, encode},
 };
 
-use super::{Answer, Service, params::Params, tree::Tree};
+use super::{
+    Answer, Service,
+    params::{self, Params},
+    tree::Tree,
+};
 use crate::store::{Catalog, Command, Entry, Failure, Namespace};
 
 impl Service {
     /// `tables []`: the caller's own tables, by their short names, and those of their federated
     /// identity by their full ones. `tables [{all: true}]`: every table that the caller may read,
-    /// by its full name.
+    /// by its full name. With `{details: true}` each with how it is, those among them of which nothing is here.
     pub(super) fn tables(
         &self,
         caller: &Caller,
@@ -27,25 +31,49 @@ impl Service {
         out: &mut Vec<u8>,
     ) -> Result<Answer, Failure> {
         let mut params = params.between(0, 1)?;
-        let all = if params.is_empty() { false } else { read_all_flag(&mut params)? };
+        let (mut all, mut details) = (false, false);
+        if let Some(options) = params.optional()? {
+            params::each_option(options, |name, value| {
+                match (name, value) {
+                    ("all", Head::Bool(wanted)) => all = wanted,
+                    ("details", Head::Bool(wanted)) => details = wanted,
+                    _ => return None,
+                }
+                Some(())
+            })
+            .ok_or_else(|| params.invalid())?;
+        }
         let catalog = self.store.catalog();
-        let names: Vec<String> = if all {
-            let directory = catalog.directory();
-            let readable = |entry: &&Arc<Entry>| {
-                gate::admit(caller, &entry.table, Permissions::READ, directory).is_ok()
-            };
-            let tables = catalog.namespaces().flat_map(|(_, namespace)| namespace.tables());
-            tables.filter(readable).map(|entry| catalog.show(&entry.table.name)).collect()
-        } else {
-            own_tables(caller, &catalog)
-                .map(|entry| match &entry.table.name.owner {
-                    Owner::Uid(_) => entry.table.name.name.to_string(),
-                    Owner::Identity(_) | Owner::Remote(..) => catalog.show(&entry.table.name),
-                })
-                .collect()
+        let shown = |entry: &Entry| match &entry.table.name.owner {
+            Owner::Uid(_) if !all => entry.table.name.name.to_string(),
+            Owner::Uid(_) | Owner::Identity(_) | Owner::Remote(..) => {
+                catalog.show(&entry.table.name)
+            }
         };
-        encode::strings(out, names.iter().map(String::as_str));
+        let here: Vec<&Arc<Entry>> =
+            if all { readable(caller, &catalog) } else { own_tables(caller, &catalog).collect() };
+        if !details {
+            let names: Vec<String> = here.iter().map(|entry| shown(entry)).collect();
+            encode::strings(out, names.iter().map(String::as_str));
+            return Ok(Answer::Ready);
+        }
+        let elsewhere = tables_elsewhere(caller, &catalog, all);
+        let described = here.into_iter().chain(&elsewhere);
+        let described = described.map(|entry| self.describe(entry, shown(entry)));
+        Tree::List(described.collect()).write(out);
         Ok(Answer::Ready)
+    }
+
+    fn describe(&self, entry: &Arc<Entry>, name: String) -> Tree {
+        let copies = self.copies_of(entry);
+        Tree::map([
+            ("table", name.into()),
+            ("node_scope", scope_tree(&entry.table.scope)),
+            ("state", copies.here.word().into()),
+            ("records", entry.usage.records().into()),
+            ("bytes", entry.usage.bytes().into()),
+            ("conflicts", copies.conflicts().into()),
+        ])
     }
 
     /// `create_table [name, [attributes]]` or `[name, [attributes], scope]`.
@@ -144,6 +172,29 @@ impl Service {
     }
 }
 
+/// Every table here that a caller may read.
+fn readable<'a>(caller: &Caller, catalog: &'a Catalog) -> Vec<&'a Arc<Entry>> {
+    let may_read = |entry: &&Arc<Entry>| {
+        gate::admit(caller, &entry.table, Permissions::READ, catalog.directory()).is_ok()
+    };
+    let tables = catalog.namespaces().flat_map(|(_, namespace)| namespace.tables());
+    tables.filter(may_read).collect()
+}
+
+/// The tables of identities of which nothing is here: of all that the caller may read, or of their own identity.
+fn tables_elsewhere(caller: &Caller, catalog: &Catalog, all: bool) -> Vec<Arc<Entry>> {
+    let directory = catalog.directory();
+    let own = directory.identity_of_caller(caller);
+    let owners = directory.identities().map(|row| row.id).filter(|id| all || own == Some(*id));
+    let named = owners.flat_map(|id| directory.names_of(id).map(move |name| (id, name)));
+    let elsewhere =
+        named.filter_map(|(id, name)| catalog.find_elsewhere(&Owner::Identity(id), name.as_str()));
+    let may_read = |entry: &Arc<Entry>| {
+        gate::admit(caller, &entry.table, Permissions::READ, directory).is_ok()
+    };
+    elsewhere.filter(may_read).collect()
+}
+
 /// The tables of a caller: of their uid, and of the identity that they are.
 pub(super) fn own_tables<'a>(
     caller: &Caller,
@@ -153,19 +204,6 @@ pub(super) fn own_tables<'a>(
     let identity = catalog.directory().identity_of_caller(caller).map(Owner::Identity);
     let own = [uid, identity].into_iter().flatten();
     own.filter_map(|owner| catalog.namespace(&owner)).flat_map(Namespace::tables)
-}
-
-/// Reads `{all: true}`.
-fn read_all_flag(params: &mut Params<'_>) -> Result<bool, Refusal> {
-    let mut reader = Reader::new(params.raw()?);
-    let pair = match reader.head() {
-        Some(Head::Map(1)) => (reader.text(), reader.head()),
-        _ => (None, None),
-    };
-    match pair {
-        (Some("all"), Some(Head::Bool(all))) => Ok(all),
-        _ => Err(params.invalid()),
-    }
 }
 
 fn write_acl(acl: &Acl, directory: &Directory, out: &mut Vec<u8>) {

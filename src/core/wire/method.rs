@@ -58,7 +58,7 @@ pub enum Method {
 const METHODS: [(Method, &str, &str); 46] = [
     (Method::Ping, "ping", "[]"),
     (Method::Status, "status", "[]"),
-    (Method::Tables, "tables", "[] or [{all}]"),
+    (Method::Tables, "tables", "[] or [{all, details}]"),
     (Method::CreateTable, "create_table", "[name, [attributes]] or [name, [attributes], scope]"),
     (Method::DropTable, "drop_table", "[table]"),
     (Method::TableInfo, "table_info", "[table]"),
