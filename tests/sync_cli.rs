@@ -9,12 +9,13 @@ mod mesh;
 mod rpc;
 
 use std::process::Output;
+use std::time::Duration;
 
 use cortex_core::{
     model::{Hlc, Incarnation, Stamp, TableUid},
     sync::TableDigest,
 };
-use daemon::{Daemon, wait_until};
+use daemon::{Daemon, time_of, wait_until};
 use mesh::{Authority, free_port, is_connected};
 use rmpv::Value;
 use rpc::{field, list, map};
@@ -136,6 +137,29 @@ fn a_copy_is_in_sync_until_its_node_is_gone_and_behind_once_something_was_writte
     assert!(printed(&scope).contains("\"node\":\"office\",\"state\":\"in_sync\""), "{scope:?}");
 }
 
+/// holds R5: what was found before the daemon started is not believed, it is found anew.
+#[test]
+fn copies_are_found_equal_again_as_soon_as_a_daemon_that_was_restarted_has_its_link() {
+    let mut pair = Pair::start();
+    pair.home.stop();
+    pair.office.stop();
+    pair.home.restart();
+    assert_eq!(text(&office(&pair), "state"), "unknown");
+    assert_eq!(field(&office(&pair), "verified_ms"), Some(&Value::Nil));
+    let shown = printed(&run(&pair.home, &["sync", "status", HERE, "--pretty"]));
+    assert!(shown.contains("not found equal since this daemon started"), "{shown}");
+
+    let restarted_ms = cortexd::ambient::wall_ms();
+    pair.office.restart();
+    pair.wait_for_link();
+    let (verified, took) = time_of(|| {
+        wait_until("they are found equal", || text(&office(&pair), "state") == "in_sync");
+        field(&office(&pair), "verified_ms").and_then(Value::as_u64).expect("a time")
+    });
+    assert!(verified >= restarted_ms, "{verified} is later than {restarted_ms}");
+    assert!(took < Duration::from_secs(3), "{took:?}, without a row that would travel");
+}
+
 /// holds R4
 #[test]
 fn a_version_that_has_lost_is_listed_and_restored() {
@@ -192,6 +216,62 @@ fn a_version_that_has_lost_is_listed_and_restored() {
         field(conflict, "id").and_then(Value::as_u64).map(|n| n.to_string()) != Some(id.clone())
             || field(conflict, "acknowledged") == Some(&true.into())
     }));
+}
+
+/// Has a copy be one whose first transfer was cut off in the middle.
+fn break_off(daemon: &mut Daemon) {
+    daemon.stop();
+    let db = Connection::open(daemon.data_dir().join("cortex.db")).expect("the database");
+    for (change, of) in [
+        ("UPDATE replicas SET ready = 0 WHERE uid", "uid"),
+        ("DELETE FROM cursors WHERE table_id", "id"),
+    ] {
+        let table = format!("(SELECT {of} FROM tables WHERE name = 't' AND dropped = 0)");
+        assert_eq!(db.execute(&format!("{change} = {table}"), []), Ok(1));
+    }
+    drop(db);
+    daemon.restart();
+}
+
+/// holds R2: half of a table is worse than none.
+#[test]
+fn a_copy_that_is_being_filled_answers_no_reads_and_no_writes_until_it_is_whole() {
+    const NOT_READY: &str = "table_not_ready: its rows are still on their way to this machine";
+    let mut pair = Pair::start();
+    pair.home.stop();
+    break_off(&mut pair.office);
+    let record = map([("id", 5.into())]);
+    for (method, params) in [
+        ("get", vec![THERE.into(), 5.into()]),
+        ("all", vec![THERE.into()]),
+        ("keys", vec![THERE.into()]),
+        ("match", vec![THERE.into(), record.clone()]),
+        ("put", vec![THERE.into(), record]),
+        ("delete", vec![THERE.into(), 5.into()]),
+    ] {
+        assert_eq!(call(&pair.office, method, &params), Err(NOT_READY.into()), "{method}");
+    }
+    for arguments in
+        [&["get", THERE, "5"][..], &["all", THERE], &["keys", THERE], &["export", THERE]]
+    {
+        let refused = run(&pair.office, arguments);
+        assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+        assert_eq!(printed(&refused), "", "not the half of it");
+        let told = complaint(&refused);
+        let hint = format!("hint: To wait for it: cortex sync wait {THERE}");
+        assert!(told.starts_with(&format!("error: {NOT_READY}\n{hint}")), "{told}");
+    }
+    let status = call(&pair.office, "sync_status_table", &[THERE.into()]).expect("a state");
+    assert_eq!(text(field(&status, "here").expect("a copy"), "state"), "filling");
+    let shown = printed(&run(&pair.office, &["sync", "status", THERE, "--pretty"]));
+    assert!(shown.contains("filling here"), "{shown}");
+    let explained = printed(&run(&pair.office, &["explain", THERE, "5"]));
+    assert!(explained.contains("still on their way to this node"), "{explained}");
+
+    pair.home.restart();
+    let waited = run(&pair.office, &["sync", "wait", THERE]);
+    assert!(waited.status.success(), "{waited:?}");
+    assert_eq!(value_of(&pair.office, THERE, 5), "first");
 }
 
 /// Takes a row out of a copy behind the daemon's back, as a defect might, so that it claims to have seen it.

@@ -158,7 +158,7 @@ fn shown(tables: &Value, now_ms: u64) -> String {
         for node in table["nodes"].as_array().into_iter().flatten() {
             let verified = match node["verified_ms"].as_u64() {
                 Some(at) => format!("equal {} ago", ago(now_ms.saturating_sub(at))),
-                None => "never found equal".to_owned(),
+                None => "not found equal since this daemon started".to_owned(),
             };
             let conflicts = match node["conflicts"].as_u64() {
                 Some(conflicts @ 1..) => format!(", {}", counted(conflicts)),
