@@ -5,6 +5,8 @@
 mod cluster;
 #[path = "support/daemon.rs"]
 mod daemon;
+#[path = "replication/doubtful.rs"]
+mod doubtful;
 #[path = "support/line.rs"]
 mod line;
 #[path = "support/mesh.rs"]

@@ -413,7 +413,12 @@ fn trouble(facts: &Facts<'_>) -> Option<String> {
             (Some(one), Some(other)) => Some(format!("{one}; {other}")),
         }
     };
-    facts.copy.and_then(troubles).or_else(|| facts.directory.and_then(troubles))
+    let own = facts.copy.and_then(troubles);
+    let doubtful = facts.directory.and_then(|copy| copy.doubtful.summary());
+    match (own.or_else(|| facts.directory.and_then(troubles)), doubtful) {
+        (Some(one), Some(other)) => Some(format!("{one}; {other}")),
+        (one, other) => one.or(other),
+    }
 }
 
 pub(super) fn hex(bytes: &[u8]) -> String {

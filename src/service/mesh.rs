@@ -23,7 +23,7 @@ use cortex_core::{
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{Answer, Service, params::Params};
-use crate::store::{Command, Failure};
+use crate::store::{Command, Failure, SYSTEM_TABLE};
 
 /// Requests to other machines that may wait for the edge to take them up. More are refused as busy.
 pub const REQUESTS: usize = 64;
@@ -290,6 +290,12 @@ impl Service {
         encode::array(out, seen.peers.len());
         for peer in &seen.peers {
             write_peer(peer, out);
+            let directory = self.sync.of(SYSTEM_TABLE, &peer.node);
+            encode::str(out, "directory");
+            match directory.and_then(|copy| copy.doubtful.summary()) {
+                Some(trouble) => encode::str(out, &trouble),
+                None => encode::nil(out),
+            }
         }
         write_refused(&view.refused(), out);
         write_matrix(&seen, out);
@@ -303,8 +309,9 @@ fn write_address(peer: &Peer, out: &mut Vec<u8>) {
     write_number("port", Some(peer.port.into()), out);
 }
 
+/// All but the last of its fields, which is not the link's.
 fn write_peer(peer: &Peer, out: &mut Vec<u8>) {
-    encode::map(out, 10);
+    encode::map(out, 11);
     write_address(peer, out);
     encode::str(out, "connected");
     encode::bool(out, peer.connected);

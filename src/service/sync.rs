@@ -2,7 +2,7 @@
 //! The sync worker, which is the edge's, writes it down here; status, waiting and explanations read it.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -11,6 +11,8 @@ use cortex_core::{
     sync::{Blocker, Cursor, Word},
 };
 use tokio::sync::watch;
+
+use crate::store::UnverifiedRow;
 
 /// What is known of the copies on other machines. In memory alone: what others have confirmed must not
 /// outlive what this machine has done about it.
@@ -48,6 +50,8 @@ pub struct PeerCopy {
     pub taking: Option<Trouble>,
     /// What keeps it from taking this machine's rows.
     pub giving: Option<Trouble>,
+    /// Rows of the directory that it passes on and that are not believed here. The others are.
+    pub doubtful: Doubtful,
 }
 
 impl PeerCopy {
@@ -72,6 +76,78 @@ impl PeerCopy {
                     && (!before.vector.dominates(&word.vector)
                         || before.conflicts < word.conflicts))
         })
+    }
+}
+
+/// Rows of the directory that one machine passes on and that cannot be verified.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Doubtful {
+    /// By their keys.
+    rows: BTreeMap<Vec<u8>, UnverifiedRow>,
+    /// True where there are more of them than are kept.
+    more: bool,
+}
+
+impl Doubtful {
+    /// Rows that are kept. Who passes on more of them is not believed in anything that depends on one.
+    const MOST: usize = 4096;
+
+    /// Adds rows that are not believed, and removes those in whose place good ones have come. Answers the new ones.
+    pub fn note(&mut self, good: &[Vec<u8>], unverified: Vec<UnverifiedRow>) -> Vec<UnverifiedRow> {
+        for key in good {
+            self.rows.remove(key);
+        }
+        let mut news = Vec::new();
+        for row in unverified {
+            let known = self.rows.get(&row.key).is_some_and(|known| known.stamp == row.stamp);
+            if known {
+                continue;
+            }
+            if self.rows.len() >= Self::MOST && !self.rows.contains_key(&row.key) {
+                self.more = true;
+                continue;
+            }
+            self.rows.insert(row.key.clone(), row.clone());
+            news.push(row);
+        }
+        news
+    }
+
+    /// Whether a table must not be read from there: one of the rows may take somebody's rights on it away, and who
+    /// does not know of that would let them in.
+    #[must_use]
+    pub fn withholds(&self, table: TableUid) -> bool {
+        let grants = format!("grant/{table}/");
+        let is_about =
+            |key: &Vec<u8>| key.starts_with(b"unbinding/") || key.starts_with(grants.as_bytes());
+        self.more || self.rows.keys().any(is_about)
+    }
+
+    /// What is to be said of them, if there are any: how many, of which kinds, by whom, and what is wrong with the
+    /// first. Everybody may hear it, so that it names none of them.
+    #[must_use]
+    pub fn summary(&self) -> Option<String> {
+        let first = self.rows.values().next()?;
+        let of = |all: BTreeSet<String>| all.into_iter().collect::<Vec<_>>().join(", ");
+        let writer = |row: &UnverifiedRow| match &row.writer {
+            Some(writer) => writer.as_str().to_owned(),
+            None => "an unknown writer".to_owned(),
+        };
+        let kind = |key: &Vec<u8>| {
+            let kind = key.split(|byte| *byte == b'/').next().unwrap_or_default();
+            String::from_utf8_lossy(kind.strip_prefix(b"+").unwrap_or(kind)).into_owned()
+        };
+        let count = match (self.rows.len(), self.more) {
+            (1, false) => "a row".to_owned(),
+            (count, false) => format!("{count} rows"),
+            (count, true) => format!("more than {count} rows"),
+        };
+        Some(format!(
+            "{count} of the directory cannot be verified ({}; by {}): {}",
+            of(self.rows.keys().map(kind).collect()),
+            of(self.rows.values().map(writer).collect()),
+            first.why
+        ))
     }
 }
 
@@ -185,7 +261,7 @@ impl SyncView {
 #[cfg(test)]
 mod tests {
     use cortex_core::{
-        model::Hlc,
+        model::{Hlc, Stamp},
         sync::{Dot, OpenConflicts, Vector},
     };
 
@@ -248,5 +324,49 @@ mod tests {
         let known = PeerCopy { outdated: Some(OLD), ..knows(word(NEW, 1, 1)) };
         assert!(!known.may_overhear(&word(OLD, 1, 9), Some(OLD)));
         assert!(known.may_overhear(&word(NEW, 1, 2), Some(NEW)), "once the directory knows it");
+    }
+
+    fn unverified(key: &str, ms: u64) -> UnverifiedRow {
+        UnverifiedRow {
+            key: key.as_bytes().to_vec(),
+            stamp: Stamp { hlc: Hlc::from_unix_ms(ms), incarnation: OLD },
+            writer: None,
+            why: "it is not understood".into(),
+        }
+    }
+
+    #[test]
+    fn a_doubtful_row_is_told_once_and_not_any_more_when_a_good_one_stands_in_its_place() {
+        let mut doubtful = Doubtful::default();
+        assert_eq!(doubtful.summary(), None);
+        let rows = vec![unverified("name/a", 1), unverified("+node/b", 1)];
+        assert_eq!(doubtful.note(&[], rows).len(), 2);
+        assert_eq!(
+            doubtful.summary().expect("something"),
+            "2 rows of the directory cannot be verified (name, node; by an unknown writer): it is not understood"
+        );
+        assert!(doubtful.note(&[], vec![unverified("name/a", 1)]).is_empty(), "nothing new");
+        assert_eq!(doubtful.note(&[], vec![unverified("name/a", 2)]).len(), 1, "another version");
+        let good = [b"name/a".to_vec(), b"+node/b".to_vec()];
+        assert!(doubtful.note(&good, Vec::new()).is_empty());
+        assert_eq!(doubtful, Doubtful::default());
+    }
+
+    /// holds I3, V4: who does not know of a revocation would let in whom it concerns.
+    #[test]
+    fn a_table_on_which_rights_may_have_been_taken_away_is_withheld() {
+        let (one, other) = (TableUid([1; 16]), TableUid([2; 16]));
+        let withheld = |key: &str| {
+            let mut doubtful = Doubtful::default();
+            doubtful.note(&[], vec![unverified(key, 1)]);
+            (doubtful.withholds(one), doubtful.withholds(other))
+        };
+        assert_eq!(withheld(&format!("grant/{one}/*/read/cabin")), (true, false));
+        assert_eq!(withheld("unbinding/00/home/1000/cabin"), (true, true));
+        assert_eq!(withheld("name/00/notes/cabin"), (false, false));
+        let mut doubtful = Doubtful::default();
+        let many = 0..=Doubtful::MOST;
+        doubtful.note(&[], many.map(|n| unverified(&format!("name/{n}"), 1)).collect());
+        assert!(doubtful.withholds(one), "what else there is, is not known");
     }
 }

@@ -75,7 +75,9 @@ pub use replica::Replica;
 pub use restamp::Restamp;
 pub use scan::{Flow, Scan};
 pub use serve::{ChunkBounds, Served, Unserved};
-pub use system::{SealedRow, UID as SYSTEM_TABLE, VerifiedRow, verify};
+pub use system::{
+    Checked, SealedRow, UID as SYSTEM_TABLE, UnverifiedRow, VerifiedRow, check, verify,
+};
 pub use take::{Delivery, Taken};
 use writer::Published;
 

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use cortex_core::{
     directory::{Directory, NodeRow, Row, signed_part},
-    model::{Hlc, Incarnation, NodeName, Notary, Refusal, Stamp, TableId, TableUid},
+    model::{Hlc, Incarnation, NodeName, NotSigned, Notary, Refusal, Stamp, TableId, TableUid},
     wire::{Head, Reader, encode},
 };
 use rusqlite::{Connection, OptionalExtension};
@@ -54,6 +54,18 @@ impl VerifiedRow {
     pub fn row(&self) -> &Row {
         &self.row
     }
+
+    /// Its key in the system table.
+    #[must_use]
+    pub fn key(&self) -> &[u8] {
+        &self.sealed.key
+    }
+
+    /// Its place in the merge order.
+    #[must_use]
+    pub fn stamp(&self) -> Stamp {
+        self.sealed.stamp
+    }
 }
 
 /// Signs a row: the value of its record.
@@ -66,47 +78,136 @@ pub(super) fn seal(notary: &dyn Notary, stamp: Stamp, key: &str, row: &[u8]) -> 
     value
 }
 
+/// A row that is not believed, now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnverifiedRow {
+    /// Its key in the system table.
+    pub key: Vec<u8>,
+    /// Its place in the merge order.
+    pub stamp: Stamp,
+    /// Who alone may write it; none where this version does not understand it.
+    pub writer: Option<NodeName>,
+    /// What is wrong with it, or with the certificate that it is judged by.
+    pub why: Box<str>,
+}
+
+/// Rows that came from another node, each by itself.
+#[derive(Clone, Debug, Default)]
+pub struct Checked {
+    /// Those that may be believed.
+    pub verified: Vec<VerifiedRow>,
+    /// The others.
+    pub unverified: Vec<UnverifiedRow>,
+}
+
 /// Checks rows that came from another node: each must be signed by the node that alone may write it,
 /// with a certificate of this mesh that is known, or is among the rows.
+#[must_use]
+pub fn check(notary: &dyn Notary, known: &Directory, rows: Vec<SealedRow>) -> Checked {
+    let mut checked = Checked::default();
+    let mut opened = Vec::with_capacity(rows.len());
+    for sealed in rows {
+        match Opened::read(sealed) {
+            Ok(row) => opened.push(row),
+            Err(sealed) => checked.refuse(sealed, None, "it is not understood".into()),
+        }
+    }
+    // A row that is brought along is signed by its own certificate, which must be the mesh's.
+    let (mut brought, mut doubtful) = (BTreeMap::new(), BTreeMap::new());
+    for opened in &opened {
+        if let Row::Node(node) = &opened.row {
+            let is_good = opened.judge(notary, node).is_ok();
+            let of = if is_good { &mut brought } else { &mut doubtful };
+            of.insert(node.node.clone(), node.clone());
+        }
+    }
+    for opened in opened {
+        let writer = opened.row.writer();
+        let known = brought.get(writer).or_else(|| known.node(writer));
+        // What is wrong with a certificate is to be said, where there is no other.
+        let signer = match &opened.row {
+            Row::Node(own) => Some(own),
+            Row::Identity(_)
+            | Row::Binding(_)
+            | Row::Unbinding(_)
+            | Row::Grant(_)
+            | Row::Name(_)
+            | Row::Scope(_)
+            | Row::Replica(_)
+            | Row::Settlement(_)
+            | Row::Dropped(_)
+            | Row::Removal(_) => known.or_else(|| doubtful.get(writer)),
+        };
+        let verdict = match signer {
+            Some(signer) => opened.judge(notary, signer),
+            None => Err("its writer has not presented itself".into()),
+        };
+        match verdict {
+            Ok(()) => {
+                checked.verified.push(VerifiedRow { sealed: opened.sealed, row: opened.row });
+            }
+            Err(why) => {
+                let writer = Some(writer.clone());
+                checked.refuse(opened.sealed, writer, why);
+            }
+        }
+    }
+    checked
+}
+
+/// The same where one row that is not believed is one too many.
 ///
 /// # Errors
-/// [`Refusal::TokenForged`] where one is not. Rows are not taken by halves.
+/// [`Refusal::TokenForged`] where there is one. Rows are not taken by halves.
 pub fn verify(
     notary: &dyn Notary,
     known: &Directory,
     rows: Vec<SealedRow>,
 ) -> Result<Vec<VerifiedRow>, Refusal> {
-    let opened: Vec<(SealedRow, Row, Vec<u8>, Vec<u8>)> = rows
-        .into_iter()
-        .map(|sealed| {
-            let (row, signature) = open(&sealed.value)?;
-            let (row, signature) = (row.to_vec(), signature.to_vec());
-            let read = Row::decode(&sealed.key, &row)?;
-            Some((sealed, read, row, signature))
-        })
-        .collect::<Option<_>>()
-        .ok_or(Refusal::TokenForged)?;
-    let brought: BTreeMap<&NodeName, &NodeRow> = opened
-        .iter()
-        .filter_map(|(_, row, ..)| {
-            let Row::Node(node) = row else {
-                return None;
-            };
-            Some((&node.node, node))
-        })
-        .collect();
-    let signed = |sealed: &SealedRow, row: &Row, bytes: &[u8], signature: &[u8]| {
-        let writer = row.writer();
-        // A row that is brought along is signed by its own certificate, which must be the mesh's.
-        let node = brought.get(writer).copied().or_else(|| known.node(writer))?;
-        let message = signed_part(notary.mesh(), sealed.stamp, &sealed.key, bytes);
-        let (signer, _) = notary.signer(&node.certificate, &message, signature).ok()?;
-        (signer == *writer).then_some(())
-    };
-    for (sealed, row, bytes, signature) in &opened {
-        signed(sealed, row, bytes, signature).ok_or(Refusal::TokenForged)?;
+    let Checked { verified, unverified } = check(notary, known, rows);
+    if unverified.is_empty() { Ok(verified) } else { Err(Refusal::TokenForged) }
+}
+
+impl Checked {
+    fn refuse(&mut self, sealed: SealedRow, writer: Option<NodeName>, why: Box<str>) {
+        let SealedRow { key, stamp, .. } = sealed;
+        self.unverified.push(UnverifiedRow { key, stamp, writer, why });
     }
-    Ok(opened.into_iter().map(|(sealed, row, ..)| VerifiedRow { sealed, row }).collect())
+}
+
+/// A row that was read, with what its signature is over.
+struct Opened {
+    sealed: SealedRow,
+    row: Row,
+    bytes: Vec<u8>,
+    signature: Vec<u8>,
+}
+
+impl Opened {
+    fn read(sealed: SealedRow) -> Result<Self, SealedRow> {
+        let read = open(&sealed.value).and_then(|(bytes, signature)| {
+            let row = Row::decode(&sealed.key, bytes)?;
+            Some((row, bytes.to_vec(), signature.to_vec()))
+        });
+        match read {
+            Some((row, bytes, signature)) => Ok(Self { sealed, row, bytes, signature }),
+            None => Err(sealed),
+        }
+    }
+
+    /// Judges the row by what its writer has said of itself.
+    fn judge(&self, notary: &dyn Notary, presented: &NodeRow) -> Result<(), Box<str>> {
+        let Self { sealed, row, bytes, signature } = self;
+        let message = signed_part(notary.mesh(), sealed.stamp, &sealed.key, bytes);
+        let (signer, _) = notary
+            .signer(&presented.certificate, &message, signature)
+            .map_err(|NotSigned(why)| why)?;
+        if signer == *row.writer() {
+            Ok(())
+        } else {
+            Err(format!("it is signed by {signer}").into())
+        }
+    }
 }
 
 /// The row and the signature in a record's value.
@@ -179,4 +280,122 @@ pub(super) fn sealed(conn: &Connection, keys: &[String]) -> Result<Vec<SealedRow
         rows.extend(row.optional()?);
     }
     Ok(rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use cortex_core::{
+        directory::DroppedRow,
+        model::{KeyHash, MeshId},
+    };
+
+    use super::*;
+
+    /// Signs by naming itself; a certificate is a name, and one that begins with `x` is no good.
+    #[derive(Debug)]
+    struct Fake(NodeName);
+
+    impl Notary for Fake {
+        fn mesh(&self) -> MeshId {
+            MeshId([7; 16])
+        }
+
+        fn node(&self) -> &NodeName {
+            &self.0
+        }
+
+        fn key_hash(&self) -> KeyHash {
+            [1; 32]
+        }
+
+        fn certificate(&self) -> &[u8] {
+            self.0.as_str().as_bytes()
+        }
+
+        fn sign(&self, message: &[u8]) -> Vec<u8> {
+            [self.certificate(), message].concat()
+        }
+
+        fn signer(
+            &self,
+            certificate: &[u8],
+            message: &[u8],
+            signature: &[u8],
+        ) -> Result<(NodeName, KeyHash), NotSigned> {
+            if certificate.first() == Some(&b'x') {
+                return Err(NotSigned("the certificate is revoked".into()));
+            }
+            if *signature != [certificate, message].concat() {
+                return Err(NotSigned("the signature is not that of the certificate".into()));
+            }
+            Ok((node(std::str::from_utf8(certificate).expect("a name")), [1; 32]))
+        }
+    }
+
+    fn node(name: &str) -> NodeName {
+        NodeName::parse(name).expect("a name")
+    }
+
+    fn sealed(row: &Row, by: &str) -> SealedRow {
+        let stamp = Stamp { hlc: Hlc::from_unix_ms(1), incarnation: Incarnation(1) };
+        let key = row.key();
+        let value = seal(&Fake(node(by)), stamp, &key, &row.encode());
+        SealedRow { key: key.into_bytes(), value, stamp, seq: 1 }
+    }
+
+    fn presented(name: &str) -> Row {
+        let (database, incarnation) = ([1; 16], Incarnation(1));
+        let certificate = name.as_bytes().to_vec();
+        Row::Node(NodeRow { node: node(name), certificate, database, incarnation })
+    }
+
+    fn dropped(table: u8, by: &str) -> Row {
+        Row::Dropped(DroppedRow { table: TableUid([table; 16]), by: node(by) })
+    }
+
+    fn checked(rows: Vec<SealedRow>) -> (Vec<Row>, Vec<(Option<NodeName>, String)>) {
+        let known = Directory::new(Some(node("home")));
+        let Checked { verified, unverified } = check(&Fake(node("home")), &known, rows.clone());
+        assert_eq!(verify(&Fake(node("home")), &known, rows).is_ok(), unverified.is_empty());
+        let believed = verified.iter().map(|row| row.row().clone()).collect();
+        let others = unverified.into_iter().map(|row| (row.writer, row.why.into()));
+        (believed, others.collect())
+    }
+
+    /// holds M5
+    #[test]
+    fn each_row_is_judged_by_itself_and_the_reason_is_told() {
+        let good = [presented("home"), dropped(1, "home")];
+        let mut rows: Vec<_> = good.iter().map(|row| sealed(row, "home")).collect();
+        rows.push(sealed(&presented("xcabin"), "xcabin"));
+        rows.push(sealed(&dropped(2, "xcabin"), "xcabin"));
+        rows.push(sealed(&dropped(3, "stranger"), "stranger"));
+        rows.push(sealed(&dropped(4, "home"), "office"));
+        rows.push(SealedRow { value: b"of a later version".to_vec(), ..rows[0].clone() });
+        let (believed, others) = checked(rows);
+        assert_eq!(believed, good);
+        let why = |name: &str, why: &str| (Some(node(name)), why.to_owned());
+        let expected = [
+            (None, "it is not understood".to_owned()),
+            why("xcabin", "the certificate is revoked"),
+            why("xcabin", "the certificate is revoked"),
+            why("stranger", "its writer has not presented itself"),
+            why("home", "the signature is not that of the certificate"),
+        ];
+        assert_eq!(others, expected);
+    }
+
+    /// A row that is brought along and is not its writer's vouches for nobody.
+    #[test]
+    fn a_presentation_that_is_forged_does_not_stand_in_the_way_of_the_known_one() {
+        let mut known = Directory::new(Some(node("home")));
+        known.insert(presented("cabin"));
+        let Row::Node(real) = presented("cabin") else { unreachable!() };
+        let forged = Row::Node(NodeRow { certificate: b"office".to_vec(), ..real });
+        let rows = vec![sealed(&forged, "cabin"), sealed(&dropped(1, "cabin"), "cabin")];
+        let Checked { verified, unverified } = check(&Fake(node("home")), &known, rows);
+        assert_eq!(verified.len(), 1);
+        assert_eq!(verified[0].row(), &dropped(1, "cabin"));
+        assert_eq!(unverified.len(), 1);
+    }
 }

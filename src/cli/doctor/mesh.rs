@@ -26,6 +26,7 @@ const LIST: &str = "mesh-crl";
 const PEER: &str = "mesh-peer";
 const PEER_CERTIFICATE: &str = "mesh-peer-cert";
 const CLOCK: &str = "mesh-clock";
+const DIRECTORY: &str = "mesh-directory";
 
 /// Enough to renew a certificate in a week in which nobody looks, and in the next one.
 const SOON: u64 = 30 * 24 * 60 * 60;
@@ -87,6 +88,7 @@ struct Peer {
     clock_offset_ms: Option<i64>,
     certificate_expires: Option<u64>,
     last_error: Option<String>,
+    directory: Option<String>,
 }
 
 pub(super) fn gather(context: &Context, whose: Whose, configuration: Option<&Path>) -> Facts {
@@ -141,6 +143,7 @@ impl Peer {
             clock_offset_ms: peer["clock_offset_ms"].as_i64(),
             certificate_expires: peer["certificate_expires"].as_u64(),
             last_error: peer["last_error"].as_str().map(str::to_owned),
+            directory: peer["directory"].as_str().map(str::to_owned),
         }
     }
 }
@@ -172,6 +175,7 @@ pub(super) fn check(facts: &Facts) -> Vec<Finding> {
         findings.push(reach(peer));
         findings.extend(clock(peer));
         findings.extend(peer_certificate(peer, facts.now));
+        findings.extend(directory(peer));
     }
     findings
 }
@@ -306,6 +310,16 @@ fn clock(peer: &Peer) -> Option<Finding> {
     })
 }
 
+/// None where all that it passes on is believed.
+fn directory(peer: &Peer) -> Option<Finding> {
+    let trouble = peer.directory.as_ref()?;
+    Some(Finding::warning(
+        DIRECTORY,
+        format!("of what {} passes on, {trouble}", peer.name),
+        "for the node that wrote them, where the CA is: cortex mesh renew NODE; then start it once. Which rows: sudo cortex events",
+    ))
+}
+
 /// None as long as it was not seen.
 fn peer_certificate(peer: &Peer, now: u64) -> Option<Finding> {
     let what = format!("the certificate of {}", peer.name);
@@ -339,6 +353,7 @@ mod tests {
             clock_offset_ms: Some(-3),
             certificate_expires: Some(LATER),
             last_error: None,
+            directory: None,
         }
     }
 
@@ -378,6 +393,13 @@ mod tests {
     fn a_mesh_that_is_configured_and_not_joined_is_a_problem() {
         let (check, mend) = the_problem(check(&facts(node(Ok(good())), Running::Alone)));
         assert_eq!((check, mend.as_str()), (MESH, "systemctl restart cortexd"));
+    }
+
+    #[test]
+    fn rows_of_the_directory_that_are_not_believed_are_worth_a_warning() {
+        let trouble = Some("a row of the directory cannot be verified".to_owned());
+        let found = with(Peer { directory: trouble, ..office() });
+        assert_eq!(outcome(&found, DIRECTORY), Outcome::Warning);
     }
 
     #[test]

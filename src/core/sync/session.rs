@@ -216,6 +216,13 @@ impl Session {
         self.proceed(now);
     }
 
+    /// Asks for a table at this time at the latest, although nothing is known to have changed.
+    pub fn hurry(&mut self, table: TableUid, by: Duration) {
+        if let Some(pull) = self.pulls.get_mut(&table) {
+            pull.hurry(by);
+        }
+    }
+
     /// When time alone will bring something about.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Duration> {

@@ -5,13 +5,13 @@
 use std::sync::Arc;
 
 use cortex_core::{
-    model::{NodeName, Refusal},
+    model::NodeName,
     sync::{Answer, Chunk, Part, Position, Want, Why},
 };
 
 use super::{super::blocking, pack, troubles::TOO_LARGE};
 use crate::store::{
-    ChunkBounds, Fault, SYSTEM_TABLE, SealedRow, Served, Store, Unserved, VerifiedRow, verify,
+    Checked, ChunkBounds, Fault, SYSTEM_TABLE, SealedRow, Served, Store, Unserved, check,
 };
 
 /// Entries of a feed that a reader has written itself, and need not be told of at once.
@@ -143,9 +143,9 @@ pub(super) async fn checked(
     chunk: &Chunk,
     store: &Store,
     notary: Arc<crate::pki::Credentials>,
-) -> Result<Result<Vec<VerifiedRow>, Refusal>, Fault> {
+) -> Result<Checked, Fault> {
     if chunk.table != SYSTEM_TABLE || chunk.rows.is_empty() {
-        return Ok(Ok(Vec::new()));
+        return Ok(Checked::default());
     }
     let rows = chunk.rows.iter().map(|row| SealedRow {
         key: row.key.clone(),
@@ -155,5 +155,5 @@ pub(super) async fn checked(
     });
     let rows: Vec<SealedRow> = rows.collect();
     let store = store.clone();
-    blocking(move || Ok(verify(notary.as_ref(), store.catalog().directory(), rows))).await
+    blocking(move || Ok(check(notary.as_ref(), store.catalog().directory(), rows))).await
 }

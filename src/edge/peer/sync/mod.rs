@@ -11,6 +11,7 @@
 //! request that waits for it.
 
 mod answers;
+mod beyond;
 mod known;
 mod pack;
 mod troubles;
@@ -46,7 +47,10 @@ use super::{Shared, blocking, link::Ended};
 use crate::{
     ambient,
     service::sync::Trouble,
-    store::{Command, Delivery, Done, Event, Failure, Fault, Replica, SYSTEM_TABLE, Store, Taken},
+    store::{
+        Checked, Command, Delivery, Done, Event, Failure, Fault, Replica, SYSTEM_TABLE, Store,
+        Taken, UnverifiedRow,
+    },
 };
 
 /// Frames that wait to be understood. When there are as many, the link reads no further.
@@ -121,6 +125,7 @@ pub(super) async fn run(node: &NodeName, shared: &Shared, hello: &Hello, ends: E
         rounds: 0,
         next_round: shared.now() + Duration::from_secs(1),
         store,
+        beyond: beyond::Beyond::default(),
     };
     match exchange.run(ends).await {
         Ok(never) => match never {},
@@ -194,6 +199,8 @@ struct Exchange<'a> {
     told: words::Told,
     rounds: u32,
     next_round: Duration,
+    /// How far the directory of the other side was read beyond rows that cannot be verified.
+    beyond: beyond::Beyond,
 }
 
 /// Work that was done elsewhere.
@@ -204,6 +211,8 @@ enum Finished {
     Located(TableUid, Option<Position>),
     /// What is durable is known.
     Durable { table: TableUid, upto: Position, drain: Option<[u8; 16]> },
+    /// The good rows of a chunk were stored, and others were left aside.
+    Learnt { outline: Box<Chunk>, keys: Vec<Vec<u8>>, unverified: Vec<UnverifiedRow> },
     /// A chunk was stored, or not.
     Taken { outline: Box<Chunk>, done: Result<Done, Failure> },
     /// A request was answered.
@@ -221,7 +230,12 @@ impl Exchange<'_> {
         self.follow();
         loop {
             self.carry_out(*clock.borrow());
-            let timeouts = [self.session.poll_timeout(), self.follow_at, Some(self.next_round)];
+            let timeouts = [
+                self.session.poll_timeout(),
+                self.follow_at,
+                self.beyond.check_at(),
+                Some(self.next_round),
+            ];
             let wakes = timeouts.into_iter().flatten().min().unwrap_or(self.next_round);
             let wakes = Instant::from_std(self.shared.started + wakes);
             tokio::select! {
@@ -266,6 +280,9 @@ impl Exchange<'_> {
                     self.session.reconsider();
                 }
                 () = sleep_until(wakes) => {
+                    if self.beyond.checks(self.shared.now()) {
+                        self.session.hurry(SYSTEM_TABLE, self.shared.now());
+                    }
                     self.session.handle_timeout(self.shared.now());
                     if self.follow_at.is_some_and(|at| at <= self.shared.now()) {
                         self.follow();
@@ -410,6 +427,11 @@ impl Exchange<'_> {
                 self.session.asked(table, None, self.shared.now());
             }
             Finished::Durable { table, upto, drain } => self.acknowledge(table, &upto, drain),
+            Finished::Learnt { outline, keys, unverified } => {
+                self.taking -= 1;
+                self.learnt(&outline, &keys, unverified);
+                self.session.taken(&outline, Outcome::Stored, self.shared.now());
+            }
             Finished::Taken { outline, done } => self.taken(&outline, done),
             Finished::Served { want, answered } => self.served(&want, answered),
             Finished::Noted => {}
@@ -425,13 +447,23 @@ impl Exchange<'_> {
         let Some(copy) = copy else {
             return self.session.asked(table, None, now);
         };
-        let (life, vector) = (copy.life, copy.vector.clone());
+        let (life, mut vector) = (copy.life, copy.vector.clone());
+        if table == SYSTEM_TABLE
+            && let Some(known) = self.beyond.vector_at(&position)
+        {
+            vector.join(known);
+        }
         let want = Want { table, reader, life, position: position.clone(), vector };
         self.say(Message::Want(Box::new(want)));
         self.session.asked(table, Some(position), now);
     }
 
     fn locate(&mut self, table: TableUid) {
+        if table == SYSTEM_TABLE
+            && let Some(position) = self.beyond.next()
+        {
+            return self.ask(table, position);
+        }
         let (store, node) = (self.store.clone(), self.node.clone());
         self.jobs.spawn(async move {
             let position = blocking(move || store.position(table, &node)).await;
@@ -442,7 +474,8 @@ impl Exchange<'_> {
     fn acknowledge(&mut self, table: TableUid, upto: &Position, drain: Option<[u8; 16]>) {
         let Some(word) = words::own_word(&self.store, table) else { return };
         // During a pass the place in the feed is where the pass began: not everything before has come.
-        let cursor = upto.cursor.filter(|_| upto.pass.is_none());
+        let is_durable = upto.pass.is_none() && !(table == SYSTEM_TABLE && self.beyond.is_open());
+        let cursor = upto.cursor.filter(|_| is_durable);
         self.say(Message::Ack(Box::new(Ack { table, cursor, drain, word })));
     }
 
@@ -460,14 +493,20 @@ impl Exchange<'_> {
         let (store, from) = (self.store.clone(), self.node.clone());
         let notary = Arc::clone(self.shared.mesh().credentials());
         let latest = Hlc::from_unix_ms(ambient::wall_ms().saturating_add(MAX_SKEW_MS));
+        let is_beyond = chunk.table == SYSTEM_TABLE && self.beyond.vector_at(&chunk.from).is_some();
         self.taking += 1;
         self.jobs.spawn(async move {
-            let verified = match checked(&chunk, &store, notary).await? {
-                Ok(verified) => verified,
-                Err(refusal) => {
-                    return Ok(Finished::Taken { outline, done: Err(refusal.into()) });
-                }
-            };
+            let mut checked = checked(&chunk, &store, notary).await?;
+            if is_beyond || !checked.unverified.is_empty() {
+                beyond::without_future(&mut checked, latest);
+                let Checked { verified, unverified } = checked;
+                let keys = verified.iter().map(|row| row.key().to_vec()).collect();
+                return Ok(match store.execute(Command::Learn(verified)).await {
+                    Ok(_learnt) => Finished::Learnt { outline, keys, unverified },
+                    Err(failure) => Finished::Taken { outline, done: Err(failure) },
+                });
+            }
+            let verified = checked.verified;
             let delivery = Delivery { from, chunk, verified, latest };
             let done = store.execute(Command::Take(Box::new(delivery))).await;
             Ok(Finished::Taken { outline, done })
@@ -479,6 +518,9 @@ impl Exchange<'_> {
         let table = outline.table;
         let (outcome, trouble) = match done {
             Ok(Done::Taken(Taken::Stored { verified, .. })) => {
+                if table == SYSTEM_TABLE {
+                    self.directory_taken(outline);
+                }
                 self.trouble(table, |known| {
                     words::told_by_chunk(known, outline);
                     if verified == Some(true) {
@@ -579,7 +621,13 @@ impl Exchange<'_> {
                 && directory.standing(copy.uid, &here) == Standing::In
                 && words::concerns(directory, copy.uid, self.node)
         });
-        let wanted: BTreeSet<TableUid> = wanted.map(|copy| copy.uid).collect();
+        let known = self.shared.context.service.sync().of(SYSTEM_TABLE, self.node);
+        let doubtful = known.map(|known| known.doubtful).unwrap_or_default();
+        let (withheld, wanted): (BTreeSet<_>, BTreeSet<_>) =
+            wanted.map(|copy| copy.uid).partition(|table| doubtful.withholds(*table));
+        for table in withheld {
+            self.trouble(table, |known| known.taking = Some(Trouble::Directory));
+        }
         self.session.follow(&wanted, self.shared.now());
         self.session.reconsider();
     }

@@ -1,0 +1,256 @@
+//! Rows of another machine's directory that cannot be verified: what stands behind them is read all the same.
+//! Which rows are good is the store's to say; when to ask, the session's.
+//!
+//! A chunk with such a row is not taken: on disk, the place in the feed and what is known to be incorporated stay
+//! before it, so that nothing is claimed that is not there. Its other rows, each signed by its writer, are learnt,
+//! and the source is asked for what follows from a place that is kept here alone. Every so often the store's own
+//! place is asked from once more: the row may be good by then, or another may stand in its place.
+//!
+//! ```text
+//!   store's place ──(all rows are good)──> taken: the store's place moves on
+//!        ^   └──────(one is not)─────────> learnt: read on from beyond ──> learnt, up to the end
+//!        └──(after a pause that doubles)──────────────┘
+//! ```
+
+use std::time::Duration;
+
+use cortex_core::{
+    model::Hlc,
+    sync::{Chunk, Position, Vector},
+};
+use tracing::warn;
+
+use super::{Exchange, Finished};
+use crate::{
+    service::sync::Doubtful,
+    store::{Checked, Command, Event, SYSTEM_TABLE, UnverifiedRow},
+};
+
+/// The pause before rows that cannot be verified are asked for again. It doubles: all that stands behind them is
+/// read again too.
+const LEAST_PAUSE: Duration = Duration::from_secs(2);
+const MOST_PAUSE: Duration = Duration::from_secs(300);
+
+/// Rows of one chunk that are named to the operator.
+const NAMED: usize = 64;
+
+/// How far a source's directory was read beyond rows that cannot be verified; nothing where there are none.
+#[derive(Debug, Default)]
+pub(super) struct Beyond(Option<Place>);
+
+#[derive(Debug)]
+struct Place {
+    position: Position,
+    /// What has come up to there, by the source's word.
+    vector: Vector,
+    /// True while what follows is asked for, and not what stands at the store's own place.
+    ahead: bool,
+    /// True once the end was read.
+    ended: bool,
+    check_at: Duration,
+    pause: Duration,
+}
+
+impl Beyond {
+    /// Where to ask from, if it is not where the store says.
+    pub(super) fn next(&self) -> Option<Position> {
+        let place = self.0.as_ref().filter(|place| place.ahead)?;
+        Some(place.position.clone())
+    }
+
+    /// When the store's own place is to be asked from once more.
+    pub(super) fn check_at(&self) -> Option<Duration> {
+        let place = self.0.as_ref().filter(|place| place.ahead && place.ended)?;
+        Some(place.check_at)
+    }
+
+    /// True where it is time for that: it is asked from next.
+    pub(super) fn checks(&mut self, now: Duration) -> bool {
+        let is_due = self.check_at().is_some_and(|at| at <= now);
+        if let Some(place) = self.0.as_mut().filter(|_| is_due) {
+            place.ahead = false;
+        }
+        is_due
+    }
+
+    /// What the source need not send again where it is asked from there; none for the store's own place.
+    pub(super) fn vector_at(&self, from: &Position) -> Option<&Vector> {
+        self.0.as_ref().filter(|place| place.position == *from).map(|place| &place.vector)
+    }
+
+    /// True while there are rows that cannot be verified.
+    pub(super) fn is_open(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// Goes on behind a chunk that was learnt and not taken.
+    fn pass(&mut self, chunk: &Chunk, now: Duration) {
+        let mut place = match self.0.take() {
+            Some(place) if place.position == chunk.from => place,
+            before => {
+                let pause = before.map_or(LEAST_PAUSE, |place| (place.pause * 2).min(MOST_PAUSE));
+                Place {
+                    position: chunk.from.clone(),
+                    vector: Vector::new(),
+                    ahead: true,
+                    ended: false,
+                    check_at: now + pause,
+                    pause,
+                }
+            }
+        };
+        // A pass that is read here alone has a number that none in the store has.
+        place.position = chunk.leads_to(0);
+        if chunk.is_last() {
+            place.vector.join(&chunk.vector);
+            place.ended = true;
+        }
+        self.0 = Some(place);
+    }
+
+    /// The store has taken a chunk; true where it has come to the end by that, and nothing is left behind.
+    fn taken(&mut self, chunk: &Chunk) -> bool {
+        chunk.is_last() && self.0.take().is_some()
+    }
+}
+
+/// Leaves those aside that are from the future: a chunk with one would not be taken either.
+pub(super) fn without_future(checked: &mut Checked, latest: Hlc) {
+    let verified = std::mem::take(&mut checked.verified);
+    for row in verified {
+        if row.stamp().hlc <= latest {
+            checked.verified.push(row);
+        } else {
+            checked.unverified.push(UnverifiedRow {
+                key: row.key().to_vec(),
+                stamp: row.stamp(),
+                writer: Some(row.row().writer().clone()),
+                why: "it is from the future".into(),
+            });
+        }
+    }
+}
+
+impl Exchange<'_> {
+    /// Takes note of a chunk of which the good rows were learnt.
+    pub(super) fn learnt(
+        &mut self,
+        chunk: &Chunk,
+        keys: &[Vec<u8>],
+        unverified: Vec<UnverifiedRow>,
+    ) {
+        self.beyond.pass(chunk, self.shared.now());
+        let mut news = Vec::new();
+        self.shared.context.service.sync().update(SYSTEM_TABLE, self.node, |known| {
+            known.taking = None;
+            news = known.doubtful.note(keys, unverified);
+        });
+        // Before anything else is asked for: what depends on such a row is not.
+        self.follow();
+        for row in news.into_iter().take(NAMED) {
+            let UnverifiedRow { key, writer, why, .. } = row;
+            let key = String::from_utf8_lossy(&key).into_owned();
+            let writer = writer.as_ref().map_or("an unknown writer", |writer| writer.as_str());
+            warn!(node = %self.node, key, writer, %why, "a row of the directory cannot be verified, and is not believed");
+            let text = format!(
+                "the row {key} of the directory, by {writer}, passed on by {}, is not believed: {why}",
+                self.node
+            );
+            let store = self.store.clone();
+            self.jobs.spawn(async move {
+                let event = Event { uid: None, kind: "row_unverified", text };
+                if let Err(failure) = store.execute(Command::Note(event)).await {
+                    warn!(%failure, "an event was not written down");
+                }
+                Ok(Finished::Noted)
+            });
+        }
+    }
+
+    /// Takes note that the store has taken a chunk of the directory as a whole.
+    pub(super) fn directory_taken(&mut self, chunk: &Chunk) {
+        let view = self.shared.context.service.sync();
+        let is_clear = self.beyond.taken(chunk);
+        if is_clear || (chunk.is_last() && !self.beyond.is_open()) {
+            let mut was_doubtful = false;
+            view.update(SYSTEM_TABLE, self.node, |known| {
+                was_doubtful = std::mem::take(&mut known.doubtful) != Doubtful::default();
+            });
+            if was_doubtful {
+                self.follow();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cortex_core::{
+        directory::{Seen, Standing},
+        model::Incarnation,
+        sync::{Cursor, Dot, FeedId, Part},
+    };
+
+    use super::*;
+
+    fn position(lsn: u64) -> Position {
+        Position { cursor: Some(Cursor { feed: FeedId([1; 16]), lsn }), pass: None }
+    }
+
+    fn chunk(from: u64, to: u64, last: bool) -> Chunk {
+        let dot = Dot { incarnation: Incarnation(1), seq: to };
+        Chunk {
+            table: SYSTEM_TABLE,
+            reader: Incarnation(2),
+            from: position(from),
+            feed: FeedId([1; 16]),
+            part: Part::Log { to, last },
+            contexts: Vec::new(),
+            rows: Vec::new(),
+            vector: [dot].into_iter().collect(),
+            floor: Vector::new(),
+            hlc: Hlc::from_i64(1),
+            ready: true,
+            life: 1,
+            standing: Standing::In,
+            knowledge: Seen::new(),
+            removed: Vec::new(),
+            head: None,
+            drain: None,
+            digest: None,
+        }
+    }
+
+    const fn at(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn what_stands_behind_is_read_to_its_end_before_the_store_s_place_is_asked_from_again() {
+        let mut beyond = Beyond::default();
+        assert_eq!((beyond.next(), beyond.check_at()), (None, None));
+        beyond.pass(&chunk(0, 5, false), at(0));
+        assert_eq!(beyond.next(), Some(position(5)));
+        assert!(!beyond.checks(at(60)), "the end was not read");
+        beyond.pass(&chunk(5, 9, true), at(1));
+        assert_eq!(beyond.next(), Some(position(9)));
+        assert_eq!(
+            beyond.vector_at(&position(9)).map(Vector::len),
+            Some(1),
+            "it is not sent again"
+        );
+        assert_eq!(beyond.vector_at(&position(0)), None, "all of it is, from there");
+        assert!(!beyond.checks(at(1)));
+        assert!(beyond.checks(at(2)));
+        assert_eq!((beyond.next(), beyond.check_at()), (None, None), "the store says from where");
+
+        beyond.pass(&chunk(0, 5, false), at(2));
+        beyond.pass(&chunk(5, 9, true), at(2));
+        assert!(!beyond.checks(at(5)), "the pause is twice as long");
+        assert!(beyond.checks(at(6)));
+        assert!(!beyond.taken(&chunk(0, 5, false)));
+        assert!(beyond.is_open());
+        assert!(beyond.taken(&chunk(5, 9, true)), "the store has come to the end");
+        assert!(!beyond.is_open());
+    }
+}
