@@ -165,8 +165,11 @@ impl Service {
         }
         let Some(key) = key else {
             let finding = format!("{name} is on this node, and whole");
-            let lost = |conflicts: u64| {
-                format!("{conflicts} versions of rows have lost without anybody having taken note")
+            let lost = |conflicts: u64| match conflicts {
+                1 => "a version of a row has lost without anybody having taken note".to_owned(),
+                more => {
+                    format!("{more} versions of rows have lost without anybody having taken note")
+                }
             };
             let mut mend = None;
             if copies.conflicts() > 0 {
