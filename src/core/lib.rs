@@ -6,6 +6,7 @@
 //!   directory  <-  gate                              who is who <- who may do what
 //!   sync   <-  directory                             copies of tables on several machines
 //!   wire   <-  model, sync                           bytes of requests, replies, and links between machines
+//!   rule   <-  directory, sync                       what holds, by name, so that tests can break it
 //! ```
 //!
 //! Nothing in here performs I/O, so every rule can be run by the million in a simulation.
