@@ -83,6 +83,8 @@ rules! {
     /// A writer has seen all that its copy has incorporated.
     ContextOfVector,
 
+    /// A clock does not go back while somebody may take a timestamp of the future.
+    HandedStays,
     /// Another origin of writes begins other feeds.
     OriginEndsFeeds,
     /// A copy that has left writes as another origin.

@@ -74,7 +74,8 @@ impl PeerCopy {
                 || before.life < word.life
                 || (before.life == word.life
                     && (!before.vector.dominates(&word.vector)
-                        || before.conflicts < word.conflicts))
+                        || before.conflicts < word.conflicts
+                        || before.latest < word.latest))
         })
     }
 }

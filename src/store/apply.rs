@@ -23,6 +23,7 @@ use super::{
     contexts::{Contexts, Uses},
     error::{Failure, Fault},
     events::{self, Event},
+    handed::Handed,
     origins::Origins,
     recent::Fresh,
     replica::Replicas,
@@ -114,6 +115,7 @@ pub(super) struct Batch<'a> {
     pub(super) totals: Totals,
     pub(super) cache: &'a RecordCache,
     pub(super) contexts: &'a Contexts,
+    pub(super) handed: &'a Handed,
     /// The context that was made last: writes that follow each other have the same.
     pub(super) newest_context: Option<(Vector, Option<i64>)>,
     /// The cache's buckets of the keys that were written.
@@ -127,6 +129,7 @@ pub(super) struct Batch<'a> {
 pub(super) struct Means<'a> {
     pub(super) cache: &'a RecordCache,
     pub(super) contexts: &'a Contexts,
+    pub(super) handed: &'a Handed,
     pub(super) limits: Limits,
     /// The wall clock, in Unix milliseconds.
     pub(super) wall_ms: u64,
@@ -214,6 +217,7 @@ impl<'a> Batch<'a> {
             totals: Totals::default(),
             cache: means.cache,
             contexts: means.contexts,
+            handed: means.handed,
             newest_context: None,
             touched: Vec::new(),
             fresh: Fresh::default(),

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use cortex_core::{
-    model::{Incarnation, Limits, NodeName, TableUid},
+    model::{Hlc, Incarnation, Limits, NodeName, TableUid},
     sync::{Position, Want},
 };
 use rusqlite::Connection;
@@ -16,6 +16,7 @@ use super::{
     command::{Command, Done},
     contexts::Contexts,
     error::{Failure, Fault, OpenError},
+    handed::Handed,
     recent::Recent,
     replica::Replica,
     schema, serve, take,
@@ -28,6 +29,8 @@ pub(super) struct Engine {
     /// The newest changes of copies.
     pub(super) recent: Arc<Recent>,
     contexts: Contexts,
+    /// What other machines may have taken.
+    pub(super) handed: Arc<Handed>,
     /// Draws ids at random.
     draw_id: Box<dyn Fn() -> [u8; 16] + Send>,
 }
@@ -57,7 +60,8 @@ impl Engine {
         draw_id: impl Fn() -> [u8; 16] + Send + 'static,
     ) -> Self {
         let recent = Arc::new(Recent::from(state.lsn, state.hlc()));
-        Self { conn, state, recent, contexts: Contexts::default(), draw_id: Box::new(draw_id) }
+        let (contexts, handed) = (Contexts::default(), Arc::default());
+        Self { conn, state, recent, contexts, handed, draw_id: Box::new(draw_id) }
     }
 
     /// Carries out commands in one transaction. `announce` is told which of the cache's buckets are
@@ -74,6 +78,7 @@ impl Engine {
         let means = Means {
             cache: around.cache,
             contexts: &self.contexts,
+            handed: &self.handed,
             limits: around.limits,
             wall_ms: around.wall_ms,
             draw_id: self.draw_id.as_ref(),
@@ -93,8 +98,8 @@ impl Engine {
         let before = Arc::clone(&self.state.catalog);
         self.state = state;
         let copies = self.state.replicas.settle();
-        if !copies.is_empty() || fresh.is_broken() {
-            let (lsn, hlc) = (self.state.lsn, self.state.hlc());
+        let (lsn, hlc) = (self.state.lsn, self.state.hlc());
+        if !copies.is_empty() || fresh.is_broken() || hlc < self.recent.hlc {
             Arc::make_mut(&mut self.recent).add(fresh, lsn, hlc);
         }
         Ok(Committed { totals, outcomes, copies, before })
@@ -222,8 +227,15 @@ impl Database {
         bounds: serve::ChunkBounds,
     ) -> Result<serve::Served, Fault> {
         let Engine { conn, state, .. } = &self.engine;
-        let served = serve::serve(conn, &state.origins, self.catalog(), reader, want, bounds)?;
+        let served = self.engine.handed.over(reader, want, || {
+            serve::serve(conn, &state.origins, self.catalog(), reader, want, bounds)
+        })?;
         Ok(served.draining(self.replica(want.table).and_then(|replica| replica.drain)))
+    }
+
+    /// As [`super::Store::was_refused`].
+    pub fn was_refused(&self, reader: &NodeName, table: TableUid) {
+        self.engine.handed.refused(reader, table);
     }
 
     /// As [`super::Store::serve_recent`].
@@ -236,7 +248,10 @@ impl Database {
     ) -> Option<serve::Served> {
         let Engine { state, recent, .. } = &self.engine;
         let copy = state.replicas.committed_copy(want.table)?;
-        let served = serve::serve_recent(&copy, recent, self.catalog(), reader, want, bounds)?;
+        let served = self.engine.handed.over(reader, want, || {
+            serve::serve_recent(&copy, recent, self.catalog(), reader, want, bounds).ok_or(())
+        });
+        let served = served.ok()?;
         Some(served.draining(copy.drain))
     }
 
@@ -268,6 +283,12 @@ impl Database {
     #[must_use]
     pub fn incarnation(&self) -> Incarnation {
         self.engine.state.own_incarnation()
+    }
+
+    /// Its hybrid clock.
+    #[must_use]
+    pub fn hlc(&self) -> Hlc {
+        self.engine.state.hlc()
     }
 
     /// The connection, for an oracle that looks at rows.

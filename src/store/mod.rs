@@ -23,6 +23,7 @@ mod database;
 mod epoch;
 mod error;
 mod events;
+mod handed;
 mod inherited;
 mod life;
 mod mesh;
@@ -182,6 +183,7 @@ struct Inner {
     vfs: Option<String>,
     /// Which database this is, for ever.
     database: [u8; 16],
+    handed: Arc<handed::Handed>,
     /// Unlocked by the kernel when closed, or when the process ends.
     _lock: File,
 }
@@ -232,7 +234,7 @@ impl Store {
         engine.settle_origin(word, published.around(ambient::wall_ms())).map_err(fault)?;
         let state = &engine.state;
         published.show(&state.catalog);
-        let database = state.database;
+        let (database, handed) = (state.database, Arc::clone(&engine.handed));
         published.tell_clock(state.hlc());
         published.tell_copies(&state.replicas.committed(), &engine);
         published.follow_log(&mut engine.conn).map_err(|e| fault(e.into()))?;
@@ -271,6 +273,7 @@ impl Store {
             path,
             vfs: options.vfs.clone(),
             database,
+            handed,
             _lock: lock,
         };
         Ok(Self { inner: Arc::new(inner) })
@@ -347,21 +350,28 @@ impl Store {
         bounds: ChunkBounds,
     ) -> Result<Served, Fault> {
         let published = &self.inner.published;
-        let served = self.read(|conn, origins| {
-            // The rows come first: a scope that was narrowed before they were written must be known when
-            // it is asked who may have them.
-            let known = serve::system_feed(conn)?;
-            let shown = || published.copies.get(SYSTEM_TABLE).map_or(0, |copy| copy.fed);
-            for _ in 0..CATALOG_LOOKS {
-                if shown() >= known {
-                    let catalog = published.catalog.load();
-                    return serve::serve(conn, origins, &catalog, reader, want, bounds);
+        let served = self.inner.handed.over(reader, want, || {
+            self.read(|conn, origins| {
+                // The rows come first: a scope that was narrowed before they were written must be known when
+                // it is asked who may have them.
+                let known = serve::system_feed(conn)?;
+                let shown = || published.copies.get(SYSTEM_TABLE).map_or(0, |copy| copy.fed);
+                for _ in 0..CATALOG_LOOKS {
+                    if shown() >= known {
+                        let catalog = published.catalog.load();
+                        return serve::serve(conn, origins, &catalog, reader, want, bounds);
+                    }
+                    std::thread::yield_now();
                 }
-                std::thread::yield_now();
-            }
-            Ok(Served::Refused(Unserved::Busy))
+                Ok(Served::Refused(Unserved::Busy))
+            })
         })?;
         Ok(served.draining(self.copy(want.table).and_then(|copy| copy.drain)))
+    }
+
+    /// Takes note that a reader has not taken, and never will, what it was answered last.
+    pub fn was_refused(&self, reader: &NodeName, table: TableUid) {
+        self.inner.handed.refused(reader, table);
     }
 
     /// The same from memory, where what the other copy lacks has been written just now. Does not block.
@@ -374,8 +384,10 @@ impl Store {
     ) -> Option<Served> {
         let (copy, recent) = self.inner.published.copies.with_recent(want.table)?;
         // The catalog comes last: it is no older than the rows.
-        let served = serve::serve_recent(&copy, &recent, &self.catalog(), reader, want, bounds)?;
-        Some(served.draining(copy.drain))
+        let served = self.inner.handed.over(reader, want, || {
+            serve::serve_recent(&copy, &recent, &self.catalog(), reader, want, bounds).ok_or(())
+        });
+        Some(served.ok()?.draining(copy.drain))
     }
 
     /// Reads rows, with the origins that they name.

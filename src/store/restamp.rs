@@ -1,11 +1,18 @@
 //! After this machine's clock was ahead and is right again: what was written meanwhile, and what nobody else
 //! has, gets timestamps of the present. With those of the future no other machine would take it.
 //!
-//! Only what no other copy covers may be given another stamp, and only then may the clock go back.
+//! Only where no other machine has met a timestamp of the future may that be, and may the clock go back: the
+//! hybrid clocks of all others are in the present by their own word, and nothing from the future is on its way.
+//! A vector would not say it: rows of a transfer that was broken off are in none, nor are versions that were
+//! written over since.
+
+use std::collections::BTreeSet;
 
 use cortex_core::{
     directory::Row,
-    model::{Hlc, TableUid},
+    model::{Hlc, Stamp, TableId, TableUid},
+    rule::Rule,
+    sync::Vector,
 };
 use rusqlite::params;
 
@@ -14,7 +21,7 @@ use super::{
     command::Done,
     error::{Failure, Fault},
     events::Event,
-    rows::{Found, Place},
+    rows::Place,
     system,
 };
 
@@ -23,92 +30,92 @@ use super::{
 pub struct Restamp {
     /// Timestamps beyond this are of the future.
     pub latest: Hlc,
-    /// The greatest number of this machine's present origin that any other copy covers.
-    pub covered: u64,
+}
+
+/// A row of the future.
+struct Ahead {
+    table: TableUid,
+    stamp: Stamp,
+    key: Vec<u8>,
 }
 
 impl Batch<'_> {
-    /// Stamps rows of the future again that nobody else has.
+    /// Stamps rows of the future again: those too that this machine has written as another origin, before it
+    /// was started anew.
     pub(super) fn restamp(&mut self, restamp: &Restamp) -> Result<Done, Failure> {
+        let nothing = Ok(Done::Restamped { rows: 0 });
         if self.state.hlc() <= restamp.latest {
-            return Ok(Done::Restamped { rows: 0 });
+            return nothing;
         }
-        let tables: Vec<TableUid> = {
-            let copies = self.state.replicas.iter();
-            let shared = copies.filter(|copy| copy.uid != system::UID && copy.table.is_some());
-            shared.map(|copy| copy.uid).collect()
+        if self.handed.changing() > restamp.latest && Rule::HandedStays.holds() {
+            return nothing; // until all who were told have said whether they have taken it
+        }
+        let tables: Vec<(TableUid, TableId)> = {
+            let copies = self.state.replicas.iter().filter(|copy| copy.uid != system::UID);
+            copies.filter_map(|copy| Some((copy.uid, copy.table?))).collect()
         };
         let mut ahead = Vec::new();
-        for table in tables {
-            for (key, found) in self.rows_ahead(table, restamp)? {
-                ahead.push((table, key, found));
+        for (uid, table) in tables {
+            for (key, stamp) in self.rows_after(table, restamp.latest)? {
+                ahead.push(Ahead { table: uid, stamp, key });
             }
         }
-        self.state.set_clock_back(self.newest_that_stays(restamp)?);
+        let signed = self.rows_after(system::NUMBER, restamp.latest)?;
+        self.state.set_clock_back(self.newest_before(restamp.latest)?);
         self.changed = true;
-        ahead.sort_by_key(|(_, _, found)| found.stamp);
+        ahead.sort_by_key(|row| row.stamp);
         let rows = ahead.len() as u64;
-        for (table, key, found) in ahead {
-            self.stamp_again(table, &key, &found)?;
+        for row in ahead {
+            self.stamp_again(&row)?;
         }
-        self.sign_again(restamp)?;
+        self.sign_again(signed.into_iter().map(|(key, _)| key).collect())?;
         let text =
             format!("the clock is right again: {rows} rows were given timestamps of the present");
         self.note(&Event { uid: None, kind: "clock_mended", text })?;
         Ok(Done::Restamped { rows })
     }
 
-    /// Rows of a table that are of the future, by this origin, and with nobody else.
-    fn rows_ahead(
-        &self,
-        table: TableUid,
-        restamp: &Restamp,
-    ) -> Result<Vec<(Vec<u8>, Found)>, Fault> {
-        let Some(id) = self.state.replicas.get(table).and_then(|copy| copy.table) else {
-            return Ok(Vec::new());
-        };
-        let keys: Vec<Vec<u8>> = {
-            let mut statement = self.cached(
-                "SELECT key FROM records
-                 WHERE table_id = ?1 AND hlc > ?2 AND incarnation = ?3 AND seq > ?4",
-            )?;
-            let wanted = params![id.0, restamp.latest.to_i64(), self.state.origin, restamp.covered];
-            statement.query_map(wanted, |row| row.get(0))?.collect::<Result<_, _>>()?
-        };
-        let mut found = Vec::new();
-        for key in keys {
-            if let Some(row) = self.find_row(id, &key)? {
-                found.push((key, row));
-            }
-        }
-        Ok(found)
+    /// Rows of a table that are of the future.
+    fn rows_after(&self, table: TableId, latest: Hlc) -> Result<Vec<(Vec<u8>, Stamp)>, Fault> {
+        let mut statement = self
+            .cached("SELECT key, hlc, incarnation FROM records WHERE table_id = ?1 AND hlc > ?2")?;
+        let rows = statement.query_map(params![table.0, latest.to_i64()], |row| {
+            let incarnation = self.state.origins.id(row.get(2)?);
+            Ok((row.get(0)?, Stamp { hlc: Hlc::from_i64(row.get(1)?), incarnation }))
+        })?;
+        Ok(rows.collect::<Result<_, _>>()?)
     }
 
-    /// The greatest timestamp in any copy that keeps its stamp.
-    fn newest_that_stays(&self, restamp: &Restamp) -> Result<Hlc, Fault> {
+    /// The greatest timestamp in any copy that is not of the future.
+    fn newest_before(&self, latest: Hlc) -> Result<Hlc, Fault> {
         let newest: Option<i64> = self
             .cached(
                 "SELECT max(hlc) FROM records
-                 WHERE table_id IN (SELECT table_id FROM replicas)
-                   AND NOT (hlc > ?1 AND incarnation = ?2 AND seq > ?3)",
+                 WHERE table_id IN (SELECT table_id FROM replicas) AND hlc <= ?1",
             )?
-            .query_row(
-                params![restamp.latest.to_i64(), self.state.origin, restamp.covered],
-                |row| row.get(0),
-            )?;
+            .query_row([latest.to_i64()], |row| row.get(0))?;
         Ok(newest.map_or_else(Hlc::default, Hlc::from_i64))
     }
 
-    fn stamp_again(&mut self, table: TableUid, key: &[u8], found: &Found) -> Result<(), Failure> {
-        let Some(entry) = self.state.catalog.by_uid(table).cloned() else {
+    fn stamp_again(&mut self, row: &Ahead) -> Result<(), Failure> {
+        let Some(entry) = self.state.catalog.by_uid(row.table).cloned() else {
             return Ok(());
         };
+        let Some(found) = self.find_row(entry.table.id, &row.key)? else {
+            return Ok(());
+        };
+        let mut context_id = found.context_id;
+        if found.stamp.incarnation != self.state.own_incarnation() {
+            let mut seen = Vector::clone(&found.context);
+            seen.raise(found.side().dot());
+            context_id = self.intern(&seen)?;
+        }
         let value = found.value.as_deref();
-        self.write_row(Place::of(&entry), key, Some(found), value, found.context_id)
+        self.write_row(Place::of(&entry), &row.key, Some(&found), value, context_id)
     }
 
     /// The same for what this machine says in the directory, which is signed with its stamp.
-    fn sign_again(&mut self, restamp: &Restamp) -> Result<(), Failure> {
+    fn sign_again(&mut self, keys: BTreeSet<Vec<u8>>) -> Result<(), Failure> {
         let Ok(here) = self.here() else {
             return Ok(());
         };
@@ -116,11 +123,9 @@ impl Batch<'_> {
         let mut ahead = Vec::new();
         for row in own {
             let key = row.key();
-            let Some(found) = self.find_row(Place::SYSTEM.id, key.as_bytes())? else {
-                continue;
-            };
-            let is_ours = found.stamp.incarnation == self.state.own_incarnation();
-            if found.stamp.hlc > restamp.latest && is_ours && found.seq > restamp.covered {
+            if keys.contains(key.as_bytes())
+                && let Some(found) = self.find_row(Place::SYSTEM.id, key.as_bytes())?
+            {
                 // Out of the way: what is written now has an earlier stamp.
                 self.remove_row(Place::SYSTEM, key.as_bytes(), &found)?;
                 ahead.push(row);

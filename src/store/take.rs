@@ -105,6 +105,7 @@ impl Batch<'_> {
         }
         let entry = if is_system { None } else { Some(self.adopt(chunk)?) };
         let place = entry.as_ref().map_or(Place::SYSTEM, |entry| Place::of(entry));
+        self.handed.came(chunk.hlc);
         if Rule::SourceClockObserved.holds() {
             self.observe(chunk.hlc);
         }

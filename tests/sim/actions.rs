@@ -64,6 +64,7 @@ enum Action {
     Purge,
     DiskFull,
     Jump,
+    Restamp,
 }
 
 pub(crate) struct Weights {
@@ -106,6 +107,7 @@ impl Weights {
             (Purge, 20),
             (DiskFull, 10),
             (Jump, 10),
+            (Restamp, 15),
         ];
         let mut actions: Vec<(Action, u64)> = Vec::new();
         for (action, weight) in base {
@@ -122,7 +124,7 @@ impl Weights {
                 &[Kind::Scopes, Kind::Everything]
             } else if matches!(action, DiskFull) {
                 &[Kind::Clocks, Kind::Everything]
-            } else if matches!(action, Jump) {
+            } else if matches!(action, Jump | Restamp) {
                 &[Kind::Clocks]
             } else if matches!(action, Partition) {
                 &[Kind::Disks, Kind::Scopes, Kind::Clocks, Kind::Everything]
@@ -460,11 +462,43 @@ pub(crate) fn step(world: &mut World, weights: &Weights) {
                 0
             };
         }
+        Action::Restamp => wrong_clock(world, weights, n),
         Action::Die | Action::Join | Action::StalePass => {}
     }
     if !matches!(action, Action::Pull | Action::PullSystem | Action::Lose | Action::Pause) {
         checks::after(world, n);
     }
+}
+
+/// A clock is ahead for a while, and right again; meanwhile there are writes, and others may be asked, or be as
+/// wrong.
+fn wrong_clock(world: &mut World, weights: &Weights, n: usize) {
+    if world.chance.percent(60) {
+        let year = 365 * 24 * 60 * 60 * 1000;
+        let living = world.living();
+        let other = world.chance.of(&living);
+        world.nodes[n].jump_ms = year;
+        if world.chance.percent(30) {
+            world.nodes[other].jump_ms = year;
+        }
+        for _ in 0..world.chance.within(1, 4) {
+            write(world, n, weights.deletions);
+            let table = world.tables[world.chance.below(world.tables.len())];
+            if world.chance.percent(40) && other != n {
+                let most = world.chance.below(3);
+                pull(world, other, n, table, most);
+            } else if world.chance.percent(20) && other != n {
+                world.ask(other, n, table); // and is answered when the clock is right again
+                let request = world.network.pop();
+                request.into_iter().for_each(|request| world.deliver(request));
+            }
+        }
+        world.nodes[n].jump_ms = 0;
+        if world.chance.percent(70) {
+            world.nodes[other].jump_ms = 0;
+        }
+    }
+    world.mend_clock(n);
 }
 
 /// What a repair does with a row that copies differ in, whether they do or not.

@@ -149,4 +149,5 @@ pub(crate) const TABLE: &[(Mutation, Kind, u64)] = &[
     (Mutation::Rule(Rule::FloorInherited), Kind::Disks, 22),
     (Mutation::Rule(Rule::FullPassUnfiltered), Kind::Disks, 22),
     (Mutation::Rule(Rule::FillingTakesNoWrites), Kind::Clocks, 23),
+    (Mutation::Rule(Rule::HandedStays), Kind::Clocks, 82),
 ];

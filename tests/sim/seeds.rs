@@ -4,11 +4,12 @@
 use std::collections::BTreeSet;
 
 use cortex_core::model::{Owner, Scope, TableUid};
+use cortexd::store::Command;
 
 use crate::{
     actions::{OWNER, create, entry, named, remove, set_scope},
     rest::settle,
-    stories::{nodes, shared},
+    stories::{nodes, put, shared},
     world::World,
 };
 
@@ -52,4 +53,22 @@ fn a_full_disk_is_told_as_one_whatever_the_command() {
     assert!(world.tally.disk_full > 0, "it has never run full");
     world.set_full(0, false);
     shared(&mut world);
+}
+
+/// holds E3: what was written before the machine was started anew kept its timestamp, and nobody took it.
+#[test]
+fn a_mended_clock_counts_for_what_an_earlier_origin_has_written_too() {
+    let mut world = World::new(1, None);
+    nodes(&mut world, 2);
+    let table = shared(&mut world);
+    world.nodes[1].jump_ms = 365 * 24 * 60 * 60 * 1000;
+    put(&mut world, 1, 1);
+    world.must(1, &Command::Mint);
+    world.nodes[1].jump_ms = 0;
+    settle(&mut world);
+    let rows = |world: &World| world.nodes[0].disk.copies[&table].rows.len();
+    assert_eq!(rows(&world), 1, "nobody takes it as it is");
+    world.mend_clock(1);
+    settle(&mut world);
+    assert_eq!((rows(&world), world.tally.restamped), (2, 1));
 }

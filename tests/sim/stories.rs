@@ -88,7 +88,7 @@ fn made(world: &mut World, scope: Scope) -> TableUid {
     world.tables[0]
 }
 
-fn put(world: &mut World, n: usize, key: usize) {
+pub(crate) fn put(world: &mut World, n: usize, key: usize) {
     let entry = entry(world, n, world.tables[0]).expect("a table");
     actions::put(world, n, &entry, key);
     world.now_ms += 10;

@@ -12,8 +12,8 @@ use cortex_core::{
     sync::{Ack, Chunk, Part, PassKind, Want, Word, Words},
 };
 use cortexd::store::{
-    ChunkBounds, Collection, Command, Database, Delivery, Done, Failure, Fault, SYSTEM_TABLE,
-    SealedRow, Served, Taken, verify,
+    ChunkBounds, Collection, Command, Database, Delivery, Done, Failure, Fault, Restamp,
+    SYSTEM_TABLE, SealedRow, Served, Taken, verify,
 };
 
 use crate::{
@@ -127,6 +127,7 @@ pub(crate) struct Tally {
     pub(crate) disk_full: u64,
     pub(crate) differed: u64,
     pub(crate) acked_lost: u64,
+    pub(crate) restamped: u64,
 }
 
 impl Tally {
@@ -149,6 +150,7 @@ impl Tally {
             (&mut self.disk_full, other.disk_full),
             (&mut self.differed, other.differed),
             (&mut self.acked_lost, other.acked_lost),
+            (&mut self.restamped, other.restamped),
         ];
         for (sum, more) in pairs {
             *sum += more;
@@ -468,11 +470,27 @@ impl World {
                 self.log.push(format!("  n{reader} takes nothing of n{source}: {why:?}"));
                 if matches!(why, cortex_core::sync::Unfit::Ahead { .. }) {
                     self.tally.ahead += 1;
+                    self.refuse(reader, source, table);
                 }
                 checks::after(self, reader);
             }
             Ok(_) | Err(_) => checks::after(self, reader),
         }
+    }
+
+    /// A reader refuses an answer. It is not answered twice: what the network repeats is of a link that ends.
+    fn refuse(&mut self, reader: usize, source: usize, table: TableUid) {
+        if self.chance.percent(30) {
+            return; // lost
+        }
+        self.network.retain(|message| match message {
+            Message::Chunk { from, to, chunk, .. } => {
+                (*from, *to, chunk.table) != (source, reader, table)
+            }
+            Message::Want { .. } | Message::Ack { .. } => true,
+        });
+        let name = self.nodes[reader].name.clone();
+        self.nodes[source].db.was_refused(&name, table);
     }
 
     /// What a reader says once a chunk is on its disk.
@@ -503,6 +521,7 @@ impl World {
                 lives: node.db.catalog().directory().lives(table),
                 digest: replica.digest,
                 ready: replica.ready,
+                latest: Some(node.db.hlc()),
                 conflicts: Some(replica.conflicts.open),
             },
         };
@@ -559,6 +578,39 @@ impl World {
             }
         }
         self.tally.collected += checks::collected::by_all_who_are_known(self, n, table, &before);
+        checks::after(self, n);
+    }
+
+    /// A clock is right again: what nobody else has gets timestamps of the present.
+    pub(crate) fn mend_clock(&mut self, n: usize) {
+        let node = &self.nodes[n];
+        if node.jump_ms != 0 {
+            return;
+        }
+        let directory = node.db.catalog().directory();
+        let latest = Hlc::from_unix_ms(self.wall_ms(n) + SKEW_MS);
+        for table in self.tables.iter().chain([&SYSTEM_TABLE]) {
+            if node.db.replica(*table).is_none_or(|replica| replica.life == 0) {
+                continue;
+            }
+            let mut must: BTreeSet<NodeName> = directory.must_confirm(*table).into_keys().collect();
+            if *table == SYSTEM_TABLE {
+                must.extend(directory.members().map(|row| row.node.clone()));
+            }
+            must.remove(&node.name);
+            let met = |name| node.words.get(table)?.of(name)?.latest;
+            if !must.iter().all(|name| met(name).is_some_and(|met| met <= latest)) {
+                return; // somebody may have met a timestamp of the future
+            }
+        }
+        let command = Command::Restamp(Restamp { latest });
+        let before = self.nodes[n].db.hlc();
+        if let Ok(Done::Restamped { rows }) = self.run(n, &command)
+            && self.nodes[n].db.hlc() < before
+        {
+            self.tally.restamped += rows;
+            checks::restamped::are_forgotten(self, n, latest);
+        }
         checks::after(self, n);
     }
 

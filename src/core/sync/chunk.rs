@@ -136,6 +136,18 @@ pub struct Word {
     pub ready: bool,
     /// The conflicts that it keeps; none where it does not say.
     pub conflicts: Option<OpenConflicts>,
+    /// Not less than any timestamp that its machine has met; none where it does not say. See
+    /// [`Word::not_before`].
+    pub latest: Option<Hlc>,
+}
+
+impl Word {
+    /// A hybrid clock as it stands in words: to the next 65 s, so that they do not change with each write.
+    #[must_use]
+    pub fn not_before(hlc: Hlc) -> Hlc {
+        const STEP_MS: u64 = 1 << 16;
+        Hlc::from_unix_ms((hlc.unix_ms() / STEP_MS + 1).saturating_mul(STEP_MS))
+    }
 }
 
 /// How many conflicts a copy keeps of which nobody has taken note.

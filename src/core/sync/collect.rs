@@ -46,6 +46,7 @@ impl Words {
                 known.digest = word.digest;
                 known.ready = word.ready;
                 known.conflicts = known.conflicts.max(word.conflicts);
+                known.latest = known.latest.max(word.latest);
             }
             Some(_) | None => {
                 self.0.insert(node, word);

@@ -7,7 +7,8 @@
 //!   vector    [origin, seq, origin, seq, …]
 //!   position  [feed or nil, number, 0: no pass | 1: full | 2: scan, number of the pass, key]
 //!   row       [key, value or nil, hlc, origin, seq, context: its place in the list of contexts]
-//!   conflicts [since, count]; it stands beside the word that it belongs to
+//!   more      [latest, conflicts], each may be nil; it stands beside the word that it belongs to
+//!   conflicts [since, count]
 //! ```
 //!
 //! Nothing is allocated by what a message announces: each element of a list takes a byte at least, and a list
@@ -111,7 +112,7 @@ pub(super) fn write(message: &Message, out: &mut Vec<u8>) {
                 write_word(word, &mut origins, out);
             }
             array(out, 4, said.words.len());
-            said.words.iter().for_each(|(_, word)| write_conflicts(word.conflicts, out));
+            said.words.iter().for_each(|(_, word)| write_more(word, out));
             origins.write(out);
         }
     }
@@ -127,12 +128,12 @@ pub(super) fn read(kind: u64, fields: &Fields<'_>) -> Option<Message> {
             table,
             cursor: if fields.has(3) { Some(read_cursor(&mut fields.value(3)?)?) } else { None },
             drain: read_id(fields, 4)?,
-            word: Word {
-                conflicts: match fields.value(6) {
-                    Some(mut reader) => read_conflicts(&mut reader)?,
-                    None => None,
-                },
-                ..read_word(&mut fields.value(5)?, &origins)?
+            word: {
+                let mut word = read_word(&mut fields.value(5)?, &origins)?;
+                if let Some(mut reader) = fields.value(6) {
+                    read_more(&mut reader)?.add_to(&mut word);
+                }
+                word
             },
         })),
         kind::REFUSE => Message::Refuse(read_refuse(table, fields)?),
@@ -146,12 +147,12 @@ pub(super) fn read(kind: u64, fields: &Fields<'_>) -> Option<Message> {
                 Some((node(reader)?, read_word(reader, &origins)?))
             })?;
             if let Some(mut reader) = fields.value(4) {
-                let conflicts = read_list(&mut reader, NAMES, read_conflicts)?;
-                if conflicts.len() != words.len() {
+                let more = read_list(&mut reader, NAMES, read_more)?;
+                if more.len() != words.len() {
                     return None;
                 }
-                for ((_, word), conflicts) in words.iter_mut().zip(conflicts) {
-                    word.conflicts = conflicts;
+                for ((_, word), more) in words.iter_mut().zip(more) {
+                    more.add_to(word);
                 }
             }
             Message::Words(Said { table, words })
@@ -391,8 +392,8 @@ fn read_position(reader: &mut Reader<'_>) -> Option<Position> {
 }
 
 fn write_ack(ack: &Ack, origins: &mut Origins, out: &mut Vec<u8>) {
-    let optional = [ack.cursor.is_some(), ack.drain.is_some(), ack.word.conflicts.is_some()];
-    begin(out, kind::ACK, 3 + optional.into_iter().filter(|there| *there).count());
+    let optional = [ack.cursor.is_some(), ack.drain.is_some()];
+    begin(out, kind::ACK, 4 + optional.into_iter().filter(|there| *there).count());
     bytes(out, 1, &ack.table.0);
     if let Some(Cursor { feed, lsn }) = ack.cursor {
         array(out, 3, 2);
@@ -402,10 +403,8 @@ fn write_ack(ack: &Ack, origins: &mut Origins, out: &mut Vec<u8>) {
     write_id(out, 4, ack.drain);
     encode::uint(out, 5);
     write_word(&ack.word, origins, out);
-    if ack.word.conflicts.is_some() {
-        encode::uint(out, 6);
-        write_conflicts(ack.word.conflicts, out);
-    }
+    encode::uint(out, 6);
+    write_more(&ack.word, out);
     origins.write(out);
 }
 
@@ -438,7 +437,39 @@ fn read_word(reader: &mut Reader<'_>, origins: &Origins) -> Option<Word> {
         digest: read_digest(reader)?,
         ready: read_bool(reader)?,
         conflicts: None, // beside it: a word has as many elements as it had at first
+        latest: None,
     })
+}
+
+/// What stands beside a word.
+struct More {
+    latest: Option<Hlc>,
+    conflicts: Option<OpenConflicts>,
+}
+
+impl More {
+    fn add_to(self, word: &mut Word) {
+        (word.latest, word.conflicts) = (self.latest, self.conflicts);
+    }
+}
+
+fn write_more(word: &Word, out: &mut Vec<u8>) {
+    encode::array(out, 2);
+    match word.latest {
+        Some(latest) => encode::uint(out, latest.to_i64().unsigned_abs()),
+        None => encode::nil(out),
+    }
+    write_conflicts(word.conflicts, out);
+}
+
+fn read_more(reader: &mut Reader<'_>) -> Option<More> {
+    (reader.head()? == Head::Array(2)).then_some(())?;
+    let latest = match reader.head()? {
+        Head::Nil => None,
+        Head::Int(latest) => Some(Hlc::from_i64(latest.try_into().ok().filter(|hlc| *hlc >= 0)?)),
+        _other => return None,
+    };
+    Some(More { latest, conflicts: read_conflicts(reader)? })
 }
 
 fn write_conflicts(conflicts: Option<OpenConflicts>, out: &mut Vec<u8>) {

@@ -9,7 +9,7 @@ use std::{
 
 use cortex_core::{
     directory::Directory,
-    model::{Hlc, Incarnation, NodeName, TableUid},
+    model::{Hlc, NodeName, TableUid},
     sync::{TableDigest, Vector, Words},
 };
 use tokio::time::sleep;
@@ -108,11 +108,10 @@ impl Upkeep<'_> {
             return Ok(());
         }
         let here = self.shared.mesh().node().clone();
-        let covered = covered(&store.catalog(), view, &here, store.incarnation(), copies);
-        let Some(covered) = covered else {
-            return Ok(()); // somebody may have it who has not said so yet
-        };
-        store.execute(Command::Restamp(Restamp { latest, covered })).await?;
+        if !are_of_the_present(&store.catalog(), view, &here, latest, copies) {
+            return Ok(());
+        }
+        store.execute(Command::Restamp(Restamp { latest })).await?;
         Ok(())
     }
 
@@ -210,27 +209,24 @@ fn confirmed(
     words.confirmed(here, &copy.vector, &must, &gone)
 }
 
-/// The last write of an origin that any copy elsewhere has; none where one has not said what it has.
-fn covered(
+/// True where all other copies have said that their machines have met no later timestamp.
+fn are_of_the_present(
     catalog: &Catalog,
     view: &SyncView,
     here: &NodeName,
-    origin: Incarnation,
+    latest: Hlc,
     copies: &[Arc<Replica>],
-) -> Option<u64> {
+) -> bool {
     let directory = catalog.directory();
-    let mut covered = 0;
-    for copy in copies.iter().filter(|copy| copy.life > 0) {
+    let said = |table, node: &NodeName| view.of(table, node)?.word?.latest;
+    copies.iter().filter(|copy| copy.life > 0).all(|copy| {
         let mut must: BTreeSet<NodeName> = directory.must_confirm(copy.uid).into_keys().collect();
         if copy.uid == SYSTEM_TABLE {
             must.extend(directory.members().map(|row| row.node.clone()));
         }
-        for node in must.iter().filter(|node| *node != here) {
-            let word = view.of(copy.uid, node)?.word?;
-            covered = covered.max(word.vector.get(origin));
-        }
-    }
-    Some(covered)
+        must.remove(here);
+        must.iter().all(|node| said(copy.uid, node).is_some_and(|met| met <= latest))
+    })
 }
 
 /// Removes the beginning of a feed that is too long.

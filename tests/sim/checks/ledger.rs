@@ -25,6 +25,8 @@ struct Met {
     pair: (Dot, Dot),
     /// Neither had seen the other, and they differ.
     concurrent: bool,
+    /// The writer of the earlier one had seen the later one.
+    backwards: bool,
 }
 
 pub(crate) fn expect(world: &World, n: usize, chunk: &Chunk, known: &[Known]) -> Vec<Expected> {
@@ -36,6 +38,10 @@ pub(crate) fn expect(world: &World, n: usize, chunk: &Chunk, known: &[Known]) ->
         let met = world.nodes[n].disk.version(&place).map(|present| {
             let dot = row.dot();
             let seen = arriving.contains(&present.dot) || present.known.contains(&dot);
+            let backwards = match row.stamp < present.stamp {
+                true => arriving.contains(&present.dot),
+                false => row.stamp > present.stamp && present.known.contains(&dot),
+            };
             let differ = present.dot != dot && present.value != row.value;
             let stays = if row.stamp > present.stamp { dot } else { present.dot };
             Met {
@@ -43,6 +49,7 @@ pub(crate) fn expect(world: &World, n: usize, chunk: &Chunk, known: &[Known]) ->
                 stays,
                 pair: (present.dot.min(dot), present.dot.max(dot)),
                 concurrent: differ && !seen,
+                backwards,
             }
         });
         Expected { place, arriving: Arc::clone(arriving), dot: row.dot(), met }
@@ -68,6 +75,9 @@ pub(crate) fn settle(
         };
         let mut known = Arc::clone(arriving);
         if let Some(met) = met {
+            if met.backwards {
+                broken(format!("I2 n{n}: of {:?} the one whose writer knew both loses", met.pair));
+            }
             if version.dot != met.stays {
                 broken(format!("I1 n{n}: of {:?} {:?} has won", met.pair, version.dot));
             }

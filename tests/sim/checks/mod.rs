@@ -17,6 +17,7 @@ pub(crate) mod i22;
 pub(crate) mod i23;
 pub(crate) mod ledger;
 pub(crate) mod recent;
+pub(crate) mod restamped;
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -40,6 +41,8 @@ enum Makes {
     Rows,
     /// A copy, of rows that may have been there.
     Copy,
+    /// Other timestamps for rows that nobody else has.
+    Stamps,
 }
 
 /// Notes what a command has changed.
@@ -60,6 +63,7 @@ pub(crate) fn observe(
         | Command::Delete { .. }
         | Command::Rewrite { .. }
         | Command::Erase { .. } => Makes::Rows,
+        Command::Restamp(_) => Makes::Stamps,
         Command::SetScope { .. } => Makes::Copy,
         _other => Makes::Nothing,
     };
@@ -187,7 +191,9 @@ fn note_version(
         // Rows of the directory are told by their signatures; a command may write some by the way.
         let is_own = match makes {
             Makes::Nothing => false,
-            Makes::Rows => version.dot.incarnation == world.nodes[n].db.incarnation(),
+            Makes::Rows | Makes::Stamps => {
+                version.dot.incarnation == world.nodes[n].db.incarnation()
+            }
             Makes::Copy => true, // the rows were there before, and nobody's concern
         };
         if !is_own && place.0 != SYSTEM_TABLE {

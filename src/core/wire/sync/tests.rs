@@ -76,9 +76,10 @@ prop_compose! {
         lives in counts(),
         digest in digests(),
         conflicts in option::of((hlcs(), any::<u64>())),
+        latest in option::of(hlcs()),
     ) -> Word {
         let conflicts = conflicts.map(|(since, count)| OpenConflicts { since, count });
-        Word { incarnation, life, vector, lives, digest, ready, conflicts }
+        Word { incarnation, life, vector, lives, digest, ready, conflicts, latest }
     }
 }
 

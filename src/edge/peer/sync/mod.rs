@@ -402,6 +402,9 @@ impl Exchange<'_> {
             }
             Message::Refuse(Refuse { table, taking, why }) => {
                 let trouble = trouble_of(*why);
+                if *taking {
+                    self.store.was_refused(self.node, *table);
+                }
                 self.trouble(*table, |known| {
                     if *taking {
                         known.giving = Some(trouble);

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use cortex_core::{
     directory::Directory,
-    model::{NodeName, TableUid},
+    model::{Hlc, Incarnation, NodeName, TableUid},
     sync::{Ack, Chunk, Said, Word, Words},
     wire::link::NAMES,
 };
@@ -21,14 +21,10 @@ pub(super) fn own_word(store: &Store, table: TableUid) -> Option<Word> {
     // In this order: see where they are published.
     let incarnation = store.incarnation();
     let copy = store.copy(table).filter(|copy| copy.life > 0)?;
-    Some(word_of(&copy, incarnation, store.catalog().directory()))
+    Some(word_of(&copy, incarnation, store.hlc(), store.catalog().directory()))
 }
 
-fn word_of(
-    copy: &Arc<Replica>,
-    incarnation: cortex_core::model::Incarnation,
-    directory: &Directory,
-) -> Word {
+fn word_of(copy: &Arc<Replica>, incarnation: Incarnation, hlc: Hlc, directory: &Directory) -> Word {
     Word {
         incarnation,
         life: copy.life,
@@ -37,6 +33,7 @@ fn word_of(
         digest: copy.digest,
         ready: copy.ready,
         conflicts: Some(copy.conflicts.open),
+        latest: Some(Word::not_before(hlc)),
     }
 }
 
