@@ -13,6 +13,8 @@ mod history;
 mod mutations;
 #[path = "sim/notary.rs"]
 mod notary;
+#[path = "sim/requests.rs"]
+mod requests;
 #[path = "sim/rest.rs"]
 mod rest;
 #[path = "sim/seeds.rs"]

@@ -133,8 +133,10 @@ fn a_copy_is_in_sync_until_its_node_is_gone_and_behind_once_something_was_writte
     pair.office.restart();
     pair.settle();
     assert_eq!(value_of(&pair.office, THERE, 7), "second");
-    let scope = run(&pair.home, &["scope", HERE]);
-    assert!(printed(&scope).contains("\"node\":\"office\",\"state\":\"in_sync\""), "{scope:?}");
+    wait_until("it has said what it has", || {
+        let scope = run(&pair.home, &["scope", HERE]);
+        printed(&scope).contains("\"node\":\"office\",\"state\":\"in_sync\"")
+    });
 }
 
 /// holds R5: what was found before the daemon started is not believed, it is found anew.

@@ -68,7 +68,7 @@ impl Batch<'_> {
         for row in ahead {
             self.stamp_again(&row)?;
         }
-        self.sign_again(signed.into_iter().map(|(key, _)| key).collect())?;
+        self.sign_again(&signed.into_iter().map(|(key, _)| key).collect())?;
         let text =
             format!("the clock is right again: {rows} rows were given timestamps of the present");
         self.note(&Event { uid: None, kind: "clock_mended", text })?;
@@ -115,7 +115,7 @@ impl Batch<'_> {
     }
 
     /// The same for what this machine says in the directory, which is signed with its stamp.
-    fn sign_again(&mut self, keys: BTreeSet<Vec<u8>>) -> Result<(), Failure> {
+    fn sign_again(&mut self, keys: &BTreeSet<Vec<u8>>) -> Result<(), Failure> {
         let Ok(here) = self.here() else {
             return Ok(());
         };

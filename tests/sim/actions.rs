@@ -1,21 +1,17 @@
 //! What happens in the simulated world, drawn at random with weights that differ from run to run (Groce et
 //! al., "Swarm Testing", 2012), and how it comes to rest in the end.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::collections::BTreeSet;
 
-use bytes::Bytes;
 use cortex_core::{
     directory::Standing,
-    model::{
-        AttributeName, Caller, IdentityId, IdentityName, Key, Limits, NodeName, Owner, Scope,
-        TableName, TableUid, Uid,
-    },
-    wire::encode,
+    model::{Caller, IdentityName, Owner, Scope, TableUid, Uid},
 };
-use cortexd::store::{Claim, Command, Entry, Registration, SYSTEM_TABLE, TokenId};
+use cortexd::store::{Command, Registration, SYSTEM_TABLE};
 
 use crate::{
     checks,
+    requests::{IDENTITY, OWNER, claim, create, delete, entry, key, named, put, remove, set_scope},
     world::{LEAST_AGE_MS, SKEW_MS, World},
 };
 
@@ -187,14 +183,6 @@ impl Weights {
     }
 }
 
-pub(crate) const OWNER: Uid = Uid(1000);
-const IDENTITY: IdentityId = IdentityId([9; 16]);
-
-fn attributes(world: &mut World) -> Vec<AttributeName> {
-    let names: &[&str] = if world.chance.percent(50) { &["k"] } else { &["k", "v"] };
-    names.iter().map(|name| AttributeName::parse(name).expect("a name")).collect()
-}
-
 /// Makes the nodes, an identity that is on all of them, and some tables.
 pub(crate) fn set_up(world: &mut World, kind: Kind) {
     let count = match kind {
@@ -250,28 +238,6 @@ fn scope(world: &mut World, kind: Kind) -> Scope {
     }
 }
 
-pub(crate) fn named(world: &World, nodes: &BTreeSet<usize>) -> Scope {
-    Scope::Nodes(nodes.iter().map(|n| world.nodes[*n].name.clone()).collect())
-}
-
-pub(crate) fn create(world: &mut World, n: usize, owner: Owner, name: &str, scope: Scope) {
-    let attributes = attributes(world);
-    let name = TableName::parse(name).expect("a name");
-    let command =
-        Command::CreateTable { caller: Caller::Local(OWNER), owner, name, attributes, scope };
-    let _refused = world.run(n, &command);
-}
-
-fn claim(world: &mut World, n: usize) {
-    let token = TokenId { id: world.ids.draw(), expires_ms: u64::MAX >> 2 };
-    let claim = Claim { uid: OWNER, identity: IDENTITY, rows: Vec::new(), token };
-    let _refused = world.run(n, &Command::Claim(Box::new(claim)));
-}
-
-pub(crate) fn entry(world: &World, n: usize, table: TableUid) -> Option<Arc<Entry>> {
-    world.nodes[n].db.catalog().by_uid(table).cloned()
-}
-
 pub(crate) fn write(world: &mut World, n: usize, deletions: u64) {
     let table = world.tables[world.chance.below(world.tables.len())];
     let may_write = |world: &World, n: usize| {
@@ -293,30 +259,6 @@ pub(crate) fn write(world: &mut World, n: usize, deletions: u64) {
     } else {
         put(world, n, &entry, key);
     }
-}
-
-fn key(number: usize) -> Key {
-    let mut key = Vec::new();
-    encode::str(&mut key, &format!("k{number}"));
-    Key::read(&key, &Limits::default()).expect("a key")
-}
-
-pub(crate) fn put(world: &mut World, n: usize, entry: &Arc<Entry>, number: usize) {
-    world.values += 1;
-    let mut record = Vec::new();
-    encode::uint(&mut record, world.values);
-    if world.large && world.chance.percent(40) {
-        record.resize(6_000, 0); // so that it needs pages of its own
-    }
-    let (caller, entry) = (Caller::Local(Uid::ROOT), Arc::clone(entry));
-    let command = Command::Put { caller, entry, key: key(number), record: Bytes::from(record) };
-    world.tally.writes += u64::from(world.run(n, &command).is_ok());
-}
-
-pub(crate) fn delete(world: &mut World, n: usize, entry: &Arc<Entry>, number: usize) {
-    let (caller, entry) = (Caller::Local(Uid::ROOT), Arc::clone(entry));
-    let command = Command::Delete { caller, entry, key: key(number) };
-    world.tally.writes += u64::from(world.run(n, &command).is_ok());
 }
 
 /// One thing happens.
@@ -544,13 +486,6 @@ fn roll_back(world: &mut World, n: usize) {
     }
 }
 
-pub(crate) fn remove(world: &mut World, n: usize, whom: usize) {
-    let (caller, node) = (Caller::Local(Uid::ROOT), world.nodes[whom].name.clone());
-    if world.run(n, &Command::RemoveNode { caller, node }).is_ok() {
-        world.nodes[whom].asked_out = true;
-    }
-}
-
 fn decide(world: &mut World, n: usize, gives_up: bool) {
     let table = world.tables[world.chance.below(world.tables.len())];
     let Some(entry) = entry(world, n, table) else { return };
@@ -583,17 +518,6 @@ fn decide(world: &mut World, n: usize, gives_up: bool) {
     };
     world.log.push(format!("  {scope:?}, writing off {write_off:?}"));
     set_scope(world, n, entry, scope, write_off);
-}
-
-pub(crate) fn set_scope(
-    world: &mut World,
-    n: usize,
-    entry: Arc<Entry>,
-    scope: Scope,
-    write_off: BTreeSet<NodeName>,
-) {
-    let caller = Caller::Local(Uid::ROOT);
-    let _refused = world.run(n, &Command::SetScope { caller, entry, scope, write_off });
 }
 
 /// One reads of another until there is no more.

@@ -4,7 +4,7 @@
 use cortex_core::{
     model::TableUid,
     rule::Rule,
-    sync::{Dot, Vector},
+    sync::{Dot, Vector, Words},
 };
 
 use crate::{actions::Kind, world::World};
@@ -103,7 +103,7 @@ pub(crate) fn on_confirmed(
     if !world.broken_by(Around::CollectByMajority) {
         return confirmed;
     }
-    let words = node.words.get(&table).into_iter().flat_map(|words| words.iter());
+    let words = node.words.get(&table).into_iter().flat_map(Words::iter);
     let said: Vec<_> = words.map(|(_, word)| &word.vector).collect();
     let others = node.db.catalog().directory().must_confirm(table).len() - 1;
     let by_majority = |dot: Dot| {

@@ -5,8 +5,9 @@ use cortex_core::model::{Hlc, TableUid};
 use cortexd::store::SYSTEM_TABLE;
 
 use crate::{
-    actions::{entry, named, set_scope, sync_everybody},
+    actions::sync_everybody,
     checks,
+    requests::{entry, named, set_scope},
     world::{LEAST_AGE_MS, SKEW_MS, World, broken},
 };
 

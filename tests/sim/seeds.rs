@@ -7,7 +7,7 @@ use cortex_core::model::{Owner, Scope, TableUid};
 use cortexd::store::Command;
 
 use crate::{
-    actions::{OWNER, create, entry, named, remove, set_scope},
+    requests::{OWNER, create, entry, named, remove, set_scope},
     rest::settle,
     stories::{nodes, put, shared},
     world::World,

@@ -11,8 +11,9 @@ use cortex_core::{
 use cortexd::store::{Collection, Command, SYSTEM_TABLE};
 
 use crate::{
-    actions::{self, OWNER, create, entry, named, pull, remove, set_scope, sync_everybody},
+    actions::{pull, sync_everybody},
     mutations::{Around, Mutation},
+    requests::{self, OWNER, create, entry, named, remove, set_scope},
     rest::{heal, settle},
     world::{LEAST_AGE_MS, Message, SKEW_MS, World},
 };
@@ -90,13 +91,13 @@ fn made(world: &mut World, scope: Scope) -> TableUid {
 
 pub(crate) fn put(world: &mut World, n: usize, key: usize) {
     let entry = entry(world, n, world.tables[0]).expect("a table");
-    actions::put(world, n, &entry, key);
+    requests::put(world, n, &entry, key);
     world.now_ms += 10;
 }
 
 fn delete(world: &mut World, n: usize, key: usize) {
     let entry = entry(world, n, world.tables[0]).expect("a table");
-    actions::delete(world, n, &entry, key);
+    requests::delete(world, n, &entry, key);
     world.now_ms += 10;
 }
 

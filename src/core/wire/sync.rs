@@ -464,11 +464,12 @@ fn write_more(word: &Word, out: &mut Vec<u8>) {
 
 fn read_more(reader: &mut Reader<'_>) -> Option<More> {
     (reader.head()? == Head::Array(2)).then_some(())?;
-    let latest = match reader.head()? {
-        Head::Nil => None,
-        Head::Int(latest) => Some(Hlc::from_i64(latest.try_into().ok().filter(|hlc| *hlc >= 0)?)),
-        _other => return None,
-    };
+    let mut latest = None;
+    let head = reader.head()?;
+    if head != Head::Nil {
+        let Head::Int(met) = head else { return None };
+        latest = Some(Hlc::from_i64(i64::try_from(met).ok().filter(|met| *met >= 0)?));
+    }
     Some(More { latest, conflicts: read_conflicts(reader)? })
 }
 

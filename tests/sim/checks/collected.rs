@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use cortex_core::{model::TableUid, sync::Dot};
+use cortex_core::{
+    model::TableUid,
+    sync::{Dot, Words},
+};
 
 use crate::world::{World, broken};
 
@@ -25,7 +28,7 @@ pub(crate) fn by_all_who_are_known(
     let after = deletions(world, n, table);
     let gone = directory.gone(table);
     let mut known = directory.lives(table);
-    for (_, word) in node.words.get(&table).into_iter().flat_map(|words| words.iter()) {
+    for (_, word) in node.words.get(&table).into_iter().flat_map(Words::iter) {
         for (name, life) in &word.lives {
             let newest = known.entry(name.clone()).or_default();
             *newest = (*life).max(*newest);

@@ -22,7 +22,7 @@ pub(crate) mod restamped;
 use std::{collections::BTreeSet, sync::Arc};
 
 use cortex_core::{
-    directory::Row,
+    directory::{Row, Seen},
     model::{QualifiedName, Scope, TableUid},
     sync::Dot,
 };
@@ -41,8 +41,6 @@ enum Makes {
     Rows,
     /// A copy, of rows that may have been there.
     Copy,
-    /// Other timestamps for rows that nobody else has.
-    Stamps,
 }
 
 /// Notes what a command has changed.
@@ -58,14 +56,20 @@ pub(crate) fn observe(
         world.nodes[n].disk.removals.insert(whom);
     }
     note_decisions(world, n, command, *done);
-    let makes = match command {
+    let makes_rows = matches!(
+        command,
         Command::Put { .. }
-        | Command::Delete { .. }
-        | Command::Rewrite { .. }
-        | Command::Erase { .. } => Makes::Rows,
-        Command::Restamp(_) => Makes::Stamps,
-        Command::SetScope { .. } => Makes::Copy,
-        _other => Makes::Nothing,
+            | Command::Delete { .. }
+            | Command::Rewrite { .. }
+            | Command::Erase { .. }
+            | Command::Restamp(_)
+    );
+    let makes = if makes_rows {
+        Makes::Rows
+    } else if matches!(command, Command::SetScope { .. }) {
+        Makes::Copy
+    } else {
+        Makes::Nothing
     };
     let handed_over = matches!(done, Done::Drained { left: true });
     let tables: Vec<TableUid> =
@@ -112,12 +116,15 @@ fn note_decisions(world: &mut World, n: usize, command: &Command, done: Done) {
             }
         };
         let past = world.nodes[n].disk.decided(table);
-        let off = directory.written_by(&here).find_map(|row| match row {
-            Row::Scope(row) if row.table == table => Some(row.off),
-            _other => None,
-        });
-        let id =
-            world.history.note_decision((table, here, count), scope, past, off.unwrap_or_default());
+        let mut off = Seen::new();
+        for row in directory.written_by(&here) {
+            if let Row::Scope(row) = row
+                && row.table == table
+            {
+                off = row.off;
+            }
+        }
+        let id = world.history.note_decision((table, here, count), scope, past, off);
         learn(world, n, table, id);
     }
     if let (Command::Take(delivery), Done::Taken(Taken::Stored { .. })) = (command, done) {
@@ -191,9 +198,7 @@ fn note_version(
         // Rows of the directory are told by their signatures; a command may write some by the way.
         let is_own = match makes {
             Makes::Nothing => false,
-            Makes::Rows | Makes::Stamps => {
-                version.dot.incarnation == world.nodes[n].db.incarnation()
-            }
+            Makes::Rows => version.dot.incarnation == world.nodes[n].db.incarnation(),
             Makes::Copy => true, // the rows were there before, and nobody's concern
         };
         if !is_own && place.0 != SYSTEM_TABLE {
