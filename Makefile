@@ -1,7 +1,7 @@
 # The commands of this repository. `make help` lists them; each of them is short and can be typed by hand.
 
 .DEFAULT_GOAL := help
-.PHONY: help build check check-all bench fuzz clean
+.PHONY: help build check check-all bench sim fuzz clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -18,6 +18,9 @@ check-all: ## Run every check; one that cannot run is a failure. What CI runs
 bench: ## Measure against Redis (needs redis-server), and a remote request against bare TLS
 	cargo bench --bench redis_ratio
 	cargo bench --bench remote_cost
+
+sim: ## Simulate replication: SIM_SEEDS (default 4000) runs of each of its kinds, optimised
+	SIM_SEEDS=$${SIM_SEEDS:-4000} cargo test --profile sim --test sim --locked -- --nocapture copies_ no_row_
 
 fuzz: ## Fuzz each target for FUZZ_SECONDS (default 20) seconds (needs cargo-fuzz)
 	.ci/fuzz

@@ -1,6 +1,7 @@
 //! Up to which timestamp other machines have met what is here, or may have: what is on its way nobody has said
-//! yet that it has, and whose rows were taken here has not said since what its clock is. In memory alone: it is asked when a clock is right again, together with what
-//! the others say of their own clocks.
+//! yet that it has, and a machine whose rows were taken here has not said since what its clock is.
+//!
+//! In memory alone: it is asked when a clock is right again, with what the others say of their own clocks.
 
 use std::{
     collections::HashMap,

@@ -474,7 +474,12 @@ impl World {
                 }
                 checks::after(self, reader);
             }
-            Ok(_) | Err(_) => checks::after(self, reader),
+            Ok(_) => checks::after(self, reader),
+            Err(failure) => {
+                self.log
+                    .push(format!("  n{reader} does not take {table:?} of n{source}: {failure}"));
+                checks::after(self, reader);
+            }
         }
     }
 

@@ -88,18 +88,22 @@ pub(crate) fn copies_are_equal(world: &World, members: &[usize], table: TableUid
     }
 }
 
-/// True where a node has another table of this name: one that it had shared before its disk was rolled back.
+/// True where a node has another table of this name: one of the two was shared by a disk that was rolled back.
 fn is_name_taken(world: &World, n: usize, table: TableUid) -> bool {
-    let name = world
-        .nodes
-        .iter()
-        .find_map(|node| Some(node.db.catalog().by_uid(table)?.table.name.clone()));
-    let Some(name) = name else { return false };
-    let Owner::Remote(owner, home) = name.owner else { return false };
-    let catalog = world.nodes[n].db.catalog();
-    home == world.nodes[n].name
-        && catalog.by_uid(table).is_none()
-        && catalog.find(&Owner::Uid(owner), name.name.as_str()).is_some()
+    // By the machine whose uid's it is, whatever the owner is called where the table is found.
+    let known = world.nodes.iter().find_map(|node| {
+        let name = node.db.catalog().by_uid(table)?.table.name.clone();
+        match name.owner {
+            Owner::Uid(uid) => Some((uid, node.name.clone(), name.name)),
+            Owner::Remote(uid, home) => Some((uid, home, name.name)),
+            Owner::Identity(_) => None,
+        }
+    });
+    let Some((uid, home, name)) = known else { return false };
+    let node = &world.nodes[n];
+    let owner = if home == node.name { Owner::Uid(uid) } else { Owner::Remote(uid, home) };
+    let catalog = node.db.catalog();
+    catalog.by_uid(table).is_none() && catalog.find(&owner, name.as_str()).is_some()
 }
 
 /// What all nodes know of each other is the same.

@@ -1,5 +1,8 @@
 //! Where two versions meet: the later one stays, and a conflict is written down where neither writer had
 //! truly seen the other's write, and nowhere else (C-false, C-missed).
+//!
+//! The one accepted exception: that a write was seen is forgotten with a deletion that had replaced it, if no vector
+//! covers the write. That takes a lost disk, and costs a line in the list of conflicts.
 
 use std::sync::Arc;
 
@@ -25,6 +28,8 @@ struct Met {
     pair: (Dot, Dot),
     /// Neither had seen the other, and they differ.
     concurrent: bool,
+    /// They are not, but that may be forgotten.
+    forgotten: bool,
     /// The writer of the earlier one had seen the later one.
     backwards: bool,
 }
@@ -42,6 +47,15 @@ pub(crate) fn expect(world: &World, n: usize, chunk: &Chunk, known: &[Known]) ->
                 true => arriving.contains(&present.dot),
                 false => row.stamp > present.stamp && present.known.contains(&dot),
             };
+            let ours = world.nodes[n].db.replica(chunk.table).map(|copy| &copy.vector);
+            let is_covered = match arriving.contains(&present.dot) {
+                true => chunk.vector.covers(present.dot),
+                false => ours.is_some_and(|vector| vector.covers(dot)),
+            };
+            let collected = world.history.by_place.get(&place).into_iter().flatten();
+            let forgotten = !is_covered
+                && !world.history.lost.is_empty()
+                && collected.into_iter().any(|dot| world.history.collected.contains_key(dot));
             let differ = present.dot != dot && present.value != row.value;
             let stays = if row.stamp > present.stamp { dot } else { present.dot };
             Met {
@@ -49,6 +63,7 @@ pub(crate) fn expect(world: &World, n: usize, chunk: &Chunk, known: &[Known]) ->
                 stays,
                 pair: (present.dot.min(dot), present.dot.max(dot)),
                 concurrent: differ && !seen,
+                forgotten: differ && seen && forgotten,
                 backwards,
             }
         });
@@ -82,6 +97,7 @@ pub(crate) fn settle(
                 broken(format!("I1 n{n}: of {:?} {:?} has won", met.pair, version.dot));
             }
             known = Arc::new(known.union(&met.known).copied().collect());
+            most += u32::from(met.forgotten);
             if met.concurrent {
                 most += 1;
                 least += u32::from(world.history.ledger.insert(met.pair));

@@ -1,6 +1,6 @@
-//! A machine whose clock is wrong.
+//! A machine whose clock is wrong, and what happens a day later.
 
-use serde_json::json;
+use serde_json::{Value, json};
 use system_tests::{Host, wait_until};
 
 use super::{ALICE, Trio, asked, keys, put, rows, settle, state_of, wait_for_state};
@@ -52,4 +52,44 @@ fn a_machine_an_hour_ahead_is_held_and_its_rows_are_there_once_its_clock_is_righ
     }
     settle(a, "@notes");
     assert_eq!(rows(c, "@notes"), rows(a, "@notes"));
+}
+
+/// What a host says of its own copy of a table, and of who keeps deletions from being forgotten.
+fn deletions(host: &Host, table: &str) -> (Value, Value) {
+    let status = asked(host, ALICE, &format!("cortex sync status {table}"));
+    let table = if status.is_array() { &status[0] } else { &status };
+    (table["here"]["tombstones"].clone(), table["deletions_kept_by"]["node"].clone())
+}
+
+/// holds R7
+#[test]
+fn a_deletion_is_forgotten_when_a_day_has_passed_and_all_have_said_that_they_have_it() {
+    let trio = Trio::with_alice();
+    let (a, b, c) = (&trio.a, &trio.b, &trio.c);
+    asked(a, ALICE, "cortex create @notes id");
+    put(a, "@notes", &["kept", "gone"]);
+    settle(a, "@notes");
+    b.sh_as(ALICE, "cortex delete @notes gone");
+    settle(b, "@notes");
+    assert_eq!(deletions(a, "@notes").0, 1);
+
+    c.sh("systemctl stop cortexd.socket cortexd.service");
+    for host in [a, b] {
+        set_clock(host, "+25h");
+        wait_until(|| match deletions(host, "@notes") {
+            (kept, by) if kept == 1 && by == "c" => Ok(()),
+            other => Err(format!("{other:?}")),
+        });
+    }
+
+    c.sh("systemctl start cortexd.socket");
+    set_clock(c, "+25h");
+    for host in trio.all() {
+        wait_until(|| match deletions(host, "@notes") {
+            (kept, by) if kept == 0 && by.is_null() => Ok(()),
+            other => Err(format!("{other:?}")),
+        });
+        assert_eq!(keys(host, "@notes"), json!(["kept"]));
+    }
+    settle(a, "@notes");
 }
