@@ -7,6 +7,8 @@ mod cluster;
 mod daemon;
 #[path = "replication/doubtful.rs"]
 mod doubtful;
+#[path = "replication/leaving.rs"]
+mod leaving;
 #[path = "support/line.rs"]
 mod line;
 #[path = "support/mesh.rs"]
