@@ -199,51 +199,10 @@ fn signed_part(payload: &str) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    use cortex_core::model::NotSigned;
     use proptest::prelude::*;
 
     use super::*;
-
-    /// Signs by adding its name: enough to tell who has signed what.
-    #[derive(Debug)]
-    struct Stamp(NodeName);
-
-    impl Stamp {
-        fn of(name: &str) -> Self {
-            Self(NodeName::parse(name).expect("a name"))
-        }
-    }
-
-    impl Notary for Stamp {
-        fn mesh(&self) -> MeshId {
-            MeshId([7; 16])
-        }
-        fn node(&self) -> &NodeName {
-            &self.0
-        }
-        fn key_hash(&self) -> KeyHash {
-            [1; 32]
-        }
-        fn certificate(&self) -> &[u8] {
-            self.0.as_str().as_bytes()
-        }
-        fn sign(&self, message: &[u8]) -> Vec<u8> {
-            [self.certificate(), message].concat()
-        }
-        fn signer(
-            &self,
-            certificate: &[u8],
-            message: &[u8],
-            signature: &[u8],
-        ) -> Result<(NodeName, KeyHash), NotSigned> {
-            let no = |why: &str| NotSigned(why.into());
-            let name = std::str::from_utf8(certificate).map_err(|_| no("no certificate"))?;
-            if signature != [certificate, message].concat() {
-                return Err(no("another signature"));
-            }
-            Ok((NodeName::parse(name).map_err(|_| no("no name"))?, [1; 32]))
-        }
-    }
+    use crate::store::fake_notary::FakeNotary;
 
     fn token() -> Token {
         Token {
@@ -265,21 +224,21 @@ mod tests {
     fn a_token_reads_back_as_it_was_signed() {
         let bound = Token { node: NodeName::parse("b").ok(), uid: Some(Uid(7)), ..token() };
         for token in [token(), bound] {
-            let text = token.sign(&Stamp::of("a"));
+            let text = token.sign(&FakeNotary::of("a"));
             let read = Token::read(&text).expect("well formed");
-            assert_eq!(read.check(&Stamp::of("b"), b"a"), Ok(token));
+            assert_eq!(read.check(&FakeNotary::of("b"), b"a"), Ok(token));
         }
     }
 
     /// holds I3
     #[test]
     fn a_token_that_another_has_signed_is_forged() {
-        let text = token().sign(&Stamp::of("mallory"));
+        let text = token().sign(&FakeNotary::of("mallory"));
         let read = || Token::read(&text).expect("well formed");
-        let judge = Stamp::of("b");
+        let judge = FakeNotary::of("b");
         assert_eq!(read().check(&judge, b"a"), Err(Refusal::TokenForged), "not a's signature");
         assert_eq!(read().check(&judge, b"mallory"), Err(Refusal::TokenForged), "not the origin");
-        let rotated = Token { issuer: [2; 32], ..token() }.sign(&Stamp::of("a"));
+        let rotated = Token { issuer: [2; 32], ..token() }.sign(&FakeNotary::of("a"));
         let rotated = Token::read(&rotated).expect("well formed");
         assert_eq!(rotated.check(&judge, b"a"), Err(Refusal::TokenForged), "not the key it names");
     }
@@ -304,7 +263,7 @@ mod tests {
 
     #[test]
     fn what_is_no_token_is_malformed() {
-        let good = token().sign(&Stamp::of("a"));
+        let good = token().sign(&FakeNotary::of("a"));
         let (payload, _) = good.split_once('.').expect("two parts");
         for bad in ["", ".", "a.b", payload, &format!("{payload}.!"), &"x".repeat(5000)] {
             assert_eq!(Token::read(bad).map(|_| ()), Err(Refusal::TokenMalformed), "{bad:?}");
@@ -315,13 +274,13 @@ mod tests {
         /// holds I3: no byte of a token can be changed.
         #[test]
         fn a_changed_token_is_refused(at in any::<prop::sample::Index>(), with in "[A-Za-z0-9_-]") {
-            let good = token().sign(&Stamp::of("a"));
+            let good = token().sign(&FakeNotary::of("a"));
             let mut bad: Vec<char> = good.chars().collect();
             let at = at.index(bad.len());
             bad[at] = with.chars().next().expect("one");
             let bad: String = bad.into_iter().collect();
             prop_assume!(bad != good);
-            let read = Token::read(&bad).and_then(|read| read.check(&Stamp::of("b"), b"a"));
+            let read = Token::read(&bad).and_then(|read| read.check(&FakeNotary::of("b"), b"a"));
             prop_assert!(read.is_err(), "{:?}", read);
         }
 

@@ -23,6 +23,8 @@ mod database;
 mod epoch;
 mod error;
 mod events;
+#[cfg(test)]
+pub(crate) mod fake_notary;
 mod handed;
 mod inherited;
 mod life;

@@ -284,53 +284,9 @@ pub(super) fn sealed(conn: &Connection, keys: &[String]) -> Result<Vec<SealedRow
 
 #[cfg(test)]
 mod tests {
-    use cortex_core::{
-        directory::DroppedRow,
-        model::{KeyHash, MeshId},
-    };
+    use cortex_core::directory::DroppedRow;
 
-    use super::*;
-
-    /// Signs by naming itself; a certificate is a name, and one that begins with `x` is no good.
-    #[derive(Debug)]
-    struct Fake(NodeName);
-
-    impl Notary for Fake {
-        fn mesh(&self) -> MeshId {
-            MeshId([7; 16])
-        }
-
-        fn node(&self) -> &NodeName {
-            &self.0
-        }
-
-        fn key_hash(&self) -> KeyHash {
-            [1; 32]
-        }
-
-        fn certificate(&self) -> &[u8] {
-            self.0.as_str().as_bytes()
-        }
-
-        fn sign(&self, message: &[u8]) -> Vec<u8> {
-            [self.certificate(), message].concat()
-        }
-
-        fn signer(
-            &self,
-            certificate: &[u8],
-            message: &[u8],
-            signature: &[u8],
-        ) -> Result<(NodeName, KeyHash), NotSigned> {
-            if certificate.first() == Some(&b'x') {
-                return Err(NotSigned("the certificate is revoked".into()));
-            }
-            if *signature != [certificate, message].concat() {
-                return Err(NotSigned("the signature is not that of the certificate".into()));
-            }
-            Ok((node(std::str::from_utf8(certificate).expect("a name")), [1; 32]))
-        }
-    }
+    use super::{super::fake_notary::FakeNotary, *};
 
     fn node(name: &str) -> NodeName {
         NodeName::parse(name).expect("a name")
@@ -339,7 +295,7 @@ mod tests {
     fn sealed(row: &Row, by: &str) -> SealedRow {
         let stamp = Stamp { hlc: Hlc::from_unix_ms(1), incarnation: Incarnation(1) };
         let key = row.key();
-        let value = seal(&Fake(node(by)), stamp, &key, &row.encode());
+        let value = seal(&FakeNotary::of(by), stamp, &key, &row.encode());
         SealedRow { key: key.into_bytes(), value, stamp, seq: 1 }
     }
 
@@ -355,8 +311,8 @@ mod tests {
 
     fn checked(rows: Vec<SealedRow>) -> (Vec<Row>, Vec<(Option<NodeName>, String)>) {
         let known = Directory::new(Some(node("home")));
-        let Checked { verified, unverified } = check(&Fake(node("home")), &known, rows.clone());
-        assert_eq!(verify(&Fake(node("home")), &known, rows).is_ok(), unverified.is_empty());
+        let Checked { verified, unverified } = check(&FakeNotary::of("home"), &known, rows.clone());
+        assert_eq!(verify(&FakeNotary::of("home"), &known, rows).is_ok(), unverified.is_empty());
         let believed = verified.iter().map(|row| row.row().clone()).collect();
         let others = unverified.into_iter().map(|row| (row.writer, row.why.into()));
         (believed, others.collect())
@@ -393,7 +349,7 @@ mod tests {
         let Row::Node(real) = presented("cabin") else { unreachable!() };
         let forged = Row::Node(NodeRow { certificate: b"office".to_vec(), ..real });
         let rows = vec![sealed(&forged, "cabin"), sealed(&dropped(1, "cabin"), "cabin")];
-        let Checked { verified, unverified } = check(&Fake(node("home")), &known, rows);
+        let Checked { verified, unverified } = check(&FakeNotary::of("home"), &known, rows);
         assert_eq!(verified.len(), 1);
         assert_eq!(verified[0].row(), &dropped(1, "cabin"));
         assert_eq!(unverified.len(), 1);
