@@ -1,6 +1,6 @@
 //! The rules of replication by name, so that a simulation can break each and see that it is missed (DeMillo,
-//! Lipton and Sayward, "Hints on Test Data Selection", 1978). In an optimised build every rule holds, and to
-//! ask costs nothing.
+//! Lipton and Sayward, "Hints on Test Data Selection", 1978). In a release build every rule holds, and to ask
+//! costs nothing.
 //!
 //! A rule is asked for in the line that keeps it: `Rule::CutHeeded.holds() && …`.
 
@@ -139,7 +139,7 @@ impl Rule {
         !cfg!(debug_assertions) || BROKEN.get() & self.bit() == 0
     }
 
-    /// Runs something without some of the rules, which hold again afterwards. In an optimised build they
+    /// Runs something without some of the rules, which hold again afterwards. In a release build they
     /// hold all the time.
     pub fn without<T>(rules: &[Self], run: impl FnOnce() -> T) -> T {
         struct Restored(u64);

@@ -207,10 +207,12 @@ impl Database {
         match self.engine.transact(commands, around, |touched| self.cache.begin(touched)) {
             Ok(mut committed) => {
                 committed.totals.publish(&self.engine.state.catalog);
+                self.engine.handed.end();
                 committed.outcomes.pop().unwrap_or(Err(Fault::Closed.into()))
             }
             Err(fault) => {
                 self.engine.reload()?;
+                self.engine.handed.end();
                 Err(fault.into())
             }
         }

@@ -23,10 +23,13 @@ pub(super) struct Handed(Mutex<State>);
 struct State {
     /// The greatest timestamp of what others have gone on from, or have sent themselves.
     met: Hlc,
-    /// Of each reader and table the last answer: from where it was asked for, and its greatest timestamp.
+    /// Of each reader and table the last answer: from where it was asked for, and its greatest timestamp. As many
+    /// as there are members and copies.
     under_way: HashMap<(NodeName, TableUid), (Position, Hlc)>,
     /// How often timestamps were given anew.
     changes: u64,
+    /// True while they are being given anew: what is read meanwhile has the old ones.
+    changing: bool,
 }
 
 /// A moment before rows are read to be handed out.
@@ -73,7 +76,7 @@ impl Handed {
     /// not leave then.
     fn answered(&self, before: Before, reader: &NodeName, chunk: &Chunk) -> bool {
         let mut state = self.state();
-        if state.changes != before.0 {
+        if state.changing || state.changes != before.0 {
             return false;
         }
         // Whoever takes it observes the clock that it tells too.
@@ -94,10 +97,20 @@ impl Handed {
         state.met = hlc.max(state.met);
     }
 
-    /// Timestamps are about to be given anew. Answers up to which one others may have met what is here.
-    pub(super) fn changing(&self) -> Hlc {
+    /// Timestamps are about to be given anew. Answers up to which one others may have met what is here; what
+    /// was on its way to those whom `counts` does not name does not count any more.
+    pub(super) fn begin(&self, counts: impl Fn(&NodeName, TableUid) -> bool) -> Hlc {
         let mut state = self.state();
-        state.changes += 1;
+        state.changing = true;
+        state.under_way.retain(|(reader, table), _| counts(reader, *table));
         state.under_way.values().map(|(_, newest)| *newest).fold(state.met, Ord::max)
+    }
+
+    /// What a transaction has changed is what everybody reads, or it has changed nothing.
+    pub(super) fn end(&self) {
+        let mut state = self.state();
+        if std::mem::take(&mut state.changing) {
+            state.changes += 1;
+        }
     }
 }

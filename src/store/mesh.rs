@@ -107,6 +107,7 @@ impl Batch<'_> {
         for row in rows {
             let SealedRow { key, value, stamp, seq } = &row.sealed;
             self.observe(stamp.hlc);
+            self.handed.came(stamp.hlc);
             if self.merge_system(key, *stamp, *seq, value)? {
                 newer.push(row.row().clone());
             }

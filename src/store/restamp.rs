@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 
 use cortex_core::{
     directory::Row,
-    model::{Hlc, Stamp, TableId, TableUid},
+    model::{Hlc, NodeName, Stamp, TableId, TableUid},
     rule::Rule,
     sync::Vector,
 };
@@ -47,7 +47,13 @@ impl Batch<'_> {
         if self.state.hlc() <= restamp.latest {
             return nothing;
         }
-        if self.handed.changing() > restamp.latest && Rule::HandedStays.holds() {
+        let directory = self.state.catalog.directory();
+        let counts = |reader: &NodeName, table: TableUid| {
+            directory.node(reader).is_some()
+                && !directory.is_put_out(reader)
+                && self.state.replicas.get(table).is_some()
+        };
+        if self.handed.begin(counts) > restamp.latest && Rule::HandedStays.holds() {
             return nothing; // until all who were told have said whether they have taken it
         }
         let tables: Vec<(TableUid, TableId)> = {

@@ -217,6 +217,7 @@ impl Writer {
         }
         self.published.tell_clock(state.hlc());
         self.published.tell_copies(&committed.copies, &self.engine);
+        self.engine.handed.end();
         self.published.commits.fetch_add(1, Relaxed);
         let took = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.published.commit_us.store(took, Relaxed);
@@ -225,6 +226,7 @@ impl Writer {
     /// After a fault nothing in memory is believed: the counters and the catalog are read again.
     fn reload(&mut self) -> Result<(), Fault> {
         self.engine.reload()?;
+        self.engine.handed.end();
         self.published.show(&self.engine.state.catalog);
         Ok(())
     }

@@ -316,7 +316,7 @@ fn directory(peer: &Peer) -> Option<Finding> {
     Some(Finding::warning(
         DIRECTORY,
         format!("of what {} passes on, {trouble}", peer.name),
-        "for the node that wrote them, where the CA is: cortex mesh renew NODE; then start it once. Which rows: sudo cortex events",
+        "for the node that wrote them, where the CA is: cortex mesh renew NODE; then reload or start it once. Which rows: sudo cortex events",
     ))
 }
 

@@ -216,11 +216,12 @@ impl Session {
         self.proceed(now);
     }
 
-    /// Asks for a table at this time at the latest, although nothing is known to have changed.
-    pub fn hurry(&mut self, table: TableUid, by: Duration) {
-        if let Some(pull) = self.pulls.get_mut(&table) {
-            pull.hurry(by);
-        }
+    /// Asks for a table at this time at the latest, although nothing is known to have changed. False where it
+    /// is being asked for, or stored: then nothing has come of it.
+    pub fn hurry(&mut self, table: TableUid, by: Duration) -> bool {
+        let hurries = self.pulls.get_mut(&table).is_some_and(|pull| pull.hurry(by) && !pull.taking);
+        self.list(table);
+        hurries
     }
 
     /// When time alone will bring something about.
@@ -579,12 +580,13 @@ impl Pull {
     }
 
     /// Asks at this time at the latest.
-    fn hurry(&mut self, by: Duration) {
+    fn hurry(&mut self, by: Duration) -> bool {
         match &mut self.phase {
             Phase::Due(at) => *at = by.min(*at),
             Phase::Asked { again, .. } => *again = by.min(*again),
-            Phase::Rests | Phase::Located => {}
+            Phase::Rests | Phase::Located => return false,
         }
+        true
     }
 }
 

@@ -392,3 +392,14 @@ fn a_draining_is_told_once_to_a_request_that_waits() {
     let told = |drain| Message::Waits(Waits { table: table(1), drain });
     assert_eq!(scene.said, [told(None), told(Some([1; 16])), told(Some([2; 16]))]);
 }
+
+#[test]
+fn what_is_hurried_is_asked_for_at_once_unless_it_is_being_asked_for() {
+    let mut scene = Scene::after_the_first(&[]);
+    assert!(scene.session.hurry(SYSTEM, ms(5)));
+    assert_eq!(scene.session.poll_timeout(), Some(ms(5)));
+    scene.now = ms(5);
+    scene.session.handle_timeout(ms(5));
+    assert!(!scene.session.hurry(SYSTEM, ms(6)), "its place is being looked for");
+    assert_eq!(scene.asks(), [SYSTEM]);
+}

@@ -31,6 +31,9 @@ use crate::{
 const LEAST_PAUSE: Duration = Duration::from_secs(2);
 const MOST_PAUSE: Duration = Duration::from_secs(300);
 
+/// The pause where what follows is just being asked for, or stored.
+const BUSY_PAUSE: Duration = Duration::from_millis(100);
+
 /// Rows of one chunk that are named to the operator.
 const NAMED: usize = 64;
 
@@ -64,13 +67,16 @@ impl Beyond {
         Some(place.check_at)
     }
 
-    /// True where it is time for that: it is asked from next.
-    pub(super) fn checks(&mut self, now: Duration) -> bool {
+    /// Where it is time for that: it is asked from next. `ask` has it asked for, if that can be now.
+    pub(super) fn check(&mut self, now: Duration, ask: impl FnOnce() -> bool) {
         let is_due = self.check_at().is_some_and(|at| at <= now);
         if let Some(place) = self.0.as_mut().filter(|_| is_due) {
-            place.ahead = false;
+            if ask() {
+                place.ahead = false;
+            } else {
+                place.check_at = now + BUSY_PAUSE;
+            }
         }
-        is_due
     }
 
     /// What the source need not send again where it is asked from there; none for the store's own place.
@@ -231,7 +237,7 @@ mod tests {
         assert_eq!((beyond.next(), beyond.check_at()), (None, None));
         beyond.pass(&chunk(0, 5, false), at(0));
         assert_eq!(beyond.next(), Some(position(5)));
-        assert!(!beyond.checks(at(60)), "the end was not read");
+        beyond.check(at(60), || panic!("the end was not read"));
         beyond.pass(&chunk(5, 9, true), at(1));
         assert_eq!(beyond.next(), Some(position(9)));
         assert_eq!(
@@ -240,14 +246,16 @@ mod tests {
             "it is not sent again"
         );
         assert_eq!(beyond.vector_at(&position(0)), None, "all of it is, from there");
-        assert!(!beyond.checks(at(1)));
-        assert!(beyond.checks(at(2)));
+        beyond.check(at(1), || panic!("it is too early"));
+        beyond.check(at(2), || false);
+        assert_eq!(beyond.check_at(), Some(at(2) + BUSY_PAUSE), "it was busy");
+        beyond.check(at(3), || true);
         assert_eq!((beyond.next(), beyond.check_at()), (None, None), "the store says from where");
 
         beyond.pass(&chunk(0, 5, false), at(2));
         beyond.pass(&chunk(5, 9, true), at(2));
-        assert!(!beyond.checks(at(5)), "the pause is twice as long");
-        assert!(beyond.checks(at(6)));
+        beyond.check(at(5), || panic!("the pause is twice as long"));
+        beyond.check(at(6), || true);
         assert!(!beyond.taken(&chunk(0, 5, false)));
         assert!(beyond.is_open());
         assert!(beyond.taken(&chunk(5, 9, true)), "the store has come to the end");

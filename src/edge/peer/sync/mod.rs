@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!   link ── frames, at most QUEUE ──> Exchange ──> position, take, serve: on threads that may block
-//!   link <── one frame at a time ────    │  └────> what is known of the copy there ──> SyncView
+//!   link <── a frame, or small ones ─    │  └────> what is known of the copy there ──> SyncView
 //!                                     Session
 //! ```
 //!
@@ -85,7 +85,7 @@ pub(super) const MAX_SKEW_MS: u64 = 60_000;
 pub(super) struct Ends {
     /// Frames that have come.
     pub(super) incoming: mpsc::Receiver<Bytes>,
-    /// Takes one frame at a time.
+    /// Takes one frame at a time, or several small ones.
     pub(super) outgoing: mpsc::Sender<Vec<u8>>,
     /// How far the other clock is ahead of ours.
     pub(super) clock: watch::Receiver<i64>,
@@ -280,9 +280,8 @@ impl Exchange<'_> {
                     self.session.reconsider();
                 }
                 () = sleep_until(wakes) => {
-                    if self.beyond.checks(self.shared.now()) {
-                        self.session.hurry(SYSTEM_TABLE, self.shared.now());
-                    }
+                    let now = self.shared.now();
+                    self.beyond.check(now, || self.session.hurry(SYSTEM_TABLE, now));
                     self.session.handle_timeout(self.shared.now());
                     if self.follow_at.is_some_and(|at| at <= self.shared.now()) {
                         self.follow();
