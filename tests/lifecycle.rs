@@ -283,18 +283,19 @@ fn check_prints_the_settings_and_starts_nothing() {
 }
 
 /// Every kind of mistake, and what names it.
-const MISTAKES: [(&str, &str); 14] = [
+const MISTAKES: [(&str, &str); 15] = [
     ("threads =", "cortex.toml"),
     ("sockets = '/s'", "unknown field `sockets`"),
     ("[limits]\nconections = 4", "unknown field `conections`"),
     ("[limit]\nconnections = 4", "unknown field `limit`"),
     ("threads = 'two'", "threads"),
     ("threads = -1", "threads"),
-    ("threads = 0", "threads = 0 is not between 1 and 64"),
-    ("log = 'info,=['", "log"),
+    ("threads = 0", "cortex.toml:1: threads = 0 is not between 1 and 64"),
+    ("log = 'info,=['", "cortex.toml:1: log = \"info,=[\""),
+    ("\nlog = 'warnning'", "cortex.toml:2: log = \"warnning\": \"warnning\" is no log level"),
     (
         "[limits]\nmessage_bytes = 4095",
-        "limits.message_bytes = 4095 is not between 4096 and 67108864",
+        "cortex.toml:2: limits.message_bytes = 4095 is not between 4096 and 67108864",
     ),
     ("[limits]\nnesting = 257", "limits.nesting = 257 is not between 4 and 256"),
     (

@@ -9,10 +9,10 @@ mod mesh;
 mod rpc;
 
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileTypeExt;
-use std::os::unix::net::{UnixDatagram, UnixListener};
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -113,6 +113,29 @@ fn a_socket_handed_over_by_its_name_is_served_and_left_behind() {
     between.send(&rpc::request(8, "ping", &[]));
     let _process = spawn(place.activated("rpc", vec![socket.into()]));
     assert_eq!(between.receive().bytes, rpc::success(8, "pong"));
+}
+
+/// holds D1: systemd starts the daemon again for the next client, and takes the socket down after five starts
+/// within ten seconds.
+#[test]
+fn with_wrong_settings_clients_are_turned_away_and_the_end_is_not_hurried() {
+    let place = Place::new();
+    let socket = UnixListener::bind(place.socket()).expect("bind");
+    let config = place.0.path().join("cortex.toml");
+    fs::write(&config, "[limits]\nconnections = 0\n").expect("write");
+    let begun = monotonic_us();
+    let mut command = place.activated("rpc", vec![socket.try_clone().expect("share it").into()]);
+    command.arg("--config").arg(&config);
+    let mut process = spawn(command);
+
+    let mut client = UnixStream::connect(place.socket()).expect("connect");
+    client.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    assert_eq!(client.read(&mut [0; 8]).expect("closed"), 0, "nobody is kept waiting");
+    assert_eq!(wait_for_end(&mut process.0).code(), Some(78), "{}", place.log());
+    let lived = Duration::from_micros(monotonic_us() - begun);
+    assert!(lived * 4 >= Duration::from_secs(10), "five starts fit into 10 s: {lived:?}");
+    let named = format!("{}:2: limits.connections = 0 is not between", config.display());
+    assert!(place.log().contains(&named), "{}", place.log());
 }
 
 /// holds D1: the order of the sockets is not the same at every start.
@@ -265,7 +288,8 @@ fn a_service_manager_is_told_of_readiness_of_reloads_and_of_the_end() {
     let place = Place::new();
     let manager = Manager::new(&place);
     let mut process = spawn(notifying(&place, &manager));
-    let listening = format!("STATUS=listening on {}", place.socket().display());
+    let (version, socket) = (env!("CARGO_PKG_VERSION"), place.socket());
+    let listening = format!("STATUS={version}, listening on {}", socket.display());
     let ready = vec!["READY=1".to_owned(), listening];
     assert_eq!(manager.next(), ready);
     assert!(answers(&place.socket()), "ready means that it answers");

@@ -1,10 +1,10 @@
-//! Commands for administrators: `usage`, `events`, `reload`, `checkpoint`, `backup`.
+//! Commands for administrators: `usage`, `events`, `config`, `reload`, `checkpoint`, `backup`.
 //! Who may use them is decided by the daemon.
 
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, Subcommand};
 use rmpv::Value;
 
 use super::context::Context;
@@ -27,6 +27,20 @@ pub(crate) struct Events {
 pub(crate) struct Backup {
     /// The file to write; it is replaced when the backup is complete
     file: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Config {
+    /// Print every setting that is in force, and the file and line that it comes from
+    Show,
+}
+
+pub(crate) fn config(command: &Config, context: &Context) -> Result<(), Failure> {
+    match command {
+        Config::Show => {
+            context.call("settings", &Params::new()).map_err(Failure::about_administration)
+        }
+    }
 }
 
 pub(crate) fn usage(context: &Context) -> Result<(), Failure> {

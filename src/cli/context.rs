@@ -154,7 +154,7 @@ fn text_in_config(file: &Path, key: &str) -> Result<Option<String>, Failure> {
     let attempt = || format!("reading the configuration {}", file.display());
     let config =
         fragments::read(file, |_| Ok(())).map_err(|e| Failure::while_doing(&attempt(), e))?;
-    match config.get(key) {
+    match config.table.get(key) {
         None => Ok(None),
         Some(value) => match value.as_str() {
             Some(text) => Ok(Some(text.to_owned())),

@@ -95,6 +95,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Export(args) => export::run(&args, &context),
         Command::Usage => admin::usage(&context),
         Command::Events(args) => admin::events(&args, &context),
+        Command::Config { command } => admin::config(&command, &context),
         Command::Reload => admin::reload(&context),
         Command::Checkpoint => admin::checkpoint(&context),
         Command::Backup(args) => admin::backup(&args, &context),
@@ -178,11 +179,16 @@ enum Command {
     Usage,
     /// Show what happened: tables made and dropped, rights given and taken
     Events(admin::Events),
+    /// Show the settings that the daemon runs with
+    Config {
+        #[command(subcommand)]
+        command: admin::Config,
+    },
     /// Have the daemon read its settings again; fails with the reason where they are wrong
     Reload,
     /// Have the daemon move its log into the database
     Checkpoint,
-    /// Write a checked copy of the whole database to a file; restore it with: cortexd restore FILE
+    /// Write a checked copy of the whole database to a file; restore it with: /usr/libexec/cortexd restore FILE
     Backup(admin::Backup),
     /// Look over the installation: what is wrong, and what mends it
     Doctor(doctor::Doctor),

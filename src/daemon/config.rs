@@ -2,6 +2,7 @@
 //! The defaults need none of them.
 
 use std::{
+    collections::BTreeMap,
     fmt::Write as _,
     num::NonZero,
     ops::RangeInclusive,
@@ -9,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, bail};
 use cortex_core::model::Limits;
 use serde::Deserialize;
 
@@ -19,8 +20,9 @@ use super::{
 };
 use crate::{
     edge::limits::ConnLimits,
-    fragments,
+    fragments::{self, Merged, Origins},
     paths::{self, Environment},
+    service::InForce,
 };
 
 /// The file as it is written. Every key may be absent; unknown ones are refused.
@@ -145,15 +147,23 @@ pub struct Settings {
     pub conn: ConnLimits,
     /// Bounds on what a uid may own.
     pub limits: Limits,
+    /// By setting: the file and line, option or variable that it comes from. What is absent is a default.
+    pub sources: BTreeMap<String, String>,
 }
 
 impl Settings {
     /// Puts command line, environment and file together.
     ///
     /// # Errors
-    /// A text that names the file or the setting and says what is wrong with it.
+    /// A text that names the setting, the file and the line, and says what is wrong with it.
     pub fn gather(args: &Args, env: &Environment) -> Result<Self> {
-        let config = args.config.as_deref().map(read).transpose()?.unwrap_or_default();
+        let (config, origins) = args.config.as_deref().map(read).transpose()?.unwrap_or_default();
+        let settings = Self::validated(config, args, env);
+        let settings = settings.map_err(|error| locate(error, &origins))?;
+        Ok(Self { sources: sources(args, env, origins), ..settings })
+    }
+
+    fn validated(config: Config, args: &Args, env: &Environment) -> Result<Self> {
         let socket =
             paths::first_named(args.socket.clone(), env.cortex_socket.clone(), config.socket)
                 .unwrap_or_else(|| paths::default_socket_for_daemon(env));
@@ -161,8 +171,7 @@ impl Settings {
             paths::first_named(args.data_dir.clone(), env.cortex_data_dir.clone(), config.data_dir)
                 .or_else(|| paths::default_data_dir(env))
                 .context("nowhere to keep the data: set --data-dir, CORTEX_DATA_DIR or HOME")?;
-        let log = args.log.clone().or(config.log).unwrap_or_else(|| "info".into());
-        super::log::validate(&log)?;
+        let log = read_log(args.log.as_deref(), config.log.as_deref())?;
         let threads = within("threads", config.threads, default_threads(), 1..=64)?;
         let cache_mib = within("cache_mib", config.cache_mib, 8, 1..=4096)?;
         let record_cache_mib = within("record_cache_mib", config.record_cache_mib, 32, 0..=65_536)?;
@@ -185,6 +194,7 @@ impl Settings {
             scans_per_uid,
             conn: of.conn()?,
             limits: of.owned()?,
+            sources: BTreeMap::new(),
         })
     }
 
@@ -192,8 +202,18 @@ impl Settings {
     #[must_use]
     pub fn summary(&self) -> String {
         let mut text = String::from("the settings are valid:\n");
+        for InForce { name, value, .. } in self.all() {
+            let _infallible = writeln!(text, "  {name} = {value}");
+        }
+        let _infallible = write!(text, "  version = {}", env!("CARGO_PKG_VERSION"));
+        text
+    }
+
+    /// Every setting, with its source.
+    #[must_use]
+    pub fn all(&self) -> Vec<InForce> {
         let (conn, limits) = (&self.conn, &self.limits);
-        let lines: [(&str, &dyn std::fmt::Display); 22] = [
+        let lines: [(&'static str, &dyn std::fmt::Display); 21] = [
             ("socket", &self.socket.display()),
             ("data_dir", &self.data_dir.display()),
             ("log", &self.log),
@@ -215,16 +235,11 @@ impl Settings {
             ("limits.key_bytes", &limits.key_bytes),
             ("limits.tables_per_uid", &limits.tables_per_uid),
             ("limits.bytes_per_uid", &limits.bytes_per_uid),
-            ("version", &env!("CARGO_PKG_VERSION")),
         ];
-        for (name, value) in lines {
-            let _infallible = writeln!(text, "  {name} = {value}");
-        }
-        for (name, value) in self.mesh.iter().flat_map(MeshSettings::lines) {
-            let _infallible = writeln!(text, "  {name} = {value}");
-        }
-        text.truncate(text.trim_end().len());
-        text
+        let own = lines.into_iter().map(|(name, value)| (name, value.to_string()));
+        let all = own.chain(self.mesh.iter().flat_map(MeshSettings::lines));
+        let source = |name: &str| self.sources.get(name).cloned();
+        all.map(|(name, value)| InForce { name, value, source: source(name) }).collect()
     }
 
     /// The settings that another set changes and that take effect only at a start.
@@ -309,27 +324,87 @@ fn mesh_settings(mesh: &MeshConfig, args: &Args, env: &Environment) -> Result<Me
 }
 
 /// Reads the file and its fragments. Each is checked by itself, so that an error names the file it is in.
-fn read(path: &Path) -> Result<Config> {
-    let whole = fragments::read(path, |text| toml::from_str::<Config>(text).map(drop))?;
-    whole.try_into().context("the configuration is not valid")
+fn read(path: &Path) -> Result<(Config, Origins)> {
+    let Merged { table, origins } =
+        fragments::read(path, |text| toml::from_str::<Config>(text).map(drop))?;
+    Ok((table.try_into().context("the configuration is not valid")?, origins))
+}
+
+/// Where the settings come from that are not defaults.
+fn sources(args: &Args, env: &Environment, origins: Origins) -> BTreeMap<String, String> {
+    let of_files = origins.into_iter().map(|(key, origin)| (key, origin.to_string()));
+    let mut sources: BTreeMap<String, String> = of_files.collect();
+    // What counts more comes later.
+    let others = [
+        ("socket", "CORTEX_SOCKET", env.cortex_socket.is_some()),
+        ("data_dir", "CORTEX_DATA_DIR", env.cortex_data_dir.is_some()),
+        ("socket", "--socket", args.socket.is_some()),
+        ("data_dir", "--data-dir", args.data_dir.is_some()),
+        ("log", "--log", args.log.is_some()),
+    ];
+    let given = others.into_iter().filter(|(.., given)| *given);
+    sources.extend(given.map(|(key, source, _)| (key.to_owned(), source.to_owned())));
+    sources
+}
+
+/// A value of a setting that the daemon does not take.
+#[derive(Debug, thiserror::Error)]
+#[error("{key}{problem}")]
+pub(super) struct BadSetting {
+    /// As it stands in the file, dotted.
+    pub(super) key: &'static str,
+    /// What follows the key in the message.
+    pub(super) problem: String,
+}
+
+impl BadSetting {
+    /// The setting, and what is wrong with it.
+    pub(super) fn new(key: &'static str, error: &anyhow::Error) -> Self {
+        Self { key, problem: format!(": {error:#}") }
+    }
+}
+
+/// Puts file and line in front of what is said of a setting. A setting that was named elsewhere, or left to
+/// its default, has none.
+fn locate(error: anyhow::Error, origins: &Origins) -> anyhow::Error {
+    let origin = error.downcast_ref::<BadSetting>().and_then(|bad| origins.get(bad.key));
+    match origin.map(ToString::to_string) {
+        Some(origin) => error.context(origin),
+        None => error,
+    }
+}
+
+fn read_log(flag: Option<&str>, file: Option<&str>) -> Result<String> {
+    let filter = flag.or(file).unwrap_or("info");
+    match super::log::validate(filter) {
+        Ok(()) => Ok(filter.to_owned()),
+        Err(error) if flag.is_some() => Err(error.context(format!("--log {filter:?}"))),
+        Err(error) => {
+            let problem = format!(" = {filter:?}: {error:#}");
+            Err(BadSetting { key: "log", problem }.into())
+        }
+    }
 }
 
 fn within<T: PartialOrd + Copy + std::fmt::Display>(
-    name: &str,
+    key: &'static str,
     given: Option<T>,
     default: T,
     range: RangeInclusive<T>,
 ) -> Result<T> {
     let value = given.unwrap_or(default);
     let (least, most) = (range.start(), range.end());
-    ensure!(range.contains(&value), "{name} = {value} is not between {least} and {most}");
+    if !range.contains(&value) {
+        let problem = format!(" = {value} is not between {least} and {most}");
+        return Err(BadSetting { key, problem }.into());
+    }
     Ok(value)
 }
 
-fn seconds(name: &str, given: Option<u64>, default: Duration) -> Result<Duration> {
+fn seconds(key: &'static str, given: Option<u64>, default: Duration) -> Result<Duration> {
     /// A year: far beyond use, and far from overflowing a clock.
     const MOST: u64 = 365 * 86_400;
-    within(name, given, default.as_secs(), 1..=MOST).map(Duration::from_secs)
+    within(key, given, default.as_secs(), 1..=MOST).map(Duration::from_secs)
 }
 
 fn default_threads() -> usize {
@@ -391,8 +466,37 @@ mod tests {
             ),
             ("[limits]\nidle_seconds = 0", "limits.idle_seconds = 0 is not between 1 and 31536000"),
         ] {
-            assert_eq!(format!("{:#}", gather(text).expect_err(text)), wanted);
+            let error = format!("{:#}", gather(text).expect_err(text));
+            assert!(error.ends_with(&format!(": {wanted}")), "{error}");
         }
+    }
+
+    #[test]
+    fn a_value_that_is_refused_is_named_with_its_file_and_line() {
+        let error = gather_with(
+            "threads = 2\n[limits]\nconnections = 5\n",
+            &[("10-a.toml", "# a comment\n[limits]\nnesting = 20\nconnections = 0\n")],
+        )
+        .expect_err("no connections");
+        let error = format!("{error:#}");
+        let wanted = "c.toml.d/10-a.toml:4: limits.connections = 0 is not between 1 and 65536";
+        assert!(error.ends_with(wanted), "{error}");
+
+        let error = format!("{:#}", gather("\n\nlog = 'warnning'").expect_err("no level"));
+        assert!(error.contains("cortex.toml:3: log = \"warnning\""), "{error}");
+    }
+
+    #[test]
+    fn a_file_may_begin_with_a_byte_order_mark() {
+        assert_eq!(gather("\u{feff}threads = 3").expect("valid").threads, 3);
+    }
+
+    #[test]
+    fn a_wrong_level_on_the_command_line_is_not_laid_to_a_file() {
+        let args = Args { log: Some("verbose".into()), ..Args::default() };
+        let env = Environment { home: Some("/home/u".into()), ..Environment::default() };
+        let error = format!("{:#}", Settings::gather(&args, &env).expect_err("no level"));
+        assert!(error.starts_with("--log \"verbose\": "), "{error}");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::{
     os::fd::AsFd,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use tracing::{Level, field::Field, level_filters::LevelFilter};
 use tracing_journald::{Priority, PriorityMappings};
 use tracing_subscriber::{
@@ -102,16 +102,41 @@ pub(super) fn validate(filter: &str) -> Result<()> {
     parse(filter).map(|_| ())
 }
 
+/// Reads `LEVEL`, `TARGET=LEVEL`, or several of them with commas between. Without a level of its own the rest
+/// of the daemon logs at `info`.
 fn parse(filter: &str) -> Result<EnvFilter> {
-    let mut whole = EnvFilter::builder()
-        .parse(filter)
-        .with_context(|| format!("log = {filter:?} is no log filter"))?;
+    let words: Vec<&str> =
+        directives(filter).filter(|directive| !directive.contains(['=', '['])).collect();
+    // `EnvFilter` takes a word that is no level for a target, and a filter of targets alone shows nothing
+    // else: one mistyped letter would silence the daemon.
+    if let Some(word) = words.iter().find(|word| word.parse::<LevelFilter>().is_err()) {
+        bail!("{word:?} is no log level: error, warn, info, debug, trace, off, or TARGET=LEVEL");
+    }
+    let mut whole = EnvFilter::builder().parse(filter).context("this is no log filter")?;
+    if words.is_empty() {
+        whole = whole.add_directive(LevelFilter::INFO.into());
+    }
     if whole.max_level_hint().is_none_or(|most| most > LevelFilter::WARN) {
         for target in QUIET.into_iter().filter(|target| !filter.contains(target)) {
             whole = whole.add_directive(format!("{target}=warn").parse()?);
         }
     }
     Ok(whole)
+}
+
+/// The parts of a filter. A comma within the brackets of a span belongs to it.
+fn directives(filter: &str) -> impl Iterator<Item = &str> {
+    let mut depth = 0_u32;
+    filter
+        .split(move |c: char| {
+            match c {
+                '[' | '{' => depth += 1,
+                ']' | '}' => depth = depth.saturating_sub(1),
+                _ => {}
+            }
+            c == ',' && depth == 0
+        })
+        .map(str::trim)
 }
 
 /// True where standard error is connected to the journal: `JOURNAL_STREAM` names the very file
@@ -127,6 +152,24 @@ pub(super) fn stderr_is_journal() -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_word_that_is_no_level_is_refused() {
+        for filter in ["warnning", "", "info,", "cortexd", "info,verbose", "debug,cortexd::store"] {
+            let error = parse(filter).expect_err(filter).to_string();
+            assert!(error.contains("is no log level"), "{filter}: {error}");
+        }
+        for filter in ["INFO", "off", "info,cortexd::store=debug", "warn,cortexd[span{a,b}]=trace"]
+        {
+            assert!(parse(filter).is_ok(), "{filter}");
+        }
+    }
+
+    #[test]
+    fn a_filter_of_targets_alone_leaves_the_rest_at_info() {
+        assert!(parse("cortexd::store=debug").expect("valid").to_string().contains("info"));
+        assert!(!parse("warn,cortexd=debug").expect("valid").to_string().contains("info"));
+    }
 
     #[test]
     fn zbus_is_quiet_unless_it_is_asked_for() {

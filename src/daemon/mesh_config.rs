@@ -12,6 +12,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use cortex_core::{model::NodeName, wire::link};
 use serde::Deserialize;
 
+use super::config::BadSetting;
 use crate::{
     ambient,
     edge::peer::{Address, Mesh},
@@ -78,17 +79,20 @@ impl MeshConfig {
     /// # Errors
     /// A text that names the key and says what is wrong with it.
     pub(super) fn validated(&self, beside: &Path, env: &Environment) -> Result<MeshSettings> {
-        let node = NodeName::parse(&self.node_name).context("mesh.node_name")?;
-        let listen = self.listen.as_deref().map(read_listen).transpose()?;
-        let file =
-            |key: &str, path: &Path| find(path, beside, env).with_context(|| format!("mesh.{key}"));
+        let of = |key: &'static str| move |error: anyhow::Error| BadSetting::new(key, &error);
+        let node = NodeName::parse(&self.node_name).map_err(anyhow::Error::from);
+        let node = node.map_err(of("mesh.node_name"))?;
+        let listen = self.listen.as_deref().map(read_listen).transpose();
+        let listen = listen.map_err(of("mesh.listen"))?;
+        let file = |key, path: &Path| find(path, beside, env).map_err(of(key));
         let files = Files {
-            ca_cert: file("ca_cert", &self.ca_cert)?,
-            node_cert: file("node_cert", &self.node_cert)?,
-            node_key: file("node_key", &self.node_key)?,
-            crl: file("crl", &self.crl)?,
+            ca_cert: file("mesh.ca_cert", &self.ca_cert)?,
+            node_cert: file("mesh.node_cert", &self.node_cert)?,
+            node_key: file("mesh.node_key", &self.node_key)?,
+            crl: file("mesh.crl", &self.crl)?,
         };
-        Ok(MeshSettings { node, listen, files, nodes: read_nodes(&self.nodes)? })
+        let nodes = read_nodes(&self.nodes).map_err(of("mesh.nodes"))?;
+        Ok(MeshSettings { node, listen, files, nodes })
     }
 }
 
@@ -129,9 +133,8 @@ impl MeshSettings {
 }
 
 fn read_listen(text: &str) -> Result<SocketAddr> {
-    text.parse().with_context(|| {
-        format!("mesh.listen = {text:?} is no address with a port, such as \"[::]:{PORT}\"")
-    })
+    text.parse()
+        .with_context(|| format!("{text:?} is no address with a port, such as \"[::]:{PORT}\""))
 }
 
 fn find(path: &Path, beside: &Path, env: &Environment) -> Result<PathBuf> {
@@ -145,21 +148,18 @@ fn find(path: &Path, beside: &Path, env: &Environment) -> Result<PathBuf> {
 
 fn read_nodes(configured: &[NodeConfig]) -> Result<BTreeMap<NodeName, Address>> {
     // One more than others, for the own name.
-    ensure!(configured.len() <= link::NAMES, "mesh.nodes: at most {} nodes", link::NAMES);
+    ensure!(configured.len() <= link::NAMES, "at most {} nodes", link::NAMES);
     let mut nodes = BTreeMap::new();
     for NodeConfig { name, host, port } in configured {
-        let node = NodeName::parse(name).context("mesh.nodes")?;
+        let node = NodeName::parse(name)?;
         let well_formed = (1..=HOST_BYTES).contains(&host.len())
             && host.bytes().all(|byte| byte.is_ascii_graphic());
-        ensure!(
-            well_formed,
-            "mesh.nodes: {node} has the host {host:?}, which is no name and no address"
-        );
+        ensure!(well_formed, "{node} has the host {host:?}, which is no name and no address");
         let port = port.unwrap_or(PORT);
-        ensure!(port > 0, "mesh.nodes: {node} has port 0");
+        ensure!(port > 0, "{node} has port 0");
         let address = Address { host: host.as_str().into(), port };
         if nodes.insert(node, address).is_some() {
-            bail!("mesh.nodes: {name} stands there twice");
+            bail!("{name} stands there twice");
         }
     }
     Ok(nodes)
@@ -215,7 +215,7 @@ mod tests {
                 ),
                 "a stands there twice",
             ),
-            (format!("{WHOLE}nodes = []\nlisten = '4712'"), "mesh.listen = \"4712\" is no address"),
+            (format!("{WHOLE}nodes = []\nlisten = '4712'"), "mesh.listen: \"4712\" is no address"),
             (format!("{WHOLE}nodes = []\nnode = 'a'"), "unknown field `node`"),
             (WHOLE.to_owned(), "missing field `nodes`"),
             (

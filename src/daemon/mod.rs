@@ -19,6 +19,7 @@ mod peer;
 mod rlimit;
 mod socket;
 mod supervise;
+mod unconfigured;
 
 use std::{
     io::{self, Write as _},
@@ -63,7 +64,13 @@ pub fn main() -> ExitCode {
     let env = Environment::of_this_process();
     let settings = match Settings::gather(&args, &env) {
         Ok(settings) => settings,
-        Err(error) => return failed(&error, ExitCode::from(WRONG_SETTINGS)),
+        Err(error) => {
+            let status = failed(&error, ExitCode::from(WRONG_SETTINGS));
+            if !args.check && args.action.is_none() {
+                unconfigured::turn_clients_away();
+            }
+            return status;
+        }
     };
     match start(&args, settings, &env) {
         Ok(()) => ExitCode::SUCCESS,
@@ -253,17 +260,17 @@ impl Running<'_> {
     /// Says where the daemon listens, to whoever started it, and what to type next.
     fn announce(&self) {
         let (socket, data) = (self.socket.path().display(), self.settings.data_dir.display());
-        tracing::info!(%socket, %data, version = env!("CARGO_PKG_VERSION"), "ready");
+        let version = env!("CARGO_PKG_VERSION");
+        tracing::info!(%socket, %data, version, "cortexd {version} is ready");
         if !log::stderr_is_journal() {
             let greeting = format!(
-                "cortexd {} listens on {socket}\ndata is kept in {data}\nnext, in another terminal: {} ping\n",
-                env!("CARGO_PKG_VERSION"),
+                "cortexd {version} listens on {socket}\ndata is kept in {data}\nnext, in another terminal: {} ping\n",
                 self.next_command()
             );
             // A reader that is gone, or a full disk behind it, is no reason not to serve.
             let _unread = io::stdout().write_all(greeting.as_bytes());
         }
-        supervise::notify_ready(&format!("listening on {socket}"));
+        supervise::notify_ready(&format!("{version}, listening on {socket}"));
     }
 
     /// How to call the client: as it would be found from here.

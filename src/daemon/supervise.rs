@@ -62,9 +62,17 @@ pub(super) async fn until_the_end(
             _ = hang_up.recv() => None,
             errand = errands.recv() => errand,
         };
-        let outcome = reload(running).await;
-        if let Some(Errand::Reload(told)) = asked_by {
-            let _hung_up = told.send(outcome.map_err(|error| format!("{error:#}")));
+        match asked_by {
+            Some(Errand::Settings(told)) => {
+                let _hung_up = told.send(running.settings.all());
+            }
+            Some(Errand::Reload(told)) => {
+                let outcome = reload(running).await;
+                let _hung_up = told.send(outcome.map_err(|error| format!("{error:#}")));
+            }
+            None => {
+                let _logged = reload(running).await;
+            }
         }
     }
 }
@@ -92,7 +100,8 @@ async fn reload(running: &mut Running<'_>) -> Result<()> {
             "the settings were not changed"
         ),
     }
-    notify_ready(&format!("listening on {}", running.socket.path().display()));
+    let (version, socket) = (env!("CARGO_PKG_VERSION"), running.socket.path().display());
+    notify_ready(&format!("{version}, listening on {socket}"));
     outcome
 }
 

@@ -8,7 +8,9 @@ use cortex_core::{
 };
 use tokio::sync::oneshot;
 
-use super::{Answer, Errand, Later, Service, params::Params, tables::owner_of};
+use super::{
+    Answer, Errand, InForce, Later, Service, params::Params, tables::owner_of, tree::Tree,
+};
 use crate::store::{Catalog, Failure, Fault, Namespace, Reader, Recorded, Wanted};
 
 /// Events of one answer, unless fewer are asked for.
@@ -83,6 +85,22 @@ impl Service {
                 Ok(Err(why)) => Err(Refusal::ReloadRejected(why.into()).into()),
                 Err(_) => Err(Fault::Closed.into()),
             }
+        }))
+    }
+
+    /// `settings []`: by name, what is in force and where it comes from, for an administrator.
+    pub(super) fn settings(&self, caller: &Caller, params: Params<'_>) -> Result<Answer, Failure> {
+        params.count(0)?;
+        self.require_admin(caller)?;
+        let (asked, told) = oneshot::channel();
+        self.errands.try_send(Errand::Settings(asked)).map_err(|_| Fault::Closed)?;
+        Ok(Answer::later(async move {
+            let settings = told.await.map_err(|_| Fault::Closed)?;
+            let one = |InForce { name, value, source }: InForce| {
+                let source = source.map_or(Tree::Nil, Tree::Text);
+                (name, Tree::map([("value", Tree::Text(value)), ("source", source)]))
+            };
+            Ok(Tree::Map(settings.into_iter().map(one).collect()).encoded())
         }))
     }
 

@@ -118,6 +118,19 @@ pub enum Step {
 pub enum Errand {
     /// Read the settings again; the answer is why they were not taken.
     Reload(oneshot::Sender<Result<(), String>>),
+    /// Say which settings are in force.
+    Settings(oneshot::Sender<Vec<InForce>>),
+}
+
+/// A setting in force.
+#[derive(Clone, Debug)]
+pub struct InForce {
+    /// Its key, as in the configuration file, dotted.
+    pub name: &'static str,
+    /// Its value, as text.
+    pub value: String,
+    /// The file and line, option or variable that it comes from; none for a default.
+    pub source: Option<String>,
 }
 
 /// Errands that may wait for the daemon. An administrator's, so few.
@@ -248,6 +261,7 @@ impl Service {
             Method::Usage => self.usage(caller, params, out),
             Method::Events => self.events(caller, params, reader, out),
             Method::Reload => self.reload(caller, params),
+            Method::Settings => self.settings(caller, params),
             Method::Checkpoint => self.checkpoint(caller, params),
             Method::Backup => self.backup(caller, params),
             Method::GetScope => self.get_scope(caller, params, out),

@@ -82,7 +82,7 @@ impl Settings {
         let attempt = "reading the configuration";
         let whole = fragments::read(configuration, |_| Ok(()))
             .map_err(|e| Failure::while_doing(attempt, e))?;
-        let Some(mesh) = whole.get("mesh") else {
+        let Some(mesh) = whole.table.get("mesh") else {
             return Ok(None);
         };
         let mesh = mesh.clone().try_into().map_err(|e| Failure::while_doing(attempt, e))?;

@@ -24,6 +24,7 @@ pub enum Method {
     Usage,
     Events,
     Reload,
+    Settings,
     Checkpoint,
     Backup,
     GetScope,
@@ -55,7 +56,7 @@ pub enum Method {
 }
 
 /// A method with its wire name and what `invalid params: expected …` says of it.
-const METHODS: [(Method, &str, &str); 46] = [
+const METHODS: [(Method, &str, &str); 47] = [
     (Method::Ping, "ping", "[]"),
     (Method::Status, "status", "[]"),
     (Method::Tables, "tables", "[] or [{all, details}]"),
@@ -74,6 +75,7 @@ const METHODS: [(Method, &str, &str); 46] = [
     (Method::Usage, "usage", "[]"),
     (Method::Events, "events", "[] or [{limit, after}]"),
     (Method::Reload, "reload", "[]"),
+    (Method::Settings, "settings", "[]"),
     (Method::Checkpoint, "checkpoint", "[]"),
     (Method::Backup, "backup", "[] or [name]"),
     (Method::GetScope, "get_scope", "[table]"),

@@ -42,7 +42,7 @@ fn a_line_carries_its_fields_and_its_priority() {
     let ready = host.sh("journalctl -u cortexd --output=json");
     let line = ready
         .lines()
-        .find(|line| line.contains(r#""MESSAGE":"ready""#))
+        .find(|line| line.contains(r#""MESSAGE":"cortexd "#) && line.contains(" is ready\""))
         .unwrap_or_else(|| panic!("{ready}"));
     assert!(line.contains(r#""SOCKET":"/run/cortex/cortex.sock""#), "{line}");
     assert!(
