@@ -89,6 +89,32 @@ fn a_configuration_that_the_daemon_would_refuse_is_found_by_asking_it() {
     assert_eq!(found(&findings(&output), "configuration"), ("ok", None));
 }
 
+#[test]
+fn the_settings_in_force_are_shown_with_their_sources_and_compared_with_the_files() {
+    let daemon = Daemon::with_config("[limits]\nnesting = 20\n");
+    let config = daemon.config();
+    let shown = output_of(in_dir(cortex(), daemon.directory()).args(["config", "show"]));
+    let shown: serde_json::Value = serde_json::from_slice(&shown.stdout).expect("JSON");
+    assert_eq!(shown["limits.nesting"]["value"], "20");
+    let lines = fs::read_to_string(&config).expect("its text");
+    let line = 1 + lines.lines().position(|line| line.starts_with("nesting")).expect("there");
+    let source = format!("{}:{line}", config.display());
+    assert_eq!(shown["limits.nesting"]["source"], source.as_str());
+    assert_eq!(shown["socket"]["source"], "--socket");
+    assert_eq!(shown["threads"]["source"], serde_json::Value::Null);
+
+    let arguments = ["--json", "--config", config.to_str().expect("UTF-8")];
+    let in_force = |dir: &Path| {
+        let report = findings(&doctor(dir, &arguments));
+        found(&report, "config-in-force").0.to_owned()
+    };
+    assert_eq!(in_force(daemon.directory()), "ok");
+    let drop_ins = config.with_extension("toml.d");
+    fs::create_dir(&drop_ins).expect("a directory");
+    fs::write(drop_ins.join("10-threads.toml"), "threads = 3\n").expect("written");
+    assert_eq!(in_force(daemon.directory()), "problem", "it needs a restart");
+}
+
 /// holds M4
 #[test]
 fn a_node_of_a_mesh_is_told_who_is_not_reached_and_what_ends_soon() {

@@ -1,4 +1,4 @@
-//! The message bus: the policy and the actions are installed, and the daemon owns its name.
+//! The message bus: the policy and the actions are installed, polkit can be started, and the daemon owns its name.
 //! The interface behind the name is org.cortexd.Cortex1(5).
 
 use std::path::Path;
@@ -11,6 +11,7 @@ use super::program::{Answer, ask};
 const POLICY: &str = "dbus-policy";
 const NAME: &str = "dbus-name";
 const ACTIONS: &str = "polkit";
+const POLKIT: &str = "polkit-service";
 
 const BUS_NAME: &str = "org.cortexd.Cortex1";
 const SYSTEM_BUS: &str = "/run/dbus/system_bus_socket";
@@ -34,7 +35,11 @@ pub(super) enum Facts {
     Bus {
         policy: bool,
         actions: bool,
+        /// What systemd says of polkit's unit: `loaded`, `masked`, `not-found`. None where it does not say.
+        polkit: Option<String>,
         name: Name,
+        /// Whether the daemon answers on its socket.
+        answers: bool,
     },
 }
 
@@ -45,7 +50,7 @@ pub(super) enum Name {
     NoAnswer(String),
 }
 
-pub(super) fn gather(whose: Whose, configured: Option<String>) -> Facts {
+pub(super) fn gather(whose: Whose, configured: Option<String>, answers: bool) -> Facts {
     if whose == Whose::User {
         return Facts::NotOfTheSystem;
     }
@@ -58,7 +63,16 @@ pub(super) fn gather(whose: Whose, configured: Option<String>) -> Facts {
     Facts::Bus {
         policy: POLICIES.iter().any(|path| Path::new(path).exists()),
         actions: Path::new(ACTION_FILE).exists(),
+        polkit: load_state("polkit.service"),
         name: ask_for_owner(),
+        answers,
+    }
+}
+
+fn load_state(unit: &str) -> Option<String> {
+    match ask(Command::new("systemctl").args(["show", "--property=LoadState", "--value", unit])) {
+        Answer::Ended { success: true, stdout, .. } => Some(stdout.trim().to_owned()),
+        Answer::Ended { .. } | Answer::Absent | Answer::Failed(_) => None,
     }
 }
 
@@ -94,8 +108,15 @@ pub(super) fn check(facts: &Facts) -> Vec<Finding> {
             "remove the key bus, and then: systemctl restart cortexd",
         )],
         Facts::NoBus => vec![Finding::unchecked(NAME, "this machine has no system message bus")],
-        Facts::Bus { policy: policy_there, actions: actions_there, name: owner } => {
-            vec![policy(*policy_there), actions(*actions_there), name(owner)]
+        Facts::Bus {
+            policy: policy_there,
+            actions: actions_there,
+            polkit,
+            name: owner,
+            answers,
+        } => {
+            let polkit = polkit_service(polkit.as_deref());
+            vec![policy(*policy_there), actions(*actions_there), polkit, name(owner, *answers)]
         }
     }
 }
@@ -122,9 +143,38 @@ fn actions(there: bool) -> Finding {
     )
 }
 
-fn name(name: &Name) -> Finding {
+/// Without polkit the D-Bus interface is root's alone, which somebody may have wanted.
+fn polkit_service(load_state: Option<&str>) -> Finding {
+    let for_root = "only root may use the D-Bus interface";
+    match load_state {
+        Some("loaded") => Finding::ok(POLKIT, "polkit can be asked"),
+        Some("masked") => Finding::warning(
+            POLKIT,
+            format!("polkit.service is masked: {for_root}"),
+            "systemctl unmask polkit.service",
+        ),
+        Some("not-found") => Finding::warning(
+            POLKIT,
+            format!("polkit is not installed: {for_root}"),
+            "apt install polkitd",
+        ),
+        Some(other) => Finding::warning(
+            POLKIT,
+            format!("polkit.service is {other}: {for_root}"),
+            "systemctl status polkit.service",
+        ),
+        None => Finding::unchecked(POLKIT, "systemctl does not say whether polkit is there"),
+    }
+}
+
+fn name(name: &Name, answers: bool) -> Finding {
     match name {
         Name::Owned => Finding::ok(NAME, format!("the daemon owns {BUS_NAME}")),
+        Name::Free if !answers => Finding::problem(
+            NAME,
+            format!("nobody owns {BUS_NAME}: the daemon does not answer"),
+            Whose::System.start_command(),
+        ),
         Name::Free => Finding::problem(
             NAME,
             format!("nobody owns {BUS_NAME}"),
@@ -139,26 +189,52 @@ mod tests {
     use super::super::finding::Status;
     use super::*;
 
+    fn bus(policy: bool, actions: bool, polkit: &str, name: Name, answers: bool) -> Facts {
+        Facts::Bus { policy, actions, polkit: Some(polkit.into()), name, answers }
+    }
+
     fn statuses(facts: &Facts) -> Vec<Status> {
         check(facts).into_iter().map(|finding| finding.status).collect()
     }
 
     #[test]
     fn each_missing_part_is_its_own_problem() {
-        let facts = |policy, actions, name| Facts::Bus { policy, actions, name };
+        let facts = |policy, actions, name| bus(policy, actions, "loaded", name, true);
         let (ok, problem) = (Status::Ok, Status::Problem);
-        assert_eq!(statuses(&facts(true, true, Name::Owned)), [ok, ok, ok]);
-        assert_eq!(statuses(&facts(false, true, Name::Owned)), [problem, ok, ok]);
-        assert_eq!(statuses(&facts(true, false, Name::Owned)), [ok, problem, ok]);
-        assert_eq!(statuses(&facts(true, true, Name::Free)), [ok, ok, problem]);
-        for finding in check(&facts(false, false, Name::Free)) {
+        assert_eq!(statuses(&facts(true, true, Name::Owned)), [ok, ok, ok, ok]);
+        assert_eq!(statuses(&facts(false, true, Name::Owned)), [problem, ok, ok, ok]);
+        assert_eq!(statuses(&facts(true, false, Name::Owned)), [ok, problem, ok, ok]);
+        assert_eq!(statuses(&facts(true, true, Name::Free)), [ok, ok, ok, problem]);
+        for finding in check(&bus(false, false, "masked", Name::Free, true)) {
             assert!(finding.mend.is_some(), "{finding:?}");
         }
     }
 
     #[test]
+    fn polkit_that_cannot_be_asked_is_a_warning_with_its_command() {
+        for (state, mend) in [
+            ("masked", "systemctl unmask polkit.service"),
+            ("not-found", "apt install polkitd"),
+            ("bad-setting", "systemctl status polkit.service"),
+        ] {
+            let found = &check(&bus(true, true, state, Name::Owned, true))[2];
+            assert_eq!((found.status, found.mend.as_deref()), (Status::Warning, Some(mend)));
+        }
+    }
+
+    #[test]
+    fn a_name_without_a_running_daemon_asks_for_the_daemon_and_not_for_the_bus() {
+        let mend = |answers| {
+            let found = check(&bus(true, true, "loaded", Name::Free, answers)).pop();
+            found.and_then(|finding| finding.mend).expect("a command")
+        };
+        assert_eq!(mend(false), "systemctl start cortexd");
+        assert!(mend(true).contains("reload dbus"));
+    }
+
+    #[test]
     fn a_daemon_that_is_kept_off_the_bus_is_a_note() {
-        let facts = gather(Whose::System, Some("off".into()));
+        let facts = gather(Whose::System, Some("off".into()), true);
         let found = check(&facts);
         assert_eq!(found.len(), 1, "what is installed for the bus is of no interest");
         assert_eq!(found[0].status, Status::Note);
@@ -169,9 +245,8 @@ mod tests {
     fn no_bus_and_no_answer_are_not_called_well() {
         assert_eq!(statuses(&Facts::NotOfTheSystem), [Status::Unchecked]);
         assert_eq!(statuses(&Facts::NoBus), [Status::Unchecked]);
-        let silent =
-            Facts::Bus { policy: true, actions: true, name: Name::NoAnswer("silence".into()) };
-        assert_eq!(statuses(&silent)[2], Status::Unchecked);
+        let silent = bus(true, true, "loaded", Name::NoAnswer("silence".into()), true);
+        assert_eq!(statuses(&silent)[3], Status::Unchecked);
     }
 
     #[test]

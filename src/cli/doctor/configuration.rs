@@ -1,15 +1,21 @@
-//! The configuration: the daemon itself takes it, and nobody but root can change it.
+//! The configuration: the daemon can read it and takes it, runs with it, and nobody but root can change it.
 //! What the keys mean is the daemon's; it is asked rather than imitated.
 
+use std::collections::BTreeMap;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use super::super::context::Context;
 use super::finding::Finding;
 use super::place::{Place, WRITABLE_BY_OTHERS, user};
 use super::program::{Answer, ask};
+use crate::client::Params;
+use crate::fragments;
 
 const CONFIGURATION: &str = "configuration";
 const DIRECTORY: &str = "config-dir";
+const IN_FORCE: &str = "config-in-force";
 
 /// Where packages put the daemon.
 const INSTALLED: &str = "/usr/libexec/cortexd";
@@ -27,14 +33,39 @@ pub(super) struct Facts {
     verdict: Option<Answer>,
     /// Only for files below /etc/cortex.
     directory: Option<Place>,
+    /// By key: the value in force and where it comes from. None where the daemon does not tell this user.
+    in_force: Option<Settings>,
+    /// The keys that the files set now.
+    set_by_files: Vec<String>,
+    restart: &'static str,
+    /// Whether the daemon was asked as the user that it runs as.
+    as_daemon: bool,
 }
 
-pub(super) fn gather(file: Option<&Path>) -> Facts {
+/// By key: the value, and the source of one that is not a default.
+type Settings = BTreeMap<String, (String, Option<String>)>;
+
+/// What is asked of the rest of the installation.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked<'a> {
+    pub(super) file: Option<&'a Path>,
+    /// Who the daemon runs as, where this process may become that user.
+    pub(super) daemons_uid: Option<u32>,
+    /// What starts the daemon anew.
+    pub(super) restart: &'static str,
+}
+
+pub(super) fn gather(context: &Context, asked: Asked<'_>) -> Facts {
+    let Asked { file, daemons_uid, restart } = asked;
     let daemon = find_daemon();
     let place = file.map(|file| (file.to_owned(), Place::look(file)));
     let verdict = match (&daemon, &place) {
         (Some(daemon), Some((file, Place::There(_)))) => {
             let mut command = Command::new(daemon);
+            // Root can read what the daemon cannot.
+            if let Some(uid) = daemons_uid.filter(|uid| *uid != ROOT) {
+                command.uid(uid).gid(group_of(uid));
+            }
             // The values of this shell are not those of the service.
             command.env_remove("CORTEX_SOCKET").env_remove("CORTEX_DATA_DIR");
             // Where no state directory is known, the check would ask for one.
@@ -45,7 +76,34 @@ pub(super) fn gather(file: Option<&Path>) -> Facts {
     };
     let of_system = file.is_some_and(|file| file.starts_with(SYSTEM_DIRECTORY));
     let directory = of_system.then(|| Place::look(Path::new(SYSTEM_DIRECTORY)));
-    Facts { file: place, daemon, verdict, directory }
+    let origins = file.and_then(|file| fragments::read(file, |_| Ok(())).ok());
+    let set_by_files = origins.into_iter().flat_map(|merged| merged.origins.into_keys()).collect();
+    let in_force = settings_in_force(context);
+    Facts {
+        file: place,
+        daemon,
+        verdict,
+        directory,
+        in_force,
+        set_by_files,
+        restart,
+        as_daemon: daemons_uid.is_some(),
+    }
+}
+
+/// The group of a user of the system; one without an account has the group of its own number.
+fn group_of(uid: u32) -> u32 {
+    let user = nix::unistd::User::from_uid(uid.into()).ok().flatten();
+    user.map_or(uid, |user| user.gid.as_raw())
+}
+
+fn settings_in_force(context: &Context) -> Option<Settings> {
+    let answer = context.connect().ok()?.call("settings", &Params::new()).ok()?;
+    let text = |value: &rmpv::Value| value.as_str().map(ToOwned::to_owned);
+    let one = |(name, setting): &(rmpv::Value, rmpv::Value)| {
+        Some((text(name)?, (text(&setting["value"])?, text(&setting["source"]))))
+    };
+    answer.as_map()?.iter().map(one).collect()
 }
 
 /// The daemon's binary: the installed one, or the one beside this program.
@@ -57,6 +115,7 @@ fn find_daemon() -> Option<PathBuf> {
 pub(super) fn check(facts: &Facts) -> Vec<Finding> {
     let mut findings = vec![file(facts)];
     findings.extend(facts.directory.as_ref().map(directory));
+    findings.extend(in_force(facts));
     findings
 }
 
@@ -90,7 +149,7 @@ fn file(facts: &Facts) -> Finding {
             Finding::ok(CONFIGURATION, format!("{shown} is valid"))
         }
         Some(Answer::Ended { stderr, .. }) if stderr.contains("Permission denied") => {
-            Finding::hidden(CONFIGURATION, format!("this user may not read {shown}"))
+            cannot_read(facts, stderr)
         }
         Some(Answer::Ended { stderr, .. }) => Finding::problem(
             CONFIGURATION,
@@ -102,6 +161,53 @@ fn file(facts: &Facts) -> Finding {
             Finding::unchecked(CONFIGURATION, format!("{daemon} did not check {shown}"))
         }
     }
+}
+
+/// Whether the daemon may read its files is known only to a user that can become the daemon's.
+fn cannot_read(facts: &Facts, stderr: &str) -> Finding {
+    let gist = gist(stderr);
+    if !facts.as_daemon {
+        return Finding::hidden(CONFIGURATION, format!("this user may not look: {gist}"));
+    }
+    let files = facts.file.as_ref().map_or_else(String::new, |(file, _)| {
+        format!("chmod a+rX {0} {0}.d {0}.d/*.toml", file.display())
+    });
+    Finding::problem(CONFIGURATION, format!("the daemon's user cannot: {gist}"), files)
+}
+
+/// Compares what the files say with what the daemon runs with.
+fn in_force(facts: &Facts) -> Option<Finding> {
+    let Some(Answer::Ended { success: true, stdout, .. }) = &facts.verdict else {
+        return None;
+    };
+    let Some(running) = &facts.in_force else {
+        let text = "whether the settings are in force is told to root alone, by a running daemon";
+        return Some(Finding::unchecked(IN_FORCE, text));
+    };
+    let said: BTreeMap<&str, &str> =
+        stdout.lines().filter_map(|line| line.trim().split_once(" = ")).collect();
+    let of_files = |source: &Option<String>| source.as_deref().is_some_and(|it| it.contains(':'));
+    let once_set = running.iter().filter(|(_, (_, source))| of_files(source)).map(|(key, _)| key);
+    let mut stale: Vec<&str> = (facts.set_by_files.iter().chain(once_set))
+        .map(String::as_str)
+        // An option or a variable of the daemon's own counts more than its files.
+        .filter(|key| {
+            running.get(*key).is_none_or(|(_, source)| source.is_none() || of_files(source))
+        })
+        .filter(|key| said.get(key).copied() != running.get(*key).map(|(value, _)| value.as_str()))
+        .collect();
+    stale.sort_unstable();
+    stale.dedup();
+    if stale.is_empty() {
+        return Some(Finding::ok(IN_FORCE, "the daemon runs with what the configuration says"));
+    }
+    let text =
+        format!("the daemon does not run with what the configuration says of {}", stale.join(", "));
+    Some(Finding::problem(
+        IN_FORCE,
+        text,
+        format!("cortex reload, or where it refuses: {}", facts.restart),
+    ))
 }
 
 /// The first and the last line of a message: an error in the file is shown with the line that it is about.
@@ -157,6 +263,10 @@ mod tests {
 
     fn healthy() -> Facts {
         Facts {
+            in_force: None,
+            set_by_files: Vec::new(),
+            restart: "systemctl restart cortexd",
+            as_daemon: false,
             file: Some(("/etc/cortex/cortex.toml".into(), there(Kind::File, 0, 0o644))),
             daemon: Some("/usr/libexec/cortexd".into()),
             verdict: said(true, ""),
@@ -224,5 +334,40 @@ mod tests {
             assert_eq!(found[1].status, Status::Problem);
             assert_eq!(found[1].mend.as_deref(), Some(mend));
         }
+    }
+
+    #[test]
+    fn a_drop_in_that_the_daemon_cannot_read_is_a_problem_where_it_was_asked_as_its_user() {
+        let refusal = "error: cannot read the configuration /etc/cortex/cortex.toml.d/a.toml: \
+            Permission denied (os error 13)";
+        let facts = Facts { verdict: said(false, refusal), as_daemon: true, ..healthy() };
+        let found = &check(&facts)[0];
+        assert_eq!(found.status, Status::Problem);
+        assert!(found.text.contains("cortex.toml.d/a.toml"), "{found:?}");
+    }
+
+    fn in_force(key: &str, value: &str, source: Option<&str>) -> Option<Settings> {
+        Some([(key.to_owned(), (value.to_owned(), source.map(ToOwned::to_owned)))].into())
+    }
+
+    #[test]
+    fn a_setting_that_the_daemon_does_not_run_with_is_named() {
+        let file = Some("/etc/cortex/cortex.toml:3");
+        let status = |said_now: &str, set_now: &[&str], running| {
+            let stdout = format!("the settings are valid:\n  {said_now}\n");
+            let verdict = Some(Answer::Ended { success: true, stdout, stderr: String::new() });
+            let set_by_files = set_now.iter().map(ToString::to_string).collect();
+            let facts = Facts { verdict, set_by_files, in_force: running, ..healthy() };
+            let found = check(&facts).pop().expect("a finding");
+            assert_eq!(found.check, IN_FORCE);
+            found.status
+        };
+        let running = |value, source| in_force("threads", value, source);
+        assert_eq!(status("threads = 4", &["threads"], running("4", file)), Status::Ok);
+        assert_eq!(status("threads = 4", &["threads"], running("2", file)), Status::Problem);
+        assert_eq!(status("threads = 4", &["threads"], running("2", None)), Status::Problem);
+        assert_eq!(status("threads = 8", &[], running("2", file)), Status::Problem, "taken out");
+        assert_eq!(status("threads = 4", &["threads"], running("2", Some("--x"))), Status::Ok);
+        assert_eq!(status("threads = 4", &["threads"], None), Status::Unchecked);
     }
 }

@@ -34,6 +34,11 @@ struct Status {
 }
 
 impl Facts {
+    /// Whether the daemon answers on its socket.
+    pub(super) fn answers(&self) -> bool {
+        self.answer.is_ok()
+    }
+
     /// Bytes of the database and its log, where the daemon tells.
     pub(super) fn disk_bytes(&self) -> Option<u64> {
         self.answer.as_ref().ok().and_then(|status| status.disk_bytes)

@@ -75,14 +75,23 @@ fn look_over(context: &Context) -> Result<Vec<Finding>, Failure> {
     let mut findings = socket::check(&file);
     findings.extend(daemon::check(&daemon));
     findings.extend(units::check(&units));
-    findings.extend(configuration::check(&configuration::gather(configured.file.as_deref())));
+    let asked = configuration::Asked {
+        file: configured.file.as_deref(),
+        daemons_uid: match whose {
+            Whose::System if env.uid == 0 => units.daemons_uid(file.owner().unwrap_or(env.uid)),
+            Whose::System | Whose::User => None,
+        },
+        restart: whose.restart_command(),
+    };
+    findings.extend(configuration::check(&configuration::gather(context, asked)));
     let mesh = mesh::gather(context, whose, configured.file.as_deref());
     findings.extend(mesh::check(&mesh));
     findings.extend(copies::check(&copies::gather(context)));
-    findings.extend(bus::check(&bus::gather(whose, configured.bus)));
+    findings.extend(bus::check(&bus::gather(whose, configured.bus, daemon.answers())));
     match data_dir {
         Some(dir) => {
             let expected = store::Expected {
+                writable: units.writable(),
                 uid: units.daemons_uid(file.owner().unwrap_or(env.uid)),
                 disk_bytes: daemon.disk_bytes(),
                 start: whose.start_command(),

@@ -19,8 +19,10 @@ const FOR_OTHERS: u32 = 0o077;
 const LEAST_FREE: u64 = 1 << 30;
 
 /// What the rest of the installation says of the directory.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Expected {
+    /// Where the unit lets the daemon write; none where nothing keeps it from writing anywhere.
+    pub(super) writable: Option<Vec<PathBuf>>,
     /// Who the daemon runs as; none where that user does not exist.
     pub(super) uid: Option<u32>,
     /// Bytes of the database and its log, where the daemon answers.
@@ -82,6 +84,16 @@ fn directory(facts: &Facts) -> Finding {
         let text = format!("{dir} is no directory");
         return Finding::problem(CHECK, text, format!("mv {dir} {dir}.aside"));
     }
+    if let Some(writable) = &facts.expected.writable
+        && !writable.iter().any(|path| facts.dir.starts_with(path))
+    {
+        // Its owner would change nothing: ProtectSystem=strict.
+        let text = format!("data_dir is {dir}, where cortexd.service may not write");
+        let mend = format!(
+            "systemctl edit cortexd, with [Service] and ReadWritePaths={dir}; then: systemctl restart cortexd"
+        );
+        return Finding::problem(CHECK, text, mend);
+    }
     let Some(daemon) = facts.expected.uid else {
         let text = "the user of cortexd.service does not exist";
         return Finding::problem(CHECK, text, "systemd-sysusers cortexd.conf");
@@ -112,7 +124,10 @@ fn database(facts: &Facts) -> Finding {
         (Place::Absent, _) => Finding::problem(
             FILE,
             format!("{path} is not there"),
-            format!("cortexd restore FILE, or for an empty one: {}", facts.expected.start),
+            format!(
+                "/usr/libexec/cortexd restore FILE, or for an empty one: {}",
+                facts.expected.start
+            ),
         ),
         (Place::Hidden, _) => Finding::hidden(FILE, format!("this user may not look at {path}")),
         (Place::Failed(error), _) => {
@@ -183,6 +198,7 @@ mod tests {
             database: there(Kind::File, DAEMON, 0o600),
             free: Ok(10 << 30),
             expected: Expected {
+                writable: None,
                 uid: Some(DAEMON),
                 disk_bytes: Some(1 << 30),
                 start: "systemctl start cortexd",
@@ -192,6 +208,17 @@ mod tests {
 
     fn the_problem(facts: &Facts) -> (&'static str, String) {
         finding::the_problem(check(facts))
+    }
+
+    #[test]
+    fn a_directory_that_the_unit_keeps_the_daemon_from_writing_is_told_with_the_drop_in() {
+        let mut facts = healthy();
+        facts.expected.writable = Some(vec!["/var/lib/cortex".into()]);
+        assert_eq!(check(&facts)[0].status, Status::Ok);
+        facts.expected.writable = Some(vec!["/srv/data".into()]);
+        let (check, mend) = the_problem(&facts);
+        assert_eq!(check, CHECK);
+        assert!(mend.contains("ReadWritePaths=/var/lib/cortex"), "{mend}");
     }
 
     #[test]

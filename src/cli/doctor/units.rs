@@ -1,12 +1,13 @@
 //! What systemd makes of the units: installed, enabled, active.
 //! Whether the daemon answers is `daemon`'s.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::Whose;
 use super::finding::Finding;
 use super::program::{Answer, ask};
+use crate::paths;
 
 const SYSTEMD: &str = "systemd";
 
@@ -37,6 +38,8 @@ pub(super) struct Unit {
     enabled: String,
     active: String,
     user: String,
+    /// `ReadWritePaths=`, as systemd prints it.
+    writable: String,
 }
 
 impl Facts {
@@ -54,6 +57,19 @@ impl Facts {
     }
 }
 
+impl Facts {
+    /// Where the unit lets the daemon write. None where nothing keeps it from writing anywhere.
+    pub(super) fn writable(&self) -> Option<Vec<PathBuf>> {
+        let Self::Units { service, .. } = self else {
+            return None;
+        };
+        // Paths that need not exist, or are below the root of the host, have a sign in front.
+        let named =
+            service.writable.split_whitespace().map(|path| path.trim_start_matches(['-', '+']));
+        Some([paths::SYSTEM_DATA_DIR].into_iter().chain(named).map(PathBuf::from).collect())
+    }
+}
+
 pub(super) fn gather(whose: Whose) -> Facts {
     if whose == Whose::User {
         return Facts::NotOfTheSystem;
@@ -68,7 +84,7 @@ pub(super) fn gather(whose: Whose) -> Facts {
 }
 
 fn show(unit: &str) -> Result<Unit, String> {
-    let properties = "--property=LoadState,UnitFileState,ActiveState,User";
+    let properties = "--property=LoadState,UnitFileState,ActiveState,User,ReadWritePaths";
     match ask(Command::new("systemctl").args(["show", properties, unit])) {
         Answer::Absent => Err("systemctl is not installed".to_owned()),
         Answer::Failed(why) => Err(why),
@@ -85,6 +101,7 @@ fn read(shown: &str) -> Unit {
             "UnitFileState" => &mut unit.enabled,
             "ActiveState" => &mut unit.active,
             "User" => &mut unit.user,
+            "ReadWritePaths" => &mut unit.writable,
             _ => continue,
         };
         value.clone_into(field);
@@ -175,6 +192,7 @@ mod tests {
             enabled: enabled.into(),
             active: active.into(),
             user: String::new(),
+            writable: String::new(),
         }
     }
 
@@ -243,6 +261,15 @@ mod tests {
     fn what_systemctl_shows_is_read_by_name() {
         let shown = "User=cortex\nLoadState=loaded\nActiveState=active\nUnitFileState=enabled\n";
         assert_eq!(read(shown), Unit { user: "cortex".into(), ..healthy() });
+    }
+
+    #[test]
+    fn the_daemon_may_write_to_its_state_directory_and_where_a_drop_in_says() {
+        let service = read("ReadWritePaths=-/srv/cortex /mnt/data\n");
+        let facts = Facts::Units { service, socket: healthy() };
+        let paths = ["/var/lib/cortex", "/srv/cortex", "/mnt/data"].map(PathBuf::from);
+        assert_eq!(facts.writable(), Some(paths.into()));
+        assert_eq!(Facts::NotOfTheSystem.writable(), None);
     }
 
     #[test]
