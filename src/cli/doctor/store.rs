@@ -35,6 +35,8 @@ pub(super) struct Expected {
 pub(super) struct Facts {
     dir: PathBuf,
     directory: Place,
+    /// The directory is a symbolic link to one.
+    is_link: bool,
     database: Place,
     /// Bytes that an unprivileged user may still write.
     free: Result<u64, String>,
@@ -48,6 +50,7 @@ pub(super) fn gather(dir: &Path, expected: Expected) -> Facts {
     Facts {
         dir: dir.to_owned(),
         directory: Place::look(dir),
+        is_link: dir.is_symlink(),
         database: Place::look(&dir.join("cortex.db")),
         free,
         expected,
@@ -83,6 +86,13 @@ fn directory(facts: &Facts) -> Finding {
     if meta.kind != Kind::Directory {
         let text = format!("{dir} is no directory");
         return Finding::problem(CHECK, text, format!("mv {dir} {dir}.aside"));
+    }
+    if facts.is_link && facts.expected.writable.is_some() {
+        let text = format!("{dir} is a symbolic link, which systemd takes for no state directory");
+        let mend = format!(
+            "rm {dir} && mkdir {dir}, and mount --bind the other directory there, with a line in /etc/fstab"
+        );
+        return Finding::problem(CHECK, text, mend);
     }
     if let Some(writable) = &facts.expected.writable
         && !writable.iter().any(|path| facts.dir.starts_with(path))
@@ -195,6 +205,7 @@ mod tests {
         Facts {
             dir: "/var/lib/cortex".into(),
             directory: there(Kind::Directory, DAEMON, 0o700),
+            is_link: false,
             database: there(Kind::File, DAEMON, 0o600),
             free: Ok(10 << 30),
             expected: Expected {
@@ -219,6 +230,14 @@ mod tests {
         let (check, mend) = the_problem(&facts);
         assert_eq!(check, CHECK);
         assert!(mend.contains("ReadWritePaths=/var/lib/cortex"), "{mend}");
+    }
+
+    #[test]
+    fn a_state_directory_that_is_a_link_is_a_problem_of_the_service_alone() {
+        let mut facts = Facts { is_link: true, ..healthy() };
+        assert_eq!(check(&facts)[0].status, Status::Ok, "a daemon without a unit follows it");
+        facts.expected.writable = Some(vec!["/var/lib/cortex".into()]);
+        assert!(the_problem(&facts).1.contains("mount --bind"));
     }
 
     #[test]
