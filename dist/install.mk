@@ -13,8 +13,14 @@ COMPLETIONS := target/dist/completions
 # The lines of the list, with PREFIX and the place of the programs filled in.
 LIST := sed '/^\#/d; /^$$/d; s|PREFIX/|$(PREFIX)/|; s|^target/release/|$(TARGET)/release/|' $(FILES)
 
+# Where this machine keeps sources is nobody's business, and two machines are to build the same programs. Panics
+# and debugging symbols name files by what stands right of the last `=`.
+REMAPPED = $(or $(CARGO_HOME),$(HOME)/.cargo)=/cargo $(abspath $(TARGET))=/target $(CURDIR)=/cortexd
+
 .PHONY: release completions install uninstall deb system
 
+release: export RUSTFLAGS := $(RUSTFLAGS) $(REMAPPED:%=--remap-path-prefix=%)
+release: export CFLAGS := $(CFLAGS) $(REMAPPED:%=-ffile-prefix-map=%)
 release: ## Build what is installed
 	$(CARGO) build --release --locked -p cortexd -p cortex-top
 

@@ -85,6 +85,23 @@ fn make_install_and_the_package_install_the_same() {
     assert_eq!(made.len(), package::list().len());
 }
 
+/// holds D4: and so two machines build the same.
+#[test]
+fn no_program_names_a_directory_of_the_machine_that_built_it() {
+    let dir = tempfile::tempdir().expect("make a directory");
+    succeed(Command::new("dpkg-deb").arg("-x").arg(package::built()).arg(dir.path()));
+    let home = std::env::var("HOME").expect("HOME is set");
+    let cargo = std::env::var("CARGO_HOME").unwrap_or_else(|_| format!("{home}/.cargo"));
+    let source = package::source().display().to_string();
+    for program in ["usr/bin/cortex", "usr/bin/cortex-top", "usr/libexec/cortexd"] {
+        let bytes = fs::read(dir.path().join(program)).expect("a program");
+        for place in [&cargo, &source] {
+            let found = bytes.windows(place.len()).filter(|at| *at == place.as_bytes()).count();
+            assert_eq!(found, 0, "{program} names {place}");
+        }
+    }
+}
+
 /// holds D4
 #[test]
 fn another_prefix_is_written_into_the_units() {
