@@ -263,7 +263,7 @@ mod tests {
 
     fn healthy() -> Facts {
         Facts {
-            in_force: None,
+            in_force: Some(Settings::new()),
             set_by_files: Vec::new(),
             restart: "systemctl restart cortexd",
             as_daemon: false,
