@@ -1,7 +1,7 @@
 # The commands of this repository. `make help` lists them; each of them is short and can be typed by hand.
 
 .DEFAULT_GOAL := help
-.PHONY: help build check check-all bench sim fuzz clean
+.PHONY: help build check check-all bench sim histories fuzz clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -21,6 +21,9 @@ bench: ## Measure against Redis (needs redis-server), and a remote request again
 
 sim: ## Simulate replication: SIM_SEEDS (default 4000) runs of each of its kinds, optimised
 	SIM_SEEDS=$${SIM_SEEDS:-4000} cargo test --profile sim --test sim --locked -- --nocapture copies_ no_row_
+
+histories: ## Run daemons under faults for HISTORY_SECONDS (default 600), from HISTORY_SEED (default the time)
+	HISTORY_SECONDS=$${HISTORY_SECONDS:-600} cargo test --profile sim --test histories --locked -- --nocapture what_was
 
 fuzz: ## Fuzz each target for FUZZ_SECONDS (default 20) seconds (needs cargo-fuzz)
 	.ci/fuzz
