@@ -192,6 +192,9 @@ fn hint_for_refusal(refusal: &str) -> Option<&'static str> {
         _ if refusal.starts_with("quota exceeded") || refusal.starts_with("too many tables") => {
             "Delete or drop what is not needed: cortex usage. An administrator can raise the bound: cortex.toml(5)"
         }
+        _ if refusal.starts_with("row_damaged") => {
+            "It is not what was stored. Where another machine has the row it is replaced: cortex sync status TABLE. Otherwise store it again, delete it, or restore a backup"
+        }
         _ if refusal.starts_with("not_here") => {
             "Where it may be: cortex scope TABLE. Why it is not here: cortex explain TABLE"
         }
@@ -254,6 +257,7 @@ mod tests {
             "snapshot_too_old",
             "too_many_connections",
             "a backup is under way",
+            "row_damaged: the row 7 is damaged: its checksum does not match",
             "quota exceeded: at most 1000 bytes for one user",
             "too many tables: at most 10 for one user",
         ] {

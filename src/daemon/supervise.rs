@@ -18,7 +18,10 @@ use super::{MeshSettings, Running, Settings, peer::PeerThread};
 use crate::{
     edge::unix,
     journal,
-    service::Errand,
+    service::{
+        Errand,
+        scrub::{self, ScrubPace},
+    },
     store::{Command, Done, Failure, Fault, Store},
 };
 
@@ -52,6 +55,7 @@ pub(super) async fn until_the_end(
             }
             () = &mut without_peers => bail!("the thread of the mesh ended"),
             () = upkeep(store) => bail!("the upkeep ended"),
+            () = scrub::run(&running.service, ScrubPace::default()) => bail!("the scrub ended"),
             () = watchdog(store, running.socket.path()) => bail!("the watchdog ended"),
             fault = fatal.wait_for(Option::is_some) => {
                 let fault = fault.ok().and_then(|fault| fault.clone());

@@ -92,6 +92,8 @@ impl fmt::Display for State {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Link {
     Up,
+    /// There is one, and nothing has come on it for so many seconds: what was said last may not be so any more.
+    Silent(u64),
     Down(Option<String>),
     /// The settings of this node do not name it: others may see it.
     Unknown,
@@ -110,6 +112,9 @@ struct Facts<'a> {
     /// The same of the directory, ahead of which no rows travel.
     directory: Option<&'a PeerCopy>,
     here: Option<&'a Replica>,
+    /// What the table and this node are called.
+    table: &'a str,
+    own: &'a str,
     now_ms: u64,
 }
 
@@ -130,6 +135,8 @@ pub(super) struct Other {
     pub(super) ahead_writes: Option<u64>,
     pub(super) behind_seconds: Option<u64>,
     pub(super) why: Option<String>,
+    /// Keys of rows that differ where the copies have diverged, as far as they are named.
+    pub(super) differs: Vec<Vec<u8>>,
 }
 
 /// A table with all its copies.
@@ -156,6 +163,7 @@ impl Service {
         let admitted = others_of(directory, table);
         let held = lives.keys().filter(|node| Some(*node) != directory.here()).cloned();
         let nodes: BTreeSet<NodeName> = admitted.into_iter().chain(held).collect();
+        let name = catalog.show(&entry.table.name);
         let judged = nodes.into_iter().map(|node| {
             let known = self.sync.of(table, &node);
             let ahead = self.sync.of(SYSTEM_TABLE, &node);
@@ -168,14 +176,17 @@ impl Service {
                 copy: known.as_ref(),
                 directory: ahead.as_ref(),
                 here: copy.as_deref(),
+                table: &name,
+                own: &self.node,
                 now_ms,
             };
             judge(node, &facts)
         });
+        let others = if entry.replicated { judged.collect() } else { Vec::new() };
         Copies {
-            name: catalog.show(&entry.table.name),
             here: here(entry, copy.as_deref()),
-            others: if entry.replicated { judged.collect() } else { Vec::new() },
+            others,
+            name,
             copy,
             kept_by: self.sync.blocker(table),
             entry: Arc::clone(entry),
@@ -196,6 +207,7 @@ impl Service {
             let why = match why {
                 Blocking::Silent => "silent: it has not said what it has",
                 Blocking::Ahead => "ahead: it has seen what this node has not",
+                Blocking::Behind => "behind: it has not said that it knows them all",
             };
             Tree::map([("node", node.as_str().into()), ("why", why.into())])
         });
@@ -213,6 +225,7 @@ impl Service {
                     ("records", entry.usage.records().into()),
                     ("tombstones", replica.map_or(0, |copy| copy.tombstones).into()),
                     ("conflicts", copies.conflicts().into()),
+                    ("damaged", (self.store.damaged(entry.table.id).len() as u64).into()),
                     ("conflicts_evicted", replica.map_or(0, |copy| copy.conflicts_evicted).into()),
                     ("digest", replica.map(|copy| hex(&copy.digest.to_bytes())).into()),
                 ]),
@@ -276,6 +289,12 @@ impl Other {
             ("behind_seconds", self.behind_seconds.into()),
             ("why", self.why.clone().into()),
             ("heard_ms", self.heard_ms.into()),
+            (
+                "differs",
+                Tree::list(
+                    self.differs.iter().map(|key| String::from_utf8_lossy(key).into_owned()),
+                ),
+            ),
         ])
     }
 }
@@ -289,7 +308,10 @@ pub(super) fn others_of(directory: &Directory, table: TableUid) -> BTreeSet<Node
 
 fn link(seen: Option<&Seen>, node: &NodeName) -> Link {
     match seen.and_then(|seen| seen.peers.iter().find(|peer| peer.node == *node)) {
-        Some(peer) if peer.connected => Link::Up,
+        Some(peer) if peer.connected => match peer.silence() {
+            Some(silence) => Link::Silent(silence.as_secs()),
+            None => Link::Up,
+        },
         Some(peer) => Link::Down(peer.last_error.clone()),
         None => Link::Unknown,
     }
@@ -321,7 +343,7 @@ fn judge(node: NodeName, facts: &Facts<'_>) -> Other {
     let word = facts.copy.and_then(|copy| copy.word.as_ref());
     // What was said in an earlier stay says nothing of this one.
     let word = word.filter(|word| word.life >= facts.life && word.life > facts.gone);
-    let (state, why) = state_of(facts, word);
+    let (state, why) = state_of(&node, facts, word);
     let vectors = word.zip(facts.here).map(|(word, here)| (&word.vector, &here.vector));
     let heard_ms = facts.copy.map(|copy| copy.heard_ms).filter(|heard| *heard > 0);
     let verified_ms = facts.copy.and_then(|copy| copy.verified_ms);
@@ -339,11 +361,19 @@ fn judge(node: NodeName, facts: &Facts<'_>) -> Other {
         ahead_writes: vectors.map(|(theirs, own)| own.lacks(theirs)),
         behind_seconds: verified_ms.or(heard_ms).filter(|_| judged).map(since),
         why,
+        differs: match (state, facts.copy) {
+            (State::Diverged, Some(copy)) => copy.differs.clone(),
+            _ => Vec::new(),
+        },
     }
 }
 
-fn state_of(facts: &Facts<'_>, word: Option<&cortex_core::sync::Word>) -> (State, Option<String>) {
-    let trouble = trouble(facts);
+fn state_of(
+    node: &NodeName,
+    facts: &Facts<'_>,
+    word: Option<&cortex_core::sync::Word>,
+) -> (State, Option<String>) {
+    let trouble = trouble(node, facts);
     if facts.standing == Standing::Out {
         return if facts.life > facts.gone && !facts.removed {
             let why =
@@ -375,7 +405,7 @@ fn state_of(facts: &Facts<'_>, word: Option<&cortex_core::sync::Word>) -> (State
     if same && equal && whole {
         return match facts.link {
             Link::Up => (State::InSync, None),
-            Link::Down(_) | Link::Unknown => {
+            Link::Silent(_) | Link::Down(_) | Link::Unknown => {
                 let since = "it held the same when it was heard last";
                 (State::Unknown, trouble.map(|why| format!("{why}; {since}")))
             }
@@ -393,20 +423,25 @@ fn state_of(facts: &Facts<'_>, word: Option<&cortex_core::sync::Word>) -> (State
 }
 
 /// What stands between the two copies; none where nothing is known to.
-fn trouble(facts: &Facts<'_>) -> Option<String> {
+fn trouble(node: &NodeName, facts: &Facts<'_>) -> Option<String> {
     let unreachable = |error: &Option<String>| match error {
         Some(error) => format!("unreachable: {error}"),
         None => "unreachable".into(),
     };
     match &facts.link {
         Link::Down(error) => return Some(unreachable(error)),
+        Link::Silent(seconds) => return Some(format!("not heard for {seconds} s")),
         Link::Unknown => return Some("unreachable: this node's settings do not name it".into()),
         Link::Up => {}
     }
-    let say = |what: &str, trouble: &Trouble| format!("{what}: {trouble}");
+    let say = |what: &str, trouble: &Trouble, at: &str| {
+        let cure = cure(trouble, facts.table, at).map(|cure| format!("; {cure}"));
+        format!("{what}: {trouble}{}", cure.unwrap_or_default())
+    };
     let troubles = |copy: &PeerCopy| {
-        let giving = copy.giving.as_ref().map(|trouble| say("it does not take rows", trouble));
-        let taking = copy.taking.as_ref().map(|trouble| say("its rows are not taken", trouble));
+        let (giving, taking) = (copy.giving.as_ref(), copy.taking.as_ref());
+        let giving = giving.map(|trouble| say("it does not take rows", trouble, node.as_str()));
+        let taking = taking.map(|trouble| say("its rows are not taken", trouble, facts.own));
         match (giving, taking) {
             (None, None) => None,
             (Some(one), None) | (None, Some(one)) => Some(one),
@@ -418,6 +453,30 @@ fn trouble(facts: &Facts<'_>) -> Option<String> {
     match (own.or_else(|| facts.directory.and_then(troubles)), doubtful) {
         (Some(one), Some(other)) => Some(format!("{one}; {other}")),
         (one, other) => one.or(other),
+    }
+}
+
+/// What an administrator does about rows that are not taken on a node.
+fn cure(trouble: &Trouble, table: &str, at: &str) -> Option<String> {
+    match trouble {
+        Trouble::Quota => Some(format!(
+            "the owner of {table} may store no more on {at}: there, cortex usage, and limits.bytes_per_uid in cortex.toml(5)"
+        )),
+        Trouble::Storage => {
+            Some(format!("the disk of {at} is full, or fails: there, cortex doctor"))
+        }
+        Trouble::Clock(_) | Trouble::Ahead(_) => {
+            Some("on both: timedatectl set-ntp true".to_owned())
+        }
+        Trouble::Damaged => {
+            Some(format!("where it is damaged: cortex events, cortex sync repair {table}"))
+        }
+        Trouble::Unreachable
+        | Trouble::Scope
+        | Trouble::Directory
+        | Trouble::NotReady
+        | Trouble::Stale
+        | Trouble::Refused(_) => None,
     }
 }
 
@@ -485,12 +544,49 @@ mod tests {
             copy,
             directory: None,
             here: Some(here),
+            table: "@ann:notes",
+            own: "home",
             now_ms: 10_000,
         }
     }
 
     fn of(facts: &Facts<'_>) -> Other {
         judge(NodeName::parse("office").expect("a name"), facts)
+    }
+
+    /// holds R5
+    #[test]
+    fn what_keeps_rows_from_coming_is_told_with_its_place_and_what_cures_it() {
+        let here = replica(3, b"v");
+        let why = |copy: PeerCopy| of(&facts(Some(&copy), &here)).why.expect("a reason");
+        let full = PeerCopy { taking: Some(Trouble::Storage), ..heard(4, b"w") };
+        assert_eq!(
+            why(full),
+            "its rows are not taken: storage; the disk of home is full, or fails: there, cortex doctor"
+        );
+        let quota = why(PeerCopy { giving: Some(Trouble::Quota), ..heard(2, b"w") });
+        assert!(
+            quota.starts_with(
+                "it does not take rows: quota; the owner of @ann:notes may store no more on office"
+            ),
+            "{quota}"
+        );
+        assert!(
+            quota.contains("cortex usage") && quota.contains("limits.bytes_per_uid"),
+            "{quota}"
+        );
+        assert_eq!(why(heard(2, b"w")), "rows are on their way");
+    }
+
+    /// holds R5
+    #[test]
+    fn a_copy_that_is_not_heard_any_more_is_not_said_to_be_in_sync() {
+        let (here, copy) = (replica(3, b"v"), heard(3, b"v"));
+        let silent = Facts { link: Link::Silent(4), ..facts(Some(&copy), &here) };
+        let found = of(&silent);
+        assert_eq!(found.state, State::Unknown);
+        let why = found.why.expect("a reason");
+        assert_eq!(why, "not heard for 4 s; it held the same when it was heard last");
     }
 
     /// holds R5

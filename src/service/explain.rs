@@ -289,6 +289,9 @@ impl Service {
         };
         because.add(match link {
             Link::Up => format!("there is a link to {node}"),
+            Link::Silent(seconds) => {
+                format!("on the link to {node} nothing has come for {seconds} s")
+            }
             Link::Down(_) | Link::Unknown => format!("there is no link to {node}"),
         });
         if let Some(why) = &found.why {
@@ -338,7 +341,7 @@ impl Service {
         let mend = if *link == Link::Up {
             format!("cortex sync wait {name} --node {node}")
         } else {
-            format!("on {node}: systemctl start cortexd; then: cortex mesh status")
+            start(node)
         };
         Ok(Explanation::mend(
             format!("{shown} has not reached {node} as far as is known here"),
@@ -409,13 +412,18 @@ fn other<'c>(copies: &'c Copies, node: &NodeName) -> Option<&'c Other> {
     copies.others.iter().find(|other| other.node == *node)
 }
 
+/// What brings back a node that is not heard.
+fn start(node: &NodeName) -> String {
+    format!("on {node}: systemctl start cortexd; then: cortex mesh status")
+}
+
 /// Which of the competing decisions shall hold is for somebody to say.
 fn contested(name: &str) -> String {
     format!("cortex scope {name} SCOPE")
 }
 
 fn of_copy(name: &str, node: &NodeName, found: &Other, link: &Link) -> Explanation {
-    let start = || format!("on {node}: systemctl start cortexd; then: cortex mesh status");
+    let start = || start(node);
     match found.state {
         State::InSync => {
             Explanation::new(format!("{name} is on {node}, and holds the same as here"))

@@ -10,7 +10,7 @@ use std::{
     collections::BTreeMap,
     fmt,
     sync::{Arc, Mutex, PoisonError},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwap;
@@ -161,7 +161,12 @@ pub struct Peer {
     pub last_error: Option<String>,
     /// Whom it sees alive, as it said last.
     pub sees: Vec<NodeName>,
+    /// When its last heartbeat came; none where none has.
+    pub heard: Option<Instant>,
 }
+
+/// A link on which no heartbeat has come for so long says nothing of now: three have failed to come.
+pub const SILENT: Duration = Duration::from_secs(3);
 
 impl Peer {
     /// A machine that is configured and was not heard of yet.
@@ -179,7 +184,15 @@ impl Peer {
             certificate_expires: None,
             last_error: None,
             sees: Vec::new(),
+            heard: None,
         }
+    }
+
+    /// For how long nothing was heard, where that is too long for what it said last to be said of now.
+    #[must_use]
+    pub fn silence(&self) -> Option<Duration> {
+        let silence = self.heard.map(|heard| heard.elapsed());
+        silence.filter(|silence| *silence > SILENT)
     }
 }
 

@@ -25,6 +25,7 @@ mod params;
 mod records;
 mod repair;
 mod scope;
+pub mod scrub;
 mod slots;
 mod status;
 pub mod sync;
@@ -56,7 +57,7 @@ pub use slots::ScanSlots;
 
 use crate::{
     ambient,
-    store::{Command, Done, Failure, Reader, Store},
+    store::{Command, Done, Failure, Fault, Reader, Store},
 };
 use params::Params;
 
@@ -157,6 +158,8 @@ pub struct Service {
     notary: ArcSwap<Option<Arc<dyn Notary>>>,
     /// Copies of tables on other machines.
     sync: Arc<sync::SyncView>,
+    /// How far the rows were compared with their checksums.
+    scrub: scrub::ScrubView,
 }
 
 impl Service {
@@ -176,6 +179,7 @@ impl Service {
             mesh: None,
             notary: ArcSwap::default(),
             sync: sync::SyncView::new(),
+            scrub: scrub::ScrubView::default(),
         }
     }
 
@@ -205,6 +209,12 @@ impl Service {
     #[must_use]
     pub fn sync(&self) -> &Arc<sync::SyncView> {
         &self.sync
+    }
+
+    /// How far the rows were compared with their checksums.
+    #[must_use]
+    pub fn scrub(&self) -> &scrub::ScrubView {
+        &self.scrub
     }
 
     /// The store underneath.
@@ -285,6 +295,7 @@ impl Service {
             Method::SyncBuckets => self.sync_buckets(caller, params),
             Method::SyncMarks => self.sync_marks(caller, params),
             Method::SyncPush => self.sync_push(caller, params),
+            Method::SyncDigest => self.sync_digest(caller, params),
             Method::Conflicts => self.conflicts(caller, params, out),
             Method::ConflictShow => self.conflict_show(caller, params, reader, out),
             Method::ConflictRestore => self.conflict_restore(caller, params),
@@ -317,6 +328,7 @@ impl Service {
             | Done::Restamped { .. }
             | Done::Rewritten { .. }
             | Done::Erased { .. }
+            | Done::Audited(_)
             | Done::Minted => "ok",
             Done::Removed => "removed",
             Done::Settled => "resolved",
@@ -351,6 +363,9 @@ fn allowed(caller: &Caller, name: &str) -> Result<Option<Method>, Refusal> {
 pub fn wire_error(failure: &Failure) -> String {
     match failure {
         Failure::Refused(refusal) => refusal.to_string(),
+        Failure::Faulted(fault @ (Fault::Damaged { .. } | Fault::DamagedCopy { .. })) => {
+            format!("{}: {fault}", fault.wire())
+        }
         Failure::Faulted(fault) => fault.wire().to_owned(),
     }
 }

@@ -31,7 +31,7 @@ impl Service {
             ("last_commit_us", figures.last_commit_us),
             ("conflicts", conflicts),
         ];
-        encode::map(out, 3 + numbers.len());
+        encode::map(out, 4 + numbers.len());
         for (name, text) in
             [("version", env!("CARGO_PKG_VERSION")), ("status", "running"), ("node", &self.node)]
         {
@@ -42,6 +42,8 @@ impl Service {
             encode::str(out, name);
             encode::uint(out, number);
         }
+        encode::str(out, "scrub");
+        self.scrub().tree(self.store.damaged_counts().values().sum()).write(out);
         Ok(Answer::Ready)
     }
 }

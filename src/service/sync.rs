@@ -12,7 +12,8 @@ use cortex_core::{
 };
 use tokio::sync::watch;
 
-use crate::store::UnverifiedRow;
+use super::repair::Stand;
+use crate::{ambient, store::UnverifiedRow};
 
 /// What is known of the copies on other machines. In memory alone: what others have confirmed must not
 /// outlive what this machine has done about it.
@@ -46,6 +47,8 @@ pub struct PeerCopy {
     pub verified_ms: Option<u64>,
     /// True where both have incorporated the same and yet hold different rows.
     pub diverged: bool,
+    /// The keys of rows that differ then, as far as they are named.
+    pub differs: Vec<Vec<u8>>,
     /// What keeps this machine from taking its rows.
     pub taking: Option<Trouble>,
     /// What keeps it from taking this machine's rows.
@@ -60,6 +63,17 @@ impl PeerCopy {
     pub fn is_now(&mut self, origin: Incarnation, current: Option<Incarnation>) {
         self.outdated = current.filter(|current| *current != origin);
         self.word.take_if(|word| word.incarnation != origin);
+    }
+
+    /// Takes note that both copies were found to hold the same, from their rows.
+    pub(super) fn found_equal(&mut self, stand: &Stand) {
+        let now_ms = ambient::wall_ms();
+        (self.verified_ms, self.diverged) = (Some(now_ms), false);
+        self.differs.clear();
+        if let Some(word) = &mut self.word {
+            (word.vector, word.digest) = (stand.vector.clone(), stand.digest);
+            self.heard_ms = now_ms;
+        }
     }
 
     /// Whether a word that somebody has passed on says more than what is known. `current` is the origin that
@@ -182,9 +196,28 @@ pub enum Trouble {
     /// The disk is full, or fails.
     #[error("storage")]
     Storage,
+    /// A row at the source is not what was stored there.
+    #[error("a row at its source is damaged")]
+    Damaged,
     /// What came was refused, in these words.
     #[error("refused: {0}")]
     Refused(String),
+}
+
+impl Trouble {
+    /// True for what the reader of rows says when it has not taken them.
+    #[must_use]
+    pub fn is_of_the_reader(&self) -> bool {
+        match self {
+            Self::Ahead(_) | Self::Stale | Self::Quota | Self::Storage | Self::Refused(_) => true,
+            Self::Unreachable
+            | Self::Clock(_)
+            | Self::Scope
+            | Self::Directory
+            | Self::NotReady
+            | Self::Damaged => false,
+        }
+    }
 }
 
 impl SyncView {

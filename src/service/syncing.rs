@@ -1,7 +1,10 @@
 //! Methods on how copies of tables are: sync_status, sync_status_table, sync_wait.
 //! How a copy is judged is `copies`; bringing rows to it, the sync worker's.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use cortex_core::{
     directory::Standing,
@@ -14,7 +17,9 @@ use cortex_core::{
 use super::{
     Answer, Service,
     copies::is_equal,
+    mesh::{AskError, Mesh, Peer},
     params::{self, Params},
+    repair,
     sync::SyncView,
     tree::Tree,
 };
@@ -26,6 +31,10 @@ use crate::{
 /// How long is waited unless the caller says so, and at most.
 const WAIT_MS: u64 = 30_000;
 const MOST_WAIT_MS: u64 = 24 * 60 * 60 * 1000;
+
+/// How long a node may take to say where it is, and until it is asked again.
+const ASK_TIME: Duration = Duration::from_secs(5);
+const ASK_AGAIN: Duration = Duration::from_millis(500);
 
 /// What is waited for: that the copy here is whole, and that others have confirmed to have the same.
 #[derive(Debug)]
@@ -125,8 +134,9 @@ impl Service {
             since_ms: ambient::wall_ms(),
         };
         let (store, sync) = (self.store.clone(), Arc::clone(&self.sync));
+        let mesh = self.mesh().ok_or(Refusal::MeshNotConfigured)?.clone();
         let patience = Duration::from_millis(timeout_ms.min(MOST_WAIT_MS));
-        Ok(Answer::later(async move { wait.until_confirmed(&store, &sync, patience).await }))
+        Ok(Answer::later(async move { wait.until_confirmed(&store, &sync, &mesh, patience).await }))
     }
 
     fn waited_for(&self, entry: &Entry, named: Option<&str>) -> Result<Vec<NodeName>, Refusal> {
@@ -155,6 +165,7 @@ impl Wait {
         self,
         store: &Store,
         sync: &SyncView,
+        mesh: &Mesh,
         patience: Duration,
     ) -> Result<Vec<u8>, Failure> {
         let begun = ambient::monotonic();
@@ -164,7 +175,10 @@ impl Wait {
             // Before the look: a change that comes after it wakes up.
             copies.borrow_and_update();
             words.borrow_and_update();
-            let missing = self.missing(store, sync);
+            let mut missing = self.missing(store, sync);
+            if missing.is_empty() {
+                missing = self.unconfirmed(store, mesh, deadline).await;
+            }
             if missing.is_empty() {
                 let waited = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
                 let nodes = Tree::list(self.nodes.iter().map(NodeName::as_str));
@@ -179,6 +193,7 @@ impl Wait {
                 tokio::select! {
                     changed = copies.changed() => changed.is_ok(),
                     changed = words.changed() => changed.is_ok(),
+                    () = tokio::time::sleep(ASK_AGAIN) => true,
                 }
             };
             match tokio::time::timeout_at(deadline.into(), changed).await {
@@ -188,6 +203,41 @@ impl Wait {
                 }
             }
         }
+    }
+
+    /// The nodes that do not say so themselves when they are asked now: what was heard of one that is gone, or that
+    /// is not heard any more, confirms nothing.
+    async fn unconfirmed(&self, store: &Store, mesh: &Mesh, deadline: Instant) -> Vec<&str> {
+        let mut missing = Vec::new();
+        for node in &self.nodes {
+            let deadline = deadline.min(ambient::monotonic() + ASK_TIME);
+            if !self.is_confirmed_by(node, store, mesh, deadline).await {
+                missing.push(node.as_str());
+            }
+        }
+        missing
+    }
+
+    async fn is_confirmed_by(
+        &self,
+        node: &NodeName,
+        store: &Store,
+        mesh: &Mesh,
+        deadline: Instant,
+    ) -> bool {
+        let theirs = match repair::stand_of(mesh, node, &self.entry, deadline).await {
+            Ok(theirs) => theirs,
+            // It cannot be asked from here. What it has said has come through others: one of them must see it now.
+            Err(AskError::UnknownNode(_)) => {
+                let seen = mesh.view().now();
+                let fresh = |peer: &&Peer| peer.connected && peer.silence().is_none();
+                return seen.peers.iter().filter(fresh).any(|peer| peer.sees.contains(node));
+            }
+            Err(_) => return false,
+        };
+        let Some(here) = store.copy(self.entry.table.uid) else { return false };
+        let differs = here.vector == theirs.vector && here.digest != theirs.digest;
+        theirs.vector.dominates(&self.vector) && !differs
     }
 
     fn missing(&self, store: &Store, sync: &SyncView) -> Vec<&str> {

@@ -17,10 +17,13 @@ use cortex_core::{
 use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
 
 use super::{
+    audit::{Audit, DigestChange},
     cache::RecordCache,
     catalog::{Catalog, Entry, Usage},
+    checksum::StoredRow,
     command::{Command, Done, Granting},
     contexts::{Contexts, Uses},
+    damage::Damage,
     error::{Failure, Fault},
     events::{self, Event},
     handed::Handed,
@@ -47,6 +50,8 @@ pub(super) struct State {
     pub(super) replicas: Replicas,
     /// How often contexts are used more after the transaction, or less.
     pub(super) uses: Uses,
+    /// Audits that are under way.
+    pub(super) audits: Vec<Audit>,
     /// Who signs for this node; none where no mesh is configured.
     pub(super) notary: Option<Arc<dyn Notary>>,
 }
@@ -95,6 +100,7 @@ impl State {
                     catalog,
                     replicas,
                     uses: Uses::new(),
+                    audits: Vec::new(),
                     notary: None,
                 })
             },
@@ -116,6 +122,7 @@ pub(super) struct Batch<'a> {
     pub(super) cache: &'a RecordCache,
     pub(super) contexts: &'a Contexts,
     pub(super) handed: &'a Handed,
+    pub(super) damage: &'a Damage,
     /// The context that was made last: writes that follow each other have the same.
     pub(super) newest_context: Option<(Vector, Option<i64>)>,
     /// The cache's buckets of the keys that were written.
@@ -130,6 +137,7 @@ pub(super) struct Means<'a> {
     pub(super) cache: &'a RecordCache,
     pub(super) contexts: &'a Contexts,
     pub(super) handed: &'a Handed,
+    pub(super) damage: &'a Damage,
     pub(super) limits: Limits,
     /// The wall clock, in Unix milliseconds.
     pub(super) wall_ms: u64,
@@ -218,6 +226,7 @@ impl<'a> Batch<'a> {
             cache: means.cache,
             contexts: means.contexts,
             handed: means.handed,
+            damage: means.damage,
             newest_context: None,
             touched: Vec::new(),
             fresh: Fresh::default(),
@@ -322,6 +331,7 @@ impl<'a> Batch<'a> {
                 let count = self.erase_unchanged(&entry, rows)?;
                 Ok(Done::Erased { count })
             }
+            Command::Audit(step) => self.audit(*step),
             Command::Mint => {
                 self.mint()?;
                 Ok(Done::Minted)
@@ -448,6 +458,7 @@ impl<'a> Batch<'a> {
         self.check_quota(entry, delta)?;
         self.store(entry.table.id, key, present, arriving, change)?;
         self.totals.add(entry, delta);
+        self.tell_audits(entry.table.id, key, delta, DigestChange::default());
         self.touched.push(self.cache.bucket(entry.table.id, key));
         Ok(change)
     }
@@ -462,22 +473,24 @@ impl<'a> Batch<'a> {
     ) -> Result<(), Fault> {
         let Arriving { version, origin, seq, value } = arriving;
         let (hlc, lsn) = (version.stamp.hlc.to_i64(), self.state.lsn + 1);
+        let checksum = StoredRow { table, key, hlc, origin, seq, value }.checksum();
         match (change, present) {
             (Change::Keep, _) | (Change::Erase, None) => return Ok(()),
             (Change::Erase, Some(Present { id, .. })) => {
                 self.execute("DELETE FROM records WHERE id = ?1", [id])?;
             }
             (Change::Store | Change::Bury, Some(Present { id, .. })) => self.execute(
-                "UPDATE records SET value = ?2, hlc = ?3, incarnation = ?4, seq = ?5, lsn = ?6
-                 WHERE id = ?1",
-                params![id, value, hlc, origin, seq, lsn],
+                "UPDATE records SET value = ?2, hlc = ?3, incarnation = ?4, seq = ?5, lsn = ?6,
+                 checksum = ?7 WHERE id = ?1",
+                params![id, value, hlc, origin, seq, lsn, checksum],
             )?,
             (Change::Store | Change::Bury, None) => self.execute(
-                "INSERT INTO records (table_id, key, value, hlc, incarnation, seq, lsn)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-                params![table.0, key, value, hlc, origin, seq, lsn],
+                "INSERT INTO records (table_id, key, value, hlc, incarnation, seq, lsn, checksum)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+                params![table.0, key, value, hlc, origin, seq, lsn, checksum],
             )?,
         }
+        self.damage.gone(table, key);
         self.state.lsn = lsn;
         Ok(())
     }
@@ -632,7 +645,8 @@ impl<'a> Batch<'a> {
         value: &[u8],
     ) -> Result<bool, Failure> {
         let found = self.find_row(Place::SYSTEM.id, key)?;
-        if found.as_ref().is_some_and(|found| found.stamp >= stamp) {
+        let sound = found.as_ref().filter(|found| !found.damaged);
+        if sound.is_some_and(|found| found.stamp >= stamp) {
             return Ok(false);
         }
         let origin = self.origin_of(stamp)?;

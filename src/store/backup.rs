@@ -8,9 +8,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use cortex_core::model::TableId;
 use rusqlite::Connection;
 
 use super::{
+    checksum::StoredRow,
     error::{Fault, OpenError},
     schema, take_directory,
 };
@@ -77,12 +79,46 @@ fn check(conn: &Connection) -> Result<Summary, Fault> {
     if wrong > 0 {
         return Err(Fault::Corrupt(format!("{wrong} tables hold other rows than they count")));
     }
+    check_rows(conn)?;
     let totals = conn.query_row(
         "SELECT count(*), coalesce(sum(records), 0) FROM tables WHERE dropped = 0 AND id <> 0",
         [],
         |row| Ok((row.get::<_, i64>(0)?.unsigned_abs(), row.get::<_, i64>(1)?.unsigned_abs())),
     )?;
     Ok(Summary { bytes: 0, tables: totals.0, records: totals.1 })
+}
+
+/// Compares every row with its checksum. A copy of an earlier schema has none.
+fn check_rows(conn: &Connection) -> Result<(), Fault> {
+    if schema::version(conn)? < schema::CHECKSUMS {
+        return Ok(());
+    }
+    let mut statement = conn.prepare(
+        "SELECT r.table_id, r.key, r.value, r.hlc, r.incarnation, r.seq, r.checksum, t.checksummed,
+                t.owner, t.name
+         FROM records r JOIN tables t ON t.id = r.table_id WHERE t.dropped = 0",
+    )?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let blob = |e: rusqlite::types::FromSqlError| Fault::Corrupt(e.to_string());
+        let key = row.get_ref(1)?.as_blob().map_err(blob)?;
+        let stored = StoredRow {
+            table: TableId(row.get(0)?),
+            key,
+            hlc: row.get(3)?,
+            origin: row.get(4)?,
+            seq: row.get(5)?,
+            value: row.get_ref(2)?.as_blob_or_null().map_err(blob)?,
+        };
+        let checksum: Option<i64> = row.get(6)?;
+        let lacks = checksum.is_none() && row.get(7)?;
+        if lacks || !stored.is_sound(checksum) {
+            let (owner, name): (String, String) = (row.get(8)?, row.get(9)?);
+            let table = format!("{owner}:{name}");
+            return Err(Fault::DamagedCopy { table, key: key.into() });
+        }
+    }
+    Ok(())
 }
 
 /// What a restore did.

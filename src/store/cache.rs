@@ -133,6 +133,11 @@ impl RecordCache {
         usize::try_from(hash % BUCKETS as u64).unwrap_or(0)
     }
 
+    /// How many buckets there are.
+    pub(super) fn buckets(&self) -> usize {
+        self.versions.len()
+    }
+
     /// Announces that a commit that touches these buckets may become visible from now on, until
     /// the guard is dropped.
     pub(super) fn begin(&self, mut buckets: Vec<usize>) -> Becoming<'_> {

@@ -234,6 +234,13 @@ impl Catalog {
         entries.find(|entry| entry.table.id == id).map(|entry| &entry.table.name)
     }
 
+    /// The table of that number in the file.
+    #[must_use]
+    pub fn by_id(&self, id: TableId) -> Option<&Arc<Entry>> {
+        let mut entries = self.owners.values().flat_map(|namespace| namespace.tables());
+        entries.find(|entry| entry.table.id == id)
+    }
+
     /// How many tables there are.
     #[must_use]
     pub fn len(&self) -> usize {

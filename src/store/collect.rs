@@ -2,16 +2,17 @@
 //! tables that are gone. Removed a little at a time; a transaction over millions holds up every write.
 
 use cortex_core::{
-    model::TableUid,
+    model::{TableId, TableUid},
     rule::Rule,
     sync::{Dot, Vector},
 };
-use rusqlite::params;
+use rusqlite::{Connection, params};
 
 use super::{
     apply::Batch,
     command::Done,
     error::{Failure, Fault},
+    origins::Origins,
     rows::Place,
     serve,
 };
@@ -31,6 +32,30 @@ pub struct Collection {
     pub before_ms: u64,
     /// From after this timestamp.
     pub after: i64,
+}
+
+/// Deletions that are looked at for one that is not confirmed: the newest are confirmed last.
+const NEWEST: u32 = 512;
+
+/// One of the newest deletions of a table that is not among those that every copy knows.
+pub(super) fn unconfirmed(
+    conn: &Connection,
+    origins: &Origins,
+    table: TableId,
+    confirmed: &Vector,
+) -> Result<Option<Dot>, Fault> {
+    let mut statement = conn.prepare_cached(
+        "SELECT incarnation, seq FROM records
+         WHERE table_id = ?1 AND value IS NULL ORDER BY hlc DESC LIMIT ?2",
+    )?;
+    let mut rows = statement.query(params![table.0, NEWEST])?;
+    while let Some(row) = rows.next()? {
+        let dot = Dot { incarnation: origins.id(row.get(0)?), seq: row.get(1)? };
+        if !confirmed.covers(dot) {
+            return Ok(Some(dot));
+        }
+    }
+    Ok(None)
 }
 
 impl Batch<'_> {
@@ -70,7 +95,7 @@ impl Batch<'_> {
             if !collection.confirmed.covers(dot) || !vector.covers(dot) {
                 continue;
             }
-            if let Some(row) = self.find_row(table, &key)? {
+            if let Some(row) = self.find_row(table, &key)?.filter(|row| !row.damaged) {
                 self.remove_row(Place::of(&entry), &key, &row)?;
                 if let Some(replica) = self.state.replicas.get_mut(collection.table)
                     && Rule::CollectionRaisesFloor.holds()

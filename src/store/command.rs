@@ -12,6 +12,7 @@ use cortex_core::sync::{Ack, Dot};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::{
+    audit::{AuditStep, Audited},
     catalog::Entry,
     collect::Collection,
     error::Failure,
@@ -150,6 +151,8 @@ pub enum Command {
         /// Which rows, each with the version that it had; none where it was not there.
         rows: Vec<(Vec<u8>, Option<Dot>)>,
     },
+    /// Read some more rows of a table, and compare what they come to with what is kept beside them.
+    Audit(AuditStep),
     /// Write as another origin from now on.
     Mint,
     /// Put a node out of the mesh with the database that it has.
@@ -261,6 +264,7 @@ impl Command {
             | Self::Collect(_)
             | Self::CutFeed { .. }
             | Self::Restamp(_)
+            | Self::Audit(_)
             | Self::Mint
             | Self::RemoveNode { .. }
             | Self::SettleName { .. }
@@ -300,6 +304,7 @@ impl Command {
             | Self::CutFeed { .. }
             | Self::Acknowledge { .. }
             | Self::Restamp(_)
+            | Self::Audit(_)
             | Self::Mint
             | Self::RemoveNode { .. }
             | Self::SettleName { .. }
@@ -376,6 +381,8 @@ pub enum Done {
         /// How many.
         count: u64,
     },
+    /// What an audit has come to so far.
+    Audited(Audited),
     /// Writes are by another origin.
     Minted,
     /// The node is out of the mesh.

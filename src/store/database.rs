@@ -15,6 +15,7 @@ use super::{
     catalog::Catalog,
     command::{Command, Done},
     contexts::Contexts,
+    damage::Damage,
     error::{Failure, Fault, OpenError},
     handed::Handed,
     recent::Recent,
@@ -31,6 +32,8 @@ pub(super) struct Engine {
     contexts: Contexts,
     /// What other machines may have taken.
     pub(super) handed: Arc<Handed>,
+    /// Rows that are not what was stored.
+    pub(super) damage: Arc<Damage>,
     /// Draws ids at random.
     draw_id: Box<dyn Fn() -> [u8; 16] + Send>,
 }
@@ -43,6 +46,8 @@ pub(super) struct Committed {
     pub(super) copies: Vec<Arc<Replica>>,
     /// The state before.
     pub(super) before: Arc<Catalog>,
+    /// True where something was written: most upkeep finds nothing to do.
+    pub(super) wrote: bool,
 }
 
 /// What the world lends a transaction.
@@ -61,7 +66,8 @@ impl Engine {
     ) -> Self {
         let recent = Arc::new(Recent::from(state.lsn, state.hlc()));
         let (contexts, handed) = (Contexts::default(), Arc::default());
-        Self { conn, state, recent, contexts, handed, draw_id: Box::new(draw_id) }
+        let damage = Arc::new(Damage::new());
+        Self { conn, state, recent, contexts, handed, damage, draw_id: Box::new(draw_id) }
     }
 
     /// Carries out commands in one transaction. `announce` is told which of the cache's buckets are
@@ -75,10 +81,12 @@ impl Engine {
         announce: impl FnOnce(Vec<usize>) -> G,
     ) -> Result<Committed, Fault> {
         let transaction = Transaction::begin(&self.conn)?;
+        let written_before = self.conn.total_changes();
         let means = Means {
             cache: around.cache,
             contexts: &self.contexts,
             handed: &self.handed,
+            damage: &self.damage,
             limits: around.limits,
             wall_ms: around.wall_ms,
             draw_id: self.draw_id.as_ref(),
@@ -92,6 +100,7 @@ impl Engine {
             }
         }
         let Finished { state, totals, touched, fresh } = batch.finish()?;
+        let wrote = self.conn.total_changes() != written_before;
         let announced = announce(touched);
         transaction.commit()?;
         drop(announced);
@@ -102,7 +111,7 @@ impl Engine {
         if !copies.is_empty() || fresh.is_broken() || hlc < self.recent.hlc {
             Arc::make_mut(&mut self.recent).add(fresh, lsn, hlc);
         }
-        Ok(Committed { totals, outcomes, copies, before })
+        Ok(Committed { totals, outcomes, copies, before, wrote })
     }
 
     /// At the start: goes on as the same origin of writes only where it is certain that the file is as far
@@ -230,7 +239,8 @@ impl Database {
     ) -> Result<serve::Served, Fault> {
         let Engine { conn, state, .. } = &self.engine;
         let served = self.engine.handed.over(reader, want, || {
-            serve::serve(conn, &state.origins, self.catalog(), reader, want, bounds)
+            let file = serve::File { conn, origins: &state.origins, damage: &self.engine.damage };
+            serve::serve(file, self.catalog(), reader, want, bounds)
         })?;
         Ok(served.draining(self.replica(want.table).and_then(|replica| replica.drain)))
     }

@@ -1,7 +1,7 @@
 //! What can go wrong in the store, and what a client and the operator are told about it.
 //! Refusals of the rules are another type, `cortex_core::model::Refusal`.
 
-use cortex_core::model::Refusal;
+use cortex_core::model::{Refusal, TableId};
 use rusqlite::ErrorCode;
 use thiserror::Error;
 
@@ -23,6 +23,28 @@ pub enum Fault {
     /// EIO, so this need not last.
     #[error("the database is damaged, or the disk fails to read it: {0}")]
     Corrupt(String),
+    /// A row is not what was stored: its checksum is another.
+    #[error(
+        "the row {} is damaged: its checksum does not match",
+        String::from_utf8_lossy(key).escape_debug()
+    )]
+    Damaged {
+        /// Of which table.
+        table: TableId,
+        /// The row's key.
+        key: Box<[u8]>,
+    },
+    /// The same, in a copy of the database that is read as a whole.
+    #[error(
+        "the row {} of {table} is damaged: its checksum does not match",
+        String::from_utf8_lossy(key).escape_debug()
+    )]
+    DamagedCopy {
+        /// Of which table, by its owner and name in the file.
+        table: String,
+        /// The row's key.
+        key: Box<[u8]>,
+    },
     /// The file or its directory may not be written.
     #[error("the database is read-only: {0}")]
     ReadOnly(String),
@@ -46,6 +68,7 @@ impl Fault {
             Self::Io(_) | Self::SyncFailed(_) | Self::Corrupt(_) | Self::Unopened(_) => {
                 "storage_error"
             }
+            Self::Damaged { .. } | Self::DamagedCopy { .. } => "row_damaged",
             Self::ReadOnly(_) => "storage_read_only",
             Self::Closed => "shutting_down",
             Self::SnapshotTooOld => "snapshot_too_old",
@@ -58,6 +81,9 @@ impl Fault {
             Self::Full(_) => "free some space, then start again",
             Self::Io(_) | Self::SyncFailed(_) => {
                 "see the kernel's log (dmesg) for the disk's errors, then start again"
+            }
+            Self::Damaged { .. } | Self::DamagedCopy { .. } => {
+                "restore another backup, or start the daemon and delete the row or store it again"
             }
             Self::Corrupt(_) => {
                 "see the kernel's log (dmesg) for the disk's errors; if there are none, keep a \

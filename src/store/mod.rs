@@ -10,15 +10,18 @@
 
 mod anchor;
 mod apply;
+mod audit;
 mod backup;
 mod cache;
 mod catalog;
 mod checkpoint;
+mod checksum;
 mod collect;
 mod command;
 mod conflicts;
 mod contexts;
 mod copies;
+mod damage;
 mod database;
 mod epoch;
 mod error;
@@ -45,6 +48,7 @@ mod take;
 mod writer;
 
 use std::{
+    collections::BTreeMap,
     fs::{self, DirBuilder, File, TryLockError},
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
@@ -58,17 +62,19 @@ use std::{
 use arc_swap::ArcSwap;
 use cortex_core::{
     model::{Hlc, Incarnation, Limits, NodeName, TableId, TableUid},
-    sync::{Dot, Position, TableDigest, Want},
+    sync::{Dot, Position, TableDigest, Vector, Want},
 };
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use crate::{ambient, journal};
 
+pub use audit::{AuditReport, AuditStep, Audited};
 pub use backup::{Restored, Summary, restore};
 pub use catalog::{Catalog, Entry, Namespace, Usage};
 pub use collect::Collection;
 pub use command::{Claim, Command, Done, Granting, Redemption, Registration, TokenId};
 pub use conflicts::{Conflict, Tally};
+pub use damage::News as DamageNews;
 pub use database::Database;
 pub use error::{Failure, Fault, OpenError};
 pub use events::{Event, Recorded, Wanted};
@@ -186,6 +192,7 @@ struct Inner {
     /// Which database this is, for ever.
     database: [u8; 16],
     handed: Arc<handed::Handed>,
+    damage: Arc<damage::Damage>,
     /// Unlocked by the kernel when closed, or when the process ends.
     _lock: File,
 }
@@ -232,7 +239,12 @@ impl Store {
 
         let (anchor, word) =
             anchor::Anchor::open(options.anchor.as_deref(), engine.state.database, &path);
-        let published = Arc::new(Published::new(Arc::clone(&engine.state.catalog), options));
+        let damage = Arc::clone(&engine.damage);
+        let published = Arc::new(Published::new(
+            Arc::clone(&engine.state.catalog),
+            Arc::clone(&damage),
+            options,
+        ));
         engine.settle_origin(word, published.around(ambient::wall_ms())).map_err(fault)?;
         let state = &engine.state;
         published.show(&state.catalog);
@@ -276,6 +288,7 @@ impl Store {
             vfs: options.vfs.clone(),
             database,
             handed,
+            damage,
             _lock: lock,
         };
         Ok(Self { inner: Arc::new(inner) })
@@ -361,7 +374,8 @@ impl Store {
                 for _ in 0..CATALOG_LOOKS {
                     if shown() >= known {
                         let catalog = published.catalog.load();
-                        return serve::serve(conn, origins, &catalog, reader, want, bounds);
+                        let file = serve::File { conn, origins, damage: &self.inner.damage };
+                        return serve::serve(file, &catalog, reader, want, bounds);
                     }
                     std::thread::yield_now();
                 }
@@ -472,6 +486,51 @@ impl Store {
     /// What SQLite reports.
     pub fn marks(&self, table: TableId, buckets: &[usize]) -> Result<Vec<RowMark>, Fault> {
         self.read(|conn, origins| repair::marks(conn, origins, table, buckets))
+    }
+
+    /// One of the newest deletions of a table that is not among those that every copy knows, if there is one.
+    ///
+    /// # Errors
+    /// What SQLite reports.
+    pub fn unconfirmed_deletion(
+        &self,
+        table: TableId,
+        confirmed: &Vector,
+    ) -> Result<Option<Dot>, Fault> {
+        self.read(|conn, origins| collect::unconfirmed(conn, origins, table, confirmed))
+    }
+
+    /// Reads what the next step of an audit of a table will read, from after a key, so that the writer need not wait
+    /// for the disk. Answers the last key; none at the end.
+    ///
+    /// # Errors
+    /// What SQLite reports.
+    pub fn read_ahead(&self, table: TableId, after: &[u8]) -> Result<Option<Vec<u8>>, Fault> {
+        self.inner.scans.read(|conn| audit::read_ahead(conn, table, after))
+    }
+
+    /// The keys of a table's rows that were found to be damaged, as far as they are kept.
+    #[must_use]
+    pub fn damaged(&self, table: TableId) -> Vec<Vec<u8>> {
+        self.inner.damage.of(table)
+    }
+
+    /// How many rows of which tables were found to be damaged. Few have any.
+    #[must_use]
+    pub fn damaged_counts(&self) -> BTreeMap<TableId, u64> {
+        self.inner.damage.counts()
+    }
+
+    /// What has become known of damaged rows since this was asked last, and is told to nobody else.
+    #[must_use]
+    pub fn take_damage_news(&self) -> DamageNews {
+        self.inner.damage.take_news()
+    }
+
+    /// Changes when there is news of damaged rows.
+    #[must_use]
+    pub fn damage_changes(&self) -> watch::Receiver<()> {
+        self.inner.damage.changes()
     }
 
     /// The feed number up to which a table's feed is to be cut, to keep at most so many entries.
@@ -606,8 +665,9 @@ impl Store {
 }
 
 impl Published {
-    fn new(catalog: Arc<Catalog>, options: &Options) -> Self {
+    fn new(catalog: Arc<Catalog>, damage: Arc<damage::Damage>, options: &Options) -> Self {
         Self {
+            damage,
             catalog: ArcSwap::new(catalog),
             catalog_changed: watch::Sender::new(()),
             limits: ArcSwap::from_pointee(options.limits),

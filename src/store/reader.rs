@@ -11,6 +11,7 @@ use cortex_core::model::TableId;
 use rusqlite::Connection;
 
 use super::{
+    checksum::StoredRow,
     epoch::Moment,
     error::Fault,
     events::{self, Recorded, Wanted},
@@ -73,6 +74,7 @@ impl Reader {
     ) -> Result<bool, Fault> {
         let found = self.try_get(table, key, found);
         if let Err(fault) = &found {
+            self.published.note_damage(fault);
             self.published.warn_of_failed_read(table, fault);
         }
         found
@@ -136,13 +138,26 @@ impl Held {
 
     fn lookup(&self, table: TableId, key: &[u8], found: impl FnOnce(&[u8])) -> Result<bool, Fault> {
         let mut statement = self.conn.prepare_cached(
-            "SELECT value FROM records WHERE table_id = ?1 AND key = ?2 AND value IS NOT NULL",
+            "SELECT value, hlc, incarnation, seq, checksum FROM records
+             WHERE table_id = ?1 AND key = ?2 AND value IS NOT NULL",
         )?;
         let mut rows = statement.query(rusqlite::params![table.0, key])?;
         let Some(row) = rows.next()? else {
             return Ok(false);
         };
-        found(row.get_ref(0)?.as_blob().map_err(|e| Fault::Corrupt(e.to_string()))?);
+        let value = row.get_ref(0)?.as_blob().map_err(|e| Fault::Corrupt(e.to_string()))?;
+        let stored = StoredRow {
+            table,
+            key,
+            hlc: row.get(1)?,
+            origin: row.get(2)?,
+            seq: row.get(3)?,
+            value: Some(value),
+        };
+        if !stored.is_sound(row.get(4)?) {
+            return Err(Fault::Damaged { table, key: key.into() });
+        }
+        found(value);
         Ok(true)
     }
 }

@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 use super::{
     apply::Batch,
     catalog::Entry,
+    checksum::StoredRow,
     error::{Failure, Fault},
     origins::Origins,
     rows::Place,
@@ -106,13 +107,26 @@ fn visit(
 ) -> Result<(), Fault> {
     let damaged = |_| Fault::Corrupt("a record holds what is no record".into());
     let mut statement = conn.prepare_cached(
-        "SELECT key, hlc, incarnation, seq, value FROM records WHERE table_id = ?1 ORDER BY key",
+        "SELECT key, hlc, incarnation, seq, value, checksum FROM records
+         WHERE table_id = ?1 ORDER BY key",
     )?;
     let mut rows = statement.query(params![table.0])?;
     while let Some(row) = rows.next()? {
         let stamp = Stamp { hlc: Hlc::from_i64(row.get(1)?), incarnation: origins.id(row.get(2)?) };
         let key = row.get_ref(0)?.as_blob().map_err(damaged)?;
         let value = row.get_ref(4)?.as_blob_or_null().map_err(damaged)?;
+        let stored = StoredRow {
+            table,
+            key,
+            hlc: row.get(1)?,
+            origin: row.get(2)?,
+            seq: row.get(3)?,
+            value,
+        };
+        // To others a damaged row is one that is not there: they shall bring theirs.
+        if !stored.is_sound(row.get(5)?) {
+            continue;
+        }
         each(key, stamp, row.get(3)?, value);
     }
     Ok(())
@@ -125,7 +139,7 @@ impl Batch<'_> {
         let place = Place::of(entry);
         let mut pushed = 0;
         for key in keys {
-            if let Some(found) = self.find_row(place.id, key)? {
+            if let Some(found) = self.find_row(place.id, key)?.filter(|found| !found.damaged) {
                 self.push_back(place, &found)?;
                 pushed += 1;
             }
@@ -139,6 +153,7 @@ impl Batch<'_> {
         let mut written = 0;
         for key in keys {
             let found = self.find_row(entry.table.id, key)?;
+            let found = found.filter(|found| !found.damaged);
             if let Some(value) = found.and_then(|found| found.value) {
                 self.write_shared(entry, key, Some(&value))?;
                 written += 1;
@@ -156,6 +171,7 @@ impl Batch<'_> {
         let mut erased = 0;
         for (key, seen) in rows {
             let found = self.find_row(entry.table.id, key)?;
+            let found = found.filter(|found| !found.damaged);
             let now = found.map(|row| Dot { incarnation: row.stamp.incarnation, seq: row.seq });
             if now == *seen {
                 self.write_shared(entry, key, None)?;

@@ -10,6 +10,7 @@ use cortex_core::{
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{
+    checksum::StoredRow,
     conflicts::{self, Tally},
     contexts,
     error::Fault,
@@ -233,10 +234,21 @@ pub(super) fn recount(
     table: TableId,
     uid: TableUid,
 ) -> Result<TableDigest, Fault> {
-    let mut statement = conn.prepare_cached(
-        "SELECT key, value, hlc, incarnation FROM records
+    recount_by(conn, origins, table, uid, "checksum")
+}
+
+/// `checksum` names the column, or stands for it in a schema that has none.
+fn recount_by(
+    conn: &Connection,
+    origins: &Origins,
+    table: TableId,
+    uid: TableUid,
+    checksum: &str,
+) -> Result<TableDigest, Fault> {
+    let mut statement = conn.prepare_cached(&format!(
+        "SELECT key, value, hlc, incarnation, seq, {checksum} FROM records
          WHERE table_id = ?1 AND value IS NOT NULL",
-    )?;
+    ))?;
     let mut rows = statement.query([table.0])?;
     let mut sum = TableDigest::default();
     let damaged = |_| Fault::Corrupt("a record holds what is no record".into());
@@ -244,6 +256,17 @@ pub(super) fn recount(
         let stamp = Stamp { hlc: Hlc::from_i64(row.get(2)?), incarnation: origins.id(row.get(3)?) };
         let key = row.get_ref(0)?.as_blob().map_err(damaged)?;
         let value = row.get_ref(1)?.as_blob().map_err(damaged)?;
+        let stored = StoredRow {
+            table,
+            key,
+            hlc: row.get(2)?,
+            origin: row.get(3)?,
+            seq: row.get(4)?,
+            value: Some(value),
+        };
+        if !stored.is_sound(row.get(5)?) {
+            continue;
+        }
         sum = sum.plus(TableDigest::of_row(uid, key, stamp, value));
     }
     Ok(sum)
@@ -254,7 +277,7 @@ pub(super) fn recount_all(conn: &Connection) -> Result<(), Fault> {
     let origins = Origins::load(conn)?;
     for replica in Replicas::load(conn, &origins)?.committed() {
         if let Some(table) = replica.table {
-            let digest = recount(conn, &origins, table, replica.uid)?;
+            let digest = recount_by(conn, &origins, table, replica.uid, "NULL")?;
             conn.execute(
                 "UPDATE replicas SET digest = ?2 WHERE uid = ?1",
                 params![replica.uid.0, digest.to_bytes()],

@@ -107,7 +107,8 @@ impl Batch<'_> {
         let Some(entry) = self.state.catalog.by_uid(row.table).cloned() else {
             return Ok(());
         };
-        let Some(found) = self.find_row(entry.table.id, &row.key)? else {
+        let found = self.find_row(entry.table.id, &row.key)?;
+        let Some(found) = found.filter(|found| !found.damaged) else {
             return Ok(());
         };
         let mut context_id = found.context_id;

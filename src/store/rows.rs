@@ -13,7 +13,9 @@ use rusqlite::{OptionalExtension, params};
 
 use super::{
     apply::Batch,
+    audit::DigestChange,
     catalog::Entry,
+    checksum::StoredRow,
     error::{Failure, Fault},
     recent::Change,
     system,
@@ -47,6 +49,8 @@ pub(super) struct Found {
     pub(super) context_id: Option<i64>,
     pub(super) context: Arc<Vector>,
     pub(super) value: Option<Vec<u8>>,
+    /// True where it is not what was stored. Nothing that it says may be believed, or passed on.
+    pub(super) damaged: bool,
 }
 
 impl Found {
@@ -78,12 +82,21 @@ impl Batch<'_> {
     /// The row of a key.
     pub(super) fn find_row(&self, table: TableId, key: &[u8]) -> Result<Option<Found>, Fault> {
         let mut statement = self.cached(
-            "SELECT id, hlc, incarnation, seq, lsn, context, value FROM records
+            "SELECT id, hlc, incarnation, seq, lsn, context, value, checksum FROM records
              WHERE table_id = ?1 AND key = ?2",
         )?;
         let found = statement.query_row(params![table.0, key], |row| {
             let incarnation = self.state.origins.id(row.get(2)?);
+            let stored = StoredRow {
+                table,
+                key,
+                hlc: row.get(1)?,
+                origin: row.get(2)?,
+                seq: row.get(3)?,
+                value: row.get_ref(6)?.as_blob_or_null()?,
+            };
             Ok(Found {
+                damaged: !stored.is_sound(row.get(7)?),
                 id: row.get(0)?,
                 stamp: Stamp { hlc: Hlc::from_i64(row.get(1)?), incarnation },
                 seq: row.get(3)?,
@@ -96,6 +109,9 @@ impl Batch<'_> {
         let Some(mut found) = found.optional()? else {
             return Ok(None);
         };
+        if found.damaged {
+            self.damage.found(table, key);
+        }
         found.context = self.contexts.get(self.conn, &self.state.origins, found.context_id)?;
         Ok(Some(found))
     }
@@ -111,7 +127,7 @@ impl Batch<'_> {
         let replica = self.state.replicas.get(place.uid);
         let replica = replica.filter(|_| Rule::ContextOfVector.holds());
         let mut seen = replica.map(|replica| replica.vector.without(own)).unwrap_or_default();
-        if let Some(found) = found {
+        if let Some(found) = found.filter(|found| !found.damaged) {
             seen.join(&found.context.without(own));
             if found.stamp.incarnation != own {
                 seen.raise(Dot { incarnation: found.stamp.incarnation, seq: found.seq });
@@ -159,28 +175,31 @@ impl Batch<'_> {
         found: Option<&Found>,
         new: Stored<'_>,
     ) -> Result<u64, Failure> {
+        let delta = difference(key, found, new.value);
         if let Some(entry) = place.entry {
-            let delta = difference(key, found, new.value);
             self.check_quota(entry, delta)?;
             self.totals.add(entry, delta);
         }
         let lsn = self.draw_lsn();
         let Stored { stamp, origin, seq, value, context_id } = new;
         let hlc = stamp.hlc.to_i64();
+        let stored = StoredRow { table: place.id, key, hlc, origin, seq, value };
+        let checksum = stored.checksum();
         let record = match found {
             Some(found) => {
                 self.execute(
                     "UPDATE records SET value = ?2, hlc = ?3, incarnation = ?4, seq = ?5, lsn = ?6,
-                     context = ?7, pushed = 0 WHERE id = ?1",
-                    params![found.id, value, hlc, origin, seq, lsn, context_id],
+                     context = ?7, pushed = 0, checksum = ?8 WHERE id = ?1",
+                    params![found.id, value, hlc, origin, seq, lsn, context_id, checksum],
                 )?;
                 found.id
             }
             None => {
                 self.execute(
-                    "INSERT INTO records (table_id, key, value, hlc, incarnation, seq, lsn, context)
-                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
-                    params![place.id.0, key, value, hlc, origin, seq, lsn, context_id],
+                    "INSERT INTO records
+                     (table_id, key, value, hlc, incarnation, seq, lsn, context, checksum)
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+                    params![place.id.0, key, value, hlc, origin, seq, lsn, context_id, checksum],
                 )?;
                 self.conn.last_insert_rowid()
             }
@@ -190,7 +209,10 @@ impl Batch<'_> {
         }
         self.count_use(found.and_then(|found| found.context_id), -1);
         self.count_use(context_id, 1);
-        self.account(place.uid, key, found, Some((stamp, value)));
+        self.account(place, key, delta, found, Some((stamp, value)));
+        if found.is_some_and(|found| found.damaged) {
+            self.damage.gone(place.id, key);
+        }
         self.touched.push(self.cache.bucket(place.id, key));
         Ok(lsn)
     }
@@ -204,11 +226,13 @@ impl Batch<'_> {
     ) -> Result<(), Failure> {
         self.execute("DELETE FROM records WHERE id = ?1", [found.id])?;
         self.fresh.give_up();
+        let delta = difference(key, Some(found), None);
         if let Some(entry) = place.entry {
-            self.totals.add(entry, difference(key, Some(found), None));
+            self.totals.add(entry, delta);
         }
         self.count_use(found.context_id, -1);
-        self.account(place.uid, key, Some(found), None);
+        self.account(place, key, delta, Some(found), None);
+        self.damage.gone(place.id, key);
         self.touched.push(self.cache.bucket(place.id, key));
         Ok(())
     }
@@ -298,30 +322,31 @@ impl Batch<'_> {
     /// Keeps the digest and the number of deletions.
     fn account(
         &mut self,
-        table: TableUid,
+        place: Place<'_>,
         key: &[u8],
+        delta: Delta,
         before: Option<&Found>,
         after: Option<(Stamp, Option<&[u8]>)>,
     ) {
-        let Some(replica) = self.state.replicas.get_mut(table) else {
-            return;
+        let leaf = |(stamp, value): (Stamp, Option<&[u8]>)| {
+            value.map(|value| TableDigest::of_row(place.uid, key, stamp, value))
         };
-        match before.map(|found| (found.stamp, found.value.as_deref())) {
-            Some((stamp, Some(value))) => {
-                let leaf = TableDigest::of_row(table, key, stamp, value);
-                replica.digest = replica.digest.minus(leaf);
-            }
-            Some((_, None)) => replica.tombstones = replica.tombstones.saturating_sub(1),
-            None => {}
+        // A damaged row is no part of the digest: what it was before is not known.
+        let before = before.filter(|found| !found.damaged);
+        let before = before.map(|found| (found.stamp, found.value.as_deref()));
+        let buried = |version: Option<(Stamp, Option<&[u8]>)>| {
+            i64::from(version.is_some_and(|(_, value)| value.is_none()))
+        };
+        let change = DigestChange {
+            minus: before.and_then(leaf),
+            plus: after.and_then(leaf),
+            tombstones: buried(after) - buried(before),
+        };
+        if let Some(replica) = self.state.replicas.get_mut(place.uid) {
+            (replica.digest, replica.tombstones) =
+                change.applied(replica.digest, replica.tombstones);
         }
-        match after {
-            Some((stamp, Some(value))) => {
-                let leaf = TableDigest::of_row(table, key, stamp, value);
-                replica.digest = replica.digest.plus(leaf);
-            }
-            Some((_, None)) => replica.tombstones += 1,
-            None => {}
-        }
+        self.tell_audits(place.id, key, delta, change);
     }
 }
 

@@ -9,7 +9,7 @@ use std::{
 use cortex_core::model::TableId;
 use rusqlite::{Connection, OptionalExtension};
 
-use super::{error::Fault, writer::Published};
+use super::{checksum::StoredRow, error::Fault, writer::Published};
 use crate::ambient;
 
 /// How long one slice may keep its thread. Rows of a cold table are a random read each.
@@ -120,6 +120,7 @@ impl Scan {
         }
         let ended = self.try_slice(visit);
         if let Err(fault) = &ended {
+            self.published.note_damage(fault);
             self.published.warn_of_failed_read(self.table, fault);
         }
         ended
@@ -131,7 +132,7 @@ impl Scan {
             return Ok(true);
         };
         let mut statement = conn.prepare_cached(
-            "SELECT key, value FROM records
+            "SELECT key, value, hlc, incarnation, seq, checksum FROM records
              WHERE table_id = ?1 AND key > ?2 AND value IS NOT NULL ORDER BY key",
         )?;
         let mut rows = statement.query(rusqlite::params![self.table.0, self.after])?;
@@ -141,6 +142,17 @@ impl Scan {
                 row.get_ref(index)?.as_blob().map_err(|e| Fault::Corrupt(e.to_string()))
             };
             let (key, value) = (blob(0)?, blob(1)?);
+            let stored = StoredRow {
+                table: self.table,
+                key,
+                hlc: row.get(2)?,
+                origin: row.get(3)?,
+                seq: row.get(4)?,
+                value: Some(value),
+            };
+            if !stored.is_sound(row.get(5)?) {
+                return Err(Fault::Damaged { table: self.table, key: key.into() });
+            }
             let flow = visit(key, value);
             since_look += value.len().max(LEAST_ROW);
             let look = since_look >= BYTES_PER_LOOK;

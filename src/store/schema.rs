@@ -19,15 +19,19 @@ use crate::ambient;
 const APPLICATION_ID: u32 = 0x4358_4431;
 
 /// One step per file; a file is never changed once it has been released.
-const MIGRATIONS: [&str; 4] = [
+const MIGRATIONS: [&str; 5] = [
     include_str!("migrations/0001_store.sql"),
     include_str!("migrations/0002_events.sql"),
     include_str!("migrations/0003_mesh.sql"),
     include_str!("migrations/0004_replication.sql"),
+    include_str!("migrations/0005_checksums.sql"),
 ];
 
 /// The step after which digests are worked out, which SQL cannot.
 const REPLICATION: u32 = 3;
+
+/// The schema since which rows have checksums.
+pub(super) const CHECKSUMS: u32 = 5;
 
 /// Bytes at the beginning of the database that say what it is.
 pub(super) const HEADER: usize = 100;

@@ -13,7 +13,9 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{
     catalog::{Catalog, Entry},
+    checksum::StoredRow,
     contexts,
+    damage::Damage,
     error::Fault,
     origins::Origins,
     recent::Recent,
@@ -60,6 +62,8 @@ pub enum Unserved {
     NotInScope,
     /// Its stay is not known here yet, or not any more.
     UnknownLife,
+    /// A row that comes next is damaged.
+    Damaged,
     /// Not just now.
     Busy,
 }
@@ -74,15 +78,24 @@ impl Served {
     }
 }
 
+/// The database that is read from.
+#[derive(Clone, Copy)]
+pub(super) struct File<'a> {
+    pub(super) conn: &'a Connection,
+    pub(super) origins: &'a Origins,
+    /// Takes note of rows that are not what was stored.
+    pub(super) damage: &'a Damage,
+}
+
 /// Reads what a reader wants. The transaction is open already.
 pub(super) fn serve(
-    conn: &Connection,
-    origins: &Origins,
+    file: File<'_>,
     catalog: &Catalog,
     reader: &NodeName,
     want: &Want,
     bounds: ChunkBounds,
 ) -> Result<Served, Fault> {
+    let File { conn, origins, .. } = file;
     let directory = catalog.directory();
     let Some(here) = directory.here() else {
         return Ok(Served::Refused(Unserved::NoCopy));
@@ -94,7 +107,7 @@ pub(super) fn serve(
         return Ok(Served::Refused(Unserved::NoCopy));
     };
     let plan = copy.plan(want);
-    let mut reading = Reading::new(conn, origins, &plan, want, bounds);
+    let mut reading = Reading::new(file, copy.table, &plan, want, bounds);
     let part = match &plan {
         Plan::Log { after } => {
             let (mut to, mut last) = reading.feed(copy.table, *after, copy.lsn)?;
@@ -115,6 +128,10 @@ pub(super) fn serve(
             Part::Keys { kind: *kind, starts: *starts, pinned, reached }
         }
     };
+    // The reader would count what comes after a damaged row as complete.
+    if reading.stopped && reading.rows.is_empty() {
+        return Ok(Served::Refused(Unserved::Damaged));
+    }
     let is_system = want.table == system::UID;
     if is_system {
         reading.bring_signers(copy.table, directory)?;
@@ -263,27 +280,29 @@ impl Copy {
 
 /// Rows that are being gathered.
 struct Reading<'a> {
-    conn: &'a Connection,
-    origins: &'a Origins,
+    file: File<'a>,
+    table: TableId,
     plan: &'a Plan,
     want: &'a Want,
     bounds: ChunkBounds,
     rows: Vec<RowVersion>,
     bytes: usize,
+    /// True where a damaged row has ended it.
+    stopped: bool,
     /// The numbers of the contexts that the rows refer to, in the order of their indices.
     contexts: Vec<Option<i64>>,
 }
 
 impl<'a> Reading<'a> {
     fn new(
-        conn: &'a Connection,
-        origins: &'a Origins,
+        file: File<'a>,
+        table: TableId,
         plan: &'a Plan,
         want: &'a Want,
         bounds: ChunkBounds,
     ) -> Self {
         let (rows, contexts) = (Vec::new(), Vec::new());
-        Self { conn, origins, plan, want, bounds, rows, bytes: 0, contexts }
+        Self { file, table, plan, want, bounds, rows, bytes: 0, stopped: false, contexts }
     }
 
     fn is_full(&self) -> bool {
@@ -293,8 +312,9 @@ impl<'a> Reading<'a> {
     /// Reads the feed from after a number. Answers up to where, and whether its end was reached: then up
     /// to the greatest number there is.
     fn feed(&mut self, table: TableId, after: u64, lsn: u64) -> Result<(u64, bool), Fault> {
-        let mut statement = self.conn.prepare_cached(
-            "SELECT r.key, r.value, r.hlc, r.incarnation, r.seq, r.context, r.pushed, f.lsn, r.lsn
+        let mut statement = self.file.conn.prepare_cached(
+            "SELECT r.key, r.value, r.hlc, r.incarnation, r.seq, r.context, r.pushed, r.checksum,
+                    f.lsn, r.lsn
              FROM feed f LEFT JOIN records r ON r.id = f.record
              WHERE f.table_id = ?1 AND f.lsn > ?2 ORDER BY f.lsn",
         )?;
@@ -305,18 +325,19 @@ impl<'a> Reading<'a> {
             let Some(entry) = entries.next()? else {
                 return Ok((lsn, true));
             };
-            (to, seen) = (entry.get(7)?, seen + 1);
-            if entry.get::<_, Option<u64>>(8)? == Some(to) {
-                self.take(entry)?;
+            let lsn = entry.get(8)?;
+            if entry.get::<_, Option<u64>>(9)? == Some(lsn) && !self.take(entry)? {
+                break;
             }
+            (to, seen) = (lsn, seen + 1);
         }
         Ok((to, false))
     }
 
     /// Reads rows in the order of their keys, from after one. Answers the last; none at the end.
     fn keys(&mut self, table: TableId, after: &[u8]) -> Result<Option<Vec<u8>>, Fault> {
-        let mut statement = self.conn.prepare_cached(
-            "SELECT key, value, hlc, incarnation, seq, context, pushed FROM records
+        let mut statement = self.file.conn.prepare_cached(
+            "SELECT key, value, hlc, incarnation, seq, context, pushed, checksum FROM records
              WHERE table_id = ?1 AND key > ?2 ORDER BY key",
         )?;
         // No key is empty, so that all come after the empty one.
@@ -326,11 +347,13 @@ impl<'a> Reading<'a> {
             let Some(row) = found.next()? else {
                 return Ok(None);
             };
+            if !self.take(row)? {
+                break;
+            }
             seen += 1;
             reached = Some(row.get(0)?);
-            self.take(row)?;
         }
-        Ok(reached)
+        Ok(Some(reached.unwrap_or_else(|| after.to_vec())))
     }
 
     /// Adds what the writers of the rows have said of themselves, where the reader may not know it yet:
@@ -345,8 +368,8 @@ impl<'a> Reading<'a> {
         self.rows.iter().for_each(|row| {
             keys.remove(&row.key);
         });
-        let mut statement = self.conn.prepare_cached(
-            "SELECT key, value, hlc, incarnation, seq, context, pushed FROM records
+        let mut statement = self.file.conn.prepare_cached(
+            "SELECT key, value, hlc, incarnation, seq, context, pushed, checksum FROM records
              WHERE table_id = ?1 AND key = ?2",
         )?;
         for key in keys {
@@ -358,11 +381,16 @@ impl<'a> Reading<'a> {
         Ok(())
     }
 
-    fn take(&mut self, row: &Row<'_>) -> Result<(), Fault> {
-        let incarnation = self.origins.id(row.get(3)?);
+    /// Adds a row, where the reader needs it. False where it is damaged.
+    fn take(&mut self, row: &Row<'_>) -> Result<bool, Fault> {
+        let incarnation = self.file.origins.id(row.get(3)?);
         let seq = row.get(4)?;
         if !self.plan.sends(Dot { incarnation, seq }, row.get(6)?, &self.want.vector) {
-            return Ok(());
+            return Ok(true);
+        }
+        if !self.is_sound(row)? {
+            self.stopped = true;
+            return Ok(false);
         }
         let id: Option<i64> = row.get(5)?;
         let known = self.contexts.iter().rposition(|known| *known == id);
@@ -374,7 +402,25 @@ impl<'a> Reading<'a> {
         self.bytes += key.len() + value.as_ref().map_or(0, Vec::len) + 32;
         let stamp = Stamp { hlc: Hlc::from_i64(row.get(2)?), incarnation };
         self.rows.push(RowVersion { key, value, stamp, seq, context });
-        Ok(())
+        Ok(true)
+    }
+
+    fn is_sound(&self, row: &Row<'_>) -> Result<bool, Fault> {
+        let blob = |e: rusqlite::types::FromSqlError| Fault::Corrupt(e.to_string());
+        let key = row.get_ref(0)?.as_blob().map_err(blob)?;
+        let stored = StoredRow {
+            table: self.table,
+            key,
+            hlc: row.get(2)?,
+            origin: row.get(3)?,
+            seq: row.get(4)?,
+            value: row.get_ref(1)?.as_blob_or_null().map_err(blob)?,
+        };
+        let sound = stored.is_sound(row.get(7)?);
+        if !sound {
+            self.file.damage.found(self.table, key);
+        }
+        Ok(sound)
     }
 }
 

@@ -13,7 +13,7 @@ use cortex_core::{
 };
 use rusqlite::{Connection, OptionalExtension};
 
-use super::error::Fault;
+use super::{checksum::StoredRow, error::Fault};
 
 /// Its number in every database file.
 pub(super) const NUMBER: TableId = TableId(0);
@@ -239,7 +239,7 @@ pub(super) fn load(conn: &Connection) -> Result<Directory, Fault> {
     let here = here.map_err(|_| Fault::Corrupt("the name of this node is no name".into()))?;
     let mut directory = Directory::new(here);
     let mut statement = conn.prepare(
-        "SELECT key, value FROM records
+        "SELECT key, value, hlc, incarnation, seq, checksum FROM records
          WHERE table_id = ?1 AND value IS NOT NULL",
     )?;
     let mut rows = statement.query([NUMBER.0])?;
@@ -249,6 +249,19 @@ pub(super) fn load(conn: &Connection) -> Result<Directory, Fault> {
         let (Ok(key), Ok(value)) = (key, value) else {
             continue;
         };
+        let stored = StoredRow {
+            table: NUMBER,
+            key,
+            hlc: row.get(2)?,
+            origin: row.get(3)?,
+            seq: row.get(4)?,
+            value: Some(value),
+        };
+        if !stored.is_sound(row.get(5)?) {
+            let key = String::from_utf8_lossy(key);
+            tracing::warn!(%key, "a row of the directory is damaged and is passed over");
+            continue;
+        }
         match open(value).and_then(|(row, _)| Row::decode(key, row)) {
             Some(row) => known.push(row),
             None => tracing::warn!("a row of the directory could not be read and is passed over"),
@@ -261,13 +274,23 @@ pub(super) fn load(conn: &Connection) -> Result<Directory, Fault> {
 /// Rows as they are stored here, to be passed on.
 pub(super) fn sealed(conn: &Connection, keys: &[String]) -> Result<Vec<SealedRow>, Fault> {
     let mut statement = conn.prepare_cached(
-        "SELECT r.value, r.hlc, i.uid, r.seq FROM records r JOIN incarnations i ON i.number = r.incarnation
+        "SELECT r.value, r.hlc, i.uid, r.seq, r.incarnation, r.checksum
+         FROM records r JOIN incarnations i ON i.number = r.incarnation
          WHERE r.table_id = ?1 AND r.key = ?2 AND r.value IS NOT NULL",
     )?;
     let mut rows = Vec::with_capacity(keys.len());
     for key in keys {
         let row = statement.query_row(rusqlite::params![NUMBER.0, key.as_bytes()], |row| {
-            Ok(SealedRow {
+            let stored = StoredRow {
+                table: NUMBER,
+                key: key.as_bytes(),
+                hlc: row.get(1)?,
+                origin: row.get(4)?,
+                seq: row.get(3)?,
+                value: Some(row.get_ref(0)?.as_blob()?),
+            };
+            let sound = stored.is_sound(row.get(5)?);
+            Ok(sound.then_some(SealedRow {
                 key: key.as_bytes().to_vec(),
                 value: row.get(0)?,
                 stamp: Stamp {
@@ -275,9 +298,9 @@ pub(super) fn sealed(conn: &Connection, keys: &[String]) -> Result<Vec<SealedRow
                     incarnation: Incarnation(u128::from_be_bytes(row.get(2)?)),
                 },
                 seq: row.get(3)?,
-            })
+            }))
         });
-        rows.extend(row.optional()?);
+        rows.extend(row.optional()?.flatten());
     }
     Ok(rows)
 }

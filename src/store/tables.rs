@@ -86,8 +86,9 @@ impl Batch<'_> {
     ) -> Result<Arc<Entry>, Failure> {
         let listed: Vec<_> = table.attributes.iter().map(AttributeName::as_str).collect();
         self.execute(
-            "INSERT INTO tables (uid, owner, name, attributes, scope, replicated, created_hlc)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            "INSERT INTO tables (uid, owner, name, attributes, scope, replicated, created_hlc,
+             checksummed)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 1)",
             params![
                 table.uid.0,
                 table.name.owner.to_string(),
@@ -156,6 +157,7 @@ impl Batch<'_> {
         self.conn.pragma_update(None, "secure_delete", "FAST")?;
         if rows.is_empty() && !self.purge_feed(table)? {
             self.execute("DELETE FROM tables WHERE id = ?1", [table])?;
+            self.damage.forget(TableId(table));
         }
         Ok(true)
     }

@@ -172,6 +172,9 @@ impl Batch<'_> {
         let arriving = Side { stamp: row.stamp, seq: row.seq, context };
         let found = if at.beyond { None } else { self.find_row(place.id, &row.key)? };
         let value = row.value.as_deref();
+        if let Some(found) = found.as_ref().filter(|found| found.damaged) {
+            return self.replace_damaged(at, row, found, context);
+        }
         let compare = || found.as_ref().map_or(Ordering::Equal, |found| found.compared_to(value));
         let present = found.as_ref().map(Found::side);
         match meet(present, arriving, &at.vector, &at.chunk.vector, compare) {
@@ -212,6 +215,28 @@ impl Batch<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Puts a version in the place of a damaged one, where it is as late: its source has incorporated the write that
+    /// the damaged one was, or its timestamp is no earlier. An older one would hide what others may still have.
+    fn replace_damaged(
+        &mut self,
+        at: &mut Incorporating<'_>,
+        row: &RowVersion,
+        found: &Found,
+        context: &Vector,
+    ) -> Result<(), Failure> {
+        let is_as_late =
+            at.chunk.vector.covers(found.side().dot()) || row.stamp.hlc >= found.stamp.hlc;
+        let mut lsn = found.lsn;
+        if is_as_late {
+            let origin = self.origin_of(row.stamp)?;
+            let context_id = at.context_id(self, row.context, context)?;
+            let (stamp, seq, value) = (row.stamp, row.seq, row.value.as_deref());
+            let stored = Stored { stamp, origin, seq, value, context_id };
+            lsn = self.put_row(at.place, &row.key, Some(found), stored)?;
+        }
+        self.mark(at, lsn).map_err(Failure::from)
     }
 
     /// Forgets what a pass has delivered.

@@ -34,6 +34,7 @@ use super::{
     checkpoint,
     command::{Command, Job},
     copies::Copies,
+    damage::Damage,
     database::{Around, Committed, Engine},
     epoch::Epoch,
     error::{Fault, is_busy},
@@ -60,6 +61,8 @@ const BUSY_WAIT: Duration = Duration::from_secs(5);
 /// What the writer publishes for everybody else.
 #[derive(Debug)]
 pub(super) struct Published {
+    /// Rows that are not what was stored.
+    pub(super) damage: Arc<Damage>,
     /// The tables, as of the last commit.
     pub(super) catalog: ArcSwap<Catalog>,
     /// Changes after the catalog has.
@@ -218,6 +221,9 @@ impl Writer {
         self.published.tell_clock(state.hlc());
         self.published.tell_copies(&committed.copies, &self.engine);
         self.engine.handed.end();
+        if !committed.wrote {
+            return;
+        }
         self.published.commits.fetch_add(1, Relaxed);
         let took = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.published.commit_us.store(took, Relaxed);
@@ -347,6 +353,13 @@ impl Published {
     /// An error once a fault has been found after which the store must not go on.
     fn trusted(&self) -> Result<(), Fault> {
         self.fatal.borrow().clone().map_or(Ok(()), Err)
+    }
+
+    /// Keeps in mind which row it was, where one is damaged.
+    pub(super) fn note_damage(&self, fault: &Fault) {
+        if let Fault::Damaged { table, key } = fault {
+            self.damage.found(*table, key);
+        }
     }
 
     /// Names a table that could not be read in the log; the client hears less.

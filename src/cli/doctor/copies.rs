@@ -15,6 +15,8 @@ const DELETIONS: &str = "deletions";
 const SCOPE: &str = "scope";
 const NAME: &str = "names";
 const CONFLICTS: &str = "conflicts";
+const BLOCKED: &str = "copies-blocked";
+const ROWS: &str = "rows";
 
 /// A laptop is left alone over a week-end; what nobody has compared for longer, nobody knows to be good.
 const UNVERIFIED_MS: u64 = 7 * 24 * 60 * 60 * 1000;
@@ -28,8 +30,20 @@ pub(super) struct Facts {
     uptime_ms: u64,
     /// What the daemon says of each table; none where it says nothing, or runs alone.
     tables: Option<Vec<Table>>,
+    /// How far the rows were compared with their checksums; none where the daemon does not say.
+    scrub: Option<Scrub>,
     /// Identities of which another has the name: how each is shown, and its id.
     contested: Vec<(String, String)>,
+}
+
+/// What the daemon says of its rows.
+#[derive(Debug, Clone, Copy, Default)]
+struct Scrub {
+    records: u64,
+    damaged: u64,
+    corrected: u64,
+    failed: u64,
+    ended_ms: Option<u64>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -48,21 +62,28 @@ struct Node {
     conflicts: u64,
     verified_ms: Option<u64>,
     heard_ms: Option<u64>,
+    why: Option<String>,
 }
 
 pub(super) fn gather(context: &Context) -> Facts {
-    let mut facts =
-        Facts { now_ms: ambient::wall_ms(), uptime_ms: 0, tables: None, contested: Vec::new() };
+    let mut facts = Facts {
+        now_ms: ambient::wall_ms(),
+        uptime_ms: 0,
+        tables: None,
+        scrub: None,
+        contested: Vec::new(),
+    };
     let Ok(mut client) = context.connect() else {
         return facts;
     };
+    let daemon = client.call("status", &Params::new()).ok();
+    facts.scrub = daemon.as_ref().and_then(|status| Scrub::read(&status["scrub"]));
+    let uptime_s = daemon.and_then(|status| status["uptime_seconds"].as_u64());
+    facts.uptime_ms = uptime_s.unwrap_or(0).saturating_mul(1000);
     let Ok(status) = client.call("sync_status", &Params::new()) else {
         return facts;
     };
     facts.tables = Some(status.as_array().into_iter().flatten().map(Table::read).collect());
-    let daemon = client.call("status", &Params::new());
-    let uptime_s = daemon.ok().and_then(|status| status["uptime_seconds"].as_u64());
-    facts.uptime_ms = uptime_s.unwrap_or(0).saturating_mul(1000);
     facts.contested = contested(&mut client);
     facts
 }
@@ -74,6 +95,19 @@ fn contested(client: &mut Client) -> Vec<(String, String)> {
     let identities = list.as_array().into_iter().flatten();
     let contested = identities.filter(|who| who["metadata"]["contested"] == Value::from(true));
     contested.map(|who| (text(&who["fed_id"]), text(&who["fid"]))).collect()
+}
+
+impl Scrub {
+    fn read(scrub: &Value) -> Option<Self> {
+        let figure = |name: &str| scrub[name].as_u64();
+        Some(Self {
+            records: figure("records")?,
+            damaged: figure("damaged")?,
+            corrected: figure("corrected")?,
+            failed: figure("failed")?,
+            ended_ms: figure("ended_ms"),
+        })
+    }
 }
 
 impl Table {
@@ -97,6 +131,7 @@ impl Node {
             conflicts: node["conflicts"].as_u64().unwrap_or(0),
             verified_ms: node["verified_ms"].as_u64(),
             heard_ms: node["heard_ms"].as_u64(),
+            why: node["why"].as_str().map(str::to_owned),
         }
     }
 }
@@ -106,8 +141,9 @@ fn text(value: &Value) -> String {
 }
 
 pub(super) fn check(facts: &Facts) -> Vec<Finding> {
+    let rows = facts.scrub.map(rows);
     let Some(tables) = &facts.tables else {
-        return Vec::new(); // `daemon` and `mesh` say why
+        return rows.into_iter().collect(); // of the rest, `daemon` and `mesh` say why
     };
     let mut findings: Vec<Finding> =
         tables.iter().flat_map(|table| of_table(table, facts)).collect();
@@ -129,7 +165,39 @@ pub(super) fn check(facts: &Facts) -> Vec<Finding> {
         };
         findings.push(Finding::ok(COPIES, text));
     }
+    findings.extend(rows);
     findings
+}
+
+/// Whether the rows are what was stored, as far as they were read.
+fn rows(scrub: Scrub) -> Finding {
+    let Scrub { records, damaged, corrected, failed, ended_ms } = scrub;
+    if damaged > 0 {
+        let are = if damaged == 1 { "row is" } else { "rows are" };
+        return Finding::problem(
+            ROWS,
+            format!("{damaged} {are} damaged: not what was stored"),
+            "which: sudo cortex events; where another node has them they are replaced, otherwise store them again, delete them, or restore a backup; and look at the disk: dmesg",
+        );
+    }
+    if failed > 0 {
+        return Finding::problem(
+            ROWS,
+            format!("{failed} tables could not be read"),
+            "journalctl -u cortexd, dmesg; then restore a backup",
+        );
+    }
+    if corrected > 0 {
+        return Finding::warning(
+            ROWS,
+            format!("of {corrected} tables the rows were changed or lost outside of cortexd"),
+            "which: sudo cortex events; then, of a table with copies: cortex sync repair TABLE",
+        );
+    }
+    match ended_ms {
+        Some(_) => Finding::ok(ROWS, format!("all {records} records are what was stored")),
+        None => Finding::unchecked(ROWS, "the rows are still being compared with their checksums"),
+    }
 }
 
 fn of_table(table: &Table, facts: &Facts) -> Vec<Finding> {
@@ -140,6 +208,15 @@ fn of_table(table: &Table, facts: &Facts) -> Vec<Finding> {
             DIVERGED,
             format!("{name} holds other rows on {} than here", node.name),
             format!("cortex sync repair {name}"),
+        ));
+    }
+    let blocked = |node: &&Node| node.why.as_deref().is_some_and(is_blocked);
+    for node in table.nodes.iter().filter(blocked) {
+        let why = node.why.as_deref().unwrap_or_default();
+        findings.push(Finding::problem(
+            BLOCKED,
+            format!("rows of {name} do not pass between this node and {}: {why}", node.name),
+            format!("cortex explain {name} --node {}", node.name),
         ));
     }
     if table.contested {
@@ -167,6 +244,16 @@ fn of_table(table: &Table, facts: &Facts) -> Vec<Finding> {
         ));
     }
     findings
+}
+
+/// True where it does not pass by itself: see what `cortex sync status` says.
+fn is_blocked(why: &str) -> bool {
+    let told = ["it does not take rows: ", "its rows are not taken: "];
+    let reasons = ["quota", "storage", "clock", "refused", "a row at its source"];
+    let parts = why.split("; ");
+    parts
+        .filter_map(|part| told.iter().find_map(|told| part.strip_prefix(told)))
+        .any(|reason| reasons.iter().any(|known| reason.starts_with(known)))
 }
 
 /// A table that others should have, and of which nobody has had the same for long.
@@ -222,6 +309,7 @@ mod tests {
             conflicts: 0,
             verified_ms: Some(NOW - DAY),
             heard_ms: Some(NOW - DAY),
+            why: None,
         }
     }
 
@@ -231,7 +319,7 @@ mod tests {
 
     fn of(table: Table) -> Vec<Finding> {
         let tables = Some(vec![table]);
-        check(&Facts { now_ms: NOW, uptime_ms: DAY, tables, contested: Vec::new() })
+        check(&Facts { now_ms: NOW, uptime_ms: DAY, tables, scrub: None, contested: Vec::new() })
     }
 
     fn only(findings: &[Finding]) -> (&'static str, Status) {
@@ -243,8 +331,35 @@ mod tests {
     fn copies_that_were_equal_lately_are_well() {
         assert_eq!(only(&of(notes(office("in_sync")))), (COPIES, Status::Ok));
         assert_eq!(only(&of(notes(office("behind")))), (COPIES, Status::Ok));
-        let none = Facts { now_ms: NOW, uptime_ms: 0, tables: None, contested: Vec::new() };
+        let none =
+            Facts { now_ms: NOW, uptime_ms: 0, tables: None, scrub: None, contested: Vec::new() };
         assert_eq!(check(&none), []);
+    }
+
+    #[test]
+    fn rows_that_are_not_what_was_stored_are_a_problem() {
+        let well = Scrub { records: 7, ended_ms: Some(NOW), ..Scrub::default() };
+        assert_eq!(rows(well).status, Status::Ok);
+        assert_eq!(rows(Scrub { ended_ms: None, ..well }).status, Status::Unchecked);
+        assert_eq!(rows(Scrub { damaged: 1, ..well }).status, Status::Problem);
+        assert_eq!(rows(Scrub { failed: 1, ..well }).status, Status::Problem);
+        assert_eq!(rows(Scrub { corrected: 1, ..well }).status, Status::Warning);
+    }
+
+    #[test]
+    fn a_node_that_rows_do_not_reach_until_somebody_acts_is_a_problem() {
+        for (why, expected) in [
+            ("its rows are not taken: clock: it differs by 90000 ms; on both: x", BLOCKED),
+            (
+                "it does not take rows: quota; the owner of t may store no more on office: x",
+                BLOCKED,
+            ),
+            ("it does not take rows: not ready", COPIES),
+            ("rows are on their way", COPIES),
+        ] {
+            let node = Node { why: Some(why.into()), ..office("behind") };
+            assert_eq!(only(&of(notes(node))).0, expected, "{why}");
+        }
     }
 
     /// holds R5
@@ -283,7 +398,8 @@ mod tests {
         assert_eq!(only(&elsewhere), (CONFLICTS, Status::Note));
         assert_eq!(elsewhere[0].mend.as_deref(), Some("on office: cortex conflicts"));
         let contested = vec![("alice~3f2a".into(), "3f2a00".into())];
-        let named = Facts { now_ms: NOW, uptime_ms: 0, tables: Some(Vec::new()), contested };
+        let named =
+            Facts { now_ms: NOW, uptime_ms: 0, tables: Some(Vec::new()), scrub: None, contested };
         let found = check(&named);
         assert_eq!(only(&found), (NAME, Status::Warning));
         let mend = found[0].mend.as_deref().expect("it can be mended");

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Vector, Word};
+use super::{Dot, Vector, Word};
 use crate::{
     directory::Seen,
     model::{Incarnation, NodeName},
@@ -26,6 +26,8 @@ pub enum Blocking {
     Silent,
     /// It has seen something that this copy has not.
     Ahead,
+    /// It has not said that it knows a deletion that is remembered here.
+    Behind,
 }
 
 /// What copies have said of themselves, as far as it counts.
@@ -66,6 +68,19 @@ impl Words {
     #[must_use]
     pub fn of(&self, node: &NodeName) -> Option<&Word> {
         self.0.get(node)
+    }
+
+    /// The first node, of those whose copies must know a deletion before it is forgotten, that has not said so.
+    #[must_use]
+    pub fn lacking(
+        &self,
+        here: &NodeName,
+        must: &BTreeMap<NodeName, u64>,
+        deletion: Dot,
+    ) -> Option<Blocker> {
+        let knows = |node| self.of(node).is_some_and(|word| word.vector.covers(deletion));
+        let node = must.keys().find(|node| *node != here && !knows(node))?;
+        Some(Blocker { node: node.clone(), why: Blocking::Behind })
     }
 
     /// Everything that was said.
@@ -122,7 +137,7 @@ fn continues(known: &Word, word: &Word) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::Dot, *};
+    use super::*;
 
     fn node(name: &str) -> NodeName {
         NodeName::parse(name).expect("a name")
@@ -165,6 +180,18 @@ mod tests {
         let gone = [(node("c"), 1)].into();
         let confirmed = words.confirmed(&node("a"), &own, &both(), &gone);
         assert_eq!(confirmed, Ok(vector(&[(1, 5)])));
+    }
+
+    #[test]
+    fn a_copy_that_has_not_said_that_it_knows_a_deletion_is_named() {
+        let mut words = Words::default();
+        words.hear(node("b"), word(2, &[(1, 5)]));
+        words.hear(node("c"), word(3, &[(1, 3)]));
+        let lacking =
+            |seq| words.lacking(&node("a"), &both(), Dot { incarnation: Incarnation(1), seq });
+        assert_eq!(lacking(3), None);
+        assert_eq!(lacking(4), Some(Blocker { node: node("c"), why: Blocking::Behind }));
+        assert_eq!(lacking(6), Some(Blocker { node: node("b"), why: Blocking::Behind }));
     }
 
     #[test]

@@ -85,6 +85,8 @@ pub enum Why {
     Quota,
     /// The disk is full, or fails.
     Storage,
+    /// A row that comes next is damaged at the source.
+    Damaged,
     /// For another reason.
     Other(u64),
 }

@@ -48,6 +48,7 @@ pub enum Method {
     SyncBuckets,
     SyncMarks,
     SyncPush,
+    SyncDigest,
     Conflicts,
     ConflictShow,
     ConflictRestore,
@@ -103,6 +104,7 @@ const METHODS: [(Method, &str, &str); 47] = [
     (Method::SyncBuckets, "sync_buckets", "[table_id]"),
     (Method::SyncMarks, "sync_marks", "[table_id, [buckets]] or [table_id, [buckets], after]"),
     (Method::SyncPush, "sync_push", "[table_id, [keys]] or [table_id, [keys], {again}]"),
+    (Method::SyncDigest, "sync_digest", "[table_id]"),
     (Method::Conflicts, "conflicts", "[] or [table] or [table, {limit, before}]"),
     (Method::ConflictShow, "conflict_show", "[table, id]"),
     (Method::ConflictRestore, "conflict_restore", "[table, id]"),
@@ -149,6 +151,7 @@ impl Method {
                 | Self::SyncBuckets
                 | Self::SyncMarks
                 | Self::SyncPush
+                | Self::SyncDigest
         )
     }
 

@@ -504,6 +504,7 @@ fn write_refuse(refuse: Refuse, out: &mut Vec<u8>) {
         Why::Directory => (8, 0),
         Why::Quota => (9, 0),
         Why::Storage => (10, 0),
+        Why::Damaged => (11, 0),
         Why::Other(code) => (code, 0),
     };
     begin(out, kind::REFUSE, 4);
@@ -528,6 +529,7 @@ fn read_refuse(table: TableUid, fields: &Fields<'_>) -> Option<Refuse> {
         8 => Why::Directory,
         9 => Why::Quota,
         10 => Why::Storage,
+        11 => Why::Damaged,
         other => Why::Other(other),
     };
     Some(Refuse { table, taking: read_bool(&mut fields.value(5)?)?, why })

@@ -212,6 +212,8 @@ fn name_of_fault(fault: &Fault) -> &'static str {
         Fault::Io(_)
         | Fault::SyncFailed(_)
         | Fault::Corrupt(_)
+        | Fault::Damaged { .. }
+        | Fault::DamagedCopy { .. }
         | Fault::Unopened(_)
         | Fault::SnapshotTooOld => "org.cortexd.Cortex1.Error.StorageFailed",
         Fault::Closed => "org.cortexd.Cortex1.Error.ShuttingDown",

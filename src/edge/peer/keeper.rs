@@ -1,7 +1,11 @@
 //! Keeps what this machine knows of the others: who is alive, how far away, since when; and shows it.
 //! Also looks after certificates that expire or were revoked while their connections are open.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use cortex_core::{
     membership::{Membership, State, Timing, Transition},
@@ -14,7 +18,7 @@ use super::{Mesh, Shared, live::Cut, refused::Refused, unix_s};
 use crate::{
     ambient, journal,
     pki::Rejected,
-    service::mesh::{Peer, Seen},
+    service::mesh::{Peer, SILENT, Seen},
     store::{Command, Event},
 };
 
@@ -89,6 +93,8 @@ struct Known {
     certificate_expires: Option<u64>,
     last_error: Option<String>,
     sees: Vec<NodeName>,
+    /// When the last sign of life came.
+    heard: Option<Instant>,
 }
 
 impl<'a> Keeper<'a> {
@@ -238,6 +244,7 @@ impl<'a> Keeper<'a> {
             let offset_ms = heard.clock_offset_ms;
             warn!(node = %heard.node, offset_ms, "the clocks of two machines are far apart");
         }
+        known.heard = Some(ambient::monotonic());
         known.round_trip_us = heard.round_trip_us.or(known.round_trip_us);
         known.clock_offset_ms = heard.clock_offset_ms.or(known.clock_offset_ms);
         known.sees = heard.sees;
@@ -273,11 +280,12 @@ impl<'a> Keeper<'a> {
         let peers = mesh.nodes().iter().filter_map(|(node, address)| {
             let known = self.peers.get(node)?;
             let (state, _) = self.members.state(node)?;
+            let (connected, state) = shown(known, state);
             Some(Peer {
                 node: node.clone(),
                 host: address.host.clone(),
                 port: address.port,
-                connected: known.links > 0,
+                connected,
                 state,
                 since_ms: known.since_ms,
                 round_trip_us: known.round_trip_us,
@@ -285,6 +293,7 @@ impl<'a> Keeper<'a> {
                 certificate_expires: known.certificate_expires,
                 last_error: known.last_error.clone(),
                 sees: known.sees.clone(),
+                heard: known.heard,
             })
         });
         self.shared.view.show(Seen {
@@ -293,5 +302,33 @@ impl<'a> Keeper<'a> {
             certificate_expires: mesh.credentials().not_after(),
             peers: peers.collect(),
         });
+    }
+}
+
+/// Whether there is a link, and the state to it. A machine that is heard again is damped for a while before it counts
+/// as alive, and is not dead meanwhile; one that is dead is not connected, though its link may not have ended yet.
+fn shown(known: &Known, state: State) -> (bool, State) {
+    let linked = known.links > 0;
+    let is_heard = known.heard.is_some_and(|heard| heard.elapsed() <= SILENT);
+    match state {
+        State::Dead if linked && is_heard => (true, State::Suspect),
+        State::Dead => (false, State::Dead),
+        State::Unseen | State::Alive | State::Suspect => (linked, state),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_machine_is_connected_and_dead() {
+        let heard = |seconds| ambient::monotonic().checked_sub(Duration::from_secs(seconds));
+        let known = |links, heard| Known { links, heard, ..Known::default() };
+        assert_eq!(shown(&known(1, heard(0)), State::Dead), (true, State::Suspect));
+        assert_eq!(shown(&known(1, heard(15)), State::Dead), (false, State::Dead));
+        assert_eq!(shown(&known(0, heard(0)), State::Dead), (false, State::Dead));
+        assert_eq!(shown(&known(1, heard(0)), State::Alive), (true, State::Alive));
+        assert_eq!(shown(&known(1, None), State::Unseen), (true, State::Unseen));
     }
 }

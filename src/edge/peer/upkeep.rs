@@ -10,7 +10,7 @@ use std::{
 use cortex_core::{
     directory::Directory,
     model::{Hlc, NodeName, TableUid},
-    sync::{TableDigest, Vector, Words},
+    sync::{Blocker, TableDigest, Vector, Words},
 };
 use tokio::time::sleep;
 use tracing::warn;
@@ -86,7 +86,9 @@ impl Upkeep<'_> {
             if copy.uid != SYSTEM_TABLE {
                 self.collect(&store, view, copy).await?;
             }
-            self.compare(view, copy);
+            for node in self.compare(view, copy) {
+                self.shared.context.service.name_differences(copy.uid, &node).await;
+            }
             if self.round.is_multiple_of(FEED_ROUNDS) {
                 cut_feed(&store, copy).await?;
             }
@@ -142,7 +144,7 @@ impl Upkeep<'_> {
                 return Ok(());
             }
         };
-        view.block(copy.uid, None);
+        view.block(copy.uid, self.lagging(store, view, copy, &confirmed).await?);
         if copy.tombstones == 0 || !copy.ready {
             return Ok(());
         }
@@ -162,8 +164,32 @@ impl Upkeep<'_> {
         Ok(())
     }
 
-    /// Notes where a copy elsewhere has stayed different although both know the same.
-    fn compare(&mut self, view: &SyncView, copy: &Replica) {
+    /// Who has not said that it knows a deletion that is remembered here.
+    async fn lagging(
+        &self,
+        store: &Store,
+        view: &SyncView,
+        copy: &Replica,
+        confirmed: &Vector,
+    ) -> Result<Option<Blocker>, Failure> {
+        let Some(table) = copy.table.filter(|_| copy.tombstones > 0) else { return Ok(None) };
+        if confirmed.dominates(&copy.vector) {
+            return Ok(None);
+        }
+        let (reads, known) = (store.clone(), confirmed.clone());
+        let found = super::blocking(move || reads.unconfirmed_deletion(table, &known)).await?;
+        let Some(deletion) = found else { return Ok(None) };
+        let catalog = store.catalog();
+        let directory = catalog.directory();
+        let words = words_of(directory, view, copy);
+        let here = self.shared.mesh().node().clone();
+        Ok(words.lacking(&here, &directory.must_confirm(copy.uid), deletion))
+    }
+
+    /// Notes where a copy elsewhere has stayed different although both know the same. Answers with whose copies it is
+    /// not known yet which rows differ.
+    fn compare(&mut self, view: &SyncView, copy: &Replica) -> Vec<NodeName> {
+        let mut unnamed = Vec::new();
         let now_ms = ambient::wall_ms();
         for (node, known) in view.copies_of(copy.uid) {
             let place = (copy.uid, node);
@@ -180,11 +206,22 @@ impl Upkeep<'_> {
             if since.digests != digests {
                 *since = new;
             }
+            if since.since_ms == now_ms
+                && let Some(table) = copy.table
+            {
+                // What is kept of the rows may be wrong, and the rows equal.
+                self.shared.context.service.scrub().suspect(table);
+            }
             if now_ms.saturating_sub(since.since_ms) >= DIVERGED_AFTER_MS && !known.diverged {
                 warn!(node = %place.1, table = ?copy.uid, "two copies of a table know the same and hold different rows");
                 view.update(copy.uid, &place.1, |known| known.diverged = true);
             }
+            let diverged = now_ms.saturating_sub(since.since_ms) >= DIVERGED_AFTER_MS;
+            if diverged && known.differs.is_empty() {
+                unnamed.push(place.1);
+            }
         }
+        unnamed
     }
 }
 
@@ -194,7 +231,14 @@ fn confirmed(
     view: &SyncView,
     here: &NodeName,
     copy: &Replica,
-) -> Result<Vector, cortex_core::sync::Blocker> {
+) -> Result<Vector, Blocker> {
+    let words = words_of(directory, view, copy);
+    let (must, gone) = (directory.must_confirm(copy.uid), directory.gone(copy.uid));
+    words.confirmed(here, &copy.vector, &must, &gone)
+}
+
+/// What the copies of a table have said of themselves, as far as it counts.
+fn words_of(directory: &Directory, view: &SyncView, copy: &Replica) -> Words {
     let mut words = Words::default();
     for (node, known) in view.copies_of(copy.uid) {
         if let Some(word) = known.word {
@@ -205,8 +249,7 @@ fn confirmed(
             }
         }
     }
-    let (must, gone) = (directory.must_confirm(copy.uid), directory.gone(copy.uid));
-    words.confirmed(here, &copy.vector, &must, &gone)
+    words
 }
 
 /// True where all other copies have said that their machines have met no later timestamp.

@@ -16,7 +16,7 @@ const MARKS_BYTES: usize = 2 << 20;
 const PUSHED_KEYS: usize = 1000;
 const PUSHED_BYTES: usize = 512 << 10;
 
-pub(super) fn batches(keys: Vec<Vec<u8>>) -> Vec<Vec<Vec<u8>>> {
+pub(in crate::service) fn batches(keys: Vec<Vec<u8>>) -> Vec<Vec<Vec<u8>>> {
     let mut batches: Vec<Vec<Vec<u8>>> = Vec::new();
     let mut bytes = 0;
     for key in keys {
@@ -34,7 +34,7 @@ pub(super) fn batches(keys: Vec<Vec<u8>>) -> Vec<Vec<Vec<u8>>> {
     batches
 }
 
-pub(super) fn write_vector(vector: &Vector, out: &mut Vec<u8>) {
+fn write_vector(vector: &Vector, out: &mut Vec<u8>) {
     encode::array(out, vector.len());
     for Dot { incarnation, seq } in vector.iter() {
         encode::array(out, 2);
@@ -43,8 +43,46 @@ pub(super) fn write_vector(vector: &Vector, out: &mut Vec<u8>) {
     }
 }
 
-/// As many rows as one answer has room for: `[vector, digest, rows, more]`.
-pub(super) fn encode_marks(vector: &Vector, digest: TableDigest, marks: &[RowMark]) -> Vec<u8> {
+/// Where a copy is: what it has incorporated, up to where it has forgotten deletions, what its rows come to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(in crate::service) struct Stand {
+    pub(in crate::service) vector: Vector,
+    pub(in crate::service) floor: Vector,
+    pub(in crate::service) digest: TableDigest,
+}
+
+impl Stand {
+    /// `vector, floor, digest`, as the first elements of an answer.
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
+        write_vector(&self.vector, out);
+        write_vector(&self.floor, out);
+        encode::bin(out, &self.digest.to_bytes());
+    }
+
+    fn read(from: &mut Decoder<'_>) -> Option<Self> {
+        let (vector, floor) = (read_vector(from)?, read_vector(from)?);
+        Some(Self { vector, floor, digest: TableDigest::from_bytes(read_bin(from)?) })
+    }
+
+    /// An answer of `sync_digest`.
+    pub(super) fn decode(encoded: &[u8]) -> Option<Self> {
+        let mut from = Decoder::new(encoded);
+        let Head::Array(3) = from.head()? else {
+            return None;
+        };
+        Self::read(&mut from)
+    }
+
+    pub(super) fn encoded(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        encode::array(&mut out, 3);
+        self.write(&mut out);
+        out
+    }
+}
+
+/// As many rows as one answer has room for: `[vector, floor, digest, rows, more]`.
+pub(super) fn encode_marks(stand: &Stand, marks: &[RowMark]) -> Vec<u8> {
     let (mut rows, mut count) = (Vec::new(), 0);
     for mark in marks {
         if rows.len() >= MARKS_BYTES {
@@ -62,9 +100,8 @@ pub(super) fn encode_marks(vector: &Vector, digest: TableDigest, marks: &[RowMar
         }
     }
     let mut out = Vec::with_capacity(rows.len() + 1024);
-    encode::array(&mut out, 4);
-    write_vector(vector, &mut out);
-    encode::bin(&mut out, &digest.to_bytes());
+    encode::array(&mut out, 5);
+    stand.write(&mut out);
     encode::array(&mut out, count);
     out.append(&mut rows);
     encode::bool(&mut out, count < marks.len());
@@ -74,18 +111,17 @@ pub(super) fn encode_marks(vector: &Vector, digest: TableDigest, marks: &[RowMar
 /// An answer of `sync_marks`.
 #[derive(Debug)]
 pub(super) struct Marks {
-    pub(super) vector: Vector,
-    pub(super) digest: TableDigest,
+    pub(super) stand: Stand,
     pub(super) rows: Vec<RowMark>,
     pub(super) more: bool,
 }
 
 pub(super) fn read_marks(encoded: &[u8]) -> Option<Marks> {
     let mut from = Decoder::new(encoded);
-    let Head::Array(4) = from.head()? else {
+    let Head::Array(5) = from.head()? else {
         return None;
     };
-    let (vector, digest) = (read_vector(&mut from)?, read_bin(&mut from)?);
+    let stand = Stand::read(&mut from)?;
     let Head::Array(count) = from.head()? else {
         return None;
     };
@@ -93,7 +129,7 @@ pub(super) fn read_marks(encoded: &[u8]) -> Option<Marks> {
     let Head::Bool(more) = from.head()? else {
         return None;
     };
-    Some(Marks { vector, digest: TableDigest::from_bytes(digest), rows: rows?, more })
+    Some(Marks { stand, rows: rows?, more })
 }
 
 pub(super) fn read_mark(from: &mut Decoder<'_>) -> Option<RowMark> {
@@ -120,10 +156,10 @@ pub(super) fn read_mark(from: &mut Decoder<'_>) -> Option<RowMark> {
 
 pub(super) fn read_digests(encoded: &[u8]) -> Option<Vec<TableDigest>> {
     let mut from = Decoder::new(encoded);
-    let Head::Array(3) = from.head()? else {
+    let Head::Array(4) = from.head()? else {
         return None;
     };
-    let (_vector, _digest) = (read_vector(&mut from)?, read_bin::<32>(&mut from)?);
+    let _stand = Stand::read(&mut from)?;
     let Head::Bin(sums) = from.head()? else {
         return None;
     };
@@ -199,12 +235,15 @@ mod tests {
         let marks: Vec<_> = (0..1000).map(|n| mark(&format!("{n:04}{key}"), n)).collect();
         let vector: Vector = [Dot { incarnation: Incarnation(9), seq: 4 }].into_iter().collect();
         let digest = TableDigest::from_bytes([3; 32]);
+        let floor = [Dot { incarnation: Incarnation(9), seq: 2 }].into_iter().collect();
+        let stand = Stand { vector, floor, digest };
+        assert_eq!(Stand::decode(&stand.encoded()).as_ref(), Some(&stand));
         let (mut after, mut read) = (0, Vec::new());
         loop {
-            let answer = encode_marks(&vector, digest, &marks[after..]);
+            let answer = encode_marks(&stand, &marks[after..]);
             assert!(answer.len() < MARKS_BYTES + (16 << 10), "{}", answer.len());
             let found = read_marks(&answer).expect("an answer");
-            assert_eq!((&found.vector, found.digest), (&vector, digest));
+            assert_eq!(found.stand, stand);
             after += found.rows.len();
             read.extend(found.rows);
             if !found.more {

@@ -3,12 +3,14 @@
 //!
 //! ```text
 //!   here                                   each reachable node in the scope
+//!   digest and counts from the rows        the same, before it answers
 //!   digests of buckets <── sync_buckets ── the same
 //!   rows of those that differ <── sync_marks
 //!   newer here ──> told to everybody again          newer there ── sync_push ──> the same there
+//!   one write, two contents ──> told by both sides, and the merge rule decides
 //!   on one side, not seen by the other ──> on its way, the usual synchronisation brings it
-//!   on one side, seen by the other     ──> deleted there, or lost there: reported, and kept
-//!   digests once more, until they are equal or half a minute is over
+//!   on one side, seen by the other     ──> lost there: written again. Where it may have been deleted: kept as it is
+//!   until they are equal or half a minute is over: digests; then, from the rows on both sides, sync_digest
 //! ```
 //!
 //! What a side covers is always read before its rows. So a row that is missing there and covered there was
@@ -26,15 +28,14 @@ use std::{
 use bytes::Bytes;
 use cortex_core::{
     directory::Standing,
-    model::{Caller, NodeName, Permissions, Refusal, TableUid},
-    sync::{Dot, TableDigest, Vector},
+    model::{Caller, NodeName, Permissions, Refusal, TableUid, Uid},
+    sync::{Dot, TableDigest},
     wire::{Head, Method, Reader as Decoder, encode},
 };
 use tokio::sync::Semaphore;
 
-use exchange::{
-    Marks, batches, encode_marks, read_buckets, read_digests, read_keys, read_marks, write_vector,
-};
+use exchange::{Marks, encode_marks, read_buckets, read_digests, read_keys, read_marks};
+pub(super) use exchange::{Stand, batches};
 use verdict::{Rows, Verdict, by_key, verdicts};
 
 use super::{
@@ -42,11 +43,13 @@ use super::{
     conflicts::blocking,
     mesh::{AskError, Mesh},
     params::{self, Params},
+    scrub,
+    sync::SyncView,
     tree::Tree,
 };
 use crate::{
     ambient,
-    store::{BUCKETS, Command, Entry, Failure, Fault, RowMark, Store},
+    store::{AuditReport, BUCKETS, Command, Entry, Failure, Fault, RowMark, Store},
 };
 
 /// Whole tables that are read to be compared at a time.
@@ -97,6 +100,7 @@ struct Repair {
     store: Store,
     mesh: Mesh,
     comparisons: Arc<Semaphore>,
+    view: Arc<SyncView>,
     dry_run: bool,
     prefer: Prefer,
 }
@@ -143,10 +147,39 @@ impl Service {
             store: self.store.clone(),
             mesh,
             comparisons: Arc::clone(&self.comparisons),
+            view: Arc::clone(&self.sync),
             dry_run,
             prefer,
         };
         Ok(Answer::later(async move { repair.run(name, nodes).await }))
+    }
+
+    /// Looks for the rows in which the copy here and another differ, and names them in what is known of that copy.
+    pub async fn name_differences(&self, table: TableUid, node: &NodeName) {
+        let Some(mesh) = self.mesh().cloned() else { return };
+        let Some(entry) = self.store.catalog().by_uid(table).cloned() else { return };
+        let look = Repair {
+            caller: Caller::Local(Uid(0)),
+            entry,
+            store: self.store.clone(),
+            mesh,
+            comparisons: Arc::clone(&self.comparisons),
+            view: Arc::clone(&self.sync),
+            dry_run: true,
+            prefer: Prefer::Neither,
+        };
+        let found = async {
+            recompute(&look.store, &look.entry, &look.comparisons).await?;
+            let own = buckets(&look.store, &look.entry, &look.comparisons).await?;
+            look.compare(node, &own).await
+        };
+        match found.await {
+            Ok(found) => {
+                let keys: Vec<_> = found.keys.into_iter().map(|(key, _)| key).collect();
+                self.sync.update(table, node, |known| known.differs = keys);
+            }
+            Err(trouble) => tracing::debug!(?trouble, %node, "two copies were not compared"),
+        }
     }
 
     /// `sync_buckets [table_id]`: another node in the scope asks for the digests of the rows here.
@@ -159,12 +192,12 @@ impl Service {
         let entry = self.compared_by(caller, &mut params)?;
         let (store, comparisons) = (self.store.clone(), Arc::clone(&self.comparisons));
         Ok(Answer::later(async move {
-            let (vector, digest) = position(&store, &entry)?;
+            recompute(&store, &entry, &comparisons).await?;
+            let stand = position(&store, &entry)?;
             let sums = buckets(&store, &entry, &comparisons).await?;
             let mut out = Vec::new();
-            encode::array(&mut out, 3);
-            write_vector(&vector, &mut out);
-            encode::bin(&mut out, &digest.to_bytes());
+            encode::array(&mut out, 4);
+            stand.write(&mut out);
             encode::bin(&mut out, &sums.iter().flat_map(|sum| sum.to_bytes()).collect::<Vec<_>>());
             Ok(out)
         }))
@@ -187,10 +220,25 @@ impl Service {
         };
         let (store, comparisons) = (self.store.clone(), Arc::clone(&self.comparisons));
         Ok(Answer::later(async move {
-            let (vector, digest) = position(&store, &entry)?;
+            let stand = position(&store, &entry)?;
             let marks = marks(&store, &entry, wanted, &comparisons).await?;
             let from = after.map_or(0, |after| marks.partition_point(|mark| mark.key <= after));
-            Ok(encode_marks(&vector, digest, &marks[from..]))
+            Ok(encode_marks(&stand, &marks[from..]))
+        }))
+    }
+
+    /// `sync_digest [table_id]`: another node in the scope asks what the rows here come to, recomputed from them.
+    pub(super) fn sync_digest(
+        &self,
+        caller: &Caller,
+        params: Params<'_>,
+    ) -> Result<Answer, Failure> {
+        let mut params = params.count(1)?;
+        let entry = self.compared_by(caller, &mut params)?;
+        let (store, comparisons) = (self.store.clone(), Arc::clone(&self.comparisons));
+        Ok(Answer::later(async move {
+            recompute(&store, &entry, &comparisons).await?;
+            Ok(position(&store, &entry)?.encoded())
         }))
     }
 
@@ -239,6 +287,7 @@ impl Service {
 
 impl Repair {
     async fn run(self, name: String, nodes: Vec<NodeName>) -> Result<Vec<u8>, Failure> {
+        let report = recompute(&self.store, &self.entry, &self.comparisons).await?;
         let own = buckets(&self.store, &self.entry, &self.comparisons).await?;
         let mut compared = BTreeMap::new();
         for node in nodes {
@@ -257,6 +306,8 @@ impl Repair {
         let report = Tree::map([
             ("table", name.into()),
             ("dry_run", self.dry_run.into()),
+            ("corrected", report.corrected.into()),
+            ("damaged", report.damaged.into()),
             ("compared", Tree::List(listed.collect())),
             ("verified", verified.into()),
         ]);
@@ -272,11 +323,11 @@ impl Repair {
         let per_bucket = self.entry.usage.records() / BUCKETS as u64 + 1;
         let at_once = usize::try_from(ROWS_AT_ONCE / per_bucket).unwrap_or(1).max(1);
         for some in differing.chunks(at_once) {
-            let (vector, _) = position(&self.store, &self.entry)?;
+            let Stand { vector, floor, .. } = position(&self.store, &self.entry)?;
             let rows = marks(&self.store, &self.entry, some.to_vec(), &self.comparisons).await?;
-            let here = Rows { vector, marks: rows.into_iter().map(by_key).collect() };
+            let here = Rows { vector, floor, marks: rows.into_iter().map(by_key).collect() };
             let there = self.rows_of(node, some).await?;
-            self.mend(node, verdicts(&here, &there), &here, &mut found).await?;
+            self.mend(node, &here, &there, &mut found).await?;
         }
         Ok(found)
     }
@@ -296,11 +347,11 @@ impl Repair {
                     }
                 })
                 .await?;
-            let Marks { vector, rows: found, more, .. } =
-                read_marks(&answer).ok_or_else(malformed)?;
+            let Marks { stand, rows: found, more } = read_marks(&answer).ok_or_else(malformed)?;
             let more = more && !found.is_empty();
             // What was covered before the first answer was: later ones cover more.
-            let rows = rows.get_or_insert_with(|| Rows { vector, marks: BTreeMap::new() });
+            let Stand { vector, floor, .. } = stand;
+            let rows = rows.get_or_insert_with(|| Rows { vector, floor, marks: BTreeMap::new() });
             rows.marks.extend(found.into_iter().map(by_key));
             if !more {
                 return Ok(std::mem::take(rows));
@@ -311,20 +362,31 @@ impl Repair {
     async fn mend(
         &self,
         node: &NodeName,
-        verdicts: Vec<(Vec<u8>, Verdict)>,
         here: &Rows,
+        there: &Rows,
         found: &mut Compared,
     ) -> Result<(), Trouble> {
+        let verdicts = verdicts(here, there);
         let of = |wanted: &[Verdict]| -> Vec<Vec<u8>> {
             let these = verdicts.iter().filter(|(_, verdict)| wanted.contains(verdict));
             these.map(|(key, _)| key.clone()).collect()
         };
-        let (newer_here, newer_there) = (of(&[Verdict::NewerHere]), of(&[Verdict::NewerThere]));
-        let (only_here, only_there) = (of(&[Verdict::OnlyHere]), of(&[Verdict::OnlyThere]));
+        let newer_here = of(&[Verdict::NewerHere, Verdict::Unequal]);
+        let newer_there = of(&[Verdict::NewerThere, Verdict::Unequal]);
+        let (mut only_here, mut only_there) = (of(&[Verdict::OnlyHere]), of(&[Verdict::OnlyThere]));
         found.on_its_way += of(&[Verdict::OnItsWay]).len() as u64;
-        found.kept += of(&[Verdict::Unequal]).len() as u64;
-        if self.dry_run || self.prefer == Prefer::Neither {
+        if self.dry_run {
             found.kept += (only_here.len() + only_there.len()) as u64;
+        } else if self.prefer == Prefer::Neither {
+            // What may have been deleted is somebody's to decide.
+            for (rows, lost) in
+                [(&mut only_here, here.outlives(there)), (&mut only_there, there.outlives(here))]
+            {
+                if !lost {
+                    found.kept += rows.len() as u64;
+                    rows.clear();
+                }
+            }
         }
         for (key, verdict) in verdicts {
             *found.counts.entry(verdict.word()).or_default() += 1;
@@ -335,18 +397,16 @@ impl Repair {
         if self.dry_run {
             return Ok(());
         }
-        found.pushed += (newer_here.len() + newer_there.len()) as u64;
+        let told = [&newer_here, &newer_there, &only_here, &only_there];
+        found.pushed += told.iter().map(|keys| keys.len() as u64).sum::<u64>();
         self.push_here(newer_here, false).await?;
         self.push_there(node, newer_there, false).await?;
         match self.prefer {
-            Prefer::Neither => {}
-            Prefer::Present => {
-                found.pushed += (only_here.len() + only_there.len()) as u64;
+            Prefer::Neither | Prefer::Present => {
                 self.push_here(only_here, true).await?;
                 self.push_there(node, only_there, true).await?;
             }
             Prefer::Absent => {
-                found.pushed += (only_here.len() + only_there.len()) as u64;
                 let rows = only_here.into_iter().chain(only_there);
                 self.erase(rows.collect(), here).await?;
             }
@@ -433,11 +493,22 @@ impl Repair {
         Ok(())
     }
 
+    /// Whether both copies hold the same: by what is kept of them first, which costs little, and then by their rows.
     async fn is_equal(&self, node: &NodeName) -> Result<bool, Trouble> {
         let answer = self.ask(node, Method::SyncMarks, 2, |out| encode::array(out, 0)).await?;
-        let theirs = read_marks(&answer).ok_or_else(malformed)?;
-        let (vector, digest) = position(&self.store, &self.entry)?;
-        Ok(vector == theirs.vector && digest == theirs.digest)
+        let kept = read_marks(&answer).ok_or_else(malformed)?.stand;
+        if !is_same(&position(&self.store, &self.entry)?, &kept) {
+            return Ok(false);
+        }
+        let report = recompute(&self.store, &self.entry, &self.comparisons).await?;
+        let answer = self.ask(node, Method::SyncDigest, 1, |_| {}).await?;
+        let theirs = Stand::decode(&answer).ok_or_else(malformed)?;
+        let own = position(&self.store, &self.entry)?;
+        let equal = report.damaged == 0 && is_same(&own, &theirs);
+        if equal {
+            self.view.update(self.entry.table.uid, node, |known| known.found_equal(&own));
+        }
+        Ok(equal)
     }
 
     /// Asks another node about this table; `more` appends what comes after the table's id.
@@ -501,10 +572,40 @@ impl Compared {
     }
 }
 
-/// What the copy here has incorporated, and what its rows come to.
-fn position(store: &Store, entry: &Entry) -> Result<(Vector, TableDigest), Failure> {
+/// Where another node's copy is, by its own word now.
+pub(super) async fn stand_of(
+    mesh: &Mesh,
+    node: &NodeName,
+    entry: &Entry,
+    deadline: Instant,
+) -> Result<Stand, AskError> {
+    let mut params = Vec::new();
+    encode::array(&mut params, 2);
+    encode::bin(&mut params, &entry.table.uid.0);
+    encode::array(&mut params, 0);
+    let asked = mesh.ask(node.clone(), Method::SyncMarks, params.into(), None, deadline).await?;
+    let shape = || AskError::Broken("it has another shape than expected".into());
+    Ok(read_marks(&asked).ok_or_else(shape)?.stand)
+}
+
+/// Where the copy here is.
+fn position(store: &Store, entry: &Entry) -> Result<Stand, Failure> {
     let copy = store.copy(entry.table.uid).ok_or(Refusal::NotHere)?;
-    Ok((copy.vector.clone(), copy.digest))
+    Ok(Stand { vector: copy.vector.clone(), floor: copy.floor.clone(), digest: copy.digest })
+}
+
+fn is_same(one: &Stand, other: &Stand) -> bool {
+    one.vector == other.vector && one.digest == other.digest
+}
+
+/// Has what is kept of a copy be what its rows come to.
+async fn recompute(
+    store: &Store,
+    entry: &Entry,
+    comparisons: &Arc<Semaphore>,
+) -> Result<AuditReport, Failure> {
+    let _turn = comparisons.acquire().await.map_err(|_| Fault::Closed)?;
+    scrub::audit(store, entry.table.id, None).await
 }
 
 async fn buckets(

@@ -12,6 +12,8 @@ use crate::store::RowMark;
 pub(super) struct Rows {
     /// What that side had incorporated before its rows were read.
     pub(super) vector: Vector,
+    /// Up to where it had forgotten deletions by then.
+    pub(super) floor: Vector,
     pub(super) marks: BTreeMap<Vec<u8>, RowMark>,
 }
 
@@ -23,7 +25,7 @@ pub(super) enum Verdict {
     OnItsWay,
     OnlyHere,
     OnlyThere,
-    /// One write with two contents: one of the two was damaged on its disk.
+    /// One write with two contents. The one that the merge rule prefers is told to the other side.
     Unequal,
 }
 
@@ -53,6 +55,15 @@ pub(super) fn verdicts(here: &Rows, there: &Rows) -> Vec<(Vec<u8>, Verdict)> {
         Some((key.clone(), verdict))
     });
     judged.collect()
+}
+
+impl Rows {
+    /// True where a row that is here and has been seen by the other side was lost there, for certain. A deletion
+    /// that the other side has forgotten is known to every copy: this one, having incorporated it, would not have
+    /// the row. Only a side that lacks some of what was forgotten there may hold a row that was deleted.
+    pub(super) fn outlives(&self, other: &Self) -> bool {
+        self.vector.dominates(&other.floor)
+    }
 }
 
 fn of_both(own: &RowMark, theirs: &RowMark) -> Option<Verdict> {
@@ -91,6 +102,7 @@ mod tests {
         let dot = |(by, seq): &(u128, u64)| Dot { incarnation: Incarnation(*by), seq: *seq };
         Rows {
             vector: covers.iter().map(dot).collect(),
+            floor: Vector::new(),
             marks: marks.iter().cloned().map(by_key).collect(),
         }
     }
@@ -114,6 +126,18 @@ mod tests {
         assert_eq!(verdict(&seen, &has(&live)), Some(Verdict::OnlyThere));
         // Neither side shows the row.
         assert_eq!(verdict(&has(&gone), &seen), None);
+    }
+
+    /// holds R6
+    #[test]
+    fn a_row_is_lost_for_certain_where_every_deletion_that_was_forgotten_is_known() {
+        let here = rows(&[(1, 3)], &[mark("k", 5, 1, 3, Some(1))]);
+        let mut there = rows(&[(1, 3)], &[]);
+        assert!(here.outlives(&there), "nothing was forgotten");
+        there.floor = rows(&[(1, 3)], &[]).vector;
+        assert!(here.outlives(&there), "what was forgotten is known here");
+        there.floor = rows(&[(2, 1)], &[]).vector;
+        assert!(!here.outlives(&there), "the row may have been deleted by what is not known here");
     }
 
     /// holds R6

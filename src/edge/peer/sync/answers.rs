@@ -108,6 +108,7 @@ fn answered(store: &Store, want: &Want, heard: Heard, served: Served) -> Result<
                 Unserved::NotInScope => Why::NotInScope,
                 Unserved::UnknownLife => Why::UnknownLife,
                 Unserved::Busy => Why::Busy,
+                Unserved::Damaged => Why::Damaged,
             };
             Ok(Answered::just(Answer::Refused(why)))
         }

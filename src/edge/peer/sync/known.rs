@@ -42,7 +42,10 @@ impl Exchange<'_> {
     }
 
     pub(super) fn heard_ack(&mut self, ack: &Ack) {
-        self.trouble(ack.table, |known| words::acknowledged(known, ack, self.node, &self.store));
+        self.trouble(ack.table, |known| {
+            known.giving.take_if(|trouble| trouble.is_of_the_reader());
+            words::acknowledged(known, ack, self.node, &self.store);
+        });
         if ack.drain.is_none() {
             return;
         }

@@ -588,11 +588,14 @@ impl Exchange<'_> {
                 self.told_whole.remove(&chunk.table);
             }
         }
-        let trouble = match &answer {
-            Answer::Chunk(_) | Answer::Nothing(_) => None,
-            Answer::Refused(why) => Some(trouble_of(*why)),
-        };
-        self.trouble(want.table, |known| known.giving = trouble);
+        self.trouble(want.table, |known| match &answer {
+            // What the other side could not store it may fail to store again: it says so when it has.
+            Answer::Chunk(_) => {
+                known.giving.take_if(|trouble| !trouble.is_of_the_reader());
+            }
+            Answer::Nothing(_) => known.giving = None,
+            Answer::Refused(why) => known.giving = Some(trouble_of(*why)),
+        });
         self.serving = false;
         self.prepared = frame;
         self.session.served(want, answer);

@@ -30,6 +30,7 @@ pub(super) fn trouble_of(why: Why) -> Trouble {
         Why::Stale => Trouble::Stale,
         Why::Quota => Trouble::Quota,
         Why::Storage => Trouble::Storage,
+        Why::Damaged => Trouble::Damaged,
         Why::Other(TOO_LARGE) => Trouble::Refused("a row is too large".into()),
         Why::Other(REFUSED) => Trouble::Refused("what was sent was refused there".into()),
         Why::Other(code) => Trouble::Refused(format!("reason {code} of a later version")),
@@ -52,6 +53,7 @@ pub(super) fn is_for_the_operator(trouble: &Trouble) -> bool {
         | Trouble::Ahead(_)
         | Trouble::Quota
         | Trouble::Storage
+        | Trouble::Damaged
         | Trouble::Refused(_) => true,
         Trouble::Unreachable
         | Trouble::Scope
