@@ -19,6 +19,7 @@ use cortex_core::{
 use rusqlite::{Connection, params};
 
 use super::{
+    Store,
     apply::Batch,
     checksum::StoredRow,
     command::Done,
@@ -117,6 +118,17 @@ struct Read {
     leaf: TableDigest,
     checksum: u32,
     stored: Option<i64>,
+}
+
+impl Store {
+    /// Reads what the next step of an audit of a table will read, from after a key, so that the writer need not wait
+    /// for the disk. Answers the last key; none at the end.
+    ///
+    /// # Errors
+    /// What SQLite reports.
+    pub fn read_ahead(&self, table: TableId, after: &[u8]) -> Result<Option<Vec<u8>>, Fault> {
+        self.inner.scans.read(|conn| read_ahead(conn, table, after))
+    }
 }
 
 impl Batch<'_> {

@@ -9,6 +9,7 @@ use cortex_core::{
 use rusqlite::{Connection, params};
 
 use super::{
+    Store,
     apply::Batch,
     command::Done,
     error::{Failure, Fault},
@@ -56,6 +57,20 @@ pub(super) fn unconfirmed(
         }
     }
     Ok(None)
+}
+
+impl Store {
+    /// One of the newest deletions of a table that is not among those that every copy knows, if there is one.
+    ///
+    /// # Errors
+    /// What SQLite reports.
+    pub fn unconfirmed_deletion(
+        &self,
+        table: TableId,
+        confirmed: &Vector,
+    ) -> Result<Option<Dot>, Fault> {
+        self.read(|conn, origins| unconfirmed(conn, origins, table, confirmed))
+    }
 }
 
 impl Batch<'_> {

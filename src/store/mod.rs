@@ -48,7 +48,6 @@ mod take;
 mod writer;
 
 use std::{
-    collections::BTreeMap,
     fs::{self, DirBuilder, File, TryLockError},
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
@@ -62,7 +61,7 @@ use std::{
 use arc_swap::ArcSwap;
 use cortex_core::{
     model::{Hlc, Incarnation, Limits, NodeName, TableId, TableUid},
-    sync::{Dot, Position, TableDigest, Vector, Want},
+    sync::{Dot, Position, Want},
 };
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
@@ -462,75 +461,6 @@ impl Store {
         limit: u32,
     ) -> Result<Vec<Conflict>, Fault> {
         self.read(|conn, origins| conflicts::read(conn, origins, table, before, limit))
-    }
-
-    /// The version of one row, a deletion that is remembered among them.
-    ///
-    /// # Errors
-    /// What SQLite reports.
-    pub fn mark(&self, table: TableId, key: &[u8]) -> Result<Option<RowMark>, Fault> {
-        self.read(|conn, origins| repair::mark(conn, origins, table, key))
-    }
-
-    /// A digest of each bucket of a table's live rows. Reads all of them.
-    ///
-    /// # Errors
-    /// What SQLite reports.
-    pub fn buckets(&self, table: TableId) -> Result<Vec<TableDigest>, Fault> {
-        self.read(|conn, origins| repair::buckets(conn, origins, table))
-    }
-
-    /// The rows of some buckets, deletions that are remembered among them.
-    ///
-    /// # Errors
-    /// What SQLite reports.
-    pub fn marks(&self, table: TableId, buckets: &[usize]) -> Result<Vec<RowMark>, Fault> {
-        self.read(|conn, origins| repair::marks(conn, origins, table, buckets))
-    }
-
-    /// One of the newest deletions of a table that is not among those that every copy knows, if there is one.
-    ///
-    /// # Errors
-    /// What SQLite reports.
-    pub fn unconfirmed_deletion(
-        &self,
-        table: TableId,
-        confirmed: &Vector,
-    ) -> Result<Option<Dot>, Fault> {
-        self.read(|conn, origins| collect::unconfirmed(conn, origins, table, confirmed))
-    }
-
-    /// Reads what the next step of an audit of a table will read, from after a key, so that the writer need not wait
-    /// for the disk. Answers the last key; none at the end.
-    ///
-    /// # Errors
-    /// What SQLite reports.
-    pub fn read_ahead(&self, table: TableId, after: &[u8]) -> Result<Option<Vec<u8>>, Fault> {
-        self.inner.scans.read(|conn| audit::read_ahead(conn, table, after))
-    }
-
-    /// The keys of a table's rows that were found to be damaged, as far as they are kept.
-    #[must_use]
-    pub fn damaged(&self, table: TableId) -> Vec<Vec<u8>> {
-        self.inner.damage.of(table)
-    }
-
-    /// How many rows of which tables were found to be damaged. Few have any.
-    #[must_use]
-    pub fn damaged_counts(&self) -> BTreeMap<TableId, u64> {
-        self.inner.damage.counts()
-    }
-
-    /// What has become known of damaged rows since this was asked last, and is told to nobody else.
-    #[must_use]
-    pub fn take_damage_news(&self) -> DamageNews {
-        self.inner.damage.take_news()
-    }
-
-    /// Changes when there is news of damaged rows.
-    #[must_use]
-    pub fn damage_changes(&self) -> watch::Receiver<()> {
-        self.inner.damage.changes()
     }
 
     /// The feed number up to which a table's feed is to be cut, to keep at most so many entries.

@@ -9,6 +9,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use sha2::{Digest, Sha256};
 
 use super::{
+    Store,
     apply::Batch,
     catalog::Entry,
     checksum::StoredRow,
@@ -130,6 +131,32 @@ fn visit(
         each(key, stamp, row.get(3)?, value);
     }
     Ok(())
+}
+
+impl Store {
+    /// The version of one row, a deletion that is remembered among them.
+    ///
+    /// # Errors
+    /// What SQLite reports.
+    pub fn mark(&self, table: TableId, key: &[u8]) -> Result<Option<RowMark>, Fault> {
+        self.read(|conn, origins| mark(conn, origins, table, key))
+    }
+
+    /// A digest of each bucket of a table's live rows. Reads all of them.
+    ///
+    /// # Errors
+    /// What SQLite reports.
+    pub fn buckets(&self, table: TableId) -> Result<Vec<TableDigest>, Fault> {
+        self.read(|conn, origins| buckets(conn, origins, table))
+    }
+
+    /// The rows of some buckets, deletions that are remembered among them.
+    ///
+    /// # Errors
+    /// What SQLite reports.
+    pub fn marks(&self, table: TableId, buckets: &[usize]) -> Result<Vec<RowMark>, Fault> {
+        self.read(|conn, origins| marks(conn, origins, table, buckets))
+    }
 }
 
 impl Batch<'_> {

@@ -57,7 +57,7 @@ pub enum Method {
 }
 
 /// A method with its wire name and what `invalid params: expected …` says of it.
-const METHODS: [(Method, &str, &str); 47] = [
+const METHODS: [(Method, &str, &str); 48] = [
     (Method::Ping, "ping", "[]"),
     (Method::Status, "status", "[]"),
     (Method::Tables, "tables", "[] or [{all, details}]"),
