@@ -203,8 +203,6 @@ fn without_a_mesh_the_methods_of_the_mesh_say_so() {
     rpc.create("t");
     let t = || vec![Value::from("t")];
     for (method, params) in [
-        ("sync_status", vec![]),
-        ("sync_status_table", t()),
         ("sync_wait", t()),
         ("sync_repair", t()),
         ("mesh_remove_node", t()),

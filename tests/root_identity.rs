@@ -169,6 +169,13 @@ fn a_user_without_that_login_name_may_not_register_it() {
     let mut bob = User::connect(&mesh.home, BOB);
     let answer = bob.call("identity_register", &["alice".into()]).expect_err("refused");
     assert!(answer.starts_with("identity_not_yours"), "{answer}");
+    // Nobody of that uid is known to the machine, so that no name is theirs.
+    let mut nobody = User::connect(&mesh.home, 4_000_000_003);
+    let answer = nobody.call("identity_register", &["alice".into()]).expect_err("refused");
+    assert_eq!(
+        answer,
+        "identity_not_yours: uid 4000000003 has no login name on this machine, so root must register one for it"
+    );
     let for_another = bob.call("identity_register", &["x".into(), map([("uid", 7.into())])]);
     assert_eq!(for_another, refused("access_denied"));
     let mut root = mesh.home.connect();
@@ -389,8 +396,10 @@ fn grants_on_what_may_leave_are_qualified_and_shown_short_at_home() {
     let mut bob = User::connect(&mesh.home, BOB);
     bob.may("keys", &[format!("{ALICE}:users").into()], list([]));
     let grants = alice.call("acl_list", &[]).expect("a list");
-    let first = &grants.as_array().expect("an array")[0];
-    assert_eq!(field(first, "identity"), Some(&"uid:20002".into()));
+    let rows = grants.as_array().expect("an array");
+    let identities: Vec<_> = rows.iter().map(|row| field(row, "identity").cloned()).collect();
+    let owner = format!("uid:{ALICE}").as_str().into();
+    assert_eq!(identities, [Some(owner), Some("uid:20002".into())], "the owner comes first");
     alice.may("acl_revoke", &["uid:20002@home".into(), "users".into(), "read".into()], "revoked");
     bob.may_not("keys", &[format!("{ALICE}:users").into()]);
     alice.may("acl_grant", &["@alice".into(), "users".into(), "read".into()], "granted");

@@ -352,18 +352,45 @@ fn grants_are_listed_until_they_are_revoked() {
             ("permissions", Value::Array(permissions.iter().map(|&p| p.into()).collect())),
         ])
     };
+    let owner = format!("uid:{}", own_uid());
+    let own = || grant(&owner, &["read", "write", "admin"]);
     let users = || Value::from("users");
-    yields(&mut rpc, "acl_list", &[], list([]));
+    yields(&mut rpc, "acl_list", &[], list([own()]));
     yields(&mut rpc, "acl_grant", &["uid:7".into(), users(), "write,read".into()], "granted");
     let words = list(["admin".into(), "read".into()]);
     yields(&mut rpc, "acl_grant", &["*".into(), full_name.as_str().into(), words], "granted");
-    let both = list([grant("*", &["read", "admin"]), grant("uid:7", &["read", "write"])]);
-    yields(&mut rpc, "acl_list", &[], both);
+    let both = [grant("*", &["read", "admin"]), grant("uid:7", &["read", "write"])];
+    let [everybodys, sevens] = both;
+    yields(&mut rpc, "acl_list", &[], list([own(), everybodys, sevens]));
     yields(&mut rpc, "acl_revoke", &["*".into(), users(), "read,admin".into()], "revoked");
     yields(&mut rpc, "acl_revoke", &["uid:7".into(), users(), "read".into()], "revoked");
-    yields(&mut rpc, "acl_list", &[], list([grant("uid:7", &["write"])]));
+    yields(&mut rpc, "acl_list", &[], list([own(), grant("uid:7", &["write"])]));
     yields(&mut rpc, "acl_revoke", &["uid:8".into(), users(), "read".into()], "revoked");
-    yields(&mut rpc, "acl_list", &[], list([grant("uid:7", &["write"])]));
+    yields(&mut rpc, "acl_list", &[], list([own(), grant("uid:7", &["write"])]));
+}
+
+/// holds V2, V4: whatever is granted to the owner or taken from them, theirs is one row with all rights.
+#[test]
+fn the_owners_own_row_is_in_acl_list_once_for_each_table() {
+    let (_daemon, mut rpc) = with_users();
+    rpc.create("a");
+    let owner = format!("uid:{}", own_uid());
+    let row = |table: &str| {
+        map([
+            ("identity", owner.as_str().into()),
+            ("table", format!("{}:{table}", own_uid()).into()),
+            ("permissions", list(["read".into(), "write".into(), "admin".into()])),
+        ])
+    };
+    let both = || list([row("a"), row("users")]);
+    yields(&mut rpc, "acl_list", &[], both());
+    let grant = |rights: &str| [owner.as_str().into(), Value::from("a"), rights.into()];
+    yields(&mut rpc, "acl_grant", &grant("read"), "granted");
+    yields(&mut rpc, "acl_list", &[], both());
+    yields(&mut rpc, "acl_revoke", &grant("read,write,admin"), "revoked");
+    yields(&mut rpc, "acl_list", &[], both());
+    yields(&mut rpc, "drop_table", &["a".into()], "dropped");
+    yields(&mut rpc, "acl_list", &[], list([row("users")]));
 }
 
 /// holds V2
@@ -389,7 +416,8 @@ fn acl_grant_and_acl_revoke_answer_every_row_of_their_errors() {
         refuses(&mut rpc, method, &["uid:7".into(), "users".into()], bad_params);
     }
     refuses(&mut rpc, "acl_list", &[1.into()], "invalid params: expected []");
-    yields(&mut rpc, "acl_list", &[], list([]));
+    let rows = rpc.call("acl_list", &[]).expect("a list");
+    assert_eq!(rows.as_array().map(Vec::len), Some(1), "the owner's row alone: {rows}");
 }
 
 /// holds V2, V4: what cannot exist, does not exist or is foreign looks the same.
@@ -450,24 +478,65 @@ fn unknown_methods_and_wrong_parameters_say_so() {
     refuses(&mut rpc, "drop_table", &[1.into()], "invalid params: expected [table]");
 }
 
-/// holds M1: without a mesh the methods of the mesh say so.
+/// holds M1: what needs other machines says that there are none.
 #[test]
 fn methods_of_the_mesh_say_that_there_is_none() {
-    let daemon = Daemon::start();
-    let mut rpc = daemon.connect();
-    for method in [
-        "identity_register",
-        "identity_claim",
-        "identity_list",
-        "identity_revoke",
-        "mesh_list_nodes",
-        "mesh_status",
-        "sync_status",
-        "sync_status_table",
-        "sync_repair",
+    let (_daemon, mut rpc) = with_users();
+    let users = || Value::from("users");
+    for (method, params) in [
+        ("identity_register", vec!["ann".into()]),
+        ("identity_token", vec![]),
+        ("identity_claim", vec!["a.b".into()]),
+        ("identity_revoke", vec!["ann".into()]),
+        ("identity_resolve", vec!["ann".into(), "3f2a".into()]),
+        ("mesh_list_nodes", vec![]),
+        ("mesh_status", vec![]),
+        ("mesh_remove_node", vec!["office".into()]),
+        ("set_scope", vec![users(), "all".into()]),
+        ("set_scope", vec![users(), "home,office".into()]),
+        ("sync_wait", vec![users()]),
+        ("sync_repair", vec![users()]),
     ] {
-        refuses(&mut rpc, method, &[], "mesh networking not configured");
+        refuses(&mut rpc, method, &params, "mesh networking not configured");
     }
+}
+
+/// holds M1, S1: questions that one machine can answer by itself are answered without a mesh.
+#[test]
+fn questions_about_scopes_identities_and_copies_have_answers_on_one_machine() {
+    let (_daemon, mut rpc) = with_users();
+    let full_name = format!("{}:users", own_uid());
+    for name in ["users", &full_name] {
+        let scope = rpc.call("get_scope", &[name.into()]).expect("a scope");
+        assert_eq!(field(&scope, "table"), Some(&full_name.as_str().into()), "{name}");
+        assert_eq!(field(&scope, "node_scope"), Some(&"local".into()), "{name}");
+    }
+    yields(&mut rpc, "identity_list", &[], list([]));
+    refuses(&mut rpc, "identity_lookup", &["ann".into()], "unknown_identity");
+    yields(&mut rpc, "sync_status", &[], list([]));
+    let status = rpc.call("sync_status_table", &["users".into()]).expect("a state");
+    assert_eq!(field(&status, "scope"), Some(&"local".into()));
+    assert_eq!(field(&status, "nodes"), Some(&list([])));
+    let info = rpc.call("table_info", &["users".into()]).expect("a table");
+    let owner = format!("uid:{}", own_uid());
+    for (name, expected) in [
+        ("table", full_name.as_str().into()),
+        ("owner", owner.as_str().into()),
+        ("key_field", "id".into()),
+        ("attributes", list(["id".into(), "name".into()])),
+        ("node_scope", "local".into()),
+    ] {
+        assert_eq!(field(&info, name), Some(&expected), "{name}");
+    }
+    // What is local stays so: there is nothing to decide.
+    yields(&mut rpc, "set_scope", &["users".into(), "local".into()], "scope updated");
+    for method in ["get_scope", "sync_status_table", "table_info"] {
+        refuses(&mut rpc, method, &["absent".into()], "access_denied");
+        refuses(&mut rpc, method, &[], "invalid params: expected [table]");
+    }
+    refuses(&mut rpc, "set_scope", &["absent".into(), "local".into()], "access_denied");
+    refuses(&mut rpc, "identity_list", &[1.into()], "invalid params: expected []");
+    refuses(&mut rpc, "sync_status", &[1.into()], "invalid params: expected []");
 }
 
 /// holds V2: what is no request is answered as such, and the connection goes on.

@@ -2,6 +2,7 @@
 //! What a right allows is decided in `cortex_core::gate`.
 
 use cortex_core::{
+    directory::Directory,
     model::{Caller, Permissions, Refusal},
     wire::{Head, Reader, encode},
 };
@@ -11,7 +12,7 @@ use super::{
     params::Params,
     tables::{own_tables, write_permissions},
 };
-use crate::store::{Command, Failure, Granting};
+use crate::store::{Command, Entry, Failure, Granting};
 
 impl Service {
     /// `acl_grant [identity, table, permissions]`.
@@ -28,7 +29,7 @@ impl Service {
         Ok(Answer::Commit(Command::Revoke(self.granting(caller, params)?)))
     }
 
-    /// `acl_list []`: every grant on the caller's tables.
+    /// `acl_list []`: the owner's own row and every grant, for each of the caller's tables.
     pub(super) fn acl_list(
         &self,
         caller: &Caller,
@@ -37,14 +38,15 @@ impl Service {
     ) -> Result<Answer, Failure> {
         params.count(0)?;
         let catalog = self.store.catalog();
-        let grants: Vec<_> = own_tables(caller, &catalog)
-            .flat_map(|entry| entry.table.acl.iter().map(move |grant| (entry, grant)))
+        let directory = catalog.directory();
+        let rows: Vec<_> = own_tables(caller, &catalog)
+            .flat_map(|entry| rows_of(entry, directory).map(move |row| (entry, row)))
             .collect();
-        encode::array(out, grants.len());
-        for (entry, (principal, rights)) in grants {
+        encode::array(out, rows.len());
+        for (entry, (identity, rights)) in rows {
             encode::map(out, 3);
             encode::str(out, "identity");
-            encode::str(out, &catalog.directory().show_principal(principal));
+            encode::str(out, &identity);
             encode::str(out, "table");
             encode::str(out, &catalog.show(&entry.table.name));
             encode::str(out, "permissions");
@@ -61,6 +63,22 @@ impl Service {
         let rights = read_permissions(rights, &params)?;
         Ok(Granting { caller: caller.clone(), entry, principal, rights })
     }
+}
+
+/// Who holds which rights on a table: the owner all, then what was granted, by principal. What was granted to
+/// the owner adds nothing, and a client that looks up an identity must find one row for it.
+fn rows_of<'a>(
+    entry: &'a Entry,
+    directory: &'a Directory,
+) -> impl Iterator<Item = (String, Permissions)> + 'a {
+    let owner = directory.show_owner_as_principal(&entry.table.name.owner);
+    let granted = entry.table.acl.iter();
+    let granted = granted.map(|(principal, rights)| (directory.show_principal(principal), rights));
+    let others = {
+        let owner = owner.clone();
+        granted.filter(move |(identity, _)| *identity != owner)
+    };
+    std::iter::once((owner, Permissions::ALL)).chain(others)
 }
 
 /// Permissions are `read,write` or a list of words.

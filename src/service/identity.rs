@@ -298,13 +298,12 @@ impl Service {
         Ok(Answer::Commit(Command::Learn(rows)))
     }
 
-    /// `identity_list []`.
+    /// `identity_list []`. Without a mesh there is none.
     pub(super) fn identity_list(
         &self,
         params: Params<'_>,
         out: &mut Vec<u8>,
     ) -> Result<Answer, Failure> {
-        self.notary()?;
         params.count(0)?;
         let catalog = self.store.catalog();
         let directory = catalog.directory();
@@ -321,7 +320,6 @@ impl Service {
         params: Params<'_>,
         out: &mut Vec<u8>,
     ) -> Result<Answer, Failure> {
-        self.notary()?;
         let mut params = params.between(1, 2)?;
         let first = params.text()?;
         let catalog = self.store.catalog();
@@ -391,7 +389,7 @@ fn whom_to_map(asking: Uid, named: Option<Uid>, name: &IdentityName) -> Result<U
         let login = name.as_str().split('.').next().unwrap_or_default();
         return named.or_else(|| users::uid_of(login)).ok_or(Refusal::RootNotMapped);
     }
-    let login = users::login_of(asking).unwrap_or_default();
+    let login = users::login_of(asking).ok_or(Refusal::IdentityWithoutLogin(asking.0))?;
     if name.belongs_to(&login) { Ok(asking) } else { Err(Refusal::IdentityNotYours(login.into())) }
 }
 

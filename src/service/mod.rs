@@ -275,7 +275,7 @@ impl Service {
             Method::Checkpoint => self.checkpoint(caller, params),
             Method::Backup => self.backup(caller, params),
             Method::GetScope => self.get_scope(caller, params, out),
-            Method::SetScope => self.set_scope(caller, params),
+            Method::SetScope => self.set_scope(caller, params, out),
             Method::IdentityRegister => self.identity_register(caller, params),
             Method::IdentityToken => self.identity_token(caller, params, out),
             Method::IdentityClaim => self.identity_claim(caller, params),

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use cortex_core::{
     model::{Caller, NodeName, Permissions, Refusal, Scope},
-    wire::{Head, Reader},
+    wire::{Head, Reader, encode},
 };
 
 use super::{
@@ -14,17 +14,16 @@ use super::{
     tables::{read_scope, scope_tree},
     tree::Tree,
 };
-use crate::store::{Command, Entry, Failure};
+use crate::store::{Command, Done, Entry, Failure};
 
 impl Service {
-    /// `get_scope [table]`.
+    /// `get_scope [table]`. Without a mesh every table is `local`.
     pub(super) fn get_scope(
         &self,
         caller: &Caller,
         params: Params<'_>,
         out: &mut Vec<u8>,
     ) -> Result<Answer, Failure> {
-        self.notary()?;
         let mut params = params.count(1)?;
         let entry = self.open_anywhere(caller, params.text()?, Permissions::READ)?;
         let copies = self.copies_of(&entry);
@@ -39,8 +38,12 @@ impl Service {
     }
 
     /// `set_scope [table, scope]` or `[table, scope, {write_off: [node, ...]}]`.
-    pub(super) fn set_scope(&self, caller: &Caller, params: Params<'_>) -> Result<Answer, Failure> {
-        self.notary()?;
+    pub(super) fn set_scope(
+        &self,
+        caller: &Caller,
+        params: Params<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<Answer, Failure> {
         let mut params = params.between(2, 3)?;
         let (table, scope) = (params.text()?, params.raw()?);
         let write_off = match params.optional()? {
@@ -50,6 +53,10 @@ impl Service {
         let entry = self.open_anywhere(caller, table, Permissions::ADMIN)?;
         let scope = read_scope(scope, &params)?;
         self.check_scope(&scope)?;
+        if self.notary().is_err() {
+            // Signing a decision needs a mesh; that what is local stays so needs no decision.
+            return stays_local(&entry, &write_off, out);
+        }
         self.check_write_off(&entry, &write_off)?;
         Ok(Answer::Commit(Command::SetScope { caller: caller.clone(), entry, scope, write_off }))
     }
@@ -86,6 +93,19 @@ impl Service {
             None => Ok(()),
         }
     }
+}
+
+/// Answers `local` for a table that is, where there is no mesh.
+fn stays_local(
+    entry: &Entry,
+    write_off: &BTreeSet<NodeName>,
+    out: &mut Vec<u8>,
+) -> Result<Answer, Failure> {
+    if entry.table.scope != Scope::Local || !write_off.is_empty() {
+        return Err(Refusal::MeshNotConfigured.into());
+    }
+    encode::str(out, Service::done(Done::Scoped));
+    Ok(Answer::Ready)
 }
 
 /// Reads `{write_off: [node, ...]}`.

@@ -143,12 +143,7 @@ impl Service {
         encode::str(out, "id");
         encode::str(out, &table.uid.to_string());
         encode::str(out, "owner");
-        match &table.name.owner {
-            Owner::Identity(_) => encode::str(out, &directory.show_owner(&table.name.owner)),
-            Owner::Uid(_) | Owner::Remote(..) => {
-                encode::str(out, &format!("uid:{}", table.name.owner));
-            }
-        }
+        encode::str(out, &directory.show_owner_as_principal(&table.name.owner));
         encode::str(out, "key_field");
         encode::str(out, table.key_field().as_str());
         encode::str(out, "attributes");

@@ -203,6 +203,15 @@ impl Directory {
         }
     }
 
+    /// The owner of a table as a grant would name them: `uid:1000`, `@alice`.
+    #[must_use]
+    pub fn show_owner_as_principal(&self, owner: &Owner) -> String {
+        match owner {
+            Owner::Identity(_) => self.show_owner(owner),
+            Owner::Uid(_) | Owner::Remote(..) => format!("uid:{}", self.show_owner(owner)),
+        }
+    }
+
     /// A table's full name, for people: `1000:users`, `@alice:notes`.
     #[must_use]
     pub fn show(&self, name: &QualifiedName) -> String {

@@ -121,6 +121,11 @@ pub enum Refusal {
     /// An ordinary user may register their login name and names below it.
     #[error("identity_not_yours: only {0} and names below it")]
     IdentityNotYours(Box<str>),
+    /// A uid that the machine knows no login name of has no name that it may register itself.
+    #[error(
+        "identity_not_yours: uid {0} has no login name on this machine, so root must register one for it"
+    )]
+    IdentityWithoutLogin(u32),
     /// The uid is mapped to a federated identity already; to which one.
     #[error("already_mapped: this uid is @{0}")]
     AlreadyMapped(Box<str>),

@@ -185,7 +185,7 @@ fn name_of_refusal(refusal: &Refusal) -> &'static str {
         Refusal::UnknownIdentity => UNKNOWN_IDENTITY,
         Refusal::IdentityContested => "org.cortexd.Cortex1.Error.IdentityContested",
         Refusal::IdentityTaken => "org.cortexd.Cortex1.Error.IdentityTaken",
-        Refusal::IdentityNotYours(_) => IDENTITY_NOT_YOURS,
+        Refusal::IdentityNotYours(_) | Refusal::IdentityWithoutLogin(_) => IDENTITY_NOT_YOURS,
         Refusal::AlreadyMapped(_) | Refusal::IdentityHasUid(_) => {
             "org.cortexd.Cortex1.Error.AlreadyMapped"
         }
