@@ -24,6 +24,26 @@ pub const SYSTEM_DATA_DIR: &str = "/var/lib/cortex";
 /// The configuration file of the system's daemon: its unit names it.
 pub const SYSTEM_CONFIGURATION: &str = "/etc/cortex/cortex.toml";
 
+/// Files that Mnesia makes, in which the original daemon kept its tables.
+const MNESIA_FILES: [&str; 6] = [
+    "decision_tab.log",
+    "decision.log",
+    "fallback.bup",
+    "latest.log",
+    "previous.log",
+    "schema.dat",
+];
+
+/// How names of the files end in which it keeps one table.
+pub const MNESIA_TABLES: [&str; 3] = [".DCD", ".DCL", ".DAT"];
+
+/// True for the name of a file that Mnesia has made.
+#[must_use]
+pub fn is_mnesia_file(name: &str) -> bool {
+    MNESIA_FILES.contains(&name.to_ascii_lowercase().as_str())
+        || MNESIA_TABLES.iter().any(|suffix| name.ends_with(suffix))
+}
+
 /// Write bits of group and others: with one of them set, a directory's owner does not decide what is in it.
 const WRITABLE_BY_OTHERS: u32 = 0o022;
 

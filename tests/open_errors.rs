@@ -66,6 +66,10 @@ impl Place {
     /// Starts the daemon as an unprivileged user who owns everything in the place; it must refuse
     /// to serve, and say all of that.
     fn check(&self, says: &[&str]) {
+        self.check_ends_with(1, says);
+    }
+
+    fn check_ends_with(&self, status: i32, says: &[&str]) {
         let mut command = bare(&self.program);
         command.arg("--socket").arg(self.directory.path().join("cortex.sock"));
         command.arg("--data-dir").arg(self.data());
@@ -76,7 +80,7 @@ impl Place {
         let before = hashes(&self.data());
         let output = output_of(&mut command);
         let told = String::from_utf8(output.stderr).expect("messages are UTF-8");
-        assert_eq!(output.status.code(), Some(1), "{told}");
+        assert_eq!(output.status.code(), Some(status), "{told}");
         for text in says {
             assert!(told.contains(text), "{text:?} is not in {told:?}");
         }
@@ -181,6 +185,26 @@ fn what_is_no_database_is_left_alone() {
         fs::write(place.database(), text).expect("write a file");
         let named = place.database().display().to_string();
         place.check(&[&named, "no database of cortexd", "move it away", "--data-dir"]);
+    }
+}
+
+/// Another start would not help, which is what the unit is told by the status.
+#[test]
+fn a_directory_of_the_original_daemon_or_of_somebody_else_is_no_empty_store() {
+    for (below, file, told) in [
+        (
+            "mnesia",
+            "1000:users.DCD",
+            &["original cortexd (v1)", "mnesia/1000:users.DCD", "cortex-migrate(7)"][..],
+        ),
+        ("", "schema.DAT", &["original cortexd (v1)", "schema.DAT"]),
+        ("", "accounts.db", &["has no cortex.db", "accounts.db", "--data-dir"]),
+    ] {
+        let place = Place::new();
+        let dir = place.data().join(below);
+        fs::create_dir_all(&dir).expect("make it");
+        fs::write(dir.join(file), "rows").expect("write a file");
+        place.check_ends_with(78, told);
     }
 }
 

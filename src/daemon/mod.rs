@@ -48,7 +48,7 @@ use crate::{
     },
     paths::{self, Environment},
     service::{self, ScanSlots, Service, wire_error},
-    store::{self, Failure, LogBounds, Options, Restored, Store, Summary},
+    store::{self, Failure, LogBounds, OpenError, Options, Restored, Store, Summary},
 };
 use bus::BusThread;
 use log::LogLevel;
@@ -74,7 +74,15 @@ pub fn main() -> ExitCode {
     };
     match start(&args, settings, &env) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => failed(&error, ExitCode::FAILURE),
+        Err(error) => failed(&error, status_of(&error)),
+    }
+}
+
+/// Where the data directory is somebody else's, what is wrong is the setting that names it.
+fn status_of(error: &anyhow::Error) -> ExitCode {
+    match error.downcast_ref::<OpenError>() {
+        Some(error) if error.is_for_the_administrator() => ExitCode::from(WRONG_SETTINGS),
+        Some(_) | None => ExitCode::FAILURE,
     }
 }
 

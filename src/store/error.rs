@@ -181,6 +181,26 @@ pub enum OpenError {
         "{0} is no database of cortexd: move it away, or name another directory with --data-dir"
     )]
     Foreign(String),
+    /// The directory holds tables of the daemon from which this one takes its protocol.
+    #[error(
+        "{path} holds data of the original cortexd (v1): {found}: it is left as it is; bring it over as cortex-migrate(7) says, or name another directory with --data-dir"
+    )]
+    OfMnesia {
+        /// The directory.
+        path: String,
+        /// Some of the files.
+        found: String,
+    },
+    /// The directory holds no database, and files of somebody else.
+    #[error(
+        "{path} has no cortex.db, and holds {found}: a store begins in a directory of its own; move them away, restore a backup with `cortexd restore`, or name another directory with --data-dir"
+    )]
+    NotOurs {
+        /// The directory.
+        path: String,
+        /// Some of the files.
+        found: String,
+    },
     /// The file is a database of ours, and not one that was made as a backup.
     #[error("{0} was not made by `cortex backup`: a plain copy may lack what stood in its log")]
     NoBackup(String),
@@ -244,6 +264,12 @@ pub enum OpenError {
 }
 
 impl OpenError {
+    /// Whether somebody must choose another directory, or clear this one: another start will not help.
+    #[must_use]
+    pub fn is_for_the_administrator(&self) -> bool {
+        matches!(self, Self::OfMnesia { .. } | Self::NotOurs { .. })
+    }
+
     /// The same for a connection that is opened while the store is in use.
     pub(super) fn into_fault(self) -> Fault {
         match self {
@@ -251,6 +277,8 @@ impl OpenError {
             other @ (Self::InUse(_)
             | Self::Newer { .. }
             | Self::Foreign(_)
+            | Self::OfMnesia { .. }
+            | Self::NotOurs { .. }
             | Self::NoBackup(_)
             | Self::Pragma { .. }
             | Self::OldSqlite(_)

@@ -23,6 +23,7 @@ mod contexts;
 mod copies;
 mod damage;
 mod database;
+mod directory;
 mod epoch;
 mod error;
 mod events;
@@ -48,8 +49,7 @@ mod take;
 mod writer;
 
 use std::{
-    fs::{self, DirBuilder, File, TryLockError},
-    os::unix::fs::DirBuilderExt,
+    fs::{self, File},
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError,
@@ -75,6 +75,7 @@ pub use command::{Claim, Command, Done, Granting, Redemption, Registration, Toke
 pub use conflicts::{Conflict, Tally};
 pub use damage::News as DamageNews;
 pub use database::Database;
+use directory::take_directory;
 pub use error::{Failure, Fault, OpenError};
 pub use events::{Event, Recorded, Wanted};
 pub use reader::Reader;
@@ -222,6 +223,7 @@ impl Store {
     /// [`OpenError`]; an existing database is then as it was.
     pub fn open(options: &Options) -> Result<Self, OpenError> {
         let path = options.dir.join(FILE);
+        directory::refuse_what_is_not_ours(&options.dir)?;
         let lock = take_directory(&options.dir)?;
         schema::check_access(&path)?;
         schema::check_header(&path)?;
@@ -657,33 +659,4 @@ fn report_unclean_end(path: &Path) {
             "the store had not been closed in order, what was confirmed is there"
         );
     }
-}
-
-/// Makes the data directory if it is absent, closed to others, and takes hold of it.
-fn take_directory(dir: &Path) -> Result<File, OpenError> {
-    let failed = |cause| OpenError::Directory { path: dir.display().to_string(), cause };
-    make_directory(dir).map_err(failed)?;
-    let lock = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(dir.join(LOCK_FILE))
-        .map_err(failed)?;
-    match lock.try_lock() {
-        Ok(()) => Ok(lock),
-        Err(TryLockError::WouldBlock) => Err(OpenError::InUse(dir.display().to_string())),
-        Err(TryLockError::Error(cause)) => Err(failed(cause)),
-    }
-}
-
-/// Makes a directory and those above it, in such a way that a power loss does not take them away
-/// with all that is in them: SQLite syncs the names in the directory, but not its own name.
-fn make_directory(dir: &Path) -> std::io::Result<()> {
-    let absent: Vec<_> = dir.ancestors().take_while(|path| !path.exists()).collect();
-    DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-    for made in absent {
-        let parent = made.parent().filter(|parent| !parent.as_os_str().is_empty());
-        File::open(parent.unwrap_or(Path::new(".")))?.sync_all()?;
-    }
-    Ok(())
 }

@@ -32,7 +32,7 @@ const DAEMON: &[(&str, &[&str])] = &[
     ("paths", &[]),
     ("pki", &["ambient"]),
     ("sparing", &["ambient"]),
-    ("store", &["ambient", "journal", "sparing"]),
+    ("store", &["ambient", "journal", "paths", "sparing"]),
     ("service", &["ambient", "journal", "store"]),
     ("edge", &["ambient", "service", "sparing", "store"]),
     ("edge::peer", &["ambient", "journal", "pki", "service", "sparing", "store"]),

@@ -20,11 +20,12 @@ mod leftovers;
 mod mesh;
 mod place;
 mod program;
+mod shadows;
 mod socket;
 mod store;
 mod units;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
@@ -39,10 +40,13 @@ pub(crate) struct Doctor {
     /// Print the findings as a JSON object
     #[arg(long)]
     json: bool,
+    /// Look below that directory for what an earlier installation has left, as in an image of a machine
+    #[arg(long, value_name = "DIR")]
+    root: Option<PathBuf>,
 }
 
 pub(crate) fn run(args: &Doctor, context: &Context) -> Result<(), Failure> {
-    let findings = look_over(context)?;
+    let findings = look_over(args, context)?;
     let problems = findings.iter().filter(|finding| finding.status == Status::Problem).count();
     if args.json {
         context.printer().value(&finding::packed(&findings))?;
@@ -57,7 +61,7 @@ pub(crate) fn run(args: &Doctor, context: &Context) -> Result<(), Failure> {
 }
 
 /// Every finding, in an order in which each area rests on those before it.
-fn look_over(context: &Context) -> Result<Vec<Finding>, Failure> {
+fn look_over(args: &Doctor, context: &Context) -> Result<Vec<Finding>, Failure> {
     let env = Environment::of_this_process();
     let socket = context.socket()?;
     let whose = Whose::of(&socket);
@@ -88,7 +92,7 @@ fn look_over(context: &Context) -> Result<Vec<Finding>, Failure> {
     findings.extend(mesh::check(&mesh));
     findings.extend(copies::check(&copies::gather(context)));
     findings.extend(bus::check(&bus::gather(whose, configured.bus, daemon.answers())));
-    match data_dir {
+    match &data_dir {
         Some(dir) => {
             let expected = store::Expected {
                 writable: units.writable(),
@@ -96,10 +100,14 @@ fn look_over(context: &Context) -> Result<Vec<Finding>, Failure> {
                 disk_bytes: daemon.disk_bytes(),
                 start: whose.start_command(),
             };
-            findings.extend(store::check(&store::gather(&dir, expected)));
-            findings.extend(leftovers::check(&leftovers::gather(&dir)));
+            findings.extend(store::check(&store::gather(dir, expected)));
+            findings.extend(leftovers::check(&leftovers::gather(dir)));
         }
         None => findings.push(Finding::unchecked(store::CHECK, "no data directory is known")),
+    }
+    let root = args.root.as_deref().or((whose == Whose::System).then_some(Path::new("/")));
+    if let Some(root) = root {
+        findings.extend(shadows::check(&shadows::gather(root, data_dir.as_deref())));
     }
     findings.extend(clock::check(&clock::gather()));
     Ok(findings)
