@@ -3,12 +3,18 @@
 
 #![expect(clippy::disallowed_methods, reason = "a test's patience is measured by the real clock")]
 
+#[path = "support/daemon.rs"]
+mod daemon;
 #[path = "support/fake_daemon.rs"]
 mod fake_daemon;
+#[path = "cli/migrate.rs"]
+mod migrate;
 #[path = "cli/places.rs"]
 mod places;
 #[path = "support/rpc.rs"]
 mod rpc;
+#[path = "cli/session.rs"]
+mod session;
 #[path = "support/tool.rs"]
 mod tool;
 
@@ -247,6 +253,8 @@ fn commands_send_what_v1_daemons_understand() {
         ),
         (&["acl", "revoke", "uid:7", "users", "read"], r#"acl_revoke["uid:7", "users", "read"]"#),
         (&["acl", "list"], r#"acl_list[]"#),
+        (&["tables", "--all"], r#"tables[{"all": true}]"#),
+        (&["tables", "--all", "--long"], r#"tables[{"all": true, "details": true}]"#),
     ] {
         assert_eq!(request_of(arguments), expected, "{arguments:?}");
     }
@@ -427,6 +435,18 @@ fn help_explains_commands_and_topics_alike() {
         (&["help", "memories"], "MEMORIES"),
         (&["help", "statemachine"], "STATEMACHINE"),
         (&["help", "identities"], "IDENTITIES"),
+        (&["help", "moving"], "MOVING"),
+        // The topics and spellings of the original tool.
+        (&["help", "patterns"], "cortex help memories"),
+        (&["help", "create-table"], "Usage: cortex create"),
+        (&["help", "drop-table"], "Usage: cortex drop"),
+        (&["help", "drop_table"], "Usage: cortex drop"),
+        (&["help", "acl"], "Usage: cortex acl"),
+        (&["help", "acl", "revoke"], "Usage: cortex acl revoke"),
+        (&["help", "acl", "list"], "Usage: cortex acl list"),
+        (&["create_table", "--help"], "Usage: cortex create"),
+        (&["drop-table", "--help"], "Usage: cortex drop"),
+        (&["tables", "--help"], "List your own tables"),
         (&["--version"], "cortex "),
         (&["completions", "bash"], "_cortex"),
         (&["completions", "zsh"], "#compdef cortex"),
@@ -436,6 +456,40 @@ fn help_explains_commands_and_topics_alike() {
         check_exit(&output, 0);
         assert!(stdout(&output).contains(expected), "{arguments:?}: {}", stdout(&output));
         assert_eq!(stderr(&output), "", "{arguments:?}");
+    }
+}
+
+/// Each word that the original tool's help knows, a command or a topic.
+#[test]
+fn every_help_topic_of_the_original_tool_answers() {
+    for word in [
+        "ping",
+        "status",
+        "tables",
+        "create-table",
+        "create_table",
+        "drop-table",
+        "drop_table",
+        "get",
+        "put",
+        "delete",
+        "query",
+        "all",
+        "keys",
+        "acl",
+        "mesh",
+        "identity",
+        "scope",
+        "info",
+        "sync",
+        "patterns",
+        "memories",
+        "statemachine",
+        "identities",
+    ] {
+        let output = run(cortex().args(["help", word]));
+        check_exit(&output, 0);
+        assert!(stdout(&output).lines().count() > 3, "{word}: {}", stdout(&output));
     }
 }
 

@@ -119,7 +119,8 @@ fn a_grant_allows_what_it_names_and_nothing_else() {
     for (_, method, params) in operations(&full_name) {
         bob.may_not(method, &params);
     }
-    ann.may("acl_list", &[], list([]));
+    let rows = ann.call("acl_list", &[]).expect("a list");
+    assert_eq!(rows.as_array().map(Vec::len), Some(1), "the owner's row alone: {rows}");
 }
 
 /// holds V4
@@ -393,4 +394,73 @@ fn the_tool_speaks_for_the_user_who_calls_it() {
     assert_eq!(run(ANN, &grant), (Some(0), "\"granted\"\n".into()));
     assert_eq!(run(BOB, &["get", &full_name, "k"]), (Some(0), "{\"id\":\"k\"}\n".into()));
     assert_eq!(run(BOB, &["put", &full_name, r#"{"id":"k"}"#]), (Some(4), String::new()));
+}
+
+/// holds V3, V4: root brings over everybody's tables as each of them, and is told what the source did not name.
+#[test]
+fn root_brings_over_the_tables_of_every_user_into_the_namespaces_that_they_had() {
+    let (source, target) = (daemon_for_all(""), daemon_for_all(""));
+    for uid in [ANN, BOB] {
+        let mut user = User::connect(&source, uid);
+        user.create("notes");
+        user.put("notes", &format!("of-{uid}"));
+    }
+    let mut ann = User::connect(&source, ANN);
+    ann.may("acl_grant", &[format!("uid:{BOB}").into(), "notes".into(), "read".into()], "granted");
+    let files = directory();
+    for table in [format!("{ANN}:notes"), format!("{BOB}:notes"), format!("{BOB}:lost")] {
+        fs::write(files.path().join(format!("{table}.DCD")), "rows").expect("written");
+    }
+    let from = source.socket();
+    let migrate = |arguments: &[&str]| {
+        let from = from.to_str().expect("UTF-8");
+        target.cortex(&[&["migrate", "--from", from][..], arguments].concat())
+    };
+    let (ann, bob) = (ANN.to_string(), BOB.to_string());
+    let output = migrate(&["--uid", &ann, "--uid", &bob]);
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    for uid in [ANN, BOB] {
+        let mut user = User::connect(&target, uid);
+        user.may("tables", &[], list(["notes".into()]));
+        user.may("keys", &["notes".into()], list([format!("of-{uid}").into()]));
+    }
+    User::connect(&target, BOB).may(
+        "keys",
+        &[format!("{ANN}:notes").into()],
+        list([format!("of-{ANN}").into()]),
+    );
+    User::connect(&target, ANN).may_not("keys", &[format!("{BOB}:notes").into()]);
+    assert_eq!(
+        User::connect(&target, ROOT).call("tables", &[]),
+        Ok(list([])),
+        "none of it is root's"
+    );
+
+    let dir = files.path().to_str().expect("UTF-8");
+    let output = migrate(&["--uid", &ann, "--uid", &bob, "--files", dir]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains(&format!("{BOB}:lost: has a file")), "{said}");
+}
+
+/// holds V3: what root may do for others, nobody else may.
+#[test]
+fn a_user_brings_over_their_own_tables_alone() {
+    let (source, target) = (daemon_for_all(""), daemon_for_all(""));
+    User::connect(&source, ANN).create("notes");
+    User::connect(&source, BOB).create("secret");
+    let directory = directory();
+    fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o755)).expect("open");
+    let client = for_all(env!("CARGO_BIN_EXE_cortex"), directory.path());
+    let migrate = |arguments: &[&str]| {
+        let mut command = bare(&client);
+        command.arg("--socket").arg(target.socket());
+        command.arg("migrate").arg("--from").arg(source.socket()).args(arguments);
+        output_of(command.uid(ANN).gid(ANN))
+    };
+    assert_eq!(migrate(&["--uid", &BOB.to_string()]).status.code(), Some(4));
+    assert_eq!(migrate(&["--files", "/"]).status.code(), Some(4));
+    assert_eq!(migrate(&[]).status.code(), Some(0));
+    User::connect(&target, ANN).may("tables", &[], list(["notes".into()]));
+    User::connect(&target, BOB).may("tables", &[], list([]));
 }

@@ -189,6 +189,9 @@ fn hint_for_refusal(refusal: &str) -> Option<&'static str> {
             "It took too long while others wrote; try again, or in parts with --limit and --after"
         }
         "a backup is under way" => "There is one at a time; try again when it is done",
+        _ if refusal.starts_with("identity_not_yours") => {
+            "Your login name, and names below it, are yours: id -un. Any other, root registers: sudo cortex identity register NAME --uid UID"
+        }
         _ if refusal.starts_with("quota exceeded") || refusal.starts_with("too many tables") => {
             "Delete or drop what is not needed: cortex usage. An administrator can raise the bound: cortex.toml(5)"
         }

@@ -17,22 +17,26 @@ pub(crate) struct Help {
 /// What stands under the list of commands.
 pub(super) const OVERVIEW: &str = "\
 Topics, each explained by `cortex help TOPIC`:
+  patterns      what tables are good for: an overview of these topics
   memories      use tables as memories: for agents and scripts that come and go
   statemachine  run a small state machine in a table
   identities    whose a table is, and who may do what to it
   machines      a mesh of machines that know each other
   copies        tables on several machines: are they the same, and what if not
+  moving        move over from the original cortexd (v1), and what is different
 
 Data is JSON on standard output; messages are on standard error.
 Exit status: 0 ok, 1 failed, 2 usage, 3 timeout, 4 not authorised, 8 daemon not running, 10 not found.";
 
 /// The topics, by name.
-const TOPICS: [(&str, &str); 5] = [
+const TOPICS: [(&str, &str); 7] = [
+    ("patterns", include_str!("topics/patterns.txt")),
     ("memories", include_str!("topics/memories.txt")),
     ("statemachine", include_str!("topics/statemachine.txt")),
     ("identities", include_str!("topics/identities.txt")),
     ("machines", include_str!("topics/machines.txt")),
     ("copies", include_str!("topics/copies.txt")),
+    ("moving", include_str!("topics/moving.txt")),
 ];
 
 pub(crate) fn run(args: &Help, context: &Context) -> Result<(), Failure> {

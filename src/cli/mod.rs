@@ -24,6 +24,7 @@ mod identity;
 mod import;
 mod json;
 mod mesh;
+mod migrate;
 mod output;
 mod progress;
 mod records;
@@ -93,6 +94,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Identity { command } => identity::run(&command, &context),
         Command::Import(args) => import::run(&args, &context),
         Command::Export(args) => export::run(&args, &context),
+        Command::Migrate(args) => migrate::run(&args, &context),
         Command::Usage => admin::usage(&context),
         Command::Events(args) => admin::events(&args, &context),
         Command::Config { command } => admin::config(&command, &context),
@@ -128,7 +130,7 @@ enum Command {
     Ping,
     /// Show the daemon's version and state
     Status,
-    /// List the tables you may use
+    /// List your own tables, and with --all those that you may read
     Tables(tables::List),
     /// Create a table
     #[command(visible_alias = "create-table", alias = "create_table")]
@@ -175,6 +177,8 @@ enum Command {
     Import(import::Import),
     /// Write all records of a table to a file
     Export(export::Export),
+    /// Bring everything over from another daemon, and compare it
+    Migrate(migrate::Migrate),
     /// Show how much each user owns; for an ordinary user, their own share
     Usage,
     /// Show what happened: tables made and dropped, rights given and taken

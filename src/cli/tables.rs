@@ -12,6 +12,9 @@ use crate::client::Params;
 
 #[derive(Debug, Args)]
 pub(crate) struct List {
+    /// Also those that others let you read; all by their full names
+    #[arg(long, action = ArgAction::SetTrue)]
+    all: bool,
     /// Say of each where it may be, how the copy here is, and how much it holds
     #[arg(long, short, action = ArgAction::SetTrue)]
     long: bool,
@@ -58,11 +61,14 @@ pub(crate) struct Scope {
 }
 
 pub(crate) fn list(args: &List, context: &Context) -> Result<(), Failure> {
-    if !args.long {
+    let chosen = [("all", args.all), ("details", args.long)];
+    let chosen = chosen.into_iter().filter(|(_, wanted)| *wanted);
+    let options: Vec<_> = chosen.map(|(name, _)| (name.into(), true.into())).collect();
+    if options.is_empty() {
+        // In the form that every daemon knows.
         return context.call("tables", &Params::new());
     }
-    let options = Value::Map(vec![("details".into(), true.into())]);
-    context.call("tables", &Params::new().value(&options))
+    context.call("tables", &Params::new().value(&Value::Map(options)))
 }
 
 pub(crate) fn create(args: &Create, context: &Context) -> Result<(), Failure> {

@@ -18,7 +18,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{MsgFlags, send};
 
-use super::{Client, Error, Params, error, raw, reply};
+use super::{Client, Error, MAX_VALUE, Params, error, raw, reply};
 
 /// Requests are handed to the socket in pieces of about this size: a system call per request would cost more
 /// than encoding it.
@@ -31,7 +31,7 @@ pub struct Window {
     pub bytes: usize,
 }
 
-/// The daemon's answer to one request; the result itself is dropped.
+/// The daemon's answer to one request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer<T> {
     /// What the caller gave along with the request.
@@ -94,6 +94,17 @@ impl<'c, T> Pipeline<'c, T> {
 
     /// Waits for the answer to the oldest request; `None` if none is under way.
     pub fn next_answer(&mut self) -> Result<Option<Answer<T>>, Error> {
+        self.answer(&mut Vec::new(), 0)
+    }
+
+    /// The same, and puts the MessagePack bytes of the result in the place of what is in `result`.
+    pub fn next_result(&mut self, result: &mut Vec<u8>) -> Result<Option<Answer<T>>, Error> {
+        result.clear();
+        self.answer(result, MAX_VALUE)
+    }
+
+    /// Takes the next answer, and keeps its result where it has no more than so many bytes.
+    fn answer(&mut self, result: &mut Vec<u8>, keep: usize) -> Result<Option<Answer<T>>, Error> {
         // What has arrived is answered to requests that are sent already; only before waiting must the rest go.
         if self.client.incoming.is_empty() {
             self.flush()?;
@@ -102,7 +113,10 @@ impl<'c, T> Pipeline<'c, T> {
             return Ok(None);
         };
         let outcome = reply::read_head(&mut self.client.incoming, oldest.id)?;
-        raw::skip_value(&mut self.client.incoming)?;
+        let size = raw::copy_value(&mut self.client.incoming, result, keep)?;
+        if keep > 0 && size > result.len() as u64 {
+            return Err(Error::Protocol(format!("a result is {size} bytes long")));
+        }
         let answered = self.under_way.pop_front().map(|request| {
             self.bytes_under_way -= request.bytes;
             Answer { tag: request.tag, outcome }
