@@ -7,6 +7,8 @@
 mod daemon;
 #[path = "support/fake_daemon.rs"]
 mod fake_daemon;
+#[path = "cli/help.rs"]
+mod help;
 #[path = "cli/migrate.rs"]
 mod migrate;
 #[path = "cli/places.rs"]
@@ -420,77 +422,6 @@ fn messages_are_coloured_only_when_asked_or_at_a_terminal() {
     assert!(!coloured(&["ping", "--color", "never"], false));
     assert!(coloured(&["pong", "--color", "always"], false), "errors of usage too");
     assert!(!coloured(&["pong"], true));
-}
-
-#[test]
-fn help_explains_commands_and_topics_alike() {
-    for (arguments, expected) in [
-        (&["help"][..], "cortex help TOPIC"),
-        (&["--help"], "cortex help TOPIC"),
-        (&["help", "put"], "Usage: cortex put"),
-        (&["put", "--help"], "Usage: cortex put"),
-        (&["help", "acl", "grant"], "Usage: cortex acl grant"),
-        (&["help", "create_table"], "Usage: cortex create"),
-        (&["help", "help"], "Usage: cortex help"),
-        (&["help", "memories"], "MEMORIES"),
-        (&["help", "statemachine"], "STATEMACHINE"),
-        (&["help", "identities"], "IDENTITIES"),
-        (&["help", "moving"], "MOVING"),
-        // The topics and spellings of the original tool.
-        (&["help", "patterns"], "cortex help memories"),
-        (&["help", "create-table"], "Usage: cortex create"),
-        (&["help", "drop-table"], "Usage: cortex drop"),
-        (&["help", "drop_table"], "Usage: cortex drop"),
-        (&["help", "acl"], "Usage: cortex acl"),
-        (&["help", "acl", "revoke"], "Usage: cortex acl revoke"),
-        (&["help", "acl", "list"], "Usage: cortex acl list"),
-        (&["create_table", "--help"], "Usage: cortex create"),
-        (&["drop-table", "--help"], "Usage: cortex drop"),
-        (&["tables", "--help"], "List your own tables"),
-        (&["--version"], "cortex "),
-        (&["completions", "bash"], "_cortex"),
-        (&["completions", "zsh"], "#compdef cortex"),
-        (&["completions", "fish"], "complete -c cortex"),
-    ] {
-        let output = run(cortex().args(arguments));
-        check_exit(&output, 0);
-        assert!(stdout(&output).contains(expected), "{arguments:?}: {}", stdout(&output));
-        assert_eq!(stderr(&output), "", "{arguments:?}");
-    }
-}
-
-/// Each word that the original tool's help knows, a command or a topic.
-#[test]
-fn every_help_topic_of_the_original_tool_answers() {
-    for word in [
-        "ping",
-        "status",
-        "tables",
-        "create-table",
-        "create_table",
-        "drop-table",
-        "drop_table",
-        "get",
-        "put",
-        "delete",
-        "query",
-        "all",
-        "keys",
-        "acl",
-        "mesh",
-        "identity",
-        "scope",
-        "info",
-        "sync",
-        "patterns",
-        "memories",
-        "statemachine",
-        "identities",
-    ] {
-        let output = run(cortex().args(["help", word]));
-        check_exit(&output, 0);
-        assert!(stdout(&output).lines().count() > 3, "{word}: {}", stdout(&output));
-    }
 }
 
 // Import and export.

@@ -54,13 +54,23 @@ fn script() -> Vec<(&'static str, Vec<Value>, Result<Value, &'static str>)> {
         ("tables", vec![], Ok(list(["t".into(), "u".into()]))),
         ("acl_grant", vec!["uid:7".into(), "u".into(), "read".into()], Ok("granted".into())),
         ("drop_table", vec!["u".into()], Ok("dropped".into())),
-        ("acl_list", vec![], Ok(list([]))),
+        ("acl_list", vec![], Ok(list([owners_row("t")]))),
         ("delete", vec![t(), "k".into()], Ok("ok".into())),
         ("get", vec![t(), "k".into()], Err("not_found")),
         ("delete", vec![t(), "l".into()], Ok("ok".into())),
         ("nonsense", vec![], Err("unknown method: nonsense")),
         ("ping", vec![], Ok("pong".into())),
     ]
+}
+
+/// The row of the owner in `acl_list`.
+fn owners_row(table: &str) -> Value {
+    let uid = nix::unistd::geteuid();
+    map([
+        ("identity", format!("uid:{uid}").into()),
+        ("table", format!("{uid}:{table}").into()),
+        ("permissions", list(["read".into(), "write".into(), "admin".into()])),
+    ])
 }
 
 fn requests(first_id: u64) -> Vec<Vec<u8>> {
