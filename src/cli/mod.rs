@@ -262,6 +262,11 @@ mod tests {
         ] {
             assert!(root.find_subcommand(name).is_some(), "{name}");
         }
+        // Options that the original tool has for making a mesh by hand.
+        for line in ["mesh init-ca --dir d --force", "mesh add-node home 10.0.0.1 --dir d"] {
+            let words = std::iter::once("cortex").chain(line.split(' '));
+            assert!(root.clone().try_get_matches_from(words).is_ok(), "{line}");
+        }
         let acl = root.find_subcommand("acl").expect("acl is there");
         for name in ["grant", "revoke", "list"] {
             assert!(acl.find_subcommand(name).is_some(), "acl {name}");

@@ -368,5 +368,15 @@ fn a_source_that_is_the_target_or_is_not_there_is_told_as_such() {
     assert!(stderr(&output).contains("the socket of both daemons"), "{}", stderr(&output));
     let output = migrate(&target.directory().join("absent"), &target, &[]);
     check_exit(&output, 8);
-    assert!(stderr(&output).contains("absent"), "{}", stderr(&output));
+    let said = stderr(&output);
+    assert!(said.contains("absent") && said.contains("--from name its socket"), "{said}");
+    assert!(!is_equal(&output), "nothing is known to be equal");
+}
+
+#[test]
+fn a_source_without_tables_is_told_as_such() {
+    let (source, target) = (Daemon::start(), Daemon::start());
+    let output = migrate(&source.socket(), &target, &[]);
+    check_exit(&output, 0);
+    assert!(stderr(&output).contains("names no tables"), "{}", stderr(&output));
 }

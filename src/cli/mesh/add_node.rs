@@ -22,7 +22,7 @@ pub(crate) struct AddNode {
     /// Where others reach it: a DNS name or an address
     host: String,
     /// The CA's directory [default: `ca` in the data directory]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, alias = "dir", value_name = "DIR")]
     ca_dir: Option<PathBuf>,
     /// Where to put the files [default: `nodes/NAME` in the CA's directory]
     #[arg(long, value_name = "DIR")]

@@ -16,7 +16,7 @@ use crate::pki::{Authority, shown};
 #[derive(Debug, Args)]
 pub(crate) struct InitCa {
     /// Where to keep the CA [default: `ca` in the data directory]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, alias = "dir", value_name = "DIR")]
     output: Option<PathBuf>,
     /// Replace a CA that is there; every node then needs a new certificate
     #[arg(long)]

@@ -90,7 +90,7 @@ pub(crate) fn run(args: &Migrate, context: &Context) -> Result<(), Failure> {
         unseen.into_iter().for_each(|(uid, name)| report.unseen(uid, &name));
     }
     // The counts matter most when it failed, so they are printed either way.
-    let printed = context.printer().value(&report.end(&args.from));
+    let printed = context.printer().value(&report.end(&args.from, outcome.is_ok()));
     outcome?;
     printed?;
     report.verdict()
@@ -105,13 +105,11 @@ fn bring_over(
 ) -> Result<(), Failure> {
     let connect = |socket: &Path, usual: Duration| {
         let timeout = context.chosen_timeout().unwrap_or(Some(usual));
-        users::as_user(job.uid, || Client::connect(socket, timeout))?.map_err(|error| {
-            let mut failure = Failure::from(error);
-            failure.message = format!("uid {}: {}", job.uid, failure.message);
-            failure
-        })
+        users::as_user(job.uid, || Client::connect(socket, timeout))?.map_err(Failure::from)
     };
-    let mut source = source::Source::new(connect(&job.args.from, SOURCE_TIMEOUT)?, job.uid);
+    let source =
+        connect(&job.args.from, SOURCE_TIMEOUT).map_err(|failure| no_source(job, failure))?;
+    let mut source = source::Source::new(source, job.uid);
     let tables: Vec<_> = source.tables()?.into_iter().filter(|name| job.args.takes(name)).collect();
     if tables.is_empty() {
         return Ok(());
@@ -122,6 +120,23 @@ fn bring_over(
         let grants = grants.get(name).map_or(&[][..], Vec::as_slice);
         table::migrate(job, name, grants, &mut source, &mut target, report)
     })
+}
+
+/// A failure to connect to the source, which is not the daemon that the usual hints are about.
+fn no_source(job: &Job<'_>, failure: Failure) -> Failure {
+    let hint = match failure.exit {
+        Exit::NotRunning => {
+            "The daemon to leave must run, and --from name its socket; see cortex-migrate(7)"
+                .to_owned()
+        }
+        Exit::Denied => format!(
+            "Root connects as each user in turn: uid {} must have a way to {}, by the modes of the directories above it",
+            job.uid,
+            job.args.from.display()
+        ),
+        Exit::Ok | Exit::Failed | Exit::Usage | Exit::Timeout | Exit::NotFound => return failure,
+    };
+    Failure { message: format!("the source: {}", failure.message), ..failure }.hint(hint)
 }
 
 impl Migrate {

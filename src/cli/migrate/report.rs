@@ -165,9 +165,12 @@ impl Report {
         self.unseen.push(table);
     }
 
-    /// The summary, as MessagePack.
-    pub(super) fn end(&self, from: &Path) -> Vec<u8> {
+    /// The summary, as MessagePack. What ended early is not known to be equal.
+    pub(super) fn end(&self, from: &Path, is_complete: bool) -> Vec<u8> {
         let seconds = self.progress.end();
+        if is_complete && self.tables.is_empty() {
+            self.progress.note("the source names no tables of these users");
+        }
         let sum = |n: usize| self.tables.iter().map(|table| table.counts()[n].1).sum::<u64>();
         let mut fields: Vec<(Value, Value)> = vec![
             ("from".into(), from.display().to_string().into()),
@@ -178,7 +181,7 @@ impl Report {
         fields.extend(names.iter().enumerate().map(|(n, name)| ((*name).into(), sum(n).into())));
         fields.push(("bytes".into(), self.bytes.into()));
         fields.push(("seconds".into(), seconds.into()));
-        fields.push(("equal".into(), self.is_equal().into()));
+        fields.push(("equal".into(), (is_complete && self.is_equal()).into()));
         let unseen = self.unseen.iter().map(|table| Value::from(table.as_str()));
         fields.push(("unseen".into(), Value::Array(unseen.collect())));
         let details = self.tables.iter().map(TableReport::tree);
