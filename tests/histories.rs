@@ -82,7 +82,7 @@ const FIXED_CYCLE_MS: u64 = 9_000;
 
 /// What `make histories` runs of each seed.
 const CYCLES: u64 = 4;
-const CYCLE_MS: u64 = 15_000;
+const CYCLE_MS: u64 = 20_000;
 
 /// How long one history may take: what hangs is ended.
 const LONGEST: Duration = Duration::from_secs(1800);

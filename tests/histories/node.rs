@@ -88,9 +88,11 @@ impl Node {
         self.directory.join("cortex.toml")
     }
 
+    /// In one step: a daemon that starts meanwhile reads the whole of one or of the other.
     pub(crate) fn write_config(&self, config: &str) {
-        let config = format!("bus = \"off\"\n{config}");
-        fs::write(self.config(), config).expect("write the configuration");
+        let new = self.directory.join("cortex.toml.new");
+        fs::write(&new, format!("bus = \"off\"\n{config}")).expect("write the configuration");
+        fs::rename(new, self.config()).expect("put the configuration in its place");
     }
 
     pub(crate) fn client(&self, timeout: Duration) -> Client {

@@ -83,6 +83,10 @@ pub(crate) struct Planned {
     pub(crate) fault: Fault,
 }
 
+/// When nodes are looked at, and once more: what has not changed between the two is known by then.
+pub(crate) const LOOK_MS: u64 = 4_000;
+pub(crate) const LOOK_AGAIN_MS: u64 = LOOK_MS + 8_000;
+
 /// The faults of one cycle. Those whose numbers stand in `without` are left out.
 pub(crate) fn plan(
     chance: &mut Chance,
@@ -103,11 +107,31 @@ pub(crate) fn plan(
         // Short ones, and some that outlast what a link takes for a silence.
         let length =
             if chance.percent(20) { chance.within(4000, 20_000) } else { chance.within(300, 4000) };
-        planned.push(Planned { from_ms, until_ms: (from_ms + length).min(cycle_ms), fault });
+        planned.push(Planned {
+            from_ms,
+            until_ms: (from_ms + length).min(cycle_ms.max(LOOK_AGAIN_MS)),
+            fault,
+        });
     }
+    // Nodes are looked at while news of one of them does not come through.
+    let fault = draw_silence(chance, ability);
+    planned.push(Planned { from_ms: LOOK_MS - 1_500, until_ms: LOOK_AGAIN_MS + 500, fault });
     planned.sort_by_key(|one| one.from_ms);
     let kept = planned.into_iter().enumerate().filter(|(n, _)| !without.contains(n));
     kept.map(|(_, one)| one).collect()
+}
+
+fn draw_silence(chance: &mut Chance, ability: &Ability) -> Fault {
+    let node = chance.below(ability.nodes);
+    let (a, b) = chance.of(&ability.links);
+    chance.weighted(&[
+        (Fault::OneWay(a, b), 30),
+        (Fault::OneWay(b, a), 30),
+        (Fault::Isolate(node), 10),
+        (Fault::Stop(node), 10),
+        (Fault::Tear(a, b), 10),
+        (Fault::Cut(a, b), 10),
+    ])
 }
 
 fn draw(chance: &mut Chance, ability: &Ability) -> Fault {

@@ -17,7 +17,7 @@ use crate::client::Reply;
 use crate::history::{Contents, Event, Micros, NodeId, TableId};
 use crate::mesh::{Authority, free_port};
 use crate::node::Node;
-use crate::plan::{Ability, Fault, Planned, plan};
+use crate::plan::{Ability, Fault, LOOK_AGAIN_MS, LOOK_MS, Planned, plan};
 use crate::replica;
 use crate::rpc::{field, list, map};
 use crate::shared::{People, Shared, Stay};
@@ -26,9 +26,6 @@ use crate::wires::Wires;
 use crate::workload::Worker;
 
 pub(crate) const NAMES: [&str; 5] = ["ash", "birch", "cedar", "elm", "fir"];
-
-/// How long news of another node may be good for: what has not changed for so long is known.
-const NEWS_MS: u64 = 8_000;
 
 /// Seconds by which all clocks are ahead in histories that set some back: certificates begin now.
 const CLOCK_BASE: i64 = 86_400;
@@ -341,8 +338,7 @@ impl World {
 
     /// Does what is planned, at its time, and looks in between what nodes say of each other.
     fn conduct(&mut self, planned: &[Planned], shared: &Shared) {
-        let look = self.frame.cycle_ms / 3;
-        let mut steps = vec![(look, Step::Look), (look + NEWS_MS, Step::LookAgain)];
+        let mut steps = vec![(LOOK_MS, Step::Look), (LOOK_AGAIN_MS, Step::LookAgain)];
         for Planned { from_ms, until_ms, fault } in planned {
             steps.extend([(*from_ms, Step::Begin(*fault)), (*until_ms, Step::End(*fault))]);
         }
