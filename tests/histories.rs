@@ -23,7 +23,8 @@
 //!
 //! `cargo test` runs a few fixed seeds; `make histories` goes on for HISTORY_SECONDS, from HISTORY_SEED. The same
 //! seed makes the same operations and faults again, though not the same interleaving. A history that fails leaves
-//! its trace and logs in the build's directory for temporary files, and prints the command that runs it again.
+//! its trace and logs in the build's directory for temporary files, and prints the command that runs it again. With
+//! HISTORY_SHORTEN=1 faults are left out for as long as it still fails.
 
 #[path = "sim/chance.rs"]
 #[expect(dead_code, reason = "the simulation's own draws")]
@@ -150,6 +151,26 @@ impl Drop for Running {
     }
 }
 
+/// Leaves faults out one after the other for as long as the history fails without them: the story that is left is
+/// the short one. Answers the numbers of those that it does not need.
+fn shorten(wish: &Wish) -> Vec<usize> {
+    let mut without = wish.without.clone();
+    for fault in (0..plan::MOST_FAULTS).filter(|fault| !wish.without.contains(fault)) {
+        let fewer = Wish { without: [&without[..], &[fault]].concat(), ..wish.clone() };
+        let mut one = Running::start(fewer);
+        let account = loop {
+            if let Some(account) = one.ended() {
+                break account;
+            }
+            sleep(Duration::from_millis(100));
+        };
+        if !account.broken.is_empty() {
+            without.push(fault);
+        }
+    }
+    without
+}
+
 /// Copies traces and logs.
 fn keep(base: &Path, to: &Path) {
     fs::create_dir_all(to).expect("make a directory");
@@ -250,6 +271,10 @@ fn what_was_acknowledged_holds_whatever_fails() {
                 println!("seed {}: {} operations, well", one.wish.seed, account.operations);
             } else {
                 one.report(&account);
+                if run::number("HISTORY_SHORTEN").is_some() {
+                    let without = run::numbers(&shorten(&one.wish));
+                    println!("  it fails without these too: HISTORY_WITHOUT={without}");
+                }
             }
             false
         });

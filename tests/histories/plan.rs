@@ -87,6 +87,9 @@ pub(crate) struct Planned {
 pub(crate) const LOOK_MS: u64 = 4_000;
 pub(crate) const LOOK_AGAIN_MS: u64 = LOOK_MS + 8_000;
 
+/// Faults of one cycle, at most.
+pub(crate) const MOST_FAULTS: usize = 9;
+
 /// The faults of one cycle. Those whose numbers stand in `without` are left out.
 pub(crate) fn plan(
     chance: &mut Chance,
@@ -94,7 +97,7 @@ pub(crate) fn plan(
     cycle_ms: u64,
     without: &[usize],
 ) -> Vec<Planned> {
-    let count = chance.within(3, 8);
+    let count = chance.within(3, MOST_FAULTS as u64 - 1);
     let mut planned: Vec<Planned> = Vec::new();
     let mut is_set_back = false;
     for _ in 0..count {

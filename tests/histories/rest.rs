@@ -346,16 +346,32 @@ impl World {
             }
             let ever = self.shared.book().ever.get(&table.id).cloned().unwrap_or_default();
             for node in (0..self.nodes.len()).filter(|node| !ever.contains(node)) {
-                self.find_marks(&table, node);
+                self.find_marks(&table, node, "it was never there");
+            }
+            for node in self.left(&table) {
+                self.find_marks(&table, node, "it has left");
             }
         }
     }
 
-    fn find_marks(&self, table: &Table, node: NodeId) {
+    /// The nodes that have said that nothing of a table is left on them.
+    fn left(&self, table: &Table) -> Vec<NodeId> {
+        let name = self.shared.name_on(table, table.home);
+        let told = self.nodes[table.home].ask("get_scope", &[name.into()]).done();
+        let replicas = told.as_ref().and_then(|told| field(told, "replicas")?.as_array());
+        let has_left = |replica: &&Value| field(replica, "state") == Some(&"left".into());
+        let number = |replica: &Value| {
+            let name = field(replica, "node")?.as_str()?;
+            self.shared.names.iter().position(|one| one == name)
+        };
+        replicas.into_iter().flatten().filter(has_left).filter_map(number).collect()
+    }
+
+    fn find_marks(&self, table: &Table, node: NodeId, where_from: &str) {
         match scope::find_mark(&self.nodes[node].data_dir(), &table.mark) {
             Ok(found) => found.into_iter().for_each(|what| {
                 let word = table.kind.word();
-                self.shared.break_off(format!("scope: {word} was never there: {what}"));
+                self.shared.break_off(format!("scope: {word}: {where_from}: {what}"));
             }),
             Err(error) => self.shared.trace(&format!("node {node} cannot be searched: {error}")),
         }
