@@ -348,23 +348,7 @@ impl World {
             for node in (0..self.nodes.len()).filter(|node| !ever.contains(node)) {
                 self.find_marks(&table, node, "it was never there");
             }
-            for node in self.left(&table) {
-                self.find_marks(&table, node, "it has left");
-            }
         }
-    }
-
-    /// The nodes that have said that nothing of a table is left on them.
-    fn left(&self, table: &Table) -> Vec<NodeId> {
-        let name = self.shared.name_on(table, table.home);
-        let told = self.nodes[table.home].ask("get_scope", &[name.into()]).done();
-        let replicas = told.as_ref().and_then(|told| field(told, "replicas")?.as_array());
-        let has_left = |replica: &&Value| field(replica, "state") == Some(&"left".into());
-        let number = |replica: &Value| {
-            let name = field(replica, "node")?.as_str()?;
-            self.shared.names.iter().position(|one| one == name)
-        };
-        replicas.into_iter().flatten().filter(has_left).filter_map(number).collect()
     }
 
     fn find_marks(&self, table: &Table, node: NodeId, where_from: &str) {

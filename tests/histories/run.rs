@@ -10,7 +10,11 @@ use std::fs;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::Duration;
 
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::{getpgrp, getppid};
 use serde_json::{Value, json};
 
 use crate::daemon::{bare, copy_daemon};
@@ -153,6 +157,7 @@ pub(crate) fn without() -> Vec<usize> {
 pub(crate) fn run_if_told() {
     let Some(base) = env::var_os(BASE) else { return };
     let base = PathBuf::from(base);
+    end_with_parent(base.clone());
     let frame = Frame {
         seed: number("HISTORY_SEED").expect("a seed"),
         program: base.join("cortexd"),
@@ -185,6 +190,19 @@ pub(crate) fn run_if_told() {
             break;
         }
     }
+}
+
+/// Ends this process and its daemons, and removes their files, when the program that started it is gone: ended by a
+/// terminal's Ctrl-C it cannot do so itself.
+fn end_with_parent(base: PathBuf) {
+    let parent = getppid();
+    thread::spawn(move || {
+        while getppid() == parent {
+            thread::sleep(Duration::from_millis(500));
+        }
+        let _partly = fs::remove_dir_all(&base);
+        let _ends_this = killpg(getpgrp(), Signal::SIGKILL);
+    });
 }
 
 fn account(world: &World, cycles: u64) -> Value {
