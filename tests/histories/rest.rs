@@ -9,7 +9,7 @@ use cortexd::ambient;
 use rmpv::Value;
 
 use crate::check::records::{self, Rules};
-use crate::check::rights::{self, Found, Right};
+use crate::check::rights::{self, Decision, Found, Right};
 use crate::check::status::{Rows, difference};
 use crate::check::{health, scope};
 use crate::client::Reply;
@@ -204,17 +204,13 @@ impl World {
                     let says =
                         states.iter().find(|(of, _)| of == other).map(|(_, says)| says.as_str());
                     let may_ask = self.shared.is_ann(node);
-                    if may_ask && says != Some("in_sync") && self.is_neighbour(node, *other) {
+                    if may_ask && says != Some("in_sync") && self.shared.are_linked(node, *other) {
                         left.push(format!("{word}: node {node} says {says:?} of {other}"));
                     }
                 }
             }
         }
         left
-    }
-
-    fn is_neighbour(&self, a: NodeId, b: NodeId) -> bool {
-        self.ability.links.contains(&(a, b)) || self.ability.links.contains(&(b, a))
     }
 
     /// A first node that was set back may have lost what it decided: all nodes hear it once more.
@@ -226,8 +222,14 @@ impl World {
         let mut worker = Worker::new(&shared, 0, &self.nodes[0].socket(), 0);
         for table in granted {
             for right in Right::ALL {
-                worker.decide(&table, right, false);
-                if self.chance.percent(50) {
+                if !worker.decide(&table, right, false) {
+                    // What was decided before the database was set back may count, or may not.
+                    for grants in [true, false] {
+                        let (table, acked) = (table.id, None);
+                        let perhaps = Decision { table, right, grants, node: 0, invoked: 0, acked };
+                        shared.book().decisions.push(perhaps);
+                    }
+                } else if self.chance.percent(50) {
                     worker.decide(&table, right, true);
                 }
             }

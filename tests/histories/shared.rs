@@ -151,6 +151,10 @@ impl Shared {
         }
     }
 
+    pub(crate) fn are_linked(&self, a: NodeId, b: NodeId) -> bool {
+        self.links.contains(&(a.min(b), a.max(b)))
+    }
+
     /// Whether rows can reach each of these nodes from each other by these nodes alone.
     pub(crate) fn is_connected(&self, nodes: &BTreeSet<NodeId>) -> bool {
         let Some(first) = nodes.first() else { return false };

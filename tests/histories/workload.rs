@@ -298,7 +298,12 @@ impl<'s> Worker<'s> {
             if table.kind == Kind::Journal {
                 nodes.insert(table.home);
             }
-            if nodes.len() > 1 && self.shared.is_connected(&nodes) {
+            // A node that is left out gives what only it has to one that it reaches.
+            let reaches =
+                |out: &NodeId| nodes.iter().any(|node| self.shared.are_linked(*out, *node));
+            let all_reach =
+                (0..count).filter(|node| !nodes.contains(node)).all(|out| reaches(&out));
+            if nodes.len() > 1 && self.shared.is_connected(&nodes) && all_reach {
                 return Where::On(nodes);
             }
         }
@@ -314,7 +319,8 @@ impl<'s> Worker<'s> {
         self.decide(table, right, grants);
     }
 
-    pub(crate) fn decide(&mut self, table: &Table, right: Right, grants: bool) {
+    /// Gives bob a right, or takes it away; false where that was refused.
+    pub(crate) fn decide(&mut self, table: &Table, right: Right, grants: bool) -> bool {
         let name = self.shared.name_on(table, self.node);
         let bob = format!("@{}", self.shared.people.bob);
         let method = if grants { "acl_grant" } else { "acl_revoke" };
@@ -323,11 +329,12 @@ impl<'s> Worker<'s> {
         let acked = match reply {
             Reply::Done(_) => Some(at),
             Reply::Lost => None,
-            Reply::Refused(_) | Reply::NotSent => return,
+            Reply::Refused(_) | Reply::NotSent => return false,
         };
         let (table, node) = (table.id, self.node);
         let decision = Decision { table, right, grants, node, invoked, acked };
         self.shared.book().decisions.push(decision);
+        true
     }
 
     /// Drops the table that is there for it, or makes it anew; by its home alone, until the answer is known.
