@@ -215,7 +215,7 @@ impl Service {
     fn check_claimable(&self, token: &Token, here: &NodeName, uid: Uid) -> Result<(), Refusal> {
         let catalog = self.store.catalog();
         let directory = catalog.directory();
-        match directory.bind(here, token.identity, uid, 0) {
+        match directory.bind(here, token.identity, uid, token.id, 0) {
             // Not known here yet: the origin will tell.
             Err(Refusal::UnknownIdentity) if uid == Uid::ROOT => Err(Refusal::RootNotMapped),
             Err(Refusal::UnknownIdentity) => match directory.identity_of(here, uid) {
@@ -284,6 +284,7 @@ impl Service {
             Row::Binding(row) => row.node == *node && directory.identity(row.identity).is_some(),
             Row::Identity(_)
             | Row::Unbinding(_)
+            | Row::Revocation(_)
             | Row::Grant(_)
             | Row::Name(_)
             | Row::Scope(_)

@@ -376,9 +376,11 @@ impl Concerned {
                 Row::Grant(row) => tables.insert(row.table),
                 Row::Dropped(row) => tables.insert(row.table),
                 Row::Node(_) | Row::Removal(_) | Row::Name(_) => return Self::All,
-                Row::Identity(_) | Row::Binding(_) | Row::Unbinding(_) | Row::Settlement(_) => {
-                    continue;
-                }
+                Row::Identity(_)
+                | Row::Binding(_)
+                | Row::Unbinding(_)
+                | Row::Revocation(_)
+                | Row::Settlement(_) => continue,
             };
         }
         tables.remove(&system::UID);

@@ -4,7 +4,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use cortex_core::{
-    directory::{Directory, DroppedRow, NodeRow, Row, Standing},
+    directory::{BindingRow, Directory, DroppedRow, NodeRow, Row, Standing},
     model::{
         Caller, IdentityId, IdentityName, NodeName, Notary, Permissions, Principal, Refusal, Scope,
         TableName, TableUid, Uid,
@@ -25,6 +25,9 @@ use super::{
 
 /// Tokens that are remembered as used. At a token a second, a day's worth.
 const USED_TOKENS: i64 = 100_000;
+
+/// For so long a token is good at most, in milliseconds.
+const TOKEN_LIFE_MS: u64 = 86_400_000;
 
 impl Batch<'_> {
     /// From now on this node signs as the notary does. A database belongs to one mesh and is one
@@ -92,7 +95,7 @@ impl Batch<'_> {
             return Err(Refusal::TokenUsed.into());
         }
         self.learn(rows)?;
-        let binding = self.directory().bind(&here, *identity, *uid, self.wall_ms)?;
+        let binding = self.directory().bind(&here, *identity, *uid, token.id, self.wall_ms)?;
         self.write(binding)?;
         self.use_up(token, &here, *uid)?;
         let name = self.directory().show_identity(*identity);
@@ -112,6 +115,7 @@ impl Batch<'_> {
                 newer.push(row.row().clone());
             }
         }
+        self.note_tokens(&newer)?;
         self.settle(newer)
     }
 
@@ -125,12 +129,28 @@ impl Batch<'_> {
         self.react(concerned)
     }
 
-    /// Notes that a token of this node was used. The same user may ask again: the answer may have
-    /// been lost on its way.
+    /// Notes the tokens by which others have bound their users. The row may be replaced while the
+    /// token is still good.
+    fn note_tokens(&self, rows: &[Row]) -> Result<(), Failure> {
+        for row in rows {
+            let Row::Binding(BindingRow { node, uid, bound_ms, token: Some(id), .. }) = row else {
+                continue;
+            };
+            let token = TokenId { id: *id, expires_ms: bound_ms.saturating_add(TOKEN_LIFE_MS) };
+            if token.expires_ms > self.wall_ms && self.user_of(&token)?.is_none() {
+                self.use_up(&token, node, *uid)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes that a token of this node was used. The same user may ask again, as long as it is the
+    /// same database that asks: the answer may have been lost on its way.
     pub(super) fn redeem(&mut self, redemption: &Redemption) -> Result<Done, Failure> {
         let Redemption { token, node, uid } = redemption;
         match self.user_of(token)? {
-            Some(user) if user == (node.clone(), *uid) => {}
+            Some(user)
+                if user == (node.clone(), *uid) && !self.was_bound_by_another(redemption) => {}
             Some(_) => return Err(Refusal::TokenUsed.into()),
             None => {
                 self.use_up(token, node, *uid)?;
@@ -139,6 +159,21 @@ impl Batch<'_> {
             }
         }
         Ok(Done::Redeemed)
+    }
+
+    /// True where a user other than the one who asks was bound by a token, or the same one on a database
+    /// that their machine does not have any more: what was used stays used when a disk is wiped.
+    fn was_bound_by_another(&self, redemption: &Redemption) -> bool {
+        let Redemption { token, node, uid } = redemption;
+        let directory = self.directory();
+        let current = directory.node(node).map(|row| row.database);
+        directory.bound_by(&token.id).any(|row| {
+            let is_current = current.is_none_or(|current| current == row.database);
+            row.node != *node
+                || row.uid != *uid
+                || !is_current
+                || directory.is_removed(&row.database)
+        })
     }
 
     pub(super) fn unbind(

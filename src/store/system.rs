@@ -130,6 +130,7 @@ pub fn check(notary: &dyn Notary, known: &Directory, rows: Vec<SealedRow>) -> Ch
             Row::Identity(_)
             | Row::Binding(_)
             | Row::Unbinding(_)
+            | Row::Revocation(_)
             | Row::Grant(_)
             | Row::Name(_)
             | Row::Scope(_)

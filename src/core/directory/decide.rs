@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    BindingRow, Directory, GrantRow, IdentityRow, NameRow, Row, ScopeRow, Seen, UNKNOWN_DATABASE,
-    UnbindingRow, covers, note,
+    BindingRow, Directory, GrantRow, IdentityRow, NameRow, RevocationRow, Row, ScopeRow, Seen,
+    TokenId, UNKNOWN_DATABASE, UnbindingRow, covers, note,
 };
 use crate::model::{
     IdentityId, IdentityName, NodeName, Permissions, Principal, Refusal, Scope, TableName,
@@ -31,21 +31,22 @@ impl Directory {
         }
         let (name, home) = (name.clone(), here.clone());
         let identity = IdentityRow { id, name, home, created_ms: now_ms };
-        let binding = self.binding(here, id, uid, now_ms)?;
+        let binding = self.binding(here, id, uid, None, now_ms)?;
         self.check_room(2)?;
         Ok(vec![Row::Identity(identity), binding])
     }
 
-    /// Maps a uid of this node to an identity that is known.
+    /// Maps a uid of this node to an identity that is known, by a claim token.
     ///
     /// # Errors
     /// [`Refusal::UnknownIdentity`], [`Refusal::AlreadyMapped`], [`Refusal::IdentityHasUid`],
-    /// [`Refusal::RootNotMapped`], [`Refusal::DirectoryFull`].
+    /// [`Refusal::RootNotMapped`], [`Refusal::TokenUsed`], [`Refusal::DirectoryFull`].
     pub fn bind(
         &self,
         here: &NodeName,
         id: IdentityId,
         uid: Uid,
+        token: TokenId,
         now_ms: u64,
     ) -> Result<Vec<Row>, Refusal> {
         if self.identity(id).is_none() {
@@ -54,7 +55,10 @@ impl Directory {
         if let Some(other) = self.uid_on(here, id).filter(|other| *other != uid) {
             return Err(Refusal::IdentityHasUid(other.0));
         }
-        let binding = self.binding(here, id, uid, now_ms)?;
+        let binding = self.binding(here, id, uid, Some(token), now_ms)?;
+        if self.bound_by(&token).next().is_some() {
+            return Err(Refusal::TokenUsed);
+        }
         self.check_room(1)?;
         Ok(vec![binding])
     }
@@ -64,6 +68,7 @@ impl Directory {
         here: &NodeName,
         identity: IdentityId,
         uid: Uid,
+        token: Option<TokenId>,
         bound_ms: u64,
     ) -> Result<Row, Refusal> {
         if uid == Uid::ROOT {
@@ -75,11 +80,28 @@ impl Directory {
         let account = (identity, here.clone(), uid);
         let seen = self.unbindings.get(&account).cloned().unwrap_or_default();
         let database = self.nodes.get(here).map_or(UNKNOWN_DATABASE, |row| row.database);
+        let seen_revocations = self.revocations.get(&identity).cloned().unwrap_or_default();
         let node = here.clone();
-        Ok(Row::Binding(BindingRow { node, uid, identity, seen, bound_ms, database }))
+        Ok(Row::Binding(BindingRow {
+            node,
+            uid,
+            identity,
+            seen,
+            bound_ms,
+            database,
+            seen_revocations,
+            token,
+        }))
     }
 
-    /// Revokes an identity's mappings: on one node, or on all. Without any it is nobody any more.
+    /// The bindings that were made with a claim token, those too that do not count any more: one
+    /// suffices for the token to be used.
+    pub fn bound_by<'a>(&'a self, token: &'a TokenId) -> impl Iterator<Item = &'a BindingRow> {
+        self.bindings.values().filter(move |row| row.token.as_ref() == Some(token))
+    }
+
+    /// Revokes an identity's mappings: on one node, or on all, those too that this node has not
+    /// heard of. Without any it is nobody any more.
     ///
     /// # Errors
     /// [`Refusal::NotMappedThere`] where there is none to revoke, [`Refusal::DirectoryFull`].
@@ -91,13 +113,23 @@ impl Directory {
         now_ms: u64,
     ) -> Result<Vec<Row>, Refusal> {
         let meant = self.accounts(identity).filter(|(on, _)| node.is_none_or(|node| node == *on));
-        let rows: Vec<Row> =
+        let mut rows: Vec<Row> =
             meant.map(|(node, uid)| self.unbinding(here, identity, node, uid, now_ms)).collect();
         if rows.is_empty() {
             return Err(Refusal::NotMappedThere);
         }
+        if node.is_none() {
+            rows = vec![self.revocation(here, identity, now_ms)];
+        }
         self.check_room(rows.len())?;
         Ok(rows)
+    }
+
+    fn revocation(&self, here: &NodeName, identity: IdentityId, now_ms: u64) -> Row {
+        let counts = self.revocations.get(&identity);
+        let before = counts.and_then(|counts| counts.get(here)).copied();
+        let (by, count) = (here.clone(), next_count(before, now_ms));
+        Row::Revocation(RevocationRow { identity, by, count })
     }
 
     pub(super) fn unbinding(

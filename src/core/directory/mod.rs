@@ -21,7 +21,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 pub use row::{
     BindingRow, Database, DroppedRow, GrantRow, IdentityRow, NameRow, NodeRow, RemovalRow,
-    ReplicaRow, Row, ScopeRow, Seen, SettlementRow, UNKNOWN_DATABASE, UnbindingRow, signed_part,
+    ReplicaRow, RevocationRow, Row, ScopeRow, Seen, SettlementRow, TokenId, UNKNOWN_DATABASE,
+    UnbindingRow, signed_part,
 };
 pub use scopes::{Standing, Whereabouts};
 
@@ -44,6 +45,8 @@ pub struct Directory {
     bindings: BTreeMap<(NodeName, Uid), BindingRow>,
     /// By identity and account: of each node, how often it has revoked.
     unbindings: BTreeMap<(IdentityId, NodeName, Uid), Seen>,
+    /// By identity: of each node, how often it has revoked all of its bindings.
+    revocations: BTreeMap<IdentityId, Seen>,
     grants: HashMap<TableUid, BTreeMap<Right, BTreeMap<NodeName, GrantRow>>>,
     names: BTreeMap<(IdentityId, TableName), BTreeMap<NodeName, NameRow>>,
     scopes: BTreeMap<TableUid, BTreeMap<NodeName, ScopeRow>>,
@@ -115,6 +118,7 @@ impl Directory {
             | Row::Identity(_)
             | Row::Binding(_)
             | Row::Unbinding(_)
+            | Row::Revocation(_)
             | Row::Removal(_) => true,
             Row::Grant(_)
             | Row::Name(_)
@@ -133,6 +137,10 @@ impl Directory {
             Row::Unbinding(row) => {
                 let account = (row.identity, row.node, row.uid);
                 let counts = self.unbindings.entry(account).or_default();
+                counts.insert(row.by, row.count).is_none()
+            }
+            Row::Revocation(row) => {
+                let counts = self.revocations.entry(row.identity).or_default();
                 counts.insert(row.by, row.count).is_none()
             }
             Row::Grant(row) => {
@@ -202,6 +210,7 @@ impl Directory {
             Row::Identity(row) => row.id == identity,
             Row::Binding(row) => row.identity == identity,
             Row::Unbinding(row) => row.identity == identity,
+            Row::Revocation(row) => row.identity == identity,
             Row::Settlement(row) => row.among.contains(&identity),
             Row::Removal(removal) => {
                 let of_it = |row: &&BindingRow| row.identity == identity;
@@ -232,6 +241,12 @@ impl Directory {
                 })
             })
         });
+        let revocations = self.revocations.iter().flat_map(|(identity, counts)| {
+            counts.iter().map(move |(by, count)| {
+                let (identity, by, count) = (*identity, by.clone(), *count);
+                Row::Revocation(RevocationRow { identity, by, count })
+            })
+        });
         let removals = self.removals.iter().flat_map(|(database, words)| {
             words.iter().map(move |(node, by)| {
                 let (node, by) = (node.clone(), by.clone());
@@ -243,6 +258,7 @@ impl Directory {
             .chain(self.identities.values().cloned().map(Row::Identity))
             .chain(self.bindings.values().cloned().map(Row::Binding))
             .chain(unbindings)
+            .chain(revocations)
             .chain(removals)
             .chain(grants.cloned().map(Row::Grant))
             .chain(self.names.values().flat_map(BTreeMap::values).cloned().map(Row::Name))
@@ -395,7 +411,10 @@ impl Directory {
 
     fn is_unrevoked(&self, row: &BindingRow) -> bool {
         let account = (row.identity, row.node.clone(), row.uid);
-        self.unbindings.get(&account).is_none_or(|revoked| covers(&row.seen, revoked))
+        let of_account = self.unbindings.get(&account);
+        let of_identity = self.revocations.get(&row.identity);
+        of_account.is_none_or(|revoked| covers(&row.seen, revoked))
+            && of_identity.is_none_or(|revoked| covers(&row.seen_revocations, revoked))
     }
 }
 

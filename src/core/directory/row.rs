@@ -28,6 +28,8 @@ pub enum Row {
     Binding(BindingRow),
     /// It is not, any more.
     Unbinding(UnbindingRow),
+    /// An identity's bindings are revoked on every machine, those too that are not known yet.
+    Revocation(RevocationRow),
     /// What one node has decided about one right of one principal on one table.
     Grant(GrantRow),
     /// What one node knows of a federated table's name.
@@ -103,7 +105,15 @@ pub struct BindingRow {
     pub bound_ms: u64,
     /// The machine's database: the uid of a machine that is installed again is another person.
     pub database: Database,
+    /// The revocations of the whole identity that were known when it was made.
+    pub seen_revocations: Seen,
+    /// The claim token that it was made with: by this row every node knows the token to be used, and
+    /// goes on knowing it when the database that has used it is lost. None for a registration.
+    pub token: Option<TokenId>,
 }
+
+/// The id of a claim token, drawn at random.
+pub type TokenId = [u8; 16];
 
 /// A binding is revoked, by one node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -115,6 +125,18 @@ pub struct UnbindingRow {
     /// Of which uid there.
     pub uid: Uid,
     /// Who has revoked it; the writer.
+    pub by: NodeName,
+    /// How often.
+    pub count: u64,
+}
+
+/// All bindings of an identity are revoked, by one node: on machines too whose binding that node has
+/// not heard of. Only a binding that was made knowing of it counts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RevocationRow {
+    /// Whose bindings.
+    pub identity: IdentityId,
+    /// Who has revoked them; the writer.
     pub by: NodeName,
     /// How often.
     pub count: u64,
@@ -224,6 +246,7 @@ impl Row {
             Self::Identity(row) => &row.home,
             Self::Binding(row) => &row.node,
             Self::Unbinding(row) => &row.by,
+            Self::Revocation(row) => &row.by,
             Self::Grant(row) => &row.by,
             Self::Name(row) => &row.by,
             Self::Scope(row) => &row.by,
@@ -245,6 +268,7 @@ impl Row {
             Self::Unbinding(row) => {
                 format!("unbinding/{}/{}/{}/{}", row.identity, row.node, row.uid, row.by)
             }
+            Self::Revocation(row) => format!("revocation/{}/{}", row.identity, row.by),
             Self::Grant(row) => {
                 let right = row.right.words().next().unwrap_or_default();
                 format!("grant/{}/{}/{right}/{}", row.table, row.principal, row.by)
@@ -278,14 +302,21 @@ impl Row {
                 .text(2, row.name.as_str())
                 .text(3, row.home.as_str())
                 .uint(4, row.created_ms),
-            Self::Binding(row) => record
-                .uint(0, 2)
-                .text(1, row.node.as_str())
-                .uint(2, row.uid.0.into())
-                .bytes(3, &row.identity.0)
-                .seen(4, &row.seen)
-                .uint(5, row.bound_ms)
-                .bytes(6, &row.database),
+            Self::Binding(row) => {
+                let record = record
+                    .uint(0, 2)
+                    .text(1, row.node.as_str())
+                    .uint(2, row.uid.0.into())
+                    .bytes(3, &row.identity.0)
+                    .seen(4, &row.seen)
+                    .uint(5, row.bound_ms)
+                    .bytes(6, &row.database)
+                    .seen(7, &row.seen_revocations);
+                match &row.token {
+                    Some(token) => record.bytes(8, token),
+                    None => record,
+                }
+            }
             Self::Unbinding(row) => record
                 .uint(0, 3)
                 .bytes(1, &row.identity.0)
@@ -293,6 +324,11 @@ impl Row {
                 .uint(3, row.uid.0.into())
                 .text(4, row.by.as_str())
                 .uint(5, row.count),
+            Self::Revocation(row) => record
+                .uint(0, 11)
+                .bytes(1, &row.identity.0)
+                .text(2, row.by.as_str())
+                .uint(3, row.count),
             Self::Grant(row) => {
                 let record = record
                     .uint(0, 4)
@@ -377,6 +413,8 @@ impl Row {
                 seen: fields.seen(4)?,
                 bound_ms: fields.uint(5)?,
                 database: fields.id_or_zeros(6)?,
+                seen_revocations: fields.seen_or_none(7)?,
+                token: if fields.has(8) { Some(fields.id(8)?) } else { None },
             }),
             3 => Self::Unbinding(UnbindingRow {
                 identity: IdentityId(fields.id(1)?),
@@ -421,6 +459,11 @@ impl Row {
                 up: fields.uint(4)?,
                 down: fields.uint(5)?,
             }),
+            11 => Self::Revocation(RevocationRow {
+                identity: IdentityId(fields.id(1)?),
+                by: fields.node(2)?,
+                count: fields.uint(3)?,
+            }),
             10 => Self::Dropped(DroppedRow { table: TableUid(fields.id(1)?), by: fields.node(2)? }),
             9 => Self::Settlement(SettlementRow {
                 name: IdentityName::parse(fields.text(1)?).ok()?,
@@ -446,6 +489,7 @@ impl Row {
             Self::Node(_)
             | Self::Identity(_)
             | Self::Unbinding(_)
+            | Self::Revocation(_)
             | Self::Name(_)
             | Self::Scope(_)
             | Self::Removal(_)
@@ -542,11 +586,31 @@ mod tests {
             (id(), name(), node(), any::<u64>()).prop_map(|(id, name, home, created_ms)| {
                 Row::Identity(IdentityRow { id, name, home, created_ms })
             }),
-            (node(), uid(), id(), seen(), any::<u64>(), database()).prop_map(
-                |(node, uid, identity, seen, bound_ms, database)| {
-                    Row::Binding(BindingRow { node, uid, identity, seen, bound_ms, database })
-                }
-            ),
+            (
+                (node(), uid(), id(), seen(), any::<u64>(), database()),
+                (seen(), any::<Option<[u8; 16]>>()),
+            )
+                .prop_map(
+                    |(
+                        (node, uid, identity, seen, bound_ms, database),
+                        (seen_revocations, token),
+                    )| {
+                        let row = BindingRow {
+                            node,
+                            uid,
+                            identity,
+                            seen,
+                            bound_ms,
+                            database,
+                            seen_revocations,
+                            token,
+                        };
+                        Row::Binding(row)
+                    }
+                ),
+            (id(), node(), any::<u64>()).prop_map(|(identity, by, count)| {
+                Row::Revocation(RevocationRow { identity, by, count })
+            }),
             (id(), node(), uid(), node(), any::<u64>()).prop_map(
                 |(identity, node, uid, by, count)| {
                     Row::Unbinding(UnbindingRow { identity, node, uid, by, count })
@@ -619,6 +683,8 @@ mod tests {
             seen: Seen::new(),
             bound_ms: 0,
             database: UNKNOWN_DATABASE,
+            seen_revocations: Seen::new(),
+            token: None,
         });
         assert_eq!(Row::decode(row.key().as_bytes(), &row.encode()), None);
     }

@@ -60,15 +60,21 @@ fn a_name_is_registered_once_and_a_uid_is_one_identity() {
     assert_eq!(register(2, "alice", Uid(7)), Err(Refusal::IdentityTaken));
     assert_eq!(register(2, "bob", Uid(1000)), Err(Refusal::AlreadyMapped("alice".into())));
     assert_eq!(register(2, "bob", Uid::ROOT), Err(Refusal::RootNotMapped));
-    assert_eq!(directory.bind(&node("a"), id(1), Uid(7), 0), Err(Refusal::IdentityHasUid(1000)));
-    assert_eq!(directory.bind(&node("a"), id(9), Uid(7), 0), Err(Refusal::UnknownIdentity));
+    assert_eq!(
+        directory.bind(&node("a"), id(1), Uid(7), [2; 16], 0),
+        Err(Refusal::IdentityHasUid(1000))
+    );
+    assert_eq!(
+        directory.bind(&node("a"), id(9), Uid(7), [3; 16], 0),
+        Err(Refusal::UnknownIdentity)
+    );
 }
 
 /// holds I4
 #[test]
 fn without_its_last_mapping_an_identity_is_nobody() {
     let mut directory = seen_from("b", &with_alice());
-    let rows = directory.bind(&node("b"), id(1), Uid(2000), 0);
+    let rows = directory.bind(&node("b"), id(1), Uid(2000), [4; 16], 0);
     take(&mut directory, rows);
     let rows = directory.unbind(&node("b"), id(1), Some(&node("a")), 9);
     take(&mut directory, rows);
@@ -88,7 +94,7 @@ fn without_its_last_mapping_an_identity_is_nobody() {
 #[test]
 fn a_revocation_that_a_binding_had_not_seen_undoes_it_and_a_later_binding_stands() {
     let mut b = seen_from("b", &with_alice());
-    let rows = b.bind(&node("b"), id(1), Uid(2000), 0);
+    let rows = b.bind(&node("b"), id(1), Uid(2000), [5; 16], 0);
     take(&mut b, rows);
     let mut a = seen_from("a", &b);
     // a revokes while b, unknowing, binds once more after having unbound itself.
@@ -96,14 +102,80 @@ fn a_revocation_that_a_binding_had_not_seen_undoes_it_and_a_later_binding_stands
     take(&mut a, rows);
     let own = b.unbind(&node("b"), id(1), Some(&node("b")), 9);
     take(&mut b, own);
-    let again = b.bind(&node("b"), id(1), Uid(2000), 0);
+    let again = b.bind(&node("b"), id(1), Uid(2000), [6; 16], 0);
     take(&mut b, again);
     assert_eq!(b.identity_of(&node("b"), Uid(2000)), Some(id(1)), "b knows of its own alone");
     a.all().filter(|row| row.writer() == &node("a")).for_each(|row| b.insert(row));
     assert_eq!(b.identity_of(&node("b"), Uid(2000)), None, "revoked by a");
-    let again = b.bind(&node("b"), id(1), Uid(2000), 0);
+    let again = b.bind(&node("b"), id(1), Uid(2000), [7; 16], 0);
     take(&mut b, again);
     assert_eq!(b.identity_of(&node("b"), Uid(2000)), Some(id(1)), "bound knowing of both");
+}
+
+/// What the rows mean, whoever hears of which first.
+fn in_every_order(rows: &[Row], check: impl Fn(&Directory)) {
+    let mut order: Vec<usize> = (0..rows.len()).collect();
+    fn permute(order: &mut Vec<usize>, at: usize, each: &mut impl FnMut(&[usize])) {
+        if at == order.len() {
+            return each(order);
+        }
+        for n in at..order.len() {
+            order.swap(at, n);
+            permute(order, at + 1, each);
+            order.swap(at, n);
+        }
+    }
+    permute(&mut order, 0, &mut |order| {
+        let mut directory = Directory::new(Some(node("c")));
+        order.iter().for_each(|n| directory.insert(rows[*n].clone()));
+        check(&directory);
+    });
+}
+
+/// holds I4: of a mapping that it had not heard of too.
+#[test]
+fn a_revocation_everywhere_undoes_every_binding_that_had_not_seen_it() {
+    let a = with_alice();
+    let mut b = seen_from("b", &a);
+    let bound = b.bind(&node("b"), id(1), Uid(2000), [1; 16], 0).expect("known");
+    // a has not heard of b when it revokes.
+    let revoked = a.unbind(&node("a"), id(1), None, 9).expect("somebody");
+    let rows: Vec<Row> = a.all().chain(bound.clone()).chain(revoked.clone()).collect();
+    in_every_order(&rows, |directory| {
+        assert_eq!(directory.find("alice"), Err(Refusal::UnknownIdentity));
+        assert_eq!(directory.identity_of(&node("b"), Uid(2000)), None);
+    });
+    // What is bound knowing of it stands, and a second revocation undoes that too.
+    take(&mut b, Ok(bound));
+    let mut knowing = seen_from("d", &a);
+    take(&mut knowing, Ok(revoked.clone()));
+    knowing.by_name.entry(name("alice")).or_default().insert(id(1)); // as it is known by then
+    let again = knowing.bind(&node("d"), id(1), Uid(3000), [2; 16], 10).expect("known");
+    let rows: Vec<Row> = rows.into_iter().chain(again).collect();
+    in_every_order(&rows, |directory| {
+        assert_eq!(directory.identity_of(&node("d"), Uid(3000)), Some(id(1)));
+        assert_eq!(directory.identity_of(&node("b"), Uid(2000)), None);
+    });
+    let mut all = Directory::new(Some(node("c")));
+    all.extend(rows);
+    let once_more = all.unbind(&node("c"), id(1), None, 11);
+    take(&mut all, once_more);
+    assert_eq!(all.find("alice"), Err(Refusal::UnknownIdentity));
+}
+
+/// holds I3: whoever has bound, and whatever became of it.
+#[test]
+fn a_token_by_which_somebody_was_bound_is_used() {
+    let mut b = seen_from("b", &with_alice());
+    let bound = b.bind(&node("b"), id(1), Uid(2000), [1; 16], 0);
+    take(&mut b, bound);
+    let revoked = b.unbind(&node("b"), id(1), Some(&node("b")), 9);
+    take(&mut b, revoked);
+    for (on, uid) in [("b", Uid(2000)), ("c", Uid(3000))] {
+        let again = b.bind(&node(on), id(1), uid, [1; 16], 10);
+        assert_eq!(again, Err(Refusal::TokenUsed), "{on}");
+    }
+    assert!(b.bind(&node("b"), id(1), Uid(2000), [2; 16], 10).is_ok(), "by another token");
 }
 
 /// holds I5, N1

@@ -36,7 +36,7 @@ fn directory() -> Directory {
         let name = IdentityName::parse(name).expect("a name");
         let rows = directory.register(&node("home"), id, &name, here, 0).expect("new");
         rows.into_iter().for_each(|row| directory.insert(row));
-        let rows = directory.bind(&node("away"), id, away, 0).expect("known");
+        let rows = directory.bind(&node("away"), id, away, id.0, 0).expect("known");
         rows.into_iter().for_each(|row| directory.insert(row));
     }
     directory

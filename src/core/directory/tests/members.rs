@@ -15,7 +15,7 @@ pub(super) fn presented(text: &str, database: Database) -> Row {
 fn with_alice_on_b() -> Directory {
     let mut directory = with_alice();
     directory.extend([presented("a", [9; 16]), presented("b", OLD)]);
-    let rows = directory.bind(&node("b"), id(1), Uid(2000), 0);
+    let rows = directory.bind(&node("b"), id(1), Uid(2000), [2; 16], 0);
     take(&mut directory, rows);
     directory
 }
@@ -52,7 +52,7 @@ fn a_machine_that_comes_back_with_another_database_is_a_member_of_whose_uids_not
     assert_eq!(members(&directory), ["a", "b"]);
     assert_eq!(directory.identity_of(&node("b"), Uid(3000)), None, "another person's uid now");
     assert_eq!(directory.identity_of(&node("b"), Uid(2000)), None);
-    let again = directory.bind(&node("b"), id(1), Uid(3000), 9);
+    let again = directory.bind(&node("b"), id(1), Uid(3000), [3; 16], 9);
     take(&mut directory, again);
     assert_eq!(directory.identity_of(&node("b"), Uid(3000)), Some(id(1)), "bound by the new one");
 }
@@ -99,6 +99,7 @@ fn a_node_that_forgot_its_decisions_still_draws_new_numbers() {
         let single = [decided.expect("room"), settled.expect("an alice")];
         let count = |row: Row| match row {
             Row::Unbinding(row) => row.count,
+            Row::Revocation(row) => row.count,
             Row::Grant(row) => row.revoked,
             Row::Scope(row) => row.count,
             Row::Settlement(row) => row.count,

@@ -46,9 +46,22 @@ fn a_row() -> impl Strategy<Value = Row> {
         }),
         (a_node(), uid(), an_id(), some_counts(), a_database()).prop_map(
             |(node, uid, identity, seen, database)| {
-                Row::Binding(BindingRow { node, uid, identity, seen, bound_ms: 0, database })
+                let (seen_revocations, token) = (seen.clone(), None);
+                Row::Binding(BindingRow {
+                    node,
+                    uid,
+                    identity,
+                    seen,
+                    bound_ms: 0,
+                    database,
+                    seen_revocations,
+                    token,
+                })
             }
         ),
+        (an_id(), a_node(), 0u64..4).prop_map(|(identity, by, count)| {
+            Row::Revocation(RevocationRow { identity, by, count })
+        }),
         (an_id(), a_node(), uid(), a_node(), 0u64..4).prop_map(
             |(identity, node, uid, by, count)| {
                 Row::Unbinding(UnbindingRow { identity, node, uid, by, count })
