@@ -10,6 +10,8 @@ mod daemon;
 mod mesh;
 #[path = "support/rpc.rs"]
 mod rpc;
+#[path = "root_identity/stolen.rs"]
+mod stolen;
 #[path = "support/user.rs"]
 mod user;
 

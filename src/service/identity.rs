@@ -252,11 +252,18 @@ impl Service {
             return Err(Refusal::UnknownIdentity.into());
         }
         let keys: Vec<String> = directory.about(token.identity).iter().map(Row::key).collect();
-        let rows = reader.sealed(&keys)?;
+        let mut rows = reader.sealed(&keys)?;
+        let unverified = store::check(notary.as_ref(), directory, rows.clone()).unverified;
+        // What was believed here and is signed by who does not count any more: the asker could not believe it.
+        let orphans: Vec<_> = unverified.into_iter().map(|row| (row.key, row.stamp)).collect();
         let store = self.store.clone();
         Ok(Answer::later(async move {
             let token = TokenId { id: token.id, expires_ms: token.expires_at * 1000 };
             store.execute(Command::Redeem(Redemption { token, node, uid })).await?;
+            if !orphans.is_empty() {
+                store.execute(Command::Adopt(orphans)).await?;
+                rows = store.reader(0).sealed(&keys)?;
+            }
             let mut out = Vec::new();
             write_rows(&rows, &mut out);
             Ok(out)
@@ -428,7 +435,23 @@ async fn told_by_origin(
         Err(_) => return Err(Refusal::NodeUnreachable(token.origin.as_str().into()).into()),
     };
     let rows = read_rows(&encoded).ok_or(Refusal::TokenForged)?;
-    Ok(store::verify(notary.as_ref(), store.catalog().directory(), rows)?)
+    let checked = store::check(notary.as_ref(), store.catalog().directory(), rows);
+    // What others have said of the identity is not needed for this, and comes with the directory.
+    match checked.unverified.iter().find(|row| rests_on(token, &row.key)) {
+        Some(row) => Err(row.refusal().into()),
+        None => Ok(checked.verified),
+    }
+}
+
+/// True for a row without which a token says nothing: who it is, and that its maker is them.
+fn rests_on(token: &Token, key: &[u8]) -> bool {
+    let Token { identity, origin, origin_uid, .. } = token;
+    let needed = [
+        format!("+node/{origin}"),
+        format!("identity/{identity}"),
+        format!("binding/{origin}/{origin_uid}"),
+    ];
+    needed.iter().any(|needed| needed.as_bytes() == key)
 }
 
 /// Whether this node knows enough to judge a token without asking.

@@ -320,6 +320,7 @@ impl Service {
             | Done::Claimed
             | Done::Redeemed
             | Done::Learned
+            | Done::Adopted
             | Done::Taken(_)
             | Done::Drained { .. }
             | Done::Collected { .. }

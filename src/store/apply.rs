@@ -30,7 +30,8 @@ use super::{
     origins::Origins,
     recent::Fresh,
     replica::Replicas,
-    rows::{self, Place, Stored},
+    rows::{self, Found, Place, Stored},
+    system,
 };
 
 /// What the writer knows besides the rows. Exactly what the file says as of the last commit.
@@ -293,6 +294,7 @@ impl<'a> Batch<'a> {
             Command::Join(notary) => self.join(notary),
             Command::Register(registration) => self.register(registration),
             Command::Claim(claim) => self.claim(claim),
+            Command::Adopt(rows) => self.adopt_rows(rows),
             Command::Redeem(redemption) => self.redeem(redemption),
             Command::Learn(rows) => {
                 self.learn(rows)?;
@@ -645,8 +647,9 @@ impl<'a> Batch<'a> {
         value: &[u8],
     ) -> Result<bool, Failure> {
         let found = self.find_row(Place::SYSTEM.id, key)?;
-        let sound = found.as_ref().filter(|found| !found.damaged);
-        if sound.is_some_and(|found| found.stamp >= stamp) {
+        let rank = system::rank(stamp, Some(value));
+        let is_newer = |found: &Found| system::rank(found.stamp, found.value.as_deref()) >= rank;
+        if found.as_ref().filter(|found| !found.damaged).is_some_and(is_newer) {
             return Ok(false);
         }
         let origin = self.origin_of(stamp)?;

@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use bytes::Bytes;
 use cortex_core::model::{
     AttributeName, Caller, IdentityId, IdentityName, Key, NodeName, Notary, Owner, Permissions,
-    Principal, QualifiedName, Scope, TableName, TableUid, Uid,
+    Principal, QualifiedName, Scope, Stamp, TableName, TableUid, Uid,
 };
 use cortex_core::sync::{Ack, Dot};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
@@ -86,6 +86,9 @@ pub enum Command {
     Register(Registration),
     /// Map a uid of this node to an identity by a token.
     Claim(Box<Claim>),
+    /// Sign rows of the directory in the place of writers who cannot any more: their keys, each with the
+    /// stamp that it was found with.
+    Adopt(Vec<(Vec<u8>, Stamp)>),
     /// Note that a token made here was used elsewhere.
     Redeem(Redemption),
     /// Take over what another node says of itself.
@@ -256,6 +259,7 @@ impl Command {
             | Self::Join(_)
             | Self::Register(_)
             | Self::Claim(_)
+            | Self::Adopt(_)
             | Self::Redeem(_)
             | Self::Learn(_)
             | Self::Unbind { .. }
@@ -281,6 +285,7 @@ impl Command {
         match self {
             Self::Put { key, record, .. } => BASE + key.as_bytes().len() + record.len(),
             Self::Delete { key, .. } => BASE + key.as_bytes().len(),
+            Self::Adopt(rows) => BASE + rows.iter().map(|(key, _)| key.len() + 64).sum::<usize>(),
             Self::Learn(rows) => BASE + rows.iter().map(VerifiedRow::bytes).sum::<usize>(),
             Self::Claim(claim) => BASE + claim.rows.iter().map(VerifiedRow::bytes).sum::<usize>(),
             Self::Take(delivery) => BASE + delivery.bytes(),
@@ -322,6 +327,8 @@ pub enum Done {
     Created,
     /// The table is gone.
     Dropped,
+    /// Rows are signed in their writers' place.
+    Adopted,
     /// The record is stored.
     Stored,
     /// The record is not there.

@@ -310,6 +310,7 @@ impl Batch<'_> {
         let here = self.here()?;
         let rows = self.directory().remove_node(&here, node, self.wall_ms)?;
         self.write(rows)?;
+        self.adopt_all_of(node)?;
         let text = format!("{node} was removed from the mesh, by {caller}");
         self.note(&Event { uid: None, kind: "node_removed", text })?;
         Ok(Done::Removed)
@@ -403,7 +404,7 @@ impl Batch<'_> {
         Ok(())
     }
 
-    fn notary(&self) -> Result<Arc<dyn Notary>, Refusal> {
+    pub(super) fn notary(&self) -> Result<Arc<dyn Notary>, Refusal> {
         self.state.notary.clone().ok_or(Refusal::MeshNotConfigured)
     }
 
@@ -411,7 +412,7 @@ impl Batch<'_> {
         Ok(self.notary()?.node().clone())
     }
 
-    fn directory(&self) -> &Directory {
+    pub(super) fn directory(&self) -> &Directory {
         self.state.catalog.directory()
     }
 

@@ -8,6 +8,7 @@
 //!            scans  ──> Scan, one connection each, a slice at a time
 //! ```
 
+mod adopt;
 mod anchor;
 mod apply;
 mod audit;

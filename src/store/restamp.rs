@@ -138,6 +138,7 @@ impl Batch<'_> {
                 ahead.push(row);
             }
         }
-        self.write(ahead)
+        self.write(ahead)?;
+        self.adopt_again(keys.iter())
     }
 }

@@ -361,8 +361,8 @@ impl<'a> Reading<'a> {
     fn bring_signers(&mut self, table: TableId, directory: &Directory) -> Result<(), Fault> {
         let mut keys: BTreeSet<Vec<u8>> = BTreeSet::new();
         for row in &self.rows {
-            let writer = row.value.as_deref().and_then(|value| system::writer(&row.key, value));
-            let presented = writer.and_then(|writer| directory.node(&writer).cloned());
+            let signer = row.value.as_deref().and_then(|value| system::signer(&row.key, value));
+            let presented = signer.and_then(|signer| directory.node(&signer).cloned());
             keys.extend(presented.map(|node| cortex_core::directory::Row::Node(node).key().into()));
         }
         self.rows.iter().for_each(|row| {

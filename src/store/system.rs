@@ -3,11 +3,16 @@
 //!
 //! A record's value is the row beside its writer's signature, which covers the stamp too. So a row
 //! can be passed on by anybody, and changed by nobody but its writer.
+//!
+//! A writer whose certificate was revoked or has expired, or whose machine was removed or installed
+//! again, cannot be verified any more by a node that has not verified the row before. Another node that
+//! holds the row signs it in the writer's place: it adopts it. The row keeps the stamp that its writer
+//! gave it, by which the newest version is told; that of the record is the adopter's.
 
 use std::collections::BTreeMap;
 
 use cortex_core::{
-    directory::{Directory, NodeRow, Row, signed_part},
+    directory::{Directory, NodeRow, Row, adopted_part, signed_part},
     model::{Hlc, Incarnation, NodeName, NotSigned, Notary, Refusal, Stamp, TableId, TableUid},
     wire::{Head, Reader, encode},
 };
@@ -78,6 +83,29 @@ pub(super) fn seal(notary: &dyn Notary, stamp: Stamp, key: &str, row: &[u8]) -> 
     value
 }
 
+/// Signs a row in the place of its writer, whose own signature is kept beside: the value of its record,
+/// which had the stamp `before` and gets another.
+pub(super) fn adopt(
+    notary: &dyn Notary,
+    before: Stamp,
+    stamp: Stamp,
+    key: &[u8],
+    held: &Held<'_>,
+) -> Vec<u8> {
+    let Held { row, original, .. } = held;
+    let authored = held.authored(before);
+    let signature = notary.sign(&adopted_part(notary.mesh(), stamp, authored, key, row));
+    let mut value = Vec::with_capacity(row.len() + original.len() + signature.len() + 64);
+    encode::array(&mut value, 6);
+    encode::bin(&mut value, row);
+    encode::bin(&mut value, &signature);
+    encode::str(&mut value, notary.node().as_str());
+    encode::uint(&mut value, authored.hlc.to_i64().unsigned_abs());
+    encode::bin(&mut value, &authored.incarnation.0.to_be_bytes());
+    encode::bin(&mut value, original);
+    value
+}
+
 /// A row that is not believed, now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnverifiedRow {
@@ -115,19 +143,22 @@ pub fn check(notary: &dyn Notary, known: &Directory, rows: Vec<SealedRow>) -> Ch
     // A row that is brought along is signed by its own certificate, which must be the mesh's.
     let (mut brought, mut doubtful) = (BTreeMap::new(), BTreeMap::new());
     for opened in &opened {
-        if let Row::Node(node) = &opened.row {
+        if let Row::Node(node) = &opened.row
+            && opened.adopted.is_none()
+        {
             let is_good = opened.judge(notary, node).is_ok();
             let of = if is_good { &mut brought } else { &mut doubtful };
             of.insert(node.node.clone(), node.clone());
         }
     }
     for opened in opened {
-        let writer = opened.row.writer();
+        let writer = opened.signer();
         let known = brought.get(writer).or_else(|| known.node(writer));
         // What is wrong with a certificate is to be said, where there is no other.
         let signer = match &opened.row {
-            Row::Node(own) => Some(own),
-            Row::Identity(_)
+            Row::Node(own) if opened.adopted.is_none() => Some(own),
+            Row::Node(_)
+            | Row::Identity(_)
             | Row::Binding(_)
             | Row::Unbinding(_)
             | Row::Revocation(_)
@@ -159,14 +190,26 @@ pub fn check(notary: &dyn Notary, known: &Directory, rows: Vec<SealedRow>) -> Ch
 /// The same where one row that is not believed is one too many.
 ///
 /// # Errors
-/// [`Refusal::TokenForged`] where there is one. Rows are not taken by halves.
+/// [`Refusal::RowUnverified`] for the first one. Rows are not taken by halves.
 pub fn verify(
     notary: &dyn Notary,
     known: &Directory,
     rows: Vec<SealedRow>,
 ) -> Result<Vec<VerifiedRow>, Refusal> {
     let Checked { verified, unverified } = check(notary, known, rows);
-    if unverified.is_empty() { Ok(verified) } else { Err(Refusal::TokenForged) }
+    match unverified.first() {
+        None => Ok(verified),
+        Some(row) => Err(row.refusal()),
+    }
+}
+
+impl UnverifiedRow {
+    /// What a request is answered that would have to believe the row.
+    #[must_use]
+    pub fn refusal(&self) -> Refusal {
+        let by = self.writer.as_ref().map_or("an unknown node", |writer| writer.as_str());
+        Refusal::RowUnverified { by: by.into(), why: self.why.clone() }
+    }
 }
 
 impl Checked {
@@ -182,28 +225,40 @@ struct Opened {
     row: Row,
     bytes: Vec<u8>,
     signature: Vec<u8>,
+    adopted: Option<Adopted>,
 }
 
 impl Opened {
     fn read(sealed: SealedRow) -> Result<Self, SealedRow> {
-        let read = open(&sealed.value).and_then(|(bytes, signature)| {
-            let row = Row::decode(&sealed.key, bytes)?;
-            Some((row, bytes.to_vec(), signature.to_vec()))
+        let read = open(&sealed.value).and_then(|held| {
+            let row = Row::decode(&sealed.key, held.row)?;
+            Some((row, held.row.to_vec(), held.signature.to_vec(), held.adopted))
         });
         match read {
-            Some((row, bytes, signature)) => Ok(Self { sealed, row, bytes, signature }),
+            Some((row, bytes, signature, adopted)) => {
+                Ok(Self { sealed, row, bytes, signature, adopted })
+            }
             None => Err(sealed),
         }
     }
 
-    /// Judges the row by what its writer has said of itself.
+    /// Whose signature it has.
+    fn signer(&self) -> &NodeName {
+        self.adopted.as_ref().map_or_else(|| self.row.writer(), |adopted| &adopted.by)
+    }
+
+    /// Judges the row by what its signer has said of itself.
     fn judge(&self, notary: &dyn Notary, presented: &NodeRow) -> Result<(), Box<str>> {
-        let Self { sealed, row, bytes, signature } = self;
-        let message = signed_part(notary.mesh(), sealed.stamp, &sealed.key, bytes);
+        let Self { sealed, bytes, signature, .. } = self;
+        let (mesh, stamp, key) = (notary.mesh(), sealed.stamp, &sealed.key);
+        let message = match &self.adopted {
+            None => signed_part(mesh, stamp, key, bytes),
+            Some(adopted) => adopted_part(mesh, stamp, adopted.authored, key, bytes),
+        };
         let (signer, _) = notary
             .signer(&presented.certificate, &message, signature)
             .map_err(|NotSigned(why)| why)?;
-        if signer == *row.writer() {
+        if signer == *self.signer() {
             Ok(())
         } else {
             Err(format!("it is signed by {signer}").into())
@@ -211,24 +266,132 @@ impl Opened {
     }
 }
 
-/// The row and the signature in a record's value.
-fn open(value: &[u8]) -> Option<(&[u8], &[u8])> {
+/// Who has signed a row in its writer's place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Adopted {
+    by: NodeName,
+    /// The stamp that the writer gave the row.
+    authored: Stamp,
+}
+
+/// A record's value, taken apart.
+#[derive(Debug)]
+pub(super) struct Held<'a> {
+    row: &'a [u8],
+    signature: &'a [u8],
+    pub(super) adopted: Option<Adopted>,
+    /// The writer's own signature.
+    original: &'a [u8],
+}
+
+impl Held<'_> {
+    /// The stamp that the writer gave the row, of a record with that stamp.
+    fn authored(&self, stamp: Stamp) -> Stamp {
+        self.adopted.as_ref().map_or(stamp, |adopted| adopted.authored)
+    }
+
+    /// Whose signature a row under that key has.
+    pub(super) fn signer(&self, key: &[u8]) -> Option<NodeName> {
+        match &self.adopted {
+            Some(adopted) => Some(adopted.by.clone()),
+            None => Some(Row::decode(key, self.row)?.writer().clone()),
+        }
+    }
+}
+
+/// Takes a record's value apart.
+pub(super) fn open(value: &[u8]) -> Option<Held<'_>> {
     if value.len() > MOST_BYTES {
         return None;
     }
     let mut reader = Reader::new(value);
-    match (reader.head()?, reader.head()?, reader.head()?) {
-        (Head::Array(2), Head::Bin(row), Head::Bin(signature)) if reader.rest().is_empty() => {
-            Some((row, signature))
+    let Head::Array(parts) = reader.head()? else { return None };
+    let (Head::Bin(row), Head::Bin(signature)) = (reader.head()?, reader.head()?) else {
+        return None;
+    };
+    let (adopted, original) = match parts {
+        2 => (None, signature),
+        6 => {
+            let by = NodeName::parse(reader.text()?).ok()?;
+            let (Head::Int(hlc), Head::Bin(actor)) = (reader.head()?, reader.head()?) else {
+                return None;
+            };
+            let hlc = Hlc::from_i64(i64::try_from(hlc).ok()?);
+            let incarnation = Incarnation(u128::from_be_bytes(actor.try_into().ok()?));
+            let Head::Bin(original) = reader.head()? else { return None };
+            (Some(Adopted { by, authored: Stamp { hlc, incarnation } }), original)
         }
-        _ => None,
-    }
+        _ => return None,
+    };
+    reader.rest().is_empty().then_some(Held { row, signature, adopted, original })
 }
 
-/// Who has written a record of the system table, by what it says.
-pub(super) fn writer(key: &[u8], value: &[u8]) -> Option<NodeName> {
-    let (row, _) = open(value)?;
-    Some(Row::decode(key, row)?.writer().clone())
+/// Who has signed a record of the system table, by what it says.
+pub(super) fn signer(key: &[u8], value: &[u8]) -> Option<NodeName> {
+    open(value)?.signer(key)
+}
+
+/// By what the newest version of a row is told: when its writer wrote it, and of what was adopted by
+/// several nodes, which record is the latest. The same on every node, whatever arrives first.
+pub(super) fn rank(stamp: Stamp, value: Option<&[u8]>) -> (Stamp, Stamp) {
+    let held = value.and_then(open);
+    (held.map_or(stamp, |held| held.authored(stamp)), stamp)
+}
+
+/// The keys and stamps of rows that a node could not verify which has not verified them before:
+/// those of a machine that was removed, or whose certificate does not count any more. Nothing where this
+/// node's own do not count: then the fault is here.
+pub(super) fn orphans(
+    conn: &Connection,
+    notary: &dyn Notary,
+    directory: &Directory,
+) -> Result<Vec<(Vec<u8>, Stamp)>, Fault> {
+    let mut statement = conn.prepare(
+        "SELECT r.key, r.value, r.hlc, i.uid, r.seq FROM records r
+         JOIN incarnations i ON i.number = r.incarnation
+         WHERE r.table_id = ?1 AND r.value IS NOT NULL ORDER BY r.key",
+    )?;
+    let rows = statement.query_map([NUMBER.0], |row| {
+        let (key, value) = (row.get(0)?, row.get(1)?);
+        let incarnation = Incarnation(u128::from_be_bytes(row.get(3)?));
+        let stamp = Stamp { hlc: Hlc::from_i64(row.get(2)?), incarnation };
+        Ok(SealedRow { key, value, stamp, seq: row.get(4)? })
+    })?;
+    let mut found = Vec::new();
+    let mut counts: BTreeMap<NodeName, bool> = BTreeMap::new();
+    for row in rows {
+        let Ok(opened) = Opened::read(row?) else { continue };
+        let signer = opened.signer();
+        let (key, stamp) = (opened.sealed.key.clone(), opened.sealed.stamp);
+        let Some(presented) = directory.node(signer) else { continue };
+        if signer == notary.node() {
+            if !counts.contains_key(signer) {
+                if opened.judge(notary, presented).is_err() {
+                    return Ok(Vec::new());
+                }
+                counts.insert(signer.clone(), true);
+            }
+            continue;
+        }
+        if directory.is_put_out(signer) {
+            found.push((key, stamp));
+            continue;
+        }
+        // One signature of a certificate suffices to know that it counts, for rows of the same actor.
+        let is_current = stamp.incarnation == presented.incarnation;
+        if is_current && counts.contains_key(signer) {
+            continue;
+        }
+        match opened.judge(notary, presented) {
+            Ok(()) if is_current => drop(counts.insert(signer.clone(), true)),
+            Ok(()) => {}
+            Err(_) => found.push((key, stamp)),
+        }
+    }
+    if !counts.contains_key(notary.node()) {
+        found.clear();
+    }
+    Ok(found)
 }
 
 /// Reads the directory from the file. A row that this version does not know is left alone: a newer
@@ -263,7 +426,7 @@ pub(super) fn load(conn: &Connection) -> Result<Directory, Fault> {
             tracing::warn!(%key, "a row of the directory is damaged and is passed over");
             continue;
         }
-        match open(value).and_then(|(row, _)| Row::decode(key, row)) {
+        match open(value).and_then(|held| Row::decode(key, held.row)) {
             Some(row) => known.push(row),
             None => tracing::warn!("a row of the directory could not be read and is passed over"),
         }
@@ -377,5 +540,53 @@ mod tests {
         assert_eq!(verified.len(), 1);
         assert_eq!(verified[0].row(), &dropped(1, "cabin"));
         assert_eq!(unverified.len(), 1);
+    }
+
+    fn adopted(row: &SealedRow, by: &str, at: u64) -> SealedRow {
+        let stamp = Stamp { hlc: Hlc::from_unix_ms(at), incarnation: Incarnation(9) };
+        let held = open(&row.value).expect("a row");
+        let value = adopt(&FakeNotary::of(by), row.stamp, stamp, &row.key, &held);
+        SealedRow { value, stamp, seq: at, ..row.clone() }
+    }
+
+    /// holds M5: what a revoked machine has signed is believed where another one vouches for it, and not
+    /// otherwise.
+    #[test]
+    fn a_row_of_a_revoked_machine_is_believed_once_another_has_signed_it_in_its_place() {
+        let mut known = Directory::new(Some(node("home")));
+        known.extend([presented("home"), presented("xcabin"), presented("xshed")]);
+        let row = sealed(&dropped(1, "xcabin"), "xcabin");
+        let check = |row: &SealedRow| check(&FakeNotary::of("home"), &known, vec![row.clone()]);
+        assert_eq!(check(&row).verified.len(), 0, "it was signed by who does not count");
+        let kept = adopted(&row, "home", 5);
+        assert_eq!(check(&kept).verified[0].row(), &dropped(1, "xcabin"));
+        assert_eq!(signer(&kept.key, &kept.value), Some(node("home")));
+        let again = adopted(&adopted(&row, "xshed", 5), "home", 6);
+        assert_eq!(check(&again).verified.len(), 1, "the one between is not asked");
+        assert_eq!(rank(again.stamp, Some(&again.value)).0, row.stamp, "its writer's stamp stays");
+        for wrong in [
+            adopted(&row, "xshed", 5),
+            SealedRow { stamp: row.stamp, ..kept.clone() },
+            SealedRow { key: b"dropped/other".to_vec(), ..kept.clone() },
+        ] {
+            assert_eq!(check(&wrong).verified.len(), 0, "{wrong:?}");
+        }
+        let mut changed = kept.clone();
+        let at = changed.value.len() / 2;
+        changed.value[at] ^= 1;
+        assert_eq!(check(&changed).verified.len(), 0);
+    }
+
+    /// Which version is the newest does not depend on who has adopted which of them, or when.
+    #[test]
+    fn an_older_version_that_was_adopted_later_does_not_replace_a_newer_one() {
+        let old = sealed(&dropped(1, "xcabin"), "xcabin");
+        let stamp = Stamp { hlc: Hlc::from_unix_ms(2), incarnation: Incarnation(1) };
+        let new = SealedRow { stamp, ..old.clone() };
+        let rank = |row: &SealedRow| rank(row.stamp, Some(&row.value));
+        assert!(rank(&old) < rank(&adopted(&old, "home", 9)));
+        assert!(rank(&adopted(&old, "home", 9)) < rank(&new));
+        assert!(rank(&new) < rank(&adopted(&new, "home", 5)));
+        assert!(rank(&adopted(&new, "home", 5)) < rank(&adopted(&new, "office", 6)));
     }
 }

@@ -24,6 +24,7 @@ const CERTIFICATE: &str = "mesh-cert";
 const CA: &str = "mesh-ca";
 const LIST: &str = "mesh-crl";
 const PEER: &str = "mesh-peer";
+const SECOND: &str = "mesh-second";
 const PEER_CERTIFICATE: &str = "mesh-peer-cert";
 const CLOCK: &str = "mesh-clock";
 const DIRECTORY: &str = "mesh-directory";
@@ -76,6 +77,8 @@ struct Status {
     node: String,
     certificate_expires: u64,
     peers: Vec<Peer>,
+    /// Connections refused since the start, of a second machine under the name of another.
+    second: u64,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -128,6 +131,7 @@ impl Status {
             node: text(&status["node"]),
             certificate_expires: status["certificate_expires"].as_u64().unwrap_or(0),
             peers: peers.map(Peer::read).collect(),
+            second: status["refused"]["name_taken"].as_u64().unwrap_or(0),
         }
     }
 }
@@ -171,8 +175,9 @@ pub(super) fn check(facts: &Facts) -> Vec<Finding> {
         Running::Alone | Running::NoAnswer => None,
     };
     findings.extend(credentials(facts.configured.as_ref(), running, facts.now));
+    findings.extend(running.and_then(second));
     for peer in running.iter().flat_map(|status| &status.peers) {
-        findings.push(reach(peer));
+        findings.push(reach(peer, running.map_or("", |status| &status.node)));
         findings.extend(clock(peer));
         findings.extend(peer_certificate(peer, facts.now));
         findings.extend(directory(peer));
@@ -200,6 +205,18 @@ fn name(node: &Node, status: &Status) -> Finding {
             "write node_name = \"{own}\" in the [mesh] of {file}, and then: cortex mesh reload"
         ),
     )
+}
+
+/// None where no machine has come under the name of another.
+fn second(status: &Status) -> Option<Finding> {
+    let count = Some(status.second).filter(|count| *count > 0)?;
+    Some(Finding::warning(
+        SECOND,
+        format!(
+            "{count} times since its start the daemon has held off a machine under a name that another database already uses"
+        ),
+        "its log says from which address: journalctl -u cortexd -g name_taken. If the machine was installed again: cortex mesh remove-node NAME; otherwise stop it",
+    ))
 }
 
 /// What the files say, or, where this user may not read them, what the daemon says.
@@ -281,7 +298,7 @@ fn mend(name: &str, error: &Error) -> String {
     }
 }
 
-fn reach(peer: &Peer) -> Finding {
+fn reach(peer: &Peer, own: &str) -> Finding {
     let Peer { name, host, port, state, .. } = peer;
     if peer.connected {
         return Finding::ok(PEER, format!("{name} is connected, and {state}"));
@@ -290,8 +307,43 @@ fn reach(peer: &Peer) -> Finding {
     Finding::problem(
         PEER,
         format!("{name} is not reached at {host} port {port}: {why}"),
-        format!("on {name}: systemctl start cortexd; its own view: cortex doctor"),
+        cure(peer, own, why),
     )
+}
+
+/// What brings a machine back that is not reached, by what the daemon says of why.
+fn cure(peer: &Peer, own: &str, why: &str) -> String {
+    let name = &peer.name;
+    let says = |text: &str| why.contains(text);
+    // What is not wanted there is what this machine has presented.
+    let is_ours = why.starts_with("it is not wanted there") || says("received fatal alert");
+    let whose = if is_ours { own } else { name };
+    if says("another database already uses its name") {
+        let where_to = if is_ours { format!("on {name}") } else { "here".to_owned() };
+        return format!(
+            "if {whose} was installed again, {where_to}: cortex mesh remove-node {whose}; otherwise stop the second machine of that name"
+        );
+    }
+    if says("was removed from the mesh") {
+        return format!(
+            "{whose} was put out with its database; it comes back with an empty data directory: cortex-mesh(7), Replaced. Otherwise take {name} out of mesh.nodes here, and then: cortex mesh reload"
+        );
+    }
+    if says("is revoked") || says("CertificateRevoked") {
+        return format!(
+            "take {name} out of mesh.nodes, and then: cortex mesh reload. If {whose} is to come back, where the CA is: cortex mesh add-node {whose} HOST --force"
+        );
+    }
+    if says("certificate has expired") || says("CertificateExpired") {
+        return renewal(whose);
+    }
+    if says("revocation list has expired") {
+        return NEW_LIST.to_owned();
+    }
+    if says("is not configured") || says("is configured here") {
+        return format!("on {name}: add {own} to mesh.nodes, and then: cortex mesh reload");
+    }
+    format!("on {name}: systemctl start cortexd; its own view: cortex doctor")
 }
 
 /// None before the offset was measured.
@@ -359,7 +411,7 @@ mod tests {
 
     fn seen(peer: Peer) -> Running {
         let (node, certificate_expires) = ("home".into(), LATER);
-        Running::InMesh(Status { node, certificate_expires, peers: vec![peer] })
+        Running::InMesh(Status { node, certificate_expires, peers: vec![peer], second: 0 })
     }
 
     fn facts(configured: Option<Node>, running: Running) -> Facts {

@@ -22,7 +22,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 pub use row::{
     BindingRow, Database, DroppedRow, GrantRow, IdentityRow, NameRow, NodeRow, RemovalRow,
     ReplicaRow, RevocationRow, Row, ScopeRow, Seen, SettlementRow, TokenId, UNKNOWN_DATABASE,
-    UnbindingRow, signed_part,
+    UnbindingRow, adopted_part, signed_part,
 };
 pub use scopes::{Standing, Whereabouts};
 

@@ -147,6 +147,14 @@ pub enum Refusal {
     /// The token was not signed by the node that it names.
     #[error("token_forged")]
     TokenForged,
+    /// What a node says of an identity rests on a row that this node cannot verify; of whom, and why.
+    #[error("row_not_verified: what {by} has signed is not believed here: {why}")]
+    RowUnverified {
+        /// The writer.
+        by: Box<str>,
+        /// What is wrong with its signature or certificate.
+        why: Box<str>,
+    },
     /// The token's time is over, or has not begun by this node's clock.
     #[error("token_expired")]
     TokenExpired,

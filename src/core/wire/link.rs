@@ -139,6 +139,9 @@ pub enum Reject {
     Duplicate,
     /// Its database was removed from the mesh.
     Evicted,
+    /// Another database uses its name, and was not removed: it is a second machine of that name, or one
+    /// that was installed again.
+    NameTaken,
     /// A reason of a later version.
     Other(u64),
 }
@@ -300,6 +303,7 @@ impl Reject {
             Self::Clock { offset_ms } => (5, Some(offset_ms)),
             Self::Duplicate => (6, None),
             Self::Evicted => (7, None),
+            Self::NameTaken => (8, None),
             Self::Other(code) => (code, None),
         };
         begin(out, kind::REJECT, 1 + usize::from(offset_ms.is_some()));
@@ -319,6 +323,7 @@ impl Reject {
             5 => Self::Clock { offset_ms: i64::try_from(fields.int(2)?).ok()? },
             6 => Self::Duplicate,
             7 => Self::Evicted,
+            8 => Self::NameTaken,
             other => Self::Other(other),
         })
     }
@@ -387,6 +392,9 @@ impl std::fmt::Display for Reject {
             Self::Clock { offset_ms } => write!(f, "the clocks are {offset_ms} ms apart"),
             Self::Duplicate => f.write_str("there is a link already"),
             Self::Evicted => f.write_str("its database was removed from the mesh"),
+            Self::NameTaken => f.write_str(
+                "another database already uses its name; if the machine was installed again, the old one has to be removed: cortex mesh remove-node",
+            ),
             Self::Other(code) => write!(f, "for reason {code} of a later version"),
         }
     }
@@ -453,7 +461,8 @@ mod tests {
             any::<i64>().prop_map(|offset_ms| Reject::Clock { offset_ms }),
             Just(Reject::Duplicate),
             Just(Reject::Evicted),
-            (8..=u64::MAX).prop_map(Reject::Other),
+            Just(Reject::NameTaken),
+            (9..=u64::MAX).prop_map(Reject::Other),
         ];
         let byes = prop_oneof![
             Just(Bye::Stopping),

@@ -193,6 +193,7 @@ fn name_of_refusal(refusal: &Refusal) -> &'static str {
             "org.cortexd.Cortex1.Error.NotMapped"
         }
         Refusal::TokenForged
+        | Refusal::RowUnverified { .. }
         | Refusal::TokenExpired
         | Refusal::TokenForeign
         | Refusal::TokenForNode(_)

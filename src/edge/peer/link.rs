@@ -18,6 +18,7 @@ use std::{
 
 use bytes::Bytes;
 use cortex_core::{
+    directory::UNKNOWN_DATABASE,
     model::NodeName,
     wire::link::{
         Bye, FRAME_BYTES, Features, HELLO_BYTES, Hello, Incoming, Message, NAMES, Reject, Status,
@@ -182,10 +183,18 @@ pub(super) async fn run(greeted: Greeted, dialled_by: Side, shared: &Shared) -> 
         () = &mut writing => talking.await,
     };
     if let Ended::Unwanted(
-        reject @ (Reject::Mesh | Reject::WrongNode | Reject::Version | Reject::Evicted),
+        reject @ (Reject::Mesh
+        | Reject::WrongNode
+        | Reject::Version
+        | Reject::Evicted
+        | Reject::NameTaken),
     ) = &ended
     {
         shared.refusals.note(from, &Refused::Greeting(*reject));
+        if *reject == Reject::NameTaken {
+            let (node, why) = (node.clone(), ended.to_string());
+            let _gone = shared.news.send(News::Failed { node, why }).await;
+        }
     }
     debug!(%node, %from, %ended, "a link has ended");
     ended
@@ -279,7 +288,32 @@ impl<R: AsyncRead + Unpin> Link<'_, R> {
         if sync::is_evicted(self.shared.context.service.store(), hello) {
             return Err(Reject::Evicted);
         }
+        if self.is_second(hello) {
+            return Err(Reject::NameTaken);
+        }
         Ok(())
+    }
+
+    /// True for a second database of a name: one that has never heard of this machine, although that of the
+    /// name which is known here has, or one whose name is linked already. A machine that was restored from a
+    /// backup has another database too, which knows what it was told before.
+    fn is_second(&self, hello: &Hello) -> bool {
+        let store = self.shared.context.service.store();
+        let catalog = store.catalog();
+        let directory = catalog.directory();
+        let Some(known) = directory.node(self.node) else { return false };
+        let is_another = hello.database.is_some_and(|database| database != known.database);
+        if !is_another || directory.is_put_out(self.node) || known.database == UNKNOWN_DATABASE {
+            return false;
+        }
+        let has_heard_of_us = hello.last_of_yours.is_some_and(|last| last.seq > 0);
+        !has_heard_of_us || self.is_linked()
+    }
+
+    /// True while another link to a machine of that name is up.
+    fn is_linked(&self) -> bool {
+        let seen = self.shared.view.now();
+        seen.peers.iter().any(|peer| peer.node == *self.node && peer.connected)
     }
 
     /// From the greeting on.

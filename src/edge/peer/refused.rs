@@ -51,6 +51,7 @@ impl Refused {
                 Reject::WrongNode => "wrong_node",
                 Reject::Clock { .. } => "clock",
                 Reject::Evicted => "removed",
+                Reject::NameTaken => "name_taken",
                 Reject::Duplicate | Reject::Other(_) => "greeting",
             },
         }

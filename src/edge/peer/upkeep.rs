@@ -18,6 +18,7 @@ use tracing::warn;
 use super::{Shared, sync::MAX_SKEW_MS};
 use crate::{
     ambient,
+    pki::Credentials,
     service::sync::SyncView,
     store::{Catalog, Collection, Command, Done, Failure, Replica, Restamp, SYSTEM_TABLE, Store},
 };
@@ -36,6 +37,12 @@ const LEAST_AGE_MS: u64 = 24 * 3600 * 1000;
 /// Feeds are looked at in each so many rounds: finding where one is too long reads its end.
 const FEED_ROUNDS: u32 = 12;
 
+/// The signatures of the directory are looked at anew in each so many rounds, for certificates that have ended.
+const SIGNER_ROUNDS: u32 = 720;
+
+/// Rows that are signed in their writers' place in one transaction.
+const ADOPTED_AT_ONCE: usize = 128;
+
 /// Entries that a feed may have. Whoever is further behind than that reads the whole copy in the order of its
 /// keys. For a large table twice as many as it has rows: beyond, going through the feed takes longer than that.
 const LEAST_FEED: u64 = 100_000;
@@ -48,7 +55,7 @@ const DIVERGED_AFTER_MS: u64 = 10_000;
 /// Looks after all copies until the daemon ends.
 pub(super) async fn run(shared: &Shared) {
     let work = async {
-        let mut upkeep = Upkeep { shared, round: 0, suspected: BTreeMap::new() };
+        let mut upkeep = Upkeep { shared, round: 0, suspected: BTreeMap::new(), signers: None };
         loop {
             sleep(ROUND + Duration::from_millis((super::random() % JITTER_MS).into())).await;
             if let Err(failure) = upkeep.round().await {
@@ -66,6 +73,28 @@ struct Upkeep<'a> {
     shared: &'a Shared,
     round: u32,
     suspected: BTreeMap<(TableUid, NodeName), Suspicion>,
+    /// When the signatures of the directory were looked at last, and what they were then.
+    signers: Option<Signers>,
+}
+
+/// What it depends on whose signatures count: besides the time, by which certificates end.
+struct Signers {
+    credentials: Arc<Credentials>,
+    directory: Option<Arc<Replica>>,
+    round: u32,
+}
+
+impl Signers {
+    fn are_as_before(&self, now: &Self) -> bool {
+        let directory = match (&self.directory, &now.directory) {
+            (Some(before), Some(now)) => Arc::ptr_eq(before, now),
+            (None, None) => true,
+            (Some(_), None) | (None, Some(_)) => false,
+        };
+        directory
+            && Arc::ptr_eq(&self.credentials, &now.credentials)
+            && now.round.wrapping_sub(self.round) < SIGNER_ROUNDS
+    }
 }
 
 /// Two copies that should be equal and are not.
@@ -94,7 +123,26 @@ impl Upkeep<'_> {
             }
         }
         self.suspected.retain(|(table, _), _| copies.iter().any(|copy| copy.uid == *table));
+        self.adopt(&store).await?;
         self.mend_clock(&store, view, &copies).await
+    }
+
+    /// Signs what was believed here of machines that cannot sign any more, so that those who come later can
+    /// believe it.
+    async fn adopt(&mut self, store: &Store) -> Result<(), Failure> {
+        let credentials = Arc::clone(self.shared.mesh().credentials());
+        let directory = store.copy(SYSTEM_TABLE);
+        let now = Signers { credentials, directory, round: self.round };
+        if self.signers.as_ref().is_some_and(|before| before.are_as_before(&now)) {
+            return Ok(());
+        }
+        let (reading, credentials) = (store.clone(), Arc::clone(&now.credentials));
+        let found = super::blocking(move || reading.orphans(credentials.as_ref())).await?;
+        self.signers = Some(now);
+        for rows in found.chunks(ADOPTED_AT_ONCE) {
+            store.execute(Command::Adopt(rows.to_vec())).await?;
+        }
+        Ok(())
     }
 
     /// Where this machine's clock was ahead and is right again, has what nobody else has stamped anew: with

@@ -1,0 +1,128 @@
+//! Rows of the directory whose writers cannot sign any more: another node that holds them signs them.
+//! Which those are, and what is signed, is `system`'s; when they are looked for, the peers' upkeep.
+//!
+//! What was believed once stays believed: by nodes that come later too, which have only the signatures
+//! to go by. A row that its writer signed after this node had learnt that it must not is not here to be
+//! adopted: `system::check` has refused it.
+
+use cortex_core::{
+    directory::{NodeRow, UNKNOWN_DATABASE},
+    model::{Hlc, NodeName, Notary, Stamp},
+    sync::Dot,
+};
+
+use super::{
+    Store,
+    apply::Batch,
+    command::Done,
+    error::{Failure, Fault},
+    events::Event,
+    rows::Place,
+    system,
+};
+
+/// Rows that are adopted together with a removal, at most. Upkeep adopts the others.
+const AT_ONCE: usize = 4096;
+
+impl Store {
+    /// The rows of the directory whose signatures say nothing to a node that comes later, each with its
+    /// stamp: to be signed here, in the place of their writers. Reads all of the directory.
+    ///
+    /// # Errors
+    /// What SQLite reports.
+    pub fn orphans(&self, notary: &dyn Notary) -> Result<Vec<(Vec<u8>, Stamp)>, Fault> {
+        let catalog = self.catalog();
+        self.inner.scans.read(|conn| system::orphans(conn, notary, catalog.directory()))
+    }
+}
+
+impl Batch<'_> {
+    /// Signs rows that still are as they were found.
+    pub(super) fn adopt_rows(&mut self, rows: &[(Vec<u8>, Stamp)]) -> Result<Done, Failure> {
+        let notary = self.notary()?;
+        let mut adopted = 0;
+        for (key, stamp) in rows {
+            let found = self.find_row(Place::SYSTEM.id, key)?;
+            let Some(found) = found.filter(|found| found.stamp == *stamp && !found.damaged) else {
+                continue;
+            };
+            let Some(held) = found.value.as_deref().and_then(system::open) else { continue };
+            self.sign_in_its_place(notary.as_ref(), key, found.stamp, &held)?;
+            adopted += 1;
+        }
+        if adopted > 0 {
+            let text = format!(
+                "{adopted} rows of the directory were signed here in the place of machines that cannot any more"
+            );
+            self.note(&Event { uid: None, kind: "rows_adopted", text })?;
+        }
+        Ok(Done::Adopted)
+    }
+
+    /// Gives rows that this node has adopted stamps of the present.
+    pub(super) fn adopt_again<'k>(
+        &mut self,
+        keys: impl Iterator<Item = &'k Vec<u8>>,
+    ) -> Result<(), Failure> {
+        let notary = self.notary()?;
+        for key in keys {
+            let Some(found) = self.find_row(Place::SYSTEM.id, key)? else { continue };
+            let Some(held) = found.value.as_deref().and_then(system::open) else { continue };
+            if !found.damaged
+                && held.adopted.is_some()
+                && held.signer(key).as_ref() == Some(notary.node())
+            {
+                // Out of the way: the new stamp is an earlier one.
+                self.remove_row(Place::SYSTEM, key, &found)?;
+                self.sign_in_its_place(notary.as_ref(), key, found.stamp, &held)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn sign_in_its_place(
+        &mut self,
+        notary: &dyn Notary,
+        key: &[u8],
+        before: Stamp,
+        held: &system::Held<'_>,
+    ) -> Result<(), Failure> {
+        let (stamp, seq) = self.draw();
+        let value = system::adopt(notary, before, stamp, key, held);
+        self.merge_system(key, stamp, seq, &value)?;
+        if let Some(replica) = self.state.replicas.get_mut(system::UID) {
+            replica.vector.raise(Dot { incarnation: stamp.incarnation, seq });
+        }
+        Ok(())
+    }
+
+    /// Signs what a machine has signed that was just put out of the mesh.
+    pub(super) fn adopt_all_of(&mut self, node: &NodeName) -> Result<(), Failure> {
+        let is_known = |row: &NodeRow| row.database != UNKNOWN_DATABASE;
+        if !self.directory().node(node).is_some_and(is_known) {
+            return Ok(()); // of older versions: upkeep does it
+        }
+        let rows = self.signed_by(node)?;
+        self.adopt_rows(&rows).map(|_| ())
+    }
+
+    fn signed_by(&self, node: &NodeName) -> Result<Vec<(Vec<u8>, Stamp)>, Fault> {
+        let mut statement = self.cached(
+            "SELECT key, value, hlc, incarnation FROM records
+             WHERE table_id = ?1 AND value IS NOT NULL ORDER BY key",
+        )?;
+        let mut rows = statement.query([system::NUMBER.0])?;
+        let mut found = Vec::new();
+        while let Some(row) = rows.next()?
+            && found.len() < AT_ONCE
+        {
+            let (key, value): (Vec<u8>, Vec<u8>) = (row.get(0)?, row.get(1)?);
+            if system::signer(&key, &value).as_ref() == Some(node) {
+                let hlc = Hlc::from_i64(row.get(2)?);
+                let incarnation = self.state.origins.id(row.get(3)?);
+                found.push((key, Stamp { hlc, incarnation }));
+            }
+        }
+        Ok(found)
+    }
+}
