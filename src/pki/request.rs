@@ -4,9 +4,15 @@
 use rcgen::{CertificateParams, DistinguishedName, KeyPair, SubjectPublicKeyInfo};
 use rustls::pki_types::CertificateSigningRequestDer;
 use rustls::pki_types::pem::PemObject;
-use x509_parser::prelude::{FromDer, X509CertificationRequest};
+use x509_parser::{
+    prelude::{FromDer, X509CertificationRequest},
+    public_key,
+};
 
 use super::IssueError;
+
+/// Bits of an RSA key that TLS accepts signatures of.
+const LEAST_RSA_BITS: usize = 2048;
 
 /// A private key that was made here. Its text is shown to nobody.
 pub struct NewKey(KeyPair);
@@ -72,6 +78,11 @@ impl PublicKey {
             .map_err(|e| refused(format!("it is no CERTIFICATE REQUEST in PEM: {e}")))?;
         let (_, request) =
             X509CertificationRequest::from_der(&der).map_err(|e| refused(e.to_string()))?;
+        if let Some(bits) = rsa_bits(&request).filter(|bits| *bits < LEAST_RSA_BITS) {
+            return Err(refused(format!(
+                "its RSA key has {bits} bits, and must have {LEAST_RSA_BITS} at least"
+            )));
+        }
         request
             .verify_signature()
             .map_err(|_| refused("it is not signed by the key that it names".to_owned()))?;
@@ -94,4 +105,10 @@ impl PublicKey {
     pub fn as_der(&self) -> &[u8] {
         &self.der
     }
+}
+
+/// None for a key of another kind.
+fn rsa_bits(request: &X509CertificationRequest<'_>) -> Option<usize> {
+    let key = request.certification_request_info.subject_pki.parsed().ok()?;
+    if let public_key::PublicKey::RSA(rsa) = key { Some(rsa.key_size()) } else { None }
 }

@@ -183,6 +183,19 @@ fn a_request_that_is_not_signed_by_its_key_is_refused() {
 
 /// holds M3, E1
 #[test]
+fn a_request_with_a_key_that_is_too_short_is_refused_by_its_size() {
+    let machine = Machine::new();
+    machine.good(&["init-ca"]);
+    let (request, key) = (machine.path("csr.pem"), machine.path("k"));
+    let (request, key) = (request.to_str().expect("UTF-8"), key.to_str().expect("UTF-8"));
+    let rsa = ["req", "-new", "-nodes", "-newkey", "rsa:1024", "-subj", "/CN=x"];
+    openssl(&[&rsa[..], &["-keyout", key, "-out", request]].concat());
+    let why = ["RSA key has 1024 bits", "2048 at least"];
+    machine.refused(&["sign", request, "office", "o.lan"], 1, &why);
+}
+
+/// holds M3, E1
+#[test]
 fn certificates_are_listed_renewed_and_revoked() {
     let machine = Machine::first();
     machine.good(&["add-node", "office", "office.lan"]);

@@ -106,8 +106,7 @@ fn target(args: &Join, places: &Places) -> Result<PathBuf, Failure> {
 
 /// Connects, and makes sure that it is the inviting machine that answers.
 fn connect(code: &Code) -> Result<Stream, Failure> {
-    let attempt = format!("cannot reach the inviting machine at {}", code.address);
-    let mut tcp = Timed::new(dial(&code.address).map_err(|e| failure(&attempt, &e))?, PATIENCE);
+    let mut tcp = Timed::new(dial(&code.address).map_err(|e| unreached(code, &e))?, PATIENCE);
     let config = pki::invited_config(code.authority)?;
     let mut tls = ClientConnection::new(config, pki::invitation_name()?)
         .map_err(|e| Failure::while_doing("setting up TLS", e))?;
@@ -120,6 +119,20 @@ fn connect(code: &Code) -> Result<Stream, Failure> {
         }
     }
     Ok(StreamOwned::new(tls, tcp))
+}
+
+/// A machine that refuses the connection is there, and nobody invites on it: which is so as soon as a code
+/// was used, or its time is over.
+fn unreached(code: &Code, error: &std::io::Error) -> Failure {
+    let address = &code.address;
+    if error.kind() != std::io::ErrorKind::ConnectionRefused {
+        return failure(&format!("cannot reach the inviting machine at {address}"), error);
+    }
+    let text = format!(
+        "no invitation is open at {address}: the code has expired or was used, or `cortex mesh invite` was ended there"
+    );
+    Failure::new(Exit::Failed, text)
+        .hint("Ask for another code, where the CA is: cortex mesh invite NAME")
 }
 
 /// Tries every address of the host.
