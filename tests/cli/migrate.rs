@@ -33,10 +33,11 @@ fn users(records: Vec<Value>) -> Table {
 
 /// The key as the original daemon makes it: a fraction keeps its `.0`.
 fn key(record: &Value, field_name: &str) -> String {
-    match field(record, field_name).expect("a key") {
-        Value::String(text) => text.as_str().expect("UTF-8").to_owned(),
-        Value::F64(number) => format!("{number:?}"),
-        other => other.to_string(),
+    let value = field(record, field_name).expect("a key");
+    match (value.as_str(), value) {
+        (Some(text), _) => text.to_owned(),
+        (None, Value::F64(number)) => format!("{number:?}"),
+        (None, other) => other.to_string(),
     }
 }
 

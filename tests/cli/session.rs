@@ -106,9 +106,7 @@ fn rights_are_granted_listed_with_the_owners_own_and_revoked() {
             (&["create_table", "users", "id"], r#""created""#),
             (
                 &["acl", "list"],
-                concat!(
-                    r#"[{"identity":"uid:UID","table":"UID:users","permissions":["read","write","admin"]}]"#,
-                ),
+                r#"[{"identity":"uid:UID","table":"UID:users","permissions":["read","write","admin"]}]"#,
             ),
             (&["acl", "grant", "uid:4001", "users", "read,write"], r#""granted""#),
             (&["acl", "grant", "*", "UID:users", "read"], r#""granted""#),

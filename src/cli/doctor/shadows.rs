@@ -126,8 +126,8 @@ impl Machine<'_> {
 
     fn starts(&self, unit: &Path) -> Starts {
         let text = fs::read_to_string(self.at(unit)).unwrap_or_default();
-        let commands = text.lines().filter_map(|line| line.trim().strip_prefix("ExecStart="));
-        match commands.filter(|command| !command.trim().is_empty()).next_back() {
+        let mut commands = text.lines().filter_map(|line| line.trim().strip_prefix("ExecStart="));
+        match commands.rfind(|command| !command.trim().is_empty()) {
             None => Starts::Nothing,
             Some(command) if command.contains(OUR_DAEMON) => Starts::Ours,
             Some(_) => Starts::Another,

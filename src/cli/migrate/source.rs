@@ -107,9 +107,11 @@ pub(super) fn describe(client: &mut Client, table: &str) -> Result<Description, 
     let key = info["key_field"].as_str().unwrap_or_default().to_owned();
     let others = texts(&info["attributes"]).into_iter().filter(|name| *name != key);
     let attributes = std::iter::once(key.clone()).chain(others).collect();
-    let scope = match &info["node_scope"] {
-        Value::Array(_) => texts(&info["node_scope"]).join(","),
-        other => other.as_str().unwrap_or("local").to_owned(),
+    let scope = &info["node_scope"];
+    let scope = if scope.is_array() {
+        texts(scope).join(",")
+    } else {
+        scope.as_str().unwrap_or("local").to_owned()
     };
     Ok(Description { attributes, scope })
 }

@@ -34,7 +34,14 @@ impl From<Error> for Stop {
     fn from(error: Error) -> Self {
         match error {
             Error::Refused(refusal) => Self::Table(refusal),
-            error => Self::Everything(error),
+            error @ (Error::NotRunning { .. }
+            | Error::NoPermission { .. }
+            | Error::Connect { .. }
+            | Error::Timeout
+            | Error::TooLarge { .. }
+            | Error::Closed
+            | Error::Protocol(_)
+            | Error::Io(_)) => Self::Everything(error),
         }
     }
 }
