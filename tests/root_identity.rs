@@ -132,8 +132,11 @@ fn one_person_is_the_same_on_both_machines() {
     let mut here = User::connect(&mesh.home, ALICE);
     let mut there = User::connect(&mesh.office, ALICE_THERE);
     let mut ids = BTreeSet::new();
+    here.create("@notes");
+    wait_until("it is there too", || there.call("keys", &["@notes".into()]).is_ok());
+    let again = there.call("create_table", &["@notes".into(), list(["id".into()])]);
+    assert_eq!(again, refused("already_exists"), "whoever makes it, makes it for both");
     for alice in [&mut here, &mut there] {
-        alice.create("@notes");
         alice.put("@notes", "milk");
         alice.may("keys", &["@alice:notes".into()], list(["milk".into()]));
         alice.may("tables", &[], list(["@alice:notes".into()]));

@@ -3,10 +3,22 @@
 //!
 //! `cargo test` does not run these tests by itself; `cargo test --test 'root_*'` as root does.
 
+#[path = "root_scope/authority.rs"]
+mod authority;
+#[path = "replication/cluster.rs"]
+#[allow(dead_code, reason = "each test uses its own part")]
+mod cluster;
 #[path = "support/daemon.rs"]
 mod daemon;
+#[path = "support/line.rs"]
+#[allow(dead_code, reason = "each test uses its own part")]
+mod line;
 #[path = "support/mesh.rs"]
 mod mesh;
+#[path = "root_scope/orphans.rs"]
+mod orphans;
+#[path = "root_scope/replica.rs"]
+mod replica;
 #[path = "support/rpc.rs"]
 mod rpc;
 #[path = "support/user.rs"]

@@ -47,6 +47,9 @@ impl Pair {
         pair.wait_for_link();
         let params = [HERE.into(), list(["id".into(), "v".into()]), "all".into()];
         call(&pair.home, "create_table", &params).expect("created");
+        // Root of office is nobody to the table of a uid of home, as everybody else is.
+        let everybody = ["*".into(), HERE.into(), "read,write,admin".into()];
+        call(&pair.home, "acl_grant", &everybody).expect("granted");
         for id in 0..20 {
             put(&pair.home, HERE, id, "first");
         }

@@ -135,7 +135,9 @@ fn hint_for_refusal(refusal: &str) -> Option<&'static str> {
             "There is no table TABLE, or you may not use it. Yours: cortex tables. Names and rights: cortex help identities"
         }
         "not_found" => "To see which keys there are: cortex keys TABLE",
-        "already_exists" => "To see the table: cortex info TABLE. To begin anew: cortex drop TABLE",
+        "already_exists" => {
+            "Nothing was changed. Where it is, and since when: cortex info TABLE, cortex scope TABLE. To begin anew: cortex drop TABLE"
+        }
         "missing_key" => {
             "A record needs the key field of its table, the first attribute: cortex info TABLE"
         }
@@ -212,6 +214,12 @@ fn hint_for_refusal(refusal: &str) -> Option<&'static str> {
         }
         _ if refusal.starts_with("timeout: ") => {
             "Why, and how far they are: cortex sync status TABLE. To wait longer: --timeout SECONDS"
+        }
+        _ if refusal.starts_with("only_replica") => {
+            "Let another node hold it first: cortex scope TABLE SCOPE. With all its records everywhere: cortex drop TABLE"
+        }
+        _ if refusal.starts_with("invalid scope: must include") => {
+            "The table of a uid lives on that uid's machine; only there can its owner decide about it. Name that node too, or: cortex scope TABLE all. If the machine is gone for good: cortex mesh remove-node NODE"
         }
         _ if refusal.starts_with("not_in_scope") => {
             "Which nodes may hold it: cortex scope TABLE. To admit more: cortex scope TABLE SCOPE"

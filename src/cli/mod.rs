@@ -79,6 +79,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Tables(args) => tables::list(&args, &context),
         Command::Create(args) => tables::create(&args, &context),
         Command::Drop(args) => tables::drop(&args, &context),
+        Command::Table { command } => tables::table(&command, &context),
         Command::Info(args) => tables::info(&args, &context),
         Command::Get(args) => records::get(&args, &context),
         Command::Put(args) => records::put(&args, &context),
@@ -138,6 +139,11 @@ enum Command {
     /// Drop a table with all its records
     #[command(visible_alias = "drop-table", alias = "drop_table")]
     Drop(tables::Drop),
+    /// Change whose a table is
+    Table {
+        #[command(subcommand)]
+        command: tables::Table,
+    },
     /// Show a table's owner, key, attributes, scope, replicas and permissions
     Info(tables::Info),
     /// Print one record

@@ -1,9 +1,9 @@
-//! Commands about tables as a whole: `tables`, `create`, `drop`, `info`, `scope`.
+//! Commands about tables as a whole: `tables`, `create`, `drop`, `info`, `scope`, `table chown`.
 //! Leaves names, rights and scopes to the daemon.
 
 use std::io::{self, IsTerminal, Write};
 
-use clap::{ArgAction, Args};
+use clap::{ArgAction, Args, Subcommand};
 use rmpv::Value;
 
 use super::context::Context;
@@ -40,6 +40,30 @@ pub(crate) struct Drop {
     /// Do not ask, even at a terminal
     #[arg(long, short)]
     yes: bool,
+    /// Drop the copy of this machine alone, and keep the table away from it; for root
+    #[arg(long)]
+    replica: bool,
+    /// Take back that the copy of this machine was dropped
+    #[arg(long, requires = "replica")]
+    undo: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Table {
+    /// Hand a table over to another owner, with its records, grants and copies; for root
+    Chown(Chown),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Chown {
+    /// The table: its name, or id:ID
+    table: String,
+    /// Who has it from then on: @name for a federated identity, uid:N for a user of this machine
+    #[arg(value_name = "OWNER")]
+    owner: String,
+    /// What it is called from then on, where the new owner has a table of its name
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -104,24 +128,48 @@ pub(crate) fn words(arguments: &[String]) -> Vec<&str> {
 pub(crate) fn drop(args: &Drop, context: &Context) -> Result<(), Failure> {
     // Scripts have always dropped tables without being asked, so only somebody at a terminal is.
     let somebody_is_there = io::stdin().is_terminal() && io::stderr().is_terminal();
-    if somebody_is_there && !args.yes && !confirmed(&args.table)? {
+    if somebody_is_there && !args.yes && !args.undo && !confirmed(args)? {
         return Err(Failure::new(Exit::Failed, format!("{} is not dropped", args.table)));
     }
-    context
-        .call("drop_table", &Params::new().str(&args.table))
-        .map_err(|failure| failure.about_table(&args.table))
+    let mut params = Params::new().str(&args.table);
+    if args.replica {
+        let options = [("replica", true), ("undo", args.undo)];
+        let options = options.into_iter().map(|(name, wanted)| (name.into(), wanted.into()));
+        params = params.value(&Value::Map(options.collect()));
+    }
+    context.call("drop_table", &params).map_err(|failure| failure.about_table(&args.table))
 }
 
-fn confirmed(table: &str) -> Result<bool, Failure> {
+fn confirmed(args: &Drop) -> Result<bool, Failure> {
     let attempt = "asking whether to drop the table";
     let mut stderr = io::stderr().lock();
-    write!(stderr, "Drop {table} with all its records? [y/N] ")
+    let table = &args.table;
+    let what = if args.replica { "from this machine alone" } else { "with all its records" };
+    write!(stderr, "Drop {table} {what}? [y/N] ")
         .and_then(|()| stderr.flush())
         .map_err(|e| Failure::while_doing(attempt, e))?;
     let mut answer = String::new();
     io::stdin().read_line(&mut answer).map_err(|e| Failure::while_doing(attempt, e))?;
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
+
+pub(crate) fn table(command: &Table, context: &Context) -> Result<(), Failure> {
+    let Table::Chown(args) = command;
+    let params = Params::new().str(&args.table).str(&args.owner);
+    let params = match &args.name {
+        None => params,
+        Some(name) => params.value(&Value::Map(vec![("name".into(), Value::from(name.as_str()))])),
+    };
+    context.call("table_chown", &params).map_err(|mut failure| {
+        if failure.message == "already_exists" {
+            failure.hint = Some(TAKEN.to_owned());
+        }
+        failure.about_table(&args.table)
+    })
+}
+
+/// What to do where the new owner has a table of that name.
+const TAKEN: &str = "They have a table of that name. To hand it over under another one: cortex table chown TABLE OWNER --name NAME";
 
 pub(crate) fn info(args: &Info, context: &Context) -> Result<(), Failure> {
     context

@@ -38,9 +38,13 @@ impl Service {
     ) -> Result<Arc<Entry>, Refusal> {
         let written = TableRef::parse(name).map_err(|_| Refusal::AccessDenied)?;
         let catalog = self.store.catalog();
-        let (owner, short) = catalog.directory().resolve(written, caller)?;
-        let here = catalog.find(&owner, short).cloned();
-        let entry = here.or_else(|| catalog.find_elsewhere(&owner, short));
+        let entry = if let TableRef::Id(table) = written {
+            catalog.find_by_id(table)
+        } else {
+            let (owner, short) = catalog.directory().resolve(written, caller)?;
+            let here = catalog.find(&owner, short).cloned();
+            here.or_else(|| catalog.find_elsewhere(&owner, short))
+        };
         let entry = entry.ok_or(Refusal::AccessDenied)?;
         gate::admit(caller, &entry.table, needed, catalog.directory())?;
         Ok(entry)

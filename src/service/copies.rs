@@ -31,6 +31,9 @@ use crate::{
     store::{Entry, Replica, SYSTEM_TABLE},
 };
 
+/// Why there is no copy here although the scope contains this machine.
+const KEPT_AWAY: &str = "root of this machine keeps the table away: cortex drop --replica --undo";
+
 /// How the copy here is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Here {
@@ -107,6 +110,8 @@ struct Facts<'a> {
     life: u64,
     gone: u64,
     removed: bool,
+    /// True where root there keeps the table away.
+    declined: bool,
     link: Link,
     copy: Option<&'a PeerCopy>,
     /// The same of the directory, ahead of which no rows travel.
@@ -145,6 +150,8 @@ pub(super) struct Copies {
     pub(super) entry: Arc<Entry>,
     pub(super) name: String,
     pub(super) here: Here,
+    /// True where root of this machine keeps the table away.
+    pub(super) declined: bool,
     pub(super) copy: Option<Arc<Replica>>,
     pub(super) others: Vec<Other>,
     pub(super) kept_by: Option<Blocker>,
@@ -162,6 +169,7 @@ impl Service {
         let (lives, gone) = (directory.lives(table), directory.gone(table));
         let admitted = others_of(directory, table);
         let held = lives.keys().filter(|node| Some(*node) != directory.here()).cloned();
+        let declined = directory.is_declined_here(table);
         let nodes: BTreeSet<NodeName> = admitted.into_iter().chain(held).collect();
         let name = catalog.show(&entry.table.name);
         let judged = nodes.into_iter().map(|node| {
@@ -172,6 +180,7 @@ impl Service {
                 life: lives.get(&node).copied().unwrap_or(0),
                 gone: gone.get(&node).copied().unwrap_or(0),
                 removed: directory.is_put_out(&node),
+                declined: directory.is_declined(table, &node),
                 link: link(seen.as_deref(), &node),
                 copy: known.as_ref(),
                 directory: ahead.as_ref(),
@@ -185,6 +194,7 @@ impl Service {
         let others = if entry.replicated { judged.collect() } else { Vec::new() };
         Copies {
             here: here(entry, copy.as_deref()),
+            declined,
             others,
             name,
             copy,
@@ -221,6 +231,7 @@ impl Service {
                 Tree::map([
                     ("node", (*self.node).into()),
                     ("state", copies.here.word().into()),
+                    ("why", copies.declined.then(|| KEPT_AWAY.to_owned()).into()),
                     ("life", replica.map(|copy| copy.life).into()),
                     ("records", entry.usage.records().into()),
                     ("tombstones", replica.map_or(0, |copy| copy.tombstones).into()),
@@ -245,7 +256,7 @@ impl Service {
             ("conflicts", copies.conflicts().into()),
             ("verified_ms", Tree::Nil),
             ("heard_ms", Tree::Nil),
-            ("why", Tree::Nil),
+            ("why", copies.declined.then(|| KEPT_AWAY.to_owned()).into()),
         ]);
         let others = copies.others.iter().map(|other| {
             Tree::map([
@@ -259,7 +270,7 @@ impl Service {
                 ("why", other.why.clone().into()),
             ])
         });
-        let own = (copies.here != Here::None).then_some(own);
+        let own = (copies.here != Here::None || copies.declined).then_some(own);
         Tree::List(own.into_iter().chain(others).collect())
     }
 }
@@ -376,14 +387,23 @@ fn state_of(
     let trouble = trouble(node, facts);
     if facts.standing == Standing::Out {
         return if facts.life > facts.gone && !facts.removed {
-            let why =
-                "it is out of the scope, and has not said that it has handed over what it held";
+            let why = if facts.declined {
+                "its root keeps the table away, and it has not said that it has handed over what it held"
+            } else {
+                "it is out of the scope, and has not said that it has handed over what it held"
+            };
             (
                 State::Draining,
                 Some(trouble.map_or_else(|| why.into(), |more| format!("{why}; {more}"))),
             )
         } else {
-            let why = if facts.removed { "removed from the mesh" } else { "out of the scope" };
+            let why = match (facts.removed, facts.declined) {
+                (true, _) => "removed from the mesh",
+                (false, true) => {
+                    "its root keeps the table away: cortex drop --replica --undo there"
+                }
+                (false, false) => "out of the scope",
+            };
             (State::Left, Some(why.into()))
         };
     }
@@ -540,6 +560,7 @@ mod tests {
             life: 1,
             gone: 0,
             removed: false,
+            declined: false,
             link: Link::Up,
             copy,
             directory: None,

@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use cortex_core::{
     directory::Standing,
+    gate,
     model::{Caller, Key, NodeName, Permissions, Refusal, Scope, Stamp},
     sync::Dot,
     wire::{Head, encode},
@@ -111,11 +112,28 @@ impl Service {
         }
         if entry.table.contested {
             because.add("decisions about its scope were made without knowing of each other");
+            let catalog = self.store.catalog();
+            for (by, scope) in catalog.directory().competing(entry.table.uid) {
+                because.add(format!("{by} has decided: {scope}"));
+            }
         }
+        self.explain_owner(entry, because);
         let elsewhere = node.filter(|node| node.as_str() != &*self.node);
         match elsewhere {
             None => self.explain_here(&copies, key, because),
             Some(node) => self.explain_there(&copies, key, node, because),
+        }
+    }
+
+    /// Whose it is, where that is nobody.
+    fn explain_owner(&self, entry: &Entry, because: &mut Because) {
+        let catalog = self.store.catalog();
+        if gate::is_orphaned(&entry.table, catalog.directory()) {
+            let who = catalog.directory().show_owner(&entry.table.name.owner);
+            because.add(format!("nobody is {who} any more: the table belongs to nobody"));
+            if gate::root_decides(&entry.table, catalog.directory()) {
+                because.add("root of this machine may hand it over: cortex table chown");
+            }
         }
     }
 
@@ -147,6 +165,13 @@ impl Service {
                         "{name} is frozen here: of the competing decisions about its scope some leave this node out"
                     ),
                     contested(name),
+                ));
+            }
+            Here::Draining | Here::None if copies.declined => {
+                because.add(self.holders(copies));
+                return Ok(Explanation::mend(
+                    format!("{name} is kept away from this node by its root"),
+                    format!("as root, on this node: cortex drop {name} --replica --undo"),
                 ));
             }
             Here::Draining => {
@@ -246,6 +271,12 @@ impl Service {
                 "cortex mesh status".to_owned()
             };
             return Ok(Explanation::mend(format!("{node} is no member of this mesh"), mend));
+        }
+        if directory.is_declined(copies.entry.table.uid, node) {
+            return Ok(Explanation::mend(
+                format!("{name} is kept away from {node} by its root"),
+                format!("as root, on {node}: cortex drop {name} --replica --undo"),
+            ));
         }
         match directory.standing(copies.entry.table.uid, node) {
             Standing::In => because.add(format!("the scope contains {node}")),

@@ -162,7 +162,7 @@ impl Service {
             return Err(Refusal::TokenLifetime(Token::MOST_SECONDS));
         }
         match &wish.node {
-            Some(node) if node != here && !self.peers().contains(node) => {
+            Some(node) if node != here && !self.is_known(node) => {
                 Err(Refusal::UnknownNode(node.as_str().into()))
             }
             Some(_) | None => Ok(wish),
@@ -298,7 +298,8 @@ impl Service {
             | Row::Removal(_)
             | Row::Replica(_)
             | Row::Settlement(_)
-            | Row::Dropped(_) => false,
+            | Row::Dropped(_)
+            | Row::Transfer(_) => false,
         };
         if !rows.iter().all(|row| is_its_own(row.row())) {
             return Err(Refusal::AccessDenied.into());
@@ -382,6 +383,12 @@ impl Service {
     }
 
     /// The names of the other machines.
+    /// True for a machine that the settings name, and for one that has presented itself: at the end of a chain
+    /// the directory alone knows it.
+    fn is_known(&self, node: &NodeName) -> bool {
+        self.peers().contains(node) || self.store.catalog().directory().is_member(node)
+    }
+
     pub(super) fn peers(&self) -> BTreeSet<NodeName> {
         let Some(mesh) = self.mesh() else {
             return BTreeSet::new();

@@ -258,6 +258,7 @@ impl Service {
             Method::Tables => self.tables(caller, params, out),
             Method::CreateTable => self.create_table(caller, params),
             Method::DropTable => self.drop_table(caller, params),
+            Method::TableChown => self.table_chown(caller, params),
             Method::TableInfo => self.table_info(caller, params, out),
             Method::Put => self.put(caller, params),
             Method::Get => self.get(caller, params, reader, out),
@@ -309,7 +310,9 @@ impl Service {
     pub fn done(done: Done) -> &'static str {
         match done {
             Done::Created => "created",
-            Done::Dropped => "dropped",
+            Done::Dropped | Done::Declined { declined: true } => "dropped",
+            Done::Declined { declined: false } => "restored",
+            Done::HandedOver => "handed over",
             Done::Stored
             | Done::Deleted
             | Done::Noted

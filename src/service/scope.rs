@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use cortex_core::{
+    gate,
     model::{Caller, NodeName, Permissions, Refusal, Scope},
     wire::{Head, Reader, encode},
 };
@@ -31,6 +32,7 @@ impl Service {
             ("table", copies.name.as_str().into()),
             ("node_scope", scope_tree(&entry.table.scope)),
             ("contested", entry.table.contested.into()),
+            ("decisions", self.decisions_tree(&entry)),
             ("replicas", self.replicas_tree(&copies)),
         ]);
         answer.write(out);
@@ -57,8 +59,19 @@ impl Service {
             // Signing a decision needs a mesh; that what is local stays so needs no decision.
             return stays_local(&entry, &write_off, out);
         }
+        let catalog = self.store.catalog();
+        gate::admit_scope(&entry.table.name.owner, &scope, &write_off, catalog.directory())?;
         self.check_write_off(&entry, &write_off)?;
         Ok(Answer::Commit(Command::SetScope { caller: caller.clone(), entry, scope, write_off }))
+    }
+
+    /// The decisions about a scope that no other has replaced. Where they compete, somebody has to choose.
+    pub(super) fn decisions_tree(&self, entry: &Entry) -> Tree {
+        let catalog = self.store.catalog();
+        let decisions = catalog.directory().competing(entry.table.uid);
+        Tree::list(decisions.into_iter().map(|(node, scope)| {
+            Tree::map([("by", node.as_str().into()), ("node_scope", scope_tree(&scope))])
+        }))
     }
 
     /// Refuses to give up copies that there are not, or that the scope keeps: a slip of the pen would give up
@@ -77,8 +90,9 @@ impl Service {
         Ok(())
     }
 
-    /// Refuses a scope that needs a mesh where there is none, or that names a node that is in none:
-    /// a slip of the pen would keep the data away from where it is wanted.
+    /// Refuses a scope that needs a mesh where there is none, or that names a node that is in none, or was put
+    /// out: a slip of the pen would keep the data away from where it is wanted. A member need not be linked to
+    /// this node: at the end of a chain the directory alone knows it.
     pub(super) fn check_scope(&self, scope: &Scope) -> Result<(), Refusal> {
         if *scope == Scope::Local {
             return Ok(());
@@ -87,8 +101,13 @@ impl Service {
         let Scope::Nodes(nodes) = scope else {
             return Ok(());
         };
-        let known = self.peers();
-        match nodes.iter().find(|node| *node != notary.node() && !known.contains(node)) {
+        let (configured, catalog) = (self.peers(), self.store.catalog());
+        let directory = catalog.directory();
+        let may_hold = |node: &NodeName| {
+            let is_known = configured.contains(node) || directory.node(node).is_some();
+            node == notary.node() || (is_known && !directory.is_put_out(node))
+        };
+        match nodes.iter().find(|node| !may_hold(node)) {
             Some(node) => Err(Refusal::UnknownNode(node.as_str().into())),
             None => Ok(()),
         }

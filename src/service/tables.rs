@@ -7,8 +7,8 @@ use cortex_core::{
     directory::Directory,
     gate,
     model::{
-        Acl, AttributeName, Caller, Limits, NodeName, Owner, Permissions, Refusal, Scope,
-        TableName, TableRef, Uid,
+        Acl, AttributeName, Caller, Limits, NodeName, Owner, Permissions, Principal, Refusal,
+        Scope, TableName, TableRef, Uid,
     },
     wire::{Head, Reader, encode},
 };
@@ -52,12 +52,16 @@ impl Service {
         };
         let here: Vec<&Arc<Entry>> =
             if all { readable(caller, &catalog) } else { own_tables(caller, &catalog).collect() };
+        // What belongs to nobody is for root to look after.
+        let orphans = if all { Vec::new() } else { orphans(caller, &catalog) };
         if !details {
-            let names: Vec<String> = here.iter().map(|entry| shown(entry)).collect();
+            let names = here.into_iter().chain(&orphans).map(|entry| shown(entry));
+            let names: Vec<String> = names.collect();
             encode::strings(out, names.iter().map(String::as_str));
             return Ok(Answer::Ready);
         }
-        let elsewhere = tables_elsewhere(caller, &catalog, all);
+        let mut elsewhere = tables_elsewhere(caller, &catalog, all);
+        elsewhere.extend(orphans);
         let described = here.into_iter().chain(&elsewhere);
         let described = described.map(|entry| self.describe(entry, shown(entry)));
         Tree::List(described.collect()).write(out);
@@ -66,8 +70,11 @@ impl Service {
 
     fn describe(&self, entry: &Arc<Entry>, name: String) -> Tree {
         let copies = self.copies_of(entry);
+        let catalog = self.store.catalog();
         Tree::map([
             ("table", name.into()),
+            ("id", entry.table.uid.to_string().into()),
+            ("orphaned", gate::is_orphaned(&entry.table, catalog.directory()).into()),
             ("node_scope", scope_tree(&entry.table.scope)),
             ("state", copies.here.word().into()),
             ("records", entry.usage.records().into()),
@@ -101,22 +108,106 @@ impl Service {
         {
             return Err(Refusal::ScopeWithoutHome(here.as_str().into()).into());
         }
-        if catalog.find(&owner, name.as_str()).is_some() {
+        let is_known = catalog.find(&owner, name.as_str()).is_some()
+            || catalog.find_elsewhere(&owner, name.as_str()).is_some();
+        if is_known {
             return Err(Refusal::AlreadyExists.into());
         }
         let caller = caller.clone();
         Ok(Answer::Commit(Command::CreateTable { caller, owner, name, attributes, scope }))
     }
 
-    /// `drop_table [table]`.
+    /// `drop_table [table]`, or `[table, {replica: true}]` for the copy of this machine alone, which
+    /// `[table, {replica: true, undo: true}]` takes back.
     pub(super) fn drop_table(
         &self,
         caller: &Caller,
         params: Params<'_>,
     ) -> Result<Answer, Failure> {
-        let mut params = params.count(1)?;
-        let entry = self.open(caller, params.text()?, Permissions::ADMIN)?;
+        let mut params = params.between(1, 2)?;
+        let table = params.text()?;
+        let (mut replica, mut undo) = (false, false);
+        if let Some(options) = params.optional()? {
+            params::each_option(options, |name, value| {
+                match (name, value) {
+                    ("replica", Head::Bool(wanted)) => replica = wanted,
+                    ("undo", Head::Bool(wanted)) => undo = wanted,
+                    _ => return None,
+                }
+                Some(())
+            })
+            .ok_or_else(|| params.invalid())?;
+        }
+        if undo && !replica {
+            return Err(params.invalid().into());
+        }
+        if replica {
+            return self.decline(caller, table, !undo);
+        }
+        let entry = self.open_anywhere(caller, table, Permissions::ADMIN)?;
         Ok(Answer::Commit(Command::DropTable { caller: caller.clone(), entry }))
+    }
+
+    /// Keeps a table away from this machine, or takes that back. Of the table of a uid elsewhere nothing but its id
+    /// may be known here by then.
+    fn decline(&self, caller: &Caller, table: &str, declined: bool) -> Result<Answer, Failure> {
+        self.notary()?;
+        if *caller != Caller::Local(Uid::ROOT) {
+            return Err(Refusal::AccessDenied.into());
+        }
+        let catalog = self.store.catalog();
+        let id = match TableRef::parse(table) {
+            Ok(TableRef::Id(id)) => id,
+            Ok(_) | Err(_) => self.open_anywhere(caller, table, Permissions::READ)?.table.uid,
+        };
+        if declined {
+            let entry = catalog.find_by_id(id).ok_or(Refusal::AccessDenied)?;
+            gate::admit_replica(caller, &entry.table, catalog.directory())?;
+        }
+        Ok(Answer::Commit(Command::Decline { caller: caller.clone(), table: id, declined }))
+    }
+
+    /// `table_chown [table, owner]` or `[table, owner, {name}]`: hands a table over.
+    pub(super) fn table_chown(
+        &self,
+        caller: &Caller,
+        params: Params<'_>,
+    ) -> Result<Answer, Failure> {
+        let mut params = params.between(2, 3)?;
+        let (table, owner) = (params.text()?, params.text()?);
+        let mut name = None;
+        if let Some(options) = params.optional()? {
+            params::each_option(options, |option, value| {
+                match (option, value) {
+                    ("name", Head::Str(text)) => name = Some(text.to_vec()),
+                    ("name", Head::Nil) => {}
+                    _ => return None,
+                }
+                Some(())
+            })
+            .ok_or_else(|| params.invalid())?;
+        }
+        let parse = |text: Vec<u8>| {
+            let text = String::from_utf8(text).map_err(|_| Refusal::InvalidTableName)?;
+            TableName::parse(&text)
+        };
+        let name = name.map(parse).transpose()?;
+        if *caller != Caller::Local(Uid::ROOT) {
+            return Err(Refusal::AccessDenied.into());
+        }
+        let entry = self.open_anywhere(caller, table, Permissions::ADMIN)?;
+        let catalog = self.store.catalog();
+        let owner = match catalog.directory().principal(owner)? {
+            Principal::Identity(id) => Owner::Identity(id),
+            Principal::Uid(uid) => Owner::Uid(uid),
+            Principal::UidAt(uid, node) if catalog.directory().here() == Some(&node) => {
+                Owner::Uid(uid)
+            }
+            Principal::Everyone | Principal::UidAt(..) => {
+                return Err(Refusal::InvalidIdentity.into());
+            }
+        };
+        Ok(Answer::Commit(Command::Chown { caller: caller.clone(), entry, owner, name }))
     }
 
     /// `table_info [table]`.
@@ -137,7 +228,7 @@ impl Service {
         let table = &entry.table;
         let catalog = self.store.catalog();
         let directory = catalog.directory();
-        encode::map(out, 13);
+        encode::map(out, 15);
         encode::str(out, "table");
         encode::str(out, &directory.show(&table.name));
         encode::str(out, "id");
@@ -152,6 +243,10 @@ impl Service {
         write_scope(&table.scope, out);
         encode::str(out, "scope_contested");
         encode::bool(out, table.contested);
+        encode::str(out, "decisions");
+        self.decisions_tree(entry).write(out);
+        encode::str(out, "orphaned");
+        encode::bool(out, gate::is_orphaned(table, directory));
         encode::str(out, "replicas");
         self.replicas_tree(&copies).write(out);
         encode::str(out, "state");
@@ -174,6 +269,25 @@ fn readable<'a>(caller: &Caller, catalog: &'a Catalog) -> Vec<&'a Arc<Entry>> {
     };
     let tables = catalog.namespaces().flat_map(|(_, namespace)| namespace.tables());
     tables.filter(may_read).collect()
+}
+
+/// The tables that belong to nobody and that root of this machine decides about, whether or not they are here.
+fn orphans(caller: &Caller, catalog: &Catalog) -> Vec<Arc<Entry>> {
+    if *caller != Caller::Local(Uid::ROOT) {
+        return Vec::new();
+    }
+    let directory = catalog.directory();
+    let decides = |entry: &&Arc<Entry>| {
+        gate::is_orphaned(&entry.table, directory) && gate::root_decides(&entry.table, directory)
+    };
+    let here = catalog.namespaces().flat_map(|(_, namespace)| namespace.tables());
+    let here: Vec<_> = here.filter(decides).cloned().collect();
+    let named =
+        directory.departed().flat_map(|id| directory.names_of(id).map(move |name| (id, name)));
+    let elsewhere =
+        named.filter_map(|(id, name)| catalog.find_elsewhere(&Owner::Identity(id), name.as_str()));
+    let elsewhere: Vec<_> = elsewhere.filter(|entry| decides(&entry)).collect();
+    here.into_iter().chain(elsewhere).collect()
 }
 
 /// The tables of identities of which nothing is here: of all that the caller may read, or of their own identity.
@@ -245,7 +359,7 @@ fn own_name(
     match TableRef::parse(written)? {
         TableRef::Own(name) => Ok((Owner::Uid(uid), TableName::parse(name)?)),
         TableRef::Of(owner, name) if owner == uid => Ok((Owner::Uid(uid), TableName::parse(name)?)),
-        TableRef::Of(..) | TableRef::Remote { .. } => Err(Refusal::AccessDenied),
+        TableRef::Of(..) | TableRef::Remote { .. } | TableRef::Id(_) => Err(Refusal::AccessDenied),
         TableRef::Federated { identity, name } => {
             let own = directory.identity_of_caller(caller);
             let own = own.ok_or(Refusal::FederatedIdentityRequired)?;

@@ -282,6 +282,10 @@ impl<'a> Batch<'a> {
                 self.create_table(caller, name, attributes, scope)
             }
             Command::DropTable { caller, entry } => self.drop_table(caller, entry),
+            Command::Decline { caller, table, declined } => self.decline(caller, *table, *declined),
+            Command::Chown { caller, entry, owner, name } => {
+                self.chown(caller, entry, owner, name.as_ref())
+            }
             Command::Put { caller, entry, key, record } => {
                 self.put(caller, entry, key.as_bytes(), record)
             }
@@ -498,7 +502,7 @@ impl<'a> Batch<'a> {
     }
 
     fn grant(&mut self, granting: &Granting) -> Result<Done, Failure> {
-        let entry = self.admit(&granting.caller, &granting.entry, Permissions::ADMIN)?;
+        let entry = self.admit_anywhere(&granting.caller, &granting.entry, Permissions::ADMIN)?;
         if entry.replicated {
             self.change_rights(&entry, granting, Directory::grant)?;
         } else {
@@ -511,7 +515,7 @@ impl<'a> Batch<'a> {
     }
 
     fn revoke(&mut self, granting: &Granting) -> Result<Done, Failure> {
-        let entry = self.admit(&granting.caller, &granting.entry, Permissions::ADMIN)?;
+        let entry = self.admit_anywhere(&granting.caller, &granting.entry, Permissions::ADMIN)?;
         if entry.replicated {
             let now_ms = self.wall_ms;
             self.change_rights(&entry, granting, |directory, here, table, principal, rights| {

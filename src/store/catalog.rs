@@ -216,6 +216,21 @@ impl Catalog {
         self.find(&name.owner, name.name.as_str())
     }
 
+    /// A table by its lasting id, whether or not others may have copies and whether or not anything of it is here.
+    /// Looks at all tables where none of those is shared.
+    #[must_use]
+    pub fn find_by_id(&self, table: TableUid) -> Option<Arc<Entry>> {
+        if let Some(entry) = self.by_uid(table) {
+            return Some(Arc::clone(entry));
+        }
+        if let Some(name) = self.directory.name_of_table(table) {
+            let entry = self.find_elsewhere(&name.owner, name.name.as_str());
+            return entry.filter(|entry| entry.table.uid == table);
+        }
+        let mut all = self.owners.values().flat_map(|namespace| namespace.tables());
+        all.find(|entry| entry.table.uid == table).cloned()
+    }
+
     /// The tables of one owner; none for one who has none.
     #[must_use]
     pub fn namespace(&self, owner: &Owner) -> Option<&Namespace> {

@@ -45,6 +45,26 @@ pub enum Command {
         /// As it was looked up.
         entry: Arc<Entry>,
     },
+    /// Keep a table away from this machine, or take that back.
+    Decline {
+        /// Must be uid 0 of this machine.
+        caller: Caller,
+        /// Its lasting id: once it has left, nothing else of it is known here.
+        table: TableUid,
+        /// True to keep it away.
+        declined: bool,
+    },
+    /// Hand a table over to another owner.
+    Chown {
+        /// Must be uid 0 of this machine, and decide about the table.
+        caller: Caller,
+        /// As it was looked up.
+        entry: Arc<Entry>,
+        /// Who has it from then on: an identity, or a uid of this machine.
+        owner: Owner,
+        /// What it is called from then on; none to keep its name.
+        name: Option<TableName>,
+    },
     /// Store a record.
     Put {
         /// Needs `write`.
@@ -246,6 +266,7 @@ impl Command {
     pub(super) fn table(&self) -> Option<&QualifiedName> {
         match self {
             Self::DropTable { entry, .. }
+            | Self::Chown { entry, .. }
             | Self::Put { entry, .. }
             | Self::Delete { entry, .. }
             | Self::SetScope { entry, .. }
@@ -256,6 +277,7 @@ impl Command {
             | Self::Grant(Granting { entry, .. })
             | Self::Revoke(Granting { entry, .. }) => Some(&entry.table.name),
             Self::CreateTable { .. }
+            | Self::Decline { .. }
             | Self::Join(_)
             | Self::Register(_)
             | Self::Claim(_)
@@ -297,6 +319,8 @@ impl Command {
             }
             Self::CreateTable { .. }
             | Self::DropTable { .. }
+            | Self::Decline { .. }
+            | Self::Chown { .. }
             | Self::Grant(_)
             | Self::Revoke(_)
             | Self::SetScope { .. }
@@ -329,6 +353,13 @@ pub enum Done {
     Dropped,
     /// Rows are signed in their writers' place.
     Adopted,
+    /// The table is kept away from this machine, or not any more.
+    Declined {
+        /// True where it is kept away.
+        declined: bool,
+    },
+    /// The table has another owner.
+    HandedOver,
     /// The record is stored.
     Stored,
     /// The record is not there.

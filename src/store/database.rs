@@ -279,6 +279,12 @@ impl Database {
         Ok(take::load_cursor(&self.engine.conn, origins, table, peer)?.position)
     }
 
+    /// Reads everything again from the file, as at a start.
+    #[cfg(test)]
+    pub(super) fn reload(&mut self) -> Result<(), Fault> {
+        self.engine.reload()
+    }
+
     /// The tables.
     #[must_use]
     pub fn catalog(&self) -> &Catalog {

@@ -1,11 +1,15 @@
 //! The lives of this machine's copies: begun where the directory says so, drained where it says no more,
 //! ended once somebody else has everything, or where they were written off.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use cortex_core::{
     directory::{ReplicaRow, Row, Standing},
-    model::{Acl, Incarnation, NodeName, Owner, QualifiedName, Scope, TableName, TableUid, Uid},
+    gate,
+    model::{
+        Acl, Caller, Incarnation, NodeName, Owner, QualifiedName, Refusal, Scope, TableName,
+        TableUid, Uid,
+    },
     rule::Rule,
     sync::{Ack, Cursor, Dot, FeedId},
 };
@@ -67,6 +71,7 @@ impl Batch<'_> {
             }
             Standing::Out => {}
         }
+        self.rename_as_told(table)?;
         self.refresh(table);
         Ok(())
     }
@@ -106,8 +111,65 @@ impl Batch<'_> {
         up: u64,
         down: u64,
     ) -> Result<(), Failure> {
+        let declined = self.state.catalog.directory().is_declined(table, here);
         let (node, database) = (here.clone(), self.state.database);
-        self.write(vec![Row::Replica(ReplicaRow { table, node, database, up, down })])
+        self.write(vec![Row::Replica(ReplicaRow { table, node, database, up, down, declined })])
+    }
+
+    /// Keeps a table away from this machine's disk, or takes that back. What only this copy has is handed over
+    /// first, as where the scope leaves it out.
+    pub(super) fn decline(
+        &mut self,
+        caller: &Caller,
+        table: TableUid,
+        declined: bool,
+    ) -> Result<Done, Failure> {
+        let here = self.here()?;
+        let directory = self.state.catalog.directory();
+        let name = directory.name_of_table(table);
+        let entry = match self.state.catalog.by_uid(table) {
+            Some(entry) => Some(Arc::clone(entry)),
+            None => name.and_then(|name| {
+                self.state.catalog.find_elsewhere(&name.owner, name.name.as_str())
+            }),
+        };
+        if directory.is_declined(table, &here) == declined {
+            let may = *caller == Caller::Local(Uid::ROOT);
+            return if may {
+                Ok(Done::Declined { declined })
+            } else {
+                Err(Refusal::AccessDenied.into())
+            };
+        }
+        match (&entry, declined) {
+            (Some(entry), true) => {
+                gate::admit_replica(caller, &entry.table, directory)?;
+                if entry.standing == Standing::Out {
+                    return Err(Refusal::NotHere.into());
+                }
+            }
+            (None, true) => return Err(Refusal::AccessDenied.into()),
+            (_, false) if *caller != Caller::Local(Uid::ROOT) => {
+                return Err(Refusal::AccessDenied.into());
+            }
+            (_, false) => {}
+        }
+        let (up, down) = directory.replica(table, &here).map_or((0, 0), |row| (row.up, row.down));
+        let (node, database) = (here.clone(), self.state.database);
+        let row = ReplicaRow { table, node, database, up, down, declined };
+        let shown = entry.as_ref().map_or_else(
+            || format!("id:{table}"),
+            |entry| format!("{} (id:{table})", self.state.catalog.show(&entry.table.name)),
+        );
+        let (kind, text) = if declined {
+            ("replica_dropped", format!("{shown} is kept away from this machine, by {caller}"))
+        } else {
+            ("replica_kept", format!("{shown} may come to this machine again, by {caller}"))
+        };
+        let uid = entry.and_then(|entry| self.state.catalog.uid_here(&entry.table.name.owner));
+        self.note(&Event { uid, kind, text })?;
+        self.write(vec![Row::Replica(row)])?;
+        Ok(Done::Declined { declined })
     }
 
     /// A stay that others know of and this database does not, since it is an older one than that which
@@ -375,6 +437,7 @@ impl Concerned {
                 Row::Replica(row) => tables.insert(row.table),
                 Row::Grant(row) => tables.insert(row.table),
                 Row::Dropped(row) => tables.insert(row.table),
+                Row::Transfer(row) => tables.insert(row.table),
                 Row::Node(_) | Row::Removal(_) | Row::Name(_) => return Self::All,
                 Row::Identity(_)
                 | Row::Binding(_)

@@ -1,10 +1,13 @@
 //! Commands on the directory: who is who, rights and scopes of tables that may leave this machine.
 //! What they come to is decided by `cortex_core::directory`; here its rows are signed and stored.
 
+mod notices;
+
 use std::{collections::BTreeSet, sync::Arc};
 
 use cortex_core::{
     directory::{BindingRow, Directory, DroppedRow, NodeRow, Row, Standing},
+    gate,
     model::{
         Caller, IdentityId, IdentityName, NodeName, Notary, Permissions, Principal, Refusal, Scope,
         TableName, TableUid, Uid,
@@ -22,6 +25,8 @@ use super::{
     life::Concerned,
     system::{self, SealedRow, VerifiedRow},
 };
+
+use notices::Before;
 
 /// Tokens that are remembered as used. At a token a second, a day's worth.
 const USED_TOKENS: i64 = 100_000;
@@ -55,6 +60,7 @@ impl Batch<'_> {
         self.directory_mut().set_mesh(notary.mesh());
         self.introduce(notary.as_ref())?;
         self.react(Concerned::All)?;
+        self.bring_home()?;
         Ok(Done::Joined)
     }
 
@@ -125,7 +131,9 @@ impl Batch<'_> {
             return Ok(());
         }
         let concerned = Concerned::by(&rows);
+        let before = Before::of(&rows, self.directory());
         self.directory_mut().extend(rows);
+        self.notice(&before)?;
         self.react(concerned)
     }
 
@@ -209,6 +217,12 @@ impl Batch<'_> {
         if !entry.replicated && *scope == Scope::Local {
             return Ok(Done::Scoped); // it is, and nobody else ever knew of it
         }
+        let here = self.here()?;
+        let is_decided = self.directory().is_decided(&here, entry.table.uid, scope);
+        if entry.replicated && write_off.is_empty() && is_decided {
+            return Ok(Done::Scoped); // nothing to decide, and nothing to compete with
+        }
+        gate::admit_scope(&entry.table.name.owner, scope, write_off, self.directory())?;
         if *scope == Scope::Local {
             // Nobody else would keep it, and there may be nothing here to keep.
             entry.takes_reads()?;
@@ -232,7 +246,7 @@ impl Batch<'_> {
     }
 
     /// Makes a table that was only ever here one that others may have copies of.
-    fn share(&mut self, entry: &Entry) -> Result<TableUid, Failure> {
+    pub(super) fn share(&mut self, entry: &Entry) -> Result<TableUid, Failure> {
         let mut shared = Entry::clone(entry);
         shared.replicated = true;
         // A copy of this file may have the table too, and it may be shared there: that is another one.

@@ -35,6 +35,7 @@ mod inherited;
 mod life;
 mod mesh;
 mod origins;
+mod owners;
 mod reader;
 mod recent;
 mod repair;

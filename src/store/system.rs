@@ -168,6 +168,7 @@ pub fn check(notary: &dyn Notary, known: &Directory, rows: Vec<SealedRow>) -> Ch
             | Row::Replica(_)
             | Row::Settlement(_)
             | Row::Dropped(_)
+            | Row::Transfer(_)
             | Row::Removal(_) => known.or_else(|| doubtful.get(writer)),
         };
         let verdict = match signer {

@@ -121,9 +121,13 @@ impl Batch<'_> {
     /// Takes the table out of sight at once. Its rows are removed by and by: a transaction over
     /// millions of them would hold up every other write.
     pub(super) fn drop_table(&mut self, caller: &Caller, entry: &Entry) -> Result<Done, Failure> {
-        let entry = self.admit(caller, entry, Permissions::ADMIN)?;
-        if let Owner::Identity(owner) = &entry.table.name.owner {
-            self.give_up_name(*owner, &entry.table.name.name)?;
+        // There may be nothing of it here, or anywhere: the name is to be free again all the same.
+        let entry = self.admit_anywhere(caller, entry, Permissions::ADMIN)?;
+        let directory = self.state.catalog.directory();
+        if let Owner::Identity(owner) = entry.table.name.owner
+            && directory.transferred(entry.table.uid).is_none()
+        {
+            self.give_up_name(owner, &entry.table.name.name)?;
         }
         if entry.replicated {
             self.declare_dropped(entry.table.uid)?;

@@ -404,14 +404,17 @@ impl Batch<'_> {
     fn believe(&self, table: TableUid, name: &QualifiedName) -> Result<QualifiedName, Failure> {
         let directory = self.state.catalog.directory();
         let here = self.here()?;
-        let is_so = match &name.owner {
-            Owner::Identity(id) => self.state.notary.as_ref().is_some_and(|notary| {
-                let known = directory.owner_of(notary.mesh(), table);
-                known.is_some_and(|(owner, known, _)| owner == *id && known == name.name)
-            }),
-            Owner::Remote(_, node) => directory.decided_by(table, node),
-            Owner::Uid(_) => false,
-        };
+        if let Some(told) = directory.transferred(table) {
+            return self.name_here(table, told); // the sender may not have heard of it yet
+        }
+        let is_so =
+            match &name.owner {
+                Owner::Identity(id) => self.state.notary.as_ref().is_some_and(|notary| {
+                    directory.is_named(notary.mesh(), table, *id, &name.name)
+                }),
+                Owner::Remote(_, node) => directory.decided_by(table, node),
+                Owner::Uid(_) => false,
+            };
         if !is_so {
             return Err(Refusal::AccessDenied.into());
         }

@@ -5,13 +5,16 @@ use std::collections::BTreeSet;
 
 use cortex_core::{
     directory::Standing,
-    model::{Caller, IdentityName, Owner, Scope, TableUid, Uid},
+    model::{Caller, Owner, Scope, TableUid},
 };
-use cortexd::store::{Command, Registration, SYSTEM_TABLE};
+use cortexd::store::{Command, SYSTEM_TABLE};
 
 use crate::{
     checks,
-    requests::{IDENTITY, OWNER, claim, create, delete, entry, key, named, put, remove, set_scope},
+    requests::{
+        IDENTITY, OWNER, claim, create, decline, delete, entry, key, named, put, register, remove,
+        set_scope,
+    },
     world::{LEAST_AGE_MS, SKEW_MS, World},
 };
 
@@ -52,6 +55,7 @@ enum Action {
     StalePass,
     Decide,
     WriteOff,
+    Decline,
     Drop,
     Create,
     Acknowledge,
@@ -178,6 +182,9 @@ impl Weights {
                 _other => {}
             }
         }
+        if matches!(kind, Kind::Scopes | Kind::Everything) {
+            actions.push((Decline, 6));
+        }
         let deletions = chance.of(&[20, 40, 60]);
         Self { kind, actions, deletions }
     }
@@ -194,10 +201,7 @@ pub(crate) fn set_up(world: &mut World, kind: Kind) {
     for _ in 0..count {
         world.add_node(skewed);
     }
-    let name = IdentityName::parse("alice").expect("a name");
-    let caller = Caller::Local(Uid::ROOT);
-    let registration = Registration { caller, id: IDENTITY, name, uid: OWNER };
-    world.must(0, &Command::Register(registration));
+    register(world);
     world.calm = true;
     sync_everybody(world, &[SYSTEM_TABLE]);
     for n in 1..count {
@@ -364,12 +368,18 @@ pub(crate) fn step(world: &mut World, weights: &Weights) {
         }
         Action::Decide => decide(world, n, false),
         Action::WriteOff => decide(world, n, true),
+        Action::Decline => {
+            let table = world.tables[world.chance.below(world.tables.len())];
+            let name = world.nodes[n].name.clone();
+            let is_so = world.nodes[n].db.catalog().directory().is_declined(table, &name);
+            decline(world, n, table, !is_so);
+        }
         Action::Drop => {
             let table = world.tables[world.chance.below(world.tables.len())];
             if world.chance.percent(20)
                 && let Some(entry) = entry(world, n, table)
             {
-                let caller = Caller::Local(Uid::ROOT);
+                let caller = Caller::Local(OWNER);
                 let _refused = world.run(n, &Command::DropTable { caller, entry });
             }
         }
@@ -380,7 +390,7 @@ pub(crate) fn step(world: &mut World, weights: &Weights) {
         Action::Acknowledge => {
             let table = world.tables[world.chance.below(world.tables.len())];
             if let Some(entry) = entry(world, n, table) {
-                let caller = Caller::Local(Uid::ROOT);
+                let caller = Caller::Local(OWNER);
                 let command = Command::Acknowledge { caller, entry, conflict: None };
                 let _refused = world.run(n, &command);
             }
@@ -455,7 +465,7 @@ fn repair(world: &mut World, n: usize) {
         _other => {
             let place = (table, key.clone());
             let dot = world.nodes[n].disk.version(&place).map(|version| version.dot);
-            let caller = Caller::Local(Uid::ROOT);
+            let caller = Caller::Local(OWNER);
             Command::Erase { caller, entry, rows: vec![(key, dot)] }
         }
     };

@@ -5,12 +5,12 @@ use std::{collections::BTreeSet, sync::Arc};
 use bytes::Bytes;
 use cortex_core::{
     model::{
-        AttributeName, Caller, IdentityId, Key, Limits, NodeName, Owner, Scope, TableName,
-        TableUid, Uid,
+        AttributeName, Caller, IdentityId, IdentityName, Key, Limits, NodeName, Owner, Scope,
+        TableName, TableUid, Uid,
     },
     wire::encode,
 };
-use cortexd::store::{Claim, Command, Entry, TokenId};
+use cortexd::store::{Claim, Command, Entry, Registration, TokenId};
 
 use crate::world::World;
 
@@ -34,6 +34,14 @@ pub(crate) fn create(world: &mut World, n: usize, owner: Owner, name: &str, scop
     let _refused = world.run(n, &command);
 }
 
+/// The identity that has the tables, on the first node.
+pub(crate) fn register(world: &mut World) {
+    let name = IdentityName::parse("alice").expect("a name");
+    let caller = Caller::Local(Uid::ROOT);
+    let registration = Registration { caller, id: IDENTITY, name, uid: OWNER };
+    world.must(0, &Command::Register(registration));
+}
+
 pub(crate) fn claim(world: &mut World, n: usize) {
     let token = TokenId { id: world.ids.draw(), expires_ms: u64::MAX >> 2 };
     let claim = Claim { uid: OWNER, identity: IDENTITY, rows: Vec::new(), token };
@@ -51,19 +59,21 @@ pub(crate) fn key(number: usize) -> Key {
 }
 
 pub(crate) fn put(world: &mut World, n: usize, entry: &Arc<Entry>, number: usize) {
+    settle_in(world, n);
     world.values += 1;
     let mut record = Vec::new();
     encode::uint(&mut record, world.values);
     if world.large && world.chance.percent(40) {
         record.resize(6_000, 0); // so that it needs pages of its own
     }
-    let (caller, entry) = (Caller::Local(Uid::ROOT), Arc::clone(entry));
+    let (caller, entry) = (Caller::Local(OWNER), Arc::clone(entry));
     let command = Command::Put { caller, entry, key: key(number), record: Bytes::from(record) };
     world.tally.writes += u64::from(world.run(n, &command).is_ok());
 }
 
 pub(crate) fn delete(world: &mut World, n: usize, entry: &Arc<Entry>, number: usize) {
-    let (caller, entry) = (Caller::Local(Uid::ROOT), Arc::clone(entry));
+    settle_in(world, n);
+    let (caller, entry) = (Caller::Local(OWNER), Arc::clone(entry));
     let command = Command::Delete { caller, entry, key: key(number) };
     world.tally.writes += u64::from(world.run(n, &command).is_ok());
 }
@@ -75,13 +85,42 @@ pub(crate) fn remove(world: &mut World, n: usize, whom: usize) {
     }
 }
 
+/// Root keeps a table away from its node, or takes that back.
+pub(crate) fn decline(world: &mut World, n: usize, table: TableUid, declined: bool) {
+    let caller = Caller::Local(Uid::ROOT);
+    let _refused = world.run(n, &Command::Decline { caller, table, declined });
+}
+
+/// Has the owner of the tables have an account on a node that they have none on yet.
+fn settle_in(world: &mut World, n: usize) {
+    let directory = world.nodes[n].db.catalog().directory();
+    let name = &world.nodes[n].name;
+    let may = directory.identity(IDENTITY).is_some() && !directory.is_put_out(name);
+    if may && directory.identity_of(name, OWNER).is_none() {
+        claim(world, n);
+    }
+}
+
 pub(crate) fn set_scope(
     world: &mut World,
     n: usize,
     entry: Arc<Entry>,
-    scope: Scope,
-    write_off: BTreeSet<NodeName>,
+    mut scope: Scope,
+    mut write_off: BTreeSet<NodeName>,
 ) {
-    let caller = Caller::Local(Uid::ROOT);
+    settle_in(world, n);
+    // The table of a uid is never without its home: who decides otherwise is told so, and names it.
+    let home = match &entry.table.name.owner {
+        Owner::Uid(_) => Some(&world.nodes[n].name),
+        Owner::Remote(_, home) => Some(home),
+        Owner::Identity(_) => None,
+    };
+    if let Some(home) = home {
+        write_off.remove(home);
+        if let Scope::Nodes(nodes) = &mut scope {
+            nodes.insert(home.clone());
+        }
+    }
+    let caller = Caller::Local(OWNER);
     let _refused = world.run(n, &Command::SetScope { caller, entry, scope, write_off });
 }

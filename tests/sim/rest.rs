@@ -7,7 +7,7 @@ use cortexd::store::SYSTEM_TABLE;
 use crate::{
     actions::sync_everybody,
     checks,
-    requests::{entry, named, set_scope},
+    requests::{decline, entry, named, set_scope},
     world::{LEAST_AGE_MS, SKEW_MS, World, broken},
 };
 
@@ -71,6 +71,9 @@ fn decide_finally(world: &mut World, members: &[usize], table: TableUid) {
     let inside = directory.in_scope(table);
     if !contested && members.iter().any(|n| inside.contains(&world.nodes[*n].name)) {
         return;
+    }
+    for n in members {
+        decline(world, *n, table, false); // nobody is left to hold it otherwise
     }
     let Some(by) = members.iter().copied().find(|n| entry(world, *n, table).is_some()) else {
         return;

@@ -13,7 +13,7 @@ use cortexd::store::{Collection, Command, SYSTEM_TABLE};
 use crate::{
     actions::{pull, sync_everybody},
     mutations::{Around, Mutation},
-    requests::{self, OWNER, create, entry, named, remove, set_scope},
+    requests::{self, IDENTITY, create, entry, named, remove, set_scope},
     rest::{heal, settle},
     world::{LEAST_AGE_MS, Message, SKEW_MS, World},
 };
@@ -70,8 +70,16 @@ const fn around(rule: Around) -> Mutation {
 /// Adds nodes that know each other, in a world without faults.
 pub(crate) fn nodes(world: &mut World, count: usize) {
     world.calm = true;
+    let first = world.nodes.len();
     for _ in 0..count {
         world.add_node(false);
+    }
+    if first == 0 {
+        requests::register(world);
+    }
+    sync_everybody(world, &[SYSTEM_TABLE]);
+    for n in first.max(1)..world.nodes.len() {
+        requests::claim(world, n);
     }
     sync_everybody(world, &[SYSTEM_TABLE]);
 }
@@ -85,7 +93,7 @@ pub(crate) fn shared(world: &mut World) -> TableUid {
 }
 
 fn made(world: &mut World, scope: Scope) -> TableUid {
-    create(world, 0, Owner::Uid(OWNER), "u", scope);
+    create(world, 0, Owner::Identity(IDENTITY), "f", scope);
     world.tables[0]
 }
 
@@ -547,7 +555,7 @@ fn a_decision_is_known_by_another(world: &mut World) {
     while !known(world, 0) {
         pull(world, 2, 0, SYSTEM_TABLE, 1);
     }
-    decide(world, 2, &[0, 1, 2, 3], &[]);
+    decide(world, 2, &[1, 2, 3], &[]);
     world.small = false;
     roll_back(world, 0);
     decide(world, 0, &[0, 1, 2, 3], &[]);

@@ -17,6 +17,7 @@ const NAME: &str = "names";
 const CONFLICTS: &str = "conflicts";
 const BLOCKED: &str = "copies-blocked";
 const ROWS: &str = "rows";
+const ORPHANS: &str = "orphans";
 
 /// A laptop is left alone over a week-end; what nobody has compared for longer, nobody knows to be good.
 const UNVERIFIED_MS: u64 = 7 * 24 * 60 * 60 * 1000;
@@ -24,7 +25,7 @@ const UNVERIFIED_MS: u64 = 7 * 24 * 60 * 60 * 1000;
 /// A node that is silent for so long may not come back, and all the others remember every deletion for it.
 const SILENT_MS: u64 = 7 * 24 * 60 * 60 * 1000;
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Facts {
     now_ms: u64,
     uptime_ms: u64,
@@ -34,6 +35,8 @@ pub(super) struct Facts {
     scrub: Option<Scrub>,
     /// Identities of which another has the name: how each is shown, and its id.
     contested: Vec<(String, String)>,
+    /// Tables that belong to nobody, and that root of this machine decides about.
+    orphans: Vec<String>,
 }
 
 /// What the daemon says of its rows.
@@ -66,13 +69,7 @@ struct Node {
 }
 
 pub(super) fn gather(context: &Context) -> Facts {
-    let mut facts = Facts {
-        now_ms: ambient::wall_ms(),
-        uptime_ms: 0,
-        tables: None,
-        scrub: None,
-        contested: Vec::new(),
-    };
+    let mut facts = Facts { now_ms: ambient::wall_ms(), ..Facts::default() };
     let Ok(mut client) = context.connect() else {
         return facts;
     };
@@ -85,7 +82,19 @@ pub(super) fn gather(context: &Context) -> Facts {
     };
     facts.tables = Some(status.as_array().into_iter().flatten().map(Table::read).collect());
     facts.contested = contested(&mut client);
+    facts.orphans = orphans(&mut client);
     facts
+}
+
+/// Only root is told of them.
+fn orphans(client: &mut Client) -> Vec<String> {
+    let details = Value::Map(vec![("details".into(), true.into())]);
+    let Ok(list) = client.call("tables", &Params::new().value(&details)) else {
+        return Vec::new();
+    };
+    let tables = list.as_array().into_iter().flatten();
+    let orphans = tables.filter(|table| table["orphaned"] == Value::from(true));
+    orphans.map(|table| text(&table["table"])).collect()
 }
 
 fn contested(client: &mut Client) -> Vec<(String, String)> {
@@ -147,6 +156,15 @@ pub(super) fn check(facts: &Facts) -> Vec<Finding> {
     };
     let mut findings: Vec<Finding> =
         tables.iter().flat_map(|table| of_table(table, facts)).collect();
+    findings.extend(facts.orphans.iter().map(|name| {
+        Finding::warning(
+            ORPHANS,
+            format!("{name} belongs to nobody: nobody is its owner any more"),
+            format!(
+                "as root, to hand it over: cortex table chown {name} OWNER; or to clear it away: cortex drop {name}"
+            ),
+        )
+    }));
     findings.extend(facts.contested.iter().map(|(shown, id)| {
         let name = shown.split('~').next().unwrap_or_default();
         Finding::warning(
@@ -319,7 +337,7 @@ mod tests {
 
     fn of(table: Table) -> Vec<Finding> {
         let tables = Some(vec![table]);
-        check(&Facts { now_ms: NOW, uptime_ms: DAY, tables, scrub: None, contested: Vec::new() })
+        check(&Facts { now_ms: NOW, uptime_ms: DAY, tables, ..Facts::default() })
     }
 
     fn only(findings: &[Finding]) -> (&'static str, Status) {
@@ -331,8 +349,7 @@ mod tests {
     fn copies_that_were_equal_lately_are_well() {
         assert_eq!(only(&of(notes(office("in_sync")))), (COPIES, Status::Ok));
         assert_eq!(only(&of(notes(office("behind")))), (COPIES, Status::Ok));
-        let none =
-            Facts { now_ms: NOW, uptime_ms: 0, tables: None, scrub: None, contested: Vec::new() };
+        let none = Facts { now_ms: NOW, ..Facts::default() };
         assert_eq!(check(&none), []);
     }
 
@@ -360,6 +377,17 @@ mod tests {
             let node = Node { why: Some(why.into()), ..office("behind") };
             assert_eq!(only(&of(notes(node))).0, expected, "{why}");
         }
+    }
+
+    #[test]
+    fn a_table_that_belongs_to_nobody_is_worth_a_warning_that_says_how_to_hand_it_over() {
+        let orphans = vec!["@alice~3f2a:notes".to_owned()];
+        let facts = Facts { now_ms: NOW, tables: Some(Vec::new()), orphans, ..Facts::default() };
+        let found = check(&facts);
+        let orphan = found.iter().find(|found| found.check == ORPHANS).expect("a finding");
+        assert_eq!(orphan.status, Status::Warning);
+        let hint = format!("{orphan:?}");
+        assert!(hint.contains("cortex table chown @alice~3f2a:notes OWNER"), "{hint}");
     }
 
     /// holds R5
@@ -398,8 +426,7 @@ mod tests {
         assert_eq!(only(&elsewhere), (CONFLICTS, Status::Note));
         assert_eq!(elsewhere[0].mend.as_deref(), Some("on office: cortex conflicts"));
         let contested = vec![("alice~3f2a".into(), "3f2a00".into())];
-        let named =
-            Facts { now_ms: NOW, uptime_ms: 0, tables: Some(Vec::new()), scrub: None, contested };
+        let named = Facts { now_ms: NOW, tables: Some(Vec::new()), contested, ..Facts::default() };
         let found = check(&named);
         assert_eq!(only(&found), (NAME, Status::Warning));
         let mend = found[0].mend.as_deref().expect("it can be mended");

@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    BindingRow, Directory, GrantRow, IdentityRow, NameRow, RevocationRow, Row, ScopeRow, Seen,
-    TokenId, UNKNOWN_DATABASE, UnbindingRow, covers, note,
+    BindingRow, Directory, Generation, GrantRow, IdentityRow, NameRow, RevocationRow, Row,
+    ScopeRow, Seen, TokenId, UNKNOWN_DATABASE, UnbindingRow, covers, note,
 };
 use crate::model::{
     IdentityId, IdentityName, NodeName, Permissions, Principal, Refusal, Scope, TableName,
@@ -255,10 +255,11 @@ impl Directory {
         }
     }
 
-    /// Takes a federated table's name into use.
+    /// Takes a federated table's name into use. Where the table is known, whether or not a copy of it is here,
+    /// nothing is decided: a row written here would compete with, or replace, what others have decided about it.
     ///
     /// # Errors
-    /// [`Refusal::DirectoryFull`].
+    /// [`Refusal::AlreadyExists`], [`Refusal::DirectoryFull`].
     pub fn take_name(
         &self,
         here: &NodeName,
@@ -266,9 +267,13 @@ impl Directory {
         name: &TableName,
     ) -> Result<NameRow, Refusal> {
         self.check_room(1)?;
+        if self.received(owner, name).is_some() {
+            return Err(Refusal::AlreadyExists);
+        }
         let generation = match self.generation(owner, name) {
             None => 1,
-            Some(known) => known.number + u64::from(known.dropped),
+            Some(known) if self.is_over(owner, name, known) => known.number + 1,
+            Some(_live) => return Err(Refusal::AlreadyExists),
         };
         let (name, by) = (name.clone(), here.clone());
         Ok(NameRow { owner, name, by, generation, dropped: false })
@@ -288,6 +293,24 @@ impl Directory {
         let generation = self.generation(owner, name).map_or(1, |known| known.number);
         let (name, by) = (name.clone(), here.clone());
         Ok(Row::Name(NameRow { owner, name, by, generation, dropped: true }))
+    }
+
+    /// True where a generation of a name was dropped. The two rows that say so may arrive one after the other.
+    fn is_over(&self, owner: IdentityId, name: &TableName, known: Generation) -> bool {
+        let table = |mesh| TableUid::of_federated(mesh, owner, name, known.number);
+        known.dropped || self.mesh.is_some_and(|mesh| self.is_dropped(table(mesh)))
+    }
+
+    /// True where a table is decided to be exactly there and nothing competes: to decide it once more would
+    /// change nothing but whose word it is, and compete with what others decide meanwhile.
+    #[must_use]
+    pub fn is_decided(&self, here: &NodeName, table: TableUid, scope: &Scope) -> bool {
+        let wanted = if *scope == Scope::Local {
+            Scope::Nodes([here.clone()].into())
+        } else {
+            scope.clone()
+        };
+        matches!(self.competing(table).as_slice(), [(_, only)] if *only == wanted)
     }
 
     fn words(

@@ -14,6 +14,7 @@ mod decide;
 mod fields;
 mod members;
 mod names;
+mod owners;
 mod row;
 mod scopes;
 
@@ -21,8 +22,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 pub use row::{
     BindingRow, Database, DroppedRow, GrantRow, IdentityRow, NameRow, NodeRow, RemovalRow,
-    ReplicaRow, RevocationRow, Row, ScopeRow, Seen, SettlementRow, TokenId, UNKNOWN_DATABASE,
-    UnbindingRow, adopted_part, signed_part,
+    ReplicaRow, RevocationRow, Row, ScopeRow, Seen, SettlementRow, TokenId, TransferRow,
+    UNKNOWN_DATABASE, UnbindingRow, adopted_part, signed_part,
 };
 pub use scopes::{Standing, Whereabouts};
 
@@ -54,7 +55,12 @@ pub struct Directory {
     settlements: BTreeMap<IdentityName, BTreeMap<NodeName, SettlementRow>>,
     /// By table: who has dropped it.
     dropped: HashMap<TableUid, BTreeSet<NodeName>>,
+    transfers: HashMap<TableUid, BTreeMap<NodeName, TransferRow>>,
     mesh: Option<MeshId>,
+    /// Computed from transfers: the tables that identities were handed over, by their names.
+    received: BTreeMap<(IdentityId, TableName), TableUid>,
+    /// Computed: the identities of a name that nobody is any more.
+    departed: BTreeMap<IdentityName, BTreeSet<IdentityId>>,
     /// Computed for that mesh: the name of each federated table that there is, or was last.
     named: HashMap<TableUid, (IdentityId, TableName)>,
     rows: usize,
@@ -125,7 +131,8 @@ impl Directory {
             | Row::Scope(_)
             | Row::Replica(_)
             | Row::Settlement(_)
-            | Row::Dropped(_) => false,
+            | Row::Dropped(_)
+            | Row::Transfer(_) => false,
         };
         let new = match row {
             Row::Node(row) => self.nodes.insert(row.node.clone(), row).is_none(),
@@ -162,6 +169,10 @@ impl Directory {
                 decisions.insert(row.by.clone(), row).is_none()
             }
             Row::Dropped(row) => self.dropped.entry(row.table).or_default().insert(row.by),
+            Row::Transfer(row) => {
+                let decisions = self.transfers.entry(row.table).or_default();
+                decisions.insert(row.by.clone(), row).is_none()
+            }
         };
         self.rows += usize::from(new);
         says_who
@@ -221,7 +232,8 @@ impl Directory {
             | Row::Name(_)
             | Row::Scope(_)
             | Row::Replica(_)
-            | Row::Dropped(_) => false,
+            | Row::Dropped(_)
+            | Row::Transfer(_) => false,
         };
         let rows: Vec<Row> = self.all().filter(concerns).collect();
         let writers: BTreeSet<_> = rows.iter().map(|row| row.writer().clone()).collect();
@@ -271,6 +283,7 @@ impl Directory {
                 let row = |by: &NodeName| DroppedRow { table: *table, by: by.clone() };
                 words.iter().map(move |by| Row::Dropped(row(by)))
             }))
+            .chain(self.transfers.values().flat_map(BTreeMap::values).cloned().map(Row::Transfer))
     }
 
     /// Who a uid of a machine is.
@@ -345,18 +358,22 @@ impl Directory {
         newest.map(|(number, dropped)| Generation { number, dropped })
     }
 
-    /// The lasting id of the federated table of that name; none where there is none now.
+    /// The lasting id of the federated table of that name; none where there is none now. One that the owner has
+    /// made comes before one that they were handed over.
     #[must_use]
     pub fn federated(&self, owner: IdentityId, name: &TableName) -> Option<TableUid> {
-        let generation = self.generation(owner, name).filter(|known| !known.dropped)?;
-        let table = TableUid::of_federated(self.mesh?, owner, name, generation.number);
-        (!self.is_dropped(table)).then_some(table)
+        let made = self.generation(owner, name).filter(|known| !known.dropped).and_then(|known| {
+            let table = TableUid::of_federated(self.mesh?, owner, name, known.number);
+            (!self.is_dropped(table)).then_some(table)
+        });
+        made.or_else(|| self.received(owner, name))
     }
 
     /// The names of the federated tables that an identity has, wherever they are.
     pub fn names_of(&self, owner: IdentityId) -> impl Iterator<Item = &TableName> {
-        let names = self.names.keys().filter(move |(of, _)| *of == owner).map(|(_, name)| name);
-        names.filter(move |name| self.federated(owner, name).is_some())
+        let made = self.names.keys().filter(move |(of, _)| *of == owner).map(|(_, name)| name);
+        let made: BTreeSet<&TableName> = made.chain(self.names_received(owner)).collect();
+        made.into_iter().filter(move |name| self.federated(owner, name).is_some())
     }
 
     /// Whose federated table that is, what it is called, and which of that name it is; none where no
@@ -401,6 +418,7 @@ impl Directory {
             by_name.entry(identity.name.clone()).or_default().insert(row.identity);
         }
         (self.accounts, self.by_name) = (accounts, by_name);
+        self.recount_departed();
     }
 
     /// True where nobody has revoked a binding, or all who have were known when it was made, and
@@ -420,9 +438,16 @@ impl Directory {
 
 impl Extend<Row> for Directory {
     fn extend<I: IntoIterator<Item = Row>>(&mut self, rows: I) {
-        let says_who = rows.into_iter().fold(false, |so_far, row| self.place(row) | so_far);
+        let (mut says_who, mut says_whose) = (false, false);
+        for row in rows {
+            says_whose |= self.says_whose(&row);
+            says_who |= self.place(row);
+        }
         if says_who {
             self.recount();
+        }
+        if says_whose {
+            self.recount_received();
         }
     }
 }

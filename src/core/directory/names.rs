@@ -45,6 +45,8 @@ impl Directory {
         match (written, caller) {
             (TableRef::Own(name), Caller::Local(uid)) => Ok((Owner::Uid(*uid), name)),
             (TableRef::Own(_), Caller::Peer { .. }) => Err(Refusal::AccessDenied),
+            // The store knows its name.
+            (TableRef::Id(_), _) => Err(Refusal::AccessDenied),
             (TableRef::Of(uid, name), _) => Ok((Owner::Uid(uid), name)),
             (TableRef::Remote { uid, node, name }, _) => {
                 if self.here().is_some_and(|here| here.as_str() == node) {
@@ -58,9 +60,10 @@ impl Directory {
                 Ok((Owner::Identity(own), name))
             }
             (TableRef::Federated { identity: Some(who), name }, _) => {
-                // Nobody of that name has a table: as for any that is absent.
+                // Nobody of that name has a table, unless somebody had who is nobody any more: else it is as
+                // for any that is absent.
                 let who = match self.find_for(who, caller) {
-                    Err(Refusal::UnknownIdentity) => return Err(Refusal::AccessDenied),
+                    Err(Refusal::UnknownIdentity) => self.find_departed(who, name)?,
                     found => found?,
                 };
                 Ok((Owner::Identity(who), name))

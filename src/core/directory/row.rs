@@ -44,6 +44,8 @@ pub enum Row {
     Settlement(SettlementRow),
     /// A table that others may have copies of is dropped.
     Dropped(DroppedRow),
+    /// A table was handed over to another owner.
+    Transfer(TransferRow),
 }
 
 /// Which database file: drawn at its birth, and again when a backup comes to life.
@@ -208,6 +210,25 @@ pub struct ReplicaRow {
     pub up: u64,
     /// The life that has ended: what it held was handed over, or written off.
     pub down: u64,
+    /// True while the machine's root keeps the table away from it, whatever the scope says.
+    pub declined: bool,
+}
+
+/// One node's word on whom a table was handed over to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TransferRow {
+    /// The table.
+    pub table: TableUid,
+    /// Who has it from then on. Never a bare uid, which is another user on each machine.
+    pub owner: Owner,
+    /// What it is called from then on.
+    pub name: TableName,
+    /// Where that was decided; the writer.
+    pub by: NodeName,
+    /// How often this node has decided.
+    pub count: u64,
+    /// The decisions that this one replaces.
+    pub seen: Seen,
 }
 
 /// One node's word on which of several identities of one name keeps it.
@@ -254,6 +275,7 @@ impl Row {
             Self::Replica(row) => &row.node,
             Self::Settlement(row) => &row.by,
             Self::Dropped(row) => &row.by,
+            Self::Transfer(row) => &row.by,
         }
     }
 
@@ -282,6 +304,7 @@ impl Row {
             Self::Replica(row) => format!("replica/{}/{}", row.table, row.node),
             Self::Settlement(row) => format!("settlement/{}/{}", row.name, row.by),
             Self::Dropped(row) => format!("dropped/{}/{}", row.table, row.by),
+            Self::Transfer(row) => format!("transfer/{}/{}", row.table, row.by),
         }
     }
 
@@ -363,13 +386,24 @@ impl Row {
                 .text(1, row.node.as_str())
                 .bytes(2, &row.database)
                 .text(3, row.by.as_str()),
-            Self::Replica(row) => record
-                .uint(0, 8)
+            Self::Replica(row) => {
+                let record = record
+                    .uint(0, 8)
+                    .bytes(1, &row.table.0)
+                    .text(2, row.node.as_str())
+                    .bytes(3, &row.database)
+                    .uint(4, row.up)
+                    .uint(5, row.down);
+                if row.declined { record.uint(6, 1) } else { record }
+            }
+            Self::Transfer(row) => record
+                .uint(0, 12)
                 .bytes(1, &row.table.0)
-                .text(2, row.node.as_str())
-                .bytes(3, &row.database)
-                .uint(4, row.up)
-                .uint(5, row.down),
+                .text(2, &row.owner.to_string())
+                .text(3, row.name.as_str())
+                .text(4, row.by.as_str())
+                .uint(5, row.count)
+                .seen(6, &row.seen),
             Self::Dropped(row) => {
                 record.uint(0, 10).bytes(1, &row.table.0).text(2, row.by.as_str())
             }
@@ -458,6 +492,7 @@ impl Row {
                 database: fields.id(3)?,
                 up: fields.uint(4)?,
                 down: fields.uint(5)?,
+                declined: fields.has(6) && fields.uint(6)? != 0,
             }),
             11 => Self::Revocation(RevocationRow {
                 identity: IdentityId(fields.id(1)?),
@@ -465,6 +500,14 @@ impl Row {
                 count: fields.uint(3)?,
             }),
             10 => Self::Dropped(DroppedRow { table: TableUid(fields.id(1)?), by: fields.node(2)? }),
+            12 => Self::Transfer(TransferRow {
+                table: TableUid(fields.id(1)?),
+                owner: Owner::parse(fields.text(2)?)?,
+                name: TableName::parse(fields.text(3)?).ok()?,
+                by: fields.node(4)?,
+                count: fields.uint(5)?,
+                seen: fields.seen(6)?,
+            }),
             9 => Self::Settlement(SettlementRow {
                 name: IdentityName::parse(fields.text(1)?).ok()?,
                 keep: IdentityId(fields.id(2)?),
@@ -479,13 +522,14 @@ impl Row {
     }
 
     /// False for what no node may say: that root is somebody, that a bare uid, which is another
-    /// user on each machine, holds a right on what leaves it, or that a name is kept by an identity
-    /// that was not looked at.
+    /// user on each machine, holds a right on what leaves it or owns it, or that a name is kept by an
+    /// identity that was not looked at.
     fn is_sound(&self) -> bool {
         match self {
             Self::Binding(row) => row.uid != Uid::ROOT,
             Self::Grant(row) => !matches!(row.principal, Principal::Uid(_)),
             Self::Settlement(row) => row.among.contains(&row.keep),
+            Self::Transfer(row) => !matches!(row.owner, Owner::Uid(_)),
             Self::Node(_)
             | Self::Identity(_)
             | Self::Unbinding(_)

@@ -68,7 +68,25 @@ impl Directory {
         let Some(decisions) = self.scopes.get(&table) else {
             return Standing::Out;
         };
+        if self.is_declined(table, node) {
+            return Standing::Out;
+        }
         self.standing_by(&latest(decisions), node)
+    }
+
+    /// The decisions about a table that no other has replaced: whose, and as the machines that each means.
+    /// More than one where they compete.
+    #[must_use]
+    pub fn competing(&self, table: TableUid) -> Vec<(&NodeName, Scope)> {
+        let decisions = self.scopes.get(&table).map(latest).unwrap_or_default();
+        decisions.into_iter().map(|row| (&row.by, at_home(row))).collect()
+    }
+
+    /// True where the root of a machine keeps a table away from it, whatever the scope says. The word of a
+    /// database that was removed does not count: another one under that name is another machine.
+    #[must_use]
+    pub fn is_declined(&self, table: TableUid, node: &NodeName) -> bool {
+        self.replica(table, node).is_some_and(|row| row.declined && !self.is_removed(&row.database))
     }
 
     /// The members that may hold a table.
@@ -79,7 +97,16 @@ impl Directory {
         };
         let latest = latest(decisions);
         let names = self.members().map(|row| &row.node);
-        names.filter(|node| self.standing_by(&latest, node) == Standing::In).cloned().collect()
+        let is_in = |node: &&NodeName| {
+            self.standing_by(&latest, node) == Standing::In && !self.is_declined(table, node)
+        };
+        names.filter(is_in).cloned().collect()
+    }
+
+    /// The same of this machine.
+    #[must_use]
+    pub fn is_declined_here(&self, table: TableUid) -> bool {
+        self.here().is_some_and(|here| self.is_declined(table, here))
     }
 
     /// What is known of the decisions about a table: those that are held, and those that they had

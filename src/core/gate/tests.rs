@@ -3,9 +3,10 @@
 
 use super::*;
 use crate::{
-    directory::Directory,
+    directory::{Directory, NodeRow, Row},
     model::{
-        Acl, AttributeName, IdentityName, NodeName, QualifiedName, TableId, TableName, TableUid,
+        Acl, AttributeName, IdentityName, Incarnation, NodeName, QualifiedName, TableId, TableName,
+        TableUid,
     },
 };
 
@@ -27,7 +28,31 @@ fn bob() -> IdentityId {
     IdentityId([2; 16])
 }
 
-/// On `home`, where uid 1000 is alice and 2000 is bob. On `away`, 1500 is alice, 2500 is bob, and
+/// On `away` alone.
+fn carol() -> IdentityId {
+    IdentityId([3; 16])
+}
+
+/// Nobody any more, registered on `home`.
+fn dave() -> IdentityId {
+    IdentityId([4; 16])
+}
+
+/// Nobody any more, registered on `away`.
+fn erin() -> IdentityId {
+    IdentityId([5; 16])
+}
+
+fn present(directory: &mut Directory, text: &str, database: u8) {
+    directory.insert(Row::Node(NodeRow {
+        node: node(text),
+        certificate: Vec::new(),
+        database: [database; 16],
+        incarnation: Incarnation(1),
+    }));
+}
+
+/// On `home`, where uid 1000 is alice and 2000 is bob. On `away`, 1500 is alice, 2500 is bob, 3500 is carol, and
 /// 1000 is nobody.
 fn directory() -> Directory {
     let mut directory = Directory::new(Some(node("home")));
@@ -39,6 +64,21 @@ fn directory() -> Directory {
         let rows = directory.bind(&node("away"), id, away, id.0, 0).expect("known");
         rows.into_iter().for_each(|row| directory.insert(row));
     }
+    for (id, name, at, uid) in [
+        (carol(), "carol", "away", 3500),
+        (dave(), "dave", "home", 4000),
+        (erin(), "erin", "away", 4500),
+    ] {
+        let name = IdentityName::parse(name).expect("a name");
+        let rows = directory.register(&node(at), id, &name, Uid(uid), 0).expect("new");
+        rows.into_iter().for_each(|row| directory.insert(row));
+    }
+    for id in [dave(), erin()] {
+        let rows = directory.unbind(&node("home"), id, None, 0).expect("mapped");
+        rows.into_iter().for_each(|row| directory.insert(row));
+    }
+    present(&mut directory, "home", 1);
+    present(&mut directory, "away", 2);
     directory
 }
 
@@ -70,7 +110,7 @@ fn callers() -> Vec<Who> {
     ]
 }
 
-fn owners() -> [Owner; 6] {
+fn owners() -> [Owner; 9] {
     [
         Owner::Uid(OWNER),
         Owner::Uid(NOBODY),
@@ -78,6 +118,9 @@ fn owners() -> [Owner; 6] {
         Owner::Remote(Uid(1000), node("away")),
         Owner::Identity(alice()),
         Owner::Identity(bob()),
+        Owner::Identity(carol()),
+        Owner::Identity(dave()),
+        Owner::Identity(erin()),
     ]
 }
 
@@ -129,8 +172,18 @@ fn expected(who: &Who, table: &Table, granted: &[(Principal, Permissions)]) -> P
             held = held.union(*rights);
         }
     }
+    // Whose owner has an account here, or who was registered here and is nobody any more; where nobody has
+    // decided about the scope, the table of a uid elsewhere may be nowhere, and is anybody's to clear away.
+    let root_decides = match &table.name.owner {
+        Owner::Uid(_) | Owner::Remote(..) => true,
+        Owner::Identity(id) => [alice(), bob(), dave()].contains(id),
+    };
+    let is_root = who.uid_here == Some(Uid::ROOT);
+    if is_root {
+        held = held.union(Permissions::READ);
+    }
     let owns_as_uid = who.uid_here.is_some_and(|uid| table.name.owner == Owner::Uid(uid));
-    if owns_as_uid || who.uid_here == Some(Uid::ROOT) || (who.is.is_some() && who.is == owned_by) {
+    if owns_as_uid || (is_root && root_decides) || (who.is.is_some() && who.is == owned_by) {
         held = Permissions::ALL;
     }
     match &who.caller {
@@ -176,7 +229,7 @@ fn the_decision_table_is_exactly_scope_and_then_rights() {
             }
         }
     }
-    assert_eq!(decided, 10 * 6 * 5 * 64 * 9, "the whole table");
+    assert_eq!(decided, 10 * 9 * 5 * 64 * 9, "the whole table");
 }
 
 /// holds M6
@@ -200,4 +253,120 @@ fn before_there_is_a_mesh_a_uid_is_all_that_counts() {
     assert_eq!(admit(&Caller::Local(OWNER), &table, Permissions::ADMIN, &directory), Ok(()));
     let other = admit(&Caller::Local(GUEST), &table, Permissions::READ, &directory);
     assert_eq!(other, Err(Refusal::AccessDenied));
+}
+
+/// Whether root of a machine decides about a table of that owner whose scope is as decided on `away`.
+fn root_of(here: &str, owner: &Owner, text: &str, change: impl FnOnce(&mut Directory)) -> bool {
+    let mut directory = Directory::new(Some(node(here)));
+    directory.extend(all_rows(&self::directory()));
+    let scope = Scope::parse(text).expect("a scope");
+    let table = table(owner, &scope, &Acl::default());
+    let row = directory.decide_scope(&node("away"), table.uid, scope, &BTreeSet::new(), 0);
+    directory.insert(row.expect("room"));
+    change(&mut directory);
+    let root = Caller::Local(Uid::ROOT);
+    assert_eq!(admit(&root, &table, Permissions::READ, &directory), Ok(()), "what is here is read");
+    let decides = root_decides(&table, &directory);
+    for right in [Permissions::WRITE, Permissions::ADMIN] {
+        assert_eq!(admit(&root, &table, right, &directory).is_ok(), decides, "{right:?}");
+    }
+    decides
+}
+
+fn all_rows(directory: &Directory) -> Vec<Row> {
+    [node("home"), node("away")]
+        .iter()
+        .flat_map(|node| directory.written_by(node).collect::<Vec<_>>())
+        .collect()
+}
+
+fn put_out_away(directory: &mut Directory) {
+    let here = directory.here().expect("a name").clone();
+    let rows = directory.remove_node(&here, &node("away"), 0).expect("known");
+    rows.into_iter().for_each(|row| directory.insert(row));
+}
+
+/// holds V4, S2
+#[test]
+fn root_decides_where_the_owner_has_an_account_and_nowhere_else() {
+    let unchanged = |_: &mut Directory| {};
+    for (here, owner, decides) in [
+        ("home", Owner::Identity(alice()), true),
+        ("away", Owner::Identity(alice()), true),
+        ("home", Owner::Identity(carol()), false),
+        ("away", Owner::Identity(carol()), true),
+        ("third", Owner::Identity(carol()), false),
+        ("home", Owner::Remote(Uid(1500), node("away")), false),
+        ("home", Owner::Uid(NOBODY), true),
+    ] {
+        assert_eq!(root_of(here, &owner, "all", unchanged), decides, "{owner} on {here}");
+    }
+}
+
+#[test]
+fn a_table_that_belongs_to_nobody_has_a_custodian_wherever_its_machines_are() {
+    let unchanged = |_: &mut Directory| {};
+    let (dave, erin) = (Owner::Identity(dave()), Owner::Identity(erin()));
+    assert!(root_of("home", &dave, "away", unchanged), "registered there, with or without a copy");
+    assert!(!root_of("away", &dave, "all", unchanged));
+    assert!(!root_of("home", &erin, "all", unchanged));
+    assert!(root_of("home", &erin, "home,away", put_out_away), "it holds the rows");
+    assert!(!root_of("third", &erin, "home,away", put_out_away), "it does not");
+    assert!(root_of("third", &erin, "away", put_out_away), "nobody does");
+    let remote = Owner::Remote(Uid(1500), node("away"));
+    assert!(root_of("home", &remote, "all", put_out_away));
+    assert!(
+        root_of("home", &remote, "home", unchanged),
+        "its home was left out, and knows nothing of it"
+    );
+    assert!(!root_of("third", &remote, "home", unchanged));
+}
+
+#[test]
+fn the_table_of_a_uid_keeps_its_home() {
+    let directory = directory();
+    let remote = Owner::Remote(Uid(1500), node("away"));
+    let none = BTreeSet::new();
+    let decide = |owner: &Owner, text: &str, off: &BTreeSet<NodeName>| {
+        admit_scope(owner, &Scope::parse(text).expect("a scope"), off, &directory)
+    };
+    let at_home = Err(Refusal::ScopeWithoutHome("home".into()));
+    let elsewhere = Err(Refusal::ScopeWithoutTableHome("away".into()));
+    for (owner, text, expected) in [
+        (Owner::Uid(OWNER), "away", at_home.clone()),
+        (Owner::Uid(OWNER), "away,home", Ok(())),
+        (Owner::Uid(OWNER), "local", Ok(())),
+        (Owner::Uid(OWNER), "all", Ok(())),
+        (remote.clone(), "home", elsewhere.clone()),
+        (remote.clone(), "local", elsewhere.clone()),
+        (remote.clone(), "away", Ok(())),
+        (remote.clone(), "all", Ok(())),
+        (Owner::Identity(alice()), "away", Ok(())),
+    ] {
+        assert_eq!(decide(&owner, text, &none), expected, "{owner} {text}");
+    }
+    let home_given_up = [node("away")].into();
+    assert_eq!(decide(&remote, "all", &home_given_up), elsewhere);
+    let mut directory = directory.clone();
+    put_out_away(&mut directory);
+    let scope = Scope::parse("home").expect("a scope");
+    assert_eq!(admit_scope(&remote, &scope, &none, &directory), Ok(()), "it is gone for good");
+}
+
+#[test]
+fn root_keeps_a_table_away_from_its_own_disk_alone_and_not_the_last_copy() {
+    let mut directory = directory();
+    let root = Caller::Local(Uid::ROOT);
+    let of_carol = table(&Owner::Identity(carol()), &Scope::All, &Acl::default());
+    assert_eq!(admit_replica(&root, &of_carol, &directory), Err(Refusal::OnlyReplica));
+    let row = directory.decide_scope(&node("away"), of_carol.uid, Scope::All, &BTreeSet::new(), 0);
+    directory.insert(row.expect("room"));
+    assert_eq!(admit_replica(&root, &of_carol, &directory), Ok(()));
+    let denied = Err(Refusal::AccessDenied);
+    assert_eq!(admit_replica(&Caller::Local(OWNER), &of_carol, &directory), denied);
+    let peer = Caller::Peer { node: node("away"), uid: None };
+    assert_eq!(admit_replica(&peer, &of_carol, &directory), denied);
+    let own = table(&Owner::Uid(OWNER), &Scope::All, &Acl::default());
+    let home = Err(Refusal::ScopeWithoutHome("home".into()));
+    assert_eq!(admit_replica(&root, &own, &directory), home);
 }

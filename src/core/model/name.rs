@@ -3,7 +3,7 @@
 
 use std::{borrow::Borrow, fmt};
 
-use super::{IdentityId, Limits, NodeName, Refusal, Uid};
+use super::{IdentityId, Limits, NodeName, Refusal, TableUid, Uid};
 
 /// Takes `^[a-zA-Z_][a-zA-Z0-9_]*$` up to the bound, the rule for tables and attributes alike.
 fn identifier(text: &str, invalid: impl FnOnce() -> Refusal) -> Result<Box<str>, Refusal> {
@@ -142,6 +142,8 @@ pub enum TableRef<'a> {
         /// The name within the namespace.
         name: &'a str,
     },
+    /// `id:` and 32 hexadecimal digits: the table of that lasting id, whatever it is called and whosever it is.
+    Id(TableUid),
     /// `@notes`, `@alice:notes`: in the namespace of a federated identity.
     Federated {
         /// The identity's name; none stands for the caller's own.
@@ -168,6 +170,9 @@ impl<'a> TableRef<'a> {
         let Some((owner, name)) = text.split_once(':') else {
             return Ok(Self::Own(text));
         };
+        if owner == "id" {
+            return TableUid::parse(name).map(Self::Id).ok_or(Refusal::InvalidTableName);
+        }
         let uid = |text| parse_uid(text).ok_or(Refusal::InvalidTableName);
         Ok(match owner.split_once('@') {
             Some((owner, node)) => Self::Remote { uid: uid(owner)?, node, name },
@@ -220,7 +225,9 @@ mod tests {
         assert_eq!(read("@notes"), TableRef::Federated { identity: None, name: "notes" });
         let alices = TableRef::Federated { identity: Some("alice"), name: "notes" };
         assert_eq!(read("@alice:notes"), alices);
-        for bad in ["x:users", ":users", "01:users", "x@home:users"] {
+        let id = "id:000102030405060708090a0b0c0d0e0f";
+        assert!(matches!(read(id), TableRef::Id(uid) if format!("id:{uid}") == id));
+        for bad in ["x:users", ":users", "01:users", "x@home:users", "id:users", "id:00", "id:"] {
             assert_eq!(TableRef::parse(bad), Err(Refusal::InvalidTableName), "{bad:?}");
         }
     }

@@ -21,6 +21,12 @@ impl std::fmt::Display for TableUid {
 }
 
 impl TableUid {
+    /// Reads 32 hexadecimal digits in lower case; none for anything else.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        hex::read(text).map(Self)
+    }
+
     /// The id of a federated table. Every node of a mesh computes the same one, so that a table
     /// created on both sides of a partition is one table afterwards: the first half of
     /// SHA-256 over mesh, owner, name and generation.

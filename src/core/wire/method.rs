@@ -11,6 +11,7 @@ pub enum Method {
     Tables,
     CreateTable,
     DropTable,
+    TableChown,
     TableInfo,
     Put,
     Get,
@@ -57,12 +58,13 @@ pub enum Method {
 }
 
 /// A method with its wire name and what `invalid params: expected …` says of it.
-const METHODS: [(Method, &str, &str); 48] = [
+const METHODS: [(Method, &str, &str); 49] = [
     (Method::Ping, "ping", "[]"),
     (Method::Status, "status", "[]"),
     (Method::Tables, "tables", "[] or [{all, details}]"),
     (Method::CreateTable, "create_table", "[name, [attributes]] or [name, [attributes], scope]"),
-    (Method::DropTable, "drop_table", "[table]"),
+    (Method::DropTable, "drop_table", "[table] or [table, {replica, undo}]"),
+    (Method::TableChown, "table_chown", "[table, owner] or [table, owner, {name}]"),
     (Method::TableInfo, "table_info", "[table]"),
     (Method::Put, "put", "[table, record]"),
     (Method::Get, "get", "[table, key]"),

@@ -166,7 +166,9 @@ fn name_of_refusal(refusal: &Refusal) -> &'static str {
         | Refusal::UnknownNode(_)
         | Refusal::OwnNode
         | Refusal::NotInScope(_)
-        | Refusal::ScopeWithoutHome(_) => INVALID_ARGS,
+        | Refusal::ScopeWithoutHome(_)
+        | Refusal::ScopeWithoutTableHome(_)
+        | Refusal::OnlyReplica => INVALID_ARGS,
         Refusal::TooManyGrants
         | Refusal::TooManyTables(_)
         | Refusal::QuotaExceeded(_)

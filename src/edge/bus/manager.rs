@@ -129,6 +129,22 @@ impl Manager {
         self.path(uid, name).await
     }
 
+    /// Takes back that this machine's copy of a table was dropped. The table has no object here by then.
+    async fn restore_replica(
+        &self,
+        table: &str,
+        options: Options,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<()> {
+        options::none(&options)?;
+        let from = Incoming { connection, header: &header };
+        let request = Request::new(Method::DropTable).text(table).flags(&["replica", "undo"]);
+        let begun = self.parts.desk.begin(from, Action::ManageTables, &request).await?;
+        self.parts.desk.end(begun).await?;
+        Ok(())
+    }
+
     /// What is known of the mesh as a whole; each other node has an object.
     #[zbus(out_args("status"))]
     async fn mesh_status(&self, options: Options) -> Result<Dict> {
@@ -425,19 +441,22 @@ impl Manager {
     /// The object of a table that the caller may know of; `/` where there is none for want of room.
     async fn path(&self, uid: Uid, name: &str) -> Result<OwnedObjectPath> {
         let path = match self.resolve(uid, name) {
-            Ok((owner, name)) => self.parts.tables.path(&owner, name).await,
+            Ok((owner, name)) => self.parts.tables.path(&owner, &name).await,
             Err(refusal) => return Err(crate::store::Failure::from(refusal).into()),
         };
         Ok(path.unwrap_or_else(|| ObjectPath::from_static_str_unchecked(NO_OBJECT).into()))
     }
 
-    fn resolve<'a>(
-        &self,
-        uid: Uid,
-        name: &'a str,
-    ) -> std::result::Result<(Owner, &'a str), Refusal> {
+    fn resolve(&self, uid: Uid, name: &str) -> std::result::Result<(Owner, String), Refusal> {
         let catalog = self.parts.desk.store().catalog();
-        catalog.directory().resolve(TableRef::parse(name)?, &Caller::Local(uid))
+        let written = TableRef::parse(name)?;
+        if let TableRef::Id(table) = written {
+            let entry = catalog.find_by_id(table).ok_or(Refusal::AccessDenied)?;
+            let name = &entry.table.name;
+            return Ok((name.owner.clone(), name.name.to_string()));
+        }
+        let (owner, name) = catalog.directory().resolve(written, &Caller::Local(uid))?;
+        Ok((owner, name.to_owned()))
     }
 
     /// True for a name in the caller's own namespace.

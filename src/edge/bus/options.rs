@@ -41,6 +41,13 @@ pub(super) fn uid(options: &Options, name: &str) -> Result<Option<Uid>> {
     Ok(uid.map(Uid))
 }
 
+/// An option of type `b`; false where it was not given.
+pub(super) fn flag(options: &Options, name: &str) -> Result<bool> {
+    let flag = options.get(name).map(bool::try_from).transpose();
+    let flag = flag.map_err(|_| Error::invalid_args(format!("the option {name} is of type b")))?;
+    Ok(flag.unwrap_or(false))
+}
+
 /// An option of type `t`.
 pub(super) fn count(options: &Options, name: &str) -> Result<Option<u64>> {
     let count = options.get(name).map(u64::try_from).transpose();

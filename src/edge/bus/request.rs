@@ -80,11 +80,18 @@ impl Request {
     }
 
     /// Adds `{name: true}`.
-    pub(super) fn flag(mut self, name: &str) -> Self {
+    pub(super) fn flag(self, name: &str) -> Self {
+        self.flags(&[name])
+    }
+
+    /// The same of several names.
+    pub(super) fn flags(mut self, names: &[&str]) -> Self {
         self.count += 1;
-        encode::map(&mut self.params, 1);
-        encode::str(&mut self.params, name);
-        encode::bool(&mut self.params, true);
+        encode::map(&mut self.params, names.len());
+        for name in names {
+            encode::str(&mut self.params, name);
+            encode::bool(&mut self.params, true);
+        }
         self
     }
 

@@ -14,7 +14,7 @@ use super::{
     error::{Error, Result},
     options::{self, Options},
     polkit::Action,
-    request::Request,
+    request::{Field, Request},
     tables::{self, path},
     values::{Dict, TableInfo},
 };
@@ -93,7 +93,7 @@ impl Table {
         TableInfo::read(&info)?.into_dict()
     }
 
-    /// Removes the table with all its records.
+    /// Removes the table with all its records; with the option `replica`, the copy of this machine alone.
     #[zbus(name = "Drop")]
     async fn drop_table(
         &self,
@@ -101,9 +101,31 @@ impl Table {
         #[zbus(header)] header: Header<'_>,
         #[zbus(connection)] connection: &Connection,
     ) -> Result<()> {
-        options::none(&options)?;
+        options::only(&options, &["replica"])?;
+        let mut request = self.request(Method::DropTable);
+        if options::flag(&options, "replica")? {
+            request = request.flag("replica");
+        }
         let from = Incoming { connection, header: &header };
-        self.manage(from, &self.request(Method::DropTable)).await?;
+        self.manage(from, &request).await?;
+        Ok(())
+    }
+
+    /// Hands the table over to an identity or a uid of this machine; with the option `name`, under that name.
+    async fn chown(
+        &self,
+        owner: &str,
+        options: Options,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<()> {
+        let name = options::only_text(&options, "name")?;
+        let request = self.request(Method::TableChown).text(owner);
+        let request = name
+            .into_iter()
+            .fold(request, |request, name| request.fields(&[("name", Field::Text(name))]));
+        let from = Incoming { connection, header: &header };
+        self.manage(from, &request).await?;
         Ok(())
     }
 

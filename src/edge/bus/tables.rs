@@ -58,7 +58,10 @@ impl PartialEq for Shown {
     /// True where there is nothing to announce.
     fn eq(&self, other: &Self) -> bool {
         let scope = |shown: &Self| shown.entry.table.scope.clone();
-        scope(self) == scope(other) && self.conflicts == other.conflicts
+        let name = |shown: &Self| shown.entry.table.name.clone();
+        scope(self) == scope(other)
+            && self.conflicts == other.conflicts
+            && name(self) == name(other)
     }
 }
 
@@ -116,6 +119,15 @@ impl Tables {
                     let table = Table::new(Arc::clone(&self.desk), Arc::clone(&new.entry));
                     server.at(path(id), table).await?;
                     shown.insert(id, new);
+                }
+                Change::Changed { key, before, now }
+                    if before.entry.table.name != now.entry.table.name =>
+                {
+                    // Its name and owner are constant properties: under another one it is another object.
+                    server.remove::<Table, _>(path(key)).await?;
+                    let table = Table::new(Arc::clone(&self.desk), Arc::clone(&now.entry));
+                    server.at(path(key), table).await?;
+                    shown.insert(key, now);
                 }
                 Change::Changed { key, before, now } => {
                     let object = server.interface::<_, Table>(path(key)).await?;

@@ -17,6 +17,7 @@ pub(crate) fn the_narrower_scope_counts(world: &World, n: usize) {
             let expected = match admitting.count() {
                 0 => Standing::Out,
                 _ if directory.is_put_out(&other.name) => Standing::Out,
+                _ if directory.is_declined(*table, &other.name) => Standing::Out,
                 all if all == latest.len() => Standing::In,
                 _some => Standing::Frozen,
             };

@@ -108,6 +108,9 @@ fn note_decisions(world: &mut World, n: usize, command: &Command, done: Done) {
         }
         let directory = world.nodes[n].db.catalog().directory();
         let count = directory.scope_knowledge(table).get(&here).copied().unwrap_or(0);
+        if count == 0 || world.history.numbered.contains_key(&(table, here.clone(), count)) {
+            return; // it was so already, and nothing was decided
+        }
         let scope = match scope {
             Scope::Local => Some([n].into()),
             Scope::All => None,

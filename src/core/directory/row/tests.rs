@@ -35,6 +35,13 @@ fn principal() -> impl Strategy<Value = Principal> {
     ]
 }
 
+fn owner() -> impl Strategy<Value = Owner> {
+    prop_oneof![
+        any::<[u8; 16]>().prop_map(|id| Owner::Identity(IdentityId(id))),
+        (any::<u32>(), node()).prop_map(|(uid, node)| Owner::Remote(Uid(uid), node)),
+    ]
+}
+
 fn right() -> impl Strategy<Value = Permissions> {
     prop::sample::select(vec![Permissions::READ, Permissions::WRITE, Permissions::ADMIN])
 }
@@ -103,10 +110,16 @@ pub(crate) fn row() -> impl Strategy<Value = Row> {
                 Row::Settlement(SettlementRow { name, keep, among, by, count, seen })
             }
         ),
+        (table(), owner(), node(), any::<u64>(), seen()).prop_map(
+            |(table, owner, by, count, seen)| {
+                let name = TableName::parse("notes").expect("a name");
+                Row::Transfer(TransferRow { table, owner, name, by, count, seen })
+            }
+        ),
         (table(), node()).prop_map(|(table, by)| Row::Dropped(DroppedRow { table, by })),
-        (table(), node(), database(), any::<u64>(), any::<u64>()).prop_map(
-            |(table, node, database, up, down)| {
-                Row::Replica(ReplicaRow { table, node, database, up, down })
+        (table(), node(), database(), any::<u64>(), any::<u64>(), any::<bool>()).prop_map(
+            |(table, node, database, up, down, declined)| {
+                Row::Replica(ReplicaRow { table, node, database, up, down, declined })
             }
         ),
     ]

@@ -109,7 +109,8 @@ fn a_node_that_forgot_its_decisions_still_draws_new_numbers() {
             | Row::Name(_)
             | Row::Removal(_)
             | Row::Replica(_)
-            | Row::Dropped(_) => panic!("not asked for: {row:?}"),
+            | Row::Dropped(_)
+            | Row::Transfer(_) => panic!("not asked for: {row:?}"),
         };
         unbound.into_iter().chain(revoked).chain(single).map(count).collect::<Vec<_>>()
     };

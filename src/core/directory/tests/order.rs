@@ -80,9 +80,16 @@ fn a_row() -> impl Strategy<Value = Row> {
         decision.prop_map(|(table, by, scope, count, seen, lives, off)| {
             Row::Scope(ScopeRow { table, by, scope, count, seen, lives, off })
         }),
-        (a_table(), a_node(), a_database(), 0u64..4, 0u64..4).prop_map(
-            |(table, node, database, up, down)| {
-                Row::Replica(ReplicaRow { table, node, database, up, down })
+        (a_table(), a_node(), a_database(), 0u64..4, 0u64..4, any::<bool>()).prop_map(
+            |(table, node, database, up, down, declined)| {
+                Row::Replica(ReplicaRow { table, node, database, up, down, declined })
+            }
+        ),
+        (a_table(), a_node()).prop_map(|(table, by)| Row::Dropped(DroppedRow { table, by })),
+        (a_table(), an_id(), a_node(), 0u64..4, some_counts()).prop_map(
+            |(table, owner, by, count, seen)| {
+                let (owner, name) = (owner.into(), TableName::parse("notes").expect("a name"));
+                Row::Transfer(TransferRow { table, owner, name, by, count, seen })
             }
         ),
         (called(), prop::collection::btree_set(an_id(), 1..4), a_node(), 0u64..4, some_counts())
@@ -111,9 +118,15 @@ fn views(directory: &Directory) -> Vec<String> {
             let table = TableUid::of_federated(MESH, id(n), &notes, generation);
             said.push(format!("{n} {generation} {:?}", directory.owner_of(MESH, table)));
         }
+        said.push(format!(
+            "{:?} {}",
+            directory.federated(id(n), &notes),
+            directory.is_departed(id(n))
+        ));
     }
     for table in [TABLE, TableUid([8; 16])] {
         said.push(format!("{:?} {:?}", directory.whereabouts(table), directory.acl(table)));
+        said.push(format!("{:?} {:?}", directory.transferred(table), directory.competing(table)));
         said.push(format!("{:?}", directory.scope_knowledge(table)));
         said.push(format!("{:?} {:?}", directory.lives(table), directory.gone(table)));
         said.push(format!("{:?}", directory.must_confirm(table)));
