@@ -28,7 +28,7 @@ pub(crate) enum Sync {
     Status(Status),
     /// Wait until other nodes have all that is here now; how long, --timeout says [default: 30]
     Wait(Wait),
-    /// Compare the copies of a table row by row and mend what differs; never deletes
+    /// Compare the copies of a table row by row and mend what differs; deletes nothing by itself
     Repair(Repair),
 }
 
@@ -57,10 +57,10 @@ pub(crate) struct Repair {
     /// Show what differs and change nothing
     #[arg(long, action = ArgAction::SetTrue)]
     dry_run: bool,
-    /// Where a row is on one side and the other has seen it: write it again
+    /// Write again what only one side has, also where the other may have deleted it
     #[arg(long, action = ArgAction::SetTrue, conflicts_with = "prefer_absent")]
     prefer_present: bool,
-    /// Where a row is on one side and the other has seen it: delete it
+    /// Delete what only one side has
     #[arg(long, action = ArgAction::SetTrue)]
     prefer_absent: bool,
 }
@@ -130,7 +130,7 @@ fn repair(args: &Repair, context: &Context) -> Result<(), Failure> {
     Err(if args.dry_run {
         failure.hint(format!("To mend what differs: cortex sync repair {}", args.table))
     } else {
-        failure.hint("Of each node the report says why. What is only on one side: --prefer-present writes it again, --prefer-absent deletes it")
+        failure.hint("Of each node the report says why. What only one side has and the other may have deleted: --prefer-present writes it again, --prefer-absent deletes it")
     })
 }
 
@@ -151,6 +151,9 @@ fn shown(tables: &Value, now_ms: u64) -> String {
             word(&here["state"]),
             here["records"].as_u64().unwrap_or(0),
         );
+        if let Some(damaged @ 1..) = here["damaged"].as_u64() {
+            let _never_fails = write!(line, ", {damaged} damaged");
+        }
         if let Some(conflicts @ 1..) = here["conflicts"].as_u64() {
             let _never_fails = write!(line, ", {}", counted(conflicts));
         }
@@ -171,6 +174,11 @@ fn shown(tables: &Value, now_ms: u64) -> String {
                 word(&node["node"]),
                 word(&node["state"])
             );
+            let differs: Vec<_> =
+                node["differs"].as_array().into_iter().flatten().map(word).collect();
+            if !differs.is_empty() {
+                let _never_fails = writeln!(text, "    rows that differ: {}", differs.join(", "));
+            }
         }
         if here["conflicts"].as_u64().is_some_and(|conflicts| conflicts > 0) {
             let _never_fails = writeln!(
@@ -233,6 +241,7 @@ mod tests {
             ("verified_ms", 1_000.into()),
             ("conflicts", 1.into()),
             ("why", "unreachable".into()),
+            ("differs", Value::Array(vec!["a".into(), "b".into()])),
         ]);
         let here =
             map(&[("state", "ready".into()), ("records", 3.into()), ("conflicts", 2.into())]);
@@ -247,7 +256,8 @@ mod tests {
         assert_eq!(
             shown(&Value::Array(vec![table]), 601_000),
             "@alice:notes  scope home,office  ready here, 3 records, 2 conflicts\n  \
-             office            unknown    equal 10 min ago, 1 conflict  unreachable\n  \
+             office            unknown    equal 10 min ago, 1 conflict  unreachable\n    \
+             rows that differ: a, b\n  \
              to see the conflicts here: cortex conflicts @alice:notes\n  \
              conflicts that office has met are seen there: cortex conflicts\n"
         );

@@ -22,7 +22,7 @@ use crate::{
     edge::limits::ConnLimits,
     fragments::{self, Merged, Origins},
     paths::{self, Environment},
-    service::InForce,
+    service::{InForce, scrub::ScrubPace},
 };
 
 /// The file as it is written. Every key may be absent; unknown ones are refused.
@@ -110,6 +110,11 @@ pub struct LimitsConfig {
     pub scans: Option<usize>,
     /// The same for one uid; at most `scans`. Default 4.
     pub scans_per_uid: Option<usize>,
+    /// Hours between two rounds in which every row is compared with its checksum, 0 to 8760. Default 24. With 0 there
+    /// is only the round at the start.
+    pub scrub_hours: Option<u64>,
+    /// Bytes of records that such a round reads in a second, 65536 to 1 GiB. Default 8 MiB.
+    pub scrub_bytes_per_second: Option<u64>,
     /// Bytes of a key, 16 to 65536. Default 4096.
     pub key_bytes: Option<usize>,
     /// Tables of one uid, from 1. Default 1000.
@@ -143,6 +148,8 @@ pub struct Settings {
     pub scans: usize,
     /// The same for one uid.
     pub scans_per_uid: usize,
+    /// How often and how fast every row is compared with its checksum.
+    pub scrub: ScrubPace,
     /// Bounds on connections.
     pub conn: ConnLimits,
     /// Bounds on what a uid may own.
@@ -179,6 +186,7 @@ impl Settings {
         let scans = within("limits.scans", of.scans, 16, 1..=256)?;
         let scans_per_uid =
             within("limits.scans_per_uid", of.scans_per_uid, 4.min(scans), 1..=scans)?;
+        let scrub = of.scrub()?;
         let mesh = config.mesh.map(|mesh| mesh_settings(&mesh, args, env)).transpose()?;
         Ok(Self {
             socket: absolute(&socket)?,
@@ -192,6 +200,7 @@ impl Settings {
             bus: config.bus.unwrap_or_else(|| BusChoice::default_for(env)),
             scans,
             scans_per_uid,
+            scrub,
             conn: of.conn()?,
             limits: of.owned()?,
             sources: BTreeMap::new(),
@@ -213,7 +222,8 @@ impl Settings {
     #[must_use]
     pub fn all(&self) -> Vec<InForce> {
         let (conn, limits) = (&self.conn, &self.limits);
-        let lines: [(&'static str, &dyn std::fmt::Display); 21] = [
+        let scrub_hours = self.scrub.interval.map_or(0, |interval| interval.as_secs() / 3600);
+        let lines: [(&'static str, &dyn std::fmt::Display); 23] = [
             ("socket", &self.socket.display()),
             ("data_dir", &self.data_dir.display()),
             ("log", &self.log),
@@ -232,6 +242,8 @@ impl Settings {
             ("limits.scan_seconds", &conn.scan_time.as_secs()),
             ("limits.scans", &self.scans),
             ("limits.scans_per_uid", &self.scans_per_uid),
+            ("limits.scrub_hours", &scrub_hours),
+            ("limits.scrub_bytes_per_second", &self.scrub.bytes_per_second),
             ("limits.key_bytes", &limits.key_bytes),
             ("limits.tables_per_uid", &limits.tables_per_uid),
             ("limits.bytes_per_uid", &limits.bytes_per_uid),
@@ -261,6 +273,11 @@ impl Settings {
             ("mesh.listen", both.is_some_and(|(old, new)| old.1 != new.1)),
             ("limits.scans", self.scans != new.scans),
             ("limits.scans_per_uid", self.scans_per_uid != new.scans_per_uid),
+            ("limits.scrub_hours", self.scrub.interval != new.scrub.interval),
+            (
+                "limits.scrub_bytes_per_second",
+                self.scrub.bytes_per_second != new.scrub.bytes_per_second,
+            ),
         ];
         changes.into_iter().filter(|(_, changed)| *changed).map(|(name, _)| name).collect()
     }
@@ -295,6 +312,22 @@ impl LimitsConfig {
             idle_time: seconds("limits.idle_seconds", self.idle_seconds, default.idle_time)?,
             stall_time: seconds("limits.stall_seconds", self.stall_seconds, default.stall_time)?,
             scan_time: seconds("limits.scan_seconds", self.scan_seconds, default.scan_time)?,
+        })
+    }
+
+    fn scrub(&self) -> Result<ScrubPace> {
+        let hours = within("limits.scrub_hours", self.scrub_hours, 24, 0..=8760)?;
+        let (least, most) = (64 << 10, 1 << 30);
+        let default = ScrubPace::default().bytes_per_second;
+        let given = self.scrub_bytes_per_second;
+        Ok(ScrubPace {
+            interval: (hours > 0).then(|| Duration::from_secs(hours * 3600)),
+            bytes_per_second: within(
+                "limits.scrub_bytes_per_second",
+                given,
+                default,
+                least..=most,
+            )?,
         })
     }
 

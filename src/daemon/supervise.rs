@@ -18,10 +18,7 @@ use super::{MeshSettings, Running, Settings, peer::PeerThread};
 use crate::{
     edge::unix,
     journal,
-    service::{
-        Errand,
-        scrub::{self, ScrubPace},
-    },
+    service::{Errand, scrub},
     store::{Command, Done, Failure, Fault, Store},
 };
 
@@ -47,6 +44,9 @@ pub(super) async fn until_the_end(
             None => std::future::pending().await,
         }
     });
+    // It goes on where it is when the settings are read again.
+    let (service, pace) = (Arc::clone(&running.service), running.settings.scrub);
+    let mut scrub = pin!(async move { scrub::run(&service, pace).await });
     loop {
         let store = running.service.store();
         let asked_by = tokio::select! {
@@ -55,7 +55,7 @@ pub(super) async fn until_the_end(
             }
             () = &mut without_peers => bail!("the thread of the mesh ended"),
             () = upkeep(store) => bail!("the upkeep ended"),
-            () = scrub::run(&running.service, ScrubPace::default()) => bail!("the scrub ended"),
+            () = &mut scrub => bail!("the scrub ended"),
             () = watchdog(store, running.socket.path()) => bail!("the watchdog ended"),
             fault = fatal.wait_for(Option::is_some) => {
                 let fault = fault.ok().and_then(|fault| fault.clone());

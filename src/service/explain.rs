@@ -8,7 +8,7 @@ use cortex_core::{
     gate,
     model::{Caller, Key, NodeName, Permissions, Refusal, Scope, Stamp},
     sync::Dot,
-    wire::{Head, encode},
+    wire::{Head, encode, link::Reject},
 };
 
 use super::{
@@ -189,7 +189,19 @@ impl Service {
             }
         }
         let Some(key) = key else {
-            let finding = format!("{name} is on this node, and whole");
+            let finding = match self.removed_by() {
+                Some(node) => {
+                    because.add(format!("{node} says that this node was removed from the mesh"));
+                    let finding = format!(
+                        "{name} is on this node as it was when the node was removed from the mesh"
+                    );
+                    return Ok(Explanation::mend(
+                        finding,
+                        "on a node of the mesh: cortex mesh invite",
+                    ));
+                }
+                None => format!("{name} is on this node, and whole"),
+            };
             let lost = |conflicts: u64| match conflicts {
                 1 => "a version of a row has lost without anybody having taken note".to_owned(),
                 more => {
@@ -378,6 +390,16 @@ impl Service {
             format!("{shown} has not reached {node} as far as is known here"),
             mend,
         ))
+    }
+
+    /// A node that does not want this one any more, since its database was removed from the mesh.
+    fn removed_by(&self) -> Option<NodeName> {
+        let seen = self.mesh().map(|mesh| Arc::clone(&mesh.view().now()))?;
+        let evicted = Reject::Evicted.to_string();
+        let mut refusing = seen.peers.iter().filter(|peer| {
+            !peer.connected && peer.last_error.as_ref().is_some_and(|why| why.contains(&evicted))
+        });
+        refusing.next().map(|peer| peer.node.clone())
     }
 
     /// The nodes that may hold a table, in words.

@@ -163,6 +163,8 @@ pub struct Peer {
     pub sees: Vec<NodeName>,
     /// When its last heartbeat came; none where none has.
     pub heard: Option<Instant>,
+    /// True where two machines use its name.
+    pub has_twins: bool,
 }
 
 /// A link on which no heartbeat has come for so long says nothing of now: three have failed to come.
@@ -185,6 +187,7 @@ impl Peer {
             last_error: None,
             sees: Vec::new(),
             heard: None,
+            has_twins: false,
         }
     }
 
@@ -324,7 +327,7 @@ fn write_address(peer: &Peer, out: &mut Vec<u8>) {
 
 /// All but the last of its fields, which is not the link's.
 fn write_peer(peer: &Peer, out: &mut Vec<u8>) {
-    encode::map(out, 11);
+    encode::map(out, 12);
     write_address(peer, out);
     encode::str(out, "connected");
     encode::bool(out, peer.connected);
@@ -337,6 +340,8 @@ fn write_peer(peer: &Peer, out: &mut Vec<u8>) {
         None => encode::nil(out),
     }
     write_number("certificate_expires", peer.certificate_expires, out);
+    encode::str(out, "name_in_use_twice");
+    encode::bool(out, peer.has_twins);
     encode::str(out, "last_error");
     match &peer.last_error {
         Some(error) => encode::str(out, error),

@@ -297,6 +297,7 @@ impl Service {
             Method::SyncMarks => self.sync_marks(caller, params),
             Method::SyncPush => self.sync_push(caller, params),
             Method::SyncDigest => self.sync_digest(caller, params),
+            Method::Scrub => self.scrub_now(caller, params),
             Method::Conflicts => self.conflicts(caller, params, out),
             Method::ConflictShow => self.conflict_show(caller, params, reader, out),
             Method::ConflictRestore => self.conflict_restore(caller, params),

@@ -15,7 +15,7 @@ use std::{
 };
 
 use cortex_core::{
-    model::{NodeName, TableId, Uid},
+    model::{Caller, NodeName, TableId, Uid},
     wire::{Method, encode},
 };
 use tokio::{
@@ -24,7 +24,7 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use super::{Service, repair::batches, tree::Tree};
+use super::{Answer, Service, params::Params, repair::batches, tree::Tree};
 use crate::{
     ambient,
     store::{AuditReport, AuditStep, Audited, Command, Done, Entry, Event, Failure, Fault, Store},
@@ -114,16 +114,11 @@ impl ScrubView {
     pub(super) fn tree(&self, damaged: u64) -> Tree {
         let state = self.state();
         let shown = if state.table.is_some() { state.round } else { state.last };
-        Tree::map([
-            ("running", state.table.is_some().into()),
-            ("ended_ms", state.ended_ms.into()),
-            ("tables", shown.tables.into()),
-            ("records", shown.records.into()),
-            ("bytes", shown.bytes.into()),
-            ("corrected", shown.corrected.into()),
-            ("failed", shown.failed.into()),
-            ("damaged", damaged.into()),
-        ])
+        let mut fields =
+            vec![("running", state.table.is_some().into()), ("ended_ms", state.ended_ms.into())];
+        fields.extend(shown.fields());
+        fields.push(("damaged", damaged.into()));
+        Tree::Map(fields)
     }
 }
 
@@ -170,6 +165,60 @@ async fn audit_once(
     }
 }
 
+impl Service {
+    /// `scrub []`: reads every row now, as fast as the disk is, and the database's structure too.
+    pub(super) fn scrub_now(&self, caller: &Caller, params: Params<'_>) -> Result<Answer, Failure> {
+        params.count(0)?;
+        self.require_admin(caller)?;
+        let store = self.store.clone();
+        Ok(Answer::later(async move {
+            let mut round = Round::default();
+            for table in tables_of(&store) {
+                round.add(audit(&store, table, None).await);
+            }
+            let reads = store.clone();
+            let broken = super::conflicts::blocking(move || Ok(reads.integrity()?)).await?;
+            let damaged: u64 = store.damaged_counts().values().sum();
+            let mut fields = round.fields();
+            fields.extend([("damaged", damaged.into()), ("structure", broken.into())]);
+            Ok(Tree::Map(fields).encoded())
+        }))
+    }
+}
+
+impl Round {
+    fn add(&mut self, audited: Result<AuditReport, Failure>) {
+        match audited {
+            Ok(AuditReport { records, bytes, corrected, .. }) => {
+                self.tables += 1;
+                self.records += records;
+                self.bytes += bytes;
+                self.corrected += u64::from(corrected);
+            }
+            Err(Failure::Refused(_) | Failure::Faulted(Fault::Closed)) => {} // it is gone
+            Err(Failure::Faulted(_)) => self.failed += 1,
+        }
+    }
+
+    fn fields(self) -> Vec<(&'static str, Tree)> {
+        vec![
+            ("tables", self.tables.into()),
+            ("records", self.records.into()),
+            ("bytes", self.bytes.into()),
+            ("corrected", self.corrected.into()),
+            ("failed", self.failed.into()),
+        ]
+    }
+}
+
+/// Every table, the directory first.
+fn tables_of(store: &Store) -> Vec<TableId> {
+    let catalog = store.catalog();
+    let all = catalog.namespaces().flat_map(|(_, namespace)| namespace.tables());
+    let tables = all.filter(|entry| entry.is_in_file()).map(|entry| entry.table.id);
+    std::iter::once(DIRECTORY).chain(tables).collect()
+}
+
 /// Looks after the rows until the daemon ends.
 pub async fn run(service: &Service, pace: ScrubPace) {
     tokio::join!(rounds(service, pace), heal(service));
@@ -205,12 +254,7 @@ async fn rounds(service: &Service, pace: ScrubPace) {
 async fn round(service: &Service, pace: ScrubPace) {
     let view = service.scrub();
     view.state().round = Round::default();
-    let tables: Vec<TableId> = {
-        let catalog = service.store().catalog();
-        let all = catalog.namespaces().flat_map(|(_, namespace)| namespace.tables());
-        all.filter(|entry| entry.is_in_file()).map(|entry| entry.table.id).collect()
-    };
-    for table in std::iter::once(DIRECTORY).chain(tables) {
+    for table in tables_of(service.store()) {
         look(service, table, pace).await;
         while let Some(table) = view.next_suspect() {
             look(service, table, pace).await;
@@ -235,21 +279,13 @@ async fn look(service: &Service, table: TableId, pace: ScrubPace) {
     let outcome = audit(store, table, Some(pace.bytes_per_second)).await;
     let mut state = view.state();
     state.table = None;
-    match outcome {
-        Ok(AuditReport { records, bytes, corrected, .. }) => {
-            state.round.tables += 1;
-            state.round.records += records;
-            state.round.bytes += bytes;
-            state.round.corrected += u64::from(corrected);
-        }
-        Err(Failure::Refused(_) | Failure::Faulted(Fault::Closed)) => {} // it is gone
-        Err(Failure::Faulted(fault)) => {
-            state.round.failed += 1;
-            drop(state);
-            let table = name_of(store, table);
-            warn!(%fault, table, "the rows of a table could not be compared with their checksums");
-        }
+    if let Err(Failure::Faulted(fault)) = &outcome
+        && !matches!(fault, Fault::Closed)
+    {
+        let table = name_of(store, table);
+        warn!(%fault, table, "the rows of a table could not be compared with their checksums");
     }
+    state.round.add(outcome);
 }
 
 fn name_of(store: &Store, table: TableId) -> String {

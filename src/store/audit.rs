@@ -121,6 +121,19 @@ struct Read {
 }
 
 impl Store {
+    /// What is wrong with the structure of the database, by SQLite's own check of pages and indices; none where
+    /// nothing is. Reads the whole file.
+    ///
+    /// # Errors
+    /// What SQLite reports.
+    pub fn integrity(&self) -> Result<Option<String>, Fault> {
+        self.inner.scans.read(|conn| {
+            let found: String =
+                conn.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
+            Ok((found != "ok").then_some(found))
+        })
+    }
+
     /// Reads what the next step of an audit of a table will read, from after a key, so that the writer need not wait
     /// for the disk. Answers the last key; none at the end.
     ///

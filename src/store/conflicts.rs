@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use cortex_core::{
     model::{Hlc, Stamp, TableId, TableUid},
-    sync::{Dot, OpenConflicts},
+    sync::{Dot, OpenConflicts, RowVersion, Vector},
 };
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -147,6 +147,41 @@ impl Batch<'_> {
                 .optional()?;
             evicted += u64::from(gone == Some(false));
         }
+    }
+
+    /// Takes note of conflicts of a row whose losing version was written once more by somebody who had seen it: it was
+    /// restored, on whichever machine.
+    pub(super) fn acknowledge_restored(
+        &mut self,
+        place: Place<'_>,
+        row: &RowVersion,
+        context: &Vector,
+    ) -> Result<(), Fault> {
+        let open = self.state.replicas.get(place.uid).map_or(0, |copy| copy.conflicts.open.count);
+        if open == 0 {
+            return Ok(());
+        }
+        let found: Vec<(i64, Dot)> = {
+            let mut statement = self.cached(
+                "SELECT id, incarnation, seq FROM conflicts
+                 WHERE table_id = ?1 AND key = ?2 AND value IS ?3 AND acknowledged = 0",
+            )?;
+            let rows = statement.query_map(params![place.id.0, row.key, row.value], |row| {
+                let incarnation = self.state.origins.id(row.get(1)?);
+                Ok((row.get(0)?, Dot { incarnation, seq: row.get(2)? }))
+            })?;
+            rows.collect::<Result<_, _>>()?
+        };
+        let writer = row.dot();
+        let had_seen = |dot: Dot| {
+            context.covers(dot) || (dot.incarnation == writer.incarnation && dot.seq < writer.seq)
+        };
+        for (id, loser) in found {
+            if had_seen(loser) {
+                self.acknowledge((place.id, place.uid), Some(id))?;
+            }
+        }
+        Ok(())
     }
 
     /// Takes note of conflicts of a table: of one, or of all. Answers of how many.

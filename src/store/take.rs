@@ -194,6 +194,7 @@ impl Batch<'_> {
                 }
                 let stored = Stored { stamp: row.stamp, origin, seq: row.seq, value, context_id };
                 let lsn = self.put_row(place, &row.key, found.as_ref(), stored)?;
+                self.acknowledge_restored(place, row, context)?;
                 self.mark(at, lsn)?;
             }
             Meeting::Loses { meant, push_back } => {

@@ -52,6 +52,9 @@ pub(crate) fn heal(world: &mut World) {
         decide_finally(world, &members, table);
     }
     settle(world);
+    for n in &members {
+        checks::i05::an_audit_corrects_nothing(world, *n);
+    }
     for table in world.tables.clone() {
         if !members.iter().any(|n| entry(world, *n, table).is_some()) {
             continue; // nobody has any of it, so that nobody can say where it may be

@@ -1,7 +1,10 @@
 //! What a disk, a stray program or an operator has changed below the daemon: found, named, never passed on, and
 //! mended from another copy. Databases are edited by hand here.
 
+use nix::sys::signal::Signal;
+
 use super::*;
+use crate::daemon::{cortexd, output_of};
 
 /// Changes a database by hand while its daemon is stopped, and starts it again.
 fn edit(daemon: &mut Daemon, change: impl FnOnce(&Connection)) {
@@ -256,4 +259,57 @@ fn an_idle_daemon_commits_nothing() {
         std::thread::sleep(Duration::from_secs(7)); // longer than upkeep rests
         std::mem::replace(&mut before, commits()) == before
     });
+}
+
+/// holds R5
+#[test]
+fn a_deep_look_reads_every_row_now_and_a_backup_refuses_what_is_damaged() {
+    let daemon = Daemon::start();
+    let params = [HERE.into(), list(["id".into(), "v".into()])];
+    call(&daemon, "create_table", &params).expect("created");
+    (0..3).for_each(|id| put(&daemon, HERE, id, "first"));
+    wait_for_scrub(&daemon);
+    let backup = daemon.directory().join("copy.db").display().to_string();
+    let made = run(&daemon, &["backup", &backup]);
+    assert!(made.status.success(), "{made:?}");
+    let well = printed(&run(&daemon, &["doctor", "--deep"]));
+    assert!(well.contains("all 3 records are what was stored"), "{well}");
+
+    by_hand(&daemon, |db| flip(db, "1"));
+    let deep = printed(&run(&daemon, &["doctor", "--deep"]));
+    assert!(deep.contains("1 row is damaged"), "{deep}");
+    let refused = run(&daemon, &["backup", &format!("{backup}.2")]);
+    assert!(complaint(&refused).contains("row_damaged: the row 1 of "), "{refused:?}");
+
+    let copy = Connection::open(&backup).expect("the copy");
+    flip(&copy, "2");
+    drop(copy);
+    let elsewhere = daemon.directory().join("elsewhere");
+    let restored = output_of(cortexd().args([
+        "--data-dir",
+        &elsewhere.display().to_string(),
+        "restore",
+        &backup,
+    ]));
+    assert!(!restored.status.success(), "{restored:?}");
+    assert!(complaint(&restored).contains("the row 2 of 0:t is damaged"), "{restored:?}");
+    assert!(!elsewhere.join("cortex.db").exists(), "nothing is put in place");
+}
+
+/// holds R5
+#[test]
+fn a_machine_that_is_paused_is_not_said_to_be_in_sync_and_confirms_nothing() {
+    let pair = Pair::start();
+    in_sync(&pair);
+    pair.office.process().signal(Signal::SIGSTOP);
+    wait_until("home does not hear it", || {
+        let office = office(&pair);
+        text(&office, "state") == "unknown" && text(&office, "why").starts_with("not heard for")
+    });
+    let waited = run(&pair.home, &["sync", "wait", HERE, "--timeout", "2"]);
+    assert_eq!(waited.status.code(), Some(3), "{waited:?}");
+    assert!(complaint(&waited).contains("not confirmed by office"), "{waited:?}");
+    pair.office.process().signal(Signal::SIGCONT);
+    in_sync(&pair);
+    pair.settle();
 }

@@ -33,6 +33,8 @@ pub(super) struct Facts {
     tables: Option<Vec<Table>>,
     /// How far the rows were compared with their checksums; none where the daemon does not say.
     scrub: Option<Scrub>,
+    /// What reading all of it has come to, where that was asked for.
+    deep: Option<Finding>,
     /// Identities of which another has the name: how each is shown, and its id.
     contested: Vec<(String, String)>,
     /// Tables that belong to nobody, and that root of this machine decides about.
@@ -68,7 +70,7 @@ struct Node {
     why: Option<String>,
 }
 
-pub(super) fn gather(context: &Context) -> Facts {
+pub(super) fn gather(context: &Context, deep: bool) -> Facts {
     let mut facts = Facts { now_ms: ambient::wall_ms(), ..Facts::default() };
     let Ok(mut client) = context.connect() else {
         return facts;
@@ -77,6 +79,9 @@ pub(super) fn gather(context: &Context) -> Facts {
     facts.scrub = daemon.as_ref().and_then(|status| Scrub::read(&status["scrub"]));
     let uptime_s = daemon.and_then(|status| status["uptime_seconds"].as_u64());
     facts.uptime_ms = uptime_s.unwrap_or(0).saturating_mul(1000);
+    if deep {
+        facts.deep = Some(look_deep(context));
+    }
     let Ok(status) = client.call("sync_status", &Params::new()) else {
         return facts;
     };
@@ -95,6 +100,30 @@ fn orphans(client: &mut Client) -> Vec<String> {
     let tables = list.as_array().into_iter().flatten();
     let orphans = tables.filter(|table| table["orphaned"] == Value::from(true));
     orphans.map(|table| text(&table["table"])).collect()
+}
+
+/// Has the daemon read every row, and its database's structure.
+fn look_deep(context: &Context) -> Finding {
+    let read = || -> Result<Value, String> {
+        let mut client = context.connect_patiently().map_err(|_| "no daemon answers".to_owned())?;
+        client.call("scrub", &Params::new()).map_err(|error| error.to_string())
+    };
+    let found = match read() {
+        Ok(found) => found,
+        Err(why) if why.contains("access_denied") => {
+            return Finding::hidden(ROWS, "this user may not have the rows read");
+        }
+        Err(why) => return Finding::unchecked(ROWS, format!("the rows were not read: {why}")),
+    };
+    if let Some(broken) = found["structure"].as_str() {
+        return Finding::problem(
+            ROWS,
+            format!("the structure of the database is damaged: {broken}"),
+            "look at the disk: dmesg; then, on a copy of the directory: cortexd restore FILE",
+        );
+    }
+    let scrub = Scrub::read(&found).map(|scrub| Scrub { ended_ms: Some(0), ..scrub });
+    scrub.map_or_else(|| Finding::unchecked(ROWS, "the daemon does not say"), rows)
 }
 
 fn contested(client: &mut Client) -> Vec<(String, String)> {
@@ -150,7 +179,7 @@ fn text(value: &Value) -> String {
 }
 
 pub(super) fn check(facts: &Facts) -> Vec<Finding> {
-    let rows = facts.scrub.map(rows);
+    let rows = facts.deep.clone().or_else(|| facts.scrub.map(rows));
     let Some(tables) = &facts.tables else {
         return rows.into_iter().collect(); // of the rest, `daemon` and `mesh` say why
     };

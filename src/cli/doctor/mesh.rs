@@ -92,6 +92,8 @@ struct Peer {
     certificate_expires: Option<u64>,
     last_error: Option<String>,
     directory: Option<String>,
+    /// Two machines use its name.
+    twice: bool,
 }
 
 pub(super) fn gather(context: &Context, whose: Whose, configuration: Option<&Path>) -> Facts {
@@ -148,6 +150,7 @@ impl Peer {
             certificate_expires: peer["certificate_expires"].as_u64(),
             last_error: peer["last_error"].as_str().map(str::to_owned),
             directory: peer["directory"].as_str().map(str::to_owned),
+            twice: peer["name_in_use_twice"].as_bool().unwrap_or(false),
         }
     }
 }
@@ -181,6 +184,7 @@ pub(super) fn check(facts: &Facts) -> Vec<Finding> {
         findings.extend(clock(peer));
         findings.extend(peer_certificate(peer, facts.now));
         findings.extend(directory(peer));
+        findings.extend(twice(peer));
     }
     findings
 }
@@ -372,6 +376,18 @@ fn directory(peer: &Peer) -> Option<Finding> {
     ))
 }
 
+/// None where one machine alone uses the name.
+fn twice(peer: &Peer) -> Option<Finding> {
+    let name = &peer.name;
+    peer.twice.then(|| {
+        Finding::problem(
+            NAME,
+            format!("two machines use the name {name}, and take each other's place"),
+            format!("on the one that is not {name}: systemctl stop cortexd, then give it a name and a certificate of its own: cortex mesh join"),
+        )
+    })
+}
+
 /// None as long as it was not seen.
 fn peer_certificate(peer: &Peer, now: u64) -> Option<Finding> {
     let what = format!("the certificate of {}", peer.name);
@@ -406,6 +422,7 @@ mod tests {
             certificate_expires: Some(LATER),
             last_error: None,
             directory: None,
+            twice: false,
         }
     }
 
@@ -450,6 +467,8 @@ mod tests {
     #[test]
     fn rows_of_the_directory_that_are_not_believed_are_worth_a_warning() {
         let trouble = Some("a row of the directory cannot be verified".to_owned());
+        let twice = with(Peer { twice: true, ..office() });
+        assert_eq!(the_problem(twice).0, NAME);
         let found = with(Peer { directory: trouble, ..office() });
         assert_eq!(outcome(&found, DIRECTORY), Outcome::Warning);
     }

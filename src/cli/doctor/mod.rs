@@ -43,6 +43,10 @@ pub(crate) struct Doctor {
     /// Look below that directory for what an earlier installation has left, as in an image of a machine
     #[arg(long, value_name = "DIR")]
     root: Option<PathBuf>,
+    /// Have every row compared with its checksum now, and the structure of the database checked; takes as long as
+    /// reading all of it
+    #[arg(long)]
+    deep: bool,
 }
 
 pub(crate) fn run(args: &Doctor, context: &Context) -> Result<(), Failure> {
@@ -90,7 +94,7 @@ fn look_over(args: &Doctor, context: &Context) -> Result<Vec<Finding>, Failure> 
     findings.extend(configuration::check(&configuration::gather(context, asked)));
     let mesh = mesh::gather(context, whose, configured.file.as_deref());
     findings.extend(mesh::check(&mesh));
-    findings.extend(copies::check(&copies::gather(context)));
+    findings.extend(copies::check(&copies::gather(context, args.deep)));
     findings.extend(bus::check(&bus::gather(whose, configured.bus, daemon.answers())));
     match &data_dir {
         Some(dir) => {

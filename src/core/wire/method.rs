@@ -50,6 +50,7 @@ pub enum Method {
     SyncMarks,
     SyncPush,
     SyncDigest,
+    Scrub,
     Conflicts,
     ConflictShow,
     ConflictRestore,
@@ -58,7 +59,7 @@ pub enum Method {
 }
 
 /// A method with its wire name and what `invalid params: expected …` says of it.
-const METHODS: [(Method, &str, &str); 49] = [
+const METHODS: [(Method, &str, &str); 50] = [
     (Method::Ping, "ping", "[]"),
     (Method::Status, "status", "[]"),
     (Method::Tables, "tables", "[] or [{all, details}]"),
@@ -107,6 +108,7 @@ const METHODS: [(Method, &str, &str); 49] = [
     (Method::SyncMarks, "sync_marks", "[table_id, [buckets]] or [table_id, [buckets], after]"),
     (Method::SyncPush, "sync_push", "[table_id, [keys]] or [table_id, [keys], {again}]"),
     (Method::SyncDigest, "sync_digest", "[table_id]"),
+    (Method::Scrub, "scrub", "[]"),
     (Method::Conflicts, "conflicts", "[] or [table] or [table, {limit, before}]"),
     (Method::ConflictShow, "conflict_show", "[table, id]"),
     (Method::ConflictRestore, "conflict_restore", "[table, id]"),

@@ -153,8 +153,8 @@ fn admit(
 /// What a failed handshake says: the cause that TLS names, or that the other side has broken off.
 fn why(error: &io::Error) -> Refused {
     let cause = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-    Refused::Certificate(match cause {
-        Some(cause) => Rejected::from(cause),
-        None => Rejected::Handshake(error.to_string()),
-    })
+    match cause {
+        Some(cause) => Refused::Certificate(Rejected::from(cause)),
+        None => Refused::BrokenOff(error.to_string()),
+    }
 }

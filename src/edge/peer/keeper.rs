@@ -294,6 +294,7 @@ impl<'a> Keeper<'a> {
                 last_error: known.last_error.clone(),
                 sees: known.sees.clone(),
                 heard: known.heard,
+                has_twins: self.shared.links.has_twins(node),
             })
         });
         self.shared.view.show(Seen {

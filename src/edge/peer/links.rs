@@ -4,10 +4,17 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
 };
 
 use cortex_core::model::NodeName;
 use tokio::sync::{oneshot, watch};
+use tracing::warn;
+
+use crate::ambient;
+
+/// For how long two machines of one name are told of after they were seen to take each other's place.
+const TWINS_REMEMBERED: Duration = Duration::from_secs(300);
 
 /// The link to each machine.
 #[derive(Debug)]
@@ -22,6 +29,10 @@ pub(super) struct Links {
 struct Table {
     last: u64,
     current: HashMap<NodeName, Current>,
+    /// The last two runs of each machine's daemon that had a link, the later one first.
+    runs: HashMap<NodeName, [[u8; 16]; 2]>,
+    /// When two machines of one name were seen last.
+    twins: HashMap<NodeName, Instant>,
 }
 
 #[derive(Debug)]
@@ -75,6 +86,7 @@ impl Links {
         if table.current.get(node).is_some_and(|there| stays(there.origin, origin, preferred)) {
             return None;
         }
+        table.note_run(node, origin.boot);
         table.last += 1;
         let id = table.last;
         let (replaced, told) = oneshot::channel();
@@ -82,6 +94,11 @@ impl Links {
             let _ends_already = before.replaced.send(());
         }
         Some(Held { links: Arc::clone(self), node: node.clone(), id, replaced: told })
+    }
+
+    /// True where two machines were seen lately that both say to be that node.
+    pub(super) fn has_twins(&self, node: &NodeName) -> bool {
+        self.table().twins.get(node).is_some_and(|seen| seen.elapsed() < TWINS_REMEMBERED)
     }
 
     /// Ends when there is no link to `node`.
@@ -96,6 +113,21 @@ impl Links {
 
     fn table(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Table {
+    /// A run of a daemon that has given way to another never comes back: one that does is that of another machine.
+    fn note_run(&mut self, node: &NodeName, boot: [u8; 16]) {
+        let runs = self.runs.entry(node.clone()).or_insert([boot; 2]);
+        if runs[0] == boot {
+            return;
+        }
+        let is_back = runs[1] == boot;
+        *runs = [boot, runs[0]];
+        if is_back && self.twins.insert(node.clone(), ambient::monotonic()).is_none() {
+            warn!(%node, "two machines use the name of one node: they take each other's place");
+        }
     }
 }
 
@@ -127,6 +159,23 @@ mod tests {
     use super::*;
 
     const BOOT: [u8; 16] = [1; 16];
+
+    #[test]
+    fn a_run_that_comes_back_is_that_of_another_machine() {
+        let links = Arc::<Links>::default();
+        let node = |name: &str| NodeName::parse(name).expect("a name");
+        let claim = |boot| {
+            let origin = Origin { dialled_by: Side::Them, boot };
+            links.claim(&node("home"), &node("office"), origin)
+        };
+        let _first = claim([1; 16]);
+        let _restarted = claim([2; 16]);
+        let _again = claim([2; 16]);
+        assert!(!links.has_twins(&node("office")), "it was started again, and has dialled again");
+        let _back = claim([1; 16]);
+        assert!(links.has_twins(&node("office")));
+        assert!(!links.has_twins(&node("attic")));
+    }
 
     fn node(name: &str) -> NodeName {
         NodeName::parse(name).expect("a name")

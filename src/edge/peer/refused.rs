@@ -8,7 +8,7 @@ use std::{
 };
 
 use cortex_core::{model::NodeName, wire::link::Reject};
-use tracing::warn;
+use tracing::{debug, warn};
 
 use crate::{journal, pki::Rejected, service::mesh::MeshView, sparing::Sparing};
 
@@ -23,6 +23,8 @@ pub(super) enum Refused {
     WrongNode(NodeName, NodeName),
     #[error("it has the name of this node itself")]
     OwnName,
+    #[error("the handshake was broken off from there: {0}")]
+    BrokenOff(String),
     #[error("the handshake took too long")]
     Timeout,
     #[error("too many handshakes are under way")]
@@ -41,6 +43,7 @@ impl Refused {
             Self::NotConfigured(_) => "not_configured",
             Self::WrongNode(..) => "wrong_node",
             Self::OwnName => "own_name",
+            Self::BrokenOff(_) => "handshake",
             Self::Timeout => "timeout",
             Self::TooManyHandshakes => "too_many_handshakes",
             Self::TooManyConnections => "too_many_connections",
@@ -75,6 +78,10 @@ impl Refusals {
     pub(super) fn note(&self, from: SocketAddr, why: &Refused) {
         let reason = why.reason();
         self.view.count_refused(reason);
+        if let Refused::BrokenOff(why) = why {
+            // Nobody was refused: whoever dialled has gone, as a daemon does that ends.
+            return debug!(%from, why = %why.escape_debug(), "a connection has ended before its greeting");
+        }
         let sparing = {
             let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
             Arc::clone(logged.entry(reason).or_default())

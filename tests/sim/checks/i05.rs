@@ -1,6 +1,6 @@
 //! I5: what belongs to one step changes together or not at all, in the file and in memory alike.
 
-use cortexd::store::{Database, SYSTEM_TABLE};
+use cortexd::store::{AuditStep, Audited, Command, Database, Done, SYSTEM_TABLE};
 
 use crate::world::{World, broken};
 
@@ -54,6 +54,33 @@ pub(crate) fn same_from_disk(world: &World, n: usize, image: &Database) {
     }
     if db.incarnation() != image.incarnation() {
         broken(format!("I5 n{n}: another incarnation on disk"));
+    }
+}
+
+/// What an audit computes from the rows is what was kept of them all along.
+pub(crate) fn an_audit_corrects_nothing(world: &mut World, n: usize) {
+    let now_ms = world.now_ms;
+    let db = &mut world.nodes[n].db;
+    let tables: Vec<_> = {
+        let all = db.catalog().namespaces().flat_map(|(_, namespace)| namespace.tables());
+        all.filter(|entry| entry.is_in_file()).map(|entry| entry.table.id).collect()
+    };
+    for table in tables {
+        let mut begins = true;
+        let report = loop {
+            let step = Command::Audit(AuditStep { table, audit: 1, begins });
+            begins = false;
+            match db.execute(&step, now_ms) {
+                Ok(Done::Audited(Audited::More { .. })) => {}
+                Ok(Done::Audited(Audited::Ended(report))) => break report,
+                other => broken(format!("I5 n{n}: an audit of {table:?} came to {other:?}")),
+            }
+        };
+        if report.corrected || report.damaged > 0 {
+            broken(format!(
+                "I5 n{n}: the rows of {table:?} are not what was kept of them: {report:?}"
+            ));
+        }
     }
 }
 
