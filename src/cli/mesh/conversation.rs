@@ -44,6 +44,9 @@ pub(super) struct Grant {
     pub(super) ca: String,
     pub(super) crl: String,
     pub(super) nodes: Vec<Node>,
+    /// What the inviting machine's clock shows, in seconds since 1970; none where it does not say.
+    #[serde(default)]
+    pub(super) clock: Option<u64>,
 }
 
 /// That everything is on disk.

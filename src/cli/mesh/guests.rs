@@ -185,6 +185,7 @@ impl Guests {
             ca: authority.pem().to_owned(),
             crl: authority.revocation_list()?,
             nodes,
+            clock: Some(now()),
         })
     }
 

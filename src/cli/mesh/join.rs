@@ -63,6 +63,7 @@ pub(crate) fn run(args: &Join, context: &Context) -> Result<(), Failure> {
     let host = host(args, &stream)?;
     let grant = ask(&mut stream, &args.code, &key, &host, args.port)?;
 
+    check_clock(grant.clock, now())?;
     let node = NodeName::parse(&grant.name).map_err(|_| unexpected("it names no node"))?;
     places.make_state()?;
     let bundle = Bundle {
@@ -91,6 +92,27 @@ pub(crate) fn run(args: &Join, context: &Context) -> Result<(), Failure> {
             ("nodes", Value::Array(names.collect())),
         ],
     )
+}
+
+/// Two machines exchange no rows while their clocks differ by more, and certificates count by them.
+const MOST_APART_S: u64 = 60;
+
+/// Compares this machine's clock with the inviting one's, before anything is written: whatever comes of a wrong one
+/// later, a certificate that is not valid yet or a table whose records do not come, would not name it.
+fn check_clock(theirs: Option<u64>, ours: u64) -> Result<(), Failure> {
+    let Some(theirs) = theirs.filter(|theirs| theirs.abs_diff(ours) > MOST_APART_S) else {
+        return Ok(());
+    };
+    let direction = if ours < theirs { "behind" } else { "ahead of" };
+    let text = format!(
+        "this machine's clock is {} s {direction} the inviting machine's: {} here, {} there",
+        ours.abs_diff(theirs),
+        pki::shown(ours),
+        pki::shown(theirs)
+    );
+    Err(Failure::new(Exit::Failed, text).hint(
+        "Nothing was written, and the code is still good. Set the clock that is wrong (timedatectl set-ntp true), then give the same command again",
+    ))
 }
 
 fn target(args: &Join, places: &Places) -> Result<PathBuf, Failure> {
@@ -214,4 +236,23 @@ fn acknowledge(stream: &mut Stream) {
 /// A machine as others will dial it.
 pub(super) fn as_node(name: &NodeName, host: &str, port: u16) -> Node {
     Node { name: name.to_string(), host: host.to_owned(), port }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_is_wrong_is_named_with_both_times() {
+        assert!(check_clock(None, 5).is_ok(), "it does not say");
+        assert!(check_clock(Some(1_000), 1_060).is_ok());
+        let text = |theirs, ours| {
+            let failure = check_clock(Some(theirs), ours).expect_err("they differ");
+            failure.message
+        };
+        let behind = text(1_795_000_000, 1_794_996_400);
+        assert!(behind.contains("3600 s behind the inviting machine's"), "{behind}");
+        assert!(behind.contains("here") && behind.contains("there"), "{behind}");
+        assert!(text(0, 3_600).contains("3600 s ahead of the inviting machine's"));
+    }
 }
