@@ -53,7 +53,10 @@ impl Passed {
             peers: only(&mut found, PEERS)?.map(peers).transpose()?,
         };
         for (name, _closed) in found {
-            tracing::warn!(name, "systemd passed a socket of an unknown name, it is closed");
+            tracing::warn!(
+                name,
+                "systemd passed a socket of the unknown name {name}, it is closed"
+            );
         }
         Ok(passed)
     }

@@ -121,7 +121,9 @@ impl PeerThread {
         self.stop.send_replace(true);
         match tokio::task::spawn_blocking(|| self.thread.join()).await {
             Ok(Ok(Ok(()))) => {}
-            Ok(Ok(Err(error))) => tracing::error!(%error, "the thread of the mesh has failed"),
+            Ok(Ok(Err(error))) => {
+                tracing::error!(%error, "the thread of the mesh has failed: {error}");
+            }
             Ok(Err(_)) | Err(_) => tracing::error!("the thread of the mesh panicked"),
         }
     }

@@ -8,6 +8,6 @@ pub(super) fn raise_open_files() {
     let raised = getrlimit(Resource::RLIMIT_NOFILE)
         .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
     if let Err(error) = raised {
-        tracing::warn!(%error, "cannot raise the bound on open files");
+        tracing::warn!(%error, "cannot raise the bound on open files: {error}");
     }
 }

@@ -83,7 +83,7 @@ pub(super) async fn until_the_end(
 
 #[expect(clippy::unnecessary_wraps, reason = "an arm of the select, beside those that fail")]
 fn ended_by(signal: &str) -> Result<()> {
-    info!(signal, "ending");
+    info!(signal, "ending: {signal}");
     Ok(())
 }
 
@@ -93,7 +93,7 @@ async fn reload(running: &mut Running<'_>) -> Result<()> {
     let reloading = NotifyState::monotonic_usec_now().map(|now| [NotifyState::Reloading, now]);
     match reloading {
         Ok(states) => notify(&states),
-        Err(error) => warn!(%error, "cannot tell systemd about the reload"),
+        Err(error) => warn!(%error, "cannot tell systemd about the reload: {error}"),
     }
     let outcome = try_reload(running).await;
     match &outcome {
@@ -101,7 +101,7 @@ async fn reload(running: &mut Running<'_>) -> Result<()> {
         Err(error) => error!(
             MESSAGE_ID = journal::CONFIGURATION_REJECTED,
             error = format!("{error:#}"),
-            "the settings were not changed"
+            "the settings were not changed: {error:#}"
         ),
     }
     let (version, socket) = (env!("CARGO_PKG_VERSION"), running.socket.path().display());
@@ -138,7 +138,7 @@ async fn upkeep(store: &Store) {
             Ok(Done::Purged { more: true }) => sleep(PURGE_PAUSE).await,
             Ok(_) => sleep(UPKEEP).await,
             Err(failure) => {
-                warn!(%failure, "rows of dropped tables could not be removed, trying again later");
+                warn!(%failure, "rows of dropped tables could not be removed, trying again later: {failure}");
                 sleep(UPKEEP).await;
             }
         }
@@ -155,7 +155,9 @@ async fn watchdog(store: &Store, socket: &Path) {
     loop {
         match timeout(longest, probe(store, socket)).await {
             Ok(Ok(())) => notify(&[NotifyState::Watchdog]),
-            Ok(Err(error)) => warn!(error = format!("{error:#}"), "the daemon's own probe failed"),
+            Ok(Err(error)) => {
+                warn!(error = format!("{error:#}"), "the daemon's own probe failed: {error:#}");
+            }
             Err(_) => warn!("the daemon's own probe got no answer in time"),
         }
         sleep(rest).await;
@@ -203,7 +205,7 @@ pub(super) fn notify_stopping() {
 
 fn notify(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
-        warn!(%error, "cannot notify systemd");
+        warn!(%error, "cannot notify systemd: {error}");
     }
 }
 

@@ -117,7 +117,7 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
         Err(End::TooSlow(what)) => {
             debug!(%caller, what, "a connection was closed for being too slow");
         }
-        Err(End::Broken(failure)) => warn!(%caller, %failure, "a reply broke off"),
+        Err(End::Broken(failure)) => warn!(%caller, %failure, "a reply broke off: {failure}"),
         Err(End::Io(error)) => debug!(%caller, %error, "a connection was lost"),
     }
 }
@@ -432,7 +432,7 @@ fn is_record_write(method: &str) -> bool {
 fn warn_of_bad_bytes(caller: &Caller, error: FrameError) {
     static SPARING: Sparing = Sparing::new();
     if let Some(kept_back) = SPARING.due() {
-        warn!(%caller, %error, kept_back, "a connection sent what cannot be followed and was closed");
+        warn!(%caller, %error, kept_back, "a connection sent what cannot be followed and was closed: {error}");
     }
 }
 
@@ -440,6 +440,6 @@ fn warn_of_bad_bytes(caller: &Caller, error: FrameError) {
 fn warn_of_bad_metadata(node: &NodeName, refusal: &Refusal) {
     static SPARING: Sparing = Sparing::new();
     if let Some(kept_back) = SPARING.due() {
-        warn!(%node, %refusal, kept_back, "a request of another machine came with a user that it may not speak for");
+        warn!(%node, %refusal, kept_back, "a request of another machine came with a user that it may not speak for: {refusal}");
     }
 }

@@ -125,7 +125,7 @@ async fn serve(
             }
             ended = connections.join_next(), if !connections.is_empty() => {
                 if let Some(Err(panic)) = ended {
-                    tracing::error!(%panic, "a connection panicked and was closed");
+                    tracing::error!(%panic, "a connection panicked and was closed: {panic}");
                 }
             }
             _ = stop.wait_for(|stop| *stop) => break,
@@ -141,7 +141,7 @@ async fn serve_one(arrival: Arrival, context: Arc<Context>, load: Arc<AtomicUsiz
     let Arrival { stream, caller, seat } = arrival;
     match UnixStream::from_std(stream) {
         Ok(stream) => conn::serve(stream, caller, &context).await,
-        Err(error) => warn!(%error, "a connection could not be watched and was closed"),
+        Err(error) => warn!(%error, "a connection could not be watched and was closed: {error}"),
     }
     load.fetch_sub(1, Relaxed);
     drop(seat);

@@ -35,7 +35,7 @@ pub async fn accept(
             }
             Err(error) => {
                 if !failing {
-                    warn!(%error, "cannot accept a connection, trying again");
+                    warn!(%error, "cannot accept a connection, trying again: {error}");
                 }
                 failing = true;
                 sleep(ACCEPT_PAUSE).await;

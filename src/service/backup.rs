@@ -112,7 +112,9 @@ fn make(store: &Store, path: &Path) -> Result<Summary, Fault> {
         MESSAGE_ID = journal::BACKUP_FINISHED,
         bytes = summary.bytes,
         records = summary.records,
-        "a backup was made"
+        "a backup of {} records was made, {} bytes",
+        summary.records,
+        summary.bytes
     );
     Ok(summary)
 }

@@ -484,7 +484,7 @@ async fn tell_origin(store: &Store, mesh: Option<&Mesh>, here: &NodeName, token:
     let (origin, deadline) = (token.origin.clone(), ambient::monotonic() + TELL_TIME);
     let told = mesh.ask(origin, Method::IdentityLearn, Bytes::from(params), None, deadline).await;
     if let Err(error) = told {
-        tracing::info!(node = %token.origin, %error, "the origin of a token was not told of its use");
+        tracing::info!(node = %token.origin, %error, "{} was not told that its token was used: {error}", token.origin);
     }
 }
 

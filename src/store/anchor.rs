@@ -81,14 +81,14 @@ impl Anchor {
             self.place = match make(path) {
                 Ok(file) => Place::File(file),
                 Err(error) => {
-                    warn!(%error, path = %path.display(), "how far the store has come cannot be noted: after each start it writes as another origin");
+                    warn!(%error, path = %path.display(), "how far the store has come cannot be noted: after each start it writes as another origin: {error}");
                     Place::Nowhere
                 }
             };
         }
         let Place::File(file) = &self.place else { return };
         if let Err(error) = file.write_all_at(&self.word(incarnation, seq), 0) {
-            warn!(%error, "how far the store has come could not be noted");
+            warn!(%error, "how far the store has come could not be noted: {error}");
             let _no_word_at_all = file.set_len(0);
             self.place = Place::Nowhere;
         }

@@ -190,7 +190,7 @@ fn keep_aside(current: &Path, dir: &Path) -> io::Result<Option<PathBuf>> {
         return Ok(None);
     }
     if let Err(fault) = fold_log(current) {
-        tracing::warn!(%fault, "the old database is kept together with its log");
+        tracing::warn!(%fault, "the old database is kept together with its log: {fault}");
     }
     let kept = dir.join(format!("{}.before-restore-{}", super::FILE, ambient::wall_ms()));
     link_all(current, &kept)?;

@@ -69,7 +69,7 @@ pub(super) fn start(
             match moved {
                 Ok(nearly) => flag.store(nearly, SeqCst),
                 Err(fault) if fault.is_fatal() => return,
-                Err(fault) => warn!(%fault, "a checkpoint failed, it will be tried again"),
+                Err(fault) => warn!(%fault, "a checkpoint failed, it will be tried again: {fault}"),
             }
             std::thread::sleep(PAUSE);
         }

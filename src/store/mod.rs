@@ -658,7 +658,8 @@ fn report_unclean_end(path: &Path) {
         tracing::warn!(
             MESSAGE_ID = journal::STORE_RECOVERED,
             log_bytes = log.len(),
-            "the store had not been closed in order, what was confirmed is there"
+            "the store had not been closed in order, what was confirmed is there: {} bytes of its log are taken over",
+            log.len()
         );
     }
 }

@@ -158,7 +158,7 @@ impl Writer {
         if let Some(kept_back) = self.published.failed_writes.due() {
             let table = jobs.iter().find_map(|job| job.command.table()).map(ToString::to_string);
             let full = matches!(fault, Fault::Full(_)).then_some(journal::STORAGE_FULL);
-            warn!(MESSAGE_ID = full, %fault, jobs = count, table, kept_back, "a transaction failed, nothing of it was stored");
+            warn!(MESSAGE_ID = full, %fault, jobs = count, table, kept_back, "a transaction failed, nothing of it was stored: {fault}");
         }
         self.published.commands.fetch_add(count, Relaxed);
         for job in jobs {
@@ -272,7 +272,7 @@ impl Writer {
             Err(fault) if fault.is_fatal() => return Err(fault),
             Err(fault) => {
                 if let Some(kept_back) = self.published.failed_checkpoints.due() {
-                    warn!(%fault, kept_back, "a checkpoint failed, the log keeps growing until one succeeds");
+                    warn!(%fault, kept_back, "a checkpoint failed, the log keeps growing until one succeeds: {fault}");
                 }
             }
         }
@@ -314,7 +314,7 @@ impl Writer {
                     std::thread::sleep(LAST_CHECKPOINT_RETRY);
                 }
                 Ok(false) => return warn!("a read keeps the log from being emptied"),
-                Err(fault) => return warn!(%fault, "the log could not be emptied"),
+                Err(fault) => return warn!(%fault, "the log could not be emptied: {fault}"),
             }
         }
     }
@@ -322,7 +322,7 @@ impl Writer {
     /// Leaves a database without a log behind, if nobody reads any more.
     fn finish(mut self) {
         if let Err(fault) = self.recycle_log() {
-            warn!(%fault, "the last checkpoint failed, it is left to the next start");
+            warn!(%fault, "the last checkpoint failed, it is left to the next start: {fault}");
             self.published.stop(fault);
             self.leave_no_log();
         }
@@ -366,7 +366,7 @@ impl Published {
     pub(super) fn warn_of_failed_read(&self, table: TableId, fault: &Fault) {
         if let Some(kept_back) = self.failed_reads.due() {
             let table = self.catalog.load().name_of(table).map(ToString::to_string);
-            warn!(%fault, table, kept_back, "a table could not be read");
+            warn!(%fault, table, kept_back, "a table could not be read: {fault}");
         }
     }
 
@@ -385,7 +385,7 @@ impl Published {
         self.fatal.send_if_modified(|reason| {
             let first = reason.is_none();
             if first {
-                error!(MESSAGE_ID = journal::STORE_STOPPED, %fault, "the store stops");
+                error!(MESSAGE_ID = journal::STORE_STOPPED, %fault, "the store stops: {fault}");
             }
             reason.get_or_insert(fault);
             first

@@ -169,7 +169,7 @@ impl Desk {
         method: Method,
     ) -> Result<()> {
         self.polkit.check(from, uid, action).await?;
-        info!(%uid, action = action.id(), method = method.name(), "polkit has authorised a request");
+        info!(%uid, action = action.id(), method = method.name(), "polkit has authorised {} for uid {uid}", method.name());
         Ok(())
     }
 

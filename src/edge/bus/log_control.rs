@@ -91,7 +91,7 @@ impl Log {
         let (_, level) =
             named.ok_or_else(|| Error::invalid_args(format!("no log level: {level}")))?;
         self.log.set_level(*level).map_err(Error::failed)?;
-        info!(%level, "the log level was changed");
+        info!(%level, "the log level is {level} from now on");
         Ok(())
     }
 

@@ -174,12 +174,12 @@ impl Bus {
             let Some(joined) = unless_stopped(&mut stop, self.join()).await else { return };
             match joined {
                 Ok(present) => {
-                    info!(name = NAME, "on the message bus");
+                    info!(name = NAME, "on the message bus as {NAME}");
                     let since = ambient::monotonic();
                     let Some(why) = unless_stopped(&mut stop, present.until_gone()).await else {
                         return present.leave().await;
                     };
-                    warn!(why, "the message bus is gone, waiting for it to come back");
+                    warn!(why, "the message bus is gone, waiting for it to come back: {why}");
                     told = None;
                     if since.elapsed() >= SETTLED {
                         pause = FIRST_PAUSE;
@@ -189,7 +189,7 @@ impl Bus {
                     debug!(why, "still not on the message bus");
                 }
                 Err(Absence { why, kind }) => {
-                    warn!(why, "not on the message bus, trying again");
+                    warn!(why, "not on the message bus, trying again: {why}");
                     told = Some(kind);
                 }
             }

@@ -92,7 +92,7 @@ impl Polkit {
     /// What a caller is told where polkit gave no answer, and the operator once.
     fn refused(&self, error: &zbus::Error) -> Error {
         if !is_absence(error) {
-            warn!(%error, "polkit gave no answer, and a request was refused");
+            warn!(%error, "polkit gave no answer, and a request was refused: {error}");
         } else if !self.absence_told.swap(true, Relaxed) {
             warn!("there is no polkit on the message bus: only root may manage the daemon there");
         }

@@ -53,7 +53,7 @@ pub(super) async fn run(listener: &TcpListener, shared: &Arc<Shared>) {
                 }
                 Err(error) => {
                     if !failing {
-                        warn!(%error, "cannot accept a connection on the peer port, trying again");
+                        warn!(%error, "cannot accept a connection on the peer port, trying again: {error}");
                     }
                     failing = true;
                     sleep(ACCEPT_PAUSE).await;

@@ -34,7 +34,7 @@ pub(super) async fn serve(greeted: Greeted, shared: &Shared) {
     tokio::select! {
         () = conn::serve(stream, caller, &shared.context) => {}
         why = place.untrusted() => {
-            info!(node = %peer.node, %from, %why, "a connection for requests was closed");
+            info!(node = %peer.node, %from, %why, "a connection of {} for requests was closed: {why}", peer.node);
         }
     }
 }

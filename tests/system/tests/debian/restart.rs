@@ -148,7 +148,8 @@ fn a_daemon_that_is_killed_comes_back_with_everything_it_has_confirmed() {
         "journalctl -u cortexd --output=cat MESSAGE_ID={}",
         cortexd::journal::STORE_RECOVERED
     ));
-    assert_eq!(said, "the store had not been closed in order, what was confirmed is there");
+    let told = "the store had not been closed in order, what was confirmed is there: ";
+    assert!(said.starts_with(told), "{said}");
 }
 
 /// holds D1
