@@ -7,6 +7,8 @@ mod actions;
 mod chance;
 #[path = "sim/checks/mod.rs"]
 mod checks;
+#[path = "sim/clocks.rs"]
+mod clocks;
 #[path = "sim/history.rs"]
 mod history;
 #[path = "sim/mutations.rs"]

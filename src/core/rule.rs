@@ -59,6 +59,12 @@ rules! {
     StaleSourceRefused,
     /// Timestamps of the future are refused.
     FutureRefused,
+    /// The directory waits for no clock.
+    DirectoryPassesClocks,
+    /// What the directory brings moves no clock.
+    DirectoryMovesNoClock,
+    /// A row of the directory comes after the one of its writer that it replaces, whatever the clock says.
+    OwnRowExceeded,
     /// The clock of a source is observed.
     SourceClockObserved,
     /// Only the end of the feed brings what the source knows.

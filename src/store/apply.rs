@@ -438,6 +438,10 @@ impl<'a> Batch<'a> {
         }
         self.check_quota(entry, rows::difference(key, found.as_ref(), value))?;
         let context_id = self.context_here(place, found.as_ref())?;
+        if let Some(found) = &found {
+            // A table that was local while the clock was ahead may hold it, after the clock was set back.
+            self.state.clock.observe(found.stamp.hlc);
+        }
         self.write_row(place, key, found.as_ref(), value, context_id)
     }
 

@@ -13,7 +13,10 @@ use cortex_core::{
     sync::{Chunk, Position, Want},
 };
 
-use super::serve::{Served, Unserved};
+use super::{
+    serve::{Served, Unserved},
+    system,
+};
 
 /// What was handed out.
 #[derive(Debug, Default)]
@@ -78,6 +81,9 @@ impl Handed {
         let mut state = self.state();
         if state.changing || state.changes != before.0 {
             return false;
+        }
+        if chunk.table == system::UID {
+            return true; // what the directory tells moves no clock, and its rows keep their timestamps
         }
         // Whoever takes it observes the clock that it tells too.
         let newest = chunk.rows.iter().map(|row| row.stamp.hlc).fold(chunk.hlc, Ord::max);

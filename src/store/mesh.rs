@@ -10,8 +10,9 @@ use cortex_core::{
     gate,
     model::{
         Caller, IdentityId, IdentityName, NodeName, Notary, Permissions, Principal, Refusal, Scope,
-        TableName, TableUid, Uid,
+        Stamp, TableName, TableUid, Uid,
     },
+    rule::Rule,
     sync::Dot,
 };
 use rusqlite::{OptionalExtension, params};
@@ -112,17 +113,46 @@ impl Batch<'_> {
 
     /// Takes rows of other nodes over, where they are newer than what is known.
     pub(super) fn learn(&mut self, rows: &[VerifiedRow]) -> Result<(), Failure> {
-        let mut newer = Vec::new();
+        let (mut newer, mut again) = (Vec::new(), Vec::new());
         for row in rows {
+            let mine = self.written_since_restored(row)?;
             let SealedRow { key, value, stamp, seq } = &row.sealed;
-            self.observe(stamp.hlc);
-            self.handed.came(stamp.hlc);
+            if !Rule::DirectoryMovesNoClock.holds() {
+                self.observe(stamp.hlc);
+            }
             if self.merge_system(key, *stamp, *seq, value)? {
                 newer.push(row.row().clone());
+                again.extend(mine.map(|mine| mine.written_again(row.row())));
             }
         }
         self.note_tokens(&newer)?;
-        self.settle(newer)
+        self.settle(newer)?;
+        if again.is_empty() {
+            return Ok(());
+        }
+        let text = format!(
+            "{} decisions of this machine, made after it was restored, were written once more above those that it had forgotten",
+            again.len()
+        );
+        self.note(&Event { uid: None, kind: "decisions_rewritten", text })?;
+        self.write(again)
+    }
+
+    /// What this machine has written since it was restored, where a row arrives that it had written before and has
+    /// forgotten. That one may have the later timestamp, where the clock was ahead then.
+    fn written_since_restored(&self, arriving: &VerifiedRow) -> Result<Option<Row>, Fault> {
+        let (row, own) = (arriving.row(), self.state.own_incarnation());
+        let directory = self.state.catalog.directory();
+        if directory.here() != Some(row.writer()) || arriving.stamp().incarnation == own {
+            return Ok(None);
+        }
+        let key = arriving.key();
+        let found = self.find_row(system::NUMBER, key)?;
+        if found.is_none_or(|found| found.stamp.incarnation != own) {
+            return Ok(None);
+        }
+        let mut rows = directory.written_by(row.writer());
+        Ok(rows.find(|mine| mine.key().as_bytes() == key && mine != row))
     }
 
     /// Has the directory know rows that were stored, and does what follows from them.
@@ -378,7 +408,7 @@ impl Batch<'_> {
         let notary = self.notary()?;
         for row in &rows {
             let (key, bytes) = (row.key(), row.encode());
-            let (stamp, seq) = self.draw();
+            let (stamp, seq) = self.draw_after(key.as_bytes())?;
             let value = system::seal(notary.as_ref(), stamp, &key, &bytes);
             self.merge_system(key.as_bytes(), stamp, seq, &value)?;
             if let Some(replica) = self.state.replicas.get_mut(system::UID) {
@@ -386,6 +416,18 @@ impl Batch<'_> {
             }
         }
         self.settle(rows)
+    }
+
+    /// The stamp and number of a row of the directory: later than the row that it replaces, which was written here
+    /// too, perhaps while the clock was ahead, or by this machine before it was restored. The clock does not follow.
+    fn draw_after(&mut self, key: &[u8]) -> Result<(Stamp, u64), Fault> {
+        let (mut stamp, seq) = self.draw();
+        if Rule::OwnRowExceeded.holds()
+            && let Some(found) = self.find_row(system::NUMBER, key)?
+        {
+            stamp.hlc = stamp.hlc.max(found.stamp.hlc.next());
+        }
+        Ok((stamp, seq))
     }
 
     /// Who has used a token.

@@ -1,15 +1,17 @@
 //! After this machine's clock was ahead and is right again: what was written meanwhile, and what nobody else
-//! has, gets timestamps of the present. With those of the future no other machine would take it.
+//! has, gets timestamps of the present, so that it does not win against all that is written elsewhere.
 //!
 //! Only where no other machine has met a timestamp of the future may that be, and may the clock go back: the
 //! hybrid clocks of all others are in the present by their own word, and nothing from the future is on its way.
 //! A vector would not say it: rows of a transfer that was broken off are in none, nor are versions that were
 //! written over since.
-
-use std::collections::BTreeSet;
+//!
+//! Nobody waits for it. Where it may not be, since two machines were ahead together, or one does not answer, the
+//! timestamps stay, and the others take them as they are after a while (`edge::peer::sync::future`): their hybrid
+//! clocks go on from there, so that all that is written afterwards comes later still (Lamport's clock condition).
+//! Rows of the directory keep their timestamps in any case: they say which of *one* writer's rows is the newer.
 
 use cortex_core::{
-    directory::Row,
     model::{Hlc, NodeName, Stamp, TableId, TableUid},
     rule::Rule,
     sync::Vector,
@@ -66,7 +68,6 @@ impl Batch<'_> {
                 ahead.push(Ahead { table: uid, stamp, key });
             }
         }
-        let signed = self.rows_after(system::NUMBER, restamp.latest)?;
         self.state.set_clock_back(self.newest_before(restamp.latest)?);
         self.changed = true;
         ahead.sort_by_key(|row| row.stamp);
@@ -74,7 +75,6 @@ impl Batch<'_> {
         for row in ahead {
             self.stamp_again(&row)?;
         }
-        self.sign_again(&signed.into_iter().map(|(key, _)| key).collect())?;
         let text =
             format!("the clock is right again: {rows} rows were given timestamps of the present");
         self.note(&Event { uid: None, kind: "clock_mended", text })?;
@@ -119,26 +119,5 @@ impl Batch<'_> {
         }
         let value = found.value.as_deref();
         self.write_row(Place::of(&entry), &row.key, Some(&found), value, context_id)
-    }
-
-    /// The same for what this machine says in the directory, which is signed with its stamp.
-    fn sign_again(&mut self, keys: &BTreeSet<Vec<u8>>) -> Result<(), Failure> {
-        let Ok(here) = self.here() else {
-            return Ok(());
-        };
-        let own: Vec<Row> = self.state.catalog.directory().written_by(&here).collect();
-        let mut ahead = Vec::new();
-        for row in own {
-            let key = row.key();
-            if keys.contains(key.as_bytes())
-                && let Some(found) = self.find_row(Place::SYSTEM.id, key.as_bytes())?
-            {
-                // Out of the way: what is written now has an earlier stamp.
-                self.remove_row(Place::SYSTEM, key.as_bytes(), &found)?;
-                ahead.push(row);
-            }
-        }
-        self.write(ahead)?;
-        self.adopt_again(keys.iter())
     }
 }

@@ -93,7 +93,11 @@ impl Batch<'_> {
             floor: &floor,
             knowledge: &directory.scope_knowledge(uid),
             source_gone: directory.gone(uid).get(from).copied().unwrap_or(0),
-            latest: *latest,
+            // Decisions of the directory are not ordered by clocks, and each row has one writer.
+            latest: match is_system && Rule::DirectoryPassesClocks.holds() {
+                true => Hlc::MAX,
+                false => *latest,
+            },
         };
         if let Err(why) = reader.admit(chunk) {
             return unfit(why);
@@ -105,9 +109,11 @@ impl Batch<'_> {
         }
         let entry = if is_system { None } else { Some(self.adopt(chunk)?) };
         let place = entry.as_ref().map_or(Place::SYSTEM, |entry| Place::of(entry));
-        self.handed.came(chunk.hlc);
-        if Rule::SourceClockObserved.holds() {
-            self.observe(chunk.hlc);
+        if !is_system || !Rule::DirectoryMovesNoClock.holds() {
+            self.handed.came(chunk.hlc);
+            if Rule::SourceClockObserved.holds() {
+                self.observe(chunk.hlc);
+            }
         }
         let mut pass = Running { number: cursor.number(), start: cursor.start };
         if chunk.starts_pass() {

@@ -41,6 +41,10 @@ pub(crate) enum Around {
     NumbersReused,
     /// What has come from another copy is in no feed.
     MergesUntold,
+    /// Timestamps of the future are never taken as they are.
+    FutureNeverTaken,
+    /// Timestamps are given anew although others may have met the old ones.
+    RestampUnasked,
 }
 
 impl Mutation {
@@ -67,6 +71,8 @@ pub(crate) fn all() -> Vec<Mutation> {
         NoMint,
         NumbersReused,
         MergesUntold,
+        FutureNeverTaken,
+        RestampUnasked,
     ];
     let rules = Rule::ALL.iter().copied().map(Mutation::Rule);
     rules.chain(around.map(Mutation::Around)).collect()

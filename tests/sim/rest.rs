@@ -1,14 +1,14 @@
 //! How the simulated world comes to rest: faults stop, and everything that must come right does.
 //! What must then hold is `checks::i22`'s.
 
-use cortex_core::model::{Hlc, TableUid};
+use cortex_core::model::TableUid;
 use cortexd::store::SYSTEM_TABLE;
 
 use crate::{
     actions::sync_everybody,
     checks,
     requests::{decline, entry, named, set_scope},
-    world::{LEAST_AGE_MS, SKEW_MS, World, broken},
+    world::{LEAST_AGE_MS, World, broken},
 };
 
 /// Faults stop; what must come right without anybody comes right, and then what needs an operator.
@@ -18,31 +18,21 @@ pub(crate) fn heal(world: &mut World) {
     world.cut.clear();
     world.calm = world.chance.percent(30);
     for n in 0..world.nodes.len() {
-        world.nodes[n].jump_ms = 0;
         world.set_full(n, false);
     }
-    // Timestamps of clocks that were ahead are believed once it is that late.
-    for n in world.living() {
-        let hlc: i64 = world.nodes[n]
-            .db
-            .connection()
-            .query_row("SELECT hlc FROM node_state", [], |row| row.get(0))
-            .expect("a timestamp");
-        let ms = Hlc::from_i64(hlc).unix_ms();
-        world.now_ms = world.now_ms.max(ms + SKEW_MS);
+    if world.nodes.iter().any(|node| node.jump_ms != 0) {
+        world.log.push("the directory, while clocks are wrong".into());
+        settle_tables(world, &[SYSTEM_TABLE]);
+        let members = members(world);
+        checks::i22::directories_are_equal(world, &members);
     }
+    for n in 0..world.nodes.len() {
+        world.nodes[n].jump_ms = 0;
+    }
+    world.clocks_are_right = true;
     world.now_ms += LEAST_AGE_MS;
-    // Whoever was put out by a node that has told nobody before it died was not put out.
-    let living = world.living();
-    for n in &living {
-        let name = world.nodes[*n].name.clone();
-        let mut others = living.iter().filter(|other| *other != n);
-        world.nodes[*n].removed =
-            others.any(|other| world.nodes[*other].db.catalog().directory().is_put_out(&name));
-    }
+    let members = members(world);
     checks::i13::excuse(world);
-    let members: Vec<usize> =
-        world.living().into_iter().filter(|n| !world.nodes[*n].removed).collect();
     if members.is_empty() {
         return; // they have put each other out
     }
@@ -61,6 +51,19 @@ pub(crate) fn heal(world: &mut World) {
         }
         checks::i22::copies_are_equal(world, &members, table);
     }
+}
+
+/// Who is left.
+fn members(world: &mut World) -> Vec<usize> {
+    // Whoever was put out by a node that has told nobody before it died was not put out.
+    let living = world.living();
+    for n in &living {
+        let name = world.nodes[*n].name.clone();
+        let mut others = living.iter().filter(|other| *other != n);
+        world.nodes[*n].removed =
+            others.any(|other| world.nodes[*other].db.catalog().directory().is_put_out(&name));
+    }
+    living.into_iter().filter(|n| !world.nodes[*n].removed).collect()
 }
 
 /// An operator says what holds, where decisions compete or where only those are left that may not have it.
@@ -93,11 +96,14 @@ fn decide_finally(world: &mut World, members: &[usize], table: TableUid) {
 }
 
 pub(crate) fn settle(world: &mut World) {
+    let tables: Vec<TableUid> = [SYSTEM_TABLE].into_iter().chain(world.tables.clone()).collect();
+    settle_tables(world, &tables);
+}
+
+pub(crate) fn settle_tables(world: &mut World, tables: &[TableUid]) {
     for _round in 0..60 {
         let before = (world.tally.taken, world.tally.drained);
-        let mut tables = vec![SYSTEM_TABLE];
-        tables.extend(&world.tables);
-        sync_everybody(world, &tables);
+        sync_everybody(world, tables);
         if (world.tally.taken, world.tally.drained) == before {
             return;
         }

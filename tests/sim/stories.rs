@@ -12,6 +12,7 @@ use cortexd::store::{Collection, Command, SYSTEM_TABLE};
 
 use crate::{
     actions::{pull, sync_everybody},
+    clocks,
     mutations::{Around, Mutation},
     requests::{self, IDENTITY, create, entry, named, remove, set_scope},
     rest::{heal, settle},
@@ -25,6 +26,18 @@ pub(crate) struct Story {
 }
 
 pub(crate) const ALL: &[Story] = &[
+    Story {
+        rules: &[rule(Rule::DirectoryPassesClocks), rule(Rule::DirectoryMovesNoClock)],
+        tell: clocks::a_decision_passes_between_clocks_that_differ,
+    },
+    Story {
+        rules: &[rule(Rule::OwnRowExceeded)],
+        tell: clocks::a_decision_of_the_present_follows_one_of_the_future,
+    },
+    Story {
+        rules: &[around(Around::FutureNeverTaken), around(Around::RestampUnasked)],
+        tell: clocks::two_are_ahead_together,
+    },
     Story { rules: &[rule(Rule::AnswersThisPosition)], tell: a_pass_ends_late },
     Story { rules: &[around(Around::CollectByMajority)], tell: one_is_away },
     Story { rules: &[rule(Rule::UnheardCopiesAsked)], tell: one_joins_unseen },

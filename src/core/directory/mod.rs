@@ -15,6 +15,7 @@ mod fields;
 mod members;
 mod names;
 mod owners;
+mod restored;
 mod row;
 mod scopes;
 

@@ -91,6 +91,18 @@ pub enum Why {
     Other(u64),
 }
 
+impl Why {
+    /// What the other side has said, in this machine's terms: a clock that is ahead of theirs is late by them.
+    #[must_use]
+    pub fn as_seen_from_here(self) -> Self {
+        if let Self::Clock(offset_ms) = self {
+            Self::Clock(offset_ms.saturating_neg())
+        } else {
+            self
+        }
+    }
+}
+
 /// A request waits at the source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Waits {

@@ -1,0 +1,169 @@
+//! What the edge does about clocks, played around the store: no rows between clocks that are apart, but for the
+//! directory; timestamps of the future held off for a while; and new ones where nobody else has met them.
+
+use std::collections::BTreeSet;
+
+use cortex_core::{
+    clock::latest_believable,
+    model::{Hlc, NodeName, TableUid},
+    sync::Chunk,
+};
+use cortexd::store::{Command, Done, Restamp, SYSTEM_TABLE};
+
+use crate::{
+    actions::sync_everybody,
+    checks,
+    mutations::Around,
+    requests::{entry, named, set_scope},
+    rest::{heal, settle},
+    stories::{nodes, put, shared},
+    world::{SKEW_MS, World, broken},
+};
+
+const YEAR_MS: i64 = 365 * 24 * 60 * 60 * 1000;
+
+impl World {
+    /// Two wall clocks differ by more than is borne.
+    pub(crate) fn clocks_are_apart(&self, a: usize, b: usize) -> bool {
+        self.wall_ms(a).abs_diff(self.wall_ms(b)) > SKEW_MS
+    }
+
+    /// Up to which timestamp a reader believes a chunk; none where it takes nothing of its source at all.
+    pub(crate) fn believed(
+        &mut self,
+        reader: usize,
+        source: usize,
+        chunk: &Chunk,
+        session: u64,
+    ) -> Option<Hlc> {
+        let wall = Hlc::from_unix_ms(self.wall_ms(reader) + SKEW_MS);
+        if chunk.table == SYSTEM_TABLE {
+            return Some(wall);
+        }
+        if self.clocks_are_apart(reader, source) {
+            return None;
+        }
+        let own = self.nodes[reader].db.hlc();
+        let latest = wall.max(Hlc::from_unix_ms(own.unix_ms() + SKEW_MS));
+        // The link that a chunk belongs to ends with the process of its source, which asks anew who has met what.
+        let is_of_now = session == self.nodes[source].session;
+        let is_held_off = !is_of_now || self.broken_by(Around::FutureNeverTaken);
+        let patience = match (self.clocks_are_right, self.calm) {
+            (true, _) => 100,
+            (false, true) => 0, // a story waits for nothing by chance
+            (false, false) => 30,
+        };
+        Some(if !is_held_off && self.chance.percent(patience) {
+            latest_believable()
+        } else {
+            latest
+        })
+    }
+
+    /// A clock is right again: what nobody else has gets timestamps of the present.
+    pub(crate) fn mend_clock(&mut self, n: usize) {
+        if self.nodes[n].jump_ms != 0 {
+            return;
+        }
+        let latest = Hlc::from_unix_ms(self.wall_ms(n) + SKEW_MS);
+        let tables = self.tables.clone();
+        let is_met = |table: &TableUid| self.may_be_met(n, *table, latest);
+        if tables.iter().any(is_met) && !self.broken_by(Around::RestampUnasked) {
+            return;
+        }
+        let command = Command::Restamp(Restamp { latest });
+        let before = self.nodes[n].db.hlc();
+        if let Ok(Done::Restamped { rows }) = self.run(n, &command)
+            && self.nodes[n].db.hlc() < before
+        {
+            self.tally.restamped += rows;
+            checks::restamped::are_forgotten(self, n, latest);
+        }
+        checks::after(self, n);
+    }
+
+    /// True where not all other copies have said that their machines have met no later timestamp.
+    fn may_be_met(&self, n: usize, table: TableUid, latest: Hlc) -> bool {
+        let node = &self.nodes[n];
+        if node.db.replica(table).is_none_or(|replica| replica.life == 0) {
+            return false;
+        }
+        let directory = node.db.catalog().directory();
+        let mut must: BTreeSet<NodeName> = directory.must_confirm(table).into_keys().collect();
+        must.remove(&node.name);
+        let met = |name| node.words.get(&table)?.of(name)?.latest;
+        !must.iter().all(|name| met(name).is_some_and(|met| met <= latest))
+    }
+}
+
+fn decide(world: &mut World, n: usize, inside: &[usize]) {
+    let entry = entry(world, n, world.tables[0]).expect("a table");
+    let scope = named(world, &inside.iter().copied().collect());
+    set_scope(world, n, entry, scope, BTreeSet::new());
+    world.now_ms += 10;
+}
+
+/// Decisions pass whatever clocks show, in both directions, and move no clock.
+pub(crate) fn a_decision_passes_between_clocks_that_differ(world: &mut World) {
+    let to_1970 = -world.now_ms.cast_signed();
+    for jump_ms in [YEAR_MS, -YEAR_MS, to_1970 / 2] {
+        let mut world = World::new(1, world.mutation);
+        nodes(&mut world, 3);
+        let table = shared(&mut world);
+        world.nodes[0].jump_ms = jump_ms;
+        decide(&mut world, 0, &[0, 1]);
+        sync_everybody(&mut world, &[SYSTEM_TABLE]);
+        for n in [1, 2] {
+            let inside = world.nodes[n].db.catalog().directory().in_scope(table);
+            if inside.contains(&world.nodes[2].name) {
+                broken(format!(
+                    "n{n} has not heard of a narrower scope, by a clock {jump_ms} ms off"
+                ));
+            }
+            if world.nodes[n].db.hlc() > Hlc::from_unix_ms(world.wall_ms(n) + SKEW_MS) {
+                broken(format!("n{n} was moved to {:?} by a decision", world.nodes[n].db.hlc()));
+            }
+        }
+    }
+}
+
+/// Who was ahead and is right again decides once more.
+pub(crate) fn a_decision_of_the_present_follows_one_of_the_future(world: &mut World) {
+    nodes(world, 3);
+    let table = shared(world);
+    settle(world);
+    world.nodes[0].jump_ms = YEAR_MS;
+    decide(world, 0, &[0, 1]);
+    sync_everybody(world, &[SYSTEM_TABLE]);
+    world.nodes[0].jump_ms = 0;
+    world.mend_clock(0);
+    let latest = Hlc::from_unix_ms(world.wall_ms(0) + SKEW_MS);
+    assert!(world.nodes[0].db.hlc() <= latest, "its clock has gone back");
+    decide(world, 0, &[0]);
+    sync_everybody(world, &[SYSTEM_TABLE]);
+    let inside = world.nodes[1].db.catalog().directory().in_scope(table);
+    if inside.contains(&world.nodes[1].name) {
+        broken("n1 has not heard of the later decision".into());
+    }
+}
+
+/// Two of three are ahead together, and meet each other's rows.
+pub(crate) fn two_are_ahead_together(world: &mut World) {
+    nodes(world, 3);
+    shared(world);
+    for n in [0, 1] {
+        world.nodes[n].jump_ms = YEAR_MS;
+    }
+    put(world, 0, 1);
+    put(world, 1, 2);
+    settle(world);
+    for n in [0, 1] {
+        world.nodes[n].jump_ms = 0;
+    }
+    // What it has given out it has forgotten: it must ask.
+    world.restart(0, None);
+    world.mend_clock(0);
+    put(world, 0, 1);
+    put(world, 2, 0);
+    heal(world);
+}
