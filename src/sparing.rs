@@ -1,7 +1,10 @@
 //! Keeps a warning that could come with every request to one line per interval.
 //! What the line says is the caller's.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::{
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    time::Duration,
+};
 
 use crate::ambient;
 
@@ -31,5 +34,49 @@ impl Sparing {
         }
         self.kept_back.fetch_add(1, Relaxed);
         None
+    }
+}
+
+/// A state that is worth a line when it begins and when it ends, not while it lasts.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Lasting(Option<(Duration, u64)>);
+
+/// One that is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Lasted {
+    pub(crate) seconds: u64,
+    /// How often it was met.
+    pub(crate) times: u64,
+}
+
+impl Lasting {
+    /// It is met; true where that is its beginning.
+    pub(crate) fn begins(&mut self, now: Duration) -> bool {
+        let is_new = self.0.is_none();
+        self.0.get_or_insert((now, 0)).1 += 1;
+        is_new
+    }
+
+    /// It is not there; how long it has lasted, where it was.
+    pub(crate) fn ends(&mut self, now: Duration) -> Option<Lasted> {
+        let (since, times) = self.0.take()?;
+        Some(Lasted { seconds: now.saturating_sub(since).as_secs(), times })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_is_told_twice_however_long_it_lasts() {
+        let at = Duration::from_secs;
+        let mut state = Lasting::default();
+        assert_eq!(state.ends(at(0)), None);
+        let told = (1..=655).filter(|second| state.begins(at(*second))).count();
+        assert_eq!(told, 1);
+        assert_eq!(state.ends(at(661)), Some(Lasted { seconds: 660, times: 655 }));
+        assert_eq!(state.ends(at(662)), None);
+        assert!(state.begins(at(700)));
     }
 }

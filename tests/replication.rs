@@ -1,6 +1,8 @@
 //! Tables on several machines, as real daemons over real TLS: what is written on one is there on the others.
 //! Leaves links to `peers`, and the rules in all their cases to the simulation.
 
+#[path = "replication/clocks.rs"]
+mod clocks;
 #[path = "replication/cluster.rs"]
 mod cluster;
 #[path = "support/daemon.rs"]

@@ -454,14 +454,21 @@ fn trouble(node: &NodeName, facts: &Facts<'_>) -> Option<String> {
         Link::Unknown => return Some("unreachable: this node's settings do not name it".into()),
         Link::Up => {}
     }
-    let say = |what: &str, trouble: &Trouble, at: &str| {
+    let say = |what: &str, trouble: &Trouble, since: Option<u64>, at: &str| {
+        let of_clocks = matches!(trouble, Trouble::Clock(_) | Trouble::Ahead(_));
+        let lasted = since
+            .filter(|_| of_clocks)
+            .map(|since| format!("; so for {} s", facts.now_ms.saturating_sub(since) / 1000));
         let cure = cure(trouble, facts.table, at).map(|cure| format!("; {cure}"));
-        format!("{what}: {trouble}{}", cure.unwrap_or_default())
+        format!("{what}: {trouble}{}{}", lasted.unwrap_or_default(), cure.unwrap_or_default())
     };
     let troubles = |copy: &PeerCopy| {
         let (giving, taking) = (copy.giving.as_ref(), copy.taking.as_ref());
-        let giving = giving.map(|trouble| say("it does not take rows", trouble, node.as_str()));
-        let taking = taking.map(|trouble| say("its rows are not taken", trouble, facts.own));
+        let giving = giving.map(|trouble| {
+            say("it does not take rows", trouble, copy.giving_since_ms, node.as_str())
+        });
+        let taking = taking
+            .map(|trouble| say("its rows are not taken", trouble, copy.taking_since_ms, facts.own));
         match (giving, taking) {
             (None, None) => None,
             (Some(one), None) | (None, Some(one)) => Some(one),

@@ -340,6 +340,9 @@ impl Service {
         if let Some(why) = &found.why {
             because.add(why.clone());
         }
+        if let Some(ahead) = self.sync.ahead() {
+            because.add(ahead.summary());
+        }
         match key {
             None => Ok(of_copy(name, node, found, &link)),
             Some(key) => self.explain_row_there(copies, key, node, &link, because),

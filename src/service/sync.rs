@@ -7,7 +7,7 @@ use std::{
 };
 
 use cortex_core::{
-    model::{Incarnation, NodeName, TableUid},
+    model::{Hlc, Incarnation, NodeName, TableUid},
     sync::{Blocker, Cursor, Word},
 };
 use tokio::sync::watch;
@@ -29,6 +29,30 @@ pub struct SyncView {
 struct Known {
     copies: BTreeMap<(TableUid, NodeName), PeerCopy>,
     blockers: BTreeMap<TableUid, Blocker>,
+    ahead: Option<AheadOfClock>,
+}
+
+/// This machine's timestamps are ahead of its clock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AheadOfClock {
+    /// By how much.
+    pub by_ms: u64,
+    /// Since when that is known, in Unix milliseconds.
+    pub since_ms: u64,
+    /// Why they are not given anew.
+    pub why: String,
+}
+
+impl AheadOfClock {
+    /// What is to be said of it.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        format!(
+            "timestamps of this machine are {} s ahead of its clock, which was ahead: {}",
+            self.by_ms / 1000,
+            self.why
+        )
+    }
 }
 
 /// A table's copy on another machine.
@@ -53,6 +77,13 @@ pub struct PeerCopy {
     pub taking: Option<Trouble>,
     /// What keeps it from taking this machine's rows.
     pub giving: Option<Trouble>,
+    /// Since when that is so, in Unix milliseconds.
+    pub taking_since_ms: Option<u64>,
+    /// The same for `giving`.
+    pub giving_since_ms: Option<u64>,
+    /// Not less than any timestamp that its machine has met, as it has said last on a link to this one. What others
+    /// pass on may be of earlier, and is not counted.
+    pub met: Option<Hlc>,
     /// Rows of the directory that it passes on and that are not believed here. The others are.
     pub doubtful: Doubtful,
 }
@@ -62,7 +93,21 @@ impl PeerCopy {
     /// directory knows it as. What another one has said may be lost by now.
     pub fn is_now(&mut self, origin: Incarnation, current: Option<Incarnation>) {
         self.outdated = current.filter(|current| *current != origin);
-        self.word.take_if(|word| word.incarnation != origin);
+        if self.word.take_if(|word| word.incarnation != origin).is_some() {
+            self.met = None;
+        }
+    }
+
+    /// Takes note of when what keeps rows from coming through has begun.
+    pub fn note_since(&mut self, now_ms: u64) {
+        let sides =
+            [(&self.taking, &mut self.taking_since_ms), (&self.giving, &mut self.giving_since_ms)];
+        for (trouble, since) in sides {
+            match trouble {
+                Some(_) => *since = since.or(Some(now_ms)),
+                None => *since = None,
+            }
+        }
     }
 
     /// Takes note that both copies were found to hold the same, from their rows.
@@ -172,11 +217,11 @@ pub enum Trouble {
     /// There is no link.
     #[error("unreachable")]
     Unreachable,
-    /// The clocks are too far apart.
-    #[error("clock: it differs by {0} ms")]
+    /// The clocks are too far apart: the other one is so many milliseconds ahead.
+    #[error("clock: its clock is {} this machine's; rows pass once both agree within 60 s", apart(*.0))]
     Clock(i64),
-    /// A row is from the future.
-    #[error("clock: a row is {0} ms ahead")]
+    /// A row is from the future, by so many milliseconds.
+    #[error("clock: timestamps of a clock that was ahead, {} s later than is believed; within 10 s they are given anew, or taken as they are", .0.div_ceil(1000))]
     Ahead(u64),
     /// One of the two is not in the table's scope, as the other knows it.
     #[error("scope")]
@@ -220,6 +265,14 @@ impl Trouble {
     }
 }
 
+/// How far a clock is ahead of another, in words: "3600 s ahead of".
+#[must_use]
+pub fn apart(offset_ms: i64) -> String {
+    let seconds = offset_ms.unsigned_abs().div_ceil(1000);
+    let side = if offset_ms < 0 { "behind" } else { "ahead of" };
+    format!("{seconds} s {side}")
+}
+
 impl SyncView {
     /// Nothing known yet.
     #[must_use]
@@ -259,6 +312,25 @@ impl SyncView {
         self.changed.send_replace(());
     }
 
+    /// The machines that have said themselves, on a link to this one, that they have met a later timestamp.
+    #[must_use]
+    pub fn who_has_met(&self, later_than: Hlc) -> BTreeSet<NodeName> {
+        let known = self.known();
+        let met = known.copies.iter().filter(|(_, copy)| copy.met > Some(later_than));
+        met.map(|((_, node), _)| node.clone()).collect()
+    }
+
+    /// Notes why this machine's timestamps stay ahead of its clock; none where they are not.
+    pub fn set_ahead(&self, ahead: Option<AheadOfClock>) {
+        self.known().ahead = ahead;
+    }
+
+    /// Why this machine's timestamps are ahead of its clock; none where they are not.
+    #[must_use]
+    pub fn ahead(&self) -> Option<AheadOfClock> {
+        self.known().ahead.clone()
+    }
+
     /// Who keeps deletions of a table from being forgotten; none where nobody does.
     #[must_use]
     pub fn blocker(&self, table: TableUid) -> Option<Blocker> {
@@ -295,7 +367,7 @@ impl SyncView {
 #[cfg(test)]
 mod tests {
     use cortex_core::{
-        model::{Hlc, Stamp},
+        model::Stamp,
         sync::{Dot, OpenConflicts, Vector},
     };
 

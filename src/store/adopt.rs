@@ -59,27 +59,6 @@ impl Batch<'_> {
         Ok(Done::Adopted)
     }
 
-    /// Gives rows that this node has adopted stamps of the present.
-    pub(super) fn adopt_again<'k>(
-        &mut self,
-        keys: impl Iterator<Item = &'k Vec<u8>>,
-    ) -> Result<(), Failure> {
-        let notary = self.notary()?;
-        for key in keys {
-            let Some(found) = self.find_row(Place::SYSTEM.id, key)? else { continue };
-            let Some(held) = found.value.as_deref().and_then(system::open) else { continue };
-            if !found.damaged
-                && held.adopted.is_some()
-                && held.signer(key).as_ref() == Some(notary.node())
-            {
-                // Out of the way: the new stamp is an earlier one.
-                self.remove_row(Place::SYSTEM, key, &found)?;
-                self.sign_in_its_place(notary.as_ref(), key, found.stamp, &held)?;
-            }
-        }
-        Ok(())
-    }
-
     fn sign_in_its_place(
         &mut self,
         notary: &dyn Notary,
@@ -87,7 +66,7 @@ impl Batch<'_> {
         before: Stamp,
         held: &system::Held<'_>,
     ) -> Result<(), Failure> {
-        let (stamp, seq) = self.draw();
+        let (stamp, seq) = self.draw_after(key)?;
         let value = system::adopt(notary, before, stamp, key, held);
         self.merge_system(key, stamp, seq, &value)?;
         if let Some(replica) = self.state.replicas.get_mut(system::UID) {

@@ -420,7 +420,7 @@ impl Batch<'_> {
 
     /// The stamp and number of a row of the directory: later than the row that it replaces, which was written here
     /// too, perhaps while the clock was ahead, or by this machine before it was restored. The clock does not follow.
-    fn draw_after(&mut self, key: &[u8]) -> Result<(Stamp, u64), Fault> {
+    pub(super) fn draw_after(&mut self, key: &[u8]) -> Result<(Stamp, u64), Fault> {
         let (mut stamp, seq) = self.draw();
         if Rule::OwnRowExceeded.holds()
             && let Some(found) = self.find_row(system::NUMBER, key)?

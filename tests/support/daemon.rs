@@ -289,6 +289,7 @@ impl Daemon {
         command.arg("--data-dir").arg(self.data_dir());
         command.arg("--config").arg(self.config());
         command.env("RUNTIME_DIRECTORY", self.anchor.path());
+        command.env("CORTEX_TEST_CLOCK", self.clock());
         command
     }
 
@@ -316,6 +317,18 @@ impl Daemon {
             let status = counting.call("status", &[]).expect("status");
             crate::rpc::field(&status, "connections") == Some(&1.into())
         });
+    }
+
+    fn clock(&self) -> PathBuf {
+        self.directory().join("clock")
+    }
+
+    /// Has it believe that it is by so many milliseconds later than it is, from now on.
+    pub(crate) fn set_clock(&self, wrong_by_ms: i64) {
+        // In one step: it may be read at any moment.
+        let new = self.directory().join("clock.new");
+        fs::write(&new, wrong_by_ms.to_string()).expect("write the clock");
+        fs::rename(new, self.clock()).expect("set the clock");
     }
 
     /// Runs the command line tool against it.

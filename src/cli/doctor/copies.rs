@@ -395,7 +395,10 @@ mod tests {
     #[test]
     fn a_node_that_rows_do_not_reach_until_somebody_acts_is_a_problem() {
         for (why, expected) in [
-            ("its rows are not taken: clock: it differs by 90000 ms; on both: x", BLOCKED),
+            (
+                "its rows are not taken: clock: its clock is 90 s ahead of this machine's; so for 7 s; on both: x",
+                BLOCKED,
+            ),
             (
                 "it does not take rows: quota; the owner of t may store no more on office: x",
                 BLOCKED,

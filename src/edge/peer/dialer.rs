@@ -1,7 +1,11 @@
 //! Dials every configured machine, and dials it again, for ever: with a pause that grows while it fails.
 //! What is said once it answers is `link`'s.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use cortex_core::model::NodeName;
 use tokio::{task::JoinSet, time::sleep};
@@ -18,6 +22,10 @@ use crate::ambient;
 
 /// A link that has lasted for so long was a good one: the next attempt comes soon after its end.
 const STABLE: Duration = Duration::from_secs(60);
+
+/// Between two looks at whether the wall clock was set, while a machine is not reached; and what is more than drift.
+const CLOCK_LOOK: Duration = Duration::from_secs(2);
+const CLOCK_STEP_MS: u64 = 1_000;
 
 /// Dials until the daemon ends; machines come and go with the configuration.
 pub(super) async fn run(shared: &Arc<Shared>) {
@@ -42,7 +50,7 @@ pub(super) async fn run(shared: &Arc<Shared>) {
                 Some(Ok(node)) => {
                     dialled.remove(&node);
                 }
-                Some(Err(panic)) => tracing::error!(%panic, "dialling another machine panicked"),
+                Some(Err(panic)) => tracing::error!(%panic, "dialling another machine panicked: {panic}"),
                 None => {}
             },
             () = shared.stopped() => break,
@@ -72,9 +80,27 @@ async fn dial_for_ever(node: &NodeName, shared: &Shared) {
         }
         tokio::select! {
             () = sleep(backoff.next(super::random())) => {}
+            // A certificate that was not valid yet, or not any more, may be now.
+            () = clock_steps() => backoff.reset(),
             // Another address, or another certificate: what has failed may work now.
             changed = mesh.changed() => if changed.is_ok() { backoff.reset() },
             () = shared.stopped() => return,
+        }
+    }
+}
+
+/// Ends when the wall clock has been set.
+async fn clock_steps() {
+    let distance = |start: Instant| {
+        let passed = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
+        ambient::wall_ms().wrapping_sub(passed).cast_signed()
+    };
+    let start = ambient::monotonic();
+    let before = distance(start);
+    loop {
+        sleep(CLOCK_LOOK).await;
+        if distance(start).abs_diff(before) > CLOCK_STEP_MS {
+            return;
         }
     }
 }

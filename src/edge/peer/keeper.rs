@@ -14,7 +14,7 @@ use cortex_core::{
 use tokio::{sync::mpsc, time::sleep};
 use tracing::{info, warn};
 
-use super::{Mesh, Shared, live::Cut, refused::Refused, unix_s};
+use super::{Mesh, Shared, clock, live::Cut, refused::Refused, unix_s};
 use crate::{
     ambient, journal,
     pki::Rejected,
@@ -30,9 +30,6 @@ const LEAST_REST: Duration = Duration::from_millis(20);
 
 /// Events that may wait for the store. When its disk stands still, further ones are in the log alone.
 const EVENTS: usize = 64;
-
-/// A clock that is further off than this is worth a word: timestamps of the two machines disagree.
-const OFFSET_WORTH_A_WORD_MS: u64 = 2_000;
 
 /// What the keeper is told.
 #[derive(Debug)]
@@ -90,6 +87,7 @@ struct Known {
     since_ms: u64,
     round_trip_us: Option<u64>,
     clock_offset_ms: Option<i64>,
+    clock: clock::Told,
     certificate_expires: Option<u64>,
     last_error: Option<String>,
     sees: Vec<NodeName>,
@@ -160,23 +158,24 @@ impl<'a> Keeper<'a> {
     fn review(&self, mesh: &Mesh) {
         for Cut { node, protocol, why } in self.shared.live.review(mesh, unix_s()) {
             let node = node.as_ref().map(NodeName::as_str);
+            let whose = node.unwrap_or("a machine that has not said its name");
             if why == Refused::Certificate(Rejected::Revoked) {
                 warn!(
                     MESSAGE_ID = journal::CERTIFICATE_REVOKED,
                     node,
                     ?protocol,
-                    "a connection was closed, its certificate was revoked"
+                    "a connection of {whose} was closed: its certificate was revoked"
                 );
             } else if why == Refused::Certificate(Rejected::Expired) {
                 warn!(
                     MESSAGE_ID = journal::CERTIFICATE_EXPIRED,
                     node,
                     ?protocol,
-                    "a connection was closed, its certificate has expired"
+                    "a connection of {whose} was closed: its certificate has expired"
                 );
             } else {
                 let why = why.to_string();
-                warn!(node, ?protocol, why = %why.escape_debug(), "a connection was closed");
+                warn!(node, ?protocol, why = %why.escape_debug(), "a connection of {whose} was closed: {}", why.escape_debug());
             }
         }
     }
@@ -196,7 +195,7 @@ impl<'a> Keeper<'a> {
         known.certificate_expires = Some(certificate_expires);
         known.last_error = None;
         if known.links == 1 {
-            info!(MESSAGE_ID = journal::PEER_JOINED, %node, "there is a link to another machine");
+            info!(MESSAGE_ID = journal::PEER_JOINED, %node, "there is a link to {node}");
             self.note("peer_up", format!("{node}: there is a link"));
         }
     }
@@ -214,7 +213,7 @@ impl<'a> Keeper<'a> {
             // The other link reports itself in a moment.
             return;
         }
-        warn!(MESSAGE_ID = journal::PEER_LOST, %node, why = %why.escape_debug(), "the link to another machine has ended");
+        warn!(MESSAGE_ID = journal::PEER_LOST, %node, why = %why.escape_debug(), "the link to {node} has ended: {}", why.escape_debug());
         self.note("peer_down", format!("{node}: the link has ended: {why}"));
         if let Some(known) = self.peers.get_mut(node) {
             known.last_error = Some(why);
@@ -228,7 +227,7 @@ impl<'a> Keeper<'a> {
         }
         // The same again and again is worth one line.
         if known.last_error.as_ref() != Some(&why) {
-            info!(%node, why = %why.escape_debug(), "another machine is not reached, trying again");
+            info!(%node, why = %why.escape_debug(), "{node} is not reached, trying again: {}", why.escape_debug());
             known.last_error = Some(why);
         }
     }
@@ -237,12 +236,8 @@ impl<'a> Keeper<'a> {
         let changes = self.members.heartbeat(&heard.node, self.shared.now());
         self.take_note(changes);
         let Some(known) = self.peers.get_mut(&heard.node) else { return };
-        let is_off = |offset: Option<i64>| {
-            offset.is_some_and(|offset| offset.unsigned_abs() > OFFSET_WORTH_A_WORD_MS)
-        };
-        if is_off(heard.clock_offset_ms) && !is_off(known.clock_offset_ms) {
-            let offset_ms = heard.clock_offset_ms;
-            warn!(node = %heard.node, offset_ms, "the clocks of two machines are far apart");
+        if let Some(offset_ms) = heard.clock_offset_ms {
+            known.clock.tell(&heard.node, offset_ms, self.shared.now());
         }
         known.heard = Some(ambient::monotonic());
         known.round_trip_us = heard.round_trip_us.or(known.round_trip_us);
@@ -261,10 +256,19 @@ impl<'a> Keeper<'a> {
                 State::Suspect => "peer_suspect",
                 State::Dead => "peer_dead",
             };
-            if to == State::Dead {
-                warn!(MESSAGE_ID = journal::PEER_DEAD, %node, "another machine is taken for dead");
-            } else {
-                info!(%node, %from, %to, "another machine has changed its state");
+            let timing = Timing::default();
+            let silent_s = if to == State::Dead { timing.dead } else { timing.suspect }.as_secs();
+            match to {
+                State::Dead => warn!(
+                    MESSAGE_ID = journal::PEER_DEAD, %node, silent_s,
+                    "{node} is dead: not heard for {silent_s} s"
+                ),
+                State::Suspect => {
+                    info!(%node, %from, %to, "{node} is suspect: not heard for {silent_s} s");
+                }
+                State::Alive | State::Unseen => {
+                    info!(%node, %from, %to, "{node} is {to}, was {from}");
+                }
             }
             self.note(kind, format!("{node}: {to}, was {from}"));
         }

@@ -65,6 +65,10 @@ const QUEUE: usize = 16;
 const BURST: u32 = 30;
 const PER_SECOND: u32 = 4;
 
+/// The longest round trip by which a clock is measured, in microseconds: half of it is the error. A process that stood
+/// still, or a link that was full, measures a longer one, which says nothing of the clock.
+const MEASURING_TRIP_US: u64 = 2_000_000;
+
 /// Why a link has ended.
 #[derive(Debug)]
 pub(super) enum Ended {
@@ -425,7 +429,7 @@ impl<R: AsyncRead + Unpin> Link<'_, R> {
         Heard {
             node: self.node.clone(),
             round_trip_us,
-            clock_offset_ms: measured.map(offset),
+            clock_offset_ms: measured.filter(|trip| *trip <= MEASURING_TRIP_US).map(offset),
             sees: status.sees,
         }
     }

@@ -16,6 +16,7 @@
 //! All of it runs on one thread. What a reload replaces is one value, [`Mesh`]; everybody looks at the newest.
 
 mod ask;
+mod clock;
 mod dialer;
 mod frames;
 mod handshake;
@@ -97,6 +98,10 @@ struct Shared {
     news: mpsc::Sender<keeper::News>,
     /// Monotonic times are told from here.
     started: Instant,
+    /// Machines whose rows are ahead of this one's clock.
+    held_off: sync::HeldOff,
+    /// What keeps rows from coming through, as far as the operator was told.
+    told: sync::TroubleLog,
     /// Which run of the daemon this is.
     boot: [u8; 16],
 }
@@ -125,6 +130,8 @@ impl PeerPort {
             seats: Seats::new(Arc::default()),
             news,
             started: ambient::monotonic(),
+            held_off: sync::HeldOff::default(),
+            told: sync::TroubleLog::default(),
             boot: ambient::random_id(),
         });
         tokio::join!(
@@ -179,7 +186,7 @@ async fn drain(mut tasks: JoinSet<()>) {
 /// Looks after a task that has ended.
 fn reap(ended: Option<Result<(), tokio::task::JoinError>>) {
     if let Some(Err(panic)) = ended {
-        tracing::error!(%panic, "a connection to another machine panicked and was closed");
+        tracing::error!(%panic, "a connection to another machine panicked and was closed: {panic}");
     }
 }
 

@@ -13,13 +13,14 @@ use cortex_core::{
     sync::{Blocker, TableDigest, Vector, Words},
 };
 use tokio::time::sleep;
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::{Shared, sync::MAX_SKEW_MS};
 use crate::{
     ambient,
     pki::Credentials,
-    service::sync::SyncView,
+    service::sync::{AheadOfClock, SyncView},
+    sparing::{Lasted, Lasting},
     store::{Catalog, Collection, Command, Done, Failure, Replica, Restamp, SYSTEM_TABLE, Store},
 };
 
@@ -27,6 +28,9 @@ use crate::{
 /// busy at the same moment.
 const ROUND: Duration = Duration::from_secs(5);
 const JITTER_MS: u32 = 1000;
+
+/// Between two looks at what is worth it more often: the clock, and troubles that are over.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Between two steps of removing something: leaves most of the disk to clients.
 const PAUSE: Duration = Duration::from_millis(2);
@@ -55,12 +59,23 @@ const DIVERGED_AFTER_MS: u64 = 10_000;
 /// Looks after all copies until the daemon ends.
 pub(super) async fn run(shared: &Shared) {
     let work = async {
-        let mut upkeep = Upkeep { shared, round: 0, suspected: BTreeMap::new(), signers: None };
+        let mut upkeep = Upkeep {
+            shared,
+            round: 0,
+            suspected: BTreeMap::new(),
+            ahead_since_ms: None,
+            signers: None,
+        };
+        let mut failing = Lasting::default();
         loop {
-            sleep(ROUND + Duration::from_millis((super::random() % JITTER_MS).into())).await;
-            if let Err(failure) = upkeep.round().await {
-                warn!(%failure, "the copies of tables were not looked after, trying again later");
+            let pause = ROUND + Duration::from_millis((super::random() % JITTER_MS).into());
+            let next = shared.now() + pause;
+            while shared.now() < next {
+                sleep(LOOK).await;
+                upkeep.look(&mut failing).await;
             }
+            let outcome = upkeep.round().await;
+            tell(&mut failing, &outcome, shared.now());
         }
     };
     tokio::select! {
@@ -69,9 +84,29 @@ pub(super) async fn run(shared: &Shared) {
     }
 }
 
+/// Tells that copies are not looked after, and that they are again.
+fn tell(failing: &mut Lasting, outcome: &Result<(), Failure>, now: Duration) {
+    match outcome {
+        Err(failure) if failing.begins(now) => {
+            warn!(%failure, "the copies of tables were not looked after, trying again until it is done: {failure}");
+        }
+        Ok(()) => {
+            if let Some(Lasted { seconds, times }) = failing.ends(now) {
+                info!(
+                    seconds,
+                    times, "the copies of tables are looked after again, after {seconds} s"
+                );
+            }
+        }
+        Err(_told) => {}
+    }
+}
+
 struct Upkeep<'a> {
     shared: &'a Shared,
     round: u32,
+    /// Since when timestamps are ahead of the clock.
+    ahead_since_ms: Option<u64>,
     suspected: BTreeMap<(TableUid, NodeName), Suspicion>,
     /// When the signatures of the directory were looked at last, and what they were then.
     signers: Option<Signers>,
@@ -123,8 +158,7 @@ impl Upkeep<'_> {
             }
         }
         self.suspected.retain(|(table, _), _| copies.iter().any(|copy| copy.uid == *table));
-        self.adopt(&store).await?;
-        self.mend_clock(&store, view, &copies).await
+        self.adopt(&store).await
     }
 
     /// Signs what was believed here of machines that cannot sign any more, so that those who come later can
@@ -145,37 +179,80 @@ impl Upkeep<'_> {
         Ok(())
     }
 
-    /// Where this machine's clock was ahead and is right again, has what nobody else has stamped anew: with
-    /// timestamps of the future no other machine would take it.
-    async fn mend_clock(
-        &self,
-        store: &Store,
-        view: &SyncView,
-        copies: &[Arc<Replica>],
-    ) -> Result<(), Failure> {
-        let latest = Hlc::from_unix_ms(ambient::wall_ms().saturating_add(MAX_SKEW_MS));
-        if store.hlc() <= latest || !self.clock_is_right() {
+    /// Where this machine's clock was ahead and is right again, has what nobody else has met stamped anew: its
+    /// timestamps would win against all that is written elsewhere. Where somebody else may have met it, it stays as
+    /// it is, and nobody waits: see `sync::clocks`.
+    async fn mend_clock(&mut self) -> Result<(), Failure> {
+        let store = self.shared.context.service.store().clone();
+        let view = self.shared.context.service.sync();
+        let now_ms = ambient::wall_ms();
+        let latest = Hlc::from_unix_ms(now_ms.saturating_add(MAX_SKEW_MS));
+        let ahead_ms = store.hlc().unix_ms().saturating_sub(now_ms);
+        if store.hlc() <= latest {
+            if self.ahead_since_ms.take().is_some() {
+                view.set_ahead(None);
+            }
             return Ok(());
         }
-        let here = self.shared.mesh().node().clone();
-        if !are_of_the_present(&store.catalog(), view, &here, latest, copies) {
+        let since_ms = *self.ahead_since_ms.get_or_insert(now_ms);
+        if let Some(why) = self.keeps_timestamps(&store, view, latest) {
+            let before = view.ahead();
+            if before.as_ref().is_none_or(|before| before.why != why) {
+                info!(
+                    ahead_s = ahead_ms / 1000,
+                    why,
+                    "timestamps of this machine stay {} s ahead of its clock: {why}",
+                    ahead_ms / 1000
+                );
+            }
+            view.set_ahead(Some(AheadOfClock { by_ms: ahead_ms, since_ms, why }));
             return Ok(());
         }
         store.execute(Command::Restamp(Restamp { latest })).await?;
         Ok(())
     }
 
-    /// True where the clocks of the others say so too. Where this one is late, timestamps are ahead of it as well.
+    /// What speaks against giving timestamps anew; none where nothing does.
+    fn keeps_timestamps(&self, store: &Store, view: &SyncView, latest: Hlc) -> Option<String> {
+        if !self.clock_is_right() {
+            return Some("no other machine's clock agrees with this one's yet".into());
+        }
+        let here = self.shared.mesh().node().clone();
+        let catalog = store.catalog();
+        let (met, silent) = who_may_have_met(&catalog, view, &here, latest, &store.copies());
+        let named = |nodes: BTreeSet<NodeName>| {
+            nodes.iter().map(NodeName::as_str).collect::<Vec<_>>().join(", ")
+        };
+        if !met.is_empty() {
+            return Some(format!("{} has met them too; others take them as they are", named(met)));
+        }
+        if !silent.is_empty() {
+            let silent = named(silent);
+            return Some(format!(
+                "{silent} has not said whether it has met them; others take them as they are within 10 s"
+            ));
+        }
+        None
+    }
+
+    /// True where the clocks of the others say so too: not fewer than say otherwise. Whether it *is* right is
+    /// nothing that anything but the usefulness of the new timestamps depends on.
     fn clock_is_right(&self) -> bool {
         let seen = self.shared.view.now();
-        let mut offsets = seen
-            .peers
-            .iter()
-            .filter(|peer| peer.connected)
+        let offsets = seen.peers.iter().filter(|peer| peer.connected);
+        let (agree, differ): (Vec<_>, Vec<_>) = offsets
             .filter_map(|peer| peer.clock_offset_ms)
-            .peekable();
-        offsets.peek().is_some()
-            && offsets.all(|offset_ms| offset_ms.unsigned_abs() <= MAX_SKEW_MS / 2)
+            .partition(|offset_ms| offset_ms.unsigned_abs() <= MAX_SKEW_MS / 2);
+        !agree.is_empty() && agree.len() >= differ.len()
+    }
+
+    /// What a look is worth.
+    async fn look(&mut self, failing: &mut Lasting) {
+        let store = self.shared.context.service.store().clone();
+        self.shared.told.tell_ends(&store, self.shared.now());
+        if let Err(failure) = self.mend_clock().await {
+            tell(failing, &Err(failure), self.shared.now());
+        }
     }
 
     /// Forgets deletions that every copy knows.
@@ -261,7 +338,7 @@ impl Upkeep<'_> {
                 self.shared.context.service.scrub().suspect(table);
             }
             if now_ms.saturating_sub(since.since_ms) >= DIVERGED_AFTER_MS && !known.diverged {
-                warn!(node = %place.1, table = ?copy.uid, "two copies of a table know the same and hold different rows");
+                warn!(node = %place.1, table = ?copy.uid, "the copies of a table here and on {} know the same writes and hold different rows", place.1);
                 view.update(copy.uid, &place.1, |known| known.diverged = true);
             }
             let diverged = now_ms.saturating_sub(since.since_ms) >= DIVERGED_AFTER_MS;
@@ -300,24 +377,32 @@ fn words_of(directory: &Directory, view: &SyncView, copy: &Replica) -> Words {
     words
 }
 
-/// True where all other copies have said that their machines have met no later timestamp.
-fn are_of_the_present(
+/// Whose machines have met a later timestamp, and who has not said, of all other copies of tables. Only what a machine
+/// has said itself since this process has begun counts: what is passed on may be older than what it was sent.
+/// The directory does not count: its rows keep their timestamps, and move no clock.
+fn who_may_have_met(
     catalog: &Catalog,
     view: &SyncView,
     here: &NodeName,
     latest: Hlc,
     copies: &[Arc<Replica>],
-) -> bool {
+) -> (BTreeSet<NodeName>, BTreeSet<NodeName>) {
     let directory = catalog.directory();
-    let said = |table, node: &NodeName| view.of(table, node)?.word?.latest;
-    copies.iter().filter(|copy| copy.life > 0).all(|copy| {
-        let mut must: BTreeSet<NodeName> = directory.must_confirm(copy.uid).into_keys().collect();
-        if copy.uid == SYSTEM_TABLE {
-            must.extend(directory.members().map(|row| row.node.clone()));
+    let (mut met, mut silent) = (BTreeSet::new(), BTreeSet::new());
+    for copy in copies.iter().filter(|copy| copy.life > 0 && copy.uid != SYSTEM_TABLE) {
+        for node in directory.must_confirm(copy.uid).into_keys().filter(|node| node != here) {
+            match view.of(copy.uid, &node).and_then(|known| known.met) {
+                Some(hlc) if hlc <= latest => {}
+                Some(_later) => {
+                    met.insert(node);
+                }
+                None => {
+                    silent.insert(node);
+                }
+            }
         }
-        must.remove(here);
-        must.iter().all(|node| said(copy.uid, node).is_some_and(|met| met <= latest))
-    })
+    }
+    (met, silent)
 }
 
 /// Removes the beginning of a feed that is too long.

@@ -14,16 +14,13 @@
 
 use std::time::Duration;
 
-use cortex_core::{
-    model::Hlc,
-    sync::{Chunk, Position, Vector},
-};
+use cortex_core::sync::{Chunk, Position, Vector};
 use tracing::warn;
 
 use super::{Exchange, Finished};
 use crate::{
     service::sync::Doubtful,
-    store::{Checked, Command, Event, SYSTEM_TABLE, UnverifiedRow},
+    store::{Command, Event, SYSTEM_TABLE, UnverifiedRow},
 };
 
 /// The pause before rows that cannot be verified are asked for again. It doubles: all that stands behind them is
@@ -120,23 +117,6 @@ impl Beyond {
     }
 }
 
-/// Leaves those aside that are from the future: a chunk with one would not be taken either.
-pub(super) fn without_future(checked: &mut Checked, latest: Hlc) {
-    let verified = std::mem::take(&mut checked.verified);
-    for row in verified {
-        if row.stamp().hlc <= latest {
-            checked.verified.push(row);
-        } else {
-            checked.unverified.push(UnverifiedRow {
-                key: row.key().to_vec(),
-                stamp: row.stamp(),
-                writer: Some(row.row().writer().clone()),
-                why: "it is from the future".into(),
-            });
-        }
-    }
-}
-
 impl Exchange<'_> {
     /// Takes note of a chunk of which the good rows were learnt.
     pub(super) fn learnt(
@@ -157,7 +137,7 @@ impl Exchange<'_> {
             let UnverifiedRow { key, writer, why, .. } = row;
             let key = String::from_utf8_lossy(&key).into_owned();
             let writer = writer.as_ref().map_or("an unknown writer", |writer| writer.as_str());
-            warn!(node = %self.node, key, writer, %why, "a row of the directory cannot be verified, and is not believed");
+            warn!(node = %self.node, key, writer, %why, "the row {key} of the directory, by {writer}, passed on by {}, is not believed: {why}", self.node);
             let text = format!(
                 "the row {key} of the directory, by {writer}, passed on by {}, is not believed: {why}",
                 self.node
@@ -166,7 +146,7 @@ impl Exchange<'_> {
             self.jobs.spawn(async move {
                 let event = Event { uid: None, kind: "row_unverified", text };
                 if let Err(failure) = store.execute(Command::Note(event)).await {
-                    warn!(%failure, "an event was not written down");
+                    warn!(%failure, "an event was not written down: {failure}");
                 }
                 Ok(Finished::Noted)
             });
@@ -193,7 +173,7 @@ impl Exchange<'_> {
 mod tests {
     use cortex_core::{
         directory::{Seen, Standing},
-        model::Incarnation,
+        model::{Hlc, Incarnation},
         sync::{Cursor, Dot, FeedId, Part},
     };
 

@@ -5,12 +5,14 @@ use cortex_core::{
     model::{NodeName, TableUid},
     sync::{Ack, Message, Word},
 };
-use tracing::{debug, warn};
+use tracing::debug;
 
 use super::{
-    Exchange, Finished, OUTBOX, ROUND, ROUNDS, pack, troubles::is_for_the_operator, words,
+    Exchange, Finished, OUTBOX, ROUND, ROUNDS, pack,
+    troubles::{self, Direction, is_for_the_operator},
+    words,
 };
-use crate::{service::sync::PeerCopy, store::Command};
+use crate::{ambient, service::sync::PeerCopy, store::Command};
 
 impl Exchange<'_> {
     /// Notes how it goes with a table, and tells the operator what they may act on.
@@ -18,25 +20,21 @@ impl Exchange<'_> {
         if self.store.copy(table).is_none_or(|copy| copy.life == 0) {
             return;
         }
-        let mut told = [None, None];
+        let mut now = [None, None];
         self.shared.context.service.sync().update(table, self.node, |known| {
-            let before = [known.taking.clone(), known.giving.clone()];
             change(known);
-            let now = [known.taking.clone(), known.giving.clone()];
-            for ((before, now), told) in before.iter().zip(now).zip(&mut told) {
-                *told = now.filter(|now| {
-                    before.as_ref().map(std::mem::discriminant) != Some(std::mem::discriminant(now))
-                });
-            }
+            known.note_since(ambient::wall_ms());
+            now = [known.taking.clone(), known.giving.clone()];
         });
-        let [taking, giving] = told.map(|told| told.filter(is_for_the_operator));
-        if taking.is_some() || giving.is_some() {
-            let catalog = self.store.catalog();
-            let table = catalog.by_uid(table).map(|entry| catalog.show(&entry.table.name));
-            for (why, direction) in [(taking, "from"), (giving, "to")] {
-                if let Some(why) = why {
-                    warn!(table, node = %self.node, direction, %why, "rows of a table do not come through");
-                }
+        let [taking, giving] = now;
+        for (direction, trouble) in [(Direction::From, taking), (Direction::To, giving)] {
+            let begins = self.shared.told.note(
+                (table, self.node.clone(), direction),
+                trouble.as_ref().filter(|trouble| is_for_the_operator(trouble)),
+                self.shared.now(),
+            );
+            if begins && let Some(why) = trouble {
+                troubles::tell_begin(&self.store, table, self.node, direction, &why);
             }
         }
     }
@@ -63,6 +61,7 @@ impl Exchange<'_> {
         if node == self.node {
             view.update(table, node, |known| {
                 words::heard(known, word.clone(), node, table, &self.store);
+                known.met = word.latest;
             });
         } else if node != self.shared.mesh().node()
             && words::concerns(self.store.catalog().directory(), table, node)

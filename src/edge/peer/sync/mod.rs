@@ -12,6 +12,7 @@
 
 mod answers;
 mod beyond;
+mod clocks;
 mod known;
 mod pack;
 mod troubles;
@@ -27,7 +28,7 @@ use std::{
 use bytes::Bytes;
 use cortex_core::{
     directory::Standing,
-    model::{Hlc, Incarnation, NodeName, TableUid},
+    model::{Incarnation, NodeName, TableUid},
     sync::{
         Ack, Answer, Chunk, Message, Outcome, Output, Part, Position, Refuse, Session, Want, Why,
     },
@@ -39,6 +40,9 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 use tracing::{debug, trace, warn};
+
+pub(super) use clocks::{HeldOff, tells};
+pub(super) use troubles::TroubleLog;
 
 use answers::{Answered, Heard, Passed, answer_at_once, answer_to, checked};
 use troubles::{REFUSED, trouble_of, trouble_with, why_failed};
@@ -126,6 +130,7 @@ pub(super) async fn run(node: &NodeName, shared: &Shared, hello: &Hello, ends: E
         next_round: shared.now() + Duration::from_secs(1),
         store,
         beyond: beyond::Beyond::default(),
+        waiting: clocks::Waiting::default(),
     };
     match exchange.run(ends).await {
         Ok(never) => match never {},
@@ -146,14 +151,6 @@ pub(super) fn last_of(store: &Store, node: &NodeName) -> Option<cortex_core::syn
     let incarnation = store.catalog().directory().node(node)?.incarnation;
     let seq = store.copies().iter().map(|copy| copy.vector.get(incarnation)).max()?;
     Some(cortex_core::sync::Dot { incarnation, seq })
-}
-
-/// Takes note of how far the other clock is ahead; true where rows may travel now and could not before, or the
-/// other way round.
-pub(super) fn tells(known: &mut i64, offset_ms: i64) -> bool {
-    let apart = |offset_ms: i64| offset_ms.unsigned_abs() > MAX_SKEW_MS;
-    let before = std::mem::replace(known, offset_ms);
-    apart(before) != apart(offset_ms)
 }
 
 /// True where the database of the other side was removed from the mesh.
@@ -201,6 +198,8 @@ struct Exchange<'a> {
     next_round: Duration,
     /// How far the directory of the other side was read beyond rows that cannot be verified.
     beyond: beyond::Beyond,
+    /// What clocks hold up.
+    waiting: clocks::Waiting,
 }
 
 /// Work that was done elsewhere.
@@ -234,6 +233,7 @@ impl Exchange<'_> {
                 self.session.poll_timeout(),
                 self.follow_at,
                 self.beyond.check_at(),
+                self.waiting.until(),
                 Some(self.next_round),
             ];
             let wakes = timeouts.into_iter().flatten().min().unwrap_or(self.next_round);
@@ -278,9 +278,11 @@ impl Exchange<'_> {
                         return Err(Ended::Closed);
                     }
                     self.session.reconsider();
+                    self.hurry_waiting();
                 }
                 () = sleep_until(wakes) => {
                     let now = self.shared.now();
+                    self.ask_for_what_waited();
                     self.beyond.check(now, || self.session.hurry(SYSTEM_TABLE, now));
                     self.session.handle_timeout(self.shared.now());
                     if self.follow_at.is_some_and(|at| at <= self.shared.now()) {
@@ -317,13 +319,13 @@ impl Exchange<'_> {
 
     /// Does what the session says.
     fn carry_out(&mut self, clock_offset_ms: i64) {
-        let apart = clock_offset_ms.unsigned_abs() > MAX_SKEW_MS;
         loop {
             while let Some(output) = self.session.next_output() {
                 match output {
                     Output::Ask { table, from: Some(from) } => self.ask(table, from),
                     Output::Ask { table, from: None } => self.locate(table),
-                    Output::Take(chunk) if apart => {
+                    Output::Take(chunk) if self.clocks_hold_up(chunk.table, clock_offset_ms) => {
+                        self.wait_for_clocks(chunk.table);
                         self.trouble(chunk.table, |known| {
                             known.taking = Some(Trouble::Clock(clock_offset_ms));
                         });
@@ -359,7 +361,7 @@ impl Exchange<'_> {
             }
             let Some(want) = self.session.next_want() else { return };
             self.seen.insert(want.table, self.store.copy(want.table));
-            if apart {
+            if self.clocks_hold_up(want.table, clock_offset_ms) {
                 let why = Why::Clock(clock_offset_ms);
                 self.served(&want, Answered::just(Answer::Refused(why)));
             } else {
@@ -400,7 +402,7 @@ impl Exchange<'_> {
                 self.trouble(waits.table, |known| known.taking = None);
             }
             Message::Refuse(Refuse { table, taking, why }) => {
-                let trouble = trouble_of(*why);
+                let trouble = trouble_of(why.as_seen_from_here());
                 if *taking {
                     self.store.was_refused(self.node, *table);
                 }
@@ -494,13 +496,12 @@ impl Exchange<'_> {
         (chunk.rows, chunk.contexts) = (rows, contexts);
         let (store, from) = (self.store.clone(), self.node.clone());
         let notary = Arc::clone(self.shared.mesh().credentials());
-        let latest = Hlc::from_unix_ms(ambient::wall_ms().saturating_add(MAX_SKEW_MS));
+        let latest = self.believed(&chunk);
         let is_beyond = chunk.table == SYSTEM_TABLE && self.beyond.vector_at(&chunk.from).is_some();
         self.taking += 1;
         self.jobs.spawn(async move {
-            let mut checked = checked(&chunk, &store, notary).await?;
+            let checked = checked(&chunk, &store, notary).await?;
             if is_beyond || !checked.unverified.is_empty() {
-                beyond::without_future(&mut checked, latest);
                 let Checked { verified, unverified } = checked;
                 let keys = verified.iter().map(|row| row.key().to_vec()).collect();
                 return Ok(match store.execute(Command::Learn(verified)).await {
@@ -669,7 +670,7 @@ impl Exchange<'_> {
                 blocking(move || store.last_write()).await?
             };
             if own.incarnation == last.incarnation && own.seq < last.seq {
-                warn!(%node, known = last.seq, own = own.seq, "the database was rolled back while the daemon ran, it writes as another origin from now on");
+                warn!(%node, known = last.seq, own = own.seq, "the database was rolled back while the daemon ran, it writes as another origin from now on: {node} knows write {} of this machine, which has {}", last.seq, own.seq);
                 let text = format!(
                     "{node} knows write {} of this machine, which has {}: the database was rolled back",
                     last.seq, own.seq
@@ -677,7 +678,7 @@ impl Exchange<'_> {
                 let event = Event { uid: None, kind: "rolled_back", text };
                 for command in [Command::Mint, Command::Note(event)] {
                     if let Err(failure) = store.execute(command).await {
-                        warn!(%failure, "no new origin of writes was made");
+                        warn!(%failure, "no new origin of writes was made: {failure}");
                     }
                 }
             }

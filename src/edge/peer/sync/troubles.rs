@@ -1,12 +1,28 @@
 //! Why rows do not come through: what is said of it to the other side, shown here, and told the operator.
 //! What follows for the asking is the session's.
 
-use cortex_core::{
-    model::Refusal,
-    sync::{Unfit, Why},
+use std::{
+    collections::BTreeMap,
+    fmt,
+    mem::{Discriminant, discriminant},
+    sync::{Mutex, PoisonError},
+    time::Duration,
 };
 
-use crate::{service::sync::Trouble, store::Failure};
+use cortex_core::{
+    model::{NodeName, Refusal, TableUid},
+    sync::{Unfit, Why},
+};
+use tracing::{info, warn};
+
+use crate::{
+    journal,
+    service::sync::Trouble,
+    store::{Failure, Store},
+};
+
+/// A trouble is over when nothing was refused for so long: with each attempt it goes away for a moment.
+const OVER_AFTER: Duration = Duration::from_secs(15);
 
 /// Numbers for reasons without a name: the other side shows them.
 pub(super) const REFUSED: u64 = 100;
@@ -46,6 +62,126 @@ pub(super) fn trouble_with(why: Unfit) -> Option<Trouble> {
         Unfit::Ahead { by_ms } => Some(Trouble::Ahead(by_ms)),
     }
 }
+
+/// Which way rows do not go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Direction {
+    From,
+    To,
+}
+
+impl fmt::Display for Direction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::From => "from",
+            Self::To => "to",
+        })
+    }
+}
+
+/// What was told of each copy: a state is worth a line when it begins and when it ends, not while it lasts.
+#[derive(Debug, Default)]
+pub(in crate::edge::peer) struct TroubleLog(Mutex<BTreeMap<Key, Told>>);
+
+type Key = (TableUid, NodeName, Direction);
+
+#[derive(Clone, Copy, Debug)]
+struct Told {
+    kind: Discriminant<Trouble>,
+    since: Duration,
+    times: u64,
+    /// Since when it is not there any more.
+    gone: Option<Duration>,
+}
+
+/// One that is over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Ended {
+    key: Key,
+    lasted: Duration,
+    times: u64,
+}
+
+impl TroubleLog {
+    /// Takes note of how it goes now; true where a trouble has begun that was not told yet.
+    pub(super) fn note(&self, key: Key, trouble: Option<&Trouble>, now: Duration) -> bool {
+        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(kind) = trouble.map(discriminant) else {
+            if let Some(known) = told.get_mut(&key) {
+                known.gone.get_or_insert(now);
+            }
+            return false;
+        };
+        match told.get_mut(&key) {
+            Some(known) if known.kind == kind => {
+                (known.times, known.gone) = (known.times + 1, None);
+                false
+            }
+            Some(_) | None => {
+                told.insert(key, Told { kind, since: now, times: 1, gone: None });
+                true
+            }
+        }
+    }
+
+    /// Removes what is over.
+    fn ended(&self, now: Duration) -> Vec<Ended> {
+        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_over = |told: &Told| told.gone.is_some_and(|gone| now >= gone + OVER_AFTER);
+        let over = told.iter().filter(|(_, told)| is_over(told));
+        let ended = over.map(|(key, Told { since, times, gone, .. })| Ended {
+            key: key.clone(),
+            lasted: gone.unwrap_or(now).saturating_sub(*since),
+            times: *times,
+        });
+        let ended = ended.collect();
+        told.retain(|_, told| !is_over(told));
+        ended
+    }
+
+    /// Tells what is over.
+    pub(in crate::edge::peer) fn tell_ends(&self, store: &Store, now: Duration) {
+        for Ended { key: (table, node, direction), lasted, times } in self.ended(now) {
+            let (table, lasted_s) = (shown(store, table), lasted.as_secs());
+            info!(
+                %table, %node, %direction, lasted_s, times,
+                "rows of {table} come through {direction} {node} again, after {lasted_s} s"
+            );
+        }
+    }
+}
+
+/// Tells what begins.
+pub(super) fn tell_begin(
+    store: &Store,
+    table: TableUid,
+    node: &NodeName,
+    direction: Direction,
+    why: &Trouble,
+) {
+    let table = shown(store, table);
+    if let Trouble::Clock(offset_ms) = why {
+        warn!(
+            MESSAGE_ID = journal::CLOCK_REFUSED, %table, %node, %direction, offset_ms,
+            "rows of {table} do not come through {direction} {node}: {why}"
+        );
+    } else {
+        warn!(
+            %table, %node, %direction, %why,
+            "rows of {table} do not come through {direction} {node}: {why}"
+        );
+    }
+}
+
+/// What people call a table.
+fn shown(store: &Store, table: TableUid) -> String {
+    let catalog = store.catalog();
+    match catalog.by_uid(table) {
+        Some(entry) => catalog.show(&entry.table.name),
+        None => "the directory".into(),
+    }
+}
+
 /// True for what does not pass by itself as soon as both machines know the same.
 pub(super) fn is_for_the_operator(trouble: &Trouble) -> bool {
     match trouble {
@@ -60,5 +196,33 @@ pub(super) fn is_for_the_operator(trouble: &Trouble) -> bool {
         | Trouble::Directory
         | Trouble::NotReady
         | Trouble::Stale => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The offset that it names changes with each heartbeat, and each attempt takes it away for a moment.
+    #[test]
+    fn a_trouble_is_told_when_it_begins_and_when_it_ends_and_not_while_it_lasts() {
+        let log = TroubleLog::default();
+        let node = NodeName::parse("office").expect("a name");
+        let key = || (TableUid([1; 16]), node.clone(), Direction::From);
+        let at = Duration::from_secs;
+        assert!(log.note(key(), Some(&Trouble::Clock(3_600_000)), at(0)));
+        for second in 1..100 {
+            assert!(!log.note(key(), None, at(second)));
+            let offset_ms = 3_600_000 + i64::try_from(second).expect("small");
+            assert!(!log.note(key(), Some(&Trouble::Clock(offset_ms)), at(second)));
+            assert_eq!(log.ended(at(second)), []);
+        }
+        assert!(!log.note(key(), None, at(100)));
+        assert!(!log.note(key(), None, at(110)));
+        assert_eq!(log.ended(at(114)), []);
+        let ended = Ended { key: key(), lasted: at(100), times: 100 };
+        assert_eq!(log.ended(at(115)), [ended]);
+        assert_eq!(log.ended(at(200)), []);
+        assert!(log.note(key(), Some(&Trouble::Quota), at(200)), "another one");
     }
 }

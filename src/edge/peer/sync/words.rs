@@ -41,6 +41,7 @@ fn word_of(copy: &Arc<Replica>, incarnation: Incarnation, hlc: Hlc, directory: &
 pub(super) fn acknowledged(known: &mut PeerCopy, ack: &Ack, node: &NodeName, store: &Store) {
     known.reached = ack.cursor;
     heard(known, ack.word.clone(), node, ack.table, store);
+    known.met = ack.word.latest;
     // Of the machine itself the last word counts, also where it has said more before.
     if let Some(word) = &mut known.word {
         (word.conflicts, word.latest) = (ack.word.conflicts, ack.word.latest);
