@@ -76,19 +76,20 @@ fn machines_that_were_ahead_together_keep_nobody_waiting() {
         mesh.node(at).connect().call(call, &arguments).expect("it is the owner's to decide");
     };
     let granted = |at: &str| {
-        let list = mesh.node(at).connect().call("acl_list", &[]).expect("rights on tables");
-        let items = list.as_array().expect("a list").iter().map(Value::to_string);
-        items.filter(|item| item.contains("notes")).any(|item| item.contains("\"*\""))
+        let info = mesh.node(at).connect().call("table_info", &[notes.as_str().into()]);
+        info.expect("what is known of the table").to_string().contains("\"*\"")
     };
     assert!(granted("cabin"));
     everybody("acl_revoke", "home", "notes");
     wait_until("the revocation is on cabin", || !granted("cabin"));
     everybody("acl_grant", "home", "notes");
     wait_until("the grant is on cabin", || granted("cabin"));
-    mesh.create("cabin", "late", "all");
-    wait_until("a table of the machine that is right is known to those ahead", || {
-        let scope = mesh.node("home").connect().call("get_scope", &[there("cabin", "late").into()]);
-        scope.is_ok()
+    let somebody = Value::Map(vec![("uid".into(), 4242.into())]);
+    let registered =
+        mesh.node("cabin").connect().call("identity_register", &["late".into(), somebody]);
+    registered.expect("root registers whom it wants");
+    wait_until("who is registered on cabin is known to those ahead", || {
+        mesh.node("home").connect().call("identity_lookup", &["late".into()]).is_ok()
     });
     sleep(Duration::from_secs(3));
 
