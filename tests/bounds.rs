@@ -55,7 +55,7 @@ fn check_message_bound(config: &str, bound: usize) {
 
     // The daemon may hang up before all of it is sent.
     let _sent = rpc.try_send(&message_of(bound + 1));
-    rpc.assert_closed();
+    assert_eq!(rpc.rest(), failure(1, &format!("request too large: at most {bound} bytes")));
     assert_serves(&daemon);
 }
 
@@ -82,7 +82,10 @@ fn a_message_that_will_be_too_large_is_not_waited_for() {
     ] {
         let mut rpc = daemon.connect();
         rpc.send(announced);
-        rpc.assert_closed();
+        // What is recognised as a request is refused under its id.
+        let is_request = announced.starts_with(b"\x94\x00\x01");
+        let refusal = failure(1, "request too large: at most 4096 bytes");
+        assert_eq!(rpc.rest(), if is_request { refusal } else { Vec::new() });
     }
     assert_serves(&daemon);
 }
@@ -137,7 +140,7 @@ fn check_nesting_bound(limits: &str, bound: usize) {
     assert_eq!(rpc.receive().bytes, success(1, "ok"));
     for levels in [bound + 1, 10 * bound, 100_000] {
         rpc.send(&nested_put(2, levels));
-        assert_eq!(rpc.receive().bytes, failure(0, "invalid_request"), "{levels} levels");
+        assert_eq!(rpc.receive().bytes, failure(2, "invalid_request"), "{levels} levels");
     }
     let got = rpc.call("get", &["t".into(), "k".into()]).expect("the connection lives");
     let mut value = field(&got, "v").expect("its value");

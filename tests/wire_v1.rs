@@ -201,6 +201,7 @@ fn keys_are_compared_as_strings() {
         (i64::MIN.into(), "-9223372036854775808"),
         (true.into(), "true"),
         (1.5.into(), "1.5"),
+        (7.0.into(), "7.0"),
         ("é ☃".into(), "é ☃"),
     ] {
         let record = user(key.clone(), text);

@@ -190,6 +190,7 @@ async fn run(
         let notary = joined.mesh.borrow().credentials().clone();
         service.join(notary).await.map_err(|failure| refused(&failure))?;
     }
+    service.set_bounds(settings.conn.bounds());
     let service = Arc::new(service);
     let limits = Arc::new(ArcSwap::from_pointee(settings.conn));
     let seats = Seats::new(Arc::clone(service.connections()));

@@ -2,8 +2,9 @@
 //! Accepting on it is the edge's.
 
 use std::{
-    fs::{self, DirBuilder, Permissions},
+    fs::{self, DirBuilder, File, Permissions},
     io,
+    os::fd::AsRawFd,
     os::unix::{
         fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt},
         net::UnixListener as StdUnixListener,
@@ -16,6 +17,10 @@ use tokio::net::{UnixListener, UnixStream};
 
 /// Everybody may connect: who they are, the kernel says.
 const MODE: u32 = 0o666;
+
+/// Bytes of a path that a Unix socket can be bound to, by which clients reach it: the kernel keeps 108, and ends
+/// them with a NUL.
+const LONGEST_PATH: usize = 107;
 
 /// A listening socket.
 #[derive(Debug)]
@@ -98,12 +103,19 @@ pub(super) async fn refuse_if_served(path: &Path) -> Result<()> {
 /// Binds under a temporary name and renames: whoever finds the socket finds it with its mode, and
 /// a stale one is replaced in one step.
 fn bind(path: &Path) -> Result<StdUnixListener> {
+    let length = path.as_os_str().len();
+    if length > LONGEST_PATH {
+        bail!(
+            "its path has {length} bytes, and that of a socket at most {LONGEST_PATH}; choose another --socket"
+        );
+    }
     if let Some(dir) = path.parent() {
         make_directory(dir)?;
     }
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(format!(".{}", std::process::id()));
-    let temporary = PathBuf::from(temporary);
+    let directory = File::open(
+        path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new(".")),
+    )?;
+    let temporary = temporary_name(path, &directory);
     let _absent = fs::remove_file(&temporary);
     let listener = StdUnixListener::bind(&temporary)?;
     let put_in_place = || -> io::Result<()> {
@@ -116,6 +128,18 @@ fn bind(path: &Path) -> Result<StdUnixListener> {
     }
     listener.set_nonblocking(true)?;
     Ok(listener)
+}
+
+/// A name beside `path` for a socket, no longer than one may be. Where the directory leaves no room, the way to it
+/// through its descriptor is short.
+fn temporary_name(path: &Path, directory: &File) -> PathBuf {
+    let pid = std::process::id();
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(format!(".{pid}"));
+    if beside.len() <= LONGEST_PATH {
+        return PathBuf::from(beside);
+    }
+    PathBuf::from(format!("/proc/self/fd/{}/.cortex.{pid}", directory.as_raw_fd()))
 }
 
 /// Makes the socket's directory if it is absent: open to all, since the socket is. One that is
@@ -135,4 +159,41 @@ fn make_directory(dir: &Path) -> Result<()> {
         );
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_bound_up_to_the_last_byte_that_the_kernel_takes() {
+        let directory = tempfile::tempdir().expect("a directory");
+        for length in [20 + directory.path().as_os_str().len(), 100, 104, 105, 106, 107] {
+            let name = "y".repeat(length - directory.path().as_os_str().len() - 1);
+            let path = directory.path().join(name);
+            assert_eq!(path.as_os_str().len(), length);
+            let _listener = bind(&path).expect("it is bound");
+            std::os::unix::net::UnixStream::connect(&path).expect("clients reach it");
+            let mode = fs::metadata(&path).expect("it is there").permissions().mode();
+            assert_eq!(mode & 0o777, MODE, "{length}");
+        }
+        let left = fs::read_dir(directory.path()).expect("a list").count();
+        assert_eq!(left, 6, "nothing else is left");
+        let too_long =
+            directory.path().join("y".repeat(108 - directory.path().as_os_str().len() - 1));
+        let error = bind(&too_long).expect_err("too long").to_string();
+        assert!(error.contains("108 bytes") && error.contains("107"), "{error}");
+    }
+
+    /// The longest directory leaves room for a name of one byte.
+    #[test]
+    fn a_name_of_one_byte_in_a_long_directory_is_bound() {
+        let root = tempfile::tempdir().expect("a directory");
+        let directory = root.path().join("d".repeat(105 - root.path().as_os_str().len() - 1));
+        fs::create_dir(&directory).expect("a directory");
+        let path = directory.join("s");
+        assert_eq!(path.as_os_str().len(), LONGEST_PATH);
+        let _listener = bind(&path).expect("it is bound");
+        std::os::unix::net::UnixStream::connect(&path).expect("clients reach it");
+    }
 }

@@ -125,6 +125,7 @@ async fn try_reload(running: &mut Running<'_>) -> Result<()> {
     if let (Some(peers), Some(mesh)) = (&running.peers, mesh) {
         peers.replace(mesh);
     }
+    running.service.set_bounds(new.conn.bounds());
     running.limits.store(new.conn.into());
     running.service.store().set_limits(new.limits);
     running.settings = new;

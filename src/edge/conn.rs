@@ -29,7 +29,7 @@ use tokio::{
     task::yield_now,
     time::{timeout, timeout_at},
 };
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use super::{limits::ConnLimits, patience::Patience};
 use crate::{
@@ -68,6 +68,17 @@ pub struct Context {
     pub stop: watch::Receiver<bool>,
 }
 
+/// In what a client was too slow.
+#[derive(Clone, Copy, Debug)]
+enum Slow {
+    /// It has accepted no byte of its replies for the stall time.
+    TakingReplies(Duration),
+    /// It has not accepted a list as a whole within the scan time.
+    TakingList(Duration),
+    SendingMessage,
+    SendingAnything,
+}
+
 /// Why a connection ended.
 #[derive(Debug)]
 enum End {
@@ -76,7 +87,7 @@ enum End {
     /// The client sent what cannot be followed.
     Bad(FrameError),
     /// The client was too slow in sending a message, in taking replies, or in doing anything.
-    TooSlow(&'static str),
+    TooSlow(Slow),
     /// A list broke off after some of it was sent.
     Broken(Failure),
     Io(io::Error),
@@ -99,7 +110,7 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
         stream,
         caller,
         context,
-        scanner: Scanner::new(limits.message_bytes, limits.nesting),
+        scanner: limits.bounds().scanner(),
         limits,
         input: BytesMut::new(),
         output: Vec::new(),
@@ -114,9 +125,7 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
         Ok(never) => match never {},
         Err(End::Closed) => {}
         Err(End::Bad(error)) => warn_of_bad_bytes(&caller, error),
-        Err(End::TooSlow(what)) => {
-            debug!(%caller, what, "a connection was closed for being too slow");
-        }
+        Err(End::TooSlow(what)) => tell_of_slowness(&caller, what),
         Err(End::Broken(failure)) => warn!(%caller, %failure, "a reply broke off: {failure}"),
         Err(End::Io(error)) => debug!(%caller, %error, "a connection was lost"),
     }
@@ -158,6 +167,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, Stop: Future<Output = ()>> Conn<'_, S, S
             let followed = self.handle_arrived().await?;
             // What came before bytes that cannot be followed was accepted, and is answered.
             self.settle().await;
+            self.refuse_too_large(&followed);
             self.flush().await?;
             followed.map_err(End::Bad)?;
             self.read().await?;
@@ -188,19 +198,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin, Stop: Future<Output = ()>> Conn<'_, S, S
         Ok(match scan {
             Scan::More => None,
             Scan::Whole(length) => Some(Message::Usable(self.input.split_to(length).freeze())),
-            Scan::Deep(length) => {
-                let _passed_over = self.input.split_to(length);
-                Some(Message::TooDeep)
-            }
+            Scan::Deep(length) => Some(Message::TooDeep(self.input.split_to(length).freeze())),
         })
     }
 
     async fn handle(&mut self, message: Message) -> Result<(), End> {
-        let request = match &message {
-            Message::Usable(bytes) => Request::parse(bytes).map(|request| (bytes, request)),
-            Message::TooDeep => None,
+        let bytes = match &message {
+            Message::Usable(bytes) => bytes,
+            Message::TooDeep(bytes) => {
+                self.refuse_too_deep(bytes).await;
+                return Ok(());
+            }
         };
-        let Some((bytes, request)) = request else {
+        let Some(request) = Request::parse(bytes) else {
             self.settle().await;
             rpc::invalid_request(&mut self.output);
             return Ok(());
@@ -211,6 +221,29 @@ impl<S: AsyncRead + AsyncWrite + Unpin, Stop: Future<Output = ()>> Conn<'_, S, S
                 self.refuse(request.msgid, &refusal.into()).await;
                 Ok(())
             }
+        }
+    }
+
+    /// Refuses what is nested over the bound: under its id if it is a request, for a client that has more
+    /// under way must know which one is meant.
+    async fn refuse_too_deep(&mut self, message: &[u8]) {
+        self.settle().await;
+        match Request::parse(message) {
+            Some(request) => {
+                rpc::error(&mut self.output, request.msgid, &Refusal::InvalidRequest.to_string());
+            }
+            None => rpc::invalid_request(&mut self.output),
+        }
+    }
+
+    /// Says why the connection is about to be closed, if it is for a request that is too large and whose
+    /// beginning has come.
+    fn refuse_too_large(&mut self, followed: &Result<(), FrameError>) {
+        let Err(FrameError::TooLarge(most)) = followed else {
+            return;
+        };
+        if let Some(msgid) = rpc::msgid_of(&self.input) {
+            rpc::error(&mut self.output, msgid, &Refusal::RequestTooLarge(*most).to_string());
         }
     }
 
@@ -322,7 +355,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, Stop: Future<Output = ()>> Conn<'_, S, S
                     // snapshot for as long as it likes.
                     timeout_at(deadline.into(), self.flush())
                         .await
-                        .map_err(|_| End::TooSlow("taking a list"))??;
+                        .map_err(|_| End::TooSlow(Slow::TakingList(self.limits.scan_time)))??;
                     yield_now().await;
                 }
                 Err(failure) if sent => return Err(End::Broken(failure)),
@@ -333,7 +366,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, Stop: Future<Output = ()>> Conn<'_, S, S
                 }
             }
             if ambient::monotonic() > deadline {
-                return Err(End::TooSlow("taking a list"));
+                return Err(End::TooSlow(Slow::TakingList(self.limits.scan_time)));
             }
             step = pieces.step(&mut self.output);
         }
@@ -347,13 +380,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin, Stop: Future<Output = ()>> Conn<'_, S, S
                 Ok(Ok(0)) => return Err(End::Closed),
                 Ok(Ok(count)) => unsent = &unsent[count..],
                 Ok(Err(error)) => return Err(error.into()),
-                Err(_) => return Err(End::TooSlow("taking replies")),
+                Err(_) => return Err(End::TooSlow(Slow::TakingReplies(self.limits.stall_time))),
             }
         }
         // TLS may hold back the end of what it was given; a socket holds back nothing.
         match timeout(self.limits.stall_time, self.stream.flush()).await {
             Ok(flushed) => flushed?,
-            Err(_) => return Err(End::TooSlow("taking replies")),
+            Err(_) => return Err(End::TooSlow(Slow::TakingReplies(self.limits.stall_time))),
         }
         self.output.clear();
         self.output.shrink_to(KEPT);
@@ -363,7 +396,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, Stop: Future<Output = ()>> Conn<'_, S, S
     /// Waits for more bytes: for the rest of a message not as long as for the next one, and from
     /// its beginning, however often a little of it comes.
     async fn read(&mut self) -> Result<(), End> {
-        let what = if self.input.is_empty() { "sending anything" } else { "sending a message" };
+        let slow = if self.input.is_empty() { Slow::SendingAnything } else { Slow::SendingMessage };
         if !self.stopping {
             self.renew_patience();
         }
@@ -384,7 +417,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, Stop: Future<Output = ()>> Conn<'_, S, S
                 *stopping = true;
                 patience.renew(LAST_READS);
             }
-            let end = if *stopping { End::Closed } else { End::TooSlow(what) };
+            let end = if *stopping { End::Closed } else { End::TooSlow(slow) };
             patience.poll_over(context).map(|()| Err(end))
         })
         .await
@@ -403,7 +436,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, Stop: Future<Output = ()>> Conn<'_, S, S
 /// One value from the stream.
 enum Message {
     Usable(Bytes),
-    TooDeep,
+    TooDeep(Bytes),
 }
 
 /// On whose behalf a request is made. The fifth element is another machine's to send, and says for which of
@@ -433,6 +466,27 @@ fn warn_of_bad_bytes(caller: &Caller, error: FrameError) {
     static SPARING: Sparing = Sparing::new();
     if let Some(kept_back) = SPARING.due() {
         warn!(%caller, %error, kept_back, "a connection sent what cannot be followed and was closed: {error}");
+    }
+}
+
+/// A client that reads too slowly finds its connection closed and no reason, so the journal has it, at most
+/// once per interval; one that sends too slowly has nothing under way.
+fn tell_of_slowness(caller: &Caller, slow: Slow) {
+    static SPARING: Sparing = Sparing::new();
+    let (what, bound) = match slow {
+        Slow::TakingReplies(bound) => ("accepted no byte of its replies", bound),
+        Slow::TakingList(bound) => ("did not read a whole list", bound),
+        Slow::SendingMessage | Slow::SendingAnything => {
+            debug!(%caller, ?slow, "a connection was closed for being too slow");
+            return;
+        }
+    };
+    if let Some(kept_back) = SPARING.due() {
+        let seconds = bound.as_secs();
+        info!(
+            %caller, kept_back,
+            "closed a connection of {caller}: the client {what} within {seconds} s; it can ask for the rest after the last key it has"
+        );
     }
 }
 

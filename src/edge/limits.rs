@@ -3,10 +3,12 @@
 
 use std::time::Duration;
 
+use cortex_core::wire::Bounds;
+
 /// What one connection, one uid and all together may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConnLimits {
-    /// Bytes of one message. A larger one closes the connection before it is buffered whole.
+    /// Bytes of one message. A larger one is refused, and its connection closed, before it is buffered whole.
     pub message_bytes: usize,
     /// Levels of containers in one message. A deeper one is answered `invalid_request`.
     pub nesting: usize,
@@ -24,11 +26,20 @@ pub struct ConnLimits {
     pub scan_time: Duration,
 }
 
+impl ConnLimits {
+    /// The bounds of one message, as the core checks them.
+    #[must_use]
+    pub fn bounds(&self) -> Bounds {
+        Bounds { message_bytes: self.message_bytes, nesting: self.nesting }
+    }
+}
+
 impl Default for ConnLimits {
     fn default() -> Self {
+        let Bounds { message_bytes, nesting } = Bounds::default();
         Self {
-            message_bytes: 1 << 20,
-            nesting: 64,
+            message_bytes,
+            nesting,
             connections: 1024,
             connections_per_uid: 256,
             message_time: Duration::from_secs(30),

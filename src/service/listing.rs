@@ -12,7 +12,7 @@
 
 use bytes::Bytes;
 use cortex_core::{
-    model::{Pattern, Refusal, TableId},
+    model::{Key, Limits, Pattern, Refusal, TableId},
     wire::{Head, Reader, encode},
 };
 
@@ -65,11 +65,16 @@ impl Page {
             return None;
         };
         for _ in 0..count {
-            match (reader.text()?, reader.head()?) {
+            let (name, value) = (reader.text()?, reader.raw()?);
+            match (name, Reader::new(value).head()?) {
                 ("limit", Head::Int(limit)) => page.limit = Some(u64::try_from(limit).ok()?),
+                // A text of any length and kind is a place among the keys, whether or not it can be one.
                 ("after", Head::Str(after)) => page.after = after.into(),
-                ("after", Head::Int(after)) => page.after = after.to_string().into_bytes().into(),
                 ("limit" | "after", Head::Nil) => {}
+                ("after", _) => {
+                    let key = Key::read(value, &Limits::default()).ok()?;
+                    page.after = key.as_bytes().into();
+                }
                 _ => return None,
             }
         }

@@ -48,7 +48,7 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use cortex_core::{
     model::{Caller, Notary, Refusal, Uid},
-    wire::Method,
+    wire::{Bounds, Method},
 };
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
@@ -156,6 +156,8 @@ pub struct Service {
     mesh: Option<mesh::Mesh>,
     /// Who signs for this node; none as long as no mesh is configured.
     notary: ArcSwap<Option<Arc<dyn Notary>>>,
+    /// Of one message, as the edge keeps them.
+    bounds: ArcSwap<Bounds>,
     /// Copies of tables on other machines.
     sync: Arc<sync::SyncView>,
     /// How far the rows were compared with their checksums.
@@ -176,11 +178,17 @@ impl Service {
             errands,
             backups: Arc::new(Semaphore::new(1)),
             comparisons: Arc::new(Semaphore::new(repair::AT_A_TIME)),
+            bounds: ArcSwap::default(),
             mesh: None,
             notary: ArcSwap::default(),
             sync: sync::SyncView::new(),
             scrub: scrub::ScrubView::default(),
         }
+    }
+
+    /// From now on tells clients that these are the bounds of one message. The edge keeps to them.
+    pub fn set_bounds(&self, bounds: Bounds) {
+        self.bounds.store(Arc::new(bounds));
     }
 
     /// The same, on a node of a mesh.

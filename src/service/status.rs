@@ -19,6 +19,7 @@ impl Service {
         params.count(0)?;
         let figures = self.store.figures();
         let conflicts = self.store.copies().iter().map(|copy| copy.conflicts.open.count).sum();
+        let bounds = self.bounds.load();
         let numbers = [
             ("tables", figures.tables),
             ("records", figures.records),
@@ -30,6 +31,8 @@ impl Service {
             ("commands", figures.commands),
             ("last_commit_us", figures.last_commit_us),
             ("conflicts", conflicts),
+            ("message_bytes", bounds.message_bytes as u64),
+            ("nesting", bounds.nesting as u64),
         ];
         encode::map(out, 4 + numbers.len());
         for (name, text) in

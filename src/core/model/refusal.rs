@@ -31,6 +31,14 @@ pub enum Refusal {
     /// The record has no usable value in its key field.
     #[error("missing_key")]
     MissingKey,
+    /// The key is a float so large that it stands for more than one integer.
+    #[error(
+        "number too large for a key: integers go to 2^64-1, floats to 2^53; write it as a string"
+    )]
+    KeyInexact,
+    /// The message has more bytes than the daemon takes; the connection is closed after this.
+    #[error("request too large: at most {0} bytes")]
+    RequestTooLarge(usize),
     /// The table's name is no identifier.
     #[error("invalid table name: must be alphanumeric with underscores")]
     InvalidTableName,

@@ -1,6 +1,7 @@
 //! The bytes between clients and the daemon: MessagePack, and MessagePack-RPC in it.
 //! What a request means is left to the service; how bytes travel, to the edge.
 
+pub mod bounds;
 pub mod encode;
 mod fields;
 pub mod frame;
@@ -10,6 +11,7 @@ pub mod rpc;
 pub mod sync;
 pub mod value;
 
+pub use bounds::{Bounds, OutOfBounds};
 pub use frame::{FrameError, Scan, Scanner};
 pub use method::Method;
 pub use rpc::Request;

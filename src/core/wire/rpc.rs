@@ -47,6 +47,21 @@ impl<'a> Request<'a> {
     }
 }
 
+/// The id of a request of which only the beginning is there, or whose rest cannot be used. None where what is
+/// there is the beginning of no request, or ends before its method's name does.
+#[must_use]
+pub fn msgid_of(beginning: &[u8]) -> Option<u64> {
+    let mut reader = Reader::new(beginning);
+    let (Head::Array(4 | 5), Head::Int(REQUEST)) = (reader.head()?, reader.head()?) else {
+        return None;
+    };
+    let Head::Int(msgid) = reader.head()? else {
+        return None;
+    };
+    let _method = reader.text()?;
+    u64::try_from(msgid).ok()
+}
+
 /// Reads the fifth element of a peer's request: a map that holds nothing, or `uid` alone. The user on whose
 /// behalf the other machine asks, as it says.
 ///
@@ -203,6 +218,20 @@ mod tests {
             [&[0xc0][..], &[0x94, 0, 4, 0xc0, 0xc0], &[0x94, 1, 4, 5, 0xc0], &[0x93, 1, 4, 0xc0]]
         {
             assert_eq!(Response::parse(bad), None, "{bad:x?}");
+        }
+    }
+
+    #[test]
+    fn the_id_is_known_once_the_method_has_come() {
+        let bytes = [0x94, 0, 7, 0xa4, b'p', b'i', b'n', b'g', 0x91, 1];
+        for length in 0..=bytes.len() {
+            let expected = (length >= 8).then_some(7);
+            assert_eq!(msgid_of(&bytes[..length]), expected, "{length} bytes");
+        }
+        for other in
+            [&[0xdc_u8, 0, 9][..], &[0x94, 1, 7, 0xa0], &[0x94, 0, 0xff, 0xa0], &[0x94, 0, 7, 5]]
+        {
+            assert_eq!(msgid_of(other), None, "{other:x?}");
         }
     }
 

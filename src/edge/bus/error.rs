@@ -160,6 +160,8 @@ fn name_of_refusal(refusal: &Refusal) -> &'static str {
         | Refusal::NameTooLong
         | Refusal::TooManyAttributes
         | Refusal::KeyTooLong(_)
+        | Refusal::KeyInexact
+        | Refusal::RequestTooLarge(_)
         | Refusal::InvalidIdentityName(_)
         | Refusal::TokenMalformed
         | Refusal::TokenLifetime(_)
