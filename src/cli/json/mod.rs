@@ -3,37 +3,38 @@
 //!
 //! Whatever JSON can say arrives unchanged and in its order: integers from -2^63 to 2^64-1 exactly, floats as
 //! floats (`1.0` stays one), `null`, and text. An integer beyond 64 bits is read as a float, as JSON parsers
-//! do. A key that appears twice in one object is refused: a record would hold it twice.
+//! do. A key that appears twice in one object is refused: readers of JSON differ in which of them they keep.
 //!
 //! What JSON lacks is written as an object with a single key, and such an object is read back as what it
 //! stands for. The first two forms are those of MongoDB Extended JSON v2
-//! (<https://www.mongodb.com/docs/manual/reference/mongodb-extended-json/>), the third is in their manner:
+//! (<https://www.mongodb.com/docs/manual/reference/mongodb-extended-json/>), the others are in their manner:
 //!
 //! | MessagePack | JSON |
 //! |---|---|
 //! | bin | `{"$binary":{"base64":"AAEC","subType":"00"}}` |
 //! | float NaN, ±infinity | `{"$numberDouble":"NaN"}`, `"Infinity"`, `"-Infinity"` |
 //! | ext | `{"$ext":{"type":5,"base64":"AAEC"}}` |
+//! | map with names that are no text, or one twice | `{"$map":[[7,"seven"]]}` |
+//! | str that is not UTF-8 | `{"$string":"//4="}` |
+//! | map that looks like one of these | the same with `$$` |
 //!
-//! An object whose only key is one of these names and whose value does not fit is refused rather than kept
-//! as an object: it is a slip of the hand more often than a record.
+//! Every other object is an object, also one of Extended JSON that MessagePack has no type for, such as
+//! `{"$oid":"…"}`, `{"$numberDouble":"1.5"}` or a `$binary` of another subtype: kept and printed as it came.
 //!
-//! Three things change on the way out, and only there: a float of 32 bits is written as the same number in
-//! 64; a key that is not text is written as its JSON text (`7` becomes `"7"`); and a string that is not
-//! UTF-8, which MessagePack allows, is written as `$binary`.
+//! Two things change on the way out, and only there: a float of 32 bits is written as the same number in 64,
+//! and NaN in its one form.
 
+mod form;
 mod read;
 mod write;
 
 pub(crate) use read::read;
 pub(crate) use write::{Layout, write};
 
-const BINARY: &str = "$binary";
-const NUMBER_DOUBLE: &str = "$numberDouble";
-const EXT: &str = "$ext";
-
-/// MessagePack has no subtypes of binary data; this is the generic one of Extended JSON.
-const GENERIC_SUBTYPE: &str = "00";
+/// Whether a MessagePack value is an array.
+pub(crate) fn is_array(bytes: &[u8]) -> bool {
+    matches!(bytes.first(), Some(0x90..=0x9f | 0xdc | 0xdd))
+}
 
 /// Whether a MessagePack value is a map, as records and patterns are.
 pub(crate) fn is_object(bytes: &[u8]) -> bool {
@@ -77,14 +78,9 @@ mod tests {
             Value::Array(elements) => {
                 Value::Array(elements.into_iter().map(as_json_has_it).collect())
             }
-            Value::Map(entries) => {
-                let text_keys = entries.into_iter().enumerate();
-                Value::Map(
-                    text_keys
-                        .map(|(n, (_, entry))| (format!("k{n}").into(), as_json_has_it(entry)))
-                        .collect(),
-                )
-            }
+            Value::Map(entries) => Value::Map(
+                entries.into_iter().map(|(k, v)| (as_json_has_it(k), as_json_has_it(v))).collect(),
+            ),
             same @ (Value::Nil
             | Value::Boolean(_)
             | Value::Integer(_)
@@ -93,6 +89,39 @@ mod tests {
             | Value::Binary(_)
             | Value::Ext(..)) => same,
         }
+    }
+
+    /// Any value, with maps among it that look like the forms, fit them and do not, escaped and not.
+    fn any_tricky_value() -> impl Strategy<Value = Value> {
+        let base64 = prop_oneof![Just("AAEC"), Just("//4="), Just("//5="), Just("?"), Just("")];
+        let fitting = (base64, any::<i8>(), 0..5_usize).prop_map(|(base64, kind, which)| {
+            let map = |pairs: [(&str, Value); 2]| {
+                Value::Map(pairs.into_iter().map(|(k, v)| (k.into(), v)).collect())
+            };
+            match which {
+                0 => map([("base64", base64.into()), ("subType", "00".into())]),
+                1 => map([("subType", "04".into()), ("base64", base64.into())]),
+                2 => map([("type", kind.into()), ("base64", base64.into())]),
+                3 => {
+                    ["NaN", "Infinity", "-Infinity", "1.5"][kind.unsigned_abs() as usize % 4].into()
+                }
+                _ => base64.into(),
+            }
+        });
+        let leaf = prop_oneof![any_value(), fitting];
+        leaf.prop_recursive(4, 40, 4, |inner| {
+            let name = "[$]{0,4}(binary|numberDouble|ext|map|string|key)";
+            prop_oneof![
+                (name, inner.clone()).prop_map(|(k, v)| Value::Map(vec![(k.into(), v)])),
+                prop::collection::vec((inner.clone(), inner.clone()), 0..3).prop_map(Value::Map),
+                prop::collection::vec((inner.clone(), inner.clone()), 0..3).prop_map(|pairs| {
+                    Value::Array(pairs.into_iter().map(|(k, v)| Value::Array(vec![k, v])).collect())
+                }),
+                (name, inner.clone(), inner).prop_map(|(k, v, w)| {
+                    Value::Map(vec![(k.clone().into(), v), (k.into(), w)])
+                }),
+            ]
+        })
     }
 
     /// Any JSON: objects have no key twice.
@@ -108,7 +137,7 @@ mod tests {
         leaf.prop_recursive(3, 60, 20, |inner| {
             prop_oneof![
                 prop::collection::vec(inner.clone(), 0..20).prop_map(Into::into),
-                prop::collection::hash_map("[^$].{0,5}", inner, 0..20)
+                prop::collection::hash_map(".{0,6}", inner, 0..20)
                     .prop_map(|map| serde_json::Value::Object(map.into_iter().collect())),
             ]
         })
@@ -116,7 +145,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_value_with_text_keys_survives_json(any in any_value()) {
+        fn every_value_survives_json(any in any_tricky_value()) {
             let value = as_json_has_it(any);
             for layout in [Layout::compact(), Layout::pretty()] {
                 // Compared as bytes, since NaN does not equal itself.
@@ -125,6 +154,21 @@ mod tests {
                 read(to_json(&value, layout).as_bytes(), &mut found).expect("own output is JSON");
                 prop_assert_eq!(found, expected);
             }
+        }
+
+        /// What the forms make of a JSON text has the same text again, as a form or as an object.
+        #[test]
+        fn every_tricky_json_survives_msgpack(any in any_tricky_value()) {
+            let text = compact(&as_json_has_it(any));
+            let json: serde_json::Value = serde_json::from_str(&text).expect("own output is JSON");
+            let without_an_escape = text.replace("$$", "$");
+            for text in [text, without_an_escape] {
+                let Ok(value) = to_msgpack(&text) else { continue };
+                let again: serde_json::Value = serde_json::from_str(&compact(&value)).expect("JSON");
+                let given: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+                prop_assert_eq!(again, given);
+            }
+            prop_assert!(to_msgpack(&json.to_string()).is_ok());
         }
 
         #[test]
@@ -195,16 +239,38 @@ mod tests {
     }
 
     #[test]
-    fn a_form_that_does_not_fit_is_refused_and_says_what_fits() {
-        for (text, named) in [
-            (r#"{"$binary":"AAEC"}"#, "$binary"),
-            (r#"{"$binary":{"base64":"?","subType":"00"}}"#, "$binary"),
-            (r#"{"$binary":{"base64":"AAEC","subType":"04"}}"#, "$binary"),
-            (r#"{"$numberDouble":"1.5"}"#, "$numberDouble"),
-            (r#"{"$ext":{"type":300,"base64":""}}"#, "$ext"),
+    fn what_other_programs_export_is_kept_and_printed_as_it_came() {
+        for text in [
+            r#"{"$binary":"AAEC"}"#,
+            r#"{"$binary":{"base64":"?","subType":"00"}}"#,
+            r#"{"$binary":{"base64":"AAEC","subType":"04"}}"#,
+            r#"{"$binary":null}"#,
+            r#"{"$numberDouble":"1.5"}"#,
+            r#"{"$numberInt":"5"}"#,
+            r#"{"$oid":"507f1f77bcf86cd799439011"}"#,
+            r#"{"$date":{"$numberLong":"0"}}"#,
+            r#"{"$ext":{"type":300,"base64":""}}"#,
+            r#"{"$ext":1}"#,
+            r#"{"$map":[["a",1]]}"#,
+            r#"{"$string":"YQ=="}"#,
+            r#"{"$$binary":1}"#,
         ] {
-            let error = to_msgpack(text).expect_err(text);
-            assert!(error.contains(named) && error.contains("takes"), "{error}");
+            let value = to_msgpack(text).expect(text);
+            assert!(value.is_map(), "{text}");
+            assert_eq!(compact(&value), text);
+        }
+    }
+
+    #[test]
+    fn a_map_that_looks_like_a_form_is_escaped_and_so_is_its_escape() {
+        let inner = r#"{"base64":"AAEC","subType":"00"}"#;
+        let members = to_msgpack(inner).expect("an object");
+        for dollars in 1..4 {
+            let key = format!("{}binary", "$".repeat(dollars));
+            let value = Value::Map(vec![(key.as_str().into(), members.clone())]);
+            let text = format!(r#"{{"${key}":{inner}}}"#);
+            assert_eq!(compact(&value), text);
+            assert_eq!(to_msgpack(&text), Ok(value));
         }
     }
 
@@ -222,20 +288,31 @@ mod tests {
     }
 
     #[test]
-    fn keys_that_are_not_text_are_written_as_their_json() {
-        let map = Value::Map(vec![
-            (7.into(), 1.into()),
-            (Value::Nil, 2.into()),
-            (Value::Array(vec!["x".into()]), 3.into()),
-        ]);
-        assert_eq!(compact(&map), r#"{"7":1,"null":2,"[\"x\"]":3}"#);
+    fn names_that_no_object_can_have_are_written_as_pairs() {
+        let map = Value::Map(vec![(7.into(), 1.into()), ("7".into(), 2.into())]);
+        assert_eq!(compact(&map), r#"{"$map":[[7,1],["7",2]]}"#);
+        let twice = Value::Map(vec![("a".into(), 1.into()), ("a".into(), 2.into())]);
+        assert_eq!(compact(&twice), r#"{"$map":[["a",1],["a",2]]}"#);
+        assert_eq!(to_msgpack(&compact(&twice)), Ok(twice));
     }
 
     #[test]
-    fn a_string_that_is_not_utf8_is_written_as_its_bytes() {
+    fn a_string_that_is_not_utf8_is_written_as_its_bytes_and_comes_back_as_a_string() {
         let mut text = Vec::new();
         write(&[0xa2, 0xff, 0xfe], &mut text, &mut Layout::compact()).expect("it is MessagePack");
-        assert_eq!(text, br#"{"$binary":{"base64":"//4=","subType":"00"}}"#);
+        assert_eq!(text, br#"{"$string":"//4="}"#);
+        let mut bytes = Vec::new();
+        read(&text, &mut bytes).expect("it is JSON");
+        assert_eq!(bytes, [0xa2, 0xff, 0xfe]);
+    }
+
+    #[test]
+    fn a_lone_surrogate_is_called_so() {
+        for text in [r#""\ud800""#, r#""\udc00x""#, r#""\ud800\n""#, r#""\ud800A""#] {
+            let error = to_msgpack(text).expect_err(text);
+            assert!(error.starts_with("lone surrogate"), "{text}: {error}");
+        }
+        assert_eq!(to_msgpack(r#""\ud83d\ude00""#), Ok("\u{1f600}".into()));
     }
 
     #[test]

@@ -4,12 +4,9 @@
 use std::fmt;
 use std::ops::Range;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-use rmpv::Value;
 use serde::de::{DeserializeSeed, Error, MapAccess, SeqAccess, Visitor};
 
-use super::{BINARY, EXT, GENERIC_SUBTYPE, NUMBER_DOUBLE};
+use super::form::Form;
 use crate::client::pack;
 
 /// Appends the JSON `text`, which is one value and nothing more, to `out` as MessagePack.
@@ -28,14 +25,44 @@ pub(crate) fn read(text: &[u8], out: &mut Vec<u8>) -> Result<(), NotJson> {
 #[derive(Debug, thiserror::Error)]
 pub(crate) struct NotJson(serde_json::Error);
 
+impl NotJson {
+    /// Whether the text ends within a value, as the first line of an indented one does.
+    pub(crate) fn is_cut_short(&self) -> bool {
+        self.0.is_eof()
+    }
+
+    /// Whether something follows a value that is whole.
+    pub(crate) fn is_followed(&self) -> bool {
+        self.0.to_string().starts_with("trailing characters")
+    }
+}
+
+/// What the parser's own words leave to guess, in plain ones.
+const PLAINER: [(&str, &str); 3] = [
+    // The first is what it says where a high surrogate stands alone, the second where a low one does.
+    ("unexpected end of hex escape", LONE_SURROGATE),
+    ("lone leading surrogate in hex escape", LONE_SURROGATE),
+    ("recursion limit exceeded", "nested too deeply"),
+];
+
+const LONE_SURROGATE: &str = r"lone surrogate: \ud800 to \udbff must be followed by \udc00 to \udfff, which is text in no encoding alone";
+
 impl fmt::Display for NotJson {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self(error) = self;
         let text = error.to_string();
-        match text.strip_suffix(&format!(" at line 1 column {}", error.column())) {
-            Some(reason) => write!(f, "{reason} at column {}", error.column()),
-            None => f.write_str(&text),
+        let place = format!(" at line {} column {}", error.line(), error.column());
+        let Some(reason) = text.strip_suffix(&place) else {
+            return f.write_str(&text);
+        };
+        let plainer = PLAINER.iter().find_map(|(said, plain)| (*said == reason).then_some(*plain));
+        f.write_str(plainer.unwrap_or(reason))?;
+        // A text that ends too early may count its last line break as the start of another line.
+        if error.line() == 1 || error.is_eof() {
+            let column = error.column();
+            return if column > 0 { write!(f, " at column {column}") } else { Ok(()) };
         }
+        f.write_str(&place)
     }
 }
 
@@ -109,11 +136,15 @@ impl<'de> Visitor<'de> for Encoder<'_> {
             entries.next_value_seed(Encoder { out })?;
         }
         if let [only] = keys.as_slice()
-            && let Some(form) = Form::named(&out[only.clone()])
+            && let Some((form, escapes)) = Form::named(&out[only.clone()])
+            && let Some(meant) = form.read(&out[only.end..])
         {
-            let meant = form.read(&out[only.end..]).map_err(A::Error::custom)?;
-            out.truncate(header);
-            pack::value(out, &meant);
+            if escapes == 0 {
+                out.truncate(header);
+                pack::value(out, &meant);
+            } else {
+                unescape(out, header, only);
+            }
             return Ok(());
         }
         let count = keys.len();
@@ -160,61 +191,12 @@ fn repeated(mut keys: Vec<Range<usize>>, out: &[u8]) -> Option<String> {
     Some(String::from_utf8_lossy(&out[twice[0].clone()]).into_owned())
 }
 
-/// An object that stands for what JSON lacks.
-#[derive(Debug, Clone, Copy)]
-enum Form {
-    Binary,
-    NumberDouble,
-    Ext,
-}
-
-impl Form {
-    fn named(key: &[u8]) -> Option<Self> {
-        [(BINARY, Self::Binary), (NUMBER_DOUBLE, Self::NumberDouble), (EXT, Self::Ext)]
-            .into_iter()
-            .find_map(|(name, form)| (name.as_bytes() == key).then_some(form))
-    }
-
-    /// What the form means, given the encoded value of its only key; the error says what the form takes.
-    fn read(self, mut encoded: &[u8]) -> Result<Value, &'static str> {
-        let value = rmpv::decode::read_value(&mut encoded).unwrap_or(Value::Nil);
-        match self {
-            Self::Binary => binary(&value).ok_or(r#"$binary takes {"base64":"…","subType":"00"}"#),
-            Self::NumberDouble => {
-                number_double(&value).ok_or("$numberDouble takes NaN, Infinity or -Infinity")
-            }
-            Self::Ext => ext(&value).ok_or(r#"$ext takes {"type":-128…127,"base64":"…"}"#),
-        }
-    }
-}
-
-fn binary(value: &Value) -> Option<Value> {
-    let [base64, subtype] = members(value, ["base64", "subType"])?;
-    (subtype.as_str()? == GENERIC_SUBTYPE).then_some(())?;
-    Some(Value::Binary(STANDARD.decode(base64.as_str()?).ok()?))
-}
-
-fn number_double(value: &Value) -> Option<Value> {
-    match value.as_str()? {
-        "NaN" => Some(f64::NAN.into()),
-        "Infinity" => Some(f64::INFINITY.into()),
-        "-Infinity" => Some(f64::NEG_INFINITY.into()),
-        _ => None,
-    }
-}
-
-fn ext(value: &Value) -> Option<Value> {
-    let [kind, base64] = members(value, ["type", "base64"])?;
-    let kind = i8::try_from(kind.as_i64()?).ok()?;
-    Some(Value::Ext(kind, STANDARD.decode(base64.as_str()?).ok()?))
-}
-
-/// The two members of `value`, if it is an object of exactly these.
-fn members<'v>(value: &'v Value, names: [&str; 2]) -> Option<[&'v Value; 2]> {
-    let entries = value.as_map()?;
-    (entries.len() == 2).then_some(())?;
-    let member = |name: &str| {
-        entries.iter().find_map(|(key, entry)| (key.as_str() == Some(name)).then_some(entry))
-    };
-    Some([member(names[0])?, member(names[1])?])
+/// Writes the object at `header` anew with a `$` less before its only key.
+fn unescape(out: &mut Vec<u8>, header: usize, only: &Range<usize>) {
+    let key = String::from_utf8_lossy(&out[only.start + 1..only.end]).into_owned();
+    let value = out.split_off(only.end);
+    out.truncate(header);
+    pack::map_header(out, 1);
+    pack::string(out, &key);
+    out.extend_from_slice(&value);
 }

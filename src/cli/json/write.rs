@@ -5,12 +5,14 @@ use std::io::{self, Write};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use cortex_core::wire::{Head, Reader};
 use serde::Serialize;
 
-use super::{BINARY, EXT, GENERIC_SUBTYPE, NUMBER_DOUBLE};
+use super::form::{self, BINARY, EXT, Form, GENERIC_SUBTYPE, MAP, NUMBER_DOUBLE, STRING};
 
-/// Deeper nesting is refused. The daemon takes half of it, and `serde_json` reads as deep.
-const MAX_DEPTH: usize = 128;
+/// Deeper nesting is refused. A record may have 256 levels where the settings say so, and what JSON lacks takes up
+/// to three levels for one.
+const MAX_DEPTH: usize = 1024;
 
 /// One level of indentation, as `jq` has it.
 const INDENT: &[u8] = b"  ";
@@ -36,6 +38,11 @@ impl Layout {
 
     pub(crate) fn pretty() -> Self {
         Self { pretty: true, depth: 0 }
+    }
+
+    /// Whether nothing is open.
+    pub(crate) fn is_outside(&self) -> bool {
+        self.depth == 0
     }
 
     /// Opens an array or an object.
@@ -149,31 +156,87 @@ fn map(
     out: &mut impl Write,
     layout: &mut Layout,
 ) -> io::Result<()> {
+    let shape = Shape::of(input, count);
+    if shape == Shape::Pairs {
+        return form(MAP, out, layout, |out, layout| pairs(input, count, out, layout));
+    }
     layout.open(out, b"{")?;
     for index in 0..count {
         layout.item(out, index == 0)?;
-        key(input, out, layout.depth)?;
+        let name = name(input)?;
+        if shape == Shape::Escaped {
+            scalar(out, &format!("${name}"))?;
+        } else {
+            scalar(out, name)?;
+        }
         out.write_all(layout.colon())?;
         value(input, out, layout)?;
     }
     layout.close(out, b"}", count == 0)
 }
 
-/// A key that is not text becomes its JSON text. `depth` counts on, or keys in keys would nest without end.
-fn key(input: &mut &[u8], out: &mut impl Write, depth: usize) -> io::Result<()> {
-    let mut text = Vec::new();
-    value(input, &mut text, &mut Layout { pretty: false, depth })?;
-    if text.starts_with(b"\"") {
-        out.write_all(&text)
-    } else {
-        scalar(out, &String::from_utf8_lossy(&text))
+/// The pairs of a map as arrays of two, since no object can have such names.
+fn pairs<W: Write>(
+    input: &mut &[u8],
+    count: usize,
+    out: &mut W,
+    layout: &mut Layout,
+) -> io::Result<()> {
+    layout.open(out, b"[")?;
+    for index in 0..count {
+        layout.item(out, index == 0)?;
+        array(input, 2, out, layout)?;
     }
+    layout.close(out, b"]", count == 0)
+}
+
+/// How a map is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Shape {
+    /// As an object.
+    Object,
+    /// As an object that would be read as a form, if its only key had not one more `$`.
+    Escaped,
+    /// As the form of a map whose names are not all different texts.
+    Pairs,
+}
+
+impl Shape {
+    /// Looks ahead at the entries of a map; what is cut short shows when it is written.
+    fn of(entries: &[u8], count: usize) -> Self {
+        let mut reader = Reader::new(entries);
+        let mut names = Vec::with_capacity(count.min(entries.len()));
+        let mut last_value = entries;
+        for _ in 0..count {
+            let (Some(name), Some(value)) = (reader.raw(), reader.raw()) else {
+                return Self::Object;
+            };
+            names.push(match Reader::new(name).head() {
+                Some(Head::Str(text)) if std::str::from_utf8(text).is_ok() => Some(text),
+                _ => None,
+            });
+            last_value = value;
+        }
+        if let [Some(only)] = names.as_slice() {
+            let fits = |(form, _): (Form, usize)| form.read(last_value).is_some();
+            return if Form::named(only).is_some_and(fits) { Self::Escaped } else { Self::Object };
+        }
+        if form::are_different_texts(names.into_iter()) { Self::Object } else { Self::Pairs }
+    }
+}
+
+/// The next value, which is text.
+fn name<'i>(input: &mut &'i [u8]) -> io::Result<&'i str> {
+    let mut reader = Reader::new(input);
+    let text = reader.text().ok_or_else(|| malformed("a value is cut short"))?;
+    *input = reader.rest();
+    Ok(text)
 }
 
 fn string(bytes: &[u8], out: &mut impl Write, layout: &mut Layout) -> io::Result<()> {
     match std::str::from_utf8(bytes) {
         Ok(text) => scalar(out, text),
-        Err(_) => binary(bytes, out, layout),
+        Err(_) => form(STRING, out, layout, |out, _| scalar(out, &STANDARD.encode(bytes))),
     }
 }
 
