@@ -481,7 +481,7 @@ fn an_import_stops_at_the_first_bad_line_and_says_what_is_stored() {
         ("[1]", "line 3: not a JSON object"),
         ("{\"name\":\"Ann\"}", "line 3: missing_key"),
         ("{\"id\":1,\"id\":2}", "line 3: not JSON: the key \"id\" stands twice"),
-        (&format!("{{\"id\":\"{}\"}}", "x".repeat(1024 * 1024)), "line 3: over the limit of 1 MiB"),
+        (&format!("{{\"id\":\"{}\"}}", "x".repeat(1024 * 1024)), "line 3: the request is 1048"),
     ] {
         let daemon = picky();
         let output =

@@ -1,10 +1,14 @@
 //! What a record holds comes back as it was written: every type, byte for byte, also after a restart.
 //! Leaves what the methods answer otherwise to `wire_v1`.
 
+#[path = "records/command_line.rs"]
+mod command_line;
 #[path = "support/daemon.rs"]
 mod daemon;
 #[path = "support/rpc.rs"]
 mod rpc;
+#[path = "support/tool.rs"]
+mod tool;
 #[path = "support/values.rs"]
 mod values;
 

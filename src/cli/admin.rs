@@ -88,7 +88,11 @@ pub(crate) fn backup(args: &Backup, context: &Context) -> Result<(), Failure> {
         progress.at(bytes);
     }
     let seconds = progress.end();
+    let is_output = target.is_output();
     target.complete().map_err(writing)?;
+    if is_output {
+        return Ok(());
+    }
     let mut summary = Vec::new();
     let path = Value::from(path.display().to_string());
     let fields = vec![

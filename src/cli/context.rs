@@ -27,6 +27,9 @@ pub(crate) struct Global {
     /// Indent the output
     #[arg(long, global = true, action = ArgAction::SetTrue)]
     pretty: bool,
+    /// Print data as JSON, also where people get lines (doctor, sync status --pretty)
+    #[arg(long, global = true, action = ArgAction::SetTrue)]
+    json: bool,
     /// Whether messages and help are coloured; the NO_COLOR variable means never
     #[arg(long, value_name = "WHEN", global = true, default_value = "auto")]
     pub(crate) color: ColorChoice,
@@ -80,8 +83,14 @@ impl Context {
         self.global.timeout.map(|Timeout(chosen)| chosen)
     }
 
-    pub(crate) fn is_pretty(&self) -> bool {
-        self.global.pretty
+    /// Whether people are to read the output, where a command has lines for them.
+    pub(crate) fn is_for_people(&self) -> bool {
+        self.global.pretty && !self.global.json
+    }
+
+    /// Whether JSON is asked for, where a command prints lines otherwise.
+    pub(crate) fn is_json(&self) -> bool {
+        self.global.json
     }
 
     /// For a request that takes the daemon long before it says anything: a timeout counts only if
@@ -108,13 +117,6 @@ impl Context {
     pub(crate) fn call(&self, method: &str, params: &Params) -> Result<(), Failure> {
         let result = self.connect()?.call_raw(method, params)?;
         self.printer().value(&result)
-    }
-
-    /// Calls a method whose result is an array and prints it as it arrives.
-    pub(crate) fn call_streamed(&self, method: &str, params: &Params) -> Result<(), Failure> {
-        let mut client = self.connect()?;
-        let elements = client.call_streamed(method, params)?;
-        self.printer().array(elements)
     }
 
     /// The socket of the daemon that is meant.

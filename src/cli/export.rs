@@ -7,17 +7,17 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use cortex_core::model::{Key, Limits};
 use rmpv::Value;
 
 use super::context::Context;
-use super::failure::{Exit, Failure};
+use super::failure::Failure;
 use super::json::{self, Layout};
 use super::output;
 use super::progress::Progress;
 use super::source::Format;
+use super::stream::{List, Lists};
 use super::target::Target;
-use crate::client::{Client, Params, pack};
+use crate::client::pack;
 
 /// A page is one answer of the daemon: large enough that asking costs nothing, small enough that nobody
 /// else waits for it.
@@ -42,13 +42,12 @@ pub(crate) fn run(args: &Export, context: &Context) -> Result<(), Failure> {
 }
 
 fn export(args: &Export, context: &Context) -> Result<(), Failure> {
-    let mut client = context.connect()?;
-    let key_field = key_field(&mut client, &args.table)?;
+    let mut lists = Lists::connect(context)?;
     match args.output.as_deref().filter(|path| *path != Path::new("-")) {
         None => {
             let out = io::stdout().lock();
             let mut sink = Sink::new(out, args.format, Progress::unseen(), output::writing);
-            copy(&mut client, &args.table, &key_field, &mut sink)?;
+            copy(&mut lists, &args.table, &mut sink)?;
             sink.flush()
         }
         Some(path) => {
@@ -57,70 +56,32 @@ fn export(args: &Export, context: &Context) -> Result<(), Failure> {
             let target = Target::open(path).map_err(attempt)?;
             let out = target.file.try_clone().map_err(attempt)?;
             let mut sink = Sink::new(out, args.format, Progress::begin(None), attempt);
-            copy(&mut client, &args.table, &key_field, &mut sink)?;
+            copy(&mut lists, &args.table, &mut sink)?;
             sink.flush()?;
+            let is_output = target.is_output();
             target.complete().map_err(attempt)?;
+            if is_output {
+                return Ok(());
+            }
             context.printer().value(&sink.summary())
         }
     }
 }
 
-fn key_field(client: &mut Client, table: &str) -> Result<String, Failure> {
-    let info = client.call("table_info", &Params::new().str(table))?;
-    let field = info.as_map().and_then(|fields| field(fields, "key_field")).and_then(Value::as_str);
-    field.map(str::to_owned).ok_or_else(|| {
-        Failure::new(Exit::Failed, "unexpected answer: table_info names no key_field")
-    })
-}
-
 /// Copies the table page by page, each beginning after the last key of the one before, until a page is empty.
 fn copy(
-    client: &mut Client,
+    lists: &mut Lists<'_>,
     table: &str,
-    key_field: &str,
     sink: &mut Sink<impl Write, impl Fn(io::Error) -> Failure>,
 ) -> Result<(), Failure> {
-    let mut after: Option<String> = None;
-    let mut last = Vec::new();
+    let mut list = List { method: "all", table, pattern: None, limit: None, after: None };
     loop {
-        let mut page = vec![("limit".into(), PAGE.into())];
-        page.extend(after.as_deref().map(|key| ("after".into(), key.into())));
-        let mut records =
-            client.call_streamed("all", &Params::new().str(table).value(&Value::Map(page)))?;
-        last.clear();
-        while let Some(record) = records.next_element()? {
-            sink.record(record)?;
-            last.clear();
-            last.extend_from_slice(record);
-        }
-        if last.is_empty() {
+        list.limit = Some(PAGE);
+        if lists.visit(&mut list, |record| sink.record(record))? == 0 {
             return Ok(());
         }
-        let key = key(&last, key_field)?;
-        if after.as_ref() == Some(&key) {
-            return Err(Failure::new(
-                Exit::Failed,
-                format!("unexpected answer: the page after {key:?} ends with it"),
-            ));
-        }
-        after = Some(key);
+        lists.go_on(&mut list)?;
     }
-}
-
-/// The key of a record as the daemon compares it: as text. Whether a key may be that long was the daemon's to
-/// say when it took the record.
-fn key(record: &[u8], key_field: &str) -> Result<String, Failure> {
-    let any_length = Limits { key_bytes: usize::MAX, ..Limits::default() };
-    let unexpected =
-        |why: &str| Failure::new(Exit::Failed, format!("unexpected answer: a record {why}"));
-    let key = Key::of_record(record, key_field, &any_length)
-        .ok_or_else(|| unexpected("that is no map"))?
-        .map_err(|refusal| unexpected(&format!("whose {key_field} is no key: {refusal}")))?;
-    Ok(String::from_utf8_lossy(key.as_bytes()).into_owned())
-}
-
-fn field<'v>(fields: &'v [(Value, Value)], name: &str) -> Option<&'v Value> {
-    fields.iter().find_map(|(key, value)| (key.as_str() == Some(name)).then_some(value))
 }
 
 /// Where records go, and how many have gone there.
@@ -189,30 +150,5 @@ mod tests {
         let record = vec![0xc0; WRITE_SIZE + 1];
         let failure = sink.record(&record).expect_err("nothing can be written there");
         assert!(failure.message.starts_with("writing /dev/full"), "{}", failure.message);
-    }
-
-    #[test]
-    fn a_key_of_any_kind_has_the_text_by_which_the_daemon_orders_it() {
-        let longer_than_any_default = "k".repeat(100_000);
-        for (value, expected) in [
-            (Value::from("a"), "a"),
-            (7.into(), "7"),
-            ((-7).into(), "-7"),
-            (u64::MAX.into(), "18446744073709551615"),
-            (1.5.into(), "1.5"),
-            (1e300.into(), 1e300.to_string().as_str()),
-            (f64::NAN.into(), "NaN"),
-            (true.into(), "true"),
-            (longer_than_any_default.as_str().into(), &longer_than_any_default),
-        ] {
-            let mut record = Vec::new();
-            pack::value(
-                &mut record,
-                &Value::Map(vec![("n".into(), 1.into()), ("id".into(), value)]),
-            );
-            assert_eq!(key(&record, "id").expect("a key"), expected);
-            assert!(key(&record, "other").is_err());
-        }
-        assert!(key(&[0x07], "id").is_err(), "no map");
     }
 }

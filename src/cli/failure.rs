@@ -4,7 +4,10 @@
 use std::path::Path;
 use std::process::ExitCode;
 
+use cortex_core::wire::OutOfBounds;
+
 use crate::client;
+use crate::paths;
 
 /// The exit statuses of `cortex`. Scripts depend on the numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,8 +92,10 @@ impl From<client::Error> for Failure {
         match error {
             client::Error::NotRunning { socket } => {
                 Self::new(Exit::NotRunning, format!("cortexd is not running: nothing listens on {}", socket.display()))
-                    .hint(how_to_start())
+                    .hint(how_to_start(&socket))
             }
+            client::Error::PathTooLong { .. } => Self::new(Exit::Failed, error.to_string())
+                .hint("Have the daemon listen in a directory with a shorter name: cortexd --socket PATH"),
             client::Error::NoPermission { ref socket } => Self::new(Exit::Denied, error.to_string()).hint(format!(
                 "Its mode is 0666 in a directory that everybody may enter, unless somebody changed it: ls -ld {}",
                 socket.parent().unwrap_or(Path::new("/")).display()
@@ -98,10 +103,16 @@ impl From<client::Error> for Failure {
             client::Error::Timeout => Self::new(Exit::Timeout, error.to_string())
                 .hint("What was asked may still happen. To wait longer: --timeout SECONDS; to see what the daemon does: systemctl status cortexd"),
             client::Error::Refused(refusal) => refused(refusal),
-            client::Error::TooLarge { .. } => Self::new(Exit::Failed, error.to_string())
-                .hint("Split the record, or keep large data in a file and its path in the record"),
+            client::Error::OutOfBounds(why) => Self::new(Exit::Failed, error.to_string()).hint(match why {
+                OutOfBounds::TooLarge { .. } => {
+                    "Split the record, or keep large data in a file and its path in the record"
+                }
+                OutOfBounds::TooDeep { .. } => {
+                    "Flatten it, or keep what is nested as text; the bound is nesting in cortex.toml(5)"
+                }
+            }),
             client::Error::Closed => Self::new(Exit::Failed, error.to_string())
-                .hint("Its journal says why: journalctl -u cortexd -n 20"),
+                .hint("If it has ended or was restarted, cortex ping says so; its journal says why: journalctl -u cortexd -n 20"),
             client::Error::Protocol(_) => Self::new(Exit::Failed, error.to_string())
                 .hint("Whatever listens on the socket is not a cortexd of this version; see: cortex --version, cortexd --version"),
             error @ (client::Error::Connect { .. } | client::Error::Io(_)) => {
@@ -139,7 +150,7 @@ fn hint_for_refusal(refusal: &str) -> Option<&'static str> {
             "Nothing was changed. Where it is, and since when: cortex info TABLE, cortex scope TABLE. To begin anew: cortex drop TABLE"
         }
         "missing_key" => {
-            "A record needs the key field of its table, the first attribute: cortex info TABLE"
+            "A record needs the key field of its table, the first attribute, with text, a number or a boolean in it: cortex info TABLE"
         }
         "invalid_permissions" => {
             "Permissions are read, write and admin, as in: cortex acl grant uid:1000 TABLE read,write"
@@ -203,6 +214,12 @@ fn hint_for_refusal(refusal: &str) -> Option<&'static str> {
         _ if refusal.starts_with("row_damaged") => {
             "It is not what was stored. Where another machine has the row it is replaced: cortex sync status TABLE. Otherwise store it again, delete it, or restore a backup"
         }
+        _ if refusal.starts_with("number too large for a key") => {
+            "As text it is exact: put double quotes around the number"
+        }
+        _ if refusal.starts_with("key too long") => {
+            "Use a shorter key, such as a digest of the long one, and keep the long one in another field"
+        }
         _ if refusal.starts_with("not_here") => {
             "Where it may be: cortex scope TABLE. Why it is not here: cortex explain TABLE"
         }
@@ -249,12 +266,20 @@ const SOCKET_UNITS: [&str; 3] = [
     "/etc/systemd/system/cortexd.socket",
 ];
 
-fn how_to_start() -> &'static str {
-    if SOCKET_UNITS.iter().any(|unit| Path::new(unit).exists()) {
+fn how_to_start(socket: &Path) -> String {
+    let how = if SOCKET_UNITS.iter().any(|unit| Path::new(unit).exists()) {
         "Start it: systemctl start cortexd.socket"
     } else {
         "Start it: systemctl start cortexd.socket (not installed here, so: cortexd, or in its source: cargo run --release)"
+    };
+    if socket == Path::new(paths::SYSTEM_SOCKET) {
+        return how.to_owned();
     }
+    let socket = socket.display();
+    format!(
+        "{how}. That one listens on {}; one on {socket} is started by: cortexd --socket {socket}",
+        paths::SYSTEM_SOCKET
+    )
 }
 
 #[cfg(test)]

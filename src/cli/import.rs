@@ -156,14 +156,14 @@ fn fill(
                 params.clear();
                 params.push_str(table);
                 params.push_raw(&record);
-                match pipeline.send("put", &params, source.number()) {
-                    Err(Error::TooLarge { bytes }) => {
-                        settle(pipeline, tally)?;
-                        tally.bad(
-                            source.number(),
-                            &format!("over the limit of 1 MiB ({bytes} bytes)"),
-                        );
-                    }
+                let mut sent = pipeline.send("put", &params, source.number());
+                if matches!(sent, Err(Error::OutOfBounds(_))) {
+                    // With nothing under way, the daemon can be asked whether these are its bounds.
+                    settle(pipeline, tally)?;
+                    sent = pipeline.send("put", &params, source.number());
+                }
+                match sent {
+                    Err(Error::OutOfBounds(why)) => tally.bad(source.number(), &why.to_string()),
                     sent => sent?,
                 }
             }
@@ -212,20 +212,32 @@ struct Tally {
 struct Stop {
     number: u64,
     exit: Exit,
+    /// The daemon refuses every record for this reason, so no line is to be mended.
+    refused: bool,
     reason: String,
+}
+
+/// Whether the daemon has refused this record, and may well take the next one.
+fn is_about_the_record(refusal: &str) -> bool {
+    matches!(refusal, "missing_key" | "invalid_request")
+        || ["invalid params", "key too long", "number too large", "request too large"]
+            .iter()
+            .any(|begins| refusal.starts_with(begins))
 }
 
 impl Tally {
     /// The daemon refused a record.
     fn refused(&mut self, number: u64, refusal: &str) {
-        let exit = exit_of_refusal(refusal);
-        // A table that may not be written refuses every line: going on would only repeat it, and so would
-        // naming those that were under way.
-        let hopeless = exit == Exit::Denied;
+        // A table that may not be written, or a full disk, refuses every line: going on would only repeat it,
+        // and so would naming those that were under way.
+        let hopeless = !is_about_the_record(refusal);
         if hopeless && self.stop.is_some() {
             self.failed += 1;
         } else {
-            self.fail(number, refusal, exit, hopeless);
+            self.fail(number, refusal, exit_of_refusal(refusal), hopeless);
+        }
+        if let Some(stop) = self.stop.as_mut().filter(|stop| stop.number == number) {
+            stop.refused = hopeless;
         }
     }
 
@@ -247,14 +259,14 @@ impl Tally {
         self.failed += 1;
         self.progress.note(&format!("{} {number}: {reason}", self.unit));
         if self.stop.is_none() && (hopeless || !self.keep_going) {
-            self.stop = Some(Stop { number, exit, reason: reason.to_owned() });
+            self.stop = Some(Stop { number, exit, refused: false, reason: reason.to_owned() });
         }
     }
 
     fn verdict(&self) -> Result<(), Failure> {
         let (imported, failed, unit) = (self.imported, self.failed, self.unit);
         match &self.stop {
-            Some(stop) if stop.exit == Exit::Denied => {
+            Some(stop) if stop.refused => {
                 let mut failure = Failure::from(Error::Refused(stop.reason.clone()));
                 failure.message = format!("{} at {unit} {}; {imported} stored", stop.reason, stop.number);
                 Err(failure)

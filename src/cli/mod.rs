@@ -30,6 +30,7 @@ mod progress;
 mod records;
 mod server;
 mod source;
+mod stream;
 mod sync;
 mod tables;
 mod target;
@@ -37,6 +38,7 @@ mod target;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
+use clap::error::ErrorKind;
 use clap::{ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use context::{Context, Global};
@@ -46,8 +48,13 @@ use failure::{Exit, Failure};
 pub fn main() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().collect();
     let color = output::color_choice(&args);
+    let given = args.clone();
     let outcome = match parse(args, color) {
         Ok(cli) => run(cli),
+        Err(error) if error.kind() == ErrorKind::DisplayHelp && is_help_a_key(&given) => {
+            Err(Failure::new(Exit::Usage, "it is not clear whether this asks for help or names a key")
+                .hint("For help: cortex help get. For a key that begins with a dash, put -- before it: cortex get TABLE -- KEY"))
+        }
         // Help and version arrive here too; `clap` knows which of them belong on standard output.
         Err(error) => {
             // A reader that is gone needs no usage message.
@@ -59,6 +66,21 @@ pub fn main() -> ExitCode {
         Ok(()) => Exit::Ok.into(),
         Err(failure) => output::report(&failure, color),
     }
+}
+
+/// Whether the option for help stands where a command takes a key: a script that passes a key on would take the
+/// text of the help for the record.
+fn is_help_a_key(args: &[OsString]) -> bool {
+    /// Commands whose argument after the table is a key.
+    const TAKE_KEYS: [&str; 3] = ["get", "delete", "explain"];
+    args.windows(3).any(|words| {
+        let [command, table, key] = words else {
+            return false;
+        };
+        TAKE_KEYS.iter().any(|name| command == name)
+            && !table.as_encoded_bytes().starts_with(b"-")
+            && (key == "--help" || key == "-h")
+    })
 }
 
 /// The command line that the tool takes, for manuals and completions.

@@ -10,7 +10,6 @@ use clap::{ColorChoice, ValueEnum};
 
 use super::failure::Failure;
 use super::json::{self, Layout};
-use crate::client::Elements;
 
 /// As much as a pipe holds on Linux: a longer write would wait for its reader in the middle.
 const BUFFER: usize = 64 * 1024;
@@ -34,23 +33,47 @@ impl Printer {
         self.end()
     }
 
-    /// Prints an array whose elements are still arriving. What has arrived is printed even if the rest never
-    /// comes; the output is then no JSON, and the exit status says so.
-    pub(crate) fn array(mut self, mut elements: Elements<'_>) -> Result<(), Failure> {
-        self.layout.open(&mut self.out, b"[").map_err(writing)?;
-        let mut count: u64 = 0;
-        while let Some(element) = elements.next_element()? {
-            self.layout.item(&mut self.out, count == 0).map_err(writing)?;
-            json::write(element, &mut self.out, &mut self.layout).map_err(writing)?;
-            count += 1;
-        }
-        self.layout.close(&mut self.out, b"]", count == 0).map_err(writing)?;
-        self.end()
+    /// Begins an array whose elements are still to come. What has come is printed even if the rest never does;
+    /// the output is then no JSON, and the exit status says so.
+    pub(crate) fn array(self) -> ArrayPrinter {
+        ArrayPrinter { printer: self, count: 0 }
     }
 
     fn end(mut self) -> Result<(), Failure> {
         self.out.write_all(b"\n").map_err(writing)?;
         self.out.flush().map_err(writing)
+    }
+}
+
+/// Prints an array by its elements.
+#[derive(Debug)]
+pub(crate) struct ArrayPrinter {
+    printer: Printer,
+    count: u64,
+}
+
+impl ArrayPrinter {
+    /// Prints one more element, given as MessagePack.
+    pub(crate) fn element(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        self.open()?;
+        let Printer { out, layout } = &mut self.printer;
+        layout.item(out, self.count == 0).map_err(writing)?;
+        json::write(bytes, out, layout).map_err(writing)?;
+        self.count += 1;
+        Ok(())
+    }
+
+    pub(crate) fn end(mut self) -> Result<(), Failure> {
+        self.open()?;
+        let Printer { out, layout } = &mut self.printer;
+        layout.close(out, b"]", self.count == 0).map_err(writing)?;
+        self.printer.end()
+    }
+
+    /// Not before there is something to print: a refusal leaves standard output empty.
+    fn open(&mut self) -> Result<(), Failure> {
+        let Printer { out, layout } = &mut self.printer;
+        if layout.is_outside() { layout.open(out, b"[").map_err(writing) } else { Ok(()) }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Commands about records: `get`, `put`, `delete`, `query`, `all`, `keys`.
 //! Leaves the comparison of keys and patterns to the daemon.
 
-use std::io::Read;
+use std::io::{self, Read};
 
 use clap::Args;
 use rmpv::Value;
@@ -9,15 +9,16 @@ use rmpv::Value;
 use super::context::Context;
 use super::failure::{Exit, Failure};
 use super::json;
+use super::source::{self, MAX_TEXT};
+use super::stream::{self, List};
 use crate::client::Params;
 
 #[derive(Debug, Args)]
 pub(crate) struct Get {
     /// The table
     table: String,
-    /// The key, as text: 7 finds the number 7 and the text "7", which are one key
-    #[arg(allow_negative_numbers = true)]
-    key: String,
+    #[command(flatten)]
+    key: OneKey,
 }
 
 #[derive(Debug, Args)]
@@ -33,17 +34,16 @@ pub(crate) struct Put {
 pub(crate) struct Delete {
     /// The table
     table: String,
-    /// The key, as text
-    #[arg(allow_negative_numbers = true)]
-    key: String,
+    #[command(flatten)]
+    key: OneKey,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Query {
     /// The table
     table: String,
-    /// A JSON object: each of its fields must equal the record's, or be in the record's list
-    #[arg(value_name = "PATTERN")]
+    /// A JSON object: each of its fields must equal the record's, or be in the record's list; - reads it from standard input
+    #[arg(value_name = "PATTERN|-")]
     pattern: String,
     #[command(flatten)]
     page: Page,
@@ -70,73 +70,130 @@ pub(crate) struct Keys {
 pub(crate) struct Page {
     /// At most so many
     #[arg(long, value_name = "N")]
-    pub(crate) limit: Option<u64>,
+    limit: Option<u64>,
     /// Only those after this key
-    #[arg(long, value_name = "KEY", allow_negative_numbers = true)]
-    pub(crate) after: Option<String>,
+    #[arg(long, value_name = "KEY", allow_hyphen_values = true)]
+    after: Option<String>,
+    /// The same, as JSON
+    #[arg(long, value_name = "JSON", allow_hyphen_values = true, conflicts_with = "after")]
+    after_json: Option<String>,
 }
 
 impl Page {
-    /// Adds the page to the parameters; a whole table is asked for in the form that every daemon knows.
-    pub(crate) fn add_to(&self, params: Params) -> Params {
-        let limit = self.limit.map(|limit| ("limit".into(), limit.into()));
-        let after = self.after.as_deref().map(|key| ("after".into(), key.into()));
-        let options: Vec<(Value, Value)> = limit.into_iter().chain(after).collect();
-        if options.is_empty() { params } else { params.value(&Value::Map(options)) }
+    /// The list of this page.
+    fn list<'t>(&self, method: &'static str, table: &'t str) -> Result<List<'t>, Failure> {
+        let after = match (&self.after, &self.after_json) {
+            (Some(text), _) => Some(Value::from(text.as_str())),
+            (None, Some(json)) => Some(key_in_json("--after-json", json)?),
+            (None, None) => None,
+        };
+        Ok(List { method, table, pattern: None, limit: self.limit, after })
     }
 }
 
+/// The key of one record, as text or, for what no argument can hold, as JSON.
+#[derive(Debug, Args)]
+struct OneKey {
+    /// The key, as text: 7 finds the number 7 and the text "7", which are one key
+    #[arg(allow_hyphen_values = true, required_unless_present = "key_json")]
+    key: Option<String>,
+    /// The key, as JSON: for one with a NUL in it, as in '"a\\u0000b"'
+    #[arg(long, value_name = "JSON", allow_hyphen_values = true, conflicts_with = "key")]
+    key_json: Option<String>,
+}
+
+impl OneKey {
+    fn params(&self, table: &str) -> Result<Params, Failure> {
+        let key = match (&self.key, &self.key_json) {
+            (Some(text), _) => text.as_str().into(),
+            (None, Some(json)) => key_in_json("--key-json", json)?,
+            (None, None) => Value::Nil,
+        };
+        Ok(Params::new().str(table).value(&key))
+    }
+}
+
+/// The key that the JSON in an option is.
+pub(crate) fn key_in_json(option: &str, json: &str) -> Result<Value, Failure> {
+    let mut bytes = Vec::new();
+    json::read(json.as_bytes(), &mut bytes).map_err(|e| {
+        Failure::new(Exit::Usage, format!("{option} is not JSON: {e}"))
+            .hint(format!(r#"A text has double quotes, as in: {option} '"a"'"#))
+    })?;
+    rmpv::decode::read_value(&mut bytes.as_slice())
+        .map_err(|e| Failure::while_doing("decoding the key", e))
+}
+
 pub(crate) fn get(args: &Get, context: &Context) -> Result<(), Failure> {
-    let params = Params::new().str(&args.table).str(&args.key);
+    let params = args.key.params(&args.table)?;
     context.call("get", &params).map_err(|failure| failure.about_table(&args.table))
 }
 
 pub(crate) fn put(args: &Put, context: &Context) -> Result<(), Failure> {
-    let record = if args.record == "-" {
-        object("the record", &standard_input()?, Exit::Failed)?
-    } else {
-        object("the record", args.record.as_bytes(), Exit::Usage)?
-    };
+    let record = object("the record", &args.record)?;
     let params = Params::new().str(&args.table).raw(&record);
     context.call("put", &params).map_err(|failure| failure.about_table(&args.table))
 }
 
 pub(crate) fn delete(args: &Delete, context: &Context) -> Result<(), Failure> {
-    let params = Params::new().str(&args.table).str(&args.key);
+    let params = args.key.params(&args.table)?;
     context.call("delete", &params).map_err(|failure| failure.about_table(&args.table))
 }
 
 pub(crate) fn query(args: &Query, context: &Context) -> Result<(), Failure> {
-    let pattern = object("the pattern", args.pattern.as_bytes(), Exit::Usage)?;
-    let params = args.page.add_to(Params::new().str(&args.table).raw(&pattern));
-    context.call_streamed("match", &params).map_err(|failure| failure.about_table(&args.table))
+    let pattern = object("the pattern", &args.pattern)?;
+    let list = args.page.list("match", &args.table)?;
+    print(List { pattern: Some(pattern), ..list }, context)
 }
 
 pub(crate) fn all(args: &All, context: &Context) -> Result<(), Failure> {
-    let params = args.page.add_to(Params::new().str(&args.table));
-    context.call_streamed("all", &params).map_err(|failure| failure.about_table(&args.table))
+    print(args.page.list("all", &args.table)?, context)
 }
 
 pub(crate) fn keys(args: &Keys, context: &Context) -> Result<(), Failure> {
-    let params = args.page.add_to(Params::new().str(&args.table));
-    context.call_streamed("keys", &params).map_err(|failure| failure.about_table(&args.table))
+    print(args.page.list("keys", &args.table)?, context)
 }
 
-fn standard_input() -> Result<Vec<u8>, Failure> {
+fn print(mut list: List<'_>, context: &Context) -> Result<(), Failure> {
+    stream::print(context, &mut list).map_err(|failure| failure.about_table(list.table))
+}
+
+/// Reads no more than a request could hold: a file without an end would take all memory.
+fn standard_input(what: &str) -> Result<Vec<u8>, Failure> {
     let mut text = Vec::new();
-    std::io::stdin()
+    io::stdin()
         .lock()
+        .take(MAX_TEXT as u64 + 1)
         .read_to_end(&mut text)
-        .map_err(|e| Failure::while_doing("reading the record from standard input", e))?;
+        .map_err(|e| Failure::while_doing(&format!("reading {what} from standard input"), e))?;
+    if text.len() > MAX_TEXT {
+        return Err(Failure::new(
+            Exit::Failed,
+            format!("{what} is too large: standard input has more than {MAX_TEXT} bytes, and a request holds 1 MiB"),
+        )
+        .hint("Many records, one on each line, are for: cortex import TABLE"));
+    }
     Ok(text)
 }
 
-/// The JSON object `text` as MessagePack.
-fn object(what: &str, text: &[u8], exit: Exit) -> Result<Vec<u8>, Failure> {
+/// The JSON object that an argument is, or for - standard input, as MessagePack.
+fn object(what: &str, argument: &str) -> Result<Vec<u8>, Failure> {
+    if argument != "-" {
+        return parsed(what, argument.as_bytes(), Exit::Usage);
+    }
+    let text = standard_input(what)?;
+    parsed(what, source::without_mark(&text), Exit::Failed)
+}
+
+fn parsed(what: &str, text: &[u8], exit: Exit) -> Result<Vec<u8>, Failure> {
     let mut bytes = Vec::new();
     json::read(text, &mut bytes).map_err(|e| {
-        Failure::new(exit, format!("{what} is not JSON: {e}"))
-            .hint(r#"In a shell, put single quotes around it, as in: '{"id": 7, "name": "Ann"}'"#)
+        let hint = if e.is_followed() {
+            "There is more than one value; many records, one on each line, are for: cortex import TABLE"
+        } else {
+            r#"In a shell, put single quotes around it, as in: '{"id": 7, "name": "Ann"}'"#
+        };
+        Failure::new(exit, format!("{what} is not JSON: {e}")).hint(hint)
     })?;
     if json::is_object(&bytes) {
         Ok(bytes)

@@ -17,10 +17,10 @@ pub(crate) enum Format {
     Msgpack,
 }
 
-/// A line of this length is no record: the most wasteful JSON of a record that the daemon takes (a megabyte
+/// A text of this length is no record, and a line of it none either: the most wasteful JSON of a record that the daemon takes (a megabyte
 /// of binaries of a byte or none) has some 22 bytes of text for each of its own. It bounds the memory that a
 /// file without line breaks can take.
-const MAX_LINE: usize = 24 * MAX_REQUEST;
+pub(crate) const MAX_TEXT: usize = 24 * MAX_REQUEST;
 
 /// As much as a pipe holds on Linux.
 const READ_SIZE: usize = 64 * 1024;
@@ -93,18 +93,24 @@ impl<R: Read> Source<R> {
     fn next_line(&mut self, record: &mut Vec<u8>) -> io::Result<Found> {
         loop {
             self.line.clear();
-            let read = (&mut self.input).take(MAX_LINE as u64).read_until(b'\n', &mut self.line)?;
+            let read = (&mut self.input).take(MAX_TEXT as u64).read_until(b'\n', &mut self.line)?;
             if read == 0 {
                 return Ok(Found::End);
             }
             self.number += 1;
             self.bytes += read as u64;
-            if read == MAX_LINE && !self.line.ends_with(b"\n") {
+            if read == MAX_TEXT && !self.line.ends_with(b"\n") {
                 self.bytes += self.input.skip_until(b'\n')? as u64;
-                return Ok(Found::Bad(format!("longer than {MAX_LINE} bytes")));
+                return Ok(Found::Bad(format!("longer than {MAX_TEXT} bytes")));
             }
-            if !self.line.trim_ascii().is_empty() {
-                return Ok(parsed(&self.line, record));
+            if self.number == 1
+                && let Some(reason) = encoding_in_the_way(&self.line)
+            {
+                return Ok(Found::Broken(reason.to_owned()));
+            }
+            let line = without_mark(&self.line);
+            if !line.trim_ascii().is_empty() {
+                return Ok(parsed(line, record));
             }
         }
     }
@@ -136,10 +142,42 @@ impl<R: Read> Source<R> {
     }
 }
 
+/// A text without the byte order mark that some programs write before UTF-8, also where files were put one
+/// behind the other.
+pub(crate) fn without_mark(text: &[u8]) -> &[u8] {
+    text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text)
+}
+
+/// Why a file with this first line holds no line of JSON at all, if its bytes say so, and what makes one of it.
+fn encoding_in_the_way(line: &[u8]) -> Option<&'static str> {
+    match line {
+        [0x1f, 0x8b, ..] => {
+            Some("the file is compressed with gzip: zcat FILE | cortex import TABLE")
+        }
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => {
+            Some("the file is compressed with zstd: zstdcat FILE | cortex import TABLE")
+        }
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] | [b'{', 0, ..] | [0, b'{', ..] => Some(
+            "the file is in UTF-16 and must be in UTF-8: iconv -f UTF-16 -t UTF-8 FILE | cortex import TABLE",
+        ),
+        [0x80..=0x8f | 0xde | 0xdf, ..] => {
+            Some("the file begins as MessagePack does: cortex import --format msgpack TABLE FILE")
+        }
+        _ => None,
+    }
+}
+
 fn parsed(line: &[u8], record: &mut Vec<u8>) -> Found {
     match json::read(line, record) {
+        Err(e) if e.is_cut_short() => Found::Bad(format!(
+            "not JSON: {e}; a record must stand on one line, as jq -c . FILE writes it"
+        )),
         Err(e) => Found::Bad(format!("not JSON: {e}")),
         Ok(()) if json::is_object(record) => Found::Record,
+        Ok(()) if json::is_array(record) => Found::Bad(
+            "not a JSON object but an array; jq -c '.[]' FILE writes its elements one per line"
+                .to_owned(),
+        ),
         Ok(()) => Found::Bad("not a JSON object".to_owned()),
     }
 }
@@ -176,7 +214,8 @@ mod tests {
         let file = b"{\"id\":1}\r\n\n  \n[2]\nnot json\n{\"id\":3}";
         let found = everything(file.as_slice(), Format::Ndjson);
         assert_eq!(found[0], r#"1: {"id":1}"#);
-        assert_eq!(found[1], "4: bad: not a JSON object");
+        assert!(found[1].starts_with("4: bad: not a JSON object"), "{}", found[1]);
+        assert!(found[1].contains("jq -c '.[]'"), "{}", found[1]);
         assert!(found[2].starts_with("5: bad: not JSON: "), "{}", found[2]);
         assert_eq!(found[3], r#"6: {"id":3}"#);
         assert_eq!(found.len(), 4);
@@ -184,12 +223,42 @@ mod tests {
 
     #[test]
     fn a_line_without_end_costs_itself_and_not_the_lines_after_it() {
-        let file = io::repeat(b'x').take(2 * MAX_LINE as u64).chain(b"\n{\"id\":2}\n".as_slice());
+        let file = io::repeat(b'x').take(2 * MAX_TEXT as u64).chain(b"\n{\"id\":2}\n".as_slice());
         let found = everything(file, Format::Ndjson);
         assert_eq!(
             found,
-            [format!("1: bad: longer than {MAX_LINE} bytes"), r#"2: {"id":2}"#.to_owned()]
+            [format!("1: bad: longer than {MAX_TEXT} bytes"), r#"2: {"id":2}"#.to_owned()]
         );
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_passed_over_at_the_start_of_every_file_that_was_put_together() {
+        let file = b"\xef\xbb\xbf{\"id\":1}\n\xef\xbb\xbf{\"id\":2}\n\xef\xbb\xbf";
+        let found = everything(file.as_slice(), Format::Ndjson);
+        assert_eq!(found, [r#"1: {"id":1}"#, r#"2: {"id":2}"#]);
+    }
+
+    #[test]
+    fn a_file_in_another_encoding_is_named_and_so_is_what_reads_it() {
+        for (file, named) in [
+            (&b"\x1f\x8b\x08\0rest"[..], "zcat"),
+            (b"\x28\xb5\x2f\xfdrest", "zstdcat"),
+            (b"\xff\xfe{\0\"\0", "iconv"),
+            (b"\xfe\xff\0{\0\"", "iconv"),
+            (b"{\0\"\0i\0", "iconv"),
+            (b"\x81\xa2id\x01", "--format msgpack"),
+        ] {
+            let found = everything(file, Format::Ndjson);
+            assert_eq!(found.len(), 1, "{found:?}");
+            assert!(found[0].starts_with("1: broken: ") && found[0].contains(named), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn a_record_on_several_lines_is_refused_with_what_makes_one_line_of_it() {
+        let found = everything(b"{\n  \"id\": 1\n}\n".as_slice(), Format::Ndjson);
+        assert!(found[0].contains("on one line") && found[0].contains("jq -c ."), "{}", found[0]);
+        assert_eq!(found.len(), 3, "no line of it is a record: {found:?}");
     }
 
     #[test]

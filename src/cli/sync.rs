@@ -82,7 +82,7 @@ fn status(args: &Status, context: &Context) -> Result<(), Failure> {
         Some(table) => failure.about_table(table),
         None => failure,
     };
-    if !context.is_pretty() {
+    if !context.is_for_people() {
         return context.call(method, &params).map_err(about);
     }
     let status = context.connect()?.call(method, &params).map_err(Failure::from).map_err(about)?;

@@ -1,9 +1,12 @@
 //! A file that a command writes: it appears under its name only when it is complete and on disk.
 //! What is written to it is the commands' own.
 
-use std::fs::{self, File, OpenOptions};
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::fd::AsFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 /// A file that is being written. Dropped before it is complete, it leaves what was there as it was.
@@ -11,6 +14,7 @@ pub(crate) struct Target {
     pub(crate) file: File,
     /// The file beside the target and the target, if there is anything to rename.
     rename: Option<(PathBuf, PathBuf)>,
+    is_output: bool,
 }
 
 /// The mode of what is nobody else's to read.
@@ -28,31 +32,83 @@ impl Target {
     }
 
     fn open_with_mode(path: &Path, mode: Option<u32>) -> io::Result<Self> {
-        let existing = fs::metadata(path).ok();
-        if existing.as_ref().is_some_and(|meta| !meta.is_file()) {
-            // A device or a pipe is written to, and stays what it is to everybody else: neither
-            // replacing it by a file nor closing it to others is ever what was meant.
-            return Ok(Self { file: OpenOptions::new().write(true).open(path)?, rename: None });
+        match own_descriptor(path) {
+            Some(1) => return Self::in_place(io::stdout().as_fd().try_clone_to_owned()?.into()),
+            Some(2) => return Self::in_place(io::stderr().as_fd().try_clone_to_owned()?.into()),
+            Some(number) if fs::metadata(path)?.is_file() => {
+                return Err(io::Error::other(format!(
+                    "it is descriptor {number}, whose file would be replaced; leave the option out and use >&{number}"
+                )));
+            }
+            Some(_) | None => {}
         }
-        // Through a link, the file that it names is replaced, and the link stays.
-        let path = if existing.is_some() { fs::canonicalize(path)? } else { path.to_path_buf() };
+        // Opened as the shell's > would, so that the kernel judges whose files and links may be written through.
+        let existing = match OpenOptions::new().write(true).open(path) {
+            Ok(file) => Some((file.metadata()?, file)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(error),
+        };
+        match existing {
+            Some((meta, file)) if !meta.is_file() => {
+                // A device or a pipe is written to, and stays what it is to everybody else: neither
+                // replacing it by a file nor closing it to others is ever what was meant.
+                Self::in_place(file)
+            }
+            Some((meta, _)) if is_standard_output(&meta) => {
+                // Under another name: a file that takes its place would be without what others print.
+                Self::in_place(io::stdout().as_fd().try_clone_to_owned()?.into())
+            }
+            // Through a link, the file that it names is replaced, and the link stays.
+            Some((meta, _)) => Self::beside(fs::canonicalize(path)?, Some(&meta), mode),
+            None => Self::beside(path.to_path_buf(), None, mode),
+        }
+    }
+
+    fn in_place(file: File) -> io::Result<Self> {
+        let is_output = is_standard_output(&file.metadata()?);
+        Ok(Self { file, rename: None, is_output })
+    }
+
+    /// A file beside `path`, which takes the place of the one there, if any, as what it is.
+    fn beside(path: PathBuf, existing: Option<&Metadata>, mode: Option<u32>) -> io::Result<Self> {
         let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
-        let beside = path.with_file_name(format!(
-            ".{}.{}.partial",
-            name.to_string_lossy(),
-            std::process::id()
-        ));
+        let beside = path.with_file_name(partial_name(name));
         let mut options = OpenOptions::new();
         options.write(true).create_new(true);
-        if let Some(mode) = mode {
-            options.mode(mode);
+        if mode.is_some() || existing.is_some() {
+            // What is in it is nobody else's to read before it has its owner and mode.
+            options.mode(PRIVATE);
         }
-        let target = Self { file: options.open(&beside)?, rename: Some((beside, path)) };
+        let file = options.open(&beside)?;
+        let target = Self { file, rename: Some((beside, path)), is_output: false };
         if let (None, Some(meta)) = (mode, existing) {
-            // What only its owner may read stays so.
-            target.file.set_permissions(meta.permissions())?;
+            target.belong_as(meta)?;
         }
         Ok(target)
+    }
+
+    /// Gives the file the owner and the mode of another.
+    fn belong_as(&self, other: &Metadata) -> io::Result<()> {
+        let own = self.file.metadata()?;
+        if (own.uid(), own.gid()) != (other.uid(), other.gid()) {
+            fchown(&self.file, Some(other.uid()), Some(other.gid())).map_err(|error| {
+                io::Error::new(
+                    error.kind(),
+                    format!(
+                        "it belongs to uid {}, gid {}, and would be yours once replaced; write to another file, or through the shell with >",
+                        other.uid(),
+                        other.gid()
+                    ),
+                )
+            })?;
+        }
+        // After the owner, whose change clears bits of the mode.
+        self.file.set_permissions(other.permissions())
+    }
+
+    /// Whether this is standard output, where nothing else is to be printed then.
+    pub(crate) fn is_output(&self) -> bool {
+        self.is_output
     }
 
     /// Makes the file durable, and then the one that goes by its name.
@@ -70,6 +126,41 @@ impl Target {
         self.rename = None;
         File::open(directory)?.sync_all()
     }
+}
+
+/// A hidden name for what is not complete, no longer than a name may be.
+fn partial_name(of: &OsStr) -> OsString {
+    /// Bytes of a file's name on Linux.
+    const LONGEST: usize = 255;
+    let suffix = format!(".{}.partial", std::process::id());
+    let room = LONGEST - 1 - suffix.len();
+    let kept = &of.as_bytes()[..of.len().min(room)];
+    OsString::from_vec([b".", kept, suffix.as_bytes()].concat())
+}
+
+/// The descriptor of this process that a path such as /dev/stdout, /dev/fd/3 or /proc/self/fd/3 leads to. Opening
+/// such a path again would begin at the start of the file, and replacing it would take the file away from those
+/// who write to the descriptor too.
+fn own_descriptor(path: &Path) -> Option<u32> {
+    /// Links that the kernel follows in one path.
+    const MOST_LINKS: usize = 40;
+    let own = [PathBuf::from(format!("/proc/{}/fd", std::process::id())), "/proc/self/fd".into()];
+    let mut path = path.to_path_buf();
+    for _ in 0..MOST_LINKS {
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let parent = fs::canonicalize(parent.unwrap_or(Path::new("."))).ok()?;
+        if own.contains(&parent) {
+            return path.file_name()?.to_str()?.parse().ok();
+        }
+        path = parent.join(fs::read_link(&path).ok()?);
+    }
+    None
+}
+
+fn is_standard_output(meta: &Metadata) -> bool {
+    let output = nix::sys::stat::fstat(io::stdout());
+    meta.is_file()
+        && output.is_ok_and(|output| (output.st_dev, output.st_ino) == (meta.dev(), meta.ino()))
 }
 
 impl Drop for Target {
@@ -102,6 +193,44 @@ mod tests {
         target.complete().expect("complete");
         assert_eq!(fs::read_to_string(&path).expect("read"), "new");
         assert_eq!(fs::read_dir(dir.path()).expect("list").count(), 1, "nothing is left beside it");
+    }
+
+    #[test]
+    fn a_replaced_file_keeps_its_owner_and_mode() {
+        use std::os::unix::fs::{PermissionsExt, chown};
+        if !nix::unistd::geteuid().is_root() {
+            return; // nobody else may give files away
+        }
+        let dir = tempfile::tempdir().expect("make a directory");
+        let path = dir.path().join("users.ndjson");
+        fs::write(&path, "old").expect("write");
+        chown(&path, Some(1234), Some(2345)).expect("give it away");
+        fs::set_permissions(&path, PermissionsExt::from_mode(0o640)).expect("a mode");
+        Target::open(&path).expect("open").complete().expect("complete");
+        let meta = fs::metadata(&path).expect("it is there");
+        assert_eq!((meta.uid(), meta.gid(), meta.mode() & 0o777), (1234, 2345, 0o640));
+    }
+
+    #[test]
+    fn a_path_that_leads_to_a_descriptor_is_that_descriptor() {
+        for (path, number) in [
+            ("/dev/stdout", Some(1)),
+            ("/dev/fd/1", Some(1)),
+            ("/proc/self/fd/1", Some(1)),
+            ("/dev/stderr", Some(2)),
+            ("/dev/null", None),
+            ("/tmp", None),
+            ("1", None),
+        ] {
+            assert_eq!(own_descriptor(Path::new(path)), number, "{path}");
+        }
+    }
+
+    #[test]
+    fn the_name_of_what_is_not_complete_is_no_longer_than_a_name_may_be() {
+        let longest = OsString::from("x".repeat(255));
+        assert!(partial_name(&longest).len() <= 255);
+        assert_eq!(partial_name(OsStr::new("a")).as_bytes()[..2], *b".a");
     }
 
     #[test]

@@ -4,10 +4,11 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use cortex_core::wire::OutOfBounds;
 use nix::errno::Errno;
 use rmp::decode::ValueReadError;
 
-/// Why a call has no result. After anything but `Refused` and `TooLarge` the connection is of no more use.
+/// Why a call has no result. After anything but `Refused` and `OutOfBounds` the connection is of no more use.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// There is no daemon: no socket at the path, or nobody behind it.
@@ -17,6 +18,10 @@ pub enum Error {
     /// The file permissions of the socket keep this user out.
     #[error("no permission to connect to {}", socket.display())]
     NoPermission { socket: PathBuf },
+
+    /// The path is longer than that of any socket.
+    #[error("{} has {} bytes, and the path of a socket at most 107", socket.display(), socket.as_os_str().len())]
+    PathTooLong { socket: PathBuf },
 
     /// Connecting failed in some other way.
     #[error("connecting to {}", socket.display())]
@@ -34,9 +39,9 @@ pub enum Error {
     #[error("{0}")]
     Refused(String),
 
-    /// The request is longer than the daemon takes; it was not sent.
-    #[error("the request is {bytes} bytes long, and the limit is {}", super::MAX_REQUEST)]
-    TooLarge { bytes: usize },
+    /// The request is larger or nested more deeply than the daemon takes; it was not sent.
+    #[error(transparent)]
+    OutOfBounds(OutOfBounds),
 
     /// The daemon hung up. What was asked and not answered may still have happened.
     #[error("the daemon closed the connection")]
@@ -58,6 +63,8 @@ impl Error {
             Self::NotRunning { socket }
         } else if matches!(errno, Errno::EACCES | Errno::EPERM) {
             Self::NoPermission { socket }
+        } else if errno == Errno::ENAMETOOLONG {
+            Self::PathTooLong { socket }
         } else if errno == Errno::EAGAIN {
             Self::Timeout
         } else {

@@ -29,6 +29,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
+use cortex_core::wire::Bounds;
 use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, UnixAddr, connect, setsockopt, socket, sockopt,
@@ -42,8 +43,7 @@ pub use pipeline::{Answer, Pipeline, Window};
 
 use incoming::Incoming;
 
-/// The longest request that is sent. The daemon closes the connection on a longer one, and with it
-/// everything else under way, so a longer one is refused here, by itself.
+/// The longest request that a daemon takes whose settings say nothing of it.
 pub const MAX_REQUEST: usize = 1024 * 1024;
 
 /// The longest answer that [`Client::call`] decodes into a tree; the bytes of a tree are several times its
@@ -58,6 +58,11 @@ pub struct Client {
     last_id: u32,
     /// Elements of a streamed answer that nobody has read yet; they stand before the next answer.
     unread: u32,
+    /// What the daemon takes. It closes the connection on a longer request, and with it everything else
+    /// under way, so what is out of bounds is refused here, by itself.
+    bounds: Bounds,
+    /// Whether the bounds are the daemon's own, and not those of a daemon without settings.
+    bounds_known: bool,
 }
 
 impl Client {
@@ -68,7 +73,34 @@ impl Client {
             connect_within(path, timeout).map_err(|errno| Error::connecting(path, errno))?;
         stream.set_read_timeout(timeout).map_err(Error::from)?;
         stream.set_write_timeout(timeout).map_err(Error::from)?;
-        Ok(Self { incoming: Incoming::new(stream), timeout, last_id: 0, unread: 0 })
+        Ok(Self {
+            incoming: Incoming::new(stream),
+            timeout,
+            last_id: 0,
+            unread: 0,
+            bounds: Bounds::default(),
+            bounds_known: false,
+        })
+    }
+
+    /// Asks the daemon what it takes. One that does not say takes what it always did.
+    fn learn_bounds(&mut self) -> Result<(), Error> {
+        self.bounds_known = true;
+        let status = match self.call("status", &Params::new()) {
+            Err(Error::Refused(_)) => Value::Nil,
+            answered => answered?,
+        };
+        let said = |name: &str| {
+            let fields = status.as_map()?;
+            let (_, value) = fields.iter().find(|(key, _)| key.as_str() == Some(name))?;
+            usize::try_from(value.as_u64()?).ok()
+        };
+        let Bounds { message_bytes, nesting } = self.bounds;
+        self.bounds = Bounds {
+            message_bytes: said("message_bytes").unwrap_or(message_bytes),
+            nesting: said("nesting").unwrap_or(nesting),
+        };
+        Ok(())
     }
 
     /// Calls `method` and decodes its result.
@@ -108,7 +140,13 @@ impl Client {
     fn ask(&mut self, method: &str, params: &Params) -> Result<(), Error> {
         self.skip_unread()?;
         let mut request = Vec::new();
-        let id = self.encode(method, params, &mut request)?;
+        let id = match self.encode(method, params, &mut request) {
+            Err(Error::OutOfBounds(_)) if !self.bounds_known => {
+                self.learn_bounds()?;
+                self.encode(method, params, &mut request)?
+            }
+            encoded => encoded?,
+        };
         match self.incoming.stream().write_all(&request) {
             Ok(()) => {}
             // The daemon may have said why before it hung up, and that can still be read.
@@ -124,7 +162,7 @@ impl Client {
         }
     }
 
-    /// Appends a request to `out` and returns its id; refuses one that is too long, leaving `out` as it was.
+    /// Appends a request to `out` and returns its id; refuses one that is out of bounds, leaving `out` as it was.
     fn encode(&mut self, method: &str, params: &Params, out: &mut Vec<u8>) -> Result<u32, Error> {
         let start = out.len();
         // 0 is what the daemon answers with when it refuses the connection rather than a request.
@@ -134,10 +172,9 @@ impl Client {
         pack::unsigned(out, u64::from(id));
         pack::string(out, method);
         params.append_to(out);
-        let bytes = out.len() - start;
-        if bytes > MAX_REQUEST {
+        if let Err(why) = self.bounds.check(&out[start..]) {
             out.truncate(start);
-            return Err(Error::TooLarge { bytes });
+            return Err(Error::OutOfBounds(why));
         }
         self.last_id = id;
         Ok(id)
@@ -295,12 +332,14 @@ mod tests {
     fn a_request_over_the_limit_is_refused_here_and_the_connection_goes_on() {
         let (mut client, daemon, _dir) = against(|mut stream| {
             read_request(&mut stream);
-            answer(&mut stream, 1, &Value::Nil, &"pong".into());
+            answer(&mut stream, 1, &Value::Nil, &"of an older daemon".into());
+            read_request(&mut stream);
+            answer(&mut stream, 2, &Value::Nil, &"pong".into());
         });
         let long = "x".repeat(MAX_REQUEST);
         assert!(matches!(
             client.call("put", &Params::new().str(&long)),
-            Err(Error::TooLarge { .. })
+            Err(Error::OutOfBounds(_))
         ));
         assert_eq!(client.call("ping", &Params::new()).expect("an answer"), "pong".into());
         daemon.join().expect("the daemon's side");

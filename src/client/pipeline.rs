@@ -80,12 +80,21 @@ impl<'c, T> Pipeline<'c, T> {
             && self.bytes_under_way < self.window.bytes
     }
 
-    /// Queues a request, and sends what is queued if it is enough. After `TooLarge` the pipeline goes on as if
+    /// Queues a request, and sends what is queued if it is enough. Whether a request is out of bounds that the
+    /// daemon may have set wider is asked of it if nothing is under way. After `OutOfBounds` the pipeline goes on as if
     /// nothing had been asked of it.
     pub fn send(&mut self, method: &str, params: &Params, tag: T) -> Result<(), Error> {
         self.client.skip_unread()?;
         let start = self.out.len();
-        let id = self.client.encode(method, params, &mut self.out)?;
+        let id = match self.client.encode(method, params, &mut self.out) {
+            Err(Error::OutOfBounds(_))
+                if self.under_way.is_empty() && !self.client.bounds_known =>
+            {
+                self.client.learn_bounds()?;
+                self.client.encode(method, params, &mut self.out)?
+            }
+            encoded => encoded?,
+        };
         let bytes = self.out.len() - start;
         self.under_way.push_back(UnderWay { id, bytes, tag });
         self.bytes_under_way += bytes;

@@ -97,6 +97,13 @@ fn group_of(uid: u32) -> u32 {
     user.map_or(uid, |user| user.gid.as_raw())
 }
 
+/// The data directory of the daemon that answers, which may have been started with another than its settings
+/// name. None where it does not tell this user.
+pub(super) fn data_dir_in_force(context: &Context) -> Option<PathBuf> {
+    let (data_dir, _) = settings_in_force(context)?.remove("data_dir")?;
+    Some(data_dir.into())
+}
+
 fn settings_in_force(context: &Context) -> Option<Settings> {
     let answer = context.connect().ok()?.call("settings", &Params::new()).ok()?;
     let text = |value: &rmpv::Value| value.as_str().map(ToOwned::to_owned);

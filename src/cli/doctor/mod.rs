@@ -37,9 +37,6 @@ use finding::{Finding, Status};
 
 #[derive(Debug, Args)]
 pub(crate) struct Doctor {
-    /// Print the findings as a JSON object
-    #[arg(long)]
-    json: bool,
     /// Look below that directory for what an earlier installation has left, as in an image of a machine
     #[arg(long, value_name = "DIR")]
     root: Option<PathBuf>,
@@ -52,7 +49,7 @@ pub(crate) struct Doctor {
 pub(crate) fn run(args: &Doctor, context: &Context) -> Result<(), Failure> {
     let findings = look_over(args, context)?;
     let problems = findings.iter().filter(|finding| finding.status == Status::Problem).count();
-    if args.json {
+    if context.is_json() {
         context.printer().value(&finding::packed(&findings))?;
     } else {
         output::text(&finding::Lines(&findings))?;
@@ -74,11 +71,12 @@ fn look_over(args: &Doctor, context: &Context) -> Result<Vec<Finding>, Failure> 
     let file = socket::gather(&socket, whose, env.uid);
     let daemon = daemon::gather(context, whose);
     let units = units::gather(whose);
-    let data_dir = match whose {
+    let named = match whose {
         Whose::System => configured.data_dir.clone().or(Some(paths::SYSTEM_DATA_DIR.into())),
         Whose::User => paths::first_named(None, env.cortex_data_dir.clone(), configured.data_dir)
             .or_else(|| paths::default_data_dir(&env)),
     };
+    let data_dir = configuration::data_dir_in_force(context).or(named);
 
     let mut findings = socket::check(&file);
     findings.extend(daemon::check(&daemon));

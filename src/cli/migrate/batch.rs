@@ -137,8 +137,8 @@ pub(super) fn put<'r>(
         params.push_str(table);
         params.push_raw(&row.record);
         match pipeline.send("put", &params, row) {
-            Err(Error::TooLarge { bytes }) => {
-                outcome(row, Err(format!("over the limit of 1 MiB ({bytes} bytes)")));
+            Err(Error::OutOfBounds(why)) => {
+                outcome(row, Err(why.to_string()));
             }
             sent => sent?,
         }
