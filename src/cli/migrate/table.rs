@@ -38,7 +38,7 @@ impl From<Error> for Stop {
             | Error::NoPermission { .. }
             | Error::Connect { .. }
             | Error::Timeout
-            | Error::TooLarge { .. }
+            | Error::OutOfBounds(_)
             | Error::Closed
             | Error::Protocol(_)
             | Error::Io(_)) => Self::Everything(error),
