@@ -39,6 +39,7 @@ impl From<Error> for Stop {
             | Error::Connect { .. }
             | Error::Timeout
             | Error::OutOfBounds(_)
+            | Error::PathTooLong { .. }
             | Error::Closed
             | Error::Protocol(_)
             | Error::Io(_)) => Self::Everything(error),
