@@ -475,8 +475,18 @@ fn unknown_methods_and_wrong_parameters_say_so() {
     }
     refuses(&mut rpc, "ping", &[1.into()], "invalid params: expected []");
     refuses(&mut rpc, "status", &[map([])], "invalid params: expected []");
-    refuses(&mut rpc, "drop_table", &[], "invalid params: expected [table]");
-    refuses(&mut rpc, "drop_table", &[1.into()], "invalid params: expected [table]");
+    refuses(
+        &mut rpc,
+        "drop_table",
+        &[],
+        "invalid params: expected [table] or [table, {replica, undo}]",
+    );
+    refuses(
+        &mut rpc,
+        "drop_table",
+        &[1.into()],
+        "invalid params: expected [table] or [table, {replica, undo}]",
+    );
 }
 
 /// holds M1: what needs other machines says that there are none.

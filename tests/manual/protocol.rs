@@ -37,14 +37,21 @@ fn faults() -> Vec<&'static str> {
 
 /// True where `written` is `text` with something in the place of each `{…}`.
 fn says(written: &str, text: &str) -> bool {
-    let (first, rest) = text.split_once('{').unwrap_or((text, ""));
-    let Some(after) = written.strip_prefix(first) else {
+    // What stands between placeholders, in this order; something stands for each placeholder.
+    let mut literals = text.split('{').map(|part| part.split_once('}').map_or(part, |(_, it)| it));
+    let first = literals.next().unwrap_or_default();
+    let Some(mut rest) = written.strip_prefix(first) else {
         return false;
     };
-    let Some((_, last)) = rest.split_once('}') else {
-        return after.is_empty();
-    };
-    after.len() > last.len() && after.ends_with(last)
+    let mut ends_with_placeholder = false;
+    for literal in literals {
+        ends_with_placeholder = literal.is_empty();
+        let Some(at) = rest.get(1..).and_then(|rest| rest.find(literal)) else {
+            return false;
+        };
+        rest = &rest[1 + at + literal.len()..];
+    }
+    rest.is_empty() || ends_with_placeholder
 }
 
 /// holds V2
