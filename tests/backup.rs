@@ -192,29 +192,75 @@ async fn a_restore_refuses_what_is_no_sound_backup_and_changes_nothing() {
 
     let text = dir.path().join("text");
     fs::write(&text, "nothing of the kind, and longer than a header ".repeat(10)).expect("written");
-    assert!(matches!(restore(&text, &data), Err(OpenError::Foreign(_))), "a text file");
+    assert!(matches!(restore(&text, &data), Err(OpenError::Unlike { .. })), "a text file");
 
     let torn = dir.path().join("torn.db");
     let mut bytes = fs::read(&copy).expect("readable");
     let middle = bytes.len() / 2;
     bytes[middle..middle + 4096].fill(0x5a);
     fs::write(&torn, bytes).expect("written");
-    assert!(matches!(restore(&torn, &data), Err(OpenError::Fault { .. })), "a damaged copy");
+    assert!(matches!(restore(&torn, &data), Err(OpenError::Unsound { .. })), "a damaged copy");
 
     let newer = dir.path().join("newer.db");
     fs::copy(&copy, &newer).expect("copied");
     rusqlite::Connection::open(&newer)
         .and_then(|conn| conn.pragma_update(None, "user_version", 9_999))
         .expect("changed");
-    assert!(matches!(restore(&newer, &data), Err(OpenError::Newer { .. })), "a later schema");
+    assert!(matches!(restore(&newer, &data), Err(OpenError::NewerBackup { .. })), "a later schema");
 
-    assert!(restore(&dir.path().join("absent"), &data).is_err(), "no file");
     assert_eq!(fs::read(data.join("cortex.db")).expect("readable"), before);
     let names: Vec<_> = fs::read_dir(&data)
         .expect("listed")
         .map(|entry| entry.expect("an entry").file_name().into_string().expect("text"))
         .collect();
     assert!(names.iter().all(|name| !name.contains("restor")), "left behind: {names:?}");
+}
+
+/// Each is told what it is and what helps, and the disk is blamed for none of them.
+#[tokio::test]
+async fn what_cannot_be_restored_is_told_its_own_cause_and_makes_nothing() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let store = open(&dir.path().join("source"));
+    let entry = create(&store, "notes").await;
+    for number in 0..2_000 {
+        put(&store, &entry, &format!("k{number}"), number).await;
+    }
+    let copy = dir.path().join("copy.db");
+    store.backup(&copy).expect("made");
+    store.close().await;
+    let file = |name: &str, bytes: &[u8]| {
+        fs::write(dir.path().join(name), bytes).expect("written");
+    };
+    let whole = fs::read(&copy).expect("readable");
+    file("empty", b"");
+    file("short", b"SQLite format 3\0");
+    file("cut off", &whole[..whole.len() / 2]);
+    file("cut in a page", &whole[..whole.len() - 1000]);
+    rusqlite::Connection::open(dir.path().join("foreign"))
+        .and_then(|conn| conn.execute_batch("CREATE TABLE bookmarks (url TEXT)"))
+        .expect("made");
+    for (name, says, helps) in [
+        ("missing", "No such file", "`cortex backup`"),
+        ("source", "directory", "name a file in it"),
+        ("empty", "is empty", "not made by `cortex backup`"),
+        ("short", "no database of cortexd", "not made by `cortex backup`"),
+        ("foreign", "no database of cortexd", "not made by `cortex backup`"),
+        ("cut off", "a part of it is missing", "copy it here once more"),
+        ("cut in a page", "a part of it is missing", "copy it here once more"),
+    ] {
+        let from = dir.path().join(name);
+        let (absent, there) = (dir.path().join("new"), dir.path().join("there"));
+        let told = restore(&from, &there).expect_err(name).to_string();
+        for text in [&*from.display().to_string(), says, helps] {
+            assert!(told.contains(text), "{name}: {text:?} is not in {told:?}");
+        }
+        assert!(!told.contains("dmesg") && !told.contains("--data-dir"), "{name}: {told}");
+        assert!(!there.join("cortex.db").exists(), "{name}");
+        if !name.starts_with("cut") {
+            restore(&from, &absent).expect_err(name);
+            assert!(!absent.exists(), "{name}: a directory was made");
+        }
+    }
 }
 
 /// A restore is often root's, and a backup may lie where all may read it.

@@ -9,6 +9,8 @@ mod cluster;
 mod daemon;
 #[path = "replication/doubtful.rs"]
 mod doubtful;
+#[path = "replication/erasure.rs"]
+mod erasure;
 #[path = "replication/leaving.rs"]
 mod leaving;
 #[path = "support/line.rs"]

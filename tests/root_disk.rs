@@ -18,7 +18,7 @@ use std::process::{Command, Output};
 use nix::sched::{CloneFlags, unshare};
 use rmpv::Value;
 
-use daemon::{Daemon, bare, output_of};
+use daemon::{Daemon, bare, output_of, wait_until};
 use rpc::{Rpc, field, map};
 
 /// Room for the database, its log and what else there must be.
@@ -48,11 +48,15 @@ struct OnASmallDisk(Daemon);
 
 impl OnASmallDisk {
     fn new() -> Self {
+        Self::with(DISK)
+    }
+
+    fn with(options: &str) -> Self {
         mount_apart();
         let mut daemon = Daemon::start();
         assert!(daemon.stop().success());
         let data = daemon.data_dir();
-        run(Command::new("mount").args(["-t", "tmpfs", "-o", DISK, "tmpfs"]).arg(&data));
+        run(Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(&data));
         Self(daemon)
     }
 }
@@ -138,7 +142,7 @@ fn check_refusal(output: &Output, says: &[&str]) {
 #[test]
 fn a_full_disk_refuses_writes_serves_reads_and_recovers() {
     let mut daemon = OnASmallDisk::new();
-    let ballast = daemon.data_dir().join("ballast");
+    let ballast = daemon.data_dir().join("ballast.log");
     fs::write(&ballast, vec![1; BALLAST]).expect("write the ballast");
     daemon.restart();
     let mut rpc = daemon.connect();
@@ -191,7 +195,7 @@ fn a_full_disk_still_takes_changes_in_the_room_that_the_log_has() {
     }
     assert!(daemon.stop().success()); // moves everything into the database
     daemon.restart();
-    let more = daemon.data_dir().join("more");
+    let more = daemon.data_dir().join("more.log");
     fill_by_others(&more);
     let length = fs::metadata(&more).expect("it is there").len();
     let file = File::options().write(true).open(&more).expect("open it");
@@ -220,17 +224,65 @@ fn a_disk_that_was_filled_by_others_is_told_at_the_start() {
     put(&mut rpc, "a", LARGE).expect("there is room");
     daemon.kill();
 
-    let ballast = daemon.data_dir().join("ballast");
+    let ballast = daemon.data_dir().join("ballast.log");
     fill_by_others(&ballast);
+    // Without what is kept back: the start would use it.
+    fs::remove_file(daemon.data_dir().join("cortex.reserve")).expect("room was kept back");
     // What is shared in memory is made anew with each start, and takes room.
     let _gone = fs::remove_file(daemon.data_dir().join("cortex.db-shm"));
-    fill_by_others(&daemon.data_dir().join("more"));
+    fill_by_others(&daemon.data_dir().join("more.log"));
     let database = daemon.data_dir().join("cortex.db");
     check_refusal(&start_in_vain(&daemon), &[&database.display().to_string(), "space"]);
 
     fs::remove_file(&ballast).expect("free some space");
     daemon.restart();
     assert_eq!(keys(&mut daemon.connect()), ["a"]);
+    assert!(daemon.stop().success());
+}
+
+/// Deleting, dropping and what else frees room goes on where nothing else can be written, after a restart
+/// too, and then there is room again for everything.
+///
+/// holds E3
+#[test]
+fn a_full_disk_can_be_emptied_from_inside() {
+    let mut daemon = OnASmallDisk::with("size=32m,mode=700");
+    daemon.restart();
+    let mut rpc = daemon.connect();
+    rpc.create("things");
+    rpc.create("others");
+    let stored = fill(&mut rpc);
+    let more = daemon.data_dir().join("more.log");
+    fill_by_others(&more); // what a file system had left for smaller writes
+    for restarted in [false, true] {
+        if restarted {
+            daemon.kill();
+            fill_by_others(&daemon.data_dir().join("and-more.log"));
+            daemon.restart();
+            rpc = daemon.connect();
+        }
+        // Once some rows are deleted there may be room for others again.
+        let full = put(&mut rpc, "another", LARGE).is_err();
+        assert!(full || restarted, "the disk is full");
+        for key in stored.iter().skip(usize::from(restarted)).step_by(2).take(20) {
+            let deleted = rpc.call("delete", &["things".into(), key.as_str().into()]);
+            assert_eq!(deleted, Ok("ok".into()), "restarted: {restarted}");
+        }
+    }
+    assert_eq!(rpc.call("drop_table", &["others".into()]), Ok("dropped".into()));
+    assert_eq!(rpc.call("checkpoint", &[]), Ok("ok".into()));
+    assert_eq!(rpc.call("drop_table", &["things".into()]), Ok("dropped".into()));
+    fs::remove_file(&more).expect("free what others took");
+    let _gone = fs::remove_file(daemon.data_dir().join("and-more.log"));
+    wait_until("there is room for new tables", || {
+        let attributes = Value::Array(vec!["id".into()]);
+        rpc.call("create_table", &["new".into(), attributes]).is_ok()
+    });
+    wait_until("there is room for new records", || {
+        let record = map([("id", 1.into()), ("padding", Value::Binary(vec![1; LARGE]))]);
+        rpc.call("put", &["new".into(), record]) == Ok("ok".into())
+    });
+    assert!(daemon.data_dir().join("cortex.reserve").exists(), "and some is kept back again");
     assert!(daemon.stop().success());
 }
 

@@ -1,6 +1,8 @@
 //! What the store does so that nobody is in another's way: small steps, bounded logs, no work for nothing.
 //! Leaves how long any of it takes to the benchmarks.
 
+#[path = "upkeep/erasure.rs"]
+mod erasure;
 #[path = "support/scripted.rs"]
 mod scripted;
 

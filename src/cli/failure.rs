@@ -189,7 +189,7 @@ fn hint_for_refusal(refusal: &str) -> Option<&'static str> {
             "Programs of this user, or of all users together, hold as many as the daemon allows; end some, or try again later"
         }
         "storage_full" => {
-            "Make room on the disk of the daemon, then try again; cortex doctor shows where"
+            "Make room on the disk of the daemon, then try again; cortex delete and cortex drop work meanwhile, and cortex doctor shows where"
         }
         "storage_read_only" => {
             "The daemon may not write its database; cortex doctor shows what to mend"

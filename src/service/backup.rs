@@ -19,14 +19,11 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use super::{Answer, Later, Pieces, Service, Step, params::Params};
 use crate::{
     journal,
-    store::{Failure, Fault, Store, Summary},
+    store::{BACKUP_SENDING, Failure, Fault, KEPT_BACKUPS, Store, Summary},
 };
 
 /// Bytes of one element of the reply.
 const CHUNK: usize = 256 << 10;
-
-/// Where named backups are kept, below the data directory.
-const DIR: &str = "backups";
 
 impl Service {
     /// `backup []`: the reply is the copy, as an array of byte strings. `backup [name]`: the copy
@@ -61,7 +58,7 @@ fn is_plain(name: &str) -> bool {
 
 /// Gives up its turn before the answer is out: whoever has the answer may begin the next one.
 fn keep(store: &Store, name: &str, _turn: OwnedSemaphorePermit) -> Result<Later, Failure> {
-    let dir = store.dir().join(DIR);
+    let dir = store.dir().join(KEPT_BACKUPS);
     make_kept_dir(store.dir(), &dir).map_err(|e| Fault::Io(format!("{}: {e}", dir.display())))?;
     let path = dir.join(format!("{name}.db"));
     if path.exists() {
@@ -92,12 +89,17 @@ fn make_kept_dir(data_dir: &Path, dir: &Path) -> io::Result<()> {
 }
 
 fn stream(store: &Store, turn: OwnedSemaphorePermit) -> Result<Later, Failure> {
-    let unfinished = Unfinished(store.dir().join("backup.sending"));
+    let unfinished = Unfinished(store.dir().join(BACKUP_SENDING));
     let summary = make(store, &unfinished.0)?;
     let file = File::open(&unfinished.0).map_err(|e| Fault::Io(e.to_string()))?;
     // The open file is enough; its name can go.
     drop(unfinished);
-    Ok(Later::Pieces(Box::new(Sending { file, left: summary.bytes, begun: false, _turn: turn })))
+    Ok(Later::Pieces(Box::new(Sending {
+        file,
+        left: summary.bytes,
+        begun: false,
+        turn: Some(turn),
+    })))
 }
 
 fn make(store: &Store, path: &Path) -> Result<Summary, Fault> {
@@ -134,8 +136,8 @@ struct Sending {
     file: File,
     left: u64,
     begun: bool,
-    /// The next backup waits until this one is sent or given up.
-    _turn: OwnedSemaphorePermit,
+    /// Held until the last bytes are read, or the caller has gone away: at most one copy takes room on the disk.
+    turn: Option<OwnedSemaphorePermit>,
 }
 
 impl Pieces for Sending {
@@ -154,6 +156,11 @@ impl Pieces for Sending {
         out.resize(start + size, 0);
         self.file.read_exact(&mut out[start..]).map_err(|e| Fault::Io(e.to_string()))?;
         self.left -= size as u64;
+        if self.left == 0 {
+            // Before these bytes are sent, not after: the caller who has them all may begin the next backup
+            // before this thread gets to run again.
+            self.turn = None;
+        }
         Ok(Step::Send)
     }
 }
@@ -161,11 +168,41 @@ impl Pieces for Sending {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use cortex_core::model::Uid;
+    use cortex_core::{
+        model::Uid,
+        wire::{Head, Reader as Decoder},
+    };
     use tokio::sync::mpsc;
 
     use super::*;
     use crate::{service::ScanSlots, store::Options};
+
+    /// A client reads the last bytes of a copy while its connection's thread still holds what it read them from.
+    #[tokio::test]
+    async fn the_next_backup_may_begin_while_the_last_bytes_of_one_are_on_their_way() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let store = Store::open(&Options::new(dir.path())).expect("a store");
+        let service = Service::new(store, "here", ScanSlots::new(1, 1), mpsc::channel(1).0);
+        let (root, reader) = (Caller::Local(Uid::ROOT), service.store().reader(0));
+        let none = Bytes::from_static(&[0x90]);
+        let begin = || service.call(&root, "backup", &none, &reader, &mut Vec::new());
+        let mut sent = Vec::new();
+        for number in 0..3 {
+            let Ok(Answer::Later(copy)) = begin() else { panic!("{number}: it is refused") };
+            let Ok(Ok(Later::Pieces(mut pieces))) = copy.await else { panic!("there is no copy") };
+            let mut piece = Vec::new();
+            assert_eq!(pieces.step(&mut piece).expect("a piece"), Step::Send);
+            let Some(Head::Array(count)) = Decoder::new(&piece).head() else {
+                panic!("no array");
+            };
+            for _ in 1..count {
+                assert!(matches!(begin(), Err(Failure::Refused(Refusal::BackupUnderWay))));
+                assert_eq!(pieces.step(&mut piece).expect("a piece"), Step::Send);
+            }
+            sent.push(pieces); // its end not asked for, and not dropped
+        }
+        service.store().close().await;
+    }
 
     #[tokio::test]
     async fn whoever_has_the_answer_may_begin_the_next_backup() {

@@ -43,7 +43,7 @@ pub(super) enum Here {
     Filling,
     /// Decisions about the scope compete, and not all of them admit this node.
     Frozen,
-    /// It leaves: what only this node has is handed over.
+    /// It leaves: what only this node has is handed over, or its bytes are still being overwritten.
     Draining,
     /// There is none.
     None,
@@ -192,8 +192,12 @@ impl Service {
             judge(node, &facts)
         });
         let others = if entry.replicated { judged.collect() } else { Vec::new() };
+        let here = match here(entry, copy.as_deref()) {
+            Here::None if directory.owes_departure(table) => Here::Draining,
+            here => here,
+        };
         Copies {
-            here: here(entry, copy.as_deref()),
+            here,
             declined,
             others,
             name,

@@ -24,6 +24,7 @@ use super::{
     command::{Command, Done, Granting},
     contexts::{Contexts, Uses},
     damage::Damage,
+    departure::Departures,
     error::{Failure, Fault},
     events::{self, Event},
     handed::Handed,
@@ -49,6 +50,8 @@ pub(super) struct State {
     pub(super) catalog: Arc<Catalog>,
     /// This machine's copies of tables.
     pub(super) replicas: Replicas,
+    /// Stays of them that are over, and of which bytes may still be on the disk.
+    pub(super) departures: Departures,
     /// How often contexts are used more after the transaction, or less.
     pub(super) uses: Uses,
     /// Audits that are under way.
@@ -87,6 +90,7 @@ impl State {
         let origins = Origins::load(conn)?;
         let catalog = Arc::new(Catalog::load(conn)?);
         let replicas = Replicas::load(conn, &origins)?;
+        let departures = Departures::load(conn)?;
         let state = conn.query_row(
             "SELECT incarnation, seq, lsn, hlc, db_uid FROM node_state WHERE id = 1",
             [],
@@ -100,6 +104,7 @@ impl State {
                     database: row.get(4)?,
                     catalog,
                     replicas,
+                    departures,
                     uses: Uses::new(),
                     audits: Vec::new(),
                     notary: None,
@@ -239,14 +244,11 @@ impl<'a> Batch<'a> {
         (self.draw_id)()
     }
 
-    /// Carries out one command. A refusal has changed nothing; after a fault the whole
-    /// transaction must be rolled back.
+    /// Carries out one command. A refusal has changed nothing; after a fault the transaction must be rolled back.
     pub(super) fn apply(&mut self, command: &Command) -> Result<Done, Failure> {
         // They decide before they change anything.
-        let decides_first = matches!(
-            command,
-            Command::Put { .. } | Command::Delete { .. } | Command::Purge | Command::Stop
-        );
+        let decides_first =
+            matches!(command, Command::Put { .. } | Command::Delete { .. } | Command::Stop);
         if decides_first {
             return self.carry_out(command);
         }

@@ -12,6 +12,7 @@ use cortex_core::model::TableId;
 use rusqlite::Connection;
 
 use super::{
+    LOCK_FILE,
     checksum::StoredRow,
     error::{Fault, OpenError},
     schema, take_directory,
@@ -21,6 +22,14 @@ use crate::ambient;
 /// Steps of SQLite's machine between two looks at whether a copy is still wanted: a fraction of a
 /// millisecond.
 const STEPS_PER_LOOK: i32 = 10_000;
+
+/// Where a copy is made that is sent to a client, and the directory of those that the daemon keeps, each with
+/// a name of its own while it is made: `.NAME.db.making`.
+pub(crate) const SENDING: &str = "backup.sending";
+pub(crate) const KEPT: &str = "backups";
+
+/// What a restore copies a backup to, before it takes the database's place.
+const RESTORING: &str = "cortex.db.restoring";
 
 /// A database holds everybody's records.
 const MODE: u32 = 0o600;
@@ -137,13 +146,14 @@ pub struct Restored {
 /// # Errors
 /// [`OpenError`]: a daemon uses the directory, or the file is no sound copy. Nothing was changed then.
 pub fn restore(from: &Path, dir: &Path) -> Result<Restored, OpenError> {
+    judge_backup(from)?; // before the directory is made, or anything in it touched
     let lock = take_directory(dir)?;
     let in_dir = |cause| OpenError::Directory { path: dir.display().to_string(), cause };
-    let fresh = dir.join("cortex.db.restoring");
+    let fresh = dir.join(RESTORING);
     let summary = copy_checked(from, &fresh).inspect_err(|_| {
         let _absent = fs::remove_file(&fresh);
     })?;
-    for file in [&fresh, &dir.join(super::LOCK_FILE)] {
+    for file in [&fresh, &dir.join(LOCK_FILE)] {
         hand_to_owner(file, dir).map_err(in_dir)?;
     }
     let current = dir.join(super::FILE);
@@ -155,10 +165,21 @@ pub fn restore(from: &Path, dir: &Path) -> Result<Restored, OpenError> {
 }
 
 fn copy_checked(from: &Path, fresh: &Path) -> Result<Summary, OpenError> {
-    let failed = |fault: Fault| OpenError::Fault { path: from.display().to_string(), fault };
-    let io = |e: io::Error| failed(Fault::Io(e.to_string()));
-    fs::metadata(from).map_err(io)?;
-    schema::check_header(from)?;
+    let shown = || from.display().to_string();
+    let failed = |fault: Fault| match fault {
+        Fault::Corrupt(why) => OpenError::Unsound { path: shown(), why },
+        Fault::Damaged { .. } | Fault::DamagedCopy { .. } => {
+            OpenError::Unsound { path: shown(), why: fault.to_string() }
+        }
+        fault @ (Fault::Full(_)
+        | Fault::Io(_)
+        | Fault::SyncFailed(_)
+        | Fault::ReadOnly(_)
+        | Fault::Unopened(_)
+        | Fault::Closed
+        | Fault::SnapshotTooOld) => OpenError::Fault { path: fresh.display().to_string(), fault },
+    };
+    let io = |cause| OpenError::Uncopied { path: fresh.display().to_string(), cause };
     fs::copy(from, fresh).map_err(io)?;
     let copy = Connection::open(fresh).map_err(|e| failed(e.into()))?;
     let is_copy: Result<bool, _> =
@@ -173,6 +194,38 @@ fn copy_checked(from: &Path, fresh: &Path) -> Result<Summary, OpenError> {
     Ok(Summary { bytes: fs::metadata(fresh).map_err(io)?.len(), ..summary })
 }
 
+/// Refuses what cannot be a backup, by what can be seen of it without opening it.
+fn judge_backup(from: &Path) -> Result<(), OpenError> {
+    let path = || from.display().to_string();
+    let unread = |cause| OpenError::Unread { path: path(), cause };
+    let unlike = |why| Err(OpenError::Unlike { path: path(), why });
+    let meta = fs::metadata(from).map_err(unread)?;
+    if meta.is_dir() {
+        return Err(unread(io::Error::from(io::ErrorKind::IsADirectory)));
+    }
+    if !meta.is_file() {
+        return unlike("is no regular file"); // reading it might never end
+    }
+    File::open(from).map_err(unread)?;
+    if meta.len() == 0 {
+        return unlike("is empty");
+    }
+    match schema::check_header(from) {
+        Err(OpenError::Foreign(_)) => unlike("is no database of cortexd"),
+        Err(OpenError::Newer { path, found, known }) => {
+            Err(OpenError::NewerBackup { path, found, known })
+        }
+        Err(OpenError::File { cause, .. }) => Err(unread(cause)),
+        checked => checked,
+    }?;
+    // A header that says nothing yet is that of a database in the making, or of somebody else's.
+    match schema::is_unwritten(from) {
+        Ok(false) => Ok(()),
+        Ok(true) => unlike("is no database of cortexd"),
+        Err(cause) => Err(unread(cause)),
+    }
+}
+
 /// Gives a file to whoever the directory belongs to, and to nobody else: a restore is often root's, and
 /// the daemon that must open the file afterwards is not; the backup may lie where all may read it.
 fn hand_to_owner(file: &Path, dir: &Path) -> io::Result<()> {
@@ -181,6 +234,32 @@ fn hand_to_owner(file: &Path, dir: &Path) -> io::Result<()> {
         chown(file, Some(owner.uid()), Some(owner.gid()))?;
     }
     fs::set_permissions(file, Permissions::from_mode(MODE))
+}
+
+/// Removes what a crash has left of a copy that was being made or put in place: it holds everybody's records,
+/// deleted ones among them, and nobody would ever look after it. The directory must be taken.
+pub(super) fn remove_leftovers(dir: &Path) {
+    let making = |name: &str| name.starts_with('.') && name.contains(".db.making");
+    let beside = |name: &str| name.starts_with(SENDING) || name.starts_with(RESTORING);
+    for (dir, is_left) in
+        [(dir.to_owned(), &beside as &dyn Fn(&str) -> bool), (dir.join(KEPT), &making)]
+    {
+        let Ok(entries) = fs::read_dir(&dir) else {
+            continue;
+        };
+        let left =
+            entries.flatten().filter(|entry| entry.file_name().to_str().is_some_and(is_left));
+        for entry in left {
+            match fs::remove_file(entry.path()) {
+                Ok(()) => {
+                    tracing::info!(file = %entry.path().display(), "removed what an interrupted backup or restore had left")
+                }
+                Err(error) => {
+                    tracing::warn!(%error, file = %entry.path().display(), "a file that an interrupted backup or restore has left cannot be removed")
+                }
+            }
+        }
+    }
 }
 
 /// Gives the database that is there, and what is left of its log, other names too. There is no moment

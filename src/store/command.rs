@@ -300,6 +300,45 @@ impl Command {
         }
     }
 
+    /// True where it may take the room that is kept back on a full disk: it frees some, or takes next to none
+    /// and what else is to be freed depends on it.
+    pub(super) fn may_use_reserve(&self) -> bool {
+        match self {
+            Self::Delete { .. }
+            | Self::DropTable { .. }
+            | Self::Erase { .. }
+            | Self::Revoke(_)
+            | Self::SetScope { .. }
+            | Self::Unbind { .. }
+            | Self::RemoveNode { .. }
+            | Self::Decline { .. }
+            | Self::Chown { .. }
+            | Self::Join(_)
+            | Self::Learn(_)
+            | Self::Drained { .. }
+            | Self::Collect(_)
+            | Self::CutFeed { .. }
+            | Self::Acknowledge { .. }
+            | Self::Mint
+            | Self::Note(_)
+            | Self::Audit(_)
+            | Self::Purge
+            | Self::Stop => true,
+            Self::Put { .. }
+            | Self::CreateTable { .. }
+            | Self::Grant(_)
+            | Self::Register(_)
+            | Self::Claim(_)
+            | Self::Redeem(_)
+            | Self::Take(_)
+            | Self::Push { .. }
+            | Self::Restamp(_)
+            | Self::Rewrite { .. }
+            | Self::Adopt(_)
+            | Self::SettleName { .. } => false,
+        }
+    }
+
     /// Bytes that it holds in the queue, for the bound on all of them together.
     pub(super) fn weight(&self) -> usize {
         /// The command itself with its key and reply channel, generously.

@@ -217,6 +217,7 @@ impl Database {
             Ok(mut committed) => {
                 committed.totals.publish(&self.engine.state.catalog);
                 self.engine.handed.end();
+                self.engine.state.departures.log_emptied(); // there is none
                 committed.outcomes.pop().unwrap_or(Err(Fault::Closed.into()))
             }
             Err(fault) => {

@@ -11,12 +11,13 @@ use std::{
     path::Path,
 };
 
-use super::{FILE, LOCK_FILE, OpenError};
+use super::{FILE, LOCK_FILE, OpenError, reserve::FILE as RESERVE_FILE};
 use crate::paths;
 
 /// Names that are this program's, or the file system's, in a directory without a database. `cortex mesh init` may
 /// have been there first.
-const OURS: [&str; 6] = [LOCK_FILE, "backup.sending", "backups", "ca", "lost+found", "mesh"];
+const OURS: [&str; 7] =
+    [LOCK_FILE, RESERVE_FILE, "backup.sending", "backups", "ca", "lost+found", "mesh"];
 
 /// What administrators lay beside a database: settings, certificates, sockets, logs.
 const BESIDE: [&str; 13] = [

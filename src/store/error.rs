@@ -204,6 +204,52 @@ pub enum OpenError {
     /// The file is a database of ours, and not one that was made as a backup.
     #[error("{0} was not made by `cortex backup`: a plain copy may lack what stood in its log")]
     NoBackup(String),
+    /// A file to be restored that cannot be read.
+    #[error("cannot read {path}: {cause}: {advice}", advice = unread_advice(.cause))]
+    Unread {
+        /// The file.
+        path: String,
+        /// The cause.
+        cause: std::io::Error,
+    },
+    /// A file to be restored that is not even a database of ours.
+    #[error("{path} {why}, so it was not made by `cortex backup`: name a file that was")]
+    Unlike {
+        /// The file.
+        path: String,
+        /// What it is.
+        why: &'static str,
+    },
+    /// A backup of a later version.
+    #[error(
+        "the backup {path} has schema {found}, this version knows up to {known}: install the cortexd that made it, or restore an older one"
+    )]
+    NewerBackup {
+        /// The file.
+        path: String,
+        /// Its schema.
+        found: u32,
+        /// The newest schema of this binary.
+        known: u32,
+    },
+    /// A backup that does not pass its check.
+    #[error(
+        "the backup {path} is damaged, or a part of it is missing ({why}): copy it here once more, or restore another one"
+    )]
+    Unsound {
+        /// The file.
+        path: String,
+        /// What was found.
+        why: String,
+    },
+    /// A backup that could not be copied into the data directory.
+    #[error("cannot copy the backup to {path}: {cause}: {advice}", advice = copy_advice(.cause))]
+    Uncopied {
+        /// The file in the directory.
+        path: String,
+        /// The cause.
+        cause: std::io::Error,
+    },
     /// A setting that durability rests on did not take.
     #[error(
         "cannot open {path}: SQLite answers {found:?} to PRAGMA {pragma}, {wanted:?} is needed: keep the data on a local file system"
@@ -263,6 +309,33 @@ pub enum OpenError {
     },
 }
 
+/// What helps where a file that was named cannot be read.
+fn unread_advice(cause: &std::io::Error) -> String {
+    use std::io::ErrorKind;
+    match cause.kind() {
+        ErrorKind::NotFound => "name a file that `cortex backup` has made".into(),
+        ErrorKind::IsADirectory => "name a file in it that `cortex backup` has made".into(),
+        ErrorKind::PermissionDenied => {
+            format!("let uid {} read it", nix::unistd::geteuid())
+        }
+        _ => "see the kernel's log (dmesg) for the disk's errors, or restore another backup".into(),
+    }
+}
+
+/// What helps where a file cannot be written.
+fn copy_advice(cause: &std::io::Error) -> String {
+    use std::io::ErrorKind;
+    match cause.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+            "make room there; it needs as much as the backup is long".into()
+        }
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
+            format!("let uid {} write to the directory", nix::unistd::geteuid())
+        }
+        _ => "see the kernel's log (dmesg) for the disk's errors".into(),
+    }
+}
+
 impl OpenError {
     /// Whether somebody must choose another directory, or clear this one: another start will not help.
     #[must_use]
@@ -280,6 +353,11 @@ impl OpenError {
             | Self::OfMnesia { .. }
             | Self::NotOurs { .. }
             | Self::NoBackup(_)
+            | Self::Unread { .. }
+            | Self::Unlike { .. }
+            | Self::NewerBackup { .. }
+            | Self::Unsound { .. }
+            | Self::Uncopied { .. }
             | Self::Pragma { .. }
             | Self::OldSqlite(_)
             | Self::Directory { .. }

@@ -104,7 +104,7 @@ impl Batch<'_> {
     }
 
     /// Says which stay of this copy has begun last, and up to which they are over.
-    fn say_lives(
+    pub(super) fn say_lives(
         &mut self,
         table: TableUid,
         here: &NodeName,
@@ -175,6 +175,9 @@ impl Batch<'_> {
     /// A stay that others know of and this database does not, since it is an older one than that which
     /// began it: it is over, or everybody would wait for its word for ever.
     fn end_forgotten_life(&mut self, table: TableUid, here: &NodeName) -> Result<(), Failure> {
+        if self.state.departures.include(table) {
+            return Ok(()); // it is known, and told once its bytes are gone
+        }
         let directory = self.state.catalog.directory();
         let gone = directory.gone(table).get(here).copied().unwrap_or(0);
         let Some(up) = directory.replica(table, here).map(|row| row.up).filter(|up| *up > gone)
@@ -201,7 +204,7 @@ impl Batch<'_> {
             self.note_of(&entry.table.name, "table_draining", text)?;
         }
         if empty {
-            return self.end_life(table); // nothing has come yet
+            return self.end_life(table, ""); // nothing has come yet
         }
         Ok(())
     }
@@ -237,27 +240,29 @@ impl Batch<'_> {
                     && ack.cursor.as_ref().is_some_and(has_all)
             });
         if counts {
-            if let Some(entry) = self.state.catalog.by_uid(table).cloned() {
-                let shown = self.state.catalog.show(&entry.table.name);
-                let text = format!("{shown} has left this machine, {from} has everything");
-                self.note_of(&entry.table.name, "table_left", text)?;
-            }
-            self.end_life(table)?;
+            self.end_life(table, from.as_str())?;
         }
         Ok(Done::Drained { left: counts })
     }
 
-    /// The stay is over: its rows go, and nothing that it knew counts any more.
-    fn end_life(&mut self, table: TableUid) -> Result<(), Failure> {
+    /// The stay is over: its rows go, and nothing that it knew counts any more. The others are told once no
+    /// byte of it is left.
+    fn end_life(&mut self, table: TableUid, taker: &str) -> Result<(), Failure> {
         let here = self.here()?;
         let Some(replica) = self.state.replicas.get(table).cloned() else {
             return Ok(());
         };
-        if let Some(entry) = self.state.catalog.by_uid(table).cloned() {
-            self.discard_rows(&entry)?;
+        match self.state.catalog.by_uid(table).cloned() {
+            Some(entry) => {
+                self.discard_rows(&entry)?;
+                self.clear_copy(&replica)?;
+                self.depart(&entry, &replica, taker)?;
+            }
+            None => {
+                self.clear_copy(&replica)?;
+                self.say_lives(table, &here, replica.life, replica.life)?;
+            }
         }
-        self.clear_copy(&replica)?;
-        self.say_lives(table, &here, replica.life, replica.life)?;
         if !Rule::LeavingEndsOrigin.holds() {
             return Ok(());
         }

@@ -24,8 +24,10 @@ mod contexts;
 mod copies;
 mod damage;
 mod database;
+mod departure;
 mod directory;
 mod epoch;
+mod erasure;
 mod error;
 mod events;
 #[cfg(test)]
@@ -36,15 +38,18 @@ mod life;
 mod mesh;
 mod origins;
 mod owners;
+mod place;
 mod reader;
 mod recent;
 mod repair;
 mod replica;
+mod reserve;
 mod restamp;
 mod rows;
 mod scan;
 mod schema;
 mod serve;
+mod slack;
 mod system;
 mod tables;
 mod take;
@@ -65,11 +70,13 @@ use cortex_core::{
     model::{Hlc, Incarnation, Limits, NodeName, TableId, TableUid},
     sync::{Dot, Position, Want},
 };
+use rusqlite::hooks::Action;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
-use crate::{ambient, journal};
+use crate::ambient;
 
 pub use audit::{AuditReport, AuditStep, Audited};
+pub(crate) use backup::{KEPT as KEPT_BACKUPS, SENDING as BACKUP_SENDING};
 pub use backup::{Restored, Summary, restore};
 pub use catalog::{Catalog, Entry, Namespace, Usage};
 pub use collect::Collection;
@@ -80,6 +87,7 @@ pub use database::Database;
 use directory::take_directory;
 pub use error::{Failure, Fault, OpenError};
 pub use events::{Event, Recorded, Wanted};
+use place::{open_beside, report_unclean_end};
 pub use reader::Reader;
 pub use repair::{BUCKETS, RowMark, bucket_of};
 pub use replica::Replica;
@@ -131,6 +139,14 @@ impl Default for LogBounds {
     /// there, and the disk must have that room.
     fn default() -> Self {
         Self { restart_pages: 4096, pressure_pages: 262_144 }
+    }
+}
+
+impl LogBounds {
+    /// The same on a disk so small that a log of that length might not find its place in the database.
+    fn within(self, reserve: Option<&reserve::Reserve>) -> Self {
+        let most = reserve.map_or(u64::MAX, reserve::Reserve::log_pages);
+        Self { restart_pages: self.restart_pages.min(most.max(1)), ..self }
     }
 }
 
@@ -229,24 +245,34 @@ impl Store {
         let lock = take_directory(&options.dir)?;
         schema::check_access(&path)?;
         schema::check_header(&path)?;
-        report_unclean_end(&path);
+        let unclean = report_unclean_end(&path);
         inherited::settle(&path)?;
+        backup::remove_leftovers(&options.dir);
+        // Before SQLite needs room to open the file.
+        let reserve = options.vfs.is_none().then(|| reserve::Reserve::of(&options.dir));
         let connect =
             |role| schema::connect(&path, options.vfs.as_deref(), role, options.cache_kib);
         let fault = |fault| OpenError::Fault { path: path.display().to_string(), fault };
         let mut conn = connect(schema::Role::Writer)?;
         schema::migrate(&mut conn, &path)?;
         schema::adopt_copy(&mut conn).map_err(|e| fault(e.into()))?;
+        if unclean {
+            schema::note_unclean_end(&conn).map_err(|e| fault(e.into()))?;
+        }
         let state = apply::State::load(&conn).map_err(fault)?;
         let mut engine = database::Engine::new(conn, state, ambient::random_id);
 
         let (anchor, word) =
             anchor::Anchor::open(options.anchor.as_deref(), engine.state.database, &path);
+        let file = open_beside(&path, options.vfs.as_deref()).map_err(fault)?;
+        let sweep = !engine.state.departures.swept;
+        let slack = file.as_ref().map(|file| slack::Slack::new(Arc::clone(file), &path, sweep));
         let damage = Arc::clone(&engine.damage);
         let published = Arc::new(Published::new(
             Arc::clone(&engine.state.catalog),
             Arc::clone(&damage),
             options,
+            file,
         ));
         engine.settle_origin(word, published.around(ambient::wall_ms())).map_err(fault)?;
         let state = &engine.state;
@@ -272,7 +298,9 @@ impl Store {
             published: Arc::clone(&published),
             readers: readers.clone(),
             checkpointer,
-            bounds: options.log,
+            bounds: options.log.within(reserve.as_ref()),
+            reserve,
+            erasure: erasure::Erasure::new(slack),
         };
         let writer = std::thread::Builder::new()
             .name("writer".into())
@@ -599,7 +627,12 @@ impl Store {
 }
 
 impl Published {
-    fn new(catalog: Arc<Catalog>, damage: Arc<damage::Damage>, options: &Options) -> Self {
+    fn new(
+        catalog: Arc<Catalog>,
+        damage: Arc<damage::Damage>,
+        options: &Options,
+        file: Option<Arc<File>>,
+    ) -> Self {
         Self {
             damage,
             catalog: ArcSwap::new(catalog),
@@ -615,6 +648,8 @@ impl Published {
             commands: AtomicU64::new(0),
             log_pages: AtomicU64::new(0),
             pressure: false.into(),
+            removed: false.into(),
+            _file: file,
             ending: false.into(),
             failed_writes: Sparing::new(),
             failed_reads: Sparing::new(),
@@ -634,8 +669,14 @@ impl Published {
         self.catalog_changed.send_replace(());
     }
 
-    /// Has SQLite tell the length of the log after each commit.
+    /// Has SQLite tell the length of the log after each commit, and each change that removes bytes.
     fn follow_log(self: &Arc<Self>, conn: &mut rusqlite::Connection) -> rusqlite::Result<()> {
+        let published = Arc::clone(self);
+        conn.update_hook(Some(move |action: Action, _: &str, table: &str, _: i64| {
+            if action != Action::SQLITE_INSERT && matches!(table, "records" | "conflicts") {
+                published.removed.store(true, Relaxed);
+            }
+        }))?;
         let published = Arc::clone(self);
         conn.wal_hook(Some(move |_: &mut rusqlite::hooks::Wal, pages: i32| {
             published.log_pages.store(u64::try_from(pages).unwrap_or(0), Relaxed);
@@ -649,17 +690,4 @@ fn scan_connector(path: PathBuf, options: Options) -> scan::Connect {
         schema::connect(&path, options.vfs.as_deref(), schema::Role::Reader, SCAN_CACHE_KIB)
             .map_err(OpenError::into_fault)
     }))
-}
-
-/// Tells the operator that the daemon before was killed, or lost its power: an orderly end leaves no
-/// log behind. SQLite recovers what was committed by itself.
-fn report_unclean_end(path: &Path) {
-    if let Ok(log) = fs::metadata(path.with_extension("db-wal")) {
-        tracing::warn!(
-            MESSAGE_ID = journal::STORE_RECOVERED,
-            log_bytes = log.len(),
-            "the store had not been closed in order, what was confirmed is there: {} bytes of its log are taken over",
-            log.len()
-        );
-    }
 }

@@ -19,12 +19,13 @@ use crate::ambient;
 const APPLICATION_ID: u32 = 0x4358_4431;
 
 /// One step per file; a file is never changed once it has been released.
-const MIGRATIONS: [&str; 5] = [
+const MIGRATIONS: [&str; 6] = [
     include_str!("migrations/0001_store.sql"),
     include_str!("migrations/0002_events.sql"),
     include_str!("migrations/0003_mesh.sql"),
     include_str!("migrations/0004_replication.sql"),
     include_str!("migrations/0005_checksums.sql"),
+    include_str!("migrations/0006_erasure.sql"),
 ];
 
 /// The step after which digests are worked out, which SQL cannot.
@@ -89,8 +90,13 @@ pub(super) fn connect(
     set(&conn, "cache_size", &format!("-{cache_kib}"), &format!("-{cache_kib}"), &shown)?;
     // The log file is cut back to this when it starts again from its beginning.
     set(&conn, "journal_size_limit", "67108864", "67108864", &shown)?;
-    if role == Role::Reader {
-        set(&conn, "query_only", "ON", "1", &shown)?;
+    // Nothing goes to files of its own, where nobody would overwrite it.
+    set(&conn, "temp_store", "MEMORY", "2", &shown)?;
+    match role {
+        Role::Reader => set(&conn, "query_only", "ON", "1", &shown)?,
+        // With FAST, free pages would keep what they held.
+        Role::Writer => set(&conn, "secure_delete", "ON", "1", &shown)?,
+        Role::Checkpointer => {}
     }
     Ok(conn)
 }
@@ -145,6 +151,11 @@ pub(super) fn check_header(path: &Path) -> Result<(), OpenError> {
     };
     let foreign = !header.starts_with(b"SQLite format 3\0");
     judge(path, field(&header, 68), version_in(&header), foreign)
+}
+
+/// True where a database has no mark of whose it is: ours have one once anything is stored in them.
+pub(super) fn is_unwritten(path: &Path) -> std::io::Result<bool> {
+    Ok(read_header(path)?.is_none_or(|header| field(&header, 68) == 0))
 }
 
 /// Refuses a file that may not be read and written, with a message that names it: SQLite would
@@ -254,6 +265,11 @@ pub(super) fn adopt_copy(conn: &mut Connection) -> rusqlite::Result<()> {
         )?;
     }
     transaction.commit()
+}
+
+/// Has all pages looked at for bytes of what is gone: which ones a process had yet to look at is lost with it.
+pub(super) fn note_unclean_end(conn: &Connection) -> rusqlite::Result<()> {
+    conn.execute("UPDATE node_state SET swept = 0 WHERE id = 1 AND swept <> 0", []).map(|_rows| ())
 }
 
 pub(super) fn version(conn: &Connection) -> rusqlite::Result<u32> {

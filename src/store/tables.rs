@@ -141,26 +141,24 @@ impl Batch<'_> {
         Ok(Done::Dropped)
     }
 
-    /// Removes some rows of a dropped table, and the table once it has none. True where there is
-    /// more to do.
-    pub(super) fn purge(&mut self) -> Result<bool, Fault> {
+    /// Removes some rows of a dropped table, and the table once it has none; tells of the copies of which
+    /// nothing is left. True where there is more to do.
+    pub(super) fn purge(&mut self) -> Result<bool, Failure> {
+        let told = self.tell_departures()?;
         let dropped = self
             .cached("SELECT id FROM tables WHERE dropped = 1 LIMIT 1")?
             .query_row([], |row| row.get::<_, i64>(0))
             .optional()?;
         let Some(table) = dropped else {
-            return Ok(false);
+            return Ok(told || self.state.departures.hurry);
         };
-        // What has left this machine is to be gone from its disk too, as far as that is ours.
-        self.conn.pragma_update(None, "secure_delete", "ON")?;
         let rows = self.some_rows_of(table)?;
         for (row, context) in &rows {
             self.execute("DELETE FROM records WHERE id = ?1", [row])?;
             self.count_use(*context, -1);
         }
-        self.conn.pragma_update(None, "secure_delete", "FAST")?;
         if rows.is_empty() && !self.purge_feed(table)? {
-            self.execute("DELETE FROM tables WHERE id = ?1", [table])?;
+            self.table_is_empty(table)?;
             self.damage.forget(TableId(table));
         }
         Ok(true)

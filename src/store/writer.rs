@@ -37,9 +37,11 @@ use super::{
     damage::Damage,
     database::{Around, Committed, Engine},
     epoch::Epoch,
+    erasure::Erasure,
     error::{Fault, is_busy},
     reader::Reader,
     replica::Replica,
+    reserve::Reserve,
 };
 use crate::{ambient, journal, sparing::Sparing};
 
@@ -47,7 +49,7 @@ use crate::{ambient, journal, sparing::Sparing};
 const BATCH: usize = 1024;
 
 /// The longest that ending a checkpoint may wait for readers to let go of the log.
-const RESTART_WAIT: Duration = Duration::from_millis(5);
+pub(super) const RESTART_WAIT: Duration = Duration::from_millis(5);
 
 /// How long [`Writer::leave_no_log`] waits for readers and for the checkpointer, and how long
 /// between two tries.
@@ -89,6 +91,10 @@ pub(super) struct Published {
     pub(super) log_pages: AtomicU64,
     /// True while long reads must end, so that the log can be recycled.
     pub(super) pressure: AtomicBool,
+    /// True once a change has removed bytes that are to be gone from the disk.
+    pub(super) removed: AtomicBool,
+    /// Held open for as long as any connection is: closing it would take SQLite's locks on the file away.
+    pub(super) _file: Option<Arc<std::fs::File>>,
     /// True once backups are to be given up, so that the end need not wait for them.
     pub(super) ending: AtomicBool,
     pub(super) failed_writes: Sparing,
@@ -106,6 +112,9 @@ pub(super) struct Writer {
     pub(super) readers: Vec<Arc<Reader>>,
     pub(super) checkpointer: checkpoint::Handle,
     pub(super) bounds: LogBounds,
+    pub(super) erasure: Erasure,
+    /// None where the file is not the operating system's.
+    pub(super) reserve: Option<Reserve>,
 }
 
 impl Writer {
@@ -118,7 +127,8 @@ impl Writer {
                 queue.close(); // what was sent before is still carried out
             }
             let batch = std::mem::take(&mut jobs);
-            let outcome = self.commit(batch).and_then(|()| self.tend_log());
+            let outcome =
+                self.commit(batch).and_then(|()| self.tend_log()).and_then(|()| self.erase());
             if let Err(fault) = outcome {
                 // First of all: who is refused from here on finds the reason, and the last
                 // checkpoint may be held up for ever by a dying disk.
@@ -134,12 +144,47 @@ impl Writer {
 
     /// Carries out the jobs in one transaction and answers them. Only a fault after which the
     /// store must not go on is an error.
-    fn commit(&mut self, mut jobs: Vec<Job>) -> Result<(), Fault> {
+    fn commit(&mut self, jobs: Vec<Job>) -> Result<(), Fault> {
+        let jobs = self.admit_to_disk(jobs);
+        if jobs.is_empty() {
+            return Ok(());
+        }
+        self.commit_admitted(jobs)
+    }
+
+    /// Refuses what would take the room that is kept back for what frees some.
+    fn admit_to_disk(&mut self, jobs: Vec<Job>) -> Vec<Job> {
+        if self.reserve.as_mut().is_none_or(Reserve::keep) {
+            return jobs;
+        }
+        let (admitted, refused) = jobs.into_iter().partition(|job| job.command.may_use_reserve());
+        self.refuse(refused, &Fault::Full("what is left is kept for deleting and dropping".into()));
+        admitted
+    }
+
+    fn refuse(&self, jobs: Vec<Job>, fault: &Fault) {
+        if jobs.is_empty() {
+            return;
+        }
+        if let Some(kept_back) = self.published.failed_writes.due() {
+            let table = jobs.iter().find_map(|job| job.command.table()).map(ToString::to_string);
+            let full = matches!(fault, Fault::Full(_)).then_some(journal::STORAGE_FULL);
+            let count = jobs.len();
+            warn!(MESSAGE_ID = full, %fault, jobs = count, table, kept_back, "a transaction failed, nothing of it was stored: {fault}");
+        }
+        self.published.commands.fetch_add(jobs.len() as u64, Relaxed);
+        for job in jobs {
+            let _gone = job.reply.send(Err(fault.clone().into()));
+        }
+    }
+
+    fn commit_admitted(&mut self, mut jobs: Vec<Job>) -> Result<(), Fault> {
         let started = ambient::monotonic();
         let count = jobs.len() as u64;
         let fault = match self.transact(&jobs) {
             Ok(mut committed) => {
                 self.publish(&mut committed, started);
+                self.note_removal();
                 self.published.commands.fetch_add(count, Relaxed);
                 for (job, outcome) in jobs.into_iter().zip(committed.outcomes) {
                     let _gone = job.reply.send(outcome); // the caller may have hung up
@@ -152,27 +197,42 @@ impl Writer {
             // One job that touches a damaged page must not fail the others.
             self.reload()?;
             let second_half = jobs.split_off(jobs.len() / 2);
-            self.commit(jobs)?;
-            return self.commit(second_half);
+            self.commit_admitted(jobs)?;
+            return self.commit_admitted(second_half);
         }
-        if let Some(kept_back) = self.published.failed_writes.due() {
-            let table = jobs.iter().find_map(|job| job.command.table()).map(ToString::to_string);
-            let full = matches!(fault, Fault::Full(_)).then_some(journal::STORAGE_FULL);
-            warn!(MESSAGE_ID = full, %fault, jobs = count, table, kept_back, "a transaction failed, nothing of it was stored: {fault}");
-        }
-        self.published.commands.fetch_add(count, Relaxed);
-        for job in jobs {
-            let _gone = job.reply.send(Err(fault.clone().into()));
-        }
-        if fault.is_fatal() {
-            return Err(fault);
+        if !matches!(fault, Fault::Full(_)) {
+            self.refuse(jobs, &fault);
+            return if fault.is_fatal() { Err(fault) } else { self.reload() };
         }
         self.reload()?;
-        if matches!(fault, Fault::Full(_)) && self.log_has_its_place() {
-            // The log can start again in the room that it takes: then deletions are possible.
-            return self.recycle_log();
+        let (freeing, others): (Vec<_>, Vec<_>) =
+            jobs.into_iter().partition(|job| job.command.may_use_reserve());
+        self.refuse(others, &fault);
+        if freeing.is_empty() {
+            if self.log_has_its_place() {
+                // The log can start again in the room that it takes.
+                self.recycle_log()?;
+            }
+            return Ok(());
         }
+        if self.make_room()? {
+            return self.commit_admitted(freeing);
+        }
+        self.refuse(freeing, &fault);
         Ok(())
+    }
+
+    /// Makes room on a full disk. True where there is more than before: the reserve, or what the log took.
+    fn make_room(&mut self) -> Result<bool, Fault> {
+        let given = self.reserve.as_mut().is_some_and(Reserve::let_go);
+        if given {
+            warn!("the disk is full: the room that is kept back goes to what frees some");
+        }
+        let before = self.published.log_pages.load(Relaxed);
+        if before > 0 && self.log_has_its_place() {
+            self.recycle_log()?;
+        }
+        Ok(given || self.published.log_pages.load(Relaxed) < before)
     }
 
     /// True where there is room for moving the whole log into the database. A checkpoint that
@@ -245,7 +305,7 @@ impl Writer {
     fn tend_log(&mut self) -> Result<(), Fault> {
         let pages = self.published.log_pages.load(Relaxed);
         let pressure = pages >= self.bounds.pressure_pages;
-        self.published.pressure.store(pressure, Relaxed);
+        self.published.pressure.store(pressure || self.erasure.is_overdue(), Relaxed);
         if pages < self.bounds.restart_pages {
             return Ok(());
         }
@@ -280,14 +340,14 @@ impl Writer {
     }
 
     /// Has every reader take a new snapshot with its next read, and idle ones hold none.
-    fn release_snapshots(&self) {
+    pub(super) fn release_snapshots(&self) {
         for reader in &self.readers {
             reader.release();
         }
     }
 
     /// True where everything was moved, false where somebody stood in the way.
-    fn checkpoint(&self, mode: CheckpointMode, wait: Duration) -> Result<bool, Fault> {
+    pub(super) fn checkpoint(&self, mode: CheckpointMode, wait: Duration) -> Result<bool, Fault> {
         self.engine.conn.busy_timeout(wait)?;
         let result = self.engine.conn.wal_checkpoint_v2(Some(MAIN_DB), mode);
         self.engine.conn.busy_timeout(BUSY_WAIT)?;
@@ -321,7 +381,7 @@ impl Writer {
 
     /// Leaves a database without a log behind, if nobody reads any more.
     fn finish(mut self) {
-        if let Err(fault) = self.recycle_log() {
+        if let Err(fault) = self.recycle_log().and_then(|()| self.erase_at_the_end()) {
             warn!(%fault, "the last checkpoint failed, it is left to the next start: {fault}");
             self.published.stop(fault);
             self.leave_no_log();

@@ -2,7 +2,7 @@
 //! What must then hold is `checks::i22`'s.
 
 use cortex_core::model::TableUid;
-use cortexd::store::SYSTEM_TABLE;
+use cortexd::store::{Command, Done, SYSTEM_TABLE};
 
 use crate::{
     actions::sync_everybody,
@@ -103,6 +103,13 @@ pub(crate) fn settle(world: &mut World) {
 pub(crate) fn settle_tables(world: &mut World, tables: &[TableUid]) {
     for _round in 0..60 {
         let before = (world.tally.taken, world.tally.drained);
+        // Copies have left once their rows are gone.
+        for n in world.living() {
+            while world
+                .run(n, &Command::Purge)
+                .is_ok_and(|done| done == Done::Purged { more: true })
+            {}
+        }
         sync_everybody(world, tables);
         if (world.tally.taken, world.tally.drained) == before {
             return;

@@ -152,7 +152,9 @@ fn space(facts: &Facts) -> Finding {
         Ok(free) => *free,
         Err(why) => return Finding::unchecked(SPACE, format!("{dir}: {why}")),
     };
-    let mend = format!("df -h {dir}, then make room; cortex usage shows who owns how much");
+    let mend = format!(
+        "df -h {dir}, then make room: cortex usage shows who owns how much, and cortex drop works on a full disk too"
+    );
     if free < LEAST_FREE {
         let text =
             format!("{dir} has {} free, the log alone may take {}", size(free), size(LEAST_FREE));

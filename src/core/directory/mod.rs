@@ -19,7 +19,10 @@ mod restored;
 mod row;
 mod scopes;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
 
 pub use row::{
     BindingRow, Database, DroppedRow, GrantRow, IdentityRow, NameRow, NodeRow, RemovalRow,
@@ -36,6 +39,10 @@ use crate::model::{
 /// A principal and the bit of one right.
 type Right = (Principal, u8);
 
+/// What is said of one table or name. Shared by the versions of a directory in which it is the same: each commit
+/// that changes a row makes a version, and thousands of tables that it does not concern are not copied for it.
+type Of<K, V> = Arc<BTreeMap<K, V>>;
+
 /// The rows of the system table, and what they mean together.
 #[derive(Clone, Debug, Default)]
 pub struct Directory {
@@ -49,10 +56,10 @@ pub struct Directory {
     unbindings: BTreeMap<(IdentityId, NodeName, Uid), Seen>,
     /// By identity: of each node, how often it has revoked all of its bindings.
     revocations: BTreeMap<IdentityId, Seen>,
-    grants: HashMap<TableUid, BTreeMap<Right, BTreeMap<NodeName, GrantRow>>>,
-    names: BTreeMap<(IdentityId, TableName), BTreeMap<NodeName, NameRow>>,
-    scopes: BTreeMap<TableUid, BTreeMap<NodeName, ScopeRow>>,
-    replicas: HashMap<TableUid, BTreeMap<NodeName, ReplicaRow>>,
+    grants: HashMap<TableUid, Of<Right, BTreeMap<NodeName, GrantRow>>>,
+    names: BTreeMap<(IdentityId, TableName), Of<NodeName, NameRow>>,
+    scopes: BTreeMap<TableUid, Of<NodeName, ScopeRow>>,
+    replicas: HashMap<TableUid, Of<NodeName, ReplicaRow>>,
     settlements: BTreeMap<IdentityName, BTreeMap<NodeName, SettlementRow>>,
     /// By table: who has dropped it.
     dropped: HashMap<TableUid, BTreeSet<NodeName>>,
@@ -152,17 +159,17 @@ impl Directory {
                 counts.insert(row.by, row.count).is_none()
             }
             Row::Grant(row) => {
-                let of_table = self.grants.entry(row.table).or_default();
+                let of_table = Arc::make_mut(self.grants.entry(row.table).or_default());
                 let right = (row.principal.clone(), row.right.bits());
                 of_table.entry(right).or_default().insert(row.by.clone(), row).is_none()
             }
             Row::Name(row) => self.place_name(row),
             Row::Scope(row) => {
-                let decisions = self.scopes.entry(row.table).or_default();
+                let decisions = Arc::make_mut(self.scopes.entry(row.table).or_default());
                 decisions.insert(row.by.clone(), row).is_none()
             }
             Row::Replica(row) => {
-                let copies = self.replicas.entry(row.table).or_default();
+                let copies = Arc::make_mut(self.replicas.entry(row.table).or_default());
                 copies.insert(row.node.clone(), row).is_none()
             }
             Row::Settlement(row) => {
@@ -182,7 +189,7 @@ impl Directory {
     fn place_name(&mut self, row: NameRow) -> bool {
         let (owner, name) = (row.owner, row.name.clone());
         let before = self.generation(owner, &name);
-        let words = self.names.entry((owner, name.clone())).or_default();
+        let words = Arc::make_mut(self.names.entry((owner, name.clone())).or_default());
         let new = words.insert(row.by.clone(), row).is_none();
         let now = self.generation(owner, &name);
         if let Some(mesh) = self.mesh
@@ -266,7 +273,7 @@ impl Directory {
                 Row::Removal(RemovalRow { node, database: *database, by })
             })
         });
-        let grants = self.grants.values().flat_map(BTreeMap::values).flat_map(BTreeMap::values);
+        let grants = self.grants.values().flat_map(|of| of.values()).flat_map(BTreeMap::values);
         (self.nodes.values().cloned().map(Row::Node))
             .chain(self.identities.values().cloned().map(Row::Identity))
             .chain(self.bindings.values().cloned().map(Row::Binding))
@@ -274,9 +281,9 @@ impl Directory {
             .chain(revocations)
             .chain(removals)
             .chain(grants.cloned().map(Row::Grant))
-            .chain(self.names.values().flat_map(BTreeMap::values).cloned().map(Row::Name))
-            .chain(self.scopes.values().flat_map(BTreeMap::values).cloned().map(Row::Scope))
-            .chain(self.replicas.values().flat_map(BTreeMap::values).cloned().map(Row::Replica))
+            .chain(self.names.values().flat_map(|of| of.values()).cloned().map(Row::Name))
+            .chain(self.scopes.values().flat_map(|of| of.values()).cloned().map(Row::Scope))
+            .chain(self.replicas.values().flat_map(|of| of.values()).cloned().map(Row::Replica))
             .chain(
                 self.settlements.values().flat_map(BTreeMap::values).cloned().map(Row::Settlement),
             )
@@ -340,7 +347,9 @@ impl Directory {
     #[must_use]
     pub fn acl(&self, table: TableUid) -> Acl {
         let mut acl = Acl::default();
-        for ((principal, right), words) in self.grants.get(&table).into_iter().flatten() {
+        for ((principal, right), words) in
+            self.grants.get(&table).into_iter().flat_map(|of| of.iter())
+        {
             let revoked: Seen = words.iter().map(|(by, word)| (by.clone(), word.revoked)).collect();
             let granted = words.values().filter_map(|word| word.granted.as_ref());
             if granted.into_iter().any(|seen| covers(seen, &revoked)) {

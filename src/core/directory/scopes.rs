@@ -78,7 +78,7 @@ impl Directory {
     /// More than one where they compete.
     #[must_use]
     pub fn competing(&self, table: TableUid) -> Vec<(&NodeName, Scope)> {
-        let decisions = self.scopes.get(&table).map(latest).unwrap_or_default();
+        let decisions = self.scopes.get(&table).map(|rows| latest(rows)).unwrap_or_default();
         decisions.into_iter().map(|row| (&row.by, at_home(row))).collect()
     }
 
@@ -175,6 +175,15 @@ impl Directory {
         self.replicas.get(&table)?.get(node)
     }
 
+    /// True where a stay of this node's copy has begun and nobody has said that it is over.
+    #[must_use]
+    pub fn owes_departure(&self, table: TableUid) -> bool {
+        let Some(own) = self.here().and_then(|here| self.replica(table, here)) else {
+            return false;
+        };
+        own.up > self.gone(table).get(&own.node).copied().unwrap_or(0)
+    }
+
     /// The tables about whose scope somebody has decided.
     pub fn tables_decided(&self) -> impl Iterator<Item = TableUid> {
         self.scopes.keys().copied()
@@ -193,11 +202,11 @@ impl Directory {
     }
 
     fn decisions(&self, table: TableUid) -> impl Iterator<Item = &ScopeRow> {
-        self.scopes.get(&table).into_iter().flat_map(BTreeMap::values)
+        self.scopes.get(&table).into_iter().flat_map(|of| of.values())
     }
 
     fn copies(&self, table: TableUid) -> impl Iterator<Item = &ReplicaRow> {
-        self.replicas.get(&table).into_iter().flat_map(BTreeMap::values)
+        self.replicas.get(&table).into_iter().flat_map(|of| of.values())
     }
 
     fn standing_by(&self, latest: &[&ScopeRow], node: &NodeName) -> Standing {
