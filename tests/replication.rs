@@ -11,6 +11,8 @@ mod daemon;
 mod doubtful;
 #[path = "replication/erasure.rs"]
 mod erasure;
+#[path = "replication/down.rs"]
+mod down;
 #[path = "replication/leaving.rs"]
 mod leaving;
 #[path = "support/line.rs"]

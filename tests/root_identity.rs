@@ -504,12 +504,13 @@ fn a_database_does_not_change_its_mesh_or_its_name() {
     stranger.issue("home");
     mesh.ca.issue("other");
     mesh.home.stop();
-    let refuses = |settings: &str, why: &str| {
+    let mut refuses = |settings: &str, why: &str| {
         mesh.home.write_config(settings);
-        let output = mesh.home.try_start();
-        assert!(!output.status.success());
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(said.contains(why), "{said}");
+        mesh.home.restart();
+        let said = mesh.home.connect().call("mesh_status", &[]).expect_err("no mesh");
+        assert!(said.starts_with("mesh_down") && said.contains(why), "{said}");
+        assert_eq!(mesh.home.connect().call("ping", &[]), Ok("pong".into()));
+        mesh.home.stop();
     };
     refuses(&stranger.settings("home", port, &[]), "belongs to another mesh");
     refuses(&mesh.ca.settings("other", port, &[]), "belongs to node home");

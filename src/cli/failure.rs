@@ -205,6 +205,9 @@ fn hint_for_refusal(refusal: &str) -> Option<&'static str> {
         _ if refusal.starts_with("identity_not_yours") => {
             "Your login name, and names below it, are yours: id -un. Any other, root registers: sudo cortex identity register NAME --uid UID"
         }
+        _ if refusal.starts_with("mesh_down") => {
+            "This machine's own programs are served all the same. What to mend: cortex doctor. Then at once: cortex mesh reload; by itself within seconds"
+        }
         _ if refusal.starts_with("row_not_verified") => {
             "Its certificate has ended, was revoked or replaced; what it had signed is signed anew by the machine that has made the token once that has the newest revocation list: there, cortex mesh reload; then again"
         }

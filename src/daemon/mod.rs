@@ -23,6 +23,7 @@ mod unconfigured;
 
 use std::{
     io::{self, Write as _},
+    net::TcpListener,
     path::Path,
     process::ExitCode,
     sync::Arc,
@@ -142,6 +143,7 @@ struct Running<'a> {
     seats: Arc<Seats<Uid>>,
     shards: Shards,
     bus: Option<BusThread>,
+    mesh: MeshDoor,
     peers: Option<PeerThread>,
     socket: socket::Socket,
 }
@@ -153,8 +155,6 @@ async fn run(
     level: &Arc<LogLevel>,
 ) -> Result<()> {
     let passed = activation::Passed::take()?;
-    // First: a node that cannot join its mesh serves nobody, not even for a moment.
-    let joined = join(&settings, passed.peers)?;
     if passed.clients.is_none() {
         // Before anything is made that a daemon which cannot serve would leave behind.
         socket::refuse_if_served(&settings.socket).await?;
@@ -181,27 +181,32 @@ async fn run(
     };
     let slots = ScanSlots::new(settings.scans, settings.scans_per_uid);
     let (errands, asked) = mpsc::channel(service::ERRANDS);
-    let service = Service::new(store, &settings.node, slots, errands);
-    let (joined, service) = match joined {
-        Some((joined, mesh)) => (Some(joined), service.in_mesh(mesh)),
-        None => (None, service),
-    };
-    if let Some(joined) = &joined {
-        let notary = joined.mesh.borrow().credentials().clone();
-        service.join(notary).await.map_err(|failure| refused(&failure))?;
-    }
+    let service = Arc::new(Service::new(store, &settings.node, slots, errands));
     service.set_bounds(settings.conn.bounds());
-    let service = Arc::new(service);
     let limits = Arc::new(ArcSwap::from_pointee(settings.conn));
+    // Before anybody is served: a node of a mesh is one from the first request on. One that cannot be serves
+    // its own programs all the same.
+    let mesh = MeshDoor { passed: passed.peers };
+    let peers = mesh.enter(&settings, &service, &limits).await;
     let seats = Seats::new(Arc::clone(service.connections()));
     let shards = Shards::start(settings.threads, &service, &limits)
         .context("cannot start the threads that serve connections")?;
     let bus = start_bus(&settings, &service, level)?;
-    let peers =
-        joined.map(|joined| start_peers(joined, &settings, &service, &limits)).transpose()?;
     let level = Arc::clone(level);
-    let mut running =
-        Running { args, env, level, settings, service, limits, seats, shards, bus, peers, socket };
+    let mut running = Running {
+        args,
+        env,
+        level,
+        settings,
+        service,
+        limits,
+        seats,
+        shards,
+        bus,
+        mesh,
+        peers,
+        socket,
+    };
 
     running.announce();
     let outcome = supervise::until_the_end(&mut running, asked).await;
@@ -225,20 +230,62 @@ fn start_bus(
     BusThread::start(bus).map(Some).context("cannot start the thread of the message bus")
 }
 
-/// Gets ready for the mesh, if there is one.
-fn join(
-    settings: &Settings,
-    passed: Option<std::net::TcpListener>,
-) -> Result<Option<(Joined, service::mesh::Mesh)>> {
-    let Some(mesh) = &settings.mesh else {
-        if passed.is_some() {
-            tracing::warn!(
-                "systemd passed a socket for the mesh, and no mesh is configured: it is closed"
-            );
+/// Where the mesh is entered: at the start, and later where it could not be then.
+#[derive(Debug)]
+struct MeshDoor {
+    /// The socket that systemd has passed for it.
+    passed: Option<TcpListener>,
+}
+
+impl MeshDoor {
+    /// Enters the mesh that is configured. Where that cannot be, by what is wrong with files, clock, address or
+    /// database, requests that need the mesh are told why, and everything else goes on.
+    async fn enter(
+        &self,
+        settings: &Settings,
+        service: &Arc<Service>,
+        limits: &Arc<ArcSwap<ConnLimits>>,
+    ) -> Option<PeerThread> {
+        let Some(mesh) = &settings.mesh else {
+            if self.passed.is_some() {
+                tracing::warn!(
+                    "systemd passed a socket for the mesh, and no mesh is configured: nobody is answered on it"
+                );
+            }
+            return None;
+        };
+        match self.try_to_enter(mesh, settings, service, limits).await {
+            Ok(peers) => Some(peers),
+            Err(error) => {
+                let why = format!("{error:#}");
+                // The same again and again is worth one line.
+                if service.why_mesh_is_down().as_deref() != Some(why.as_str()) {
+                    tracing::error!(
+                        "the mesh is down, only this machine's own programs are served: {why}"
+                    );
+                }
+                service.keep_mesh_down(&why);
+                None
+            }
         }
-        return Ok(None);
-    };
-    Joined::new(mesh, passed).map(Some)
+    }
+
+    async fn try_to_enter(
+        &self,
+        mesh: &MeshSettings,
+        settings: &Settings,
+        service: &Arc<Service>,
+        limits: &Arc<ArcSwap<ConnLimits>>,
+    ) -> Result<PeerThread> {
+        let passed = self.passed.as_ref().map(TcpListener::try_clone).transpose();
+        let (joined, handle) =
+            Joined::new(mesh, passed.context("cannot use the socket of the mesh")?)?;
+        let notary = joined.mesh.borrow().credentials().clone();
+        service.join(notary).await.map_err(|failure| refused(&failure))?;
+        let peers = start_peers(joined, settings, service, limits)?;
+        service.enter_mesh(handle);
+        Ok(peers)
+    }
 }
 
 /// What the store says to a node that wants to join a mesh.
@@ -280,6 +327,28 @@ impl Running<'_> {
             let _unread = io::stdout().write_all(greeting.as_bytes());
         }
         supervise::notify_ready(&format!("{version}, listening on {socket}"));
+    }
+
+    /// For the service manager.
+    fn status_line(&self) -> String {
+        let (version, socket) = (env!("CARGO_PKG_VERSION"), self.socket.path().display());
+        format!("{version}, listening on {socket}{}", self.about_the_mesh())
+    }
+
+    /// For the service manager: nothing, unless the mesh is down.
+    fn about_the_mesh(&self) -> String {
+        let why = self.service.why_mesh_is_down();
+        why.map_or_else(String::new, |why| format!("; the mesh is down: {why}"))
+    }
+
+    /// Tries again to enter a mesh that is down.
+    async fn enter_mesh(&mut self) {
+        if self.peers.is_none() {
+            self.peers = self.mesh.enter(&self.settings, &self.service, &self.limits).await;
+            if self.peers.is_some() {
+                tracing::info!("the mesh is up");
+            }
+        }
     }
 
     /// How to call the client: as it would be found from here.

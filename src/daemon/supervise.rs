@@ -22,6 +22,9 @@ use crate::{
     store::{Command, Done, Failure, Fault, Store},
 };
 
+/// Between two attempts to enter a mesh that is down.
+const MESH_RETRY: Duration = Duration::from_secs(5);
+
 /// Between two looks for dropped tables whose rows are still there.
 const UPKEEP: Duration = Duration::from_secs(5);
 
@@ -37,17 +40,18 @@ pub(super) async fn until_the_end(
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot watch for SIGINT")?;
     let mut hang_up = signal(SignalKind::hangup()).context("cannot watch for SIGHUP")?;
     let mut fatal = running.service.store().fatal();
-    let peers = running.peers.as_ref().map(PeerThread::ended);
-    let mut without_peers = pin!(async {
-        match peers {
-            Some(ended) => ended.await,
-            None => std::future::pending().await,
-        }
-    });
     // It goes on where it is when the settings are read again.
     let (service, pace) = (Arc::clone(&running.service), running.settings.scrub);
     let mut scrub = pin!(async move { scrub::run(&service, pace).await });
     loop {
+        let peers = running.peers.as_ref().map(PeerThread::ended);
+        let mut without_peers = pin!(async {
+            match peers {
+                Some(ended) => ended.await,
+                None => std::future::pending().await,
+            }
+        });
+        let mesh_is_down = running.peers.is_none() && running.settings.mesh.is_some();
         let store = running.service.store();
         let asked_by = tokio::select! {
             () = unix::accept(running.socket.listener(), &running.shards, &running.seats, &running.limits) => {
@@ -65,6 +69,13 @@ pub(super) async fn until_the_end(
             _ = interrupt.recv() => return ended_by("SIGINT"),
             _ = hang_up.recv() => None,
             errand = errands.recv() => errand,
+            () = sleep(MESH_RETRY), if mesh_is_down => {
+                running.enter_mesh().await;
+                if running.peers.is_some() {
+                    notify_ready(&running.status_line());
+                }
+                continue;
+            }
         };
         match asked_by {
             Some(Errand::Settings(told)) => {
@@ -104,19 +115,23 @@ async fn reload(running: &mut Running<'_>) -> Result<()> {
             "the settings were not changed: {error:#}"
         ),
     }
-    let (version, socket) = (env!("CARGO_PKG_VERSION"), running.socket.path().display());
-    notify_ready(&format!("{version}, listening on {socket}"));
+    notify_ready(&running.status_line());
     outcome
 }
 
 async fn try_reload(running: &mut Running<'_>) -> Result<()> {
     let new = Settings::gather(running.args, running.env)?;
-    let fixed = running.settings.fixed_changes(&new);
+    let mut fixed = running.settings.fixed_changes(&new);
+    if running.peers.is_none() {
+        // What keeps a mesh down may be mended.
+        fixed.retain(|name| !name.starts_with("mesh."));
+    }
     if !fixed.is_empty() {
         bail!("a restart is needed to change {}", fixed.join(", "));
     }
     // What can fail comes first: until all of it has not, nothing changes.
-    let mesh = new.mesh.as_ref().map(MeshSettings::load).transpose()?;
+    let up = new.mesh.as_ref().filter(|_| running.peers.is_some());
+    let mesh = up.map(MeshSettings::load).transpose()?;
     if let Some(mesh) = &mesh {
         let notary = Arc::clone(mesh.credentials());
         running.service.join(notary).await.map_err(|failure| super::refused(&failure))?;
@@ -129,6 +144,7 @@ async fn try_reload(running: &mut Running<'_>) -> Result<()> {
     running.limits.store(new.conn.into());
     running.service.store().set_limits(new.limits);
     running.settings = new;
+    running.enter_mesh().await;
     Ok(())
 }
 

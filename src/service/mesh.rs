@@ -253,11 +253,11 @@ impl Service {
     /// The other machines; none for a node that runs alone.
     #[must_use]
     pub fn mesh(&self) -> Option<&Mesh> {
-        self.mesh.as_ref()
+        self.mesh.get()
     }
 
     fn in_a_mesh(&self) -> Result<&Mesh, Refusal> {
-        self.mesh().ok_or(Refusal::MeshNotConfigured)
+        self.mesh().ok_or_else(|| self.without_mesh())
     }
 
     /// `mesh_list_nodes []`: the configured machines.

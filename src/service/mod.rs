@@ -38,7 +38,7 @@ mod whole;
 
 use std::{
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
     time::Instant,
@@ -152,8 +152,10 @@ pub struct Service {
     backups: Arc<Semaphore>,
     /// A few permits: whole tables that are read to be compared.
     comparisons: Arc<Semaphore>,
-    /// The other machines; none for a node that runs alone.
-    mesh: Option<mesh::Mesh>,
+    /// The other machines; none for a node that runs alone, or as long as the mesh is down.
+    mesh: OnceLock<mesh::Mesh>,
+    /// Why the mesh that is configured is down; none where it is not.
+    mesh_down: ArcSwap<Option<Box<str>>>,
     /// Who signs for this node; none as long as no mesh is configured.
     notary: ArcSwap<Option<Arc<dyn Notary>>>,
     /// Of one message, as the edge keeps them.
@@ -179,7 +181,8 @@ impl Service {
             backups: Arc::new(Semaphore::new(1)),
             comparisons: Arc::new(Semaphore::new(repair::AT_A_TIME)),
             bounds: ArcSwap::default(),
-            mesh: None,
+            mesh: OnceLock::new(),
+            mesh_down: ArcSwap::default(),
             notary: ArcSwap::default(),
             sync: sync::SyncView::new(),
             scrub: scrub::ScrubView::default(),
@@ -194,7 +197,30 @@ impl Service {
     /// The same, on a node of a mesh.
     #[must_use]
     pub fn in_mesh(self, mesh: mesh::Mesh) -> Self {
-        Self { mesh: Some(mesh), ..self }
+        self.enter_mesh(mesh);
+        self
+    }
+
+    /// From now on this is a node of a mesh that is up. Once only: a mesh that is up stays so.
+    pub fn enter_mesh(&self, mesh: mesh::Mesh) {
+        let _entered_before = self.mesh.set(mesh);
+        self.mesh_down.store(Arc::new(None));
+    }
+
+    /// Says why the mesh that is configured is down: requests that need it are told.
+    pub fn keep_mesh_down(&self, why: &str) {
+        self.mesh_down.store(Arc::new(Some(why.into())));
+    }
+
+    /// Why the mesh that is configured is down; none where it is up, or none is configured.
+    #[must_use]
+    pub fn why_mesh_is_down(&self) -> Option<Box<str>> {
+        Option::clone(&self.mesh_down.load())
+    }
+
+    /// What is answered where there is no mesh.
+    fn without_mesh(&self) -> Refusal {
+        self.why_mesh_is_down().map_or(Refusal::MeshNotConfigured, Refusal::MeshDown)
     }
 
     /// From now on signs as the notary does: at the start, and when keys were replaced.
@@ -210,7 +236,7 @@ impl Service {
 
     /// Who signs for this node.
     fn notary(&self) -> Result<Arc<dyn Notary>, Refusal> {
-        Option::clone(&self.notary.load()).ok_or(Refusal::MeshNotConfigured)
+        Option::clone(&self.notary.load()).ok_or_else(|| self.without_mesh())
     }
 
     /// What is known of the copies on other machines.

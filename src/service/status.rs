@@ -34,7 +34,8 @@ impl Service {
             ("message_bytes", bounds.message_bytes as u64),
             ("nesting", bounds.nesting as u64),
         ];
-        encode::map(out, 4 + numbers.len());
+        let mesh_down = self.why_mesh_is_down();
+        encode::map(out, 4 + numbers.len() + usize::from(mesh_down.is_some()));
         for (name, text) in
             [("version", env!("CARGO_PKG_VERSION")), ("status", "running"), ("node", &self.node)]
         {
@@ -44,6 +45,10 @@ impl Service {
         for (name, number) in numbers {
             encode::str(out, name);
             encode::uint(out, number);
+        }
+        if let Some(why) = mesh_down {
+            encode::str(out, "mesh_down");
+            encode::str(out, &why);
         }
         encode::str(out, "scrub");
         self.scrub().tree(self.store.damaged_counts().values().sum()).write(out);

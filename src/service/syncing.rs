@@ -133,7 +133,7 @@ impl Service {
             since_ms: ambient::wall_ms(),
         };
         let (store, sync) = (self.store.clone(), Arc::clone(&self.sync));
-        let mesh = self.mesh().ok_or(Refusal::MeshNotConfigured)?.clone();
+        let mesh = self.mesh().ok_or_else(|| self.without_mesh())?.clone();
         let patience = Duration::from_millis(timeout_ms.min(MOST_WAIT_MS));
         Ok(Answer::later(async move { wait.until_confirmed(&store, &sync, &mesh, patience).await }))
     }

@@ -81,6 +81,10 @@ impl Cluster {
         self.ca.settings(name, self.ports[name], &others)
     }
 
+    pub(crate) fn port(&self, name: &str) -> u16 {
+        self.ports[name]
+    }
+
     pub(crate) fn node(&self, name: &str) -> &Daemon {
         &self.daemons[name]
     }

@@ -24,6 +24,9 @@ const CERTIFICATE: &str = "mesh-cert";
 const CA: &str = "mesh-ca";
 const LIST: &str = "mesh-crl";
 const PEER: &str = "mesh-peer";
+/// Begins the refusal of a daemon whose mesh is down.
+const DOWN: &str = "mesh_down: ";
+
 const SECOND: &str = "mesh-second";
 const PEER_CERTIFICATE: &str = "mesh-peer-cert";
 const CLOCK: &str = "mesh-clock";
@@ -69,6 +72,8 @@ struct Expiries {
 enum Running {
     NoAnswer,
     Alone,
+    /// A mesh is configured and cannot be joined; why.
+    Down(String),
     InMesh(Status),
 }
 
@@ -120,7 +125,10 @@ fn ask(context: &Context) -> Running {
     };
     match client.call("mesh_status", &Params::new()) {
         Ok(status) => Running::InMesh(Status::read(&status)),
-        // It is the only refusal; a daemon that does not know the method is in no mesh either.
+        Err(CallError::Refused(why)) if why.starts_with(DOWN) => {
+            Running::Down(why.trim_start_matches(DOWN).to_owned())
+        }
+        // It is the only other refusal; a daemon that does not know the method is in no mesh either.
         Err(CallError::Refused(_)) => Running::Alone,
         Err(_) => Running::NoAnswer,
     }
@@ -167,6 +175,11 @@ pub(super) fn check(facts: &Facts) -> Vec<Finding> {
         (Some(node), Running::Alone) => {
             vec![not_joined(node, facts.whose)]
         }
+        (_, Running::Down(why)) => vec![Finding::problem(
+            MESH,
+            format!("the mesh is down, this machine's own programs are served: {why}"),
+            "mend the cause; the daemon tries again by itself, and at once with: cortex mesh reload",
+        )],
         (Some(_), Running::NoAnswer) => {
             vec![Finding::unchecked(MESH, "the daemon does not say how the other nodes are")]
         }
@@ -175,7 +188,7 @@ pub(super) fn check(facts: &Facts) -> Vec<Finding> {
     };
     let running = match &facts.running {
         Running::InMesh(status) => Some(status),
-        Running::Alone | Running::NoAnswer => None,
+        Running::Alone | Running::Down(_) | Running::NoAnswer => None,
     };
     findings.extend(credentials(facts.configured.as_ref(), running, facts.now));
     findings.extend(running.and_then(second));

@@ -78,6 +78,9 @@ pub enum Refusal {
     /// The method needs other machines, and this daemon was not told of any.
     #[error("mesh networking not configured")]
     MeshNotConfigured,
+    /// The method needs other machines, and the mesh that is configured is down; why.
+    #[error("mesh_down: {0}")]
+    MeshDown(Box<str>),
     /// A request on the Unix socket came with the fifth element that only peers may send.
     #[error("metadata not allowed on local connections")]
     MetadataNotAllowed,

@@ -79,6 +79,11 @@ impl Desk {
         self.service.mesh()
     }
 
+    /// True where the mesh that is configured is down: it may come up.
+    pub(super) fn mesh_is_down(&self) -> bool {
+        self.service.why_mesh_is_down().is_some()
+    }
+
     /// The uid of the sender, as the bus knows it.
     pub(super) async fn uid(&self, from: Incoming<'_>) -> Result<Uid> {
         let nobody = || Error::access_denied("the sender of the message is not known");

@@ -183,7 +183,7 @@ fn name_of_refusal(refusal: &Refusal) -> &'static str {
         Refusal::AlreadyExists => "org.cortexd.Cortex1.Error.AlreadyExists",
         Refusal::NotFound => "org.cortexd.Cortex1.Error.NotFound",
         Refusal::FederatedIdentityRequired => "org.cortexd.Cortex1.Error.FederatedIdentityRequired",
-        Refusal::MeshNotConfigured => MESH_NOT_CONFIGURED,
+        Refusal::MeshNotConfigured | Refusal::MeshDown(_) => MESH_NOT_CONFIGURED,
         Refusal::BackupUnderWay => "org.cortexd.Cortex1.Error.BackupUnderWay",
         Refusal::ReloadRejected(_) => "org.cortexd.Cortex1.Error.ReloadRejected",
         Refusal::UnknownIdentity => UNKNOWN_IDENTITY,

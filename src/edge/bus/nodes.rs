@@ -3,9 +3,9 @@
 //!
 //! The settings name no more machines than a mesh may have, so there is no other bound here.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use tokio::sync::Mutex;
+use tokio::{sync::Mutex, time::sleep};
 use zbus::{Connection, object_server::SignalEmitter};
 
 use super::{
@@ -17,6 +17,9 @@ use super::{
 };
 
 /// The objects of the other machines.
+/// Between two looks whether a mesh that is down has come up.
+const MESH_PAUSE: Duration = Duration::from_secs(2);
+
 #[derive(Debug)]
 pub(super) struct Nodes {
     desk: Arc<Desk>,
@@ -32,6 +35,9 @@ impl Nodes {
 
     /// Keeps the objects as the mesh is, until the connection fails.
     pub(super) async fn follow(&self, connection: &Connection) -> zbus::Result<()> {
+        while self.desk.mesh().is_none() && self.desk.mesh_is_down() {
+            sleep(MESH_PAUSE).await;
+        }
         match self.desk.mesh() {
             Some(mesh) => {
                 presence::follow(mesh.view().changes(), async || self.update(connection).await)

@@ -114,7 +114,7 @@ impl Service {
     ) -> Result<Answer, Failure> {
         self.notary()?;
         let mut params = params.between(1, 2)?;
-        let mesh = self.mesh().ok_or(Refusal::MeshNotConfigured)?.clone();
+        let mesh = self.mesh().ok_or_else(|| self.without_mesh())?.clone();
         let table = params.text()?;
         let (mut dry_run, mut prefer) = (false, Prefer::Neither);
         if let Some(options) = params.optional()? {
