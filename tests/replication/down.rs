@@ -42,7 +42,8 @@ fn assert_only_the_mesh_is_down(daemon: &Daemon, table: &str, why: &str) {
     let doctor = daemon.cortex(&["doctor"]);
     let doctor = String::from_utf8_lossy(&doctor.stdout).into_owned();
     assert!(doctor.contains("the mesh is down") && doctor.contains(why), "{doctor}");
-    let lines = daemon.log().lines().filter(|line| line.contains("the mesh is down")).count();
+    let is_it = |line: &&str| line.contains("the mesh is down") && line.contains(why);
+    let lines = daemon.log().lines().filter(is_it).count();
     assert_eq!(lines, 1, "a state is told once: {}", daemon.log());
 }
 
