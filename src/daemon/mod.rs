@@ -186,7 +186,7 @@ async fn run(
     let limits = Arc::new(ArcSwap::from_pointee(settings.conn));
     // Before anybody is served: a node of a mesh is one from the first request on. One that cannot be serves
     // its own programs all the same.
-    let mesh = MeshDoor { passed: passed.peers };
+    let mesh = MeshDoor::new(passed.peers, &settings);
     let peers = mesh.enter(&settings, &service, &limits).await;
     let seats = Seats::new(Arc::clone(service.connections()));
     let shards = Shards::start(settings.threads, &service, &limits)
@@ -238,6 +238,16 @@ struct MeshDoor {
 }
 
 impl MeshDoor {
+    /// Without a mesh the socket is closed: to be refused tells other machines more than to be left waiting.
+    fn new(passed: Option<TcpListener>, settings: &Settings) -> Self {
+        if passed.is_some() && settings.mesh.is_none() {
+            tracing::warn!(
+                "systemd passed a socket for the mesh, and no mesh is configured: it is closed"
+            );
+        }
+        Self { passed: passed.filter(|_| settings.mesh.is_some()) }
+    }
+
     /// Enters the mesh that is configured. Where that cannot be, by what is wrong with files, clock, address or
     /// database, requests that need the mesh are told why, and everything else goes on.
     async fn enter(
@@ -246,14 +256,7 @@ impl MeshDoor {
         service: &Arc<Service>,
         limits: &Arc<ArcSwap<ConnLimits>>,
     ) -> Option<PeerThread> {
-        let Some(mesh) = &settings.mesh else {
-            if self.passed.is_some() {
-                tracing::warn!(
-                    "systemd passed a socket for the mesh, and no mesh is configured: nobody is answered on it"
-                );
-            }
-            return None;
-        };
+        let mesh = settings.mesh.as_ref()?;
         match self.try_to_enter(mesh, settings, service, limits).await {
             Ok(peers) => Some(peers),
             Err(error) => {

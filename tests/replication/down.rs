@@ -73,7 +73,7 @@ fn what_keeps_a_machine_out_of_its_mesh_keeps_nothing_from_its_own_programs() {
     let ended = ["-startdate", &moment(-7200), "-enddate", &moment(-3600)];
     mesh.ca.issue_as("home", "home", BOTH_USAGES, &ended);
     mesh.node_mut("home").restart();
-    assert_only_the_mesh_is_down(mesh.node("home"), "without_time", "has expired");
+    assert_only_the_mesh_is_down(mesh.node("home"), "without_time", "certificate expired");
     mesh.ca.issue("home");
     let settings = fs::read_to_string(mesh.node("home").config()).expect("its settings");
     reload(mesh.node("home"), &settings).expect("a reload tries at once");
