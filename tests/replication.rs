@@ -9,10 +9,10 @@ mod cluster;
 mod daemon;
 #[path = "replication/doubtful.rs"]
 mod doubtful;
-#[path = "replication/erasure.rs"]
-mod erasure;
 #[path = "replication/down.rs"]
 mod down;
+#[path = "replication/erasure.rs"]
+mod erasure;
 #[path = "replication/leaving.rs"]
 mod leaving;
 #[path = "support/line.rs"]

@@ -8,7 +8,7 @@ use rmpv::Value;
 
 use crate::cluster::Cluster;
 use crate::daemon::{Daemon, wait_until};
-use crate::mesh::{BOTH_USAGES, moment, reload};
+use crate::mesh::{BOTH_USAGES, moment};
 use crate::rpc::{field, list, map};
 
 /// What the daemon answers to a question about its mesh; none where the mesh is up.
@@ -75,8 +75,7 @@ fn what_keeps_a_machine_out_of_its_mesh_keeps_nothing_from_its_own_programs() {
     mesh.node_mut("home").restart();
     assert_only_the_mesh_is_down(mesh.node("home"), "without_time", "certificate expired");
     mesh.ca.issue("home");
-    let settings = fs::read_to_string(mesh.node("home").config()).expect("its settings");
-    reload(mesh.node("home"), &settings).expect("a reload tries at once");
+    mesh.node("home").connect().call("reload", &[]).expect("a reload tries at once");
     assert_eq!(why_down(mesh.node("home")), None);
     wait_until("it is reached again", || sees_office(mesh.node("home")));
 }
