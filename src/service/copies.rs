@@ -192,10 +192,10 @@ impl Service {
             judge(node, &facts)
         });
         let others = if entry.replicated { judged.collect() } else { Vec::new() };
-        let here = match here(entry, copy.as_deref()) {
-            Here::None if directory.owes_departure(table) => Here::Draining,
-            here => here,
-        };
+        let mut here = here(entry, copy.as_deref());
+        if here == Here::None && directory.owes_departure(table) {
+            here = Here::Draining;
+        }
         Copies {
             here,
             declined,

@@ -174,7 +174,7 @@ impl Service {
         Ok(Answer::later(async move {
             let mut round = Round::default();
             for table in tables_of(&store) {
-                round.add(audit(&store, table, None).await);
+                round.add(&audit(&store, table, None).await);
             }
             let reads = store.clone();
             let broken = super::conflicts::blocking(move || Ok(reads.integrity()?)).await?;
@@ -187,13 +187,13 @@ impl Service {
 }
 
 impl Round {
-    fn add(&mut self, audited: Result<AuditReport, Failure>) {
+    fn add(&mut self, audited: &Result<AuditReport, Failure>) {
         match audited {
             Ok(AuditReport { records, bytes, corrected, .. }) => {
                 self.tables += 1;
                 self.records += records;
                 self.bytes += bytes;
-                self.corrected += u64::from(corrected);
+                self.corrected += u64::from(*corrected);
             }
             Err(Failure::Refused(_) | Failure::Faulted(Fault::Closed)) => {} // it is gone
             Err(Failure::Faulted(_)) => self.failed += 1,
@@ -285,7 +285,7 @@ async fn look(service: &Service, table: TableId, pace: ScrubPace) {
         let table = name_of(store, table);
         warn!(%fault, table, "the rows of a table could not be compared with their checksums");
     }
-    state.round.add(outcome);
+    state.round.add(&outcome);
 }
 
 fn name_of(store: &Store, table: TableId) -> String {

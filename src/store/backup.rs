@@ -252,10 +252,10 @@ pub(super) fn remove_leftovers(dir: &Path) {
         for entry in left {
             match fs::remove_file(entry.path()) {
                 Ok(()) => {
-                    tracing::info!(file = %entry.path().display(), "removed what an interrupted backup or restore had left")
+                    tracing::info!(file = %entry.path().display(), "removed what an interrupted backup or restore had left");
                 }
                 Err(error) => {
-                    tracing::warn!(%error, file = %entry.path().display(), "a file that an interrupted backup or restore has left cannot be removed")
+                    tracing::warn!(%error, file = %entry.path().display(), "a file that an interrupted backup or restore has left cannot be removed");
                 }
             }
         }

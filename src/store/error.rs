@@ -312,6 +312,7 @@ pub enum OpenError {
 /// What helps where a file that was named cannot be read.
 fn unread_advice(cause: &std::io::Error) -> String {
     use std::io::ErrorKind;
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the kinds of the standard library grow")]
     match cause.kind() {
         ErrorKind::NotFound => "name a file that `cortex backup` has made".into(),
         ErrorKind::IsADirectory => "name a file in it that `cortex backup` has made".into(),
@@ -325,6 +326,7 @@ fn unread_advice(cause: &std::io::Error) -> String {
 /// What helps where a file cannot be written.
 fn copy_advice(cause: &std::io::Error) -> String {
     use std::io::ErrorKind;
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the kinds of the standard library grow")]
     match cause.kind() {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
             "make room there; it needs as much as the backup is long".into()

@@ -102,7 +102,7 @@ impl Slack {
     fn read_log(&mut self, frames: u64) -> io::Result<()> {
         // Not held open: a log that has been removed and made anew is another file.
         let log = File::open(&self.log)?;
-        let mut header = [0; LOG_HEADER as usize];
+        let mut header = [0; 32];
         log.read_exact_at(&mut header, 0)?;
         let page_bytes = u64::from(schema::field(&header, 8));
         if header[16..24] != self.salts {

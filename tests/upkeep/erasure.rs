@@ -1,12 +1,7 @@
 //! What was deleted, overwritten or dropped is in no file of the data directory once the promised time is over.
 //! That other machines hear of a copy's end only then is `replication`'s.
 
-use std::{
-    collections::BTreeSet,
-    fs,
-    path::Path,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeSet, fs, path::Path, time::Duration};
 
 use bytes::Bytes;
 use cortexd::store::{Command, Flow, Options, Store};
@@ -92,7 +87,7 @@ fn churn(store: &Store, seed: u64, writes: std::ops::Range<u32>) -> BTreeSet<u32
 
 /// Has the upkeep go on until a directory holds these marks and no others.
 fn wait_for_marks(store: &Store, dir: &Path, expected: &BTreeSet<u32>) {
-    let started = Instant::now();
+    let started = cortexd::ambient::monotonic();
     loop {
         wait(store.execute(Command::Purge)).expect("a step");
         let found = marks(dir);

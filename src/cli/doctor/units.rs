@@ -26,8 +26,8 @@ pub(super) enum Facts {
     NotBooted,
     NoAnswer(String),
     Units {
-        service: Unit,
-        socket: Unit,
+        service: Box<Unit>,
+        socket: Box<Unit>,
     },
 }
 
@@ -78,7 +78,9 @@ pub(super) fn gather(whose: Whose) -> Facts {
         return Facts::NotBooted;
     }
     match (show(SERVICE), show(SOCKET)) {
-        (Ok(service), Ok(socket)) => Facts::Units { service, socket },
+        (Ok(service), Ok(socket)) => {
+            Facts::Units { service: service.into(), socket: socket.into() }
+        }
         (Err(why), _) | (_, Err(why)) => Facts::NoAnswer(why),
     }
 }
@@ -201,7 +203,7 @@ mod tests {
     }
 
     fn mend_of(service: Unit, socket: Unit) -> String {
-        let found = check(&Facts::Units { service, socket });
+        let found = check(&Facts::Units { service: service.into(), socket: socket.into() });
         let mut problems = found.into_iter().filter(|finding| finding.status == Status::Problem);
         let mend = problems.next().and_then(|finding| finding.mend).expect("a problem");
         assert_eq!(problems.next(), None);
@@ -210,7 +212,7 @@ mod tests {
 
     #[test]
     fn units_that_are_enabled_and_active_are_well() {
-        let found = check(&Facts::Units { service: healthy(), socket: healthy() });
+        let found = check(&Facts::Units { service: healthy().into(), socket: healthy().into() });
         assert!(found.iter().all(|finding| finding.status == Status::Ok), "{found:?}");
     }
 
@@ -266,7 +268,7 @@ mod tests {
     #[test]
     fn the_daemon_may_write_to_its_state_directory_and_where_a_drop_in_says() {
         let service = read("ReadWritePaths=-/srv/cortex /mnt/data\n");
-        let facts = Facts::Units { service, socket: healthy() };
+        let facts = Facts::Units { service: service.into(), socket: healthy().into() };
         let paths = ["/var/lib/cortex", "/srv/cortex", "/mnt/data"].map(PathBuf::from);
         assert_eq!(facts.writable(), Some(paths.into()));
         assert_eq!(Facts::NotOfTheSystem.writable(), None);
@@ -276,7 +278,7 @@ mod tests {
     fn the_daemon_runs_as_the_services_user_or_as_the_owner_of_its_socket() {
         let of = |user: &str| {
             let service = Unit { user: user.into(), ..healthy() };
-            Facts::Units { service, socket: healthy() }.daemons_uid(1000)
+            Facts::Units { service: service.into(), socket: healthy().into() }.daemons_uid(1000)
         };
         assert_eq!(of("root"), Some(ROOT));
         assert_eq!(of(""), Some(ROOT), "a service without User= is root's");

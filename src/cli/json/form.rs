@@ -82,9 +82,11 @@ fn map(value: Value) -> Option<Value> {
     let Value::Array(elements) = value else {
         return None;
     };
-    let pair = |element| match element {
-        Value::Array(pair) => <[Value; 2]>::try_from(pair).ok().map(|[name, value]| (name, value)),
-        _ => None,
+    let pair = |element| {
+        let Value::Array(pair) = element else {
+            return None;
+        };
+        <[Value; 2]>::try_from(pair).ok().map(|[name, value]| (name, value))
     };
     let entries = elements.into_iter().map(pair).collect::<Option<Vec<_>>>()?;
     let names = entries.iter().map(|(name, _)| name.as_str().map(str::as_bytes));

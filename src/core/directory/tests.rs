@@ -115,7 +115,6 @@ fn a_revocation_that_a_binding_had_not_seen_undoes_it_and_a_later_binding_stands
 
 /// What the rows mean, whoever hears of which first.
 fn in_every_order(rows: &[Row], check: impl Fn(&Directory)) {
-    let mut order: Vec<usize> = (0..rows.len()).collect();
     fn permute(order: &mut Vec<usize>, at: usize, each: &mut impl FnMut(&[usize])) {
         if at == order.len() {
             return each(order);
@@ -126,6 +125,7 @@ fn in_every_order(rows: &[Row], check: impl Fn(&Directory)) {
             order.swap(at, n);
         }
     }
+    let mut order: Vec<usize> = (0..rows.len()).collect();
     permute(&mut order, 0, &mut |order| {
         let mut directory = Directory::new(Some(node("c")));
         order.iter().for_each(|n| directory.insert(rows[*n].clone()));

@@ -350,7 +350,14 @@ mod tests {
             rmpv::Value::Integer(n) => {
                 (1, n.as_u64().map_or_else(|| n.as_i64().unwrap_or(0).into(), i128::from))
             }
-            other => (2, other.as_f64().map_or(0, |f| f.to_bits().into())),
+            rmpv::Value::F32(f) => (2, f64::from(*f).to_bits().into()),
+            rmpv::Value::F64(f) => (2, f.to_bits().into()),
+            rmpv::Value::Nil
+            | rmpv::Value::String(_)
+            | rmpv::Value::Binary(_)
+            | rmpv::Value::Array(_)
+            | rmpv::Value::Map(_)
+            | rmpv::Value::Ext(..) => unreachable!("only numbers and booleans are drawn"),
         }
     }
 
