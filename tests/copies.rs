@@ -111,7 +111,7 @@ fn tables_are_listed_with_how_their_copies_are() {
     assert_eq!(wrong, refused("invalid params: expected [] or [{all, details}]"));
     let output = home.daemon.cortex(&["tables", "--long"]);
     let printed = String::from_utf8(output.stdout).expect("UTF-8");
-    assert!(printed.starts_with("[{\"table\":\"alone\",\"node_scope\":\"local\","), "{printed}");
+    assert!(printed.starts_with("[{\"table\":\"alone\",\"id\":\""), "{printed}");
 }
 
 /// holds R6
@@ -166,7 +166,8 @@ fn a_copy_that_there_is_not_cannot_be_given_up() {
     assert_eq!(write_off("office"), refused("unknown node: office"));
     assert_eq!(
         write_off("home"),
-        refused("own_node: a node cannot remove itself, do it on another one")
+        refused("invalid scope: must include this node, home"),
+        "the table of a uid stays at its home"
     );
     let scope = home.call("get_scope", &["t".into()]).expect("its scope");
     let replicas = field(&scope, "replicas").and_then(Value::as_array).expect("an array");

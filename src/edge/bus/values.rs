@@ -132,6 +132,11 @@ fn read_dict(from: &mut Reader<'_>) -> Option<Dict> {
     let Some(Head::Map(count)) = from.head() else {
         return None;
     };
+    read_entries(from, count)
+}
+
+/// The entries of a map of texts to plain values and such maps.
+fn read_entries(from: &mut Reader<'_>, count: usize) -> Option<Dict> {
     let mut dict = Dict::new();
     for _ in 0..count {
         let name = from.text()?.to_owned();
@@ -144,7 +149,8 @@ fn read_dict(from: &mut Reader<'_>) -> Option<Dict> {
             },
             Head::Float(value) => value.into(),
             Head::Str(value) => text(std::str::from_utf8(value).ok()?.to_owned()),
-            Head::Bin(_) | Head::Array(_) | Head::Map(_) | Head::Ext(..) => return None,
+            Head::Map(count) => Variant::from(read_entries(from, count)?).try_into().ok()?,
+            Head::Bin(_) | Head::Array(_) | Head::Ext(..) => return None,
         };
         dict.insert(name, value);
     }
