@@ -75,7 +75,10 @@ fn a_start_with_broken_settings_fails_with_the_reason_and_works_once_they_are_me
     let failed = host.run(User::Root, "systemctl restart cortexd.service");
     assert!(!failed.ok(), "{failed}");
     let said = host.sh("journalctl -u cortexd --output=cat");
-    assert!(said.contains("error: threads = 99 is not between 1 and 64"), "{said}");
+    assert!(
+        said.contains(&format!("error: {FILE}:1: threads = 99 is not between 1 and 64")),
+        "{said}"
+    );
     let ended = ["Result", "ExecMainStatus", "NRestarts"]
         .map(|property| host.property("cortexd.service", property));
     assert_eq!(ended, ["exit-code", "78", "0"], "another start would not mend it");

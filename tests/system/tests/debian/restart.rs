@@ -158,7 +158,7 @@ fn an_orderly_restart_leaves_a_closed_store() {
     let host = package::installed("orderly");
     host.sh("cortex create notes id && cortex put notes '{\"id\": \"1\"}'");
     host.sh("systemctl stop cortexd.service");
-    assert_eq!(host.sh("ls -A /var/lib/cortex"), "cortex.db\ncortexd.lock");
+    assert_eq!(host.sh("ls -A /var/lib/cortex"), "cortex.db\ncortex.reserve\ncortexd.lock");
     assert_eq!(host.sh("cortex keys notes"), r#"["1"]"#);
     let said = host.sh("journalctl -u cortexd -p warning --output=cat");
     assert_eq!(said, "");

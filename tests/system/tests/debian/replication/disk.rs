@@ -12,6 +12,7 @@ fn move_to_a_small_disk(host: &Host) {
         truncate -s 24M /var/tmp/disk
         mkfs.ext4 -q /var/tmp/disk
         mkdir /mnt/small && mount -o loop /var/tmp/disk /mnt/small
+        rm -f /var/lib/cortex/cortex.reserve
         cp -a /var/lib/cortex/. /mnt/small/
         mount --move /mnt/small /var/lib/cortex 2>/dev/null || { umount /mnt/small; mount -o loop /var/tmp/disk /var/lib/cortex; }
         chown cortex:cortex /var/lib/cortex
