@@ -78,6 +78,17 @@ impl Reserve {
         !matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
     }
 
+    /// True where the file system has little room besides a log of that many bytes. Far from it, nothing else needs
+    /// to be looked at.
+    pub(super) fn is_scarce(&self, log: u64) -> bool {
+        free(self.dir()) < log.saturating_add(self.bytes)
+    }
+
+    /// What must be left when a transaction begins.
+    pub(super) fn margin(&self) -> u64 {
+        self.bytes / 4
+    }
+
     fn dir(&self) -> &Path {
         self.path.parent().unwrap_or(Path::new("."))
     }

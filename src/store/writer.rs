@@ -154,12 +154,30 @@ impl Writer {
 
     /// Refuses what would take the room that is kept back for what frees some.
     fn admit_to_disk(&mut self, jobs: Vec<Job>) -> Vec<Job> {
-        if self.reserve.as_mut().is_none_or(Reserve::keep) {
+        if self.reserve.as_mut().is_none_or(Reserve::keep) && !self.log_outgrows_disk() {
             return jobs;
         }
         let (admitted, refused) = jobs.into_iter().partition(|job| job.command.may_use_reserve());
         self.refuse(refused, &Fault::Full("what is left is kept for deleting and dropping".into()));
         admitted
+    }
+
+    /// True where another transaction might leave a log that cannot be moved into the database without the reserve:
+    /// the checkpoint would take the room that deletions need, and none would be left for them.
+    fn log_outgrows_disk(&mut self) -> bool {
+        let Some(margin) = self.reserve.as_ref().and_then(|reserve| {
+            let log = self.published.log_pages.load(Relaxed).saturating_mul(4096);
+            reserve.is_scarce(log).then(|| reserve.margin())
+        }) else {
+            return false;
+        };
+        if self.log_has_its_place(margin) {
+            return false;
+        }
+        if self.log_has_its_place(0) {
+            let _told = self.recycle_log();
+        }
+        !self.log_has_its_place(margin)
     }
 
     fn refuse(&self, jobs: Vec<Job>, fault: &Fault) {
@@ -209,7 +227,7 @@ impl Writer {
             jobs.into_iter().partition(|job| job.command.may_use_reserve());
         self.refuse(others, &fault);
         if freeing.is_empty() {
-            if self.log_has_its_place() {
+            if self.log_has_its_place(0) {
                 // The log can start again in the room that it takes.
                 self.recycle_log()?;
             }
@@ -229,7 +247,7 @@ impl Writer {
             warn!("the disk is full: the room that is kept back goes to what frees some");
         }
         let before = self.published.log_pages.load(Relaxed);
-        if before > 0 && self.log_has_its_place() {
+        if before > 0 && self.log_has_its_place(0) {
             self.recycle_log()?;
         }
         Ok(given || self.published.log_pages.load(Relaxed) < before)
@@ -237,8 +255,8 @@ impl Writer {
 
     /// True where there is room for moving the whole log into the database. A checkpoint that
     /// fails half way has made the database larger and the log no shorter: it would eat up what
-    /// somebody frees.
-    fn log_has_its_place(&self) -> bool {
+    /// somebody frees. So many bytes must be left besides where it grows.
+    fn log_has_its_place(&self, besides: u64) -> bool {
         let room = || {
             let path = self.engine.conn.path()?;
             let size = |pragma| {
@@ -247,7 +265,9 @@ impl Writer {
             let needed = (size("page_count").ok()? * size("page_size").ok()?).unsigned_abs();
             let disk = nix::sys::statvfs::statvfs(path).ok()?;
             let free = disk.blocks_available() * disk.fragment_size();
-            Some(needed <= std::fs::metadata(path).ok()?.len() + free)
+            let length = std::fs::metadata(path).ok()?.len();
+            // What changes rows in their place lengthens nothing.
+            Some(needed <= length || needed + besides <= length + free)
         };
         room().unwrap_or(false)
     }
