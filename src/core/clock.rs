@@ -9,7 +9,7 @@ use crate::model::Hlc;
 const LATEST_WALL_MS: u64 = 1 << 46;
 
 /// The latest timestamp that a sound clock can have drawn, with room for as many writes as there will ever be after
-/// [`LATEST_WALL_MS`]. What is later is taken from nobody: to follow it could use the timestamps up.
+/// `LATEST_WALL_MS`. What is later is taken from nobody: to follow it could use the timestamps up.
 #[must_use]
 pub fn latest_believable() -> Hlc {
     Hlc::from_unix_ms(LATEST_WALL_MS + (1 << 40))

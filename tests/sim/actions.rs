@@ -482,7 +482,7 @@ fn local(world: &mut World, n: usize, weights: &Weights) {
     let number = world.chance.below(world.keys);
     if world.chance.percent(40) && !entry.replicated {
         let scope = scope(world, weights.kind);
-        set_scope(world, n, entry, scope, BTreeSet::new());
+        set_scope(world, n, &entry, scope, BTreeSet::new());
     } else if world.chance.percent(weights.deletions) {
         delete(world, n, &entry, number);
     } else {
@@ -527,7 +527,7 @@ fn decide(world: &mut World, n: usize, gives_up: bool) {
         false => named(world, &nodes),
     };
     world.log.push(format!("  {scope:?}, writing off {write_off:?}"));
-    set_scope(world, n, entry, scope, write_off);
+    set_scope(world, n, &entry, scope, write_off);
 }
 
 /// One reads of another until there is no more.

@@ -99,7 +99,7 @@ impl World {
 fn decide(world: &mut World, n: usize, inside: &[usize]) {
     let entry = entry(world, n, world.tables[0]).expect("a table");
     let scope = named(world, &inside.iter().copied().collect());
-    set_scope(world, n, entry, scope, BTreeSet::new());
+    set_scope(world, n, &entry, scope, BTreeSet::new());
     world.now_ms += 10;
 }
 

@@ -104,7 +104,7 @@ fn settle_in(world: &mut World, n: usize) {
 pub(crate) fn set_scope(
     world: &mut World,
     n: usize,
-    entry: Arc<Entry>,
+    entry: &Arc<Entry>,
     mut scope: Scope,
     mut write_off: BTreeSet<NodeName>,
 ) {
@@ -123,7 +123,7 @@ pub(crate) fn set_scope(
     }
     // Where the owner has no account any more, root of a machine that holds the table decides.
     for caller in [OWNER, Uid::ROOT].map(Caller::Local) {
-        let (entry, scope, write_off) = (Arc::clone(&entry), scope.clone(), write_off.clone());
+        let (entry, scope, write_off) = (Arc::clone(entry), scope.clone(), write_off.clone());
         if world.run(n, &Command::SetScope { caller, entry, scope, write_off }).is_ok() {
             return;
         }

@@ -92,7 +92,7 @@ fn decide_finally(world: &mut World, members: &[usize], table: TableUid) {
     let dead = world.nodes.iter().filter(|node| !node.alive).map(|node| node.name.clone());
     let (scope, dead) = (named(world, &some), dead.collect());
     world.log.push(format!("finally n{by} {scope:?}"));
-    set_scope(world, by, entry, scope, dead);
+    set_scope(world, by, &entry, scope, dead);
 }
 
 pub(crate) fn settle(world: &mut World) {

@@ -24,7 +24,7 @@ fn a_copy_that_leaves_ends_although_the_others_have_everything_already() {
     nodes(&mut world, 2);
     let table = shared(&mut world);
     let (entry, scope) = (entry(&world, 0, table), named(&world, &[0].into()));
-    set_scope(&mut world, 0, entry.expect("a table"), scope, BTreeSet::new());
+    set_scope(&mut world, 0, &entry.expect("a table"), scope, BTreeSet::new());
     settle(&mut world);
     assert_eq!((life(&world, 0, table), life(&world, 1, table)), (1, 0));
 }

@@ -126,7 +126,7 @@ pub(crate) fn decide(world: &mut World, n: usize, nodes: &[usize], write_off: &[
     let entry = entry(world, n, world.tables[0]).expect("a table");
     let scope = named(world, &nodes.iter().copied().collect());
     let off: BTreeSet<_> = write_off.iter().map(|n| world.nodes[*n].name.clone()).collect();
-    set_scope(world, n, entry, scope, off);
+    set_scope(world, n, &entry, scope, off);
     world.now_ms += 10;
 }
 
@@ -319,7 +319,7 @@ fn one_that_was_removed_speaks_on(world: &mut World) {
     remove(world, 0, 2);
     let entry = entry(world, 2, table).expect("a table");
     let scope = named(world, &[2].into());
-    set_scope(world, 2, entry, scope, BTreeSet::new());
+    set_scope(world, 2, &entry, scope, BTreeSet::new());
     directory(world, 0, 2);
     heal(world);
 }
