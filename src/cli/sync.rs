@@ -157,6 +157,9 @@ fn shown(tables: &Value, now_ms: u64) -> String {
         if let Some(conflicts @ 1..) = here["conflicts"].as_u64() {
             let _never_fails = write!(line, ", {}", counted(conflicts));
         }
+        for why in [&here["why"], &here["drain_blocked"]].into_iter().filter_map(Value::as_str) {
+            let _never_fails = write!(line, "  {why}");
+        }
         let _never_fails = writeln!(text, "{line}");
         for node in table["nodes"].as_array().into_iter().flatten() {
             let verified = match node["verified_ms"].as_u64() {

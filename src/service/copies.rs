@@ -21,6 +21,7 @@ use cortex_core::{
 
 use super::{
     Service,
+    drain::{self, DrainPath, KEPT_AWAY, Neighbours},
     mesh::Seen,
     sync::{PeerCopy, Trouble},
     tables::scope_tree,
@@ -30,9 +31,6 @@ use crate::{
     ambient,
     store::{Entry, Replica, SYSTEM_TABLE},
 };
-
-/// Why there is no copy here although the scope contains this machine.
-const KEPT_AWAY: &str = "root of this machine keeps the table away: cortex drop --replica --undo";
 
 /// How the copy here is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -152,6 +150,8 @@ pub(super) struct Copies {
     pub(super) here: Here,
     /// True where root of this machine keeps the table away.
     pub(super) declined: bool,
+    /// Where the rows of the copy here can go; none where it does not drain.
+    pub(super) drain_path: Option<DrainPath>,
     pub(super) copy: Option<Arc<Replica>>,
     pub(super) others: Vec<Other>,
     pub(super) kept_by: Option<Blocker>,
@@ -193,12 +193,15 @@ impl Service {
         });
         let others = if entry.replicated { judged.collect() } else { Vec::new() };
         let mut here = here(entry, copy.as_deref());
+        let path = || Neighbours::new(directory, entry, seen.as_deref()).path();
+        let mut drain_path = (here == Here::Draining).then(path);
         if here == Here::None && directory.owes_departure(table) {
-            here = Here::Draining;
+            (here, drain_path) = (Here::Draining, Some(DrainPath::Drained));
         }
         Copies {
             here,
             declined,
+            drain_path,
             others,
             name,
             copy,
@@ -236,6 +239,7 @@ impl Service {
                     ("node", (*self.node).into()),
                     ("state", copies.here.word().into()),
                     ("why", copies.declined.then(|| KEPT_AWAY.to_owned()).into()),
+                    ("drain_blocked", copies.drain_blocked().into()),
                     ("life", replica.map(|copy| copy.life).into()),
                     ("records", entry.usage.records().into()),
                     ("tombstones", replica.map_or(0, |copy| copy.tombstones).into()),
@@ -260,7 +264,7 @@ impl Service {
             ("conflicts", copies.conflicts().into()),
             ("verified_ms", Tree::Nil),
             ("heard_ms", Tree::Nil),
-            ("why", copies.declined.then(|| KEPT_AWAY.to_owned()).into()),
+            ("why", copies.why_here().into()),
         ]);
         let others = copies.others.iter().map(|other| {
             Tree::map([
@@ -321,7 +325,7 @@ pub(super) fn others_of(directory: &Directory, table: TableUid) -> BTreeSet<Node
     admitted.filter(|node| Some(*node) != directory.here()).cloned().collect()
 }
 
-fn link(seen: Option<&Seen>, node: &NodeName) -> Link {
+pub(super) fn link(seen: Option<&Seen>, node: &NodeName) -> Link {
     match seen.and_then(|seen| seen.peers.iter().find(|peer| peer.node == *node)) {
         Some(peer) if peer.connected => match peer.silence() {
             Some(silence) => Link::Silent(silence.as_secs()),
@@ -388,13 +392,16 @@ fn state_of(
     facts: &Facts<'_>,
     word: Option<&cortex_core::sync::Word>,
 ) -> (State, Option<String>) {
-    let trouble = trouble(node, facts);
     if facts.standing == Standing::Out {
         return if facts.life > facts.gone && !facts.removed {
             let why = if facts.declined {
                 "its root keeps the table away, and it has not said that it has handed over what it held"
             } else {
                 "it is out of the scope, and has not said that it has handed over what it held"
+            };
+            let trouble = match facts.link {
+                Link::Unknown => Some(drain::not_linked(facts.table, node)),
+                Link::Up | Link::Silent(_) | Link::Down(_) => trouble(node, facts),
             };
             (
                 State::Draining,
@@ -411,6 +418,7 @@ fn state_of(
             (State::Left, Some(why.into()))
         };
     }
+    let trouble = trouble(node, facts);
     let Some(here) = facts.here.filter(|here| here.life > 0) else {
         return (State::Unknown, Some("there is no copy here to compare it with".into()));
     };

@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use cortex_core::{
     directory::Standing,
     gate,
-    model::{Caller, Key, NodeName, Permissions, Refusal, Scope, Stamp},
+    model::{Caller, Key, NodeName, Owner, Permissions, Refusal, Scope, Stamp},
     sync::Dot,
     wire::{Head, encode, link::Reject},
 };
@@ -15,6 +15,7 @@ use super::{
     Answer, Service,
     conflicts::writer,
     copies::{Copies, Here, Link, Other, State},
+    drain::{DrainPath, either},
     params::{self, Params},
     tree::Tree,
 };
@@ -169,17 +170,13 @@ impl Service {
             }
             Here::Draining | Here::None if copies.declined => {
                 because.add(self.holders(copies));
+                copies.drain_path_in_words().into_iter().for_each(|reason| because.add(reason));
                 return Ok(Explanation::mend(
                     format!("{name} is kept away from this node by its root"),
                     format!("as root, on this node: cortex drop {name} --replica --undo"),
                 ));
             }
-            Here::Draining => {
-                return Ok(Explanation::mend(
-                    format!("{name} is leaving this node: its scope does not contain it any more"),
-                    self.admit(copies, &self.node),
-                ));
-            }
+            Here::Draining => return Ok(self.explain_drain(copies, because)),
             Here::None => {
                 because.add(self.holders(copies));
                 return Ok(Explanation::mend(
@@ -257,6 +254,38 @@ impl Service {
         })
     }
 
+    /// A copy that the scope does not contain any more, and that is still here.
+    fn explain_drain(&self, copies: &Copies, because: &mut Because) -> Explanation {
+        let name = &copies.name;
+        because.add(self.holders(copies));
+        copies.drain_path_in_words().into_iter().for_each(|reason| because.add(reason));
+        let cannot = || format!("{name} is to leave this node, and cannot drain");
+        match &copies.drain_path {
+            Some(DrainPath::Unreached(nodes)) => {
+                Explanation { finding: cannot(), mend: nodes.first().map(start) }
+            }
+            Some(DrainPath::Blocked { between }) => {
+                let Some(node) = between.first() else {
+                    let scope = self.store.catalog().directory().in_scope(copies.entry.table.uid);
+                    let scope: Vec<_> = scope.into_iter().collect();
+                    let link = format!(
+                        "add {} to mesh.nodes in cortex.toml(5); then: systemctl reload cortexd",
+                        either(&scope)
+                    );
+                    return Explanation::mend(cannot(), link);
+                };
+                let (admit, narrow) = (self.admit(copies, node.as_str()), self.scope_again(copies));
+                let mend = format!("{admit}; once it has left {}: {narrow}", self.node);
+                Explanation::mend(cannot(), mend)
+            }
+            Some(DrainPath::NoScope) => Explanation::mend(cannot(), self.admit(copies, &self.node)),
+            Some(DrainPath::Drained | DrainPath::Open(_)) | None => Explanation::mend(
+                format!("{name} is leaving this node: its scope does not contain it any more"),
+                self.admit(copies, &self.node),
+            ),
+        }
+    }
+
     fn explain_there(
         &self,
         copies: &Copies,
@@ -310,13 +339,8 @@ impl Service {
             Standing::Out => {
                 let state = other(copies, node).map(|other| other.state);
                 if state == Some(State::Draining) {
-                    because.add(format!(
-                        "{node} has not said yet that it has handed over what it held"
-                    ));
-                    return Ok(Explanation::mend(
-                        format!("{name} is leaving {node}"),
-                        format!("cortex scope {name}"),
-                    ));
+                    let name_there = self.name_elsewhere(copies);
+                    return Ok(explain_drain_there([name, &name_there], node, &link, because));
                 }
                 return Ok(Explanation::mend(
                     format!("{name} is not on {node}: the scope does not contain it"),
@@ -362,7 +386,7 @@ impl Service {
             because.add("this node has neither the row nor its deletion to compare with");
             return Ok(Explanation::mend(
                 format!("whether {node} has {shown} is not known here"),
-                format!("on {node}: cortex explain {name} {shown}"),
+                format!("on {node}: cortex explain {} {shown}", self.name_elsewhere(copies)),
             ));
         };
         let what = if mark.value.is_some() { "it was written" } else { "it was deleted" };
@@ -416,11 +440,33 @@ impl Service {
         }
     }
 
+    /// What a table is called on other nodes.
+    fn name_elsewhere(&self, copies: &Copies) -> String {
+        match &copies.entry.table.name.owner {
+            Owner::Uid(uid) => format!("{uid}@{}:{}", self.node, copies.entry.table.name.name),
+            Owner::Remote(..) | Owner::Identity(_) => copies.name.clone(),
+        }
+    }
+
     /// The command that lets a node hold a table, besides those that may already.
     fn admit(&self, copies: &Copies, node: &str) -> String {
-        let (name, entry) = (&copies.name, &copies.entry);
-        let mut names: BTreeSet<String> = match &entry.table.scope {
-            Scope::All => return format!("cortex scope {name} all"),
+        let names = self.scope_names(copies).map(|mut names| {
+            names.insert(node.to_owned());
+            names
+        });
+        decide_scope(&copies.name, names)
+    }
+
+    /// The command that decides the scope that there is once more.
+    fn scope_again(&self, copies: &Copies) -> String {
+        decide_scope(&copies.name, self.scope_names(copies))
+    }
+
+    /// The nodes that the scope names; none where it names none, being all of them.
+    fn scope_names(&self, copies: &Copies) -> Option<BTreeSet<String>> {
+        let entry = &copies.entry;
+        let names = match &entry.table.scope {
+            Scope::All => return None,
             Scope::Nodes(nodes) => nodes.iter().map(|node| node.as_str().into()).collect(),
             Scope::Local if !entry.replicated => [self.node.to_string()].into(),
             Scope::Local => {
@@ -428,9 +474,7 @@ impl Service {
                 admitted.iter().map(|node| node.as_str().into()).collect()
             }
         };
-        names.insert(node.to_owned());
-        let names: Vec<String> = names.into_iter().collect();
-        format!("cortex scope {name} {}", names.join(","))
+        Some(names)
     }
 
     fn mark_of(&self, copies: &Copies, key: &[u8]) -> Result<Option<RowMark>, Failure> {
@@ -473,9 +517,38 @@ fn start(node: &NodeName) -> String {
     format!("on {node}: systemctl start cortexd; then: cortex mesh status")
 }
 
+fn decide_scope(name: &str, nodes: Option<BTreeSet<String>>) -> String {
+    let scope = nodes.map(|nodes| nodes.into_iter().collect::<Vec<_>>().join(","));
+    format!("cortex scope {name} {}", scope.as_deref().unwrap_or("all"))
+}
+
 /// Which of the competing decisions shall hold is for somebody to say.
 fn contested(name: &str) -> String {
     format!("cortex scope {name} SCOPE")
+}
+
+/// A copy that has not said yet that it has left.
+fn explain_drain_there(
+    [name, name_there]: [&str; 2],
+    node: &NodeName,
+    link: &Link,
+    because: &mut Because,
+) -> Explanation {
+    because.add(format!("{node} has not said yet that it has handed over what it held"));
+    let mend = match link {
+        Link::Up => format!("cortex scope {name}"),
+        Link::Silent(_) | Link::Down(_) => {
+            because.add(format!("this node does not reach {node}"));
+            start(node)
+        }
+        Link::Unknown => {
+            because.add(format!(
+                "this node is not linked to {node}: whether any node of the scope is, is known there"
+            ));
+            format!("on {node}: cortex explain {name_there}")
+        }
+    };
+    Explanation::mend(format!("{name} is leaving {node}"), mend)
 }
 
 fn of_copy(name: &str, node: &NodeName, found: &Other, link: &Link) -> Explanation {

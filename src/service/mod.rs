@@ -16,6 +16,7 @@ mod admin;
 mod backup;
 mod conflicts;
 mod copies;
+mod drain;
 mod explain;
 mod grants;
 mod identity;

@@ -16,6 +16,7 @@ const SCOPE: &str = "scope";
 const NAME: &str = "names";
 const CONFLICTS: &str = "conflicts";
 const BLOCKED: &str = "copies-blocked";
+const DRAINING: &str = "copies-draining";
 const ROWS: &str = "rows";
 const ORPHANS: &str = "orphans";
 
@@ -58,6 +59,8 @@ struct Table {
     conflicts: u64,
     nodes: Vec<Node>,
     deletions_kept_by: Option<String>,
+    /// Why the replica here cannot drain.
+    drain_blocked: Option<String>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -157,6 +160,7 @@ impl Table {
             conflicts: table["here"]["conflicts"].as_u64().unwrap_or(0),
             nodes: nodes.map(Node::read).collect(),
             deletions_kept_by: table["deletions_kept_by"]["node"].as_str().map(str::to_owned),
+            drain_blocked: table["here"]["drain_blocked"].as_str().map(str::to_owned),
         }
     }
 }
@@ -264,6 +268,13 @@ fn of_table(table: &Table, facts: &Facts) -> Vec<Finding> {
             BLOCKED,
             format!("rows of {name} do not pass between this node and {}: {why}", node.name),
             format!("cortex explain {name} --node {}", node.name),
+        ));
+    }
+    if let Some(why) = &table.drain_blocked {
+        findings.push(Finding::warning(
+            DRAINING,
+            format!("{name} is to leave this machine, and cannot drain: {why}"),
+            format!("cortex explain {name}"),
         ));
     }
     if table.contested {
@@ -420,6 +431,14 @@ mod tests {
         assert_eq!(orphan.status, Status::Warning);
         let hint = format!("{orphan:?}");
         assert!(hint.contains("cortex table chown @alice~3f2a:notes OWNER"), "{hint}");
+    }
+
+    #[test]
+    fn a_replica_that_cannot_drain_is_worth_a_warning_that_says_where_it_is_explained() {
+        let why = "no node of its scope is linked to this one: cortex explain @alice:notes";
+        let found = of(Table { drain_blocked: Some(why.into()), ..notes(office("in_sync")) });
+        assert_eq!(only(&found), (DRAINING, Status::Warning));
+        assert_eq!(found[0].mend.as_deref(), Some("cortex explain @alice:notes"));
     }
 
     /// holds R5
