@@ -16,9 +16,10 @@
 //! |---|---|
 //! | `check::records` | a lost acknowledged write, a deletion undone, what nobody wrote, replicas that differ |
 //! | `check::status` | in_sync between nodes that hold different rows, while faults last too |
-//! | `check::scope` | a byte of a table on a node that was never in its scope |
+//! | `check::scope` | a byte of a table on a node that was never in its scope, or has left it |
 //! | `check::rights` | access after a revocation, none after a grant, nodes that disagree |
 //! | `check::health` | panics, errors, floods of warnings, memory and descriptors that grow, a daemon that ends |
+//! | `quiet` | a machine that cannot be replaced, two creations of a table that do not keep the narrower scope |
 //! | progress | nodes that do not converge within minutes once nothing is wrong |
 //!
 //! `cargo test` runs a few fixed seeds; `make histories` goes on for HISTORY_SECONDS, from HISTORY_SEED. The same
@@ -45,6 +46,8 @@ mod mesh;
 mod node;
 #[path = "histories/plan.rs"]
 mod plan;
+#[path = "histories/quiet.rs"]
+mod quiet;
 #[path = "histories/replica.rs"]
 mod replica;
 #[path = "histories/rest.rs"]

@@ -16,7 +16,7 @@ use crate::client::Reply;
 use crate::history::{Contents, Event, Micros, NodeId, TableId, Write};
 use crate::replica;
 use crate::rpc::field;
-use crate::shared::Stay;
+use crate::shared::{Move, Stay};
 use crate::tables::{KEYS, Kind, Table, Where, read};
 use crate::workload::Worker;
 use crate::world::World;
@@ -27,6 +27,9 @@ const CONVERGE: Duration = Duration::from_secs(120);
 
 /// The same where clocks were off: what waits for timestamps may wait longer.
 const CONVERGE_AFTER_CLOCKS: Duration = Duration::from_secs(180);
+
+/// How long bytes may stay that a restored database has brought back to a node that the table had left.
+const ERASED_AGAIN: Duration = Duration::from_secs(60);
 
 /// A table that is there, with its lasting id and the nodes that may hold it.
 type Live = (Table, Vec<u8>, BTreeSet<NodeId>);
@@ -174,6 +177,8 @@ impl World {
         let mut left = Vec::new();
         for (table, uid, nodes) in live {
             let word = table.kind.word();
+            let leaving = self.copies(&table).into_iter().filter(|(_, state)| state == "draining");
+            left.extend(leaving.map(|(node, _)| format!("{word}: node {node} is still leaving")));
             let scope = self.scope_of(&table, table.home);
             let held: Vec<_> =
                 self.nodes.iter().map(|node| replica::rows(&node.database(), &uid)).collect();
@@ -333,30 +338,76 @@ impl World {
     }
 
     fn judge_scopes(&mut self) {
-        let decided = self.cycle.set_back.contains(&0);
         let moves = std::mem::take(&mut self.shared.book().moves);
         for table in self.shared.tables.clone() {
-            let last = moves.iter().rev().find(|one| one.table == table.id);
-            if let Some(last) = last.filter(|last| last.acked.is_some() && !decided) {
-                let scope = self.scope_of(&table, table.home);
-                if scope != Ok(last.to.clone()) {
-                    self.shared.break_off(format!(
-                        "scope: table {} is {scope:?} although {:?} was acknowledged last",
-                        table.id, last.to
-                    ));
-                }
+            if table.kind != Kind::Own {
+                let of_table: Vec<_> = moves.iter().filter(|one| one.table == table.id).collect();
+                self.judge_scope(&table, &of_table);
             }
             let ever = self.shared.book().ever.get(&table.id).cloned().unwrap_or_default();
             for node in (0..self.nodes.len()).filter(|node| !ever.contains(node)) {
                 self.find_marks(&table, node, "it was never there");
             }
+            if table.kind.moves() {
+                self.judge_departures(&table);
+            }
         }
     }
 
+    /// A scope is what was acknowledged last; where nobody decided, what it was.
+    fn judge_scope(&mut self, table: &Table, moves: &[&Move]) {
+        let Ok(scope) = self.scope_of(table, table.home) else { return };
+        let before = self.scopes.insert(table.id, scope.clone());
+        let decided = self.cycle.set_back.contains(&0);
+        let expected = match moves.last() {
+            Some(last) => (last.acked.is_some() && !decided).then(|| last.to.clone()),
+            None => before.or_else(|| Some(table.first.clone())),
+        };
+        if let Some(expected) = expected.filter(|expected| *expected != scope) {
+            let word = table.kind.word();
+            self.shared.break_off(format!(
+                "scope: that of {word} is {scope:?}, although {expected:?} was decided last"
+            ));
+        }
+    }
+
+    /// Where a copy is said to have left, no byte of it is. Bytes that an older database has brought back go soon.
+    fn judge_departures(&self, table: &Table) {
+        for (node, _) in self.copies(table).iter().filter(|(_, state)| state == "left") {
+            let was_set_back = self.cycle.set_back.contains(node);
+            let patience = if was_set_back { ERASED_AGAIN } else { Duration::ZERO };
+            let deadline = ambient::monotonic() + patience;
+            while scope::find_mark(&self.nodes[*node].data_dir(), &table.mark)
+                .is_ok_and(|found| !found.is_empty())
+                && ambient::monotonic() < deadline
+            {
+                sleep(Duration::from_millis(300));
+            }
+            self.find_marks(table, *node, "it has left");
+        }
+    }
+
+    /// How the copies of a table are, as its home tells.
+    fn copies(&self, table: &Table) -> Vec<(NodeId, String)> {
+        let name = self.shared.name_on(table, table.home);
+        let told = self.nodes[table.home].ask("get_scope", &[name.into()]).done();
+        let replicas = told.as_ref().and_then(|told| field(told, "replicas")?.as_array());
+        let read = |replica: &Value| {
+            let name = field(replica, "node")?.as_str()?;
+            let node = self.shared.names.iter().position(|one| one == name)?;
+            Some((node, field(replica, "state")?.as_str()?.to_owned()))
+        };
+        replicas.into_iter().flatten().filter_map(read).collect()
+    }
+
     fn find_marks(&self, table: &Table, node: NodeId, where_from: &str) {
-        match scope::find_mark(&self.nodes[node].data_dir(), &table.mark) {
+        self.find(table.kind.word(), &table.mark, node, where_from);
+    }
+
+    /// Breaks off where a text stands on a node's disk.
+    pub(crate) fn find(&self, word: &str, mark: &str, node: NodeId, where_from: &str) {
+        match scope::find_mark(&self.nodes[node].data_dir(), mark) {
             Ok(found) => found.into_iter().for_each(|what| {
-                let word = table.kind.word();
                 self.shared.break_off(format!("scope: {word}: {where_from}: {what}"));
             }),
             Err(error) => self.shared.trace(&format!("node {node} cannot be searched: {error}")),

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 
+use crate::chance::Chance;
 use crate::check::rights::Decision;
 use crate::clock::Clock;
 use crate::history::{Event, Micros, NodeId, TableId};
@@ -147,6 +148,25 @@ impl Shared {
             Where::On(nodes) => {
                 let names: Vec<_> = nodes.iter().map(|node| self.names[*node].as_str()).collect();
                 names.join(",")
+            }
+        }
+    }
+
+    /// Where a table may be as somebody may decide at random. What is left out gives what only it has to a node
+    /// that it reaches.
+    pub(crate) fn draw_scope(&self, chance: &mut Chance, always: Option<NodeId>) -> Where {
+        let count = self.names.len();
+        loop {
+            if chance.percent(25) {
+                return Where::All;
+            }
+            let mut nodes = chance.some(&(0..count).collect::<Vec<_>>());
+            nodes.extend(always);
+            let reaches = |out: &NodeId| nodes.iter().any(|node| self.are_linked(*out, *node));
+            let all_reach =
+                (0..count).filter(|node| !nodes.contains(node)).all(|out| reaches(&out));
+            if nodes.len() > 1 && self.is_connected(&nodes) && all_reach {
+                return Where::On(nodes);
             }
         }
     }

@@ -107,13 +107,14 @@ impl Wires {
 
     /// Closes the connections between two nodes and refuses others, or lets them in again.
     pub(crate) fn refuse(&self, a: NodeId, b: NodeId, is_refused: bool) {
-        for pair in [(a, b), (b, a)] {
-            if let Some(refused) = self.shared.refused.get(&pair) {
-                refused.store(is_refused, Relaxed);
-            }
-            if is_refused {
-                self.each(pair, Connection::close);
-            }
+        // While nothing is let in: what is being let in is closed here, or finds that it is refused.
+        let open = self.shared.open();
+        let both = [(a, b), (b, a)];
+        for refused in both.iter().filter_map(|pair| self.shared.refused.get(pair)) {
+            refused.store(is_refused, Relaxed);
+        }
+        if is_refused {
+            open.iter().filter(|(pair, _)| both.contains(pair)).for_each(|(_, one)| one.close());
         }
     }
 
@@ -171,7 +172,7 @@ fn listen(pair: (NodeId, NodeId), shared: Arc<Shared>, target: u16) -> u16 {
                 return;
             }
             if shared.refused[&pair].load(Relaxed) {
-                continue; // dropped, which closes it
+                continue; // dropped, which closes it, and nothing is heard of it at the other end
             }
             let Ok(called) = TcpStream::connect(("127.0.0.1", target)) else {
                 continue;
@@ -188,6 +189,13 @@ fn connect(pair: (NodeId, NodeId), shared: &Arc<Shared>, caller: TcpStream, call
         end.set_read_timeout(Some(LOOK)).expect("set a timeout");
     }
     let connection = Arc::new(Connection { caller, called, is_torn: AtomicBool::new(false) });
+    {
+        let mut open = shared.open();
+        if shared.refused[&pair].load(Relaxed) {
+            return connection.close();
+        }
+        open.push((pair, Arc::clone(&connection)));
+    }
     for forth in [true, false] {
         let (shared, connection) = (Arc::clone(shared), Arc::clone(&connection));
         spawn(move || {
@@ -201,7 +209,6 @@ fn connect(pair: (NodeId, NodeId), shared: &Arc<Shared>, caller: TcpStream, call
             });
         });
     }
-    shared.open().push((pair, connection));
 }
 
 /// Passes bytes on in one direction until an end is closed.

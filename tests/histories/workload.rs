@@ -61,7 +61,7 @@ const ACTS: [(Act, u64); 20] = [
     (Act::Move, 12),
     (Act::Right, 20),
     (Act::DropOrCreate, 10),
-    (Act::CreateAgain, 0),
+    (Act::CreateAgain, 6),
     (Act::Reload, 2),
     (Act::Checkpoint, 3),
     (Act::Rest, 15),
@@ -263,7 +263,8 @@ impl<'s> Worker<'s> {
         }
         let moving: Vec<_> = self.shared.tables.iter().filter(|t| t.kind.moves()).collect();
         let table = self.chance.of(&moving);
-        let to = self.draw_scope(table);
+        let home = (table.kind == Kind::Journal).then_some(table.home);
+        let to = self.shared.draw_scope(&mut self.chance, home);
         let name = self.shared.name_on(table, self.node);
         let scope = self.shared.scope_text(&to);
         self.expect_scope(table, &to);
@@ -286,27 +287,6 @@ impl<'s> Worker<'s> {
             book.events.push(Event::MayLeave { node, table: table.id, at });
         }
         book.ever.entry(table.id).or_default().extend(nodes);
-    }
-
-    fn draw_scope(&mut self, table: &Table) -> Where {
-        let count = self.shared.names.len();
-        loop {
-            if self.chance.percent(25) {
-                return Where::All;
-            }
-            let mut nodes = self.chance.some(&(0..count).collect::<Vec<_>>());
-            if table.kind == Kind::Journal {
-                nodes.insert(table.home);
-            }
-            // A node that is left out gives what only it has to one that it reaches.
-            let reaches =
-                |out: &NodeId| nodes.iter().any(|node| self.shared.are_linked(*out, *node));
-            let all_reach =
-                (0..count).filter(|node| !nodes.contains(node)).all(|out| reaches(&out));
-            if nodes.len() > 1 && self.shared.is_connected(&nodes) && all_reach {
-                return Where::On(nodes);
-            }
-        }
     }
 
     fn change_right(&mut self) {
@@ -385,12 +365,18 @@ impl<'s> Worker<'s> {
         let kinds = [Kind::Notes, Kind::Pair, Kind::Secret];
         let known: Vec<_> = self.shared.tables.iter().filter(|t| kinds.contains(&t.kind)).collect();
         let table = self.chance.of(&known);
-        let name = format!("@{}", table.kind.word());
-        let (_, reply, _) = self.call("create_table", &[name.into(), list(["id".into()])]);
+        let own = self.shared.names[self.node].as_str();
+        let scope = self.chance.of(&[None, Some("local"), Some("all"), Some(own)]);
+        let short = format!("@{}", table.kind.word());
+        let whole = self.shared.name_on(table, self.node);
+        let name = self.chance.of(&[short.as_str(), whole.as_str()]);
+        let mut params = vec![name.into(), list(["id".into()])];
+        params.extend(scope.map(Value::from));
+        let (_, reply, _) = self.call("create_table", &params);
         if let Reply::Done(value) = reply {
             let (node, word) = (&self.shared.names[self.node], table.kind.word());
             self.shared.break_off(format!(
-                "scope: create of {word}, which exists, answers {value} on {node}"
+                "scope: create of {word} with {scope:?}, which exists, answers {value} on {node}"
             ));
         }
     }

@@ -21,7 +21,7 @@ use crate::plan::{Ability, Fault, LOOK_AGAIN_MS, LOOK_MS, Planned, plan};
 use crate::replica;
 use crate::rpc::{field, list, map};
 use crate::shared::{People, Shared, Stay};
-use crate::tables::{Kind, Table};
+use crate::tables::{Kind, Table, Where};
 use crate::wires::Wires;
 use crate::workload::Worker;
 
@@ -57,6 +57,8 @@ pub(crate) struct World {
     pub(crate) cycle: Cycle,
     /// Lasting ids of tables that are made once.
     pub(crate) uids: BTreeMap<TableId, Vec<u8>>,
+    /// Where each table may be since the last cycle.
+    pub(crate) scopes: BTreeMap<TableId, Where>,
 }
 
 /// What must be remembered of the cycle under way.
@@ -126,6 +128,7 @@ impl World {
             samples: 0,
             cycle: Cycle::default(),
             uids: BTreeMap::new(),
+            scopes: BTreeMap::new(),
         };
         world.shared.trace(&format!("seed {} {:?}", world.frame.seed, world.ability));
         world.start_all();
@@ -185,7 +188,7 @@ impl World {
         panic!("not within two minutes: {what}");
     }
 
-    fn must(&self, node: NodeId, method: &str, params: &[Value]) -> Value {
+    pub(crate) fn must(&self, node: NodeId, method: &str, params: &[Value]) -> Value {
         match self.nodes[node].ask(method, params) {
             Reply::Done(value) => value,
             other @ (Reply::Refused(_) | Reply::NotSent | Reply::Lost) => {
@@ -238,7 +241,7 @@ impl World {
         self.shared.book().stays.push(Stay { since, until: None });
     }
 
-    fn make_table(&mut self, table: &Table) {
+    pub(crate) fn make_table(&mut self, table: &Table) {
         let name = self.shared.name_on(table, table.home);
         let scope = match table.kind {
             Kind::Own => "local".to_owned(),
@@ -253,66 +256,6 @@ impl World {
             let uid = self.uid_of(table).expect("it was made");
             self.uids.insert(table.id, uid);
         }
-    }
-
-    /// What needs quiet: nothing is wrong, nobody asks, and all nodes hold the same.
-    pub(crate) fn between_cycles(&mut self) {
-        if self.chance.percent(0) {
-            let number = self.nodes.len() - 1;
-            let replaced = self.chance.within(1, number as u64 - 1);
-            self.replace(usize::try_from(replaced).expect("a node"));
-        }
-        if self.chance.percent(30) {
-            self.bob_becomes_another();
-        }
-    }
-
-    /// A node is removed, and a fresh machine takes its name. The others have all that it had.
-    fn replace(&mut self, node: NodeId) {
-        let name = self.shared.names[node].clone();
-        self.shared.trace(&format!("REPLACE {name}"));
-        *self.faults.entry("replace").or_default() += 1;
-        self.must(0, "mesh_remove_node", &[name.as_str().into()]);
-        self.nodes[node].terminate();
-        self.nodes[node].wipe();
-        self.ca.issue(&name);
-        self.configure(node, "");
-        self.nodes[node].start();
-        assert!(self.nodes[node].wait_until_it_answers(), "{name} does not start");
-        self.claim(node);
-        let own =
-            self.shared.tables.iter().find(|t| t.kind == Kind::Own && t.home == node).cloned();
-        if let Some(own) = own {
-            self.make_table(&own);
-            self.contents.retain(|(table, _), _| *table != own.id);
-        }
-        self.rest_again();
-    }
-
-    /// Bob's identity is revoked, and his uid becomes another one of the same name: it has none of the rights.
-    fn bob_becomes_another(&mut self) {
-        self.shared.trace("BOB becomes another");
-        *self.faults.entry("identity").or_default() += 1;
-        let (bob, node) = (self.shared.people.bob.clone(), self.nodes.len() - 1);
-        let before = self.must(node, "identity_lookup", &[bob.as_str().into()]);
-        self.must(node, "identity_revoke", &[bob.as_str().into()]);
-        for table in self.shared.tables.clone().iter().filter(|table| table.kind != Kind::Own) {
-            let name = self.shared.name_on(table, node);
-            if let Reply::Done(rows) = self.nodes[node].ask("all", &[name.as_str().into()]) {
-                self.shared.break_off(format!("rights: a revoked identity reads {name}: {rows}"));
-            }
-        }
-        self.must(node, "identity_register", &[bob.as_str().into()]);
-        self.wait("all know the other bob", |world| {
-            let known =
-                world.nodes.iter().map(|at| at.ask("identity_lookup", &[bob.as_str().into()]));
-            let is_other = |now: Option<Value>| {
-                now.is_some_and(|now| field(&now, "fid") != field(&before, "fid"))
-            };
-            known.map(Reply::done).all(is_other)
-        });
-        self.shared.book().decisions.clear();
-        self.rights_hold();
     }
 
     /// One cycle of clients and faults, up to the moment when the faults are over.
