@@ -112,6 +112,33 @@ fn two_machines_find_each_other_and_say_so() {
     });
 }
 
+/// A machine that has joined dials before the settings of the other are read again, and one that ends closes what is
+/// under way: neither is anything that somebody must look at.
+#[test]
+fn a_join_in_the_documented_order_and_an_orderly_end_refuse_nobody_in_the_log() {
+    let ca = Authority::new();
+    ca.issue("home");
+    ca.issue("office");
+    let ports = [free_port(), free_port()];
+    let nodes = [("home", ports[0]), ("office", ports[1])];
+    let home = Daemon::with_config(&ca.settings("home", ports[0], &nodes[..1]));
+    let mut office = Daemon::with_config(&ca.settings("office", ports[1], &nodes));
+    home.wait_for_log("office has a certificate of this mesh and is not configured here");
+    reload(&home, &ca.settings("home", ports[0], &nodes)).expect("read again");
+    wait_until("both see each other", || {
+        is_connected(&home, "office") && is_connected(&office, "home")
+    });
+    for _ in 0..3 {
+        assert!(office.stop().success());
+        wait_until("it is gone", || !is_connected(&home, "office"));
+        office.restart();
+        wait_until("it is back", || is_connected(&home, "office") && is_connected(&office, "home"));
+    }
+    for log in [home.log(), office.log()] {
+        assert!(!log.contains("refused a connection"), "{log}");
+    }
+}
+
 /// holds R1
 #[test]
 fn of_the_links_that_both_dial_one_is_left() {
@@ -182,7 +209,9 @@ fn a_mesh_that_cannot_be_joined_is_refused_by_a_check() {
         BOTH_USAGES,
         &["-startdate", "200101000000Z", "-enddate", "210101000000Z"],
     );
+    ca.issue_for("both", "home", &["home", "office"], BOTH_USAGES, &[]);
     let settings = |ca: &Authority, file: &str| ca.settings_with("home", file, free_port(), &[]);
+    let beside_office = ca.settings_with("home", "both", free_port(), &[("office", free_port())]);
     let dir = tempfile::tempdir().expect("a directory");
     let config = dir.path().join("cortex.toml");
     let check = |text: &str| {
@@ -201,6 +230,7 @@ fn a_mesh_that_cannot_be_joined_is_refused_by_a_check() {
         (settings(&ca, "home").replace("home.key'", "ca.key'"), "ca.key"),
         (settings(&ca, "home").replace("node_name = 'home'", "node_name = 'office'"), "office"),
         (settings(&ca, "home").replace("ca.crl'", "none.crl'"), "none.crl"),
+        (beside_office, "the node's certificate names the node office too"),
     ] {
         let output = check(&text);
         let said = String::from_utf8_lossy(&output.stderr);

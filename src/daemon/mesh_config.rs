@@ -105,7 +105,14 @@ impl MeshSettings {
         let now = ambient::wall_ms() / 1000;
         let credentials = Credentials::load(&self.files, &self.node, now)
             .context("the mesh cannot be joined with these settings")?;
-        Ok(Mesh::new(Arc::new(credentials), self.nodes.clone()))
+        let mesh = Mesh::new(Arc::new(credentials), self.nodes.clone());
+        if let Some(other) = mesh.named_beside() {
+            bail!(
+                "the node's certificate names the node {other} too, and others refuse it: where the CA is: cortex mesh add-node {} HOST --force, with a host that is no node's name",
+                self.node
+            );
+        }
+        Ok(mesh)
     }
 
     /// Where to listen, for people.

@@ -26,6 +26,7 @@ pub struct Credentials {
     node: NodeName,
     mesh: MeshId,
     key_hash: [u8; 32],
+    other_names: Vec<String>,
     not_after: u64,
     ca_not_after: u64,
     revoked: Revoked,
@@ -75,6 +76,7 @@ impl Credentials {
             node: node.clone(),
             mesh,
             key_hash: leaf.key_hash(),
+            other_names: leaf.other_names(node),
             not_after: leaf.not_after,
             ca_not_after: ca.not_after,
             revoked,
@@ -125,6 +127,12 @@ impl Credentials {
     #[must_use]
     pub fn key_hash(&self) -> [u8; 32] {
         self.key_hash
+    }
+
+    /// The DNS names of this node's certificate besides its own name, in lower case.
+    #[must_use]
+    pub fn other_names(&self) -> &[String] {
+        &self.other_names
     }
 
     /// Signs with this node's key; [`Credentials::verify_row`] verifies it. The message begins with what

@@ -117,6 +117,12 @@ impl Facts {
         }
     }
 
+    /// The DNS names besides the node's own, as TLS compares them.
+    pub(super) fn other_names(&self, node: &NodeName) -> Vec<String> {
+        let names = self.dns_names.iter().map(|name| name.to_ascii_lowercase());
+        names.filter(|name| name != node.as_str()).collect()
+    }
+
     /// All names, for a message. The text may be anything, so it is bounded and escaped.
     pub(super) fn names(&self) -> String {
         const MOST: usize = 200;

@@ -20,6 +20,9 @@ pub struct PeerCertificate {
     pub not_after: u64,
     /// SHA-256 of its `SubjectPublicKeyInfo`.
     pub key_hash: [u8; 32],
+    /// The DNS names besides the node's own, in lower case: the host that it is reached at. One that is another
+    /// node's name would let it pass for that node with whoever verifies the name alone.
+    pub other_names: Vec<String>,
 }
 
 impl Credentials {
@@ -77,7 +80,8 @@ impl Credentials {
     fn judge(&self, facts: Facts) -> Result<PeerCertificate, Rejected> {
         facts.is_for_both_sides()?;
         let node = facts.node(self.mesh())?;
-        let key_hash = facts.key_hash();
-        Ok(PeerCertificate { node, serial: facts.serial, not_after: facts.not_after, key_hash })
+        let (key_hash, other_names) = (facts.key_hash(), facts.other_names(&node));
+        let Facts { serial, not_after, .. } = facts;
+        Ok(PeerCertificate { node, serial, not_after, key_hash, other_names })
     }
 }

@@ -27,6 +27,8 @@ fn door() -> (Authority, Authority, Daemon, u16) {
     ca.issue_as("server", "office", "serverAuth", &[]);
     ca.issue_as("client", "office", "clientAuth", &[]);
     ca.issue_as("signer", "office", "codeSigning", &[]);
+    ca.issue_for("both", "office", &["office", "office.lan", "HOME"], BOTH_USAGES, &[]);
+    ca.issue_for("host", "office", &["office", "office.lan"], BOTH_USAGES, &[]);
     let port = free_port();
     let home = Daemon::with_config(&ca.settings("home", port, &[("office", free_port())]));
     (ca, other, home, port)
@@ -49,6 +51,7 @@ fn only_certificates_of_this_mesh_are_let_in_and_each_refusal_is_counted() {
         ping_with_openssl(port, &directory, &arguments)
     };
     assert!(pings(&ALPN, Some((&ca, "office"))), "who may is let in");
+    assert!(pings(&ALPN, Some((&ca, "host"))), "and may be reached at another name");
     assert!(
         pings(&["-tls1_3", "-alpn", "h2,cortex-rpc/1"], Some((&ca, "office"))),
         "and may name more"
@@ -67,6 +70,7 @@ fn only_certificates_of_this_mesh_are_let_in_and_each_refusal_is_counted() {
         (&ALPN, Some((&ca, "signer")), "key_usage"),
         (&ALPN, Some((&ca, "cabin")), "not_configured"),
         (&ALPN, Some((&ca, "home")), "own_name"),
+        (&ALPN, Some((&ca, "both")), "names_another"),
         (&no_alpn, Some((&ca, "office")), "no_protocol"),
         (&other_alpn, Some((&ca, "office")), "no_protocol"),
         (&old, Some((&ca, "office")), "handshake"),

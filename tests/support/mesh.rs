@@ -82,6 +82,18 @@ impl Authority {
 
     /// A certificate for a node, in files of another name, with these usages and options of openssl-ca(1).
     pub(crate) fn issue_as(&self, file: &str, name: &str, usages: &str, options: &[&str]) {
+        self.issue_for(file, name, &[name], usages, options);
+    }
+
+    /// The same with these DNS names.
+    pub(crate) fn issue_for(
+        &self,
+        file: &str,
+        name: &str,
+        dns_names: &[&str],
+        usages: &str,
+        options: &[&str],
+    ) {
         let (key, request, certificate, extensions) = (
             format!("{file}.key"),
             format!("{file}.csr"),
@@ -105,7 +117,9 @@ impl Authority {
             "-out",
             &request,
         ]);
-        self.write(&extensions, &format!("subjectAltName = DNS:{name}\nextendedKeyUsage = {usages}\nkeyUsage = critical,digitalSignature\nauthorityKeyIdentifier = keyid\n"));
+        let dns_names: Vec<_> = dns_names.iter().map(|name| format!("DNS:{name}")).collect();
+        let dns_names = dns_names.join(",");
+        self.write(&extensions, &format!("subjectAltName = {dns_names}\nextendedKeyUsage = {usages}\nkeyUsage = critical,digitalSignature\nauthorityKeyIdentifier = keyid\n"));
         let mut arguments = vec![
             "ca",
             "-batch",

@@ -88,6 +88,21 @@ impl Mesh {
         if !self.nodes.contains_key(&peer.node) {
             return Err(Refused::NotConfigured(peer.node));
         }
-        Ok(peer)
+        match self.named_in(&peer.other_names) {
+            Some(other) => Err(Refused::NamesAnother(peer.node, other.clone())),
+            None => Ok(peer),
+        }
+    }
+
+    /// The node of this mesh whose name the own certificate has beside this machine's: every other machine refuses it.
+    #[must_use]
+    pub fn named_beside(&self) -> Option<&NodeName> {
+        self.named_in(self.credentials.other_names())
+    }
+
+    /// A node of this mesh that is among the names.
+    fn named_in(&self, names: &[String]) -> Option<&NodeName> {
+        let nodes = self.nodes.keys().chain([self.node()]);
+        nodes.into_iter().find(|node| names.iter().any(|name| name == node.as_str()))
     }
 }

@@ -5,12 +5,19 @@ use std::{
     collections::BTreeMap,
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
 };
 
 use cortex_core::{model::NodeName, wire::link::Reject};
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
-use crate::{journal, pki::Rejected, service::mesh::MeshView, sparing::Sparing};
+use crate::{ambient, journal, pki::Rejected, service::mesh::MeshView, sparing::Sparing};
+
+/// A machine that has just joined may dial before the settings here name it: that is no fault for so long.
+const JOINING: Duration = Duration::from_secs(60);
+
+/// A machine that has not dialled for so long is told of anew. Longer than any pause between two attempts.
+const FORGOTTEN: Duration = Duration::from_secs(600);
 
 /// Why a connection is refused, or one that was accepted is closed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -21,6 +28,8 @@ pub(super) enum Refused {
     NotConfigured(NodeName),
     #[error("it has the certificate of node {1} where node {0} was expected")]
     WrongNode(NodeName, NodeName),
+    #[error("the certificate of {0} names the node {1} too, for which it could pass")]
+    NamesAnother(NodeName, NodeName),
     #[error("it has the name of this node itself")]
     OwnName,
     #[error("the handshake was broken off from there: {0}")]
@@ -42,6 +51,7 @@ impl Refused {
             Self::Certificate(rejected) => rejected.reason(),
             Self::NotConfigured(_) => "not_configured",
             Self::WrongNode(..) => "wrong_node",
+            Self::NamesAnother(..) => "names_another",
             Self::OwnName => "own_name",
             Self::BrokenOff(_) => "handshake",
             Self::Timeout => "timeout",
@@ -67,11 +77,45 @@ pub(super) struct Refusals {
     view: Arc<MeshView>,
     /// Locked for a look-up.
     logged: Mutex<BTreeMap<&'static str, Arc<Sparing>>>,
+    /// Machines of the mesh that are not configured here. No more than the CA has given certificates to.
+    unnamed: Mutex<BTreeMap<NodeName, Unnamed>>,
+}
+
+/// What was told of a machine of the mesh that is not configured here.
+#[derive(Clone, Copy, Debug)]
+struct Unnamed {
+    first: Instant,
+    last: Instant,
+    warned: bool,
+}
+
+/// How a refusal of such a machine is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Told {
+    /// It may have joined just now.
+    AsNews,
+    /// The settings were not read again, or do not name it.
+    AsWarning,
+    Already,
+}
+
+impl Unnamed {
+    /// Takes note of another attempt.
+    fn note(known: Option<Self>, now: Instant) -> (Self, Told) {
+        let since = |at: Instant| now.saturating_duration_since(at);
+        match known.filter(|known| since(known.last) < FORGOTTEN) {
+            None => (Self { first: now, last: now, warned: false }, Told::AsNews),
+            Some(known) if !known.warned && since(known.first) >= JOINING => {
+                (Self { last: now, warned: true, ..known }, Told::AsWarning)
+            }
+            Some(known) => (Self { last: now, ..known }, Told::Already),
+        }
+    }
 }
 
 impl Refusals {
     pub(super) fn new(view: Arc<MeshView>) -> Self {
-        Self { view, logged: Mutex::default() }
+        Self { view, logged: Mutex::default(), unnamed: Mutex::default() }
     }
 
     /// Takes note of one. What a stranger has written stands in the log with its control characters escaped.
@@ -81,6 +125,9 @@ impl Refusals {
         if let Refused::BrokenOff(why) = why {
             // Nobody was refused: whoever dialled has gone, as a daemon does that ends.
             return debug!(%from, why = %why.escape_debug(), "a connection has ended before its greeting");
+        }
+        if let Refused::NotConfigured(node) = why {
+            return self.note_unnamed(from, node, reason);
         }
         let sparing = {
             let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
@@ -97,5 +144,49 @@ impl Refusals {
                 why.escape_debug()
             );
         }
+    }
+
+    /// Takes note of a machine of the mesh that the settings here do not name: a line when it comes first, and one
+    /// where it is still so when its joining is over.
+    fn note_unnamed(&self, from: SocketAddr, node: &NodeName, reason: &'static str) {
+        let told = {
+            let mut unnamed = self.unnamed.lock().unwrap_or_else(PoisonError::into_inner);
+            let (now, told) = Unnamed::note(unnamed.get(node).copied(), ambient::monotonic());
+            unnamed.insert(node.clone(), now);
+            told
+        };
+        match told {
+            Told::AsNews => info!(
+                %from, %node, reason,
+                "{node} has a certificate of this mesh and is not configured here: once mesh.nodes names it: cortex mesh reload"
+            ),
+            Told::AsWarning => warn!(
+                MESSAGE_ID = journal::PEER_REFUSED, %from, %node, reason,
+                "refused a connection of {node}, which has a certificate of this mesh and is not configured here: add it to mesh.nodes, and then: cortex mesh reload"
+            ),
+            Told::Already => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_machine_that_joins_is_news_and_one_that_is_not_configured_for_a_minute_a_warning() {
+        let start = ambient::monotonic();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let (mut known, told) = Unnamed::note(None, at(0));
+        assert_eq!(told, Told::AsNews);
+        let mut told_at = |seconds| {
+            let (now, told) = Unnamed::note(Some(known), at(seconds));
+            known = now;
+            told
+        };
+        assert_eq!(told_at(59), Told::Already);
+        assert_eq!(told_at(61), Told::AsWarning);
+        assert_eq!(told_at(200), Told::Already, "once");
+        assert_eq!(told_at(900), Told::AsNews, "it was away");
     }
 }
