@@ -98,6 +98,11 @@ fn ended_by(signal: &str) -> Result<()> {
     Ok(())
 }
 
+/// Nothing is wrong with the settings; some of them wait for the next start.
+#[derive(Debug, thiserror::Error)]
+#[error("a restart is needed to change {0}")]
+struct NeedsRestart(String);
+
 /// Reads the settings again. Those that cannot be changed while running, or that are wrong, leave
 /// everything as it was.
 async fn reload(running: &mut Running<'_>) -> Result<()> {
@@ -109,6 +114,11 @@ async fn reload(running: &mut Running<'_>) -> Result<()> {
     let outcome = try_reload(running).await;
     match &outcome {
         Ok(()) => info!("the settings were read again"),
+        Err(error) if error.is::<NeedsRestart>() => warn!(
+            MESSAGE_ID = journal::CONFIGURATION_REJECTED,
+            error = format!("{error:#}"),
+            "the settings were not changed: {error:#}"
+        ),
         Err(error) => error!(
             MESSAGE_ID = journal::CONFIGURATION_REJECTED,
             error = format!("{error:#}"),
@@ -127,7 +137,7 @@ async fn try_reload(running: &mut Running<'_>) -> Result<()> {
         fixed.retain(|name| !name.starts_with("mesh."));
     }
     if !fixed.is_empty() {
-        bail!("a restart is needed to change {}", fixed.join(", "));
+        return Err(NeedsRestart(fixed.join(", ")).into());
     }
     // What can fail comes first: until all of it has not, nothing changes.
     let up = new.mesh.as_ref().filter(|_| running.peers.is_some());
