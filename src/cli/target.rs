@@ -42,6 +42,7 @@ impl Target {
             }
             Some(_) | None => {}
         }
+        refuse_planted(path)?;
         // Opened as the shell's > would, so that the kernel judges whose files and links may be written through.
         let existing = match OpenOptions::new().write(true).open(path) {
             Ok(file) => Some((file.metadata()?, file)),
@@ -59,7 +60,7 @@ impl Target {
                 Self::in_place(io::stdout().as_fd().try_clone_to_owned()?.into())
             }
             // Through a link, the file that it names is replaced, and the link stays.
-            Some((meta, _)) => Self::beside(fs::canonicalize(path)?, Some(&meta), mode),
+            Some((meta, _)) => Self::beside(resolved(path, &meta)?, Some(&meta), mode),
             None => Self::beside(path.to_path_buf(), None, mode),
         }
     }
@@ -138,17 +139,68 @@ fn partial_name(of: &OsStr) -> OsString {
     OsString::from_vec([b".", kept, suffix.as_bytes()].concat())
 }
 
+/// Links that the kernel follows in one path.
+const MOST_LINKS: usize = 40;
+
+/// The parent directory of a path, without links.
+fn parent_of(path: &Path) -> io::Result<PathBuf> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    fs::canonicalize(parent.unwrap_or(Path::new(".")))
+}
+
+/// Refuses what another user has put in the way, in a directory where everybody may: a link would have the file that
+/// it names replaced, and a file would be handed to its owner. The kernel refuses both to the shell's `>` where
+/// `fs.protected_symlinks` and `fs.protected_regular` are set, but only to who would make the file.
+fn refuse_planted(path: &Path) -> io::Result<()> {
+    const STICKY: u32 = 0o1000;
+    const EVERYBODY_WRITES: u32 = 0o002;
+    let own = nix::unistd::geteuid().as_raw();
+    let mut path = path.to_path_buf();
+    for _ in 0..MOST_LINKS {
+        // What is not there is for whoever opens it to say.
+        let (Ok(meta), Ok(parent)) = (fs::symlink_metadata(&path), parent_of(&path)) else {
+            return Ok(());
+        };
+        let directory = fs::metadata(&parent)?;
+        let is_open = directory.mode() & STICKY != 0 && directory.mode() & EVERYBODY_WRITES != 0;
+        if is_open && ![own, directory.uid()].contains(&meta.uid()) {
+            let what = if meta.is_symlink() { "a link" } else { "a file" };
+            return Err(io::Error::new(
+                io::ErrorKind::PermissionDenied,
+                format!(
+                    "{} is {what} of uid {}, in a directory where everybody may put one; remove it, or name a file elsewhere",
+                    path.display(),
+                    meta.uid()
+                ),
+            ));
+        }
+        if !meta.is_symlink() {
+            return Ok(());
+        }
+        path = parent.join(fs::read_link(&path)?);
+    }
+    Ok(())
+}
+
+/// The path without links of a file that was opened by one with links.
+fn resolved(path: &Path, opened: &Metadata) -> io::Result<PathBuf> {
+    let resolved = fs::canonicalize(path)?;
+    let there = fs::symlink_metadata(&resolved)?;
+    if (there.dev(), there.ino()) == (opened.dev(), opened.ino()) {
+        Ok(resolved)
+    } else {
+        Err(io::Error::other("another file was put in its place meanwhile"))
+    }
+}
+
 /// The descriptor of this process that a path such as /dev/stdout, /dev/fd/3 or /proc/self/fd/3 leads to. Opening
 /// such a path again would begin at the start of the file, and replacing it would take the file away from those
 /// who write to the descriptor too.
 fn own_descriptor(path: &Path) -> Option<u32> {
-    /// Links that the kernel follows in one path.
-    const MOST_LINKS: usize = 40;
     let own = [PathBuf::from(format!("/proc/{}/fd", std::process::id())), "/proc/self/fd".into()];
     let mut path = path.to_path_buf();
     for _ in 0..MOST_LINKS {
-        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-        let parent = fs::canonicalize(parent.unwrap_or(Path::new("."))).ok()?;
+        let parent = parent_of(&path).ok()?;
         if own.contains(&parent) {
             return path.file_name()?.to_str()?.parse().ok();
         }
@@ -209,6 +261,55 @@ mod tests {
         Target::open(&path).expect("open").complete().expect("complete");
         let meta = fs::metadata(&path).expect("it is there");
         assert_eq!((meta.uid(), meta.gid(), meta.mode() & 0o777), (1234, 2345, 0o640));
+    }
+
+    #[test]
+    fn what_another_user_has_put_in_the_way_is_not_written_through() {
+        use std::os::unix::fs::{PermissionsExt, chown, lchown, symlink};
+        if !nix::unistd::geteuid().is_root() {
+            return; // nobody else may give files away
+        }
+        let dir = tempfile::tempdir().expect("make a directory");
+        let (open, shut) = (dir.path().join("open"), dir.path().join("shut"));
+        for (dir, mode) in [(&open, 0o1777), (&shut, 0o755)] {
+            fs::create_dir(dir).expect("make a directory");
+            fs::set_permissions(dir, PermissionsExt::from_mode(mode)).expect("a mode");
+        }
+        let precious = dir.path().join("precious");
+        fs::write(&precious, "old").expect("write");
+        let refused = |path: &Path| {
+            let error = Target::open(path).map(|_| ()).expect_err("it is another's");
+            assert_eq!(error.kind(), io::ErrorKind::PermissionDenied, "{error}");
+            let private = Target::open_private(path).map(|_| ()).expect_err("it is another's");
+            assert_eq!(private.kind(), io::ErrorKind::PermissionDenied, "{private}");
+            assert_eq!(fs::read_to_string(&precious).expect("read"), "old");
+            error.to_string()
+        };
+        let planted = |name: &str, to: &Path| {
+            let link = open.join(name);
+            symlink(to, &link).expect("a link");
+            lchown(&link, Some(1234), Some(1234)).expect("give it away");
+            link
+        };
+        let link = planted("link", &precious);
+        assert!(refused(&link).contains("is a link of uid 1234"));
+        refused(&planted("to-nothing", &dir.path().join("absent")));
+        let own = open.join("own");
+        symlink(&link, &own).expect("a link");
+        refused(&own);
+        let file = open.join("file");
+        fs::write(&file, "old").expect("write");
+        chown(&file, Some(1234), Some(1234)).expect("give it away");
+        assert!(refused(&file).contains("is a file of uid 1234"));
+
+        let elsewhere = shut.join("link");
+        symlink(&precious, &elsewhere).expect("a link");
+        lchown(&elsewhere, Some(1234), Some(1234)).expect("give it away");
+        Target::open(&elsewhere).expect("nobody could plant it").complete().expect("complete");
+        assert_eq!(fs::read_to_string(&precious).expect("read"), "");
+        let meta = fs::metadata(&precious).expect("it is there");
+        assert!(resolved(&file, &meta).is_err(), "another file");
+        assert_eq!(resolved(&elsewhere, &meta).expect("the same"), precious);
     }
 
     #[test]
