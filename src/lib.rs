@@ -51,6 +51,7 @@
 //! | a command of `cortex` | [`cli`], which speaks through [`client`] |
 //! | where socket and data are | [`paths`] |
 //! | keys, certificates, who belongs to the mesh | [`pki`] |
+//! | what is advised where a node is not reached | [`remedy`] |
 //! | the clock and randomness | [`ambient`] |
 //! | the dashboard | `tui/` |
 //!
@@ -68,7 +69,7 @@
 //!                    wire <── model::record              model <── wire::rpc
 //! ```
 //!
-//! Nobody imports [`daemon`], which puts the parts together; [`ambient`], [`fragments`], [`journal`] and [`paths`] import nobody. Cargo
+//! Nobody imports [`daemon`], which puts the parts together; [`ambient`], [`fragments`], [`journal`], [`paths`] and [`remedy`] import nobody. Cargo
 //! holds the walls between packages, `deny.toml` those around crates, and `tests/tidy.rs` those between modules.
 
 pub mod ambient;
@@ -80,6 +81,7 @@ pub mod fragments;
 pub mod journal;
 pub mod paths;
 pub mod pki;
+pub mod remedy;
 pub mod service;
 mod sparing;
 pub mod store;

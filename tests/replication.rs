@@ -23,6 +23,8 @@ mod mesh;
 mod rpc;
 #[path = "replication/strange.rs"]
 mod strange;
+#[path = "replication/words.rs"]
+mod words;
 
 use cluster::{Cluster, there};
 use daemon::wait_until;

@@ -6,6 +6,8 @@
 
 #[path = "support/daemon.rs"]
 mod daemon;
+#[path = "support/mesh.rs"]
+mod mesh;
 #[path = "support/rpc.rs"]
 mod rpc;
 
@@ -19,6 +21,7 @@ use nix::sched::{CloneFlags, unshare};
 use rmpv::Value;
 
 use daemon::{Daemon, bare, output_of, wait_until};
+use mesh::{Authority, free_port, is_connected};
 use rpc::{Rpc, field, map};
 
 /// Room for the database, its log and what else there must be.
@@ -135,6 +138,84 @@ fn check_refusal(output: &Output, says: &[&str]) {
     }
 }
 
+/// No line of an import is to blame for a full disk.
+fn check_import(daemon: &Daemon) {
+    let file = daemon.directory().join("more.ndjson");
+    let line = format!("{{\"id\":\"imported\",\"v\":\"{}\"}}\n", "x".repeat(LARGE));
+    fs::write(&file, line).expect("write the lines");
+    let imported = daemon.cortex(&["import", "things", &file.display().to_string()]);
+    let told = String::from_utf8_lossy(&imported.stderr);
+    assert!(told.contains("error: storage_full at line 1; 0 stored"), "{told}");
+    assert!(told.contains("hint: Make room on the disk of the daemon"), "{told}");
+    assert!(!told.contains("Mend the line"), "{told}");
+}
+
+/// How a daemon sees the copy on another node: its state, why, and what explain advises.
+fn copy(daemon: &Daemon, table: &str, node: &str) -> [String; 3] {
+    let status = daemon.connect().call("sync_status_table", &[table.into()]).expect("a state");
+    let nodes = field(&status, "nodes").and_then(Value::as_array).expect("an array").iter();
+    let found = nodes.into_iter().find(|copy| field(copy, "node") == Some(&node.into()));
+    let options = map([("node", node.into())]);
+    let advice = daemon.connect().call("explain", &[table.into(), options]).expect("an answer");
+    let text = |value: &Value, name: &str| {
+        field(value, name).and_then(Value::as_str).unwrap_or_default().to_owned()
+    };
+    let found = found.unwrap_or(&Value::Nil);
+    [text(found, "state"), text(found, "why"), text(&advice, "do")]
+}
+
+/// Both machines say for as long as it lasts which disk is full, and neither that rows are on their way.
+///
+/// holds R5, E3
+#[test]
+fn a_node_whose_disk_is_full_is_named_on_both_sides_until_it_has_room() {
+    const FULL: &str = "storage; the disk of office is full, or fails: there, cortex doctor";
+    let ca = Authority::new();
+    ca.issue("home");
+    ca.issue("office");
+    let ports = [free_port(), free_port()];
+    let nodes = [("home", ports[0]), ("office", ports[1])];
+    let mut office = OnASmallDisk::new();
+    office.write_config(&ca.settings("office", ports[1], &nodes));
+    office.restart();
+    let home = Daemon::with_config(&ca.settings("home", ports[0], &nodes));
+    wait_until("both see each other", || {
+        is_connected(&home, "office") && is_connected(&office, "home")
+    });
+    let mut rpc = home.connect();
+    let things = [Value::from("things"), Value::Array(vec!["id".into()]), "all".into()];
+    rpc.call("create_table", &things).expect("created");
+    rpc.call("acl_grant", &["*".into(), "things".into(), "read".into()]).expect("granted");
+    let there = "0@home:things";
+    wait_until("office has a copy", || copy(&home, "things", "office")[0] == "in_sync");
+    for n in 0..120 {
+        put(&mut rpc, &n.to_string(), LARGE).expect("home has room");
+    }
+    let said = || {
+        let [_, by_home, advice] = copy(&home, "things", "office");
+        let [_, by_office, advice_there] = copy(&office, there, "home");
+        (by_home, by_office, [advice, advice_there])
+    };
+    let is_said = |(by_home, by_office, advice): &(String, String, [String; 2])| {
+        *by_home == format!("it does not take rows: {FULL}")
+            && *by_office == format!("its rows are not taken: {FULL}")
+            && advice.iter().all(|advice| advice.contains("the disk of office is full"))
+    };
+    wait_until("both say so", || is_said(&said()));
+    for _ in 0..20 {
+        let now = said();
+        assert!(is_said(&now), "as long as it lasts: {now:?}");
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+    let doctor = home.cortex(&["doctor"]);
+    let doctor = String::from_utf8_lossy(&doctor.stdout).into_owned();
+    assert!(doctor.contains("copies-blocked") && doctor.contains(FULL), "{doctor}");
+
+    run(Command::new("mount").args(["-o", "remount,size=64m"]).arg(office.data_dir()));
+    wait_until("all of it is there", || copy(&home, "things", "office")[0] == "in_sync");
+    assert_eq!(copy(&office, there, "home")[0], "in_sync");
+}
+
 /// Writes are refused, reads go on; once there is room, writes go on; and nothing that was
 /// acknowledged is lost, in a crash neither.
 ///
@@ -163,6 +244,7 @@ fn a_full_disk_refuses_writes_serves_reads_and_recovers() {
     );
     assert_eq!(put(&mut rpc, "once more", LARGE), Err("storage_full".into()));
     daemon.wait_for_log("no space left");
+    check_import(&daemon);
 
     fs::remove_file(&ballast).expect("free some space");
     put(&mut rpc, "later", LARGE).expect("there is room");

@@ -273,7 +273,13 @@ fn a_copy_that_is_being_filled_answers_no_reads_and_no_writes_until_it_is_whole(
     let shown = printed(&run(&pair.office, &["sync", "status", THERE, "--pretty"]));
     assert!(shown.contains("filling here"), "{shown}");
     let explained = printed(&run(&pair.office, &["explain", THERE, "5"]));
-    assert!(explained.contains("still on their way to this node"), "{explained}");
+    assert!(explained.contains("do not all come through to this node"), "{explained}");
+    assert!(
+        explained.contains("on home: systemctl start cortexd"),
+        "to wait is of no use: {explained}"
+    );
+    let listed = printed(&run(&pair.office, &["tables", "--long", "--all"]));
+    assert!(listed.contains("\"state\":\"filling\""), "{listed}");
 
     pair.home.restart();
     let waited = run(&pair.office, &["sync", "wait", THERE]);

@@ -21,11 +21,12 @@ use cortex_core::{
 
 use super::{
     Service,
-    drain::{self, DrainPath, KEPT_AWAY, Neighbours},
+    drain::{self, DrainPath, Neighbours},
     mesh::Seen,
-    sync::{PeerCopy, Trouble},
+    sync::PeerCopy,
     tables::scope_tree,
     tree::Tree,
+    trouble,
 };
 use crate::{
     ambient,
@@ -102,23 +103,23 @@ pub(super) enum Link {
 
 /// All that is known of another node's copy.
 #[derive(Clone, Debug)]
-struct Facts<'a> {
-    standing: Standing,
+pub(super) struct Facts<'a> {
+    pub(super) standing: Standing,
     /// The last stay that has begun, and the last that is over.
-    life: u64,
-    gone: u64,
-    removed: bool,
+    pub(super) life: u64,
+    pub(super) gone: u64,
+    pub(super) removed: bool,
     /// True where root there keeps the table away.
-    declined: bool,
-    link: Link,
-    copy: Option<&'a PeerCopy>,
+    pub(super) declined: bool,
+    pub(super) link: Link,
+    pub(super) copy: Option<&'a PeerCopy>,
     /// The same of the directory, ahead of which no rows travel.
-    directory: Option<&'a PeerCopy>,
-    here: Option<&'a Replica>,
+    pub(super) directory: Option<&'a PeerCopy>,
+    pub(super) here: Option<&'a Replica>,
     /// What the table and this node are called.
-    table: &'a str,
-    own: &'a str,
-    now_ms: u64,
+    pub(super) table: &'a str,
+    pub(super) own: &'a str,
+    pub(super) now_ms: u64,
 }
 
 /// Another node's copy, judged.
@@ -138,6 +139,8 @@ pub(super) struct Other {
     pub(super) ahead_writes: Option<u64>,
     pub(super) behind_seconds: Option<u64>,
     pub(super) why: Option<String>,
+    /// What mends that nothing passes between the two; none where nothing is to be done but to wait.
+    pub(super) mend: Option<String>,
     /// Keys of rows that differ where the copies have diverged, as far as they are named.
     pub(super) differs: Vec<Vec<u8>>,
 }
@@ -145,6 +148,8 @@ pub(super) struct Other {
 /// A table with all its copies.
 #[derive(Clone, Debug)]
 pub(super) struct Copies {
+    /// Who says that this node was removed from the mesh.
+    pub(super) removed_by: Option<NodeName>,
     pub(super) entry: Arc<Entry>,
     pub(super) name: String,
     pub(super) here: Here,
@@ -201,6 +206,7 @@ impl Service {
         Copies {
             here,
             declined,
+            removed_by: seen.as_deref().and_then(Seen::removed_by).cloned(),
             drain_path,
             others,
             name,
@@ -238,7 +244,7 @@ impl Service {
                 Tree::map([
                     ("node", (*self.node).into()),
                     ("state", copies.here.word().into()),
-                    ("why", copies.declined.then(|| KEPT_AWAY.to_owned()).into()),
+                    ("why", copies.why_here().into()),
                     ("drain_blocked", copies.drain_blocked().into()),
                     ("life", replica.map(|copy| copy.life).into()),
                     ("records", entry.usage.records().into()),
@@ -362,7 +368,10 @@ fn judge(node: NodeName, facts: &Facts<'_>) -> Other {
     let word = facts.copy.and_then(|copy| copy.word.as_ref());
     // What was said in an earlier stay says nothing of this one.
     let word = word.filter(|word| word.life >= facts.life && word.life > facts.gone);
-    let (state, why) = state_of(&node, facts, word);
+    let obstacle = trouble::between(&node, facts);
+    let mend = obstacle.as_ref().and_then(|obstacle| obstacle.mend.clone());
+    let (state, why) = state_of(&node, facts, word, obstacle.map(|obstacle| obstacle.why));
+    let mend = mend.filter(|_| !matches!(state, State::InSync | State::Left));
     let vectors = word.zip(facts.here).map(|(word, here)| (&word.vector, &here.vector));
     let heard_ms = facts.copy.map(|copy| copy.heard_ms).filter(|heard| *heard > 0);
     let verified_ms = facts.copy.and_then(|copy| copy.verified_ms);
@@ -380,6 +389,7 @@ fn judge(node: NodeName, facts: &Facts<'_>) -> Other {
         ahead_writes: vectors.map(|(theirs, own)| own.lacks(theirs)),
         behind_seconds: verified_ms.or(heard_ms).filter(|_| judged).map(since),
         why,
+        mend,
         differs: match (state, facts.copy) {
             (State::Diverged, Some(copy)) => copy.differs.clone(),
             _ => Vec::new(),
@@ -391,6 +401,7 @@ fn state_of(
     node: &NodeName,
     facts: &Facts<'_>,
     word: Option<&cortex_core::sync::Word>,
+    trouble: Option<String>,
 ) -> (State, Option<String>) {
     if facts.standing == Standing::Out {
         return if facts.life > facts.gone && !facts.removed {
@@ -401,7 +412,7 @@ fn state_of(
             };
             let trouble = match facts.link {
                 Link::Unknown => Some(drain::not_linked(facts.table, node)),
-                Link::Up | Link::Silent(_) | Link::Down(_) => trouble(node, facts),
+                Link::Up | Link::Silent(_) | Link::Down(_) => trouble,
             };
             (
                 State::Draining,
@@ -418,7 +429,6 @@ fn state_of(
             (State::Left, Some(why.into()))
         };
     }
-    let trouble = trouble(node, facts);
     let Some(here) = facts.here.filter(|here| here.life > 0) else {
         return (State::Unknown, Some("there is no copy here to compare it with".into()));
     };
@@ -454,71 +464,6 @@ fn state_of(
     (State::Behind, Some(why))
 }
 
-/// What stands between the two copies; none where nothing is known to.
-fn trouble(node: &NodeName, facts: &Facts<'_>) -> Option<String> {
-    let unreachable = |error: &Option<String>| match error {
-        Some(error) => format!("unreachable: {error}"),
-        None => "unreachable".into(),
-    };
-    match &facts.link {
-        Link::Down(error) => return Some(unreachable(error)),
-        Link::Silent(seconds) => return Some(format!("not heard for {seconds} s")),
-        Link::Unknown => return Some("unreachable: this node's settings do not name it".into()),
-        Link::Up => {}
-    }
-    let say = |what: &str, trouble: &Trouble, since: Option<u64>, at: &str| {
-        let of_clocks = matches!(trouble, Trouble::Clock(_) | Trouble::Ahead(_));
-        let lasted = since
-            .filter(|_| of_clocks)
-            .map(|since| format!("; so for {} s", facts.now_ms.saturating_sub(since) / 1000));
-        let cure = cure(trouble, facts.table, at).map(|cure| format!("; {cure}"));
-        format!("{what}: {trouble}{}{}", lasted.unwrap_or_default(), cure.unwrap_or_default())
-    };
-    let troubles = |copy: &PeerCopy| {
-        let (giving, taking) = (copy.giving.as_ref(), copy.taking.as_ref());
-        let giving = giving.map(|trouble| {
-            say("it does not take rows", trouble, copy.giving_since_ms, node.as_str())
-        });
-        let taking = taking
-            .map(|trouble| say("its rows are not taken", trouble, copy.taking_since_ms, facts.own));
-        match (giving, taking) {
-            (None, None) => None,
-            (Some(one), None) | (None, Some(one)) => Some(one),
-            (Some(one), Some(other)) => Some(format!("{one}; {other}")),
-        }
-    };
-    let own = facts.copy.and_then(troubles);
-    let doubtful = facts.directory.and_then(|copy| copy.doubtful.summary());
-    match (own.or_else(|| facts.directory.and_then(troubles)), doubtful) {
-        (Some(one), Some(other)) => Some(format!("{one}; {other}")),
-        (one, other) => one.or(other),
-    }
-}
-
-/// What an administrator does about rows that are not taken on a node.
-fn cure(trouble: &Trouble, table: &str, at: &str) -> Option<String> {
-    match trouble {
-        Trouble::Quota => Some(format!(
-            "the owner of {table} may store no more on {at}: there, cortex usage, and limits.bytes_per_uid in cortex.toml(5)"
-        )),
-        Trouble::Storage => {
-            Some(format!("the disk of {at} is full, or fails: there, cortex doctor"))
-        }
-        Trouble::Clock(_) | Trouble::Ahead(_) => {
-            Some("on both: timedatectl set-ntp true".to_owned())
-        }
-        Trouble::Damaged => {
-            Some(format!("where it is damaged: cortex events, cortex sync repair {table}"))
-        }
-        Trouble::Unreachable
-        | Trouble::Scope
-        | Trouble::Directory
-        | Trouble::NotReady
-        | Trouble::Stale
-        | Trouble::Refused(_) => None,
-    }
-}
-
 pub(super) fn hex(bytes: &[u8]) -> String {
     use fmt::Write as _;
     bytes.iter().fold(String::new(), |mut text, byte| {
@@ -534,7 +479,7 @@ mod tests {
         sync::{Dot, FeedId, OpenConflicts, TableDigest, Word},
     };
 
-    use super::*;
+    use super::{super::sync::Trouble, *};
     use crate::store::Tally;
 
     const TABLE: TableUid = TableUid([7; 16]);

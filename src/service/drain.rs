@@ -12,8 +12,7 @@ use super::{
 use crate::store::Entry;
 
 /// Why there is no replica here although the scope contains this machine.
-pub(super) const KEPT_AWAY: &str =
-    "root of this machine keeps the table away: cortex drop --replica --undo";
+const KEPT_AWAY: &str = "root of this machine keeps the table away: cortex drop --replica --undo";
 
 /// Where the rows of a draining replica can go.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,7 +96,9 @@ impl Copies {
     /// Why the copy here is not whole, or not gone yet, where that does not pass by itself.
     pub(super) fn why_here(&self) -> Option<String> {
         let away = self.declined.then(|| KEPT_AWAY.to_owned());
-        let reasons: Vec<_> = away.into_iter().chain(self.drain_blocked()).collect();
+        let removed = self.removed_by.as_ref().map(removed);
+        let reasons = removed.into_iter().chain(away).chain(self.drain_blocked());
+        let reasons: Vec<_> = reasons.collect();
         (!reasons.is_empty()).then(|| reasons.join("; "))
     }
 
@@ -156,6 +157,11 @@ pub(super) fn either(nodes: &[NodeName]) -> String {
 
 fn listed(nodes: &[NodeName]) -> String {
     nodes.iter().map(NodeName::as_str).collect::<Vec<_>>().join(", ")
+}
+
+/// Whose word it is that no rows come here any more.
+pub(super) fn removed(by: &NodeName) -> String {
+    format!("{by} says that this node was removed from the mesh")
 }
 
 #[cfg(test)]

@@ -8,18 +8,19 @@ use cortex_core::{
     gate,
     model::{Caller, Key, NodeName, Owner, Permissions, Refusal, Scope, Stamp},
     sync::Dot,
-    wire::{Head, encode, link::Reject},
+    wire::{Head, encode},
 };
 
 use super::{
     Answer, Service,
     conflicts::writer,
     copies::{Copies, Here, Link, Other, State},
-    drain::{DrainPath, either},
+    drain::{DrainPath, either, removed},
     params::{self, Params},
     tree::Tree,
+    trouble,
 };
-use crate::store::{Entry, Failure, RowMark};
+use crate::store::{Entry, Failure, RowMark, SYSTEM_TABLE};
 
 /// What is found, and what can be done about it.
 #[derive(Debug)]
@@ -77,10 +78,7 @@ impl Service {
         let node = node.as_deref().map(NodeName::parse).transpose()?;
         let mut because = Because::default();
         let found = match self.open_anywhere(caller, table, Permissions::READ) {
-            Err(Refusal::AccessDenied) => Explanation::mend(
-                format!("there is no table {table} here, or you may not see it"),
-                "cortex tables",
-            ),
+            Err(Refusal::AccessDenied) => self.explain_denial(table, &mut because),
             Err(refusal) => return Err(refusal.into()),
             Ok(entry) => self.explain_table(&entry, key.as_deref(), node.as_ref(), &mut because)?,
         };
@@ -96,6 +94,22 @@ impl Service {
         ]);
         answer.write(out);
         Ok(Answer::Ready)
+    }
+
+    /// Nobody is told whether a table exists that they may not see; but what is not believed of the directory may be
+    /// who they are, or what they were granted.
+    fn explain_denial(&self, table: &str, because: &mut Because) -> Explanation {
+        let mut mend = None;
+        for (node, known) in self.sync.copies_of(SYSTEM_TABLE) {
+            if let Some(doubtful) = trouble::of_doubtful(&known.doubtful) {
+                because.add(format!("of what {node} passes on, {}", doubtful.why));
+                mend = mend.or(doubtful.mend);
+            }
+        }
+        Explanation::mend(
+            format!("there is no table {table} here, or you may not see it"),
+            mend.unwrap_or_else(|| "cortex tables".to_owned()),
+        )
     }
 
     fn explain_table(
@@ -155,10 +169,7 @@ impl Service {
                 } else {
                     because.add(format!("rows come from {}", sources.join(", ")));
                 }
-                return Ok(Explanation::mend(
-                    format!("the rows of {name} are still on their way to this node"),
-                    format!("cortex sync wait {name}"),
-                ));
+                return Ok(of_filling(copies, because));
             }
             Here::Frozen => {
                 return Ok(Explanation::mend(
@@ -186,9 +197,9 @@ impl Service {
             }
         }
         let Some(key) = key else {
-            let finding = match self.removed_by() {
+            let finding = match &copies.removed_by {
                 Some(node) => {
-                    because.add(format!("{node} says that this node was removed from the mesh"));
+                    because.add(removed(node));
                     let finding = format!(
                         "{name} is on this node as it was when the node was removed from the mesh"
                     );
@@ -369,7 +380,7 @@ impl Service {
         }
         match key {
             None => Ok(of_copy(name, node, found, &link)),
-            Some(key) => self.explain_row_there(copies, key, node, &link, because),
+            Some(key) => self.explain_row_there(copies, key, node, because),
         }
     }
 
@@ -378,7 +389,6 @@ impl Service {
         copies: &Copies,
         key: &[u8],
         node: &NodeName,
-        link: &Link,
         because: &mut Because,
     ) -> Result<Explanation, Failure> {
         let (name, shown) = (&copies.name, String::from_utf8_lossy(key));
@@ -408,25 +418,11 @@ impl Service {
             });
         }
         because.add(format!("{node} has not said that it has incorporated this write"));
-        let mend = if *link == Link::Up {
-            format!("cortex sync wait {name} --node {node}")
-        } else {
-            start(node)
-        };
+        let mend = other(copies, node).and_then(|other| other.mend.clone());
         Ok(Explanation::mend(
             format!("{shown} has not reached {node} as far as is known here"),
-            mend,
+            mend.unwrap_or_else(|| format!("cortex sync wait {name} --node {node}")),
         ))
-    }
-
-    /// A node that does not want this one any more, since its database was removed from the mesh.
-    fn removed_by(&self) -> Option<NodeName> {
-        let seen = self.mesh().map(|mesh| Arc::clone(&mesh.view().now()))?;
-        let evicted = Reject::Evicted.to_string();
-        let mut refusing = seen.peers.iter().filter(|peer| {
-            !peer.connected && peer.last_error.as_ref().is_some_and(|why| why.contains(&evicted))
-        });
-        refusing.next().map(|peer| peer.node.clone())
     }
 
     /// The nodes that may hold a table, in words.
@@ -512,6 +508,27 @@ fn other<'c>(copies: &'c Copies, node: &NodeName) -> Option<&'c Other> {
     copies.others.iter().find(|other| other.node == *node)
 }
 
+/// A copy whose rows have not all come: waiting helps as long as somebody can send them.
+fn of_filling(copies: &Copies, because: &mut Because) -> Explanation {
+    let name = &copies.name;
+    let others = copies.others.iter().filter(|other| other.state != State::Left);
+    let others: Vec<&Other> = others.collect();
+    match others.first().and_then(|other| other.mend.clone()) {
+        Some(mend) if others.iter().all(|other| other.mend.is_some()) => {
+            for other in others {
+                let why = other.why.as_deref().unwrap_or_default();
+                because.add(format!("{}: {why}", other.node));
+            }
+            let finding = format!("the rows of {name} do not all come through to this node");
+            Explanation::mend(finding, mend)
+        }
+        Some(_) | None => Explanation::mend(
+            format!("the rows of {name} are still on their way to this node"),
+            format!("cortex sync wait {name}"),
+        ),
+    }
+}
+
 /// What brings back a node that is not heard.
 fn start(node: &NodeName) -> String {
     format!("on {node}: systemctl start cortexd; then: cortex mesh status")
@@ -552,33 +569,38 @@ fn explain_drain_there(
 }
 
 fn of_copy(name: &str, node: &NodeName, found: &Other, link: &Link) -> Explanation {
-    let start = || start(node);
-    match found.state {
+    // Where something stands in the way, no waiting helps.
+    let mend =
+        found.mend.clone().unwrap_or_else(|| format!("cortex sync wait {name} --node {node}"));
+    let finding = match found.state {
         State::InSync => {
-            Explanation::new(format!("{name} is on {node}, and holds the same as here"))
+            return Explanation::new(format!("{name} is on {node}, and holds the same as here"));
         }
-        State::Diverged => Explanation::mend(
-            format!("{name} is on {node}, and holds other rows than here"),
-            format!("cortex sync repair {name}"),
-        ),
-        State::Behind if *link == Link::Up => Explanation::mend(
-            format!("{name} is on {node}, and the two copies are catching up with each other"),
-            format!("cortex sync wait {name} --node {node}"),
-        ),
-        State::Behind => Explanation::mend(
-            format!("{name} is on {node}, and behind: it is not reached"),
-            start(),
-        ),
-        State::Unknown if *link == Link::Up => Explanation::mend(
-            format!("how the copy of {name} on {node} is, is not known yet"),
-            format!("cortex sync wait {name} --node {node}"),
-        ),
-        State::Unknown => Explanation::mend(
-            format!("how the copy of {name} on {node} is, is not known now"),
-            start(),
-        ),
+        State::Diverged => {
+            return Explanation::mend(
+                format!("{name} is on {node}, and holds other rows than here"),
+                format!("cortex sync repair {name}"),
+            );
+        }
         State::Draining | State::Left => {
-            Explanation::mend(format!("{name} is leaving {node}"), format!("cortex scope {name}"))
+            return Explanation::mend(
+                format!("{name} is leaving {node}"),
+                format!("cortex scope {name}"),
+            );
         }
-    }
+        State::Behind if *link != Link::Up => {
+            format!("{name} is on {node}, and behind: it is not reached")
+        }
+        State::Behind if found.mend.is_some() => {
+            format!("{name} is on {node}, and rows do not pass between the two copies")
+        }
+        State::Behind => {
+            format!("{name} is on {node}, and the two copies are catching up with each other")
+        }
+        State::Unknown if *link == Link::Up => {
+            format!("how the copy of {name} on {node} is, is not known yet")
+        }
+        State::Unknown => format!("how the copy of {name} on {node} is, is not known now"),
+    };
+    Explanation::mend(finding, mend)
 }

@@ -18,7 +18,7 @@ use bytes::Bytes;
 use cortex_core::{
     membership::State,
     model::{Caller, MeshId, NodeName, Refusal, Uid},
-    wire::{Method, encode},
+    wire::{Method, encode, link::Reject},
 };
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -242,6 +242,15 @@ impl MeshView {
 }
 
 impl Seen {
+    /// A machine that does not want this one any more, since its database was removed from the mesh.
+    pub fn removed_by(&self) -> Option<&NodeName> {
+        let evicted = Reject::Evicted.to_string();
+        let mut refusing = self.peers.iter().filter(|peer| {
+            !peer.connected && peer.last_error.as_ref().is_some_and(|why| why.contains(&evicted))
+        });
+        refusing.next().map(|peer| &peer.node)
+    }
+
     /// The machines that are alive, this one first.
     pub fn alive(&self) -> impl Iterator<Item = &NodeName> {
         let alive = self.peers.iter().filter(|peer| peer.state == State::Alive);

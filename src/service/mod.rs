@@ -34,6 +34,7 @@ mod syncing;
 mod tables;
 pub mod token;
 mod tree;
+mod trouble;
 mod users;
 mod whole;
 

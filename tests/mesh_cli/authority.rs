@@ -250,7 +250,12 @@ fn the_first_node_has_credentials_and_a_configuration_at_once() {
     assert_eq!(machine.nodes(), [("home".to_owned(), "home.lan".to_owned(), 4812)]);
     assert_eq!(mode(&machine, "cortex.toml.d/mesh.toml"), 0o644);
 
-    machine.refused(&["init", "home", "home.lan"], 1, &["the node `home` of a mesh already"]);
+    let where_it_says_so = format!("in {}", machine.path("cortex.toml").display());
+    machine.refused(
+        &["init", "home", "home.lan"],
+        1,
+        &["the node `home` of a mesh already", &where_it_says_so],
+    );
     fs::remove_file(machine.path("cortex.toml.d/mesh.toml")).expect("remove");
     machine.refused(&["init", "home", "home.lan"], 1, &["is there already", "earlier mesh"]);
 }

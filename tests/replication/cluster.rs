@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use rmpv::Value;
 
 use crate::daemon::{Daemon, wait_until};
-use crate::line::Line;
+use crate::line::{Line, Way};
 use crate::mesh::{Authority, free_port, is_connected};
 use crate::rpc::{field, map};
 
@@ -63,7 +63,12 @@ impl Cluster {
 
     /// Starts a daemon for the first time.
     pub(crate) fn boot(&mut self, name: &str) {
-        let daemon = Daemon::with_config(&self.settings(name));
+        self.boot_with(name, "");
+    }
+
+    /// The same with more settings.
+    pub(crate) fn boot_with(&mut self, name: &str, more: &str) {
+        let daemon = Daemon::with_config(&format!("{more}{}", self.settings(name)));
         self.daemons.insert(name.to_owned(), daemon);
     }
 
@@ -109,6 +114,23 @@ impl Cluster {
                 !is_connected(self.node(a), b) && !is_connected(self.node(b), a)
             });
         }
+    }
+
+    /// What this machine says arrives nowhere, and nobody is told: the line is dead in one direction.
+    pub(crate) fn silence(&self, name: &str) {
+        for ((from, _), line) in &self.lines {
+            line.lose(Some(if from == name { Way::Out } else { Way::Back }));
+        }
+    }
+
+    /// The end of that. Connections that have lost bytes do not outlive it.
+    pub(crate) fn hear_again(&self) {
+        self.lines.values().for_each(|line| {
+            line.cut();
+            line.lose(None);
+            line.heal();
+        });
+        self.wait_for_links();
     }
 
     pub(crate) fn heal(&self) {

@@ -42,11 +42,12 @@ fn rows_that_cannot_be_verified_are_not_believed_and_hold_up_no_others() {
     let (notes, letters) = (&there("home", "notes"), &there("home", "letters"));
     let grant = |at: &str, table: &str, who: &str, right: &str| {
         let granting = [who.into(), table.into(), right.into()];
-        mesh.node(at).connect().call("acl_grant", &granting).expect("granted");
+        mesh.node(at).connect().call("acl_grant", &granting)
     };
-    grant("home", "letters", "*", "admin");
-    wait_until("cabin has the table", || mesh.get("cabin", letters, 1).is_some());
-    grant("cabin", letters, "uid:4001", "read");
+    grant("home", "letters", "*", "admin").expect("granted");
+    wait_until("cabin has heard that it may", || {
+        grant("cabin", letters, "uid:4001", "read").is_ok()
+    });
     wait_until("home knows what cabin has granted", || {
         let info = mesh.node("home").connect().call("table_info", &["letters".into()]);
         info.expect("its data").to_string().contains("uid:4001@cabin")
@@ -65,6 +66,11 @@ fn rows_that_cannot_be_verified_are_not_believed_and_hold_up_no_others() {
     let doctor = mesh.node("office").cortex(&["doctor"]);
     let doctor = String::from_utf8_lossy(&doctor.stdout).into_owned();
     assert!(doctor.contains("of what home passes on"), "{doctor}");
+    let explained = mesh.node("office").cortex(&["explain", letters]);
+    let explained = String::from_utf8_lossy(&explained.stdout).into_owned();
+    assert!(explained.contains("of what home passes on, "), "{explained}");
+    assert!(explained.contains("\"do\":\"for the node that has written them"), "{explained}");
+    assert!(!explained.contains("sync wait"), "no waiting makes them believed: {explained}");
     wait_until("it is written down", || {
         let events = mesh.node("office").connect().call("events", &[]).expect("the events");
         let written = events.to_string();

@@ -101,14 +101,13 @@ fn settle_in(world: &mut World, n: usize) {
     }
 }
 
-/// Decides where a table may be, as its owner, or else as root. False where neither may from this node.
 pub(crate) fn set_scope(
     world: &mut World,
     n: usize,
     entry: &Arc<Entry>,
     mut scope: Scope,
     mut write_off: BTreeSet<NodeName>,
-) -> bool {
+) {
     settle_in(world, n);
     // The table of a uid is never without its home: who decides otherwise is told so, and names it.
     let home = match &entry.table.name.owner {
@@ -123,8 +122,10 @@ pub(crate) fn set_scope(
         }
     }
     // Where the owner has no account any more, root of a machine that holds the table decides.
-    [OWNER, Uid::ROOT].map(Caller::Local).into_iter().any(|caller| {
+    for caller in [OWNER, Uid::ROOT].map(Caller::Local) {
         let (entry, scope, write_off) = (Arc::clone(entry), scope.clone(), write_off.clone());
-        world.run(n, &Command::SetScope { caller, entry, scope, write_off }).is_ok()
-    })
+        if world.run(n, &Command::SetScope { caller, entry, scope, write_off }).is_ok() {
+            return;
+        }
+    }
 }

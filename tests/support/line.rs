@@ -16,7 +16,18 @@ pub(crate) struct Line {
 #[derive(Debug, Default)]
 struct State {
     is_cut: bool,
+    /// What goes this way is lost, and nobody is told.
+    lost: Option<Way>,
     open: Vec<TcpStream>,
+}
+
+/// Which way bytes go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// From who has called.
+    Out,
+    /// To who has called.
+    Back,
 }
 
 impl Line {
@@ -34,10 +45,11 @@ impl Line {
                     continue; // dropped, which closes both
                 }
                 let _only_slower = (caller.set_nodelay(true), called.set_nodelay(true));
-                for (from, to) in [(&caller, &called), (&called, &caller)] {
+                let ways = [(&caller, &called, Way::Out), (&called, &caller, Way::Back)];
+                for (from, to, way) in ways {
                     let clone = |stream: &TcpStream| stream.try_clone().expect("clone a socket");
-                    let (from, to) = (clone(from), clone(to));
-                    thread::spawn(move || pass(from, to));
+                    let (from, to, shared) = (clone(from), clone(to), Arc::clone(&shared));
+                    thread::spawn(move || pass(from, to, |state| state.lost == Some(way), &shared));
                 }
                 state.open.extend([caller, called]);
             }
@@ -60,11 +72,24 @@ impl Line {
     pub(crate) fn heal(&self) {
         locked(&self.state).is_cut = false;
     }
+
+    /// From now on what goes this way is lost, though no connection ends; with none, all arrives again.
+    pub(crate) fn lose(&self, way: Option<Way>) {
+        locked(&self.state).lost = way;
+    }
 }
 
-fn pass(mut from: TcpStream, mut to: TcpStream) {
+fn pass(
+    mut from: TcpStream,
+    mut to: TcpStream,
+    is_lost: impl Fn(&State) -> bool,
+    state: &Mutex<State>,
+) {
     let mut bytes = vec![0; 64 << 10];
     while let Ok(count @ 1..) = from.read(&mut bytes) {
+        if is_lost(&locked(state)) {
+            continue;
+        }
         if to.write_all(&bytes[..count]).is_err() {
             break;
         }

@@ -31,14 +31,15 @@ const DAEMON: &[(&str, &[&str])] = &[
     ("journal", &[]),
     ("paths", &[]),
     ("pki", &["ambient"]),
+    ("remedy", &[]),
     ("sparing", &["ambient"]),
     ("store", &["ambient", "journal", "paths", "sparing"]),
-    ("service", &["ambient", "journal", "store"]),
+    ("service", &["ambient", "journal", "remedy", "store"]),
     ("edge", &["ambient", "service", "sparing", "store"]),
     ("edge::peer", &["ambient", "journal", "pki", "service", "sparing", "store"]),
     ("daemon", &["ambient", "edge", "fragments", "journal", "paths", "pki", "service", "store"]),
     ("client", &["ambient"]),
-    ("cli", &["ambient", "client", "fragments", "paths", "pki"]),
+    ("cli", &["ambient", "client", "fragments", "paths", "pki", "remedy"]),
     ("bin", &["cli", "daemon"]),
 ];
 

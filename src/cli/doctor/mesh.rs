@@ -17,6 +17,7 @@ use super::finding::Finding;
 use crate::ambient;
 use crate::client::{Error as CallError, Params};
 use crate::pki::{Credentials, Error, shown};
+use crate::remedy::{self, NEW_LIST, renewal};
 
 const MESH: &str = "mesh";
 const NAME: &str = "mesh-name";
@@ -259,12 +260,6 @@ fn credentials(node: Option<&Node>, running: Option<&Status>, now: u64) -> Vec<F
 const NEW_CA: &str =
     "where the CA is: cortex mesh init-ca --force, and a new certificate for every node";
 
-const NEW_LIST: &str = "copy a new list from where the CA is, and then: cortex mesh reload";
-
-fn renewal(name: &str) -> String {
-    format!("where the CA is: cortex mesh renew {name}")
-}
-
 fn own_certificate(name: &str, expires: u64, now: u64) -> Finding {
     expiry(CERTIFICATE, "this node's certificate", expires, now, &renewal(name))
 }
@@ -324,43 +319,8 @@ fn reach(peer: &Peer, own: &str) -> Finding {
     Finding::problem(
         PEER,
         format!("{name} is not reached at {host} port {port}: {why}"),
-        cure(peer, own, why),
+        remedy::for_node(name, own, peer.last_error.as_deref()),
     )
-}
-
-/// What brings a machine back that is not reached, by what the daemon says of why.
-fn cure(peer: &Peer, own: &str, why: &str) -> String {
-    let name = &peer.name;
-    let says = |text: &str| why.contains(text);
-    // What is not wanted there is what this machine has presented.
-    let is_ours = why.starts_with("it is not wanted there") || says("received fatal alert");
-    let whose = if is_ours { own } else { name };
-    if says("another database already uses its name") {
-        let where_to = if is_ours { format!("on {name}") } else { "here".to_owned() };
-        return format!(
-            "if {whose} was installed again, {where_to}: cortex mesh remove-node {whose}; otherwise stop the second machine of that name"
-        );
-    }
-    if says("was removed from the mesh") {
-        return format!(
-            "{whose} was put out with its database; it comes back with an empty data directory: cortex-mesh(7), Replaced. Otherwise take {name} out of mesh.nodes here, and then: cortex mesh reload"
-        );
-    }
-    if says("is revoked") || says("CertificateRevoked") {
-        return format!(
-            "take {name} out of mesh.nodes, and then: cortex mesh reload. If {whose} is to come back, where the CA is: cortex mesh add-node {whose} HOST --force"
-        );
-    }
-    if says("certificate has expired") || says("CertificateExpired") {
-        return renewal(whose);
-    }
-    if says("revocation list has expired") {
-        return NEW_LIST.to_owned();
-    }
-    if says("is not configured") || says("is configured here") {
-        return format!("on {name}: add {own} to mesh.nodes, and then: cortex mesh reload");
-    }
-    format!("on {name}: systemctl start cortexd; its own view: cortex doctor")
 }
 
 /// None before the offset was measured.

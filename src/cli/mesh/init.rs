@@ -1,6 +1,8 @@
 //! The command `mesh init`: this machine becomes the first node of a mesh, with the CA on it.
 //! Leaves starting the mesh to the daemon, which reads its configuration anew.
 
+use std::path::Path;
+
 use clap::Args;
 use cortex_core::model::NodeName;
 
@@ -30,7 +32,7 @@ pub(crate) fn run(args: &Init, context: &Context) -> Result<(), Failure> {
     let places = Places::find(context)?;
     let configuration = places.configuration()?;
     if let Some(settings) = Settings::read(configuration)? {
-        return Err(is_node_already(&settings.node_name));
+        return Err(is_node_already(&settings.node_name, configuration));
     }
     let target = places.node_dir();
     if target.exists() {
@@ -77,7 +79,8 @@ fn authority(places: &Places, now: u64) -> Result<Authority, Failure> {
 }
 
 /// Why a machine does not become another node.
-pub(super) fn is_node_already(name: &str) -> Failure {
+pub(super) fn is_node_already(name: &str, configuration: &Path) -> Failure {
+    let file = configuration.display();
     Failure::new(Exit::Failed, format!("this machine is the node `{name}` of a mesh already"))
-        .hint("Its configuration says so, under [mesh]: /etc/cortex/cortex.toml.d/mesh.toml")
+        .hint(format!("Its configuration says so, under [mesh] in {file} or a file of {file}.d"))
 }

@@ -55,7 +55,7 @@ pub(crate) fn run(args: &Join, context: &Context) -> Result<(), Failure> {
     let places = Places::find(context)?;
     let configuration = places.configuration()?;
     if let Some(settings) = Settings::read(configuration)? {
-        return Err(is_node_already(&settings.node_name));
+        return Err(is_node_already(&settings.node_name, configuration));
     }
     let target = target(args, &places)?;
     let key = NewKey::generate()?;

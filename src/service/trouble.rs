@@ -1,0 +1,115 @@
+//! What stands between two copies of a table, in words, and what mends it.
+//! What is known of it is gathered by `copies`; what a node that is not reached needs is `crate::remedy`'s.
+
+use cortex_core::model::NodeName;
+
+use super::{
+    copies::{Facts, Link},
+    sync::{Doubtful, PeerCopy, Trouble},
+};
+use crate::remedy;
+
+/// Why no rows pass between the copy here and another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Obstacle {
+    /// What `sync_status` says of it.
+    pub(super) why: String,
+    /// What an administrator does about it; none where it passes by itself.
+    pub(super) mend: Option<String>,
+}
+
+/// What stands between the copy here and that on a node; none where nothing is known to.
+pub(super) fn between(node: &NodeName, facts: &Facts<'_>) -> Option<Obstacle> {
+    let because = |why: String, mend: String| Some(Obstacle { why, mend: Some(mend) });
+    match &facts.link {
+        Link::Down(error) => {
+            let why = match error {
+                Some(error) => format!("unreachable: {error}"),
+                None => "unreachable".into(),
+            };
+            because(why, remedy::for_node(node.as_str(), facts.own, error.as_deref()))
+        }
+        Link::Silent(seconds) => because(
+            format!("not heard for {seconds} s"),
+            format!(
+                "if it lasts, see whether {node} runs, and the network to it: there, systemctl status cortexd; here, cortex mesh status"
+            ),
+        ),
+        Link::Unknown => because(
+            "unreachable: this node's settings do not name it".into(),
+            format!("on {node}: cortex doctor"),
+        ),
+        Link::Up => over_a_link(node, facts),
+    }
+}
+
+fn over_a_link(node: &NodeName, facts: &Facts<'_>) -> Option<Obstacle> {
+    let of_rows = |copy: &PeerCopy| of_rows(copy, node, facts);
+    let own = facts.copy.and_then(of_rows).or_else(|| facts.directory.and_then(of_rows));
+    let doubtful = facts.directory.and_then(|copy| of_doubtful(&copy.doubtful));
+    join(own, doubtful)
+}
+
+/// What each side of a link has against the rows of the other.
+fn of_rows(copy: &PeerCopy, node: &NodeName, facts: &Facts<'_>) -> Option<Obstacle> {
+    let say = |what: &str, trouble: &Trouble, since: Option<u64>, at: &str| {
+        let of_clocks = matches!(trouble, Trouble::Clock(_) | Trouble::Ahead(_));
+        let lasted = since
+            .filter(|_| of_clocks)
+            .map(|since| format!("; so for {} s", facts.now_ms.saturating_sub(since) / 1000));
+        let mend = mend(trouble, facts.table, at);
+        let shown = mend.as_ref().map(|mend| format!("; {mend}")).unwrap_or_default();
+        let why = format!("{what}: {trouble}{}{shown}", lasted.unwrap_or_default());
+        Obstacle { why, mend }
+    };
+    let giving = copy
+        .giving
+        .as_ref()
+        .map(|trouble| say("it does not take rows", trouble, copy.giving_since_ms, node.as_str()));
+    let taking = copy
+        .taking
+        .as_ref()
+        .map(|trouble| say("its rows are not taken", trouble, copy.taking_since_ms, facts.own));
+    join(giving, taking)
+}
+
+/// Rows of the directory that are not believed: no waiting makes them so.
+pub(super) fn of_doubtful(doubtful: &Doubtful) -> Option<Obstacle> {
+    let why = doubtful.summary()?;
+    let mend = "for the node that has written them, where the CA is: cortex mesh renew NODE; then on it: cortex mesh reload. Which rows: sudo cortex events";
+    Some(Obstacle { why, mend: Some(mend.to_owned()) })
+}
+
+fn join(one: Option<Obstacle>, other: Option<Obstacle>) -> Option<Obstacle> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(Obstacle {
+            why: format!("{}; {}", one.why, other.why),
+            mend: one.mend.or(other.mend),
+        }),
+        (one, other) => one.or(other),
+    }
+}
+
+/// What an administrator does about rows that are not taken on a node.
+fn mend(trouble: &Trouble, table: &str, at: &str) -> Option<String> {
+    match trouble {
+        Trouble::Quota => Some(format!(
+            "the owner of {table} may store no more on {at}: there, cortex usage, and limits.bytes_per_uid in cortex.toml(5)"
+        )),
+        Trouble::Storage => {
+            Some(format!("the disk of {at} is full, or fails: there, cortex doctor"))
+        }
+        Trouble::Clock(_) | Trouble::Ahead(_) => {
+            Some("on both: timedatectl set-ntp true".to_owned())
+        }
+        Trouble::Damaged => {
+            Some(format!("where it is damaged: cortex events, cortex sync repair {table}"))
+        }
+        Trouble::Unreachable
+        | Trouble::Scope
+        | Trouble::Directory
+        | Trouble::NotReady
+        | Trouble::Stale
+        | Trouble::Refused(_) => None,
+    }
+}
