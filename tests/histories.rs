@@ -80,8 +80,15 @@ use nix::unistd::Pid;
 
 use run::{Account, Wish};
 
-/// What `cargo test` runs.
-const FIXED_SEEDS: [u64; 2] = [1, 2];
+/// What `cargo test` runs: seeds, and how many cycles of each.
+const FIXED_SEEDS: [(u64, u64); 6] = [
+    (1, 2),  // a machine is replaced
+    (2, 1),  // the node that decides is set back
+    (6, 1),  // full disks
+    (18, 1), // a clock an hour ahead
+    (21, 1), // a chain
+    (43, 2), // a chain whose middle is replaced
+];
 const FIXED_CYCLE_MS: u64 = 9_000;
 
 /// What `make histories` runs of each seed.
@@ -231,18 +238,19 @@ impl Total {
     }
 }
 
-/// The seeds to run: fixed ones, or as many as there is time for.
-fn seeds() -> Box<dyn Iterator<Item = u64>> {
+/// The seeds to run, each with its cycles: fixed ones, or as many as there is time for.
+fn seeds() -> Box<dyn Iterator<Item = (u64, u64)>> {
     let first = run::number("HISTORY_SEED");
+    let with_cycles = |seed| (seed, CYCLES);
     match (run::number("HISTORY_SEEDS"), run::number("HISTORY_SECONDS")) {
         (Some(count), _) => {
             let first = first.unwrap_or(1);
-            Box::new(first..first + count)
+            Box::new((first..first + count).map(with_cycles))
         }
         (None, Some(seconds)) => {
             let until = ambient::monotonic() + Duration::from_secs(seconds);
             let seeds = first.unwrap_or_else(|| ambient::wall_ms() / 1000)..;
-            Box::new(seeds.take_while(move |_| ambient::monotonic() < until))
+            Box::new(seeds.take_while(move |_| ambient::monotonic() < until).map(with_cycles))
         }
         (None, None) => Box::new(FIXED_SEEDS.into_iter()),
     }
@@ -252,12 +260,17 @@ fn seeds() -> Box<dyn Iterator<Item = u64>> {
 #[test]
 fn what_was_acknowledged_holds_whatever_fails() {
     let is_fixed = ["HISTORY_SEEDS", "HISTORY_SECONDS"].iter().all(|n| run::number(n).is_none());
-    let (cycles, cycle_ms) = if is_fixed { (1, FIXED_CYCLE_MS) } else { (CYCLES, CYCLE_MS) };
-    let cycles = run::number("HISTORY_CYCLES").unwrap_or(cycles);
+    let cycle_ms = if is_fixed { FIXED_CYCLE_MS } else { CYCLE_MS };
     let cycle_ms = run::number("HISTORY_CYCLE_MS").unwrap_or(cycle_ms);
-    let jobs = run::number("HISTORY_JOBS").unwrap_or(2);
+    let cycles_of = |fixed| run::number("HISTORY_CYCLES").unwrap_or(fixed);
+    let jobs = run::number("HISTORY_JOBS").unwrap_or(if is_fixed { 3 } else { 2 });
     run::left_out().iter().for_each(|what| println!("left out: {what}"));
-    let mut wishes = seeds().map(|seed| Wish { seed, cycles, cycle_ms, without: run::without() });
+    let mut wishes = seeds().map(|(seed, cycles)| Wish {
+        seed,
+        cycles: cycles_of(cycles),
+        cycle_ms,
+        without: run::without(),
+    });
     let (mut running, mut total): (Vec<Running>, _) = (Vec::new(), Total::default());
     loop {
         while (running.len() as u64) < jobs {

@@ -9,6 +9,10 @@ mod mesh;
 mod private_bus;
 #[path = "support/rpc.rs"]
 mod rpc;
+#[path = "root_bus/tables.rs"]
+mod tables;
+#[path = "support/user.rs"]
+mod user;
 
 use std::collections::HashMap;
 use std::os::unix::process::CommandExt;

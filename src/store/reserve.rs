@@ -27,6 +27,9 @@ const SHARE: u64 = 8;
 /// Besides the reserve there must be as much room as this part of it, before it is made again.
 const BESIDES: u64 = 4;
 
+/// A page of the database, in bytes: SQLite's default, which no version has changed.
+pub(super) const PAGE: u64 = 4096;
+
 /// The room that is kept back.
 #[derive(Debug)]
 pub(super) struct Reserve {
@@ -51,9 +54,9 @@ impl Reserve {
         reserve
     }
 
-    /// Pages of 4 KiB that the log may have, so that it can be moved into the database within the reserve.
+    /// Pages that the log may have, so that it can be moved into the database within the reserve.
     pub(super) fn log_pages(&self) -> u64 {
-        self.bytes / 4096 / 3 * 2
+        self.bytes / PAGE / 3 * 2
     }
 
     /// Keeps the room back, or half of it, where there is enough. False where there is not.

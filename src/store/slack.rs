@@ -19,7 +19,9 @@
 //! Writing to the file beside SQLite is safe for these reasons:
 //! - It happens on the writer's thread within a write transaction over an empty log. So no other connection,
 //!   nor another process, can commit or move pages into the file meanwhile.
-//! - SQLite never reads a gap, nor what a free page holds besides the list of a trunk. A write that is torn or lost changes nothing.
+//! - SQLite never reads a gap, nor what a free page holds besides the list of a trunk. A write that is torn or
+//!   lost changes nothing: beside the gap, a sector keeps what it held. That a power cut spares the bytes beside
+//!   those written is what SQLite builds upon too ("powersafe overwrite", <https://sqlite.org/psow.html>).
 //! - The gap is worked out from the page as it is read at that moment, and a page whose header does not add
 //!   up is left alone.
 //!

@@ -41,7 +41,7 @@ use super::{
     error::{Fault, is_busy},
     reader::Reader,
     replica::Replica,
-    reserve::Reserve,
+    reserve::{self, Reserve},
 };
 use crate::{ambient, journal, sparing::Sparing};
 
@@ -166,7 +166,7 @@ impl Writer {
     /// the checkpoint would take the room that deletions need, and none would be left for them.
     fn log_outgrows_disk(&mut self) -> bool {
         let Some(margin) = self.reserve.as_ref().and_then(|reserve| {
-            let log = self.published.log_pages.load(Relaxed).saturating_mul(4096);
+            let log = self.published.log_pages.load(Relaxed).saturating_mul(reserve::PAGE);
             reserve.is_scarce(log).then(|| reserve.margin())
         }) else {
             return false;

@@ -101,13 +101,14 @@ fn settle_in(world: &mut World, n: usize) {
     }
 }
 
+/// Decides where a table may be, as its owner, or else as root. False where neither may from this node.
 pub(crate) fn set_scope(
     world: &mut World,
     n: usize,
     entry: &Arc<Entry>,
     mut scope: Scope,
     mut write_off: BTreeSet<NodeName>,
-) {
+) -> bool {
     settle_in(world, n);
     // The table of a uid is never without its home: who decides otherwise is told so, and names it.
     let home = match &entry.table.name.owner {
@@ -122,10 +123,8 @@ pub(crate) fn set_scope(
         }
     }
     // Where the owner has no account any more, root of a machine that holds the table decides.
-    for caller in [OWNER, Uid::ROOT].map(Caller::Local) {
+    [OWNER, Uid::ROOT].map(Caller::Local).into_iter().any(|caller| {
         let (entry, scope, write_off) = (Arc::clone(entry), scope.clone(), write_off.clone());
-        if world.run(n, &Command::SetScope { caller, entry, scope, write_off }).is_ok() {
-            return;
-        }
-    }
+        world.run(n, &Command::SetScope { caller, entry, scope, write_off }).is_ok()
+    })
 }

@@ -1,13 +1,15 @@
 //! How the simulated world comes to rest: faults stop, and everything that must come right does.
 //! What must then hold is `checks::i22`'s.
 
-use cortex_core::model::TableUid;
+use std::collections::BTreeSet;
+
+use cortex_core::model::{NodeName, TableUid};
 use cortexd::store::{Command, Done, SYSTEM_TABLE};
 
 use crate::{
     actions::sync_everybody,
     checks,
-    requests::{decline, entry, named, set_scope},
+    requests::{decline, entry, named, remove, set_scope},
     world::{LEAST_AGE_MS, World, broken},
 };
 
@@ -89,10 +91,20 @@ fn decide_finally(world: &mut World, members: &[usize], table: TableUid) {
     if world.chain {
         some.extend(members);
     }
-    let dead = world.nodes.iter().filter(|node| !node.alive).map(|node| node.name.clone());
-    let (scope, dead) = (named(world, &some), dead.collect());
+    let dead: Vec<usize> = (0..world.nodes.len()).filter(|n| !world.nodes[*n].alive).collect();
+    let off: BTreeSet<NodeName> = dead.iter().map(|n| world.nodes[*n].name.clone()).collect();
+    let scope = named(world, &some);
     world.log.push(format!("finally n{by} {scope:?}"));
-    set_scope(world, by, &entry, scope, dead);
+    if set_scope(world, by, &entry, scope.clone(), off.clone()) {
+        return;
+    }
+    // Where those who may decide are dead machines, nobody else may while these are members.
+    for n in dead {
+        remove(world, by, n);
+    }
+    if !set_scope(world, by, &entry, scope, off) {
+        broken(format!("I22 n{by} has {table}, and nobody can decide about it"));
+    }
 }
 
 pub(crate) fn settle(world: &mut World) {

@@ -219,9 +219,14 @@ impl OnBus {
 
     /// Runs the command line tool against it; it must succeed.
     pub(crate) fn cortex(&self, arguments: &[&str]) -> String {
+        succeeded(&self.run_cortex(arguments))
+    }
+
+    /// Runs the command line tool against it.
+    pub(crate) fn run_cortex(&self, arguments: &[&str]) -> Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_cortex"));
         command.arg("--socket").arg(self.socket()).args(arguments);
-        succeeded(&command.stdin(Stdio::null()).output().expect("run cortex"))
+        command.stdin(Stdio::null()).output().expect("run cortex")
     }
 
     /// Ends it as a service manager does.

@@ -60,7 +60,7 @@ pub(super) struct Desk {
 #[derive(Debug)]
 pub(super) struct Begun {
     caller: Uid,
-    method: Method,
+    looks_up: bool,
     answer: Answer,
     out: Vec<u8>,
 }
@@ -180,36 +180,26 @@ impl Desk {
 
     /// Carries out what has passed the gate.
     pub(super) async fn end(&self, begun: Begun) -> Result<Vec<u8>> {
-        let Begun { caller, method, answer, out } = begun;
+        let Begun { caller, looks_up, answer, out } = begun;
         let ended = self.service.end(&Caller::Local(caller), answer, out).await;
-        ended.map_err(|failure| told_to(caller, method, failure))
+        ended.map_err(|failure| told_to(caller, looks_up, failure))
     }
 
     fn begin_as(&self, uid: Uid, request: &Request) -> Result<Begun> {
-        let (method, params) = (request.method, request.params());
+        let Request { method, looks_up, .. } = *request;
+        let params = request.params();
         let mut out = Vec::new();
         let caller = Caller::Local(uid);
         match self.service.call(&caller, method.name(), &params, &self.reader, &mut out) {
-            Ok(answer) => Ok(Begun { caller: uid, method, answer, out }),
-            Err(failure) => Err(told_to(uid, method, failure)),
+            Ok(answer) => Ok(Begun { caller: uid, looks_up, answer, out }),
+            Err(failure) => Err(told_to(uid, looks_up, failure)),
         }
     }
 }
 
-/// Root holds every right on every table, so one that is denied to root is not there. Others must
-/// not learn which of the two it is.
-fn told_to(uid: Uid, method: Method, failure: Failure) -> Error {
-    let is_about_a_table = matches!(
-        method,
-        Method::TableInfo
-            | Method::DropTable
-            | Method::AclGrant
-            | Method::AclRevoke
-            | Method::SetScope
-    );
+/// Root reads every table, so one that root cannot look up is not there. Others must not learn which of the two it
+/// is. What root may not decide about is there all the same: elsewhere it is its owner's alone.
+fn told_to(uid: Uid, looks_up: bool, failure: Failure) -> Error {
     let denied = matches!(failure, Failure::Refused(Refusal::AccessDenied));
-    if denied && uid == Uid::ROOT && is_about_a_table {
-        return Error::no_such_table();
-    }
-    failure.into()
+    if denied && uid == Uid::ROOT && looks_up { Error::no_such_table() } else { failure.into() }
 }

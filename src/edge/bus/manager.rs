@@ -89,7 +89,7 @@ impl Manager {
         options::none(&options)?;
         let from = Incoming { connection, header: &header };
         let uid = self.parts.desk.uid(from).await?;
-        let request = Request::new(Method::TableInfo).text(name);
+        let request = Request::looking_up(Method::TableInfo, name);
         if self.is_own(uid, name) {
             // The owner holds every right: what is denied is not there, and polkit is not asked.
             let found = self.parts.desk.ask_as(uid, &request).await;
@@ -139,9 +139,8 @@ impl Manager {
     ) -> Result<()> {
         options::none(&options)?;
         let from = Incoming { connection, header: &header };
-        let request = Request::new(Method::DropTable).text(table).flags(&["replica", "undo"]);
-        let begun = self.parts.desk.begin(from, Action::ManageTables, &request).await?;
-        self.parts.desk.end(begun).await?;
+        let request = Request::looking_up(Method::DropTable, table).flags(&["replica", "undo"]);
+        self.parts.desk.manage(from, Action::ManageTables, &request).await?;
         Ok(())
     }
 

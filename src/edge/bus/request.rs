@@ -11,6 +11,8 @@ use cortex_core::{
 #[derive(Clone, Debug)]
 pub(super) struct Request {
     pub(super) method: Method,
+    /// True where a table is looked for by a name of the caller's, and reading it is enough.
+    pub(super) looks_up: bool,
     count: usize,
     params: Vec<u8>,
 }
@@ -30,7 +32,12 @@ impl From<Uid> for Field<'_> {
 
 impl Request {
     pub(super) fn new(method: Method) -> Self {
-        Self { method, count: 0, params: Vec::new() }
+        Self { method, looks_up: false, count: 0, params: Vec::new() }
+    }
+
+    /// A request about the table of that name, which need not be there, for which reading it is enough.
+    pub(super) fn looking_up(method: Method, table: &str) -> Self {
+        Self { looks_up: true, ..Self::new(method).text(table) }
     }
 
     /// Adds a string.
