@@ -295,6 +295,20 @@ fn a_refused_connection_says_why() {
     }
 }
 
+/// What another machine or a table says goes to a terminal, which would obey it.
+#[test]
+fn a_refusal_sets_no_title_and_turns_no_text_round() {
+    let daemon = refusing("refused_by_node: \u{1b}]0;owned\u{7}\u{9b}31m\u{202e}txt");
+    let output = run(cortex_at(&daemon.socket()).args(["ping"]));
+    check_exit(&output, 1);
+    let told = stderr(&output);
+    let shown = "error: refused_by_node: \\u001b]0;owned\\u0007\\u009b31m\\u202etxt";
+    assert!(told.starts_with(shown), "{told:?}");
+    let output = run(cortex_at(&daemon.socket()).args(["--color", "always", "ping"]));
+    let coloured = stderr(&output);
+    assert!(coloured.starts_with("\u{1b}[1;31merror:"), "our own colours stay: {coloured:?}");
+}
+
 #[test]
 fn a_daemon_that_hangs_up_or_talks_nonsense_is_an_error_and_no_panic() {
     let nonsense = [

@@ -13,6 +13,7 @@ use super::context::Context;
 use super::failure::Failure;
 use super::json::{self, Layout};
 use super::output;
+use super::printable::Shown;
 use super::progress::Progress;
 use super::source::Format;
 use super::stream::{List, Lists};
@@ -45,7 +46,10 @@ fn export(args: &Export, context: &Context) -> Result<(), Failure> {
     let mut lists = Lists::connect(context)?;
     match args.output.as_deref().filter(|path| *path != Path::new("-")) {
         None => {
-            let out = io::stdout().lock();
+            let out: Box<dyn Write> = match args.format {
+                Format::Ndjson => Box::new(Shown::new(io::stdout().lock())),
+                Format::Msgpack => Box::new(io::stdout().lock()),
+            };
             let mut sink = Sink::new(out, args.format, Progress::unseen(), output::writing);
             copy(&mut lists, &args.table, &mut sink)?;
             sink.flush()

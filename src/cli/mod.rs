@@ -26,6 +26,7 @@ mod json;
 mod mesh;
 mod migrate;
 mod output;
+mod printable;
 mod progress;
 mod records;
 mod server;

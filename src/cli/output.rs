@@ -10,6 +10,7 @@ use clap::{ColorChoice, ValueEnum};
 
 use super::failure::Failure;
 use super::json::{self, Layout};
+use super::printable::{Shown, printable};
 
 /// As much as a pipe holds on Linux: a longer write would wait for its reader in the middle.
 const BUFFER: usize = 64 * 1024;
@@ -17,14 +18,15 @@ const BUFFER: usize = 64 * 1024;
 /// Prints values as JSON, one per line or indented.
 #[derive(Debug)]
 pub(crate) struct Printer {
-    out: BufWriter<StdoutLock<'static>>,
+    out: Shown<BufWriter<StdoutLock<'static>>>,
     layout: Layout,
 }
 
 impl Printer {
     pub(crate) fn new(pretty: bool) -> Self {
         let layout = if pretty { Layout::pretty() } else { Layout::compact() };
-        Self { out: BufWriter::with_capacity(BUFFER, io::stdout().lock()), layout }
+        let out = BufWriter::with_capacity(BUFFER, io::stdout().lock());
+        Self { out: Shown::new(out), layout }
     }
 
     /// Prints one value, given as MessagePack.
@@ -89,11 +91,16 @@ pub(crate) fn writing(error: io::Error) -> Failure {
 /// Prints text for humans on standard output.
 pub(crate) fn text(text: &impl Display) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
-    write!(out, "{text}").and_then(|()| out.flush()).map_err(writing)
+    write!(out, "{}", printable(&text.to_string())).and_then(|()| out.flush()).map_err(writing)
 }
 
 /// Prints a line for humans on standard error. There is nowhere to tell that this failed.
 pub(crate) fn note(line: &str) {
+    print_line(&printable(line));
+}
+
+/// The same of a line that may set colours.
+fn print_line(line: &str) {
     let _ = writeln!(io::stderr().lock(), "{line}");
 }
 
@@ -102,10 +109,10 @@ pub(crate) fn report(failure: &Failure, color: ColorChoice) -> ExitCode {
     let (red, cyan, plain) =
         if use_color(color) { ("\x1b[1;31m", "\x1b[1;36m", "\x1b[0m") } else { ("", "", "") };
     if !failure.message.is_empty() {
-        note(&format!("{red}error:{plain} {}", failure.message));
+        print_line(&format!("{red}error:{plain} {}", printable(&failure.message)));
     }
     if let Some(hint) = &failure.hint {
-        note(&format!("{cyan}hint:{plain} {hint}"));
+        print_line(&format!("{cyan}hint:{plain} {}", printable(hint)));
     }
     failure.exit.into()
 }

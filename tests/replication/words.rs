@@ -204,3 +204,48 @@ fn a_node_that_was_removed_is_told_so_and_shown_so() {
     assert!(finding.ends_with("is not on office any more"), "{finding}");
     assert_eq!(advice, "cortex mesh invite office");
 }
+
+/// holds R4: whoever keeps a conflict takes note of it once it was restored anywhere.
+#[test]
+fn a_conflict_that_is_restored_on_one_machine_counts_on_none() {
+    const NAMES: [&str; 3] = ["a", "b", "c"];
+    let mut mesh = Cluster::whole(&NAMES);
+    mesh.create("a", "notes", "all");
+    let notes = there("a", "notes");
+    let called = |name: &str| if name == "a" { "notes".to_owned() } else { notes.clone() };
+    mesh.put("a", "notes", 1, "before");
+    for name in ["b", "c"] {
+        mesh.wait_for(name, &notes, 1, Some("before"));
+    }
+    mesh.node_mut("a").stop();
+    mesh.put("b", &notes, 1, "of b");
+    mesh.wait_for("c", &notes, 1, Some("of b"));
+    for name in ["b", "c"] {
+        mesh.node_mut(name).stop();
+    }
+    mesh.node_mut("a").restart();
+    mesh.put("a", "notes", 1, "of a");
+    for name in ["b", "c"] {
+        mesh.node_mut(name).restart();
+    }
+    let kept = |name: &str| {
+        let status = status(mesh.node(name), &called(name));
+        let here = field(&status, "here").expect("a copy").clone();
+        field(&here, "conflicts").and_then(Value::as_u64).expect("a number")
+    };
+    let keepers = || NAMES.into_iter().filter(|name| kept(name) > 0).collect::<Vec<_>>();
+    wait_until("several have met both versions", || keepers().len() > 1);
+
+    let at = keepers()[0];
+    let table = called(at);
+    let listed = mesh.node(at).connect().call("conflicts", &[table.as_str().into()]);
+    let listed = listed.expect("a list");
+    let first = &listed.as_array().expect("an array")[0];
+    let id = field(first, "id").and_then(Value::as_u64).expect("a number");
+    let restored = mesh.node(at).connect().call("conflict_restore", &[table.into(), id.into()]);
+    assert_eq!(restored, Ok("restored".into()));
+    for name in NAMES {
+        mesh.wait_for(name, &called(name), 1, Some("of b"));
+    }
+    wait_until("nobody counts it any more", || keepers().is_empty());
+}
