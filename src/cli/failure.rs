@@ -212,7 +212,7 @@ fn hint_for_refusal(refusal: &str) -> Option<&'static str> {
             "Its certificate has ended, was revoked or replaced; what it had signed is signed anew by the machine that has made the token once that has the newest revocation list: there, cortex mesh reload; then again"
         }
         _ if refusal.starts_with("quota exceeded") || refusal.starts_with("too many tables") => {
-            "Delete or drop what is not needed: cortex usage. An administrator can raise the bound: cortex.toml(5)"
+            "Delete or drop what is not needed: cortex usage. An administrator can raise the bound: limits.bytes_per_uid, limits.tables_per_uid in cortex.toml(5)"
         }
         _ if refusal.starts_with("row_damaged") => {
             "It is not what was stored. Where another machine has the row it is replaced: cortex sync status TABLE. Otherwise store it again, delete it, or restore a backup"
@@ -227,7 +227,7 @@ fn hint_for_refusal(refusal: &str) -> Option<&'static str> {
             "Where it may be: cortex scope TABLE. Why it is not here: cortex explain TABLE"
         }
         _ if refusal.starts_with("table_not_ready") => {
-            "To wait for it: cortex sync wait TABLE. How far it is: cortex sync status TABLE"
+            "To wait for it: cortex sync wait TABLE. What may be in its way: cortex explain TABLE"
         }
         _ if refusal.starts_with("scope_contested") => {
             "Decide it once more, here or on another node: cortex scope TABLE SCOPE"

@@ -112,7 +112,7 @@ pub enum Rejected {
     OtherAuthority,
     #[error("the certificate has expired")]
     Expired,
-    #[error("the certificate is not valid yet")]
+    #[error("the certificate is not valid yet: a clock is wrong, here or where it was made")]
     NotYetValid,
     #[error("the certificate is revoked")]
     Revoked,

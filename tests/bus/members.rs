@@ -244,6 +244,48 @@ async fn a_conflict_is_signalled_on_its_table_without_saying_which() {
     assert_eq!(by_node.get("home"), Some(&1), "{by_node:?}");
 }
 
+/// holds D2, R5: whatever word there is for a node or a copy, both interfaces use it.
+#[tokio::test]
+async fn the_words_of_the_bus_are_those_of_the_command_line() {
+    let home = Home::start().await;
+    let json = |arguments: &[&str]| -> serde_json::Value {
+        serde_json::from_str(&home.daemon.cortex(arguments)).expect("JSON")
+    };
+    let by_command = || {
+        let status = json(&["mesh", "status"]);
+        let office = &status["peers"][0];
+        let word = |name: &str| office[name].as_str().unwrap_or_default().to_owned();
+        (word("state"), office["connected"] == true, word("last_error"))
+    };
+    let by_bus = async || {
+        let node = home.all_of(ITS_PATH, NODE).await;
+        let connected: bool = node["Connected"].clone().try_into().expect("a boolean");
+        (text(&node["State"]).to_owned(), connected, text(&node["LastError"]).to_owned())
+    };
+    // Between the two questions it may change: then both are asked again.
+    let agree_on = async |state: &str, connected: bool, error: &str| {
+        wait_until(state, async || {
+            let (one, other) = (by_command(), by_bus().await);
+            one == other && one.0 == state && one.1 == connected && one.2.contains(error)
+        })
+        .await;
+    };
+    agree_on("unseen", false, "refused").await;
+    let office = home.start_office();
+    agree_on("alive", true, "").await;
+
+    let path = create(&home.connection, "notes").await;
+    let table = object(&home.connection, path.as_str(), TABLE).await;
+    let () = table.call("SetScope", &("all", options())).await.expect("set");
+    let info: Dict = table.call("Info", &(options(),)).await.expect("its data");
+    assert_eq!(text(&info["state"]), "ready");
+    assert_eq!(json(&["tables", "--long"])[0]["state"], "ready");
+
+    office.process().signal(nix::sys::signal::Signal::SIGSTOP);
+    agree_on("suspect", true, "").await;
+    agree_on("dead", false, "").await;
+}
+
 /// holds M1
 #[tokio::test]
 async fn a_node_that_runs_alone_says_so_and_shows_nobody() {

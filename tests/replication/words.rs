@@ -5,7 +5,7 @@ use rmpv::Value;
 
 use crate::cluster::{Cluster, there};
 use crate::daemon::{Daemon, wait_until};
-use crate::mesh::{is_connected, peer, state};
+use crate::mesh::{free_port, is_connected, peer, refused, state};
 use crate::rpc::field;
 
 fn text(value: &Value, name: &str) -> String {
@@ -16,12 +16,12 @@ fn status(daemon: &Daemon, table: &str) -> Value {
     daemon.connect().call("sync_status_table", &[table.into()]).expect("the state of a table")
 }
 
-/// State and reason of another node's copy.
+/// State and reason of another node's copy; empty before it is known.
 fn copy(daemon: &Daemon, table: &str, node: &str) -> (String, String) {
     let status = status(daemon, table);
     let nodes = field(&status, "nodes").and_then(Value::as_array).expect("an array").iter();
-    let found = nodes.into_iter().find(|copy| text(copy, "node") == node).expect("a copy");
-    (text(found, "state"), text(found, "why"))
+    let found = nodes.into_iter().find(|copy| text(copy, "node") == node);
+    found.map(|found| (text(found, "state"), text(found, "why"))).unwrap_or_default()
 }
 
 fn is_in_sync(daemon: &Daemon, table: &str, node: &str) -> bool {
@@ -248,4 +248,68 @@ fn a_conflict_that_is_restored_on_one_machine_counts_on_none() {
         mesh.wait_for(name, &called(name), 1, Some("of b"));
     }
     wait_until("nobody counts it any more", || keepers().is_empty());
+}
+
+/// holds R5: whom rows wait for, and why, is told on both sides, in the doctor too, and waiting is not advised.
+#[test]
+fn a_clock_that_keeps_rows_waiting_is_named_on_both_sides() {
+    let mesh = Cluster::whole(&["home", "office"]);
+    mesh.create("home", "notes", "all");
+    mesh.put("home", "notes", 1, "before");
+    let (home, office, notes) = (mesh.node("home"), mesh.node("office"), &there("home", "notes"));
+    mesh.wait_for("office", notes, 1, Some("before"));
+    office.set_clock(3_600_000);
+    wait_until("home knows", || {
+        let offset = peer(home, "office");
+        field(&offset, "clock_offset_ms").and_then(Value::as_i64).is_some_and(|ms| ms > 60_000)
+    });
+    mesh.put("office", notes, 1, "of an hour later");
+    for (daemon, table, other, side) in
+        [(home, "notes", "office", "ahead of"), (office, notes, "home", "behind")]
+    {
+        wait_until("it says so", || {
+            let (_, why) = copy(daemon, table, other);
+            why.contains("clock: ") && why.contains("timedatectl set-ntp true")
+        });
+        let [_, advice] = explained(daemon, &[table, "--node", other]);
+        assert_eq!(advice, "on both: timedatectl set-ntp true", "{other}");
+        let doctor = printed(daemon, &["doctor"]);
+        assert!(doctor.contains("mesh-clock") && doctor.contains(side), "{doctor}");
+        assert!(doctor.contains("copies-blocked"), "{doctor}");
+    }
+    office.set_clock(0);
+    mesh.wait_for("home", "notes", 1, Some("of an hour later"));
+    wait_until("both are in sync again", || is_in_sync(home, "notes", "office"));
+}
+
+/// holds M5, R5: a second machine under one name is told apart, whether its database is another or a copy.
+#[test]
+fn two_machines_under_one_name_are_found_by_the_doctor() {
+    let mut mesh = Cluster::whole(&["home", "office"]);
+    let settings = mesh.ca.settings("office", free_port(), &[("home", mesh.port("home"))]);
+    let mut second = Daemon::with_config(&settings);
+    wait_until("it is held off", || refused(mesh.node("home"), "name_taken") > 0);
+    let doctor = printed(mesh.node("home"), &["doctor"]);
+    assert!(doctor.contains("a name that another database already uses"), "{doctor}");
+    wait_until("it is told why", || {
+        let doctor = printed(&second, &["doctor"]);
+        doctor.contains("if office was installed again, on home: cortex mesh remove-node office")
+    });
+
+    second.stop();
+    mesh.node_mut("office").stop();
+    for file in std::fs::read_dir(mesh.node("office").data_dir()).expect("its files") {
+        let file = file.expect("a file");
+        if file.file_type().expect("its kind").is_file() {
+            let copy = second.data_dir().join(file.file_name());
+            std::fs::copy(file.path(), copy).expect("copied");
+        }
+    }
+    mesh.node_mut("office").restart();
+    second.restart();
+    wait_until("two are seen to use the name", || {
+        field(&peer(mesh.node("home"), "office"), "name_in_use_twice") == Some(&true.into())
+    });
+    let doctor = printed(mesh.node("home"), &["doctor"]);
+    assert!(doctor.contains("two machines use the name office"), "{doctor}");
 }
