@@ -13,7 +13,7 @@ use cortex_core::model::{
 };
 use cortexd::store::{Command, Options, Restored, Store, restore};
 
-use scripted::{scratch_dir, wait};
+use scripted::{find, inspector, key, scratch_dir, wait};
 
 const OWNER: Uid = Uid(1000);
 
@@ -185,4 +185,33 @@ fn a_table_that_is_shared_gets_an_id_that_no_copy_of_the_database_gives_it() {
     assert_ne!(after.table.uid, before.table.uid);
     assert!(after.replicated && after.takes_writes().is_ok());
     wait(store.close());
+}
+
+/// Each restart of the machine is an origin more, which every row that is written from then on has seen: so
+/// what rows have seen grows with the square of the restarts, and an origin has to be little.
+#[test]
+fn what_rows_have_seen_takes_little_for_each_restart_of_the_machine() {
+    const RESTARTS: usize = 40;
+    const BYTES_OF_ONE: usize = 4;
+    let place = Place::new();
+    let store = place.start();
+    write(&store, "notes");
+    end(store);
+    for row in 1..=RESTARTS {
+        fs::remove_dir_all(place.anchor.path()).expect("what a restart of the machine does");
+        let store = place.start();
+        let entry = find(&store, (OWNER.0, "notes")).expect("it is there");
+        let id = format!("{row:04}");
+        let record = [b"\x81\xa2id\xa4", id.as_bytes()].concat().into();
+        let put = Command::Put { caller: Caller::Local(OWNER), entry, key: key(&id), record };
+        wait(store.execute(put)).expect("it is stored");
+        end(store);
+    }
+    let db = inspector(place.data.path());
+    let sum = "SELECT count(*), sum(length(body)) FROM contexts";
+    let (contexts, bytes): (usize, usize) =
+        db.query_row(sum, [], |row| Ok((row.get(0)?, row.get(1)?))).expect("they are counted");
+    assert!(contexts + 1 >= RESTARTS, "{contexts}: each row has seen another number of origins");
+    let origins_seen = RESTARTS * (RESTARTS + 1) / 2;
+    assert!(bytes <= origins_seen * BYTES_OF_ONE, "{bytes} bytes for {origins_seen} origins");
 }
