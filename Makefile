@@ -32,5 +32,5 @@ clean: ## Remove what was built, the fuzzers' included
 	cargo clean
 	rm -rf fuzz/target fuzz/artifacts fuzz/corpus
 
-# install, uninstall, deb, system
+# install, uninstall, deb, system, notices
 include dist/install.mk

@@ -2,6 +2,7 @@
 #
 #   make install [DESTDIR=] [PREFIX=/usr/local]    everything in dist/files.txt
 #   make deb                                       target/debian/cortexd_*.deb
+#   make notices                                   the notices of what is compiled in
 #   make system                                    the package, on booted Debian hosts (as root)
 
 PREFIX ?= /usr/local
@@ -17,7 +18,7 @@ LIST := sed '/^\#/d; /^$$/d; s|PREFIX/|$(PREFIX)/|; s|^target/release/|$(TARGET)
 # and debugging symbols name files by what stands right of the last `=`.
 REMAPPED = $(or $(CARGO_HOME),$(HOME)/.cargo)=/cargo $(abspath $(TARGET))=/target $(CURDIR)=/cortexd
 
-.PHONY: release completions install uninstall deb system
+.PHONY: release completions install uninstall deb system notices
 
 release: export RUSTFLAGS := $(RUSTFLAGS) $(REMAPPED:%=--remap-path-prefix=%)
 release: export CFLAGS := $(CFLAGS) $(REMAPPED:%=-ffile-prefix-map=%)
@@ -56,6 +57,11 @@ uninstall: ## Remove what was installed, but the settings and the data
 # Needs: cargo install cargo-deb --locked
 deb: completions ## Build the Debian package (needs cargo-deb)
 	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(CARGO) deb --no-build --locked --dbgsym
+
+# What is compiled in, with its terms: to be run when a dependency changes, which tests/dist.rs notices. It reads the
+# sources that Cargo keeps. Needs: cargo install cargo-about --locked
+notices: ## Write the notices of third parties anew (needs cargo-about)
+	$(CARGO) about generate dist/notices/about.hbs --config dist/notices/about.toml --locked --output-file dist/notices/third-party-notices.txt
 
 # As root, with systemd-container, debootstrap, iproute2 and lintian installed. The first run makes a Debian
 # image below /var/cache. SYSTEM_TESTS_RELEASE=trixie tests on Debian 13; SYSTEM_TESTS_GOLDEN=write writes

@@ -6,6 +6,7 @@ use std::{
     collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
+    process::Command,
 };
 
 use cortexd::{
@@ -61,8 +62,12 @@ fn whatever_is_in_dist_or_man_is_installed() {
     let mut found = BTreeSet::new();
     collect(Path::new("dist"), &mut found);
     collect(Path::new("man"), &mut found);
-    let not_installed = ["dist/files.txt", "dist/install.mk", "dist/debian"];
-    found.retain(|path| !not_installed.iter().any(|prefix| path.starts_with(prefix)));
+    let not_installed = ["dist/files.txt", "dist/install.mk", "dist/debian", "dist/notices/about"];
+    let is_installed = |path: &PathBuf| {
+        let path = path.to_string_lossy();
+        !not_installed.iter().any(|prefix| path.starts_with(prefix))
+    };
+    found.retain(is_installed);
     let sources = listed.iter().filter(|path| !path.starts_with("target")).cloned();
     assert_eq!(found, sources.collect());
 }
@@ -77,6 +82,51 @@ fn collect(dir: &Path, found: &mut BTreeSet<PathBuf>) {
             found.insert(path);
         }
     }
+}
+
+/// Name and version of each package of others that Cargo compiles into the programs: those that run at build
+/// time alone are none of them.
+fn compiled_in() -> BTreeSet<String> {
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.current_dir(top()).args(["tree", "--locked", "--offline", "--prefix=none"]);
+    cargo.args(["--edges=normal,no-proc-macro", "--format={p}"]);
+    let tree = cargo.args(["-p=cortexd", "-p=cortex-top"]).output().expect("run cargo tree");
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
+    assert!(tree.status.success(), "{}", text(tree.stderr));
+    // Of this workspace, the path stands behind the version.
+    let tree = text(tree.stdout);
+    let others = tree.lines().filter(|line| !line.is_empty() && !line.contains(" (/"));
+    others.map(|line| line.trim_end_matches(" (*)").replace(" v", " ")).collect()
+}
+
+/// holds D4: whoever is given the programs is given the notices that their parts ask for.
+#[test]
+fn the_notices_name_all_that_is_compiled_in_and_their_terms() {
+    let notices = read("dist/notices/third-party-notices.txt");
+    let (head, terms) = notices.split_once("\n----").expect("a list, then the terms");
+    let package = |line: &str| line.split_once(": ").map(|(package, _)| package.to_owned());
+    let listed = head.lines().filter_map(package);
+    // Name and version; what Cargo does not know of is written out as prose.
+    let listed: BTreeSet<String> = listed.filter(|it| it.split(' ').count() == 2).collect();
+    let with_terms: BTreeSet<String> = terms
+        .lines()
+        .filter_map(|line| line.strip_prefix("  ")?.split_once(' '))
+        .map(|(name, version)| format!("{name} {version}"))
+        .collect();
+    let missing: Vec<_> = compiled_in().difference(&listed).cloned().collect();
+    assert_eq!(missing, [""; 0], "make notices");
+    let without: Vec<_> = listed.difference(&with_terms).collect();
+    assert!(without.is_empty(), "without terms: {without:?}");
+    let lock: toml::Table = read("Cargo.lock").parse().expect("Cargo.lock is TOML");
+    let locked = lock["package"].as_array().expect("a list of packages").iter();
+    let locked: BTreeSet<String> = locked
+        .map(|package| {
+            let field = |name: &str| package[name].as_str().expect("a string").to_owned();
+            format!("{} {}", field("name"), field("version"))
+        })
+        .collect();
+    let stale: Vec<_> = listed.difference(&locked).collect();
+    assert!(stale.is_empty(), "not used any more: {stale:?}: make notices");
 }
 
 /// holds D4
