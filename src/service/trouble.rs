@@ -105,11 +105,45 @@ fn mend(trouble: &Trouble, table: &str, at: &str) -> Option<String> {
         Trouble::Damaged => {
             Some(format!("where it is damaged: cortex events, cortex sync repair {table}"))
         }
+        Trouble::Refused(_) => Some(format!(
+            "on {at}: journalctl -u cortexd; both nodes should run the same version: cortexd --version"
+        )),
         Trouble::Unreachable
         | Trouble::Scope
         | Trouble::Directory
         | Trouble::NotReady
-        | Trouble::Stale
-        | Trouble::Refused(_) => None,
+        | Trouble::Stale => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What does not pass by itself has its command, and what does has none: then waiting is advised.
+    #[test]
+    fn every_trouble_is_either_mended_or_waited_for() {
+        for (trouble, words, mended_by) in [
+            (Trouble::Unreachable, "unreachable", None),
+            (Trouble::Clock(90_000), "clock: its clock is 90 s ahead of", Some("timedatectl")),
+            (Trouble::Ahead(90_000), "clock: timestamps of a clock that was", Some("timedatectl")),
+            (Trouble::Scope, "scope", None),
+            (Trouble::Directory, "waiting for the directory", None),
+            (Trouble::NotReady, "not ready", None),
+            (Trouble::Stale, "stale", None),
+            (Trouble::Quota, "quota", Some("limits.bytes_per_uid")),
+            (Trouble::Storage, "storage", Some("the disk of office is full")),
+            (Trouble::Damaged, "a row at its source is damaged", Some("cortex sync repair notes")),
+            (Trouble::Refused("too large".into()), "refused: too large", Some("journalctl")),
+        ] {
+            assert!(trouble.to_string().starts_with(words), "{trouble}");
+            let mend = mend(&trouble, "notes", "office");
+            let is_right = match (&mend, mended_by) {
+                (Some(mend), Some(wanted)) => mend.contains(wanted),
+                (None, None) => true,
+                (Some(_), None) | (None, Some(_)) => false,
+            };
+            assert!(is_right, "{trouble}: {mend:?}");
+        }
     }
 }
