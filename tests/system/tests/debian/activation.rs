@@ -48,3 +48,19 @@ fn a_start_by_hand_opens_the_socket_too() {
     assert_eq!(host.sh_as(User::Ann, "cortex ping"), "\"pong\"");
     assert!(host.property("cortexd.service", "StatusText").contains("/run/cortex/cortex.sock"));
 }
+
+/// holds M1, D4: what `systemctl preset-all` does, the first boot of an image does too, since an image has no machine id.
+#[test]
+fn the_preset_of_all_units_opens_no_port_on_a_host_without_a_mesh() {
+    let host = package::installed("preset");
+    host.sh("systemctl enable cortexd-peer.socket"); // as Debian's own preset, of every unit, would have it
+    host.sh("systemctl disable cortexd.service cortexd.socket");
+    host.sh("systemctl preset-all && systemctl daemon-reload");
+    let units = ["cortexd.service", "cortexd.socket", "cortexd-peer.socket"];
+    let enabled = host.run(User::Root, &format!("systemctl is-enabled {}", units.join(" ")));
+    assert_eq!(enabled.stdout, "enabled\nenabled\ndisabled");
+    host.sh("systemctl stop cortexd.service cortexd.socket");
+    host.sh("systemctl start sockets.target multi-user.target");
+    host.wait_until("systemctl start cortexd.socket && runuser -u ann -- cortex ping");
+    assert_eq!(host.sh("ss -Hltn 'sport = :4712'"), "", "nobody listens");
+}

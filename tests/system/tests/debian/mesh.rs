@@ -8,7 +8,9 @@
 
 mod certificates;
 mod identity;
+mod readme;
 mod refusals;
+mod stolen;
 mod stranger;
 
 use std::fs;
