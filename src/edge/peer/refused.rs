@@ -157,7 +157,7 @@ impl Refusals {
         };
         match told {
             Told::AsNews => info!(
-                %from, %node, reason,
+                MESSAGE_ID = journal::PEER_REFUSED, %from, %node, reason,
                 "{node} has a certificate of this mesh and is not configured here: once mesh.nodes names it: cortex mesh reload"
             ),
             Told::AsWarning => warn!(
