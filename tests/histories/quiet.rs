@@ -2,6 +2,8 @@
 //! another, and a table is made twice. What tables hold then is `rest`'s.
 
 use std::collections::BTreeSet;
+use std::thread::sleep;
+use std::time::Duration;
 
 use rmpv::Value;
 
@@ -54,6 +56,11 @@ impl World {
         if revokes && !at_once {
             self.revoke(node);
         }
+        // In a chain nobody beyond it can hear of that before another is in its place.
+        let others: BTreeSet<_> = (0..self.nodes.len()).filter(|other| *other != node).collect();
+        if !is_lost && self.shared.is_connected(&others) {
+            self.nobody_takes_from(node);
+        }
         self.nodes[node].terminate();
         self.nodes[node].wipe();
         self.ca.issue(&name);
@@ -68,6 +75,25 @@ impl World {
             self.contents.retain(|(table, _), _| *table != own.id);
         }
         self.rest_again();
+    }
+
+    /// Once a machine that was removed is reached by nobody, what it writes comes to nobody.
+    fn nobody_takes_from(&mut self, node: NodeId) {
+        let others: Vec<_> = (0..self.nodes.len()).filter(|other| *other != node).collect();
+        self.wait("a removed machine is put out", |world| {
+            others.iter().all(|other| !world.sees(*other, node))
+        });
+        let notes = self.shared.tables.iter().find(|table| table.kind == Kind::Notes).cloned();
+        let notes = notes.expect("there is such a table");
+        let ghost = format!("{}of a removed machine", notes.mark);
+        let row = map([("id", "ghost".into()), ("v", ghost.as_str().into())]);
+        let name = self.shared.name_on(&notes, node);
+        // Where that is refused, all the better.
+        self.nodes[node].ask("put", &[name.into(), row]);
+        sleep(Duration::from_millis(1500));
+        for other in others {
+            self.find("notes", &ghost, other, "it was written on a machine that was removed");
+        }
     }
 
     /// Puts a node's certificate onto the list that all of them read.

@@ -237,6 +237,16 @@ impl World {
         for table in self.shared.tables.clone() {
             self.make_table(&table);
         }
+        // A name that has not been heard of is free.
+        self.wait("all of the owner's nodes know the tables", |world| {
+            let federated = world.shared.tables.iter().filter(|table| table.kind.is_federated());
+            let names: Vec<_> = federated.map(|table| world.shared.name_on(table, 0)).collect();
+            let knows = |node: NodeId, name: &str| {
+                matches!(world.nodes[node].ask("get_scope", &[name.into()]), Reply::Done(_))
+            };
+            let of_ann = (0..world.nodes.len()).filter(|node| world.shared.is_ann(*node));
+            of_ann.into_iter().all(|node| names.iter().all(|name| knows(node, name)))
+        });
         let since = self.shared.clock.now();
         self.shared.book().stays.push(Stay { since, until: None });
     }

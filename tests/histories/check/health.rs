@@ -1,4 +1,4 @@
-//! Health: no panic, no error in a log, and warnings, memory and descriptors within bounds.
+//! Health: no panic, no error and no divergence in a log, and warnings, memory and descriptors within bounds.
 
 /// Warnings of one node in one cycle. A state is logged when it changes, not as long as it lasts.
 const MOST_WARNINGS: usize = 150;
@@ -21,7 +21,11 @@ pub(crate) fn check_log(log: &str, disk_was_full: bool) -> Vec<String> {
     let mut broken = Vec::new();
     let is_error = |line: &&str| {
         let is_panic = line.contains("panicked at");
-        is_panic || (!disk_was_full && line.split_whitespace().take(3).any(|word| word == "ERROR"))
+        // The words of the warning that replicas have diverged: nobody damages a row here.
+        let is_divergence = line.contains("and hold different rows");
+        is_panic
+            || is_divergence
+            || (!disk_was_full && line.split_whitespace().take(3).any(|word| word == "ERROR"))
     };
     broken.extend(log.lines().filter(is_error).map(str::to_owned));
     let is_warning = |line: &&str| line.split_whitespace().take(3).any(|word| word == "WARN");
@@ -56,6 +60,8 @@ mod tests {
         assert_eq!(check_log(error, false).len(), 1);
         assert_eq!(check_log(error, true).len(), 0);
         assert_eq!(check_log("INFO cortexd: an ERROR of somebody else", false).len(), 0);
+        let diverged = "WARN the copies of a table here and on elm know the same writes and hold different rows";
+        assert_eq!(check_log(diverged, true).len(), 1);
     }
 
     #[test]

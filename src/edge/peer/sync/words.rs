@@ -83,14 +83,19 @@ pub(super) fn overheard(
     heard(known, word, node, table, store);
 }
 
-/// Takes note of what a chunk says of the copy that it comes from, where that has said more before.
+/// Takes note of what a chunk says of the replica that it comes from, where that has said no more before.
+///
+/// A word may have come while the chunk was being stored. Its digest belongs to its vector: the chunk's in its place
+/// would be that of rows which are no more, and whoever hears of it from here would call replicas diverged.
 pub(super) fn told_by_chunk(known: &mut PeerCopy, chunk: &Chunk) {
     if let (Some(word), Some(digest)) = (&mut known.word, chunk.digest)
         && word.life == chunk.life
     {
         known.heard_ms = ambient::wall_ms();
-        word.vector.join(&chunk.vector);
-        (word.digest, word.ready) = (digest, chunk.ready);
+        if chunk.vector.dominates(&word.vector) {
+            word.vector = chunk.vector.clone();
+            (word.digest, word.ready) = (digest, chunk.ready);
+        }
     }
 }
 
@@ -140,4 +145,67 @@ impl Told {
 pub(super) fn concerns(directory: &Directory, table: TableUid, node: &NodeName) -> bool {
     let up = directory.lives(table).get(node).copied().unwrap_or(0);
     table == SYSTEM_TABLE || up > directory.gone(table).get(node).copied().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use cortex_core::{
+        directory::Standing,
+        model::Stamp,
+        sync::{Dot, FeedId, Part, Position, TableDigest, Vector},
+    };
+
+    use super::*;
+
+    const WRITER: Incarnation = Incarnation(7);
+    const TABLE: TableUid = TableUid([1; 16]);
+
+    fn up_to(seq: u64) -> Vector {
+        [Dot { incarnation: WRITER, seq }].into_iter().collect()
+    }
+
+    fn digest(row: &[u8]) -> TableDigest {
+        let stamp = Stamp { hlc: Hlc::from_unix_ms(1), incarnation: WRITER };
+        TableDigest::of_row(TABLE, b"k", stamp, row)
+    }
+
+    fn knows(seq: u64, row: &[u8]) -> PeerCopy {
+        let word = Word { life: 1, vector: up_to(seq), digest: digest(row), ..Word::default() };
+        PeerCopy { word: Some(word), ..PeerCopy::default() }
+    }
+
+    fn last_chunk(seq: u64, row: &[u8]) -> Chunk {
+        Chunk {
+            table: TABLE,
+            reader: Incarnation(8),
+            from: Position::default(),
+            feed: FeedId([0; 16]),
+            part: Part::Log { to: seq, last: true },
+            contexts: Vec::new(),
+            rows: Vec::new(),
+            vector: up_to(seq),
+            floor: Vector::new(),
+            hlc: Hlc::from_unix_ms(1),
+            ready: true,
+            life: 1,
+            standing: Standing::In,
+            knowledge: Default::default(),
+            removed: Vec::new(),
+            head: None,
+            drain: None,
+            digest: Some(digest(row)),
+        }
+    }
+
+    /// holds R5
+    #[test]
+    fn a_chunk_does_not_take_back_what_was_said_after_it() {
+        let mut known = knows(5, b"new");
+        told_by_chunk(&mut known, &last_chunk(4, b"old"));
+        let word = known.word.as_ref().expect("a word");
+        assert_eq!((&word.vector, word.digest), (&up_to(5), digest(b"new")));
+        told_by_chunk(&mut known, &last_chunk(6, b"newer"));
+        let word = known.word.as_ref().expect("a word");
+        assert_eq!((&word.vector, word.digest, word.ready), (&up_to(6), digest(b"newer"), true));
+    }
 }
