@@ -12,7 +12,10 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use cortex_core::model::{TableUid, Uid};
+use cortex_core::{
+    directory::Standing,
+    model::{TableUid, Uid},
+};
 use rusqlite::{Connection, params};
 
 use super::{
@@ -153,6 +156,11 @@ impl Batch<'_> {
             let here = self.here()?;
             let said = directory.replica(*uid, &here);
             let (up, down) = said.map_or((*life, *life), |row| (row.up, row.down.max(*life)));
+            // One that was decided and taken back meanwhile is over with it.
+            let is_here = self.state.replicas.get(*uid).is_some_and(|replica| replica.life > 0);
+            let is_out = directory.standing(*uid, &here) == Standing::Out;
+            let forgotten = self.forgotten_life(*uid, &here).filter(|_| is_out && !is_here);
+            let (up, down) = forgotten.map_or((up, down), |life| (up.max(life), down.max(life)));
             self.say_lives(*uid, &here, up.max(*life), down)?;
         }
         let has_it = if taker.is_empty() {

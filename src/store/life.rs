@@ -172,19 +172,24 @@ impl Batch<'_> {
         Ok(Done::Declined { declined })
     }
 
-    /// A stay that others know of and this database does not, since it is an older one than that which
-    /// began it: it is over, or everybody would wait for its word for ever.
+    /// A stay that others know of and this database does not: it was begun in a newer one than this, or a decision
+    /// let it begin and another ended it before this node heard of either. It is over, or everybody would wait for
+    /// this node's word for ever, and remember deletions for it.
     fn end_forgotten_life(&mut self, table: TableUid, here: &NodeName) -> Result<(), Failure> {
         if self.state.departures.include(table) {
             return Ok(()); // it is known, and told once its bytes are gone
         }
+        match self.forgotten_life(table, here) {
+            Some(life) => self.say_lives(table, here, life, life),
+            None => Ok(()),
+        }
+    }
+
+    /// The newest stay that is not over by what the directory says, of a node that has none.
+    pub(super) fn forgotten_life(&self, table: TableUid, here: &NodeName) -> Option<u64> {
         let directory = self.state.catalog.directory();
         let gone = directory.gone(table).get(here).copied().unwrap_or(0);
-        let Some(up) = directory.replica(table, here).map(|row| row.up).filter(|up| *up > gone)
-        else {
-            return Ok(());
-        };
-        self.say_lives(table, here, up, up)
+        directory.lives(table).get(here).copied().filter(|life| *life > gone)
     }
 
     fn begin_drain(&mut self, table: TableUid) -> Result<(), Failure> {

@@ -141,3 +141,19 @@ fn a_replica_with_no_link_into_the_scope_says_so_and_what_it_advises_helps() {
     decide(then);
     wait_until("cedar has left again", || replica(ash, "notes", "cedar").0 == "left");
 }
+
+/// holds S4, R7: nobody waits for the word of a machine that was never in the scope as far as it has heard.
+#[test]
+fn a_machine_that_was_off_while_a_scope_let_it_in_and_out_again_has_left() {
+    let mut mesh = Cluster::whole(&["home", "cabin"]);
+    mesh.create("home", "notes", "home");
+    mesh.node_mut("cabin").stop();
+    for scope in ["all", "home"] {
+        let decided = mesh.node("home").cortex(&["scope", "notes", scope]);
+        assert!(decided.status.success(), "{decided:?}");
+    }
+    let state = replica(mesh.node("home"), "notes", "cabin").0;
+    assert_eq!(state, "draining", "it may have heard of the first alone");
+    mesh.node_mut("cabin").restart();
+    wait_until("cabin has left", || replica(mesh.node("home"), "notes", "cabin").0 == "left");
+}
