@@ -189,7 +189,8 @@ fn keep(base: &Path, to: &Path) {
         let name = name.to_string_lossy();
         if path.join("log").exists() {
             let _as_far_as_it_goes = fs::copy(path.join("log"), to.join(format!("{name}.log")));
-        } else if ["trace", "output", "account"].contains(&&*name) {
+        }
+        if ["trace", "output", "account"].contains(&&*name) || name.ends_with(".db") {
             let _as_far_as_it_goes = fs::copy(&path, to.join(&*name));
         }
     }

@@ -19,6 +19,8 @@ mod leaving;
 mod line;
 #[path = "support/mesh.rs"]
 mod mesh;
+#[path = "replication/restored.rs"]
+mod restored;
 #[path = "support/rpc.rs"]
 mod rpc;
 #[path = "replication/strange.rs"]

@@ -6,7 +6,7 @@
 //! adopted: `system::check` has refused it.
 
 use cortex_core::{
-    directory::{NodeRow, UNKNOWN_DATABASE},
+    directory::{NodeRow, Row, UNKNOWN_DATABASE},
     model::{Hlc, NodeName, Notary, Stamp},
     sync::Dot,
 };
@@ -75,17 +75,40 @@ impl Batch<'_> {
         Ok(())
     }
 
+    /// Signs what this node has signed, with the certificate that it has now. Each row keeps its place among the
+    /// versions of it.
+    pub(super) fn sign_again(
+        &mut self,
+        here: &NodeName,
+        notary: &dyn Notary,
+    ) -> Result<(), Failure> {
+        for (key, stamp) in self.signed_by(here, usize::MAX)? {
+            let found = self.find_row(Place::SYSTEM.id, &key)?;
+            let Some(value) = found.filter(|found| !found.damaged).and_then(|found| found.value)
+            else {
+                continue;
+            };
+            let is_presentation = |held: &system::Held<'_>| {
+                matches!(system::row_of(&key, held), Some(Row::Node(_)) | None)
+            };
+            if let Some(held) = system::open(&value).filter(|held| !is_presentation(held)) {
+                self.sign_in_its_place(notary, &key, stamp, &held)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Signs what a machine has signed that was just put out of the mesh.
     pub(super) fn adopt_all_of(&mut self, node: &NodeName) -> Result<(), Failure> {
         let is_known = |row: &NodeRow| row.database != UNKNOWN_DATABASE;
         if !self.directory().node(node).is_some_and(is_known) {
             return Ok(()); // of older versions: upkeep does it
         }
-        let rows = self.signed_by(node)?;
+        let rows = self.signed_by(node, AT_ONCE)?;
         self.adopt_rows(&rows).map(|_| ())
     }
 
-    fn signed_by(&self, node: &NodeName) -> Result<Vec<(Vec<u8>, Stamp)>, Fault> {
+    fn signed_by(&self, node: &NodeName, most: usize) -> Result<Vec<(Vec<u8>, Stamp)>, Fault> {
         let mut statement = self.cached(
             "SELECT key, value, hlc, incarnation FROM records
              WHERE table_id = ?1 AND value IS NOT NULL ORDER BY key",
@@ -93,7 +116,7 @@ impl Batch<'_> {
         let mut rows = statement.query([system::NUMBER.0])?;
         let mut found = Vec::new();
         while let Some(row) = rows.next()?
-            && found.len() < AT_ONCE
+            && found.len() < most
         {
             let (key, value): (Vec<u8>, Vec<u8>) = (row.get(0)?, row.get(1)?);
             if system::signer(&key, &value).as_ref() == Some(node) {

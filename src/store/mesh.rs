@@ -66,7 +66,8 @@ impl Batch<'_> {
     }
 
     /// Presents this node, where it is not as it was presented before. With another certificate,
-    /// what the node has signed is signed again: others judge it by the one that is presented.
+    /// what the node has signed is signed again: others judge it by the one that is presented. That decides nothing
+    /// anew: a restored machine signs what it has forgotten to have replaced.
     pub(super) fn introduce(&mut self, notary: &dyn Notary) -> Result<(), Failure> {
         let (node, certificate) = (notary.node().clone(), notary.certificate().to_vec());
         let (database, incarnation) = (self.state.database, self.state.own_incarnation());
@@ -80,9 +81,7 @@ impl Batch<'_> {
         if signed_before {
             return Ok(());
         }
-        let own = self.directory().written_by(&node).filter(|row| !matches!(row, Row::Node(_)));
-        let own = own.collect();
-        self.write(own)
+        self.sign_again(&node, notary)
     }
 
     pub(super) fn register(&mut self, registration: &Registration) -> Result<Done, Failure> {
@@ -116,6 +115,15 @@ impl Batch<'_> {
         let (mut newer, mut again) = (Vec::new(), Vec::new());
         for row in rows {
             let mine = self.written_since_restored(row)?;
+            let again_as = |mine: Row| {
+                // A decision by count replaces the forgotten one as it is. It must not claim to have seen what that
+                // one had: it would win where it has to compete.
+                if matches!(mine, Row::Scope(_) | Row::Settlement(_)) {
+                    return None;
+                }
+                let lifted = mine.clone().written_again(row.row());
+                (lifted != mine).then_some(lifted)
+            };
             let SealedRow { key, value, stamp, seq } = &row.sealed;
             if !Rule::DirectoryMovesNoClock.holds() {
                 self.observe(stamp.hlc);
@@ -123,6 +131,9 @@ impl Batch<'_> {
             if self.merge_system(key, *stamp, *seq, value)? {
                 newer.push(row.row().clone());
                 again.extend(mine.map(|mine| mine.written_again(row.row())));
+            } else {
+                // Later, and all the same without what the forgotten one says: it has replaced that elsewhere.
+                again.extend(mine.and_then(again_as));
             }
         }
         self.note_tokens(&newer)?;
@@ -143,12 +154,14 @@ impl Batch<'_> {
     fn written_since_restored(&self, arriving: &VerifiedRow) -> Result<Option<Row>, Fault> {
         let (row, own) = (arriving.row(), self.state.own_incarnation());
         let directory = self.state.catalog.directory();
-        if directory.here() != Some(row.writer()) || arriving.stamp().incarnation == own {
+        if directory.here() != Some(row.writer()) || arriving.authored().incarnation == own {
             return Ok(None);
         }
         let key = arriving.key();
         let found = self.find_row(system::NUMBER, key)?;
-        if found.is_none_or(|found| found.stamp.incarnation != own) {
+        // What was merely signed again since then was decided before.
+        let authored = found.map(|found| system::rank(found.stamp, found.value.as_deref()).0);
+        if authored.is_none_or(|authored| authored.incarnation != own) {
             return Ok(None);
         }
         let mut rows = directory.written_by(row.writer());

@@ -248,7 +248,8 @@ pub(super) fn create(conn: &mut Connection, draw_id: &dyn Fn() -> [u8; 16]) -> R
 }
 
 /// Makes a restored copy another origin of writes: what it writes from now on must never be taken
-/// for what the original wrote after the copy was made.
+/// for what the original wrote after the copy was made. And its pages are to be looked at: that they were is said of
+/// those of the original.
 pub(super) fn adopt_copy(conn: &mut Connection) -> rusqlite::Result<()> {
     let transaction = conn.transaction()?;
     let is_copy: bool =
@@ -260,7 +261,8 @@ pub(super) fn adopt_copy(conn: &mut Connection) -> rusqlite::Result<()> {
             [ambient::random_id()],
         )?;
         transaction.execute(
-            "UPDATE node_state SET incarnation = ?1, db_uid = ?2, seq = 0, is_copy = 0 WHERE id = 1",
+            "UPDATE node_state
+             SET incarnation = ?1, db_uid = ?2, seq = 0, is_copy = 0, swept = 0 WHERE id = 1",
             rusqlite::params![transaction.last_insert_rowid(), ambient::random_id()],
         )?;
     }

@@ -71,6 +71,11 @@ impl VerifiedRow {
     pub fn stamp(&self) -> Stamp {
         self.sealed.stamp
     }
+
+    /// The stamp that its writer gave it.
+    pub(super) fn authored(&self) -> Stamp {
+        rank(self.sealed.stamp, Some(&self.sealed.value)).0
+    }
 }
 
 /// Signs a row: the value of its record.
@@ -298,6 +303,11 @@ impl Held<'_> {
             None => Some(Row::decode(key, self.row)?.writer().clone()),
         }
     }
+}
+
+/// What a record under that key says.
+pub(super) fn row_of(key: &[u8], held: &Held<'_>) -> Option<Row> {
+    Row::decode(key, held.row)
 }
 
 /// Takes a record's value apart.

@@ -1,6 +1,7 @@
 //! When the faults are over: everything runs again, nodes converge, and what they hold and say is judged.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::sync::Arc;
 use std::thread::sleep;
 use std::time::Duration;
@@ -407,7 +408,11 @@ impl World {
     /// Breaks off where a text stands on a node's disk.
     pub(crate) fn find(&self, word: &str, mark: &str, node: NodeId, where_from: &str) {
         match scope::find_mark(&self.nodes[node].data_dir(), mark) {
+            Ok(found) if found.is_empty() => {}
             Ok(found) => found.into_iter().for_each(|what| {
+                let kept = format!("{}.db", self.shared.names[node]);
+                let _as_far_as_it_goes =
+                    fs::copy(self.nodes[node].database(), self.frame.base.join(kept));
                 self.shared.break_off(format!("scope: {word}: {where_from}: {what}"));
             }),
             Err(error) => self.shared.trace(&format!("node {node} cannot be searched: {error}")),

@@ -90,6 +90,29 @@ fn a_crash_before_the_bytes_are_gone_says_nothing_too_early() {
     assert_eq!(hits(mesh.node("office")), 0);
 }
 
+/// holds S5
+#[test]
+fn a_copy_that_a_restore_has_brought_back_leaves_no_byte_either() {
+    let mut mesh = Cluster::whole(&["home", "office"]);
+    shared(&mesh);
+    let backup = mesh.node("office").connect().call("backup", &[]).expect("a backup");
+    let parts = backup.as_array().expect("its parts").iter();
+    let bytes: Vec<u8> = parts.flat_map(|part| part.as_slice().expect("bytes").to_vec()).collect();
+    mesh.node_mut("office").stop();
+    let data = mesh.node("office").data_dir();
+    let file = mesh.node("office").directory().join("backup");
+    fs::write(&file, bytes).expect("written");
+    let restored = cortexd::store::restore(&file, &data).expect("restored");
+    fs::remove_file(restored.kept.expect("what was there before")).expect("removed");
+    mesh.node_mut("office").restart();
+    mesh.wait_for_links();
+    narrow(&mesh);
+    wait_until("office has left", || {
+        state_at(&mesh, "home", "notes", "office").as_deref() == Some("left")
+    });
+    assert_eq!(hits(mesh.node("office")), 0, "in the file that is in use");
+}
+
 /// holds S5: rows, versions that have lost, and what was kept of deletions.
 #[test]
 fn nothing_of_a_dropped_table_is_on_any_machine_soon_after() {

@@ -18,7 +18,7 @@ use tracing::{info, warn};
 use crate::{
     journal,
     service::sync::Trouble,
-    store::{Failure, Store},
+    store::{Failure, SYSTEM_TABLE, Store},
 };
 
 /// A trouble is over when nothing was refused for so long: with each attempt it goes away for a moment.
@@ -178,7 +178,11 @@ fn shown(store: &Store, table: TableUid) -> String {
     let catalog = store.catalog();
     match catalog.by_uid(table) {
         Some(entry) => catalog.show(&entry.table.name),
-        None => "the directory".into(),
+        None if table == SYSTEM_TABLE => "the directory".into(),
+        None => match catalog.directory().name_of_table(table) {
+            Some(name) => catalog.show(&name),
+            None => format!("id:{table}"),
+        },
     }
 }
 

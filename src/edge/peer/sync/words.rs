@@ -150,7 +150,7 @@ pub(super) fn concerns(directory: &Directory, table: TableUid, node: &NodeName) 
 #[cfg(test)]
 mod tests {
     use cortex_core::{
-        directory::Standing,
+        directory::{Seen, Standing},
         model::Stamp,
         sync::{Dot, FeedId, Part, Position, TableDigest, Vector},
     };
@@ -189,7 +189,7 @@ mod tests {
             ready: true,
             life: 1,
             standing: Standing::In,
-            knowledge: Default::default(),
+            knowledge: Seen::new(),
             removed: Vec::new(),
             head: None,
             drain: None,
