@@ -160,21 +160,6 @@ fn the_top_of_the_repository_holds_what_is_expected_there() {
 }
 
 #[test]
-fn tests_for_root_do_not_run_by_themselves() {
-    let manifest: toml::Table = read("Cargo.toml").parse().expect("Cargo.toml is TOML");
-    check(|file| rules::leaves_root_tests_to_root(file, &manifest));
-    let made_up: toml::Table =
-        "[[test]]\nname = \"root_a\"\ntest = false\n[[test]]\nname = \"root_b\"\n"
-            .parse()
-            .expect("TOML");
-    let rule = |file: &File| rules::leaves_root_tests_to_root(file, &made_up);
-    assert_eq!(lines(rule, "tests/root_a.rs", ""), []);
-    assert_eq!(lines(rule, "tests/root_b.rs", ""), [1]);
-    assert_eq!(lines(rule, "tests/root_c.rs", ""), [1]);
-    assert_eq!(lines(rule, "tests/other.rs", ""), []);
-}
-
-#[test]
 fn sqlite_is_built_to_sync_data_alone() {
     let flags = option_env!("LIBSQLITE3_FLAGS").unwrap_or_default();
     assert!(flags.contains("-DHAVE_FDATASYNC"), "{flags:?}: see .cargo/config.toml");

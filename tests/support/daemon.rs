@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::rpc::Rpc;
+use super::rpc::Rpc;
 
 /// Far beyond what anything here takes on a busy machine; only a failing test waits for so long.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -315,7 +315,7 @@ impl Daemon {
         let mut counting = self.connect();
         wait_until("only one connection is open", || {
             let status = counting.call("status", &[]).expect("status");
-            crate::rpc::field(&status, "connections") == Some(&1.into())
+            super::rpc::field(&status, "connections") == Some(&1.into())
         });
     }
 

@@ -9,7 +9,7 @@ use std::thread;
 
 use rmpv::Value;
 
-use crate::rpc::packed;
+use super::rpc::packed;
 
 /// What the daemon was asked.
 #[derive(Debug, Clone, PartialEq)]

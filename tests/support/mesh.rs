@@ -15,8 +15,8 @@ use cortexd::pki::{Credentials, Files, server_name};
 use rmpv::Value;
 use rustls::{ClientConnection, StreamOwned};
 
-use crate::daemon::{Daemon, PATIENCE};
-use crate::rpc::{field, packed};
+use super::daemon::{Daemon, PATIENCE};
+use super::rpc::{field, packed};
 
 const RPC: &[u8] = b"cortex-rpc/1";
 pub(crate) const LINK: &[u8] = b"cortex-sync/1";
@@ -324,7 +324,7 @@ pub(crate) fn ping_with_openssl(port: u16, directory: &Path, arguments: &[&str])
         .spawn()
         .expect("openssl runs");
     let mut stdin = client.stdin.take().expect("it is piped");
-    let _refused_already = stdin.write_all(&crate::rpc::request(1, "ping", &[]));
+    let _refused_already = stdin.write_all(&super::rpc::request(1, "ping", &[]));
     let _refused_already = stdin.flush();
     let mut stdout = client.stdout.take().expect("it is piped");
     let (mut heard, mut part) = (Vec::new(), [0; 256]);

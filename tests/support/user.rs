@@ -23,8 +23,8 @@ use std::thread::scope;
 
 use rmpv::Value;
 
-use crate::daemon::{Daemon, Guarded, bare};
-use crate::rpc::{Rpc, field, list, map};
+use super::daemon::{Daemon, Guarded, bare};
+use super::rpc::{Rpc, field, list, map};
 
 /// Names the socket to the relay.
 const RELAY: &str = "CORTEX_TEST_RELAY";
@@ -34,10 +34,7 @@ const RELAY_TEST: &str = "user::a_connection_is_made_by_the_uid_it_is_said_to_be
 
 pub(crate) fn require_root() {
     let is_root = nix::unistd::geteuid().is_root();
-    assert!(
-        is_root,
-        "these tests need root, to be several users: sudo -E cargo test --test 'root_*'"
-    );
+    assert!(is_root, "these tests need root, to be several users: sudo -E cargo test --test root");
 }
 
 /// A daemon that every user can reach.

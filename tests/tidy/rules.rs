@@ -1,8 +1,6 @@
 //! What the compiler does not see of the repository's order, a function per rule.
 //! Leaves reading the tree, and reporting, to `tidy`; each rule here is seen to fail on a made-up file.
 
-use std::path::Path;
-
 use super::source::File;
 
 /// Where a rule is broken, and how.
@@ -311,29 +309,4 @@ pub(crate) fn is_at_home(name: &str, ignored: &[String]) -> bool {
         || name.starts_with('.')
         || name.starts_with("LICENSE")
         || ignored.iter().any(|path| path == name)
-}
-
-/// A test that only root can run is named `root_*` and does not run by itself: Cargo.toml says `test = false`.
-/// `.ci/check` runs it where it can, and says so where it cannot.
-pub(crate) fn leaves_root_tests_to_root(file: &File, manifest: &toml::Table) -> Vec<Finding> {
-    let name = Path::new(&file.path).file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
-    let is_target = file.path == format!("tests/{name}.rs");
-    if !is_target || !name.starts_with("root_") {
-        return Vec::new();
-    }
-    let targets =
-        manifest.get("test").and_then(toml::Value::as_array).map_or(&[][..], Vec::as_slice);
-    let own = targets
-        .iter()
-        .find(|target| target.get("name").and_then(toml::Value::as_str) == Some(name));
-    if own.is_some_and(|target| target.get("test") == Some(&toml::Value::Boolean(false))) {
-        return Vec::new();
-    }
-    vec![finding(
-        1,
-        format!(
-            "Cargo.toml needs: [[test]] name = \"{name}\", path = \"{}\", test = false",
-            file.path
-        ),
-    )]
 }

@@ -1,5 +1,5 @@
 //! A session with a clock of its own: what it asks for, in which order and when.
-//! Leaves rows to the store's tests, and two machines that really talk to `tests/replication.rs`.
+//! Leaves rows to the store's tests, and two machines that really talk to `tests/it/replication/`.
 
 use super::{super::*, *};
 use crate::{

@@ -1,5 +1,5 @@
 //! The daemon on the system's message bus, beside the real polkit and what systemd makes of its name.
-//! What each method answers, and to whom, is tested on private buses: `tests/bus.rs`, `tests/root_bus.rs`.
+//! What each method answers, and to whom, is tested on private buses: `tests/it/service/bus`, `tests/root/bus.rs`.
 
 use system_tests::{Host, Ran, User, golden, package};
 

@@ -1,0 +1,193 @@
+//! One machine asks another on behalf of its users: answers, refusals, and connections that are kept.
+//! The one that asks is in this process, the others are daemons.
+
+use std::collections::BTreeMap;
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use cortex_core::model::Uid;
+use cortex_core::wire::Method;
+use cortexd::ambient;
+use cortexd::edge::limits::ConnLimits;
+use cortexd::edge::peer::{Address, Mesh, PeerPort};
+use cortexd::service::mesh::{self, AskError, MeshView, Seen};
+use cortexd::service::{ScanSlots, Service};
+use cortexd::store::{Options, Store};
+use rmpv::Value;
+use tokio::sync::{mpsc, watch};
+
+use crate::mesh::peers::daemon::{Daemon, PATIENCE, wait_until};
+use crate::mesh::peers::mesh::{Authority, connections_to, free_port, node};
+use crate::mesh::peers::rpc::{list, map, packed};
+
+/// A node in this process.
+struct Asker {
+    service: Arc<Service>,
+    mesh: watch::Sender<Arc<Mesh>>,
+    stop: watch::Sender<bool>,
+    thread: Option<JoinHandle<()>>,
+    _store: tempfile::TempDir,
+}
+
+impl Asker {
+    fn start(ca: &Authority, nodes: &[(&str, u16)]) -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let options = Options { readers: 1, ..Options::new(dir.path()) };
+        let store = Store::open(&options).expect("an empty store");
+        let configured = Self::mesh(ca, nodes);
+        let view = MeshView::new(Seen {
+            node: configured.node().clone(),
+            mesh: configured.credentials().mesh(),
+            certificate_expires: 0,
+            peers: vec![],
+        });
+        let (of_service, asked) = mesh::Mesh::new(Arc::clone(&view));
+        let (errands, _) = mpsc::channel(1);
+        let service =
+            Service::new(store, "cabin", ScanSlots::new(1, 1), errands).in_mesh(of_service);
+        let service = Arc::new(service);
+        let (mesh, current) = watch::channel(Arc::new(configured));
+        let (stop, stopped) = watch::channel(false);
+        let port = PeerPort {
+            service: Arc::clone(&service),
+            reader: service.store().reader(0),
+            limits: Arc::new(ArcSwap::from_pointee(ConnLimits::default())),
+            listener: listener(),
+            mesh: current,
+            view,
+            asked,
+        };
+        let thread =
+            std::thread::spawn(move || runtime().block_on(port.keep(stopped)).expect("it listens"));
+        Self { service, mesh, stop, thread: Some(thread), _store: dir }
+    }
+
+    fn mesh(ca: &Authority, nodes: &[(&str, u16)]) -> Mesh {
+        let address = |(name, port): &(&str, u16)| {
+            (node(name), Address { host: "127.0.0.1".into(), port: *port })
+        };
+        let nodes: BTreeMap<_, _> = nodes.iter().map(address).collect();
+        Mesh::new(Arc::new(ca.credentials("cabin", "cabin")), nodes)
+    }
+
+    fn ask(
+        &self,
+        whom: &str,
+        method: Method,
+        params: &[Value],
+        uid: u32,
+    ) -> Result<Value, AskError> {
+        self.ask_within(PATIENCE, whom, method, params, uid)
+    }
+
+    fn ask_within(
+        &self,
+        time: Duration,
+        whom: &str,
+        method: Method,
+        params: &[Value],
+        uid: u32,
+    ) -> Result<Value, AskError> {
+        let params = Bytes::from(packed(&Value::Array(params.to_vec())));
+        let mesh = self.service.mesh().expect("it is in a mesh");
+        let deadline = ambient::monotonic() + time;
+        let asked = mesh.ask(node(whom), method, params, Some(Uid(uid)), deadline);
+        let answer = runtime().block_on(asked)?;
+        Ok(rmpv::decode::read_value(&mut &answer[..]).expect("one value"))
+    }
+}
+
+impl Drop for Asker {
+    fn drop(&mut self) {
+        self.stop.send_replace(true);
+        self.thread.take().expect("it runs").join().expect("no panic");
+    }
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("an event loop")
+}
+
+fn listener() -> TcpListener {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+    listener.set_nonblocking(true).expect("do not block");
+    listener
+}
+
+/// `home`, and `cabin`, which asks; `office` is configured and at `elsewhere`.
+fn scene(elsewhere: u16) -> (Authority, Daemon, u16, Asker) {
+    let ca = Authority::new();
+    ca.issue("home");
+    ca.issue("cabin");
+    let port = free_port();
+    let nodes = [("home", port), ("cabin", free_port())];
+    let home = Daemon::with_config(&ca.settings("home", port, &nodes));
+    let asker = Asker::start(&ca, &[("home", port), ("office", elsewhere)]);
+    (ca, home, port, asker)
+}
+
+/// holds M2, M6
+#[test]
+fn a_machine_is_asked_for_a_record_and_answers_or_refuses() {
+    let (_ca, home, _, asker) = scene(free_port());
+    assert_eq!(asker.ask("home", Method::Ping, &[], 1000), Ok("pong".into()));
+
+    let mut owner = home.connect();
+    let params = ["shared".into(), list(["id".into()]), "all".into()];
+    owner.call("create_table", &params).expect("made");
+    let record = map([("id", 1.into()), ("text", "for all".into())]);
+    owner.call("put", &["shared".into(), record.clone()]).expect("stored");
+    let table: Value = format!("{}:shared", nix::unistd::geteuid()).into();
+    let get = |uid| asker.ask("home", Method::Get, &[table.clone(), 1.into()], uid);
+    let denied = Err(AskError::Refused("access_denied".into()));
+    assert_eq!(get(1000), denied, "nothing is granted to everybody");
+    owner.call("acl_grant", &["*".into(), "shared".into(), "read".into()]).expect("granted");
+    assert_eq!(get(1000), Ok(record), "what everybody may read");
+    assert_eq!(get(0), denied, "root there is nobody here");
+    let put = asker.ask("home", Method::Put, &[table, map([("id", 2.into())])], 1000);
+    assert_eq!(put, denied, "reading is not writing");
+    assert_eq!(asker.ask("home", Method::Status, &[], 1000), denied);
+}
+
+#[test]
+fn who_is_not_reached_is_told_apart_from_who_does_not_answer() {
+    let silent = TcpListener::bind("127.0.0.1:0").expect("bind");
+    let (_ca, _home, _, asker) = scene(silent.local_addr().expect("bound").port());
+    let soon = Duration::from_millis(300);
+    let late = asker.ask_within(soon, "office", Method::Ping, &[], 1);
+    assert_eq!(late, Err(AskError::Timeout), "it accepts, and says nothing");
+    drop(silent);
+    let gone = asker.ask("office", Method::Ping, &[], 1);
+    assert!(matches!(gone, Err(AskError::Unreachable(_))), "{gone:?}");
+    let unknown = asker.ask("attic", Method::Ping, &[], 1);
+    assert_eq!(unknown, Err(AskError::UnknownNode(node("attic"))));
+}
+
+/// holds M5
+#[test]
+fn another_machine_at_the_address_of_the_one_that_is_meant_is_not_asked() {
+    let (ca, _home, port, asker) = scene(free_port());
+    asker.mesh.send_replace(Arc::new(Asker::mesh(&ca, &[("office", port)])));
+    let other = asker.ask("office", Method::Ping, &[], 1);
+    let Err(AskError::Unreachable(why)) = &other else { panic!("{other:?}") };
+    assert!(why.contains("certificate"), "{why}");
+}
+
+#[test]
+fn a_connection_is_used_again_and_one_that_has_ended_is_not() {
+    let (ca, mut home, port, asker) = scene(free_port());
+    for _ in 0..5 {
+        assert_eq!(asker.ask("home", Method::Ping, &[], 1), Ok("pong".into()));
+    }
+    wait_until("one link and one connection for requests", || connections_to(&[port]) == 2);
+    home.kill();
+    home.restart();
+    assert_eq!(asker.ask("home", Method::Ping, &[], 1), Ok("pong".into()), "it was dialled anew");
+    asker.mesh.send_replace(Arc::new(Asker::mesh(&ca, &[])));
+    wait_until("all of them are closed with the configuration", || connections_to(&[port]) == 0);
+    assert_eq!(asker.ask("home", Method::Ping, &[], 1), Err(AskError::UnknownNode(node("home"))));
+}
