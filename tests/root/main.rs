@@ -8,3 +8,4 @@ mod scope;
 #[path = "../support/mod.rs"]
 mod support;
 mod uids;
+mod user;

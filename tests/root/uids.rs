@@ -15,7 +15,10 @@ use rmpv::Value;
 use rpc::{list, map, request};
 use user::{User, daemon_for_all, require_root};
 
-use crate::support::{daemon, rpc, user};
+use crate::{
+    support::{daemon, rpc},
+    user,
+};
 
 // Users without an account: nothing here looks one up.
 const ANN: u32 = 20_001;

@@ -1,4 +1,4 @@
-//! What integration tests share: daemons, meshes of them, a client's bytes, another user.
+//! What integration tests share: daemons, meshes of them, a client's bytes.
 
 #![allow(dead_code, reason = "each program of tests uses its part")]
 
@@ -10,5 +10,4 @@ pub(crate) mod private_bus;
 pub(crate) mod rpc;
 pub(crate) mod scripted;
 pub(crate) mod tool;
-pub(crate) mod user;
 pub(crate) mod values;

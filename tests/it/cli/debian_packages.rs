@@ -17,8 +17,7 @@ const STANZAS: &str = include_str!("../../fixtures/debian_packages.txt");
 
 fn converted(stanzas: &str) -> Result<String, String> {
     let mut lines = Vec::new();
-    example::convert(stanzas.as_bytes(), &mut lines)
-        .map_err(|error| format!("{error:#}"))?;
+    example::convert(stanzas.as_bytes(), &mut lines).map_err(|error| format!("{error:#}"))?;
     Ok(String::from_utf8(lines).expect("JSON is UTF-8"))
 }
 

@@ -11,7 +11,10 @@ use std::sync::{Arc, Mutex};
 use private_bus::{MANAGER, NAME, OnBus, PrivateBus, ROOT, TABLE, object, wait_for_name};
 use zbus::{Connection, OwnedObjectPath, OwnedVariant, Variant, interface};
 
-use crate::support::{daemon, mesh, private_bus, rpc, user};
+use crate::{
+    support::{daemon, mesh, private_bus, rpc},
+    user,
+};
 
 /// Somebody who owns nothing and administers nothing.
 const GUEST: u32 = 65_534;

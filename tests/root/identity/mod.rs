@@ -19,7 +19,10 @@ use rmpv::Value;
 use rpc::{field, list, map};
 use user::{User, require_root};
 
-use crate::support::{daemon, mesh, rpc, user};
+use crate::{
+    support::{daemon, mesh, rpc},
+    user,
+};
 
 /// Alice on home and on office. The users need no account: only registering by oneself looks one up.
 const ALICE: u32 = 20_001;

@@ -16,7 +16,10 @@ use rmpv::Value;
 use rpc::{field, list, map};
 use user::{User, daemon_for_all};
 
-use crate::support::{daemon, line, mesh, rpc, user};
+use crate::{
+    support::{daemon, line, mesh, rpc},
+    user,
+};
 
 /// Alice on home and on office, and somebody else there.
 const ALICE: u32 = 20_001;

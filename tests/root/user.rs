@@ -23,8 +23,8 @@ use std::thread::scope;
 
 use rmpv::Value;
 
-use super::daemon::{Daemon, Guarded, bare};
-use super::rpc::{Rpc, field, list, map};
+use crate::support::daemon::{Daemon, Guarded, bare};
+use crate::support::rpc::{Rpc, field, list, map};
 
 /// Names the socket to the relay.
 const RELAY: &str = "CORTEX_TEST_RELAY";
