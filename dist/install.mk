@@ -4,15 +4,26 @@
 #   make deb                                       target/debian/cortexd_*.deb
 #   make notices                                   the notices of what is compiled in
 #   make system                                    the package, on booted Debian hosts (as root)
+#
+# PROFILE is Cargo's: release is what ships. `make system` takes the profile system (see Cargo.toml), and
+# `make system PROFILE=release` tests the very programs that ship.
 
 PREFIX ?= /usr/local
 CARGO ?= cargo
+PROFILE ?= release
+export PROFILE
 FILES := dist/files.txt
 # Where Cargo puts programs. Completions stay beside the source, where cargo-deb looks for what is no program.
 TARGET := $(or $(CARGO_TARGET_DIR),target)
+PROGRAMS = $(TARGET)/$(PROFILE)
 COMPLETIONS := target/dist/completions
+# A package that was built for the tests does not lie where one that ships does.
+DEB_release := $(TARGET)/debian
+DEB = $(or $(DEB_$(PROFILE)),$(PROGRAMS)/debian)
+# Nor is it sent anywhere, so that it need not be small. (xz: cargo-deb's own gz takes minutes.)
+COMPRESSION = $(if $(filter-out release,$(PROFILE)),--fast)
 # The lines of the list, with PREFIX and the place of the programs filled in.
-LIST := sed '/^\#/d; /^$$/d; s|PREFIX/|$(PREFIX)/|; s|^target/release/|$(TARGET)/release/|' $(FILES)
+LIST = sed '/^\#/d; /^$$/d; s|PREFIX/|$(PREFIX)/|; s|^target/release/|$(PROGRAMS)/|' $(FILES)
 
 # Where this machine keeps sources is nobody's business, and two machines are to build the same programs. Panics
 # and debugging symbols name files by what stands right of the last `=`.
@@ -23,13 +34,13 @@ REMAPPED = $(or $(CARGO_HOME),$(HOME)/.cargo)=/cargo $(abspath $(TARGET))=/targe
 release: export RUSTFLAGS := $(RUSTFLAGS) $(REMAPPED:%=--remap-path-prefix=%)
 release: export CFLAGS := $(CFLAGS) $(REMAPPED:%=-ffile-prefix-map=%)
 release: ## Build what is installed
-	$(CARGO) build --release --locked -p cortexd -p cortex-top
+	$(CARGO) build --profile $(PROFILE) --locked -p cortexd -p cortex-top
 
 completions: release ## Write the completion scripts
 	mkdir -p $(COMPLETIONS)
-	$(TARGET)/release/cortex completions bash >$(COMPLETIONS)/cortex.bash
-	$(TARGET)/release/cortex completions zsh >$(COMPLETIONS)/_cortex
-	$(TARGET)/release/cortex completions fish >$(COMPLETIONS)/cortex.fish
+	$(PROGRAMS)/cortex completions bash >$(COMPLETIONS)/cortex.bash
+	$(PROGRAMS)/cortex completions zsh >$(COMPLETIONS)/_cortex
+	$(PROGRAMS)/cortex completions fish >$(COMPLETIONS)/cortex.fish
 
 # One line of the list is "source destination mode". A configuration file that is there stays as it is.
 # The units name the programs under /usr; with another PREFIX they are told so.
@@ -56,7 +67,7 @@ uninstall: ## Remove what was installed, but the settings and the data
 
 # Needs: cargo install cargo-deb --locked
 deb: completions ## Build the Debian package (needs cargo-deb)
-	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(CARGO) deb --no-build --locked --dbgsym
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(CARGO) deb --no-build --locked --dbgsym $(COMPRESSION) --profile $(PROFILE) --output $(DEB)/
 
 # What is compiled in, with its terms: to be run when a dependency changes, which tests/dist.rs notices. It reads the
 # sources that Cargo keeps. Needs: cargo install cargo-about --locked
@@ -66,5 +77,6 @@ notices: ## Write the notices of third parties anew (needs cargo-about)
 # As root, with systemd-container, debootstrap, iproute2 and lintian installed. The first run makes a Debian
 # image below /var/cache. SYSTEM_TESTS_RELEASE=trixie tests on Debian 13; SYSTEM_TESTS_GOLDEN=write writes
 # the transcripts in tests/system/golden/ anew. (--workspace: with what the other tests have built already.)
+system: PROFILE = system
 system: deb ## Test the package on booted Debian hosts (as root)
 	$(CARGO) test --locked --workspace --test debian

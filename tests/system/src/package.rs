@@ -1,5 +1,5 @@
 //! The Debian package under test: finding it, and making a later version of it.
-//! `make deb` builds it.
+//! `make system` builds it, by the profile that is in `PROFILE`.
 
 use std::{
     env, fs,
@@ -23,7 +23,12 @@ fn target() -> PathBuf {
     source().join(named.unwrap_or_else(|| "target".into()))
 }
 
-/// The package that was built: `SYSTEM_TESTS_DEB`, or the one in `target/debian`.
+/// Cargo's profile that the programs were built with.
+fn profile() -> String {
+    env::var("PROFILE").unwrap_or_else(|_| "system".into())
+}
+
+/// The package that was built: `SYSTEM_TESTS_DEB`, or the one of the profile.
 ///
 /// # Panics
 /// If there is none, or if it is older than what it is made of.
@@ -32,7 +37,9 @@ pub fn built() -> PathBuf {
     if let Some(path) = env::var_os("SYSTEM_TESTS_DEB") {
         return path.into();
     }
-    let dir = target().join("debian");
+    let profile = profile();
+    // What ships lies apart from what was built for these tests.
+    let dir = if profile == "release" { target() } else { target().join(profile) }.join("debian");
     let mut debs: Vec<PathBuf> = fs::read_dir(&dir)
         .into_iter()
         .flatten()
@@ -40,11 +47,15 @@ pub fn built() -> PathBuf {
         .filter(|path| path.extension().is_some_and(|extension| extension == "deb"))
         .collect();
     debs.sort_by_key(|path| modified(path));
-    let deb = debs.pop().expect("a package in target/debian: make deb");
+    let deb = debs.pop().unwrap_or_else(|| panic!("no package in {}: make system", dir.display()));
     // Completions are made anew by every `make install`, from a program that is in the list itself.
     let parts = list().into_iter().filter(|file| !file.source.starts_with("target/dist"));
     let newest = parts.map(|file| modified(&file.built())).max();
-    assert!(newest <= Some(modified(&deb)), "{} is older than its parts: make deb", deb.display());
+    assert!(
+        newest <= Some(modified(&deb)),
+        "{} is older than its parts: make system",
+        deb.display()
+    );
     deb
 }
 
@@ -84,6 +95,8 @@ pub fn installed(name: &str) -> Host {
 #[track_caller]
 pub fn install(host: &Host, deb: &Path) {
     host.copy_in(deb, "/var/tmp/cortexd.deb");
+    // man-db would index all pages, which takes a fifth of the time; apt's own test has it done.
+    host.sh("rm -f /var/lib/man-db/auto-update");
     // Settings that were edited stay, as in an upgrade that asks nobody.
     host.sh("dpkg --install --force-confold /var/tmp/cortexd.deb");
 }
@@ -102,8 +115,8 @@ pub struct Installed {
 impl Installed {
     /// Where its source is.
     fn built(&self) -> PathBuf {
-        match self.source.strip_prefix("target/") {
-            Some(program) => target().join(program),
+        match self.source.strip_prefix("target/release/") {
+            Some(program) => target().join(profile()).join(program),
             None => source().join(&self.source),
         }
     }
@@ -128,5 +141,5 @@ pub fn list() -> Vec<Installed> {
 fn modified(path: &Path) -> SystemTime {
     fs::metadata(path)
         .and_then(|meta| meta.modified())
-        .unwrap_or_else(|error| panic!("{}: {error}: make deb", path.display()))
+        .unwrap_or_else(|error| panic!("{}: {error}: make system", path.display()))
 }

@@ -1,5 +1,5 @@
 //! What the Debian package does on a Debian that has booted.
-//! Building the package is `make deb`'s.
+//! Building the package is `make system`'s.
 //!
 //! A test boots the hosts it needs, two or three seconds each, and shares nothing with the others.
 
