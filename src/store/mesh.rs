@@ -489,3 +489,75 @@ impl Batch<'_> {
         self.catalog_mut().directory_mut()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use cortex_core::{
+        directory::GrantRow,
+        model::{AttributeName, Hlc, Incarnation, Owner},
+    };
+
+    use super::super::{command::Command, database::Database, fake_notary::FakeNotary};
+    use super::*;
+
+    const OWNER: Uid = Uid(1000);
+    const BOB: Principal = Principal::Uid(Uid(4242));
+
+    /// Home, with a table that is everywhere.
+    fn home() -> (Database, Arc<Entry>) {
+        let drawn = Cell::new(0_u128);
+        let mut home = Database::in_memory(move || {
+            drawn.set(drawn.get() + 1);
+            drawn.get().to_be_bytes()
+        })
+        .expect("a database");
+        home.execute(&Command::Join(Arc::new(FakeNotary::of("home"))), 1).expect("joined");
+        let name = TableName::parse("notes").expect("a name");
+        let create = Command::CreateTable {
+            caller: Caller::Local(OWNER),
+            owner: Owner::Uid(OWNER),
+            name: name.clone(),
+            attributes: vec![AttributeName::parse("id").expect("a name")],
+            scope: Scope::All,
+        };
+        home.execute(&create, 2).expect("made");
+        let entry = home.catalog().find(&Owner::Uid(OWNER), name.as_str()).cloned();
+        (home, entry.expect("it is there"))
+    }
+
+    fn grant_of(home: &Database) -> GrantRow {
+        let here = NodeName::parse("home").expect("a name");
+        let mut rows = home.catalog().directory().written_by(&here);
+        let grant =
+            rows.find_map(|row| if let Row::Grant(grant) = row { Some(grant) } else { None });
+        grant.expect("a grant")
+    }
+
+    /// The row of a machine's own as it had signed it before it was restored.
+    fn forgotten(row: Row) -> VerifiedRow {
+        let stamp = Stamp { hlc: Hlc::from_unix_ms(1), incarnation: Incarnation(99) };
+        let key = row.key();
+        let value = system::seal(&FakeNotary::of("home"), stamp, &key, &row.encode());
+        VerifiedRow { sealed: SealedRow { key: key.into_bytes(), value, stamp, seq: 7 }, row }
+    }
+
+    /// holds K8: the grant was made after the restore, by a clock that is right, and does not know of the revocation.
+    #[test]
+    fn a_revocation_that_a_restored_machine_has_forgotten_counts_for_what_it_has_granted_since() {
+        let (mut home, entry) = home();
+        let rights = Permissions::READ;
+        let caller = Caller::Local(OWNER);
+        let granting = Granting { caller, entry, principal: BOB, rights };
+        home.execute(&Command::Grant(granting), 10_000).expect("granted");
+        let granted = grant_of(&home);
+        assert!(granted.granted.is_some());
+        let revocation = Row::Grant(GrantRow { granted: None, revoked: 3, ..granted });
+        home.execute(&Command::Learn(vec![forgotten(revocation)]), 10_001).expect("learnt");
+        let now = grant_of(&home);
+        assert_eq!(now.revoked, 3, "it counts");
+        let seen = now.granted.expect("the grant was not taken back");
+        assert!(seen.values().all(|count| *count < 3), "which the grant has not seen: {seen:?}");
+    }
+}

@@ -1,5 +1,5 @@
 //! The integration tests that any user can run, as one program: it is linked once, and its tests wait side by side.
-//! Apart are `root`, which needs root; `disk`, which puts a file system of its own under SQLite; `sim`, which simulates
+//! Apart are `root`, which needs root; `store`, which opens databases itself; `sim`, which simulates
 //! replication; `histories`, which runs meshes under random faults; and `tidy`, which reads the sources.
 
 mod cli;

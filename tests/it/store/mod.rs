@@ -1,8 +1,4 @@
-//! What the store keeps, by its own interface, and by daemons that are killed, copied and migrated.
+//! What the store of a daemon keeps and takes: of writes when it is killed, and of the machine's memory.
 
-mod backup;
 mod kill9;
 mod memory;
-mod migrations;
-mod model;
-mod upkeep;

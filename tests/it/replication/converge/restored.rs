@@ -74,21 +74,3 @@ fn a_new_certificate_brings_back_nothing_that_was_decided_after_the_backup() {
     });
     assert_eq!(scope(&mesh, "office", notes), Some(narrow));
 }
-
-/// holds K8: the revocation was forgotten, and the grant did not know of it.
-#[test]
-fn a_permission_that_a_restored_machine_grants_does_not_undo_a_revocation_that_it_has_forgotten() {
-    let (mut mesh, backup) = with_backup();
-    let (notes, bob) = (&there("home", "notes"), "uid:4242");
-    permit(&mesh, "acl_grant", bob, "read");
-    permit(&mesh, "acl_revoke", bob, "read");
-    mesh.put("home", "notes", 2, "tea");
-    mesh.wait_for("office", notes, 2, Some("tea"));
-    mesh.cut();
-    restore(&mut mesh, &backup);
-    mesh.node_mut("home").restart();
-    permit(&mesh, "acl_grant", bob, "read");
-    assert!(has_rights(&mesh, bob));
-    mesh.heal();
-    wait_until("the revocation counts", || !has_rights(&mesh, bob));
-}

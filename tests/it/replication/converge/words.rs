@@ -236,7 +236,8 @@ fn a_conflict_that_is_restored_on_one_machine_counts_on_none() {
         field(&here, "conflicts").and_then(Value::as_u64).expect("a number")
     };
     let keepers = || NAMES.into_iter().filter(|name| kept(name) > 0).collect::<Vec<_>>();
-    wait_until("several have met both versions", || keepers().len() > 1);
+    // Which of them meet both versions depends on who reads from whom first.
+    wait_until("somebody has met both versions", || !keepers().is_empty());
 
     let at = keepers()[0];
     let table = called(at);

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use cortexd::store::{Command, Flow, Options, Store};
 
 use super::{TABLE, create, find, key, owner, scratch_dir, wait};
-use crate::store::upkeep::scripted::Op;
+use crate::upkeep::scripted::Op;
 
 /// cortexd(8): "within a minute". Longer here, for a busy machine.
 const PROMISED: Duration = Duration::from_secs(90);
