@@ -148,7 +148,12 @@ impl Cluster {
 
     pub(crate) fn put(&self, at: &str, table: &str, id: impl Into<Value>, text: &str) {
         let record = map([("id", id.into()), ("text", text.into())]);
-        let stored = self.node(at).connect().call("put", &[table.into(), record]);
+        let mut stored = Ok(Value::Nil);
+        // What grants the right may arrive after the table.
+        wait_until(&format!("{at} may write {table}"), || {
+            stored = self.node(at).connect().call("put", &[table.into(), record.clone()]);
+            stored != Err("access_denied".into())
+        });
         assert_eq!(stored, Ok("ok".into()), "put on {at}");
     }
 
