@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each program of tests uses its part")]
 
+pub(crate) mod cluster;
 pub(crate) mod daemon;
 pub(crate) mod fake_daemon;
 pub(crate) mod line;

@@ -4,9 +4,6 @@
 //! `cargo test` does not run these tests by itself; `cargo test --test root` as root does.
 
 mod authority;
-#[path = "../../it/replication/converge/cluster.rs"]
-#[allow(dead_code, reason = "each test uses its own part")]
-mod cluster;
 mod orphans;
 mod replica;
 
@@ -17,7 +14,7 @@ use rpc::{field, list, map};
 use user::{User, daemon_for_all};
 
 use crate::{
-    support::{daemon, line, mesh, rpc},
+    support::{cluster, daemon, mesh, rpc},
     user,
 };
 

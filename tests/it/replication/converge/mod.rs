@@ -2,7 +2,6 @@
 //! Leaves links to `peers`, and the rules in all their cases to the simulation.
 
 mod clocks;
-mod cluster;
 mod doubtful;
 mod down;
 mod erasure;
@@ -14,7 +13,7 @@ mod words;
 use cluster::{Cluster, there};
 use daemon::wait_until;
 
-use crate::support::{daemon, line, mesh, rpc};
+use crate::support::{cluster, daemon, mesh, rpc};
 
 /// holds R1, R2, R3: rows and deletions travel, in both directions.
 #[test]

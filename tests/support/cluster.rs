@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 
 use rmpv::Value;
 
-use crate::replication::converge::daemon::{Daemon, wait_until};
-use crate::replication::converge::line::{Line, Way};
-use crate::replication::converge::mesh::{Authority, free_port, is_connected};
-use crate::replication::converge::rpc::{field, map};
+use super::daemon::{Daemon, wait_until};
+use super::line::{Line, Way};
+use super::mesh::{Authority, free_port, is_connected};
+use super::rpc::{field, map};
 
 /// The daemons of a mesh.
 pub(crate) struct Cluster {
