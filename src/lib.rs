@@ -47,12 +47,12 @@
 //! | what machines say to each other | `src/core/wire/link.rs`; of copies of tables, `src/core/wire/sync.rs` |
 //! | when rows travel, and which | `src/core/sync/`: `session` asks, `reader` and `source` decide; `src/edge/peer/sync/` does it |
 //! | what copies need not keep | `src/core/sync/collect.rs`, then `src/edge/peer/upkeep.rs` |
-//! | settings, start and stop, signals | [`daemon`]; the files of settings, [`fragments`] |
+//! | settings, start and stop, signals | [`daemon`]; the files of settings, [`sys::fragments`] |
 //! | a command of `cortex` | [`cli`], which speaks through [`client`] |
-//! | where socket and data are | [`paths`] |
+//! | where socket and data are | [`sys::paths`] |
 //! | keys, certificates, who belongs to the mesh | [`pki`] |
 //! | what is advised where a node is not reached | [`remedy`] |
-//! | the clock and randomness | [`ambient`] |
+//! | the clock and randomness | [`sys::clock`], [`sys::random`] |
 //! | the dashboard | `tui/` |
 //!
 //! # Who may import whom
@@ -69,19 +69,15 @@
 //!                    wire <── model::record              model <── wire::rpc
 //! ```
 //!
-//! Nobody imports [`daemon`], which puts the parts together; [`ambient`], [`fragments`], [`journal`], [`paths`] and [`remedy`] import nobody. Cargo
+//! Nobody imports [`daemon`], which puts the parts together; [`sys`] and [`remedy`] import nobody. Cargo
 //! holds the walls between packages, `deny.toml` those around crates, and `tests/tidy.rs` those between modules.
 
-pub mod ambient;
 pub mod cli;
 pub mod client;
 pub mod daemon;
 pub mod edge;
-pub mod fragments;
-pub mod journal;
-pub mod paths;
 pub mod pki;
 pub mod remedy;
 pub mod service;
-mod sparing;
 pub mod store;
+pub mod sys;

@@ -34,8 +34,6 @@ mod chance;
 mod check;
 #[path = "histories/client.rs"]
 mod client;
-#[path = "histories/clock.rs"]
-mod clock;
 #[path = "support/daemon.rs"]
 mod daemon;
 #[path = "histories/history.rs"]
@@ -58,6 +56,8 @@ mod rpc;
 mod run;
 #[path = "histories/shared.rs"]
 mod shared;
+#[path = "histories/stopwatch.rs"]
+mod stopwatch;
 #[path = "histories/tables.rs"]
 mod tables;
 #[path = "histories/wires.rs"]
@@ -74,7 +74,7 @@ use std::process::Child;
 use std::thread::sleep;
 use std::time::Duration;
 
-use cortexd::ambient;
+use cortexd::sys::clock;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
@@ -110,13 +110,13 @@ impl Running {
     fn start(wish: Wish) -> Self {
         let base = tempfile::tempdir().expect("make a directory");
         let process = run::start(base.path(), &wish);
-        Self { wish, base, process, until: ambient::monotonic() + LONGEST }
+        Self { wish, base, process, until: clock::monotonic() + LONGEST }
     }
 
     /// What came of it, once it has ended.
     fn ended(&mut self) -> Option<Account> {
         let ended = self.process.try_wait().expect("look after the process");
-        let is_late = ambient::monotonic() > self.until;
+        let is_late = clock::monotonic() > self.until;
         if ended.is_none() && !is_late {
             return None;
         }
@@ -249,9 +249,9 @@ fn seeds() -> Box<dyn Iterator<Item = (u64, u64)>> {
             Box::new((first..first + count).map(with_cycles))
         }
         (None, Some(seconds)) => {
-            let until = ambient::monotonic() + Duration::from_secs(seconds);
-            let seeds = first.unwrap_or_else(|| ambient::wall_ms() / 1000)..;
-            Box::new(seeds.take_while(move |_| ambient::monotonic() < until).map(with_cycles))
+            let until = clock::monotonic() + Duration::from_secs(seconds);
+            let seeds = first.unwrap_or_else(|| clock::wall_ms() / 1000)..;
+            Box::new(seeds.take_while(move |_| clock::monotonic() < until).map(with_cycles))
         }
         (None, None) => Box::new(FIXED_SEEDS.into_iter()),
     }

@@ -68,11 +68,11 @@ fn unsafe_code_stays_in_its_modules() {
 fn modules_import_only_what_stands_before_them() {
     check(rules::keeps_the_walls);
     for (path, text, expected) in [
-        ("src/store/writer.rs", "use crate::{\n ambient,\n service::Answer,\n};", &[3][..]),
+        ("src/store/writer.rs", "use crate::{\n sys,\n service::Answer,\n};", &[3][..]),
         ("src/store/writer.rs", "use super::super::edge::conn;", &[1]),
         ("src/store/mod.rs", "use super::edge;", &[1]),
         ("src/store/mod.rs", "fn f() { g(crate::daemon::main) }", &[1]),
-        ("src/store/mod.rs", "// crate::daemon\nuse super::ambient;", &[]),
+        ("src/store/mod.rs", "// crate::daemon\nuse super::sys;", &[]),
         ("src/service/mod.rs", "use crate::edge::conn;", &[1]),
         ("src/edge/mod.rs", "use crate::{daemon, service};", &[1]),
         (
@@ -101,7 +101,7 @@ fn the_core_touches_nothing_of_the_world() {
     check(rules::is_pure);
     let text = "use std::{fmt, fs};\nuse std::time::{Duration,\n Instant};\nfn f() { std::net::x(); std::mem::take(y); }";
     assert_eq!(lines(rules::is_pure, "src/core/clock.rs", text), [1, 3, 4]);
-    assert_eq!(lines(rules::is_pure, "src/paths.rs", text), []);
+    assert_eq!(lines(rules::is_pure, "src/sys/paths.rs", text), []);
 }
 
 #[test]

@@ -9,8 +9,8 @@ use clap::{ArgAction, Args, ColorChoice};
 use super::failure::{Exit, Failure};
 use super::output::Printer;
 use crate::client::{Client, Params};
-use crate::fragments;
-use crate::paths::{self, Environment};
+use crate::sys::fragments;
+use crate::sys::paths::{self, Environment};
 
 /// Long enough for a daemon on a slow disk under load, short enough that a script notices a dead one.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use cortex_core::wire::OutOfBounds;
 
 use crate::client;
-use crate::paths;
+use crate::sys::paths;
 
 /// The exit statuses of `cortex`. Scripts depend on the numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

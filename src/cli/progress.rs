@@ -32,12 +32,12 @@ impl Progress {
                     .unwrap_or_else(|_| ProgressStyle::default_bar()),
             )
         });
-        Self { began: crate::ambient::monotonic(), bar }
+        Self { began: crate::sys::clock::monotonic(), bar }
     }
 
     /// Begins now, and shows nothing: what is printed would run into it.
     pub(crate) fn unseen() -> Self {
-        Self { began: crate::ambient::monotonic(), bar: None }
+        Self { began: crate::sys::clock::monotonic(), bar: None }
     }
 
     pub(crate) fn at(&self, bytes: u64) {

@@ -10,8 +10,8 @@ use rmpv::Value;
 use super::context::Context;
 use super::failure::{Exit, Failure};
 use super::output;
-use crate::ambient;
 use crate::client::Params;
+use crate::sys::clock;
 
 /// How long copies are waited for, unless the user says so.
 const WAIT: Duration = Duration::from_secs(30);
@@ -87,7 +87,7 @@ fn status(args: &Status, context: &Context) -> Result<(), Failure> {
     }
     let status = context.connect()?.call(method, &params).map_err(Failure::from).map_err(about)?;
     let tables = if status.is_array() { status } else { Value::Array(vec![status]) };
-    output::text(&shown(&tables, ambient::wall_ms()))
+    output::text(&shown(&tables, clock::wall_ms()))
 }
 
 fn wait(args: &Wait, context: &Context) -> Result<(), Failure> {

@@ -20,9 +20,9 @@ use super::{
 };
 use crate::{
     edge::limits::ConnLimits,
-    fragments::{self, Merged, Origins},
-    paths::{self, Environment},
     service::{InForce, scrub::ScrubPace},
+    sys::fragments::{self, Merged, Origins},
+    sys::paths::{self, Environment},
 };
 
 /// The file as it is written. Every key may be absent; unknown ones are refused.

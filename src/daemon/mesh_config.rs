@@ -14,10 +14,10 @@ use serde::Deserialize;
 
 use super::config::BadSetting;
 use crate::{
-    ambient,
     edge::peer::{Address, Mesh},
-    paths::Environment,
     pki::{Credentials, Files},
+    sys::clock,
+    sys::paths::Environment,
 };
 
 /// The port of the mesh where nobody says another.
@@ -102,7 +102,7 @@ impl MeshSettings {
     /// # Errors
     /// What is wrong with the files.
     pub(super) fn load(&self) -> Result<Mesh> {
-        let now = ambient::wall_ms() / 1000;
+        let now = clock::wall_ms() / 1000;
         let credentials = Credentials::load(&self.files, &self.node, now)
             .context("the mesh cannot be joined with these settings")?;
         let mesh = Mesh::new(Arc::new(credentials), self.nodes.clone());

@@ -47,9 +47,9 @@ use crate::{
         seats::Seats,
         shard::Shards,
     },
-    paths::{self, Environment},
     service::{self, ScanSlots, Service, wire_error},
     store::{self, Failure, LogBounds, OpenError, Options, Restored, Store, Summary},
+    sys::paths::{self, Environment},
 };
 use bus::BusThread;
 use log::LogLevel;
@@ -362,7 +362,7 @@ impl Running<'_> {
             "cortex".to_owned()
         };
         let found_by_itself =
-            crate::paths::default_socket_for_daemon(self.env) == self.socket.path();
+            crate::sys::paths::default_socket_for_daemon(self.env) == self.socket.path();
         if !found_by_itself {
             command.push_str(&format!(" --socket {}", self.socket.path().display()));
         }

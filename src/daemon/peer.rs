@@ -13,9 +13,9 @@ use tokio::sync::{mpsc, watch};
 
 use super::mesh_config::{MeshSettings, PORT};
 use crate::{
-    ambient,
     edge::peer::{Mesh, PeerPort},
     service::mesh::{self, MeshView, Peer, PeerRequest, Seen},
+    sys::clock,
 };
 
 /// What is made before the service that uses it, and becomes a thread after it.
@@ -55,7 +55,7 @@ impl Joined {
         };
         listener.set_nonblocking(true).context("cannot use the socket of the mesh")?;
         // Whole from the beginning: a request must not find fewer machines than are configured.
-        let now_ms = ambient::wall_ms();
+        let now_ms = clock::wall_ms();
         let peers = mesh.nodes().iter().map(|(node, address)| {
             Peer::unseen(node.clone(), address.host.clone(), address.port, now_ms)
         });

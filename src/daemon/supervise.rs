@@ -17,9 +17,9 @@ use tracing::{error, info, warn};
 use super::{MeshSettings, Running, Settings, peer::PeerThread};
 use crate::{
     edge::unix,
-    journal,
     service::{Errand, scrub},
     store::{Command, Done, Failure, Fault, Store},
+    sys::journal,
 };
 
 /// Between two attempts to enter a mesh that is down.

@@ -12,7 +12,7 @@ use std::{
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::activation::Passed;
-use crate::ambient;
+use crate::sys::clock;
 
 /// Five starts within ten seconds are the limit (DefaultStartLimitBurst= of systemd-system.conf(5)). With
 /// this between them there are at most four.
@@ -24,9 +24,8 @@ pub(super) fn turn_clients_away() {
     let Ok(Passed { clients: Some(listener), .. }) = Passed::take() else {
         return;
     };
-    let end = ambient::monotonic() + LINGER;
-    while let Some(left) = end.checked_duration_since(ambient::monotonic()).filter(|d| !d.is_zero())
-    {
+    let end = clock::monotonic() + LINGER;
+    while let Some(left) = end.checked_duration_since(clock::monotonic()).filter(|d| !d.is_zero()) {
         close_one(&listener, left);
     }
 }

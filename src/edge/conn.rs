@@ -33,10 +33,10 @@ use tracing::{debug, info, warn};
 
 use super::{limits::ConnLimits, patience::Patience};
 use crate::{
-    ambient,
     service::{Answer, Later, Listing, Pieces, Service, Step, wire_error},
-    sparing::Sparing,
     store::{Done, Failure, Fault, Reader},
+    sys::clock,
+    sys::throttle::Sparing,
 };
 
 /// The room for one read. Larger messages make the buffer grow as they arrive.
@@ -343,7 +343,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, Stop: Future<Output = ()>> Conn<'_, S, S
         first: Result<Step, Failure>,
         time: Option<Duration>,
     ) -> Result<(), End> {
-        let deadline = ambient::monotonic() + time.unwrap_or(FOR_EVER);
+        let deadline = clock::monotonic() + time.unwrap_or(FOR_EVER);
         let (mut step, mut sent) = (first, false);
         loop {
             match step {
@@ -365,7 +365,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, Stop: Future<Output = ()>> Conn<'_, S, S
                     return Ok(());
                 }
             }
-            if ambient::monotonic() > deadline {
+            if clock::monotonic() > deadline {
                 return Err(End::TooSlow(Slow::TakingList(self.limits.scan_time)));
             }
             step = pieces.step(&mut self.output);

@@ -12,7 +12,7 @@ use std::{
 
 use tokio::time::{Sleep, sleep_until};
 
-use crate::ambient;
+use crate::sys::clock;
 
 /// A deadline.
 #[derive(Debug)]
@@ -24,13 +24,13 @@ pub(super) struct Patience {
 
 impl Patience {
     pub(super) fn new(lasts: Duration) -> Self {
-        let deadline = ambient::monotonic() + lasts;
+        let deadline = clock::monotonic() + lasts;
         Self { deadline, timer: Box::pin(sleep_until(deadline.into())) }
     }
 
     /// Counts anew from now.
     pub(super) fn renew(&mut self, lasts: Duration) {
-        self.deadline = ambient::monotonic() + lasts;
+        self.deadline = clock::monotonic() + lasts;
         if self.timer.deadline() > self.deadline.into() {
             self.timer.as_mut().reset(self.deadline.into());
         }
@@ -58,7 +58,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_renewed_deadline_is_kept_whether_it_moves_away_or_near() {
-        let begun = TokioInstant::from(ambient::monotonic());
+        let begun = TokioInstant::from(clock::monotonic());
         let mut patience = Patience::new(Duration::from_millis(20));
         patience.renew(Duration::from_millis(80));
         poll_fn(|context| patience.poll_over(context)).await;

@@ -30,7 +30,7 @@ use super::index::{Index, Record};
 use super::policy::{self, Validity};
 use super::request::{NewKey, PublicKey};
 use super::{IssueError, Rejected, Serial, moment, tls};
-use crate::ambient;
+use crate::sys::random;
 
 /// Where things are in the directory.
 const KEY: &str = "ca.key";
@@ -90,7 +90,7 @@ impl Authority {
             return Err(IssueError::Exists(dir.to_owned()));
         }
         let key = KeyPair::generate()?;
-        let mesh = MeshId(ambient::random_id());
+        let mesh = MeshId(random::id());
         let params = policy::authority(mesh, Validity::of_authority(now_unix_s))?;
         let certificate = params.self_signed(&key)?;
         let place = |name: &str, text: &str, readers| {

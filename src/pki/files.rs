@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
-use crate::ambient;
+use crate::sys::random;
 
 /// Who may read a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,7 +85,7 @@ pub fn private_directory(path: &Path) -> io::Result<()> {
 
 fn beside(path: &Path) -> io::Result<PathBuf> {
     let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
-    let unique = u128::from_be_bytes(ambient::random_id());
+    let unique = u128::from_be_bytes(random::id());
     Ok(path.with_file_name(format!(".{}.{unique:032x}", name.to_string_lossy())))
 }
 

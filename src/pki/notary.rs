@@ -5,7 +5,7 @@ use cortex_core::model::{KeyHash, MeshId, NodeName, NotSigned, Notary};
 use rustls::pki_types::CertificateDer;
 
 use super::Credentials;
-use crate::ambient;
+use crate::sys::clock;
 
 impl Notary for Credentials {
     fn mesh(&self) -> MeshId {
@@ -36,7 +36,7 @@ impl Notary for Credentials {
     ) -> Result<(NodeName, KeyHash), NotSigned> {
         let certificate = CertificateDer::from(certificate);
         let peer = self
-            .verify_row(&certificate, message, signature, ambient::wall_ms() / 1000)
+            .verify_row(&certificate, message, signature, clock::wall_ms() / 1000)
             .map_err(|rejected| NotSigned(rejected.to_string().into()))?;
         Ok((peer.node, peer.key_hash))
     }

@@ -12,7 +12,7 @@ use rcgen::{
 use rustls::pki_types::ServerName;
 
 use super::{IssueError, Serial, facts, moment};
-use crate::ambient;
+use crate::sys::random;
 
 const DAY_S: u64 = 24 * 60 * 60;
 const AUTHORITY_S: u64 = 3653 * DAY_S;
@@ -111,7 +111,7 @@ pub(super) fn invitation(validity: Validity) -> Result<CertificateParams, IssueE
 /// A serial number that nobody has had: rcgen's own is derived from the key, so that a renewed certificate
 /// would be as revoked as the one before it.
 pub(super) fn serial() -> Serial {
-    let mut bytes = ambient::random_id();
+    let mut bytes = random::id();
     // Positive, and of full length.
     bytes[0] = bytes[0] & 0x7f | 0x40;
     Serial::from_bytes(&bytes)

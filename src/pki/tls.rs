@@ -16,7 +16,7 @@ use rustls::version::TLS13;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
 use super::Error;
-use crate::ambient;
+use crate::sys::clock;
 
 /// Named in every configuration, so that none depends on what another part of the process installed.
 pub(super) fn provider() -> Arc<CryptoProvider> {
@@ -31,7 +31,7 @@ pub(super) struct WallClock;
 
 impl TimeProvider for WallClock {
     fn current_time(&self) -> Option<UnixTime> {
-        Some(UnixTime::since_unix_epoch(Duration::from_millis(ambient::wall_ms())))
+        Some(UnixTime::since_unix_epoch(Duration::from_millis(clock::wall_ms())))
     }
 }
 

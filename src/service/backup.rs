@@ -18,8 +18,8 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::{Answer, Later, Pieces, Service, Step, params::Params};
 use crate::{
-    journal,
     store::{BACKUP_SENDING, Failure, Fault, KEPT_BACKUPS, Store, Summary},
+    sys::journal,
 };
 
 /// Bytes of one element of the reply.

@@ -29,8 +29,8 @@ use super::{
     trouble,
 };
 use crate::{
-    ambient,
     store::{Entry, Replica, SYSTEM_TABLE},
+    sys::clock,
 };
 
 /// How the copy here is.
@@ -170,7 +170,7 @@ impl Service {
         let table = entry.table.uid;
         let copy = self.store.copy(table);
         let seen = self.mesh().map(|mesh| Arc::clone(&mesh.view().now()));
-        let now_ms = ambient::wall_ms();
+        let now_ms = clock::wall_ms();
         let (lives, gone) = (directory.lives(table), directory.gone(table));
         let admitted = others_of(directory, table);
         let held = lives.keys().filter(|node| Some(*node) != directory.here()).cloned();

@@ -30,10 +30,10 @@ use super::{
     users,
 };
 use crate::{
-    ambient,
     store::{
         self, Claim, Command, Failure, Reader, Redemption, Registration, SealedRow, Store, TokenId,
     },
+    sys::{clock, random},
 };
 
 /// Seconds that a token is valid for, unless it is asked for another time.
@@ -111,7 +111,7 @@ impl Service {
             let looked_up =
                 tokio::task::spawn_blocking(move || whom_to_map(asking, whom, &wanted)).await;
             let uid = looked_up.unwrap_or(Err(Refusal::AccessDenied))?;
-            let id = IdentityId(ambient::random_id());
+            let id = IdentityId(random::id());
             let registration = Registration { caller, id, name: name.clone(), uid };
             store.execute(Command::Register(registration)).await?;
             let mut out = Vec::new();
@@ -423,7 +423,7 @@ async fn told_by_origin(
     let mesh = mesh.ok_or(Refusal::MeshNotConfigured)?;
     let mut params = Vec::new();
     encode::strings(&mut params, [written].into_iter());
-    let deadline = ambient::monotonic() + REDEEM_TIME;
+    let deadline = clock::monotonic() + REDEEM_TIME;
     let told = mesh
         .ask(token.origin.clone(), Method::IdentityRedeem, Bytes::from(params), Some(uid), deadline)
         .await;
@@ -481,7 +481,7 @@ async fn tell_origin(store: &Store, mesh: Option<&Mesh>, here: &NodeName, token:
     let mut params = Vec::new();
     encode::array(&mut params, 1);
     write_rows(&rows, &mut params);
-    let (origin, deadline) = (token.origin.clone(), ambient::monotonic() + TELL_TIME);
+    let (origin, deadline) = (token.origin.clone(), clock::monotonic() + TELL_TIME);
     let told = mesh.ask(origin, Method::IdentityLearn, Bytes::from(params), None, deadline).await;
     if let Err(error) = told {
         tracing::info!(node = %token.origin, %error, "{} was not told that its token was used: {error}", token.origin);
@@ -510,7 +510,7 @@ fn new_token(
 ) -> Token {
     let issued_at = now_s();
     Token {
-        id: ambient::random_id(),
+        id: random::id(),
         mesh: notary.mesh(),
         identity,
         name,
@@ -525,7 +525,7 @@ fn new_token(
 }
 
 fn now_s() -> u64 {
-    ambient::wall_ms() / 1000
+    clock::wall_ms() / 1000
 }
 
 fn write_token(token: &Token, notary: &dyn Notary, out: &mut Vec<u8>) {

@@ -58,8 +58,8 @@ pub use listing::Listing;
 pub use slots::ScanSlots;
 
 use crate::{
-    ambient,
     store::{Command, Done, Failure, Fault, Reader, Store},
+    sys::clock,
 };
 use params::Params;
 
@@ -176,7 +176,7 @@ impl Service {
             store,
             node: node.into(),
             own_uid: Uid(nix::unistd::geteuid().as_raw()),
-            started: ambient::monotonic(),
+            started: clock::monotonic(),
             connections: Arc::default(),
             scans,
             errands,

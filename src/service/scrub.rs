@@ -26,8 +26,8 @@ use tracing::{info, warn};
 
 use super::{Answer, Service, params::Params, repair::batches, tree::Tree};
 use crate::{
-    ambient,
     store::{AuditReport, AuditStep, Audited, Command, Done, Entry, Event, Failure, Fault, Store},
+    sys::{clock, random},
 };
 
 /// How often an audit begins again that was ended for others, before it is given up.
@@ -146,7 +146,7 @@ async fn audit_once(
     table: TableId,
     bytes_per_second: Option<u64>,
 ) -> Result<Audited, Failure> {
-    let audit = u64::from_le_bytes(ambient::random_id()[..8].try_into().unwrap_or_default());
+    let audit = u64::from_le_bytes(random::id()[..8].try_into().unwrap_or_default());
     let (mut begins, mut ahead) = (true, Some(Vec::new()));
     loop {
         if let Some(after) = ahead.take() {
@@ -262,7 +262,7 @@ async fn round(service: &Service, pace: ScrubPace) {
     }
     let mut state = view.state();
     state.last = state.round;
-    state.ended_ms = Some(ambient::wall_ms());
+    state.ended_ms = Some(clock::wall_ms());
     info!(
         tables = state.last.tables,
         records = state.last.records,
@@ -394,7 +394,7 @@ async fn ask_one(service: &Service, node: &NodeName, entry: &Entry, keys: Vec<Ve
         encode::bin(&mut params, &entry.table.uid.0);
         encode::array(&mut params, keys.len());
         keys.iter().for_each(|key| encode::bin(&mut params, key));
-        let deadline = ambient::monotonic() + ASK_TIME;
+        let deadline = clock::monotonic() + ASK_TIME;
         let asked = mesh.ask(node.clone(), Method::SyncPush, params.into(), None, deadline).await;
         if let Err(error) = asked {
             tracing::debug!(%node, %error, "sound rows were not asked for");

@@ -13,7 +13,7 @@ use cortex_core::{
 use tokio::sync::watch;
 
 use super::repair::Stand;
-use crate::{ambient, store::UnverifiedRow};
+use crate::{store::UnverifiedRow, sys::clock};
 
 /// What is known of the copies on other machines. In memory alone: what others have confirmed must not
 /// outlive what this machine has done about it.
@@ -112,7 +112,7 @@ impl PeerCopy {
 
     /// Takes note that both copies were found to hold the same, from their rows.
     pub(super) fn found_equal(&mut self, stand: &Stand) {
-        let now_ms = ambient::wall_ms();
+        let now_ms = clock::wall_ms();
         (self.verified_ms, self.diverged) = (Some(now_ms), false);
         self.differs.clear();
         if let Some(word) = &mut self.word {

@@ -24,8 +24,8 @@ use super::{
     tree::Tree,
 };
 use crate::{
-    ambient,
     store::{Entry, Failure, Store},
+    sys::clock,
 };
 
 /// How long is waited unless the caller says so, and at most.
@@ -130,7 +130,7 @@ impl Service {
                 .unwrap_or_default(),
             entry,
             nodes,
-            since_ms: ambient::wall_ms(),
+            since_ms: clock::wall_ms(),
         };
         let (store, sync) = (self.store.clone(), Arc::clone(&self.sync));
         let mesh = self.mesh().ok_or_else(|| self.without_mesh())?.clone();
@@ -167,7 +167,7 @@ impl Wait {
         mesh: &Mesh,
         patience: Duration,
     ) -> Result<Vec<u8>, Failure> {
-        let begun = ambient::monotonic();
+        let begun = clock::monotonic();
         let deadline = begun + patience;
         let (mut copies, mut words) = (store.copy_changes(), sync.changes());
         loop {
@@ -209,7 +209,7 @@ impl Wait {
     async fn unconfirmed(&self, store: &Store, mesh: &Mesh, deadline: Instant) -> Vec<&str> {
         let mut missing = Vec::new();
         for node in &self.nodes {
-            let deadline = deadline.min(ambient::monotonic() + ASK_TIME);
+            let deadline = deadline.min(clock::monotonic() + ASK_TIME);
             if !self.is_confirmed_by(node, store, mesh, deadline).await {
                 missing.push(node.as_str());
             }

@@ -17,7 +17,7 @@ use super::{
     error::{Fault, OpenError},
     schema, take_directory,
 };
-use crate::ambient;
+use crate::sys::clock;
 
 /// Steps of SQLite's machine between two looks at whether a copy is still wanted: a fraction of a
 /// millisecond.
@@ -271,7 +271,7 @@ fn keep_aside(current: &Path, dir: &Path) -> io::Result<Option<PathBuf>> {
     if let Err(fault) = fold_log(current) {
         tracing::warn!(%fault, "the old database is kept together with its log: {fault}");
     }
-    let kept = dir.join(format!("{}.before-restore-{}", super::FILE, ambient::wall_ms()));
+    let kept = dir.join(format!("{}.before-restore-{}", super::FILE, clock::wall_ms()));
     link_all(current, &kept)?;
     sync(dir)?;
     Ok(Some(kept))

@@ -12,7 +12,7 @@ use std::{
 };
 
 use super::{FILE, LOCK_FILE, OpenError, reserve::FILE as RESERVE_FILE};
-use crate::paths;
+use crate::sys::paths;
 
 /// Names that are this program's, or the file system's, in a directory without a database. `cortex mesh init` may
 /// have been there first.

@@ -16,7 +16,7 @@ use rusqlite::wal::CheckpointMode;
 use tracing::{debug, warn};
 
 use super::{error::Fault, slack::Slack, writer::Writer};
-use crate::ambient;
+use crate::sys::clock;
 
 /// How long removed bytes may stay in the log before it is emptied: changes that follow each other share it.
 const DUE: Duration = Duration::from_secs(5);
@@ -47,7 +47,7 @@ impl Erasure {
 
     /// True where reads over an old state have kept removed bytes for too long.
     pub(super) fn is_overdue(&self) -> bool {
-        self.due.is_some_and(|due| ambient::monotonic() > due + READS_MAY_KEEP)
+        self.due.is_some_and(|due| clock::monotonic() > due + READS_MAY_KEEP)
     }
 
     fn is_due(&self, now: Instant) -> bool {
@@ -64,7 +64,7 @@ impl Writer {
         if let Some(slack) = &mut self.erasure.slack {
             slack.note(pages);
         }
-        let now = ambient::monotonic();
+        let now = clock::monotonic();
         if self.published.removed.swap(false, Relaxed) {
             self.erasure.due.get_or_insert(now + DUE);
         }
@@ -77,7 +77,7 @@ impl Writer {
     /// Empties the log where that is due and nobody needs it. Only a fault after which the store must not go
     /// on is an error.
     pub(super) fn erase(&mut self) -> Result<(), Fault> {
-        let now = ambient::monotonic();
+        let now = clock::monotonic();
         if !self.erasure.is_due(now) {
             return Ok(());
         }

@@ -73,7 +73,7 @@ use cortex_core::{
 use rusqlite::hooks::Action;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
-use crate::ambient;
+use crate::sys::{clock, random};
 
 pub use audit::{AuditReport, AuditStep, Audited};
 pub(crate) use backup::{KEPT as KEPT_BACKUPS, SENDING as BACKUP_SENDING};
@@ -100,7 +100,7 @@ pub use system::{
 pub use take::{Delivery, Taken};
 use writer::Published;
 
-use crate::sparing::Sparing;
+use crate::sys::throttle::Sparing;
 
 /// The database within the data directory.
 const FILE: &str = "cortex.db";
@@ -260,7 +260,7 @@ impl Store {
             schema::note_unclean_end(&conn).map_err(|e| fault(e.into()))?;
         }
         let state = apply::State::load(&conn).map_err(fault)?;
-        let mut engine = database::Engine::new(conn, state, ambient::random_id);
+        let mut engine = database::Engine::new(conn, state, random::id);
 
         let (anchor, word) =
             anchor::Anchor::open(options.anchor.as_deref(), engine.state.database, &path);
@@ -274,7 +274,7 @@ impl Store {
             options,
             file,
         ));
-        engine.settle_origin(word, published.around(ambient::wall_ms())).map_err(fault)?;
+        engine.settle_origin(word, published.around(clock::wall_ms())).map_err(fault)?;
         let state = &engine.state;
         published.show(&state.catalog);
         let (database, handed) = (state.database, Arc::clone(&engine.handed));

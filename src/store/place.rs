@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::error::Fault;
-use crate::journal;
+use crate::sys::journal;
 
 /// Tells the operator that the daemon before was killed, or lost its power: an orderly end leaves no
 /// log behind. SQLite recovers what was committed by itself. True where it was so.

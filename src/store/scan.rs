@@ -10,7 +10,7 @@ use cortex_core::model::TableId;
 use rusqlite::{Connection, OptionalExtension};
 
 use super::{checksum::StoredRow, error::Fault, writer::Published};
-use crate::ambient;
+use crate::sys::clock;
 
 /// How long one slice may keep its thread. Rows of a cold table are a random read each.
 const SLICE: Duration = Duration::from_millis(2);
@@ -127,7 +127,7 @@ impl Scan {
     }
 
     fn try_slice(&mut self, mut visit: impl FnMut(&[u8], &[u8]) -> Flow) -> Result<bool, Fault> {
-        let started = ambient::monotonic();
+        let started = clock::monotonic();
         let Some(conn) = &self.conn else {
             return Ok(true);
         };

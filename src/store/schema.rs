@@ -13,7 +13,7 @@ use super::{
     error::{Fault, OpenError},
     replica,
 };
-use crate::ambient;
+use crate::sys::random;
 
 /// "CXD1": marks the file as ours (PRAGMA application_id).
 const APPLICATION_ID: u32 = 0x4358_4431;
@@ -232,7 +232,7 @@ pub(super) fn migrate(conn: &mut Connection, path: &Path) -> Result<(), OpenErro
         .map_err(|e| fault(e.into()))?;
     judge(path, application.cast_unsigned(), version, false)?;
     for step in version..newest() {
-        apply(conn, step, &ambient::random_id).map_err(fault)?;
+        apply(conn, step, &random::id).map_err(fault)?;
     }
     Ok(())
 }
@@ -258,12 +258,12 @@ pub(super) fn adopt_copy(conn: &mut Connection) -> rusqlite::Result<()> {
     if is_copy {
         transaction.execute(
             "INSERT INTO incarnations (uid, born_hlc) SELECT ?1, hlc FROM node_state WHERE id = 1",
-            [ambient::random_id()],
+            [random::id()],
         )?;
         transaction.execute(
             "UPDATE node_state
              SET incarnation = ?1, db_uid = ?2, seq = 0, is_copy = 0, swept = 0 WHERE id = 1",
-            rusqlite::params![transaction.last_insert_rowid(), ambient::random_id()],
+            rusqlite::params![transaction.last_insert_rowid(), random::id()],
         )?;
     }
     transaction.commit()

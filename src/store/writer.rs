@@ -43,7 +43,7 @@ use super::{
     replica::Replica,
     reserve::{self, Reserve},
 };
-use crate::{ambient, journal, sparing::Sparing};
+use crate::{sys::clock, sys::journal, sys::throttle::Sparing};
 
 /// Jobs in one transaction. Beyond some hundred the sync is amortised, and each only waits longer.
 const BATCH: usize = 1024;
@@ -197,7 +197,7 @@ impl Writer {
     }
 
     fn commit_admitted(&mut self, mut jobs: Vec<Job>) -> Result<(), Fault> {
-        let started = ambient::monotonic();
+        let started = clock::monotonic();
         let count = jobs.len() as u64;
         let fault = match self.transact(&jobs) {
             Ok(mut committed) => {
@@ -275,7 +275,7 @@ impl Writer {
     fn transact(&mut self, jobs: &[Job]) -> Result<Committed, Fault> {
         self.published.trusted()?;
         let published = &self.published;
-        let around = published.around(ambient::wall_ms());
+        let around = published.around(clock::wall_ms());
         let commands = jobs.iter().map(|job| &job.command);
         let committed = self.engine.transact(commands, around, |touched| {
             // The other way round when they are dropped: the snapshots first.
@@ -384,13 +384,13 @@ impl Writer {
     /// connection knows that they are not: its checkpoint leaves them out.
     fn leave_no_log(&self) {
         self.published.pressure.store(true, Relaxed);
-        let deadline = ambient::monotonic() + LAST_CHECKPOINT_WAIT;
+        let deadline = clock::monotonic() + LAST_CHECKPOINT_WAIT;
         loop {
             self.release_snapshots();
             match self.checkpoint(CheckpointMode::TRUNCATE, RESTART_WAIT) {
                 Ok(true) => return debug!("the log is empty"),
                 // The checkpointer's lock is not waited for by SQLite.
-                Ok(false) if ambient::monotonic() < deadline => {
+                Ok(false) if clock::monotonic() < deadline => {
                     std::thread::sleep(LAST_CHECKPOINT_RETRY);
                 }
                 Ok(false) => return warn!("a read keeps the log from being emptied"),

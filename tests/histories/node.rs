@@ -16,7 +16,7 @@ use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
 
-use cortexd::ambient;
+use cortexd::sys::clock;
 use nix::sys::signal::Signal;
 use rmpv::Value;
 
@@ -138,8 +138,8 @@ impl Node {
 
     /// Waits until it answers; false where it has ended instead.
     pub(crate) fn wait_until_it_answers(&mut self) -> bool {
-        let deadline = ambient::monotonic() + START;
-        while ambient::monotonic() < deadline {
+        let deadline = clock::monotonic() + START;
+        while clock::monotonic() < deadline {
             if !self.is_running() {
                 return false;
             }
@@ -170,8 +170,8 @@ impl Node {
         self.go_on();
         let Some(mut process) = self.process.take() else { return true };
         process.signal(Signal::SIGTERM);
-        let deadline = ambient::monotonic() + START;
-        while ambient::monotonic() < deadline {
+        let deadline = clock::monotonic() + START;
+        while clock::monotonic() < deadline {
             if process.0.try_wait().expect("look after the daemon").is_some() {
                 return true;
             }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::thread::sleep;
 use std::time::Duration;
 
-use cortexd::ambient;
+use cortexd::sys::clock;
 use rmpv::Value;
 
 use crate::check::records::{self, Rules};
@@ -75,13 +75,13 @@ impl World {
     /// Waits until the nodes are at rest; what keeps them from it at the end is broken.
     pub(crate) fn rest_again(&mut self) {
         let bound = if self.cycle.clocks_were_off { CONVERGE_AFTER_CLOCKS } else { CONVERGE };
-        let deadline = ambient::monotonic() + bound;
+        let deadline = clock::monotonic() + bound;
         loop {
             let found = self.unsettled();
             if found.is_empty() {
                 return;
             }
-            if ambient::monotonic() > deadline {
+            if clock::monotonic() > deadline {
                 let within = bound.as_secs();
                 for what in found {
                     self.shared.break_off(format!("progress: not within {within} s: {what}"));
@@ -95,13 +95,13 @@ impl World {
 
     /// Waits until rights are everywhere what was decided.
     pub(crate) fn rights_hold(&mut self) {
-        let deadline = ambient::monotonic() + Duration::from_secs(30);
+        let deadline = clock::monotonic() + Duration::from_secs(30);
         loop {
             let found = self.judge_rights();
             if found.is_empty() {
                 return;
             }
-            if ambient::monotonic() > deadline {
+            if clock::monotonic() > deadline {
                 found.into_iter().for_each(|what| self.shared.break_off(format!("rights: {what}")));
                 return;
             }
@@ -377,10 +377,10 @@ impl World {
         for (node, _) in self.copies(table).iter().filter(|(_, state)| state == "left") {
             let was_set_back = self.cycle.set_back.contains(node);
             let patience = if was_set_back { ERASED_AGAIN } else { Duration::ZERO };
-            let deadline = ambient::monotonic() + patience;
+            let deadline = clock::monotonic() + patience;
             while scope::find_mark(&self.nodes[*node].data_dir(), &table.mark)
                 .is_ok_and(|found| !found.is_empty())
-                && ambient::monotonic() < deadline
+                && clock::monotonic() < deadline
             {
                 sleep(Duration::from_millis(300));
             }

@@ -9,8 +9,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 
 use crate::chance::Chance;
 use crate::check::rights::Decision;
-use crate::clock::Clock;
 use crate::history::{Event, Micros, NodeId, TableId};
+use crate::stopwatch::Clock;
 use crate::tables::{Table, Where};
 
 /// A change of a table's scope.

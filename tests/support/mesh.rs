@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use cortex_core::model::NodeName;
-use cortexd::ambient;
 use cortexd::pki::{Credentials, Files, server_name};
+use cortexd::sys::clock;
 use rmpv::Value;
 use rustls::{ClientConnection, StreamOwned};
 
@@ -202,7 +202,7 @@ impl Authority {
             node_key: self.path(&format!("{file}.key")),
             crl: self.path("ca.crl"),
         };
-        Credentials::load(&files, &node(name), ambient::wall_ms() / 1000).expect("good credentials")
+        Credentials::load(&files, &node(name), clock::wall_ms() / 1000).expect("good credentials")
     }
 }
 
@@ -367,7 +367,7 @@ pub(crate) fn connections_to(ports: &[u16]) -> usize {
 
 /// A moment so many seconds from now, as openssl-ca(1) takes it.
 pub(crate) fn moment(seconds: i64) -> String {
-    let now = i64::try_from(ambient::wall_ms() / 1000).expect("this side of year 9999");
+    let now = i64::try_from(clock::wall_ms() / 1000).expect("this side of year 9999");
     let output = Command::new("date")
         .args(["-u", "-d", &format!("@{}", now + seconds), "+%Y%m%d%H%M%SZ"])
         .output();

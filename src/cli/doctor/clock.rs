@@ -6,7 +6,7 @@ use std::process::Command;
 
 use super::finding::Finding;
 use super::program::{Answer, ask};
-use crate::ambient;
+use crate::sys::clock;
 
 const TIME: &str = "clock";
 const SYNCHRONISED: &str = "clock-sync";
@@ -31,7 +31,7 @@ pub(super) struct Facts {
 pub(super) fn gather() -> Facts {
     let committed = option_env!("SOURCE_DATE_EPOCH").and_then(|seconds| seconds.parse().ok());
     Facts {
-        now_seconds: ambient::wall_ms() / 1000,
+        now_seconds: clock::wall_ms() / 1000,
         made_seconds: committed.unwrap_or(FIRST_VERSION),
         synchronised: ask_timedatectl(),
     }

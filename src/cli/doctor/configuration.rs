@@ -11,7 +11,7 @@ use super::finding::Finding;
 use super::place::{Place, WRITABLE_BY_OTHERS, user};
 use super::program::{Answer, ask};
 use crate::client::Params;
-use crate::fragments;
+use crate::sys::fragments;
 
 const CONFIGURATION: &str = "configuration";
 const DIRECTORY: &str = "config-dir";

@@ -5,8 +5,8 @@ use rmpv::Value;
 
 use super::super::context::Context;
 use super::finding::Finding;
-use crate::ambient;
 use crate::client::{Client, Params};
+use crate::sys::clock;
 
 const COPIES: &str = "copies";
 const DIVERGED: &str = "copies-equal";
@@ -74,7 +74,7 @@ struct Node {
 }
 
 pub(super) fn gather(context: &Context, deep: bool) -> Facts {
-    let mut facts = Facts { now_ms: ambient::wall_ms(), ..Facts::default() };
+    let mut facts = Facts { now_ms: clock::wall_ms(), ..Facts::default() };
     let Ok(mut client) = context.connect() else {
         return facts;
     };

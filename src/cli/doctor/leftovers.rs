@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
 use super::finding::Finding;
-use crate::ambient;
+use crate::sys::clock;
 
 const CHECK: &str = "leftovers";
 
@@ -31,7 +31,7 @@ pub(super) struct File {
 }
 
 pub(super) fn gather(dir: &Path) -> Facts {
-    let now_ms = ambient::wall_ms();
+    let now_ms = clock::wall_ms();
     let mut files = Vec::new();
     for place in [dir.to_owned(), dir.join("backups")] {
         match list(&place, now_ms) {

@@ -14,10 +14,10 @@ use super::super::context::Context;
 use super::super::mesh;
 use super::Whose;
 use super::finding::Finding;
-use crate::ambient;
 use crate::client::{Error as CallError, Params};
 use crate::pki::{Credentials, Error, shown};
 use crate::remedy::{self, NEW_LIST, renewal};
+use crate::sys::clock;
 
 const MESH: &str = "mesh";
 const NAME: &str = "mesh-name";
@@ -103,7 +103,7 @@ struct Peer {
 }
 
 pub(super) fn gather(context: &Context, whose: Whose, configuration: Option<&Path>) -> Facts {
-    let now = ambient::wall_ms() / 1000;
+    let now = clock::wall_ms() / 1000;
     let configured = configuration.and_then(|file| read(file, now));
     Facts { whose, now, configured, running: ask(context) }
 }

@@ -32,7 +32,7 @@ use clap::Args;
 use super::context::Context;
 use super::failure::{Exit, Failure};
 use super::output;
-use crate::paths::{self, Environment};
+use crate::sys::paths::{self, Environment};
 use finding::{Finding, Status};
 
 #[derive(Debug, Args)]

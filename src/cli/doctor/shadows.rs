@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::finding::Finding;
-use crate::paths;
+use crate::sys::paths;
 
 const CHECK: &str = "earlier";
 

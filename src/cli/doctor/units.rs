@@ -7,7 +7,7 @@ use std::process::Command;
 use super::Whose;
 use super::finding::Finding;
 use super::program::{Answer, ask};
-use crate::paths;
+use crate::sys::paths;
 
 const SYSTEMD: &str = "systemd";
 

@@ -18,11 +18,11 @@ use super::guests::{Guests, Outcome, State, Visit};
 use super::place::Places;
 use super::report::{node_name, now, print};
 use super::settings::{self, Node, Settings};
-use crate::ambient;
 use crate::cli::context::Context;
 use crate::cli::failure::{Exit, Failure};
 use crate::cli::output::note;
 use crate::pki::{Authority, Duplicate, shown};
+use crate::sys::{clock, random};
 
 /// Where invitations are served: beside the mesh's own port, which a daemon may hold.
 const LISTEN: &str = "[::]:4713";
@@ -69,7 +69,7 @@ pub(crate) fn run(args: &Invite, context: &Context) -> Result<(), Failure> {
     let listener = listen(&args.listen)?;
     announce(args, &guests, &listener, &host, context)?;
 
-    let until = ambient::monotonic() + Duration::from_secs(u64::from(args.minutes) * 60);
+    let until = clock::monotonic() + Duration::from_secs(u64::from(args.minutes) * 60);
     let outcome = wait(&listener, guests.guests, until)?;
     conclude(&outcome, args, configuration, context)
 }
@@ -90,7 +90,7 @@ impl Invitation {
         let nodes = nodes.into_iter().filter(|node| node.name != args.name.as_str()).collect();
         let guests = Guests {
             node: args.name.clone(),
-            secret: ambient::random_id(),
+            secret: random::id(),
             ca_dir,
             nodes,
             tls: authority.invitation_config(now())?,
@@ -154,7 +154,7 @@ fn wait(listener: &TcpListener, guests: Guests, until: Instant) -> Result<Outcom
     let guests = Arc::new(guests);
     let present = Arc::new(AtomicUsize::new(0));
     loop {
-        let is_over = ambient::monotonic() >= until;
+        let is_over = clock::monotonic() >= until;
         if is_over || matches!(guests.outcome(), Outcome::Joined(_) | Outcome::Closed) {
             return Ok(guests.close());
         }

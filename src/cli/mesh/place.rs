@@ -7,12 +7,12 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, chown, lchown};
 use std::path::{Path, PathBuf};
 
 use super::report::io_failure;
-use crate::ambient;
 use crate::cli::context::Context;
 use crate::cli::failure::{Exit, Failure};
-use crate::paths::{self, Environment};
 use crate::pki::files::{self, Owner, Present, Readers};
 use crate::pki::{Credentials, Files};
+use crate::sys::paths::{self, Environment};
+use crate::sys::random;
 
 /// The user that the packaged service runs as.
 const SERVICE_USER: &str = "cortex";
@@ -112,7 +112,7 @@ impl Prepared {
         bundle: &Bundle<'_>,
         owner: Option<Owner>,
     ) -> Result<Self, Failure> {
-        let unique = u128::from_be_bytes(ambient::random_id());
+        let unique = u128::from_be_bytes(random::id());
         let name = target.file_name().unwrap_or_default().to_string_lossy();
         let dir = target.with_file_name(format!(".{name}.{unique:032x}"));
         if let Some(parent) = target.parent() {

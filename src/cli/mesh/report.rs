@@ -7,11 +7,11 @@ use std::path::Path;
 use cortex_core::model::NodeName;
 use rmpv::Value;
 
-use crate::ambient;
 use crate::cli::context::Context;
 use crate::cli::failure::{Exit, Failure};
 use crate::client::pack;
 use crate::pki::{Error, IssueError};
+use crate::sys::clock;
 
 /// Prints one object.
 pub(super) fn print(context: &Context, fields: Vec<(&str, Value)>) -> Result<(), Failure> {
@@ -34,7 +34,7 @@ pub(super) fn path(path: &Path) -> Value {
 
 /// The wall clock, in seconds.
 pub(super) fn now() -> u64 {
-    ambient::wall_ms() / 1000
+    clock::wall_ms() / 1000
 }
 
 /// A node's name as an argument.

@@ -11,9 +11,9 @@ use serde::{Deserialize, Serialize};
 
 use super::report::io_failure;
 use crate::cli::failure::{Exit, Failure};
-use crate::fragments;
 use crate::pki::Files;
 use crate::pki::files::{self, Present, Readers};
+use crate::sys::fragments;
 
 /// The port of the mesh.
 pub(super) const PORT: u16 = 4712;

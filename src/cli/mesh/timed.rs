@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use crate::ambient;
+use crate::sys::clock;
 
 /// A connection with a deadline for all of it.
 #[derive(Debug)]
@@ -16,7 +16,7 @@ pub(super) struct Timed {
 
 impl Timed {
     pub(super) fn new(tcp: TcpStream, patience: Duration) -> Self {
-        Self { tcp, until: ambient::monotonic() + patience }
+        Self { tcp, until: clock::monotonic() + patience }
     }
 
     pub(super) fn tcp(&self) -> &TcpStream {
@@ -24,7 +24,7 @@ impl Timed {
     }
 
     fn left(&self) -> io::Result<Option<Duration>> {
-        let left = self.until.saturating_duration_since(ambient::monotonic());
+        let left = self.until.saturating_duration_since(clock::monotonic());
         if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(Some(left)) }
     }
 }

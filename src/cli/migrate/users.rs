@@ -11,7 +11,7 @@ use std::path::Path;
 use nix::unistd::{Uid, geteuid, seteuid};
 
 use crate::cli::failure::{Exit, Failure};
-use crate::paths::MNESIA_TABLES;
+use crate::sys::paths::MNESIA_TABLES;
 
 /// The users of this machine, for programs that cannot ask the name service for all of them.
 const PASSWD: &str = "/etc/passwd";

@@ -73,7 +73,7 @@ use zbus::{Connection, DBusError, connection::Builder, fdo::RequestNameFlags};
 
 pub use log_control::LogControl;
 
-use crate::{ambient, service::Service, store::Reader};
+use crate::{service::Service, store::Reader, sys::clock};
 use desk::Desk;
 use identities::Identities;
 use jobs::Jobs;
@@ -175,7 +175,7 @@ impl Bus {
             match joined {
                 Ok(present) => {
                     info!(name = NAME, "on the message bus as {NAME}");
-                    let since = ambient::monotonic();
+                    let since = clock::monotonic();
                     let Some(why) = unless_stopped(&mut stop, present.until_gone()).await else {
                         return present.leave().await;
                     };

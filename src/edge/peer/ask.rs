@@ -31,8 +31,8 @@ use super::{
     reap,
 };
 use crate::{
-    ambient,
     service::mesh::{AskError, PeerRequest},
+    sys::clock,
 };
 
 /// Requests under way. Others wait in the channel, which is bounded, and then are refused as busy.
@@ -189,7 +189,7 @@ impl Pool {
             let mut idle = self.idle();
             let lines = idle.entry(node).or_default();
             if lines.len() < KEPT {
-                lines.push((ambient::monotonic(), line));
+                lines.push((clock::monotonic(), line));
             }
         }
     }

@@ -18,7 +18,7 @@ use super::{
     links::Side,
     pace::Backoff,
 };
-use crate::ambient;
+use crate::sys::clock;
 
 /// A link that has lasted for so long was a good one: the next attempt comes soon after its end.
 const STABLE: Duration = Duration::from_secs(60);
@@ -66,7 +66,7 @@ async fn dial_for_ever(node: &NodeName, shared: &Shared) {
     let mut mesh = shared.mesh.clone();
     let mut backoff = Backoff::default();
     while !shared.is_stopping() {
-        let began = ambient::monotonic();
+        let began = clock::monotonic();
         tokio::select! {
             () = shared.links.absent(node) => {}
             () = shared.stopped() => return,
@@ -93,9 +93,9 @@ async fn dial_for_ever(node: &NodeName, shared: &Shared) {
 async fn clock_steps() {
     let distance = |start: Instant| {
         let passed = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
-        ambient::wall_ms().wrapping_sub(passed).cast_signed()
+        clock::wall_ms().wrapping_sub(passed).cast_signed()
     };
-    let start = ambient::monotonic();
+    let start = clock::monotonic();
     let before = distance(start);
     loop {
         sleep(CLOCK_LOOK).await;

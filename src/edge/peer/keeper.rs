@@ -14,12 +14,13 @@ use cortex_core::{
 use tokio::{sync::mpsc, time::sleep};
 use tracing::{info, warn};
 
-use super::{Mesh, Shared, clock, live::Cut, refused::Refused, unix_s};
+use super::{Mesh, Shared, clock_skew, live::Cut, refused::Refused, unix_s};
 use crate::{
-    ambient, journal,
     pki::Rejected,
     service::mesh::{Peer, SILENT, Seen},
     store::{Command, Event},
+    sys::clock,
+    sys::journal,
 };
 
 /// The longest rest. Wall clocks jump, so an expiry is never slept for in one piece.
@@ -87,7 +88,7 @@ struct Known {
     since_ms: u64,
     round_trip_us: Option<u64>,
     clock_offset_ms: Option<i64>,
-    clock: clock::Told,
+    clock: clock_skew::Told,
     certificate_expires: Option<u64>,
     last_error: Option<String>,
     sees: Vec<NodeName>,
@@ -130,7 +131,7 @@ impl<'a> Keeper<'a> {
         // A certificate is good up to the end of its last second.
         let expiry = self.shared.live.next_expiry().map(|at| {
             let end_ms = at.saturating_add(1).saturating_mul(1000);
-            Duration::from_millis(end_ms.saturating_sub(ambient::wall_ms()))
+            Duration::from_millis(end_ms.saturating_sub(clock::wall_ms()))
         });
         silence.into_iter().chain(expiry).fold(REST, Duration::min).max(LEAST_REST)
     }
@@ -139,7 +140,7 @@ impl<'a> Keeper<'a> {
         let changes = self.members.handle_timeout(self.shared.now());
         self.take_note(changes);
         self.review(&self.shared.mesh());
-        self.shared.pool.tidy(ambient::monotonic());
+        self.shared.pool.tidy(clock::monotonic());
     }
 
     /// Takes up another configuration.
@@ -147,7 +148,7 @@ impl<'a> Keeper<'a> {
         self.members.watch(mesh.nodes().keys(), self.shared.now());
         self.peers.retain(|node, _| mesh.nodes().contains_key(node));
         for node in mesh.nodes().keys() {
-            let new = || Known { since_ms: ambient::wall_ms(), ..Known::default() };
+            let new = || Known { since_ms: clock::wall_ms(), ..Known::default() };
             self.peers.entry(node.clone()).or_insert_with(new);
         }
         self.shared.pool.clear();
@@ -239,7 +240,7 @@ impl<'a> Keeper<'a> {
         if let Some(offset_ms) = heard.clock_offset_ms {
             known.clock.tell(&heard.node, offset_ms, self.shared.now());
         }
-        known.heard = Some(ambient::monotonic());
+        known.heard = Some(clock::monotonic());
         known.round_trip_us = heard.round_trip_us.or(known.round_trip_us);
         known.clock_offset_ms = heard.clock_offset_ms.or(known.clock_offset_ms);
         known.sees = heard.sees;
@@ -248,7 +249,7 @@ impl<'a> Keeper<'a> {
     fn take_note(&mut self, changes: Vec<Transition>) {
         for Transition { node, from, to, .. } in changes {
             if let Some(known) = self.peers.get_mut(&node) {
-                known.since_ms = ambient::wall_ms();
+                known.since_ms = clock::wall_ms();
             }
             let kind = match to {
                 State::Unseen => continue,
@@ -328,7 +329,7 @@ mod tests {
 
     #[test]
     fn no_machine_is_connected_and_dead() {
-        let heard = |seconds| ambient::monotonic().checked_sub(Duration::from_secs(seconds));
+        let heard = |seconds| clock::monotonic().checked_sub(Duration::from_secs(seconds));
         let known = |links, heard| Known { links, heard, ..Known::default() };
         assert_eq!(shown(&known(1, heard(0)), State::Dead), (true, State::Suspect));
         assert_eq!(shown(&known(1, heard(15)), State::Dead), (false, State::Dead));

@@ -43,7 +43,7 @@ use super::{
     refused::Refused,
     sync,
 };
-use crate::ambient;
+use crate::sys::clock;
 
 /// Between two signs of life. Three lost ones make no machine suspect.
 const HEARTBEAT: Duration = Duration::from_secs(1);
@@ -168,7 +168,7 @@ pub(super) async fn run(greeted: Greeted, dialled_by: Side, shared: &Shared) -> 
         place,
         last_heard: None,
         round_trip: RoundTrip::default(),
-        allowance: Allowance::new(ambient::monotonic()),
+        allowance: Allowance::new(clock::monotonic()),
     };
     let writing = async {
         if let Err(error) = write_all(writer, queue, rows, STALL).await {
@@ -270,7 +270,7 @@ impl<R: AsyncRead + Unpin> Link<'_, R> {
             mesh: mesh.credentials().mesh().0,
             node: mesh.node().clone(),
             incarnation: store.incarnation().0.to_be_bytes(),
-            wall_ms: ambient::wall_ms(),
+            wall_ms: clock::wall_ms(),
             hlc: store.hlc(),
             features: Features::OURS,
             boot: self.shared.boot,
@@ -324,10 +324,10 @@ impl<R: AsyncRead + Unpin> Link<'_, R> {
     async fn live(&mut self, hello: &Hello, mut held: Held) -> Ended {
         let mut heartbeat = interval(HEARTBEAT);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut silent_at = ambient::monotonic() + SILENCE;
+        let mut silent_at = clock::monotonic() + SILENCE;
         let mut up = false;
         // Until the round trip is known, that of the greeting does.
-        let (clock, watched) = watch::channel(offset_ms(ambient::wall_ms(), hello.wall_ms, 0));
+        let (clock, watched) = watch::channel(offset_ms(clock::wall_ms(), hello.wall_ms, 0));
         let (hand_over, incoming) = mpsc::channel(sync::QUEUE);
         let ends = sync::Ends { incoming, outgoing: self.send_rows.clone(), clock: watched };
         let rows = sync::run(self.node, self.shared, hello, ends);
@@ -338,7 +338,7 @@ impl<R: AsyncRead + Unpin> Link<'_, R> {
         let ended = loop {
             tokio::select! {
                 frame = timeout_at(silent_at.into(), self.frames.next(FRAME_BYTES)), if kept.is_none() => {
-                    silent_at = ambient::monotonic() + SILENCE;
+                    silent_at = clock::monotonic() + SILENCE;
                     let heard = match frame {
                         // A large frame that is still arriving is no silence.
                         Err(_) if self.frames.received() > received => Ok(None),
@@ -372,7 +372,7 @@ impl<R: AsyncRead + Unpin> Link<'_, R> {
                     if let Some(body) = kept.take() {
                         room.send(body);
                     }
-                    silent_at = ambient::monotonic() + SILENCE;
+                    silent_at = clock::monotonic() + SILENCE;
                 }
                 ended = &mut rows => break ended,
                 _ = heartbeat.tick() => {
@@ -403,7 +403,7 @@ impl<R: AsyncRead + Unpin> Link<'_, R> {
     fn hear(&mut self, body: &Bytes, hello: &Hello) -> Result<Option<Heard>, Ended> {
         match Incoming::read(body) {
             Ok(Incoming::Known(Message::Status(status))) => {
-                if !self.allowance.take(ambient::monotonic()) {
+                if !self.allowance.take(clock::monotonic()) {
                     return Err(Ended::Mistake("more signs of life than anybody needs"));
                 }
                 Ok(Some(self.measure(status)))
@@ -425,7 +425,7 @@ impl<R: AsyncRead + Unpin> Link<'_, R> {
         self.last_heard = Some((status.sent_us, now_us));
         let measured = status.echo_us.and_then(|echo| measured_us(now_us, echo, status.held_us));
         let round_trip_us = measured.map(|measured| self.round_trip.take(measured));
-        let offset = |trip| offset_ms(ambient::wall_ms(), status.wall_ms, trip);
+        let offset = |trip| offset_ms(clock::wall_ms(), status.wall_ms, trip);
         Heard {
             node: self.node.clone(),
             round_trip_us,
@@ -441,7 +441,7 @@ impl<R: AsyncRead + Unpin> Link<'_, R> {
             sent_us: now_us,
             echo_us: self.last_heard.map(|(theirs, _)| theirs),
             held_us: self.last_heard.map_or(0, |(_, ours)| now_us.saturating_sub(ours)),
-            wall_ms: ambient::wall_ms(),
+            wall_ms: clock::wall_ms(),
             hlc: self.shared.context.service.store().hlc(),
             sees: view.alive().take(NAMES).cloned().collect(),
         }
@@ -492,7 +492,7 @@ mod tests {
 
     #[test]
     fn an_allowance_is_for_a_burst_and_then_for_a_few_a_second() {
-        let start = ambient::monotonic();
+        let start = clock::monotonic();
         let mut allowance = Allowance::new(start);
         let taken = (0..100).filter(|_| allowance.take(start)).count();
         assert_eq!(taken, 30);

@@ -11,7 +11,7 @@ use cortex_core::model::NodeName;
 use tokio::sync::{oneshot, watch};
 use tracing::warn;
 
-use crate::ambient;
+use crate::sys::clock;
 
 /// For how long two machines of one name are told of after they were seen to take each other's place.
 const TWINS_REMEMBERED: Duration = Duration::from_secs(300);
@@ -125,7 +125,7 @@ impl Table {
         }
         let is_back = runs[1] == boot;
         *runs = [boot, runs[0]];
-        if is_back && self.twins.insert(node.clone(), ambient::monotonic()).is_none() {
+        if is_back && self.twins.insert(node.clone(), clock::monotonic()).is_none() {
             warn!(%node, "two machines use the name of one node: they take each other's place");
         }
     }

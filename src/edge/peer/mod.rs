@@ -16,7 +16,7 @@
 //! All of it runs on one thread. What a reload replaces is one value, [`Mesh`]; everybody looks at the newest.
 
 mod ask;
-mod clock;
+mod clock_skew;
 mod dialer;
 mod frames;
 mod handshake;
@@ -50,12 +50,12 @@ pub use mesh::{Address, Mesh};
 
 use super::{conn::Context, limits::ConnLimits, seats::Seats};
 use crate::{
-    ambient,
     service::{
         Service,
         mesh::{MeshView, PeerRequest},
     },
     store::{Fault, Reader},
+    sys::{clock, random},
 };
 
 /// How long connections may take to finish what they have begun, once the daemon ends.
@@ -129,10 +129,10 @@ impl PeerPort {
             pool: ask::Pool::default(),
             seats: Seats::new(Arc::default()),
             news,
-            started: ambient::monotonic(),
+            started: clock::monotonic(),
             held_off: sync::HeldOff::default(),
             told: sync::TroubleLog::default(),
-            boot: ambient::random_id(),
+            boot: random::id(),
         });
         tokio::join!(
             listener::run(&listener, &shared),
@@ -163,7 +163,7 @@ impl Shared {
 
     /// Monotonic time since the start.
     fn now(&self) -> Duration {
-        ambient::monotonic().saturating_duration_since(self.started)
+        clock::monotonic().saturating_duration_since(self.started)
     }
 
     /// The same, as it goes over the wire.
@@ -174,7 +174,7 @@ impl Shared {
 
 /// Seconds since 1970, in which certificates count.
 fn unix_s() -> u64 {
-    ambient::wall_ms() / 1000
+    clock::wall_ms() / 1000
 }
 
 /// Lets tasks end by themselves for a while, and ends the others.
@@ -192,7 +192,7 @@ fn reap(ended: Option<Result<(), tokio::task::JoinError>>) {
 
 /// 32 random bits.
 fn random() -> u32 {
-    let [a, b, c, d, ..] = ambient::random_id();
+    let [a, b, c, d, ..] = random::id();
     u32::from_be_bytes([a, b, c, d])
 }
 

@@ -11,7 +11,9 @@ use std::{
 use cortex_core::{model::NodeName, wire::link::Reject};
 use tracing::{debug, info, warn};
 
-use crate::{ambient, journal, pki::Rejected, service::mesh::MeshView, sparing::Sparing};
+use crate::{
+    pki::Rejected, service::mesh::MeshView, sys::clock, sys::journal, sys::throttle::Sparing,
+};
 
 /// A machine that has just joined may dial before the settings here name it: that is no fault for so long.
 const JOINING: Duration = Duration::from_secs(60);
@@ -151,7 +153,7 @@ impl Refusals {
     fn note_unnamed(&self, from: SocketAddr, node: &NodeName, reason: &'static str) {
         let told = {
             let mut unnamed = self.unnamed.lock().unwrap_or_else(PoisonError::into_inner);
-            let (now, told) = Unnamed::note(unnamed.get(node).copied(), ambient::monotonic());
+            let (now, told) = Unnamed::note(unnamed.get(node).copied(), clock::monotonic());
             unnamed.insert(node.clone(), now);
             told
         };
@@ -175,7 +177,7 @@ mod tests {
 
     #[test]
     fn a_machine_that_joins_is_news_and_one_that_is_not_configured_for_a_minute_a_warning() {
-        let start = ambient::monotonic();
+        let start = clock::monotonic();
         let at = |seconds| start + Duration::from_secs(seconds);
         let (mut known, told) = Unnamed::note(None, at(0));
         assert_eq!(told, Told::AsNews);

@@ -17,11 +17,11 @@ use tracing::{info, warn};
 
 use super::{Shared, sync::MAX_SKEW_MS};
 use crate::{
-    ambient,
     pki::Credentials,
     service::sync::{AheadOfClock, SyncView},
-    sparing::{Lasted, Lasting},
     store::{Catalog, Collection, Command, Done, Failure, Replica, Restamp, SYSTEM_TABLE, Store},
+    sys::clock,
+    sys::throttle::{Lasted, Lasting},
 };
 
 /// Between two rounds, and how much later one may come: machines that were started together need not all be
@@ -185,7 +185,7 @@ impl Upkeep<'_> {
     async fn mend_clock(&mut self) -> Result<(), Failure> {
         let store = self.shared.context.service.store().clone();
         let view = self.shared.context.service.sync();
-        let now_ms = ambient::wall_ms();
+        let now_ms = clock::wall_ms();
         let latest = Hlc::from_unix_ms(now_ms.saturating_add(MAX_SKEW_MS));
         let ahead_ms = store.hlc().unix_ms().saturating_sub(now_ms);
         if store.hlc() <= latest {
@@ -273,7 +273,7 @@ impl Upkeep<'_> {
         if copy.tombstones == 0 || !copy.ready {
             return Ok(());
         }
-        let before_ms = ambient::wall_ms().saturating_sub(LEAST_AGE_MS);
+        let before_ms = clock::wall_ms().saturating_sub(LEAST_AGE_MS);
         let mut after = Some(i64::MIN);
         while let Some(from) = after {
             let collection = Collection {
@@ -315,7 +315,7 @@ impl Upkeep<'_> {
     /// not known yet which rows differ.
     fn compare(&mut self, view: &SyncView, copy: &Replica) -> Vec<NodeName> {
         let mut unnamed = Vec::new();
-        let now_ms = ambient::wall_ms();
+        let now_ms = clock::wall_ms();
         for (node, known) in view.copies_of(copy.uid) {
             let place = (copy.uid, node);
             let differs = known

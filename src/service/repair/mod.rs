@@ -48,8 +48,8 @@ use super::{
     tree::Tree,
 };
 use crate::{
-    ambient,
     store::{AuditReport, BUCKETS, Command, Entry, Failure, Fault, RowMark, Store},
+    sys::clock,
 };
 
 /// Whole tables that are read to be compared at a time.
@@ -465,7 +465,7 @@ impl Repair {
 
     /// Waits until the copies are equal. What was kept as it is keeps them from it.
     async fn verify(&self, compared: &mut BTreeMap<NodeName, Compared>) -> Result<(), Failure> {
-        let deadline = ambient::monotonic() + SETTLE_TIME;
+        let deadline = clock::monotonic() + SETTLE_TIME;
         for (node, found) in compared.iter_mut().filter(|(_, found)| found.why.is_none()) {
             found.verified = loop {
                 match self.is_equal(node).await {
@@ -483,7 +483,7 @@ impl Repair {
                     }
                     Err(Trouble::Here(failure)) => return Err(failure),
                 }
-                if ambient::monotonic() >= deadline {
+                if clock::monotonic() >= deadline {
                     found.why = Some("the copies have not become equal in time".into());
                     break false;
                 }
@@ -523,7 +523,7 @@ impl Repair {
         encode::array(&mut params, count);
         encode::bin(&mut params, &self.entry.table.uid.0);
         more(&mut params);
-        let deadline: Instant = ambient::monotonic() + ASK_TIME;
+        let deadline: Instant = clock::monotonic() + ASK_TIME;
         Ok(self.mesh.ask(node.clone(), method, params.into(), None, deadline).await?)
     }
 }

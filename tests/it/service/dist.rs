@@ -11,8 +11,8 @@ use std::{
 
 use cortexd::{
     daemon::{Args, Settings},
-    journal,
-    paths::Environment,
+    sys::journal,
+    sys::paths::Environment,
 };
 
 fn top() -> &'static Path {

@@ -218,7 +218,7 @@ fn start_and_kill(daemon: &Daemon, life: Duration) {
 #[test]
 fn every_acknowledged_write_is_there_after_a_kill() {
     let seed = std::env::var("CORTEX_TEST_SEED").map_or_else(
-        |_| u64::from_be_bytes(cortexd::ambient::random_id()[..8].try_into().expect("8 of 16")),
+        |_| u64::from_be_bytes(cortexd::sys::random::id()[..8].try_into().expect("8 of 16")),
         |seed| seed.parse().expect("CORTEX_TEST_SEED is a number"),
     );
     println!("CORTEX_TEST_SEED={seed}"); // shown if the test fails

@@ -87,7 +87,7 @@ fn churn(store: &Store, seed: u64, writes: std::ops::Range<u32>) -> BTreeSet<u32
 
 /// Has the upkeep go on until a directory holds these marks and no others.
 fn wait_for_marks(store: &Store, dir: &Path, expected: &BTreeSet<u32>) {
-    let started = cortexd::ambient::monotonic();
+    let started = cortexd::sys::clock::monotonic();
     loop {
         wait(store.execute(Command::Purge)).expect("a step");
         let found = marks(dir);

@@ -21,7 +21,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use cortexd::{client::Client, paths::SYSTEM_SOCKET};
+use cortexd::{client::Client, sys::paths::SYSTEM_SOCKET};
 use tempfile::TempDir;
 
 use crate::{

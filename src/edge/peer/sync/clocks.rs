@@ -24,7 +24,7 @@ use cortex_core::{
 use tracing::info;
 
 use super::{Exchange, MAX_SKEW_MS};
-use crate::{ambient, store::SYSTEM_TABLE};
+use crate::{store::SYSTEM_TABLE, sys::clock};
 
 /// For so long a machine whose clock is right again has to give its rows timestamps of the present. It needs a word
 /// of each other machine, which comes within a second or two of their link.
@@ -95,7 +95,7 @@ impl Exchange<'_> {
     pub(super) fn believed(&mut self, chunk: &Chunk) -> Hlc {
         let own = self.store.hlc();
         // What this machine has met already can be met again.
-        let reached_ms = ambient::wall_ms().max(own.unix_ms());
+        let reached_ms = clock::wall_ms().max(own.unix_ms());
         let latest = Hlc::from_unix_ms(reached_ms.saturating_add(MAX_SKEW_MS));
         let newest = chunk.rows.iter().map(|row| row.stamp.hlc).fold(chunk.hlc, Ord::max);
         if chunk.table == SYSTEM_TABLE {
@@ -112,7 +112,7 @@ impl Exchange<'_> {
         let is_spread = others.iter().any(|other| other != self.node);
         let ends = self.shared.held_off.ends(self.node, now, is_spread);
         if ends <= now {
-            let ahead_s = newest.unix_ms().saturating_sub(ambient::wall_ms()) / 1000;
+            let ahead_s = newest.unix_ms().saturating_sub(clock::wall_ms()) / 1000;
             info!(
                 node = %self.node, ahead_s,
                 "rows from {} are {ahead_s} s ahead of this clock and are taken with their timestamps", self.node

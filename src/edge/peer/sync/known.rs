@@ -12,7 +12,7 @@ use super::{
     troubles::{self, Direction, is_for_the_operator},
     words,
 };
-use crate::{ambient, service::sync::PeerCopy, store::Command};
+use crate::{service::sync::PeerCopy, store::Command, sys::clock};
 
 impl Exchange<'_> {
     /// Notes how it goes with a table, and tells the operator what they may act on.
@@ -23,7 +23,7 @@ impl Exchange<'_> {
         let mut now = [None, None];
         self.shared.context.service.sync().update(table, self.node, |known| {
             change(known);
-            known.note_since(ambient::wall_ms());
+            known.note_since(clock::wall_ms());
             now = [known.taking.clone(), known.giving.clone()];
         });
         let [taking, giving] = now;

@@ -49,12 +49,12 @@ use troubles::{REFUSED, trouble_of, trouble_with, why_failed};
 
 use super::{Shared, blocking, link::Ended};
 use crate::{
-    ambient,
     service::sync::Trouble,
     store::{
         Checked, Command, Delivery, Done, Event, Failure, Fault, Replica, SYSTEM_TABLE, Store,
         Taken, UnverifiedRow,
     },
+    sys::clock,
 };
 
 /// Frames that wait to be understood. When there are as many, the link reads no further.
@@ -527,7 +527,7 @@ impl Exchange<'_> {
                 self.trouble(table, |known| {
                     words::told_by_chunk(known, outline);
                     if verified == Some(true) {
-                        known.verified_ms = Some(ambient::wall_ms());
+                        known.verified_ms = Some(clock::wall_ms());
                         known.diverged = false;
                     }
                 });

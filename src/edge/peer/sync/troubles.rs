@@ -16,9 +16,9 @@ use cortex_core::{
 use tracing::{info, warn};
 
 use crate::{
-    journal,
     service::sync::Trouble,
     store::{Failure, SYSTEM_TABLE, Store},
+    sys::journal,
 };
 
 /// A trouble is over when nothing was refused for so long: with each attempt it goes away for a moment.

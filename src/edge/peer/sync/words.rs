@@ -11,9 +11,9 @@ use cortex_core::{
 };
 
 use crate::{
-    ambient,
     service::sync::PeerCopy,
     store::{Replica, SYSTEM_TABLE, Store},
+    sys::clock,
 };
 
 /// What this machine's copy of a table says of itself; none where there is none.
@@ -56,7 +56,7 @@ pub(super) fn heard(
     table: TableUid,
     store: &Store,
 ) {
-    known.heard_ms = ambient::wall_ms();
+    known.heard_ms = clock::wall_ms();
     let current = store.catalog().directory().node(node).map(|row| row.incarnation);
     known.is_now(word.incarnation, current);
     let mut words = Words::default();
@@ -91,7 +91,7 @@ pub(super) fn told_by_chunk(known: &mut PeerCopy, chunk: &Chunk) {
     if let (Some(word), Some(digest)) = (&mut known.word, chunk.digest)
         && word.life == chunk.life
     {
-        known.heard_ms = ambient::wall_ms();
+        known.heard_ms = clock::wall_ms();
         if chunk.vector.dominates(&word.vector) {
             word.vector = chunk.vector.clone();
             (word.digest, word.ready) = (digest, chunk.ready);
@@ -103,7 +103,7 @@ pub(super) fn told_by_chunk(known: &mut PeerCopy, chunk: &Chunk) {
 fn compare(known: &mut PeerCopy, table: TableUid, store: &Store) {
     let Some((word, copy)) = known.word.as_ref().zip(store.copy(table)) else { return };
     if word.vector == copy.vector && word.digest == copy.digest {
-        known.verified_ms = Some(ambient::wall_ms());
+        known.verified_ms = Some(clock::wall_ms());
         known.diverged = false;
     }
 }

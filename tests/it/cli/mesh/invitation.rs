@@ -46,7 +46,7 @@ fn two_empty_machines_become_a_mesh() {
 
     let (at_home, at_office) = (home.credentials("home"), office.credentials("office"));
     assert_eq!(at_home.mesh(), at_office.mesh());
-    let now = cortexd::ambient::wall_ms() / 1000;
+    let now = cortexd::sys::clock::wall_ms() / 1000;
     let seen = at_home.check_peer(&[at_office.certificate().clone()], now).expect("a node");
     assert_eq!(seen.node, *at_office.node());
     let both = [

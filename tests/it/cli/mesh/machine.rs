@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 
 use cortex_core::model::NodeName;
-use cortexd::ambient;
 use cortexd::pki::{Credentials, Files};
+use cortexd::sys::clock;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -109,7 +109,7 @@ impl Machine {
 
 pub(crate) fn load(dir: &Path, node: &str) -> Credentials {
     let node = NodeName::parse(node).expect("a name");
-    Credentials::load(&Files::in_dir(dir), &node, ambient::wall_ms() / 1000).expect("good")
+    Credentials::load(&Files::in_dir(dir), &node, clock::wall_ms() / 1000).expect("good")
 }
 
 /// An invitation that is being served. Dropped, it is ended.

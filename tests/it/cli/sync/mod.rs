@@ -151,7 +151,7 @@ fn copies_are_found_equal_again_as_soon_as_a_daemon_that_was_restarted_has_its_l
     let shown = printed(&run(&pair.home, &["sync", "status", HERE, "--pretty"]));
     assert!(shown.contains("not found equal since this daemon started"), "{shown}");
 
-    let restarted_ms = cortexd::ambient::wall_ms();
+    let restarted_ms = cortexd::sys::clock::wall_ms();
     pair.office.restart();
     pair.wait_for_link();
     let (verified, took) = time_of(|| {

@@ -11,12 +11,12 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use cortex_core::model::Uid;
 use cortex_core::wire::Method;
-use cortexd::ambient;
 use cortexd::edge::limits::ConnLimits;
 use cortexd::edge::peer::{Address, Mesh, PeerPort};
 use cortexd::service::mesh::{self, AskError, MeshView, Seen};
 use cortexd::service::{ScanSlots, Service};
 use cortexd::store::{Options, Store};
+use cortexd::sys::clock;
 use rmpv::Value;
 use tokio::sync::{mpsc, watch};
 
@@ -94,7 +94,7 @@ impl Asker {
     ) -> Result<Value, AskError> {
         let params = Bytes::from(packed(&Value::Array(params.to_vec())));
         let mesh = self.service.mesh().expect("it is in a mesh");
-        let deadline = ambient::monotonic() + time;
+        let deadline = clock::monotonic() + time;
         let asked = mesh.ask(node(whom), method, params, Some(Uid(uid)), deadline);
         let answer = runtime().block_on(asked)?;
         Ok(rmpv::decode::read_value(&mut &answer[..]).expect("one value"))

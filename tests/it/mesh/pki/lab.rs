@@ -7,15 +7,15 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use cortex_core::model::NodeName;
-use cortexd::ambient;
 use cortexd::pki::files::Present;
 use cortexd::pki::{Authority, Credentials, Duplicate, Files, NewKey};
+use cortexd::sys::clock;
 use tempfile::TempDir;
 
 pub(crate) const YEAR_S: u64 = 365 * 24 * 60 * 60;
 
 pub(crate) fn now() -> u64 {
-    ambient::wall_ms() / 1000
+    clock::wall_ms() / 1000
 }
 
 pub(crate) fn name(text: &str) -> NodeName {

@@ -148,7 +148,7 @@ fn a_machine_that_was_ahead_alone_moves_nobody_s_timestamps() {
 #[test]
 fn what_is_put_is_got_whatever_the_clock_does() {
     let mut daemon = Daemon::start();
-    let to_1970 = -i64::try_from(cortexd::ambient::wall_ms()).expect("small");
+    let to_1970 = -i64::try_from(cortexd::sys::clock::wall_ms()).expect("small");
     let years = |years: i64| years * 365 * 24 * HOUR_MS;
     daemon
         .connect()

@@ -6,7 +6,11 @@ use cortex_core::{
     sync::{self, Dot, Position, Refuse, Vector, Want, Why},
     wire::link::{Features, Hello, Incoming, Message, Status},
 };
-use cortexd::{ambient, pki::Credentials, store::SYSTEM_TABLE};
+use cortexd::{
+    pki::Credentials,
+    store::SYSTEM_TABLE,
+    sys::{clock, random},
+};
 use rmpv::Value;
 
 use crate::replication::converge::cluster::Cluster;
@@ -44,7 +48,7 @@ impl Scene {
             wall_ms,
             hlc: Hlc::default(),
             features: Features::OURS,
-            boot: ambient::random_id(),
+            boot: random::id(),
             database: Some([9; 16]),
             last_of_yours,
         };
@@ -135,7 +139,7 @@ fn refusal(table: TableUid, why: Why) -> sync::Message {
 fn a_machine_with_a_wrong_clock_gets_no_rows_until_it_is_right() {
     let scene = Scene::new();
     let open = scene.table("open", "home,cabin");
-    let (mut link, _) = scene.link(ambient::wall_ms() + 120_000, None);
+    let (mut link, _) = scene.link(clock::wall_ms() + 120_000, None);
     link.want(open, 1);
     let sync::Message::Refuse(Refuse { why: Why::Clock(offset_ms), .. }) = link.answer(open) else {
         panic!("it is not refused")
@@ -144,8 +148,8 @@ fn a_machine_with_a_wrong_clock_gets_no_rows_until_it_is_right() {
     link.want(SYSTEM_TABLE, 1);
     let answer = link.answer(SYSTEM_TABLE);
     assert!(matches!(answer, sync::Message::Chunk(_)), "{answer:?}");
-    link.tell_time(ambient::wall_ms() + 90_000);
-    link.tell_time(ambient::wall_ms());
+    link.tell_time(clock::wall_ms() + 90_000);
+    link.tell_time(clock::wall_ms());
     let answer = link.answer(open);
     assert!(matches!(answer, sync::Message::Chunk(_)), "{answer:?}");
     scene.home.wait_for_log(
@@ -160,7 +164,7 @@ fn who_is_not_in_the_scope_asks_in_vain() {
     let closed = scene.table("closed", "home");
     let open = scene.table("open", "home,cabin");
     let local = scene.table("own", "local");
-    let (mut link, _) = scene.link(ambient::wall_ms(), None);
+    let (mut link, _) = scene.link(clock::wall_ms(), None);
     for (table, life, why) in [
         (closed, 1, Why::NotInScope),
         (local, 1, Why::NotInScope),
@@ -178,17 +182,17 @@ fn who_is_not_in_the_scope_asks_in_vain() {
 #[test]
 fn a_database_that_was_rolled_back_under_its_daemon_writes_as_another() {
     let scene = Scene::new();
-    let (_, before) = scene.link(ambient::wall_ms(), None);
+    let (_, before) = scene.link(clock::wall_ms(), None);
     let own = Incarnation(u128::from_be_bytes(before.incarnation));
     let known = Dot { incarnation: own, seq: 1_000_000 };
-    let (_link, _) = scene.link(ambient::wall_ms(), Some(known));
+    let (_link, _) = scene.link(clock::wall_ms(), Some(known));
     scene.home.wait_for_log("the database was rolled back");
     wait_until("it writes as another origin", || {
-        scene.link(ambient::wall_ms(), None).1.incarnation != before.incarnation
+        scene.link(clock::wall_ms(), None).1.incarnation != before.incarnation
     });
     let of_nobody = Dot { incarnation: Incarnation(5), ..known };
-    let (_, now) = scene.link(ambient::wall_ms(), Some(of_nobody));
-    let (_, later) = scene.link(ambient::wall_ms(), Some(Dot { seq: 0, ..known }));
+    let (_, now) = scene.link(clock::wall_ms(), Some(of_nobody));
+    let (_, later) = scene.link(clock::wall_ms(), Some(Dot { seq: 0, ..known }));
     assert_eq!(later.incarnation, now.incarnation, "what it does not claim to be says nothing");
 }
 

@@ -2,7 +2,7 @@
 //! The three are asked of the settings themselves, by giving them values.
 
 use cortexd::daemon::{Args, Config, Settings};
-use cortexd::paths::Environment;
+use cortexd::sys::paths::Environment;
 
 use super::page::{Item, Page, items};
 

@@ -1,7 +1,7 @@
 //! The machine fails the daemon: it hangs, the disk is full.
 //! What a crash leaves behind is `restart`'s.
 
-use cortexd::journal;
+use cortexd::sys::journal;
 use system_tests::{Host, User, package};
 
 /// Replaces settings of the service until the next boot, and restarts it.

@@ -1,7 +1,7 @@
 //! What the journal tells an administrator.
 //! Which faults lead to which message is tested where the faults are.
 
-use cortexd::journal;
+use cortexd::sys::journal;
 use system_tests::{User, package};
 
 /// holds D1

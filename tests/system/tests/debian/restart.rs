@@ -146,7 +146,7 @@ fn a_daemon_that_is_killed_comes_back_with_everything_it_has_confirmed() {
     assert!(found == confirmed || found == confirmed + 1, "{found} found, {confirmed} confirmed");
     let said = host.sh(&format!(
         "journalctl -u cortexd --output=cat MESSAGE_ID={}",
-        cortexd::journal::STORE_RECOVERED
+        cortexd::sys::journal::STORE_RECOVERED
     ));
     let told = "the store had not been closed in order, what was confirmed is there: ";
     assert!(said.starts_with(told), "{said}");

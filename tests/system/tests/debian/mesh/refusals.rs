@@ -1,7 +1,7 @@
 //! Strangers at the port of a real host: each is refused, and counted.
 //! All the ways to be refused are in the daemon's own tests; here the port is systemd's and the CA the package's.
 
-use cortexd::journal;
+use cortexd::sys::journal;
 use system_tests::User;
 
 use super::{Mesh, peer, refused, stranger::Stranger, wait_for_refusal};

@@ -7,7 +7,7 @@ use cortex_core::model::NodeName;
 use tracing::{info, warn};
 
 use super::sync::MAX_SKEW_MS;
-use crate::{journal, service::sync::apart};
+use crate::{service::sync::apart, sys::journal};
 
 /// A clock that is further off than this is worth a word: timestamps of the two machines disagree. It is right again
 /// when it is off by half of that.

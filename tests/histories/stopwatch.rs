@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use cortexd::ambient;
+use cortexd::sys::clock;
 
 use crate::history::Micros;
 
@@ -11,7 +11,7 @@ pub(crate) struct Clock(Instant);
 
 impl Clock {
     pub(crate) fn start() -> Self {
-        Self(ambient::monotonic())
+        Self(clock::monotonic())
     }
 
     pub(crate) fn now(self) -> Micros {

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use crate::ambient;
+use crate::sys::clock;
 
 /// Between two lines. Often enough to see that it goes on, rare enough not to fill a journal.
 const INTERVAL_MS: u64 = 10_000;
@@ -26,7 +26,7 @@ impl Sparing {
     /// How many were kept back since the last line, where another one is due; none where this
     /// one is kept back too.
     pub(crate) fn due(&self) -> Option<u64> {
-        let (now, last) = (ambient::wall_ms(), self.last_ms.load(Relaxed));
+        let (now, last) = (clock::wall_ms(), self.last_ms.load(Relaxed));
         let due = now.abs_diff(last) >= INTERVAL_MS
             && self.last_ms.compare_exchange(last, now, Relaxed, Relaxed).is_ok();
         if due {

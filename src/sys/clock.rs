@@ -1,5 +1,5 @@
-//! The one place where time and randomness enter the daemon.
-//! Everybody else takes them as arguments or calls here; clippy.toml bans the sources elsewhere.
+//! The clocks: the one place where time enters the daemon.
+//! Everybody else takes it as an argument or calls here; clippy.toml bans the sources elsewhere.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -32,16 +32,4 @@ pub fn wall_ms() -> u64 {
 pub fn monotonic() -> Instant {
     #[expect(clippy::disallowed_methods, reason = "this is the one place")]
     Instant::now()
-}
-
-/// 128 random bits from the operating system (getrandom(2)).
-///
-/// # Panics
-/// If the kernel cannot supply randomness, which it always can once booted.
-#[must_use]
-pub fn random_id() -> [u8; 16] {
-    let mut id = [0; 16];
-    #[expect(clippy::disallowed_methods, reason = "this is the one place")]
-    getrandom::fill(&mut id).expect("the kernel supplies randomness");
-    id
 }
