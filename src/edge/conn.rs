@@ -36,7 +36,7 @@ use crate::{
     service::{Answer, Later, Listing, Pieces, Service, Step, wire_error},
     store::{Done, Failure, Fault, Reader},
     sys::clock,
-    sys::throttle::Sparing,
+    sys::throttle::LogThrottle,
 };
 
 /// The room for one read. Larger messages make the buffer grow as they arrive.
@@ -463,16 +463,16 @@ fn is_record_write(method: &str) -> bool {
 
 /// One warning at most per interval, with the number of those kept back.
 fn warn_of_bad_bytes(caller: &Caller, error: FrameError) {
-    static SPARING: Sparing = Sparing::new();
-    if let Some(kept_back) = SPARING.due() {
-        warn!(%caller, %error, kept_back, "a connection sent what cannot be followed and was closed: {error}");
+    static THROTTLE: LogThrottle = LogThrottle::new();
+    if let Some(suppressed) = THROTTLE.due() {
+        warn!(%caller, %error, suppressed, "a connection sent what cannot be followed and was closed: {error}");
     }
 }
 
 /// A client that reads too slowly finds its connection closed and no reason, so the journal has it, at most
 /// once per interval; one that sends too slowly has nothing under way.
 fn tell_of_slowness(caller: &Caller, slow: Slow) {
-    static SPARING: Sparing = Sparing::new();
+    static THROTTLE: LogThrottle = LogThrottle::new();
     let (what, bound) = match slow {
         Slow::TakingReplies(bound) => ("accepted no byte of its replies", bound),
         Slow::TakingList(bound) => ("did not read a whole list", bound),
@@ -481,10 +481,10 @@ fn tell_of_slowness(caller: &Caller, slow: Slow) {
             return;
         }
     };
-    if let Some(kept_back) = SPARING.due() {
+    if let Some(suppressed) = THROTTLE.due() {
         let seconds = bound.as_secs();
         info!(
-            %caller, kept_back,
+            %caller, suppressed,
             "closed a connection of {caller}: the client {what} within {seconds} s; it can ask for the rest after the last key it has"
         );
     }
@@ -492,8 +492,8 @@ fn tell_of_slowness(caller: &Caller, slow: Slow) {
 
 /// The same for another machine that asks for its root, or sends what no version of this daemon does.
 fn warn_of_bad_metadata(node: &NodeName, refusal: &Refusal) {
-    static SPARING: Sparing = Sparing::new();
-    if let Some(kept_back) = SPARING.due() {
-        warn!(%node, %refusal, kept_back, "a request of another machine came with a user that it may not speak for: {refusal}");
+    static THROTTLE: LogThrottle = LogThrottle::new();
+    if let Some(suppressed) = THROTTLE.due() {
+        warn!(%node, %refusal, suppressed, "a request of another machine came with a user that it may not speak for: {refusal}");
     }
 }

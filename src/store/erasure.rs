@@ -95,8 +95,8 @@ impl Writer {
             Ok(false) => debug!("somebody still needs the log, or pages are to be looked at"),
             Err(fault) if fault.is_fatal() => return Err(fault),
             Err(fault) => {
-                if let Some(kept_back) = self.published.failed_checkpoints.due() {
-                    warn!(%fault, kept_back, "the log could not be emptied, what was deleted may still be in it");
+                if let Some(suppressed) = self.published.failed_checkpoints.due() {
+                    warn!(%fault, suppressed, "the log could not be emptied, what was deleted may still be in it");
                 }
             }
         }

@@ -100,7 +100,7 @@ pub use system::{
 pub use take::{Delivery, Taken};
 use writer::Published;
 
-use crate::sys::throttle::Sparing;
+use crate::sys::throttle::LogThrottle;
 
 /// The database within the data directory.
 const FILE: &str = "cortex.db";
@@ -651,9 +651,9 @@ impl Published {
             removed: false.into(),
             _file: file,
             ending: false.into(),
-            failed_writes: Sparing::new(),
-            failed_reads: Sparing::new(),
-            failed_checkpoints: Sparing::new(),
+            failed_writes: LogThrottle::new(),
+            failed_reads: LogThrottle::new(),
+            failed_checkpoints: LogThrottle::new(),
             fatal: watch::Sender::new(None),
         }
     }

@@ -43,7 +43,7 @@ use super::{
     replica::Replica,
     reserve::{self, Reserve},
 };
-use crate::{sys::clock, sys::journal, sys::throttle::Sparing};
+use crate::{sys::clock, sys::journal, sys::throttle::LogThrottle};
 
 /// Jobs in one transaction. Beyond some hundred the sync is amortised, and each only waits longer.
 const BATCH: usize = 1024;
@@ -97,9 +97,9 @@ pub(super) struct Published {
     pub(super) _file: Option<Arc<std::fs::File>>,
     /// True once backups are to be given up, so that the end need not wait for them.
     pub(super) ending: AtomicBool,
-    pub(super) failed_writes: Sparing,
-    pub(super) failed_reads: Sparing,
-    pub(super) failed_checkpoints: Sparing,
+    pub(super) failed_writes: LogThrottle,
+    pub(super) failed_reads: LogThrottle,
+    pub(super) failed_checkpoints: LogThrottle,
     /// The fault that stopped the store, once there is one.
     pub(super) fatal: watch::Sender<Option<Fault>>,
 }
@@ -184,11 +184,11 @@ impl Writer {
         if jobs.is_empty() {
             return;
         }
-        if let Some(kept_back) = self.published.failed_writes.due() {
+        if let Some(suppressed) = self.published.failed_writes.due() {
             let table = jobs.iter().find_map(|job| job.command.table()).map(ToString::to_string);
             let full = matches!(fault, Fault::Full(_)).then_some(journal::STORAGE_FULL);
             let count = jobs.len();
-            warn!(MESSAGE_ID = full, %fault, jobs = count, table, kept_back, "a transaction failed, nothing of it was stored: {fault}");
+            warn!(MESSAGE_ID = full, %fault, jobs = count, table, suppressed, "a transaction failed, nothing of it was stored: {fault}");
         }
         self.published.commands.fetch_add(jobs.len() as u64, Relaxed);
         for job in jobs {
@@ -351,8 +351,8 @@ impl Writer {
             Ok(false) => debug!("somebody still needs the log, it starts again later"),
             Err(fault) if fault.is_fatal() => return Err(fault),
             Err(fault) => {
-                if let Some(kept_back) = self.published.failed_checkpoints.due() {
-                    warn!(%fault, kept_back, "a checkpoint failed, the log keeps growing until one succeeds: {fault}");
+                if let Some(suppressed) = self.published.failed_checkpoints.due() {
+                    warn!(%fault, suppressed, "a checkpoint failed, the log keeps growing until one succeeds: {fault}");
                 }
             }
         }
@@ -444,9 +444,9 @@ impl Published {
 
     /// Names a table that could not be read in the log; the client hears less.
     pub(super) fn warn_of_failed_read(&self, table: TableId, fault: &Fault) {
-        if let Some(kept_back) = self.failed_reads.due() {
+        if let Some(suppressed) = self.failed_reads.due() {
             let table = self.catalog.load().name_of(table).map(ToString::to_string);
-            warn!(%fault, table, kept_back, "a table could not be read: {fault}");
+            warn!(%fault, table, suppressed, "a table could not be read: {fault}");
         }
     }
 

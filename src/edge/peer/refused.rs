@@ -12,7 +12,7 @@ use cortex_core::{model::NodeName, wire::link::Reject};
 use tracing::{debug, info, warn};
 
 use crate::{
-    pki::Rejected, service::mesh::MeshView, sys::clock, sys::journal, sys::throttle::Sparing,
+    pki::Rejected, service::mesh::MeshView, sys::clock, sys::journal, sys::throttle::LogThrottle,
 };
 
 /// A machine that has just joined may dial before the settings here name it: that is no fault for so long.
@@ -78,7 +78,7 @@ impl Refused {
 pub(super) struct Refusals {
     view: Arc<MeshView>,
     /// Locked for a look-up.
-    logged: Mutex<BTreeMap<&'static str, Arc<Sparing>>>,
+    logged: Mutex<BTreeMap<&'static str, Arc<LogThrottle>>>,
     /// Machines of the mesh that are not configured here. No more than the CA has given certificates to.
     unnamed: Mutex<BTreeMap<NodeName, Unnamed>>,
 }
@@ -131,17 +131,17 @@ impl Refusals {
         if let Refused::NotConfigured(node) = why {
             return self.note_unnamed(from, node, reason);
         }
-        let sparing = {
+        let throttle = {
             let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
             Arc::clone(logged.entry(reason).or_default())
         };
-        if let Some(kept_back) = sparing.due() {
+        if let Some(suppressed) = throttle.due() {
             let why = why.to_string();
             warn!(
                 MESSAGE_ID = journal::PEER_REFUSED,
                 %from,
                 reason,
-                kept_back,
+                suppressed,
                 "refused a connection to the peer port: {}",
                 why.escape_debug()
             );
