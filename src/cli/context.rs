@@ -40,7 +40,7 @@ pub(crate) struct Global {
 
 impl Global {
     /// How long to wait: as the user has chosen, or else as is `usual`. `None` waits for ever.
-    fn patience(&self, usual: Option<Duration>) -> Option<Duration> {
+    fn time_limit(&self, usual: Option<Duration>) -> Option<Duration> {
         self.timeout.map_or(usual, |Timeout(chosen)| chosen)
     }
 }
@@ -70,12 +70,12 @@ impl Context {
     }
 
     pub(crate) fn connect(&self) -> Result<Client, Failure> {
-        Ok(Client::connect(&self.socket()?, self.global.patience(Some(DEFAULT_TIMEOUT)))?)
+        Ok(Client::connect(&self.socket()?, self.global.time_limit(Some(DEFAULT_TIMEOUT)))?)
     }
 
     /// For a request that the daemon was told how long to take for.
-    pub(crate) fn connect_for(&self, patience: Duration) -> Result<Client, Failure> {
-        Ok(Client::connect(&self.socket()?, Some(patience))?)
+    pub(crate) fn connect_for(&self, time_limit: Duration) -> Result<Client, Failure> {
+        Ok(Client::connect(&self.socket()?, Some(time_limit))?)
     }
 
     /// The timeout that the user has chosen; within it, none for ever.
@@ -96,7 +96,7 @@ impl Context {
     /// For a request that takes the daemon long before it says anything: a timeout counts only if
     /// the user has chosen it.
     pub(crate) fn connect_patiently(&self) -> Result<Client, Failure> {
-        Ok(Client::connect(&self.socket()?, self.global.patience(None))?)
+        Ok(Client::connect(&self.socket()?, self.global.time_limit(None))?)
     }
 
     /// The configuration file that was named, or else `usual`, and what it says. One that cannot be read
@@ -173,14 +173,14 @@ mod tests {
 
     #[test]
     fn a_timeout_that_is_chosen_counts_also_where_it_is_the_usual_one() {
-        let patience = |args: &[&str]| {
+        let time_limit = |args: &[&str]| {
             let command = Global::augment_args(clap::Command::new("cortex"));
             let matches = command.try_get_matches_from([&["cortex"], args].concat());
             let global = Global::from_arg_matches(&matches.expect("options")).expect("options");
-            global.patience(None)
+            global.time_limit(None)
         };
-        assert_eq!(patience(&[]), None);
-        assert_eq!(patience(&["--timeout", "30"]), Some(DEFAULT_TIMEOUT));
-        assert_eq!(patience(&["--timeout", "0"]), None);
+        assert_eq!(time_limit(&[]), None);
+        assert_eq!(time_limit(&["--timeout", "30"]), Some(DEFAULT_TIMEOUT));
+        assert_eq!(time_limit(&["--timeout", "0"]), None);
     }
 }

@@ -91,18 +91,20 @@ fn status(args: &Status, context: &Context) -> Result<(), Failure> {
 }
 
 fn wait(args: &Wait, context: &Context) -> Result<(), Failure> {
-    let patience = match context.chosen_timeout() {
+    let time_limit = match context.chosen_timeout() {
         None => WAIT,
         Some(chosen) => chosen.unwrap_or(FOR_EVER),
     };
-    let mut options =
-        vec![("timeout_ms".into(), u64::try_from(patience.as_millis()).unwrap_or(u64::MAX).into())];
+    let mut options = vec![(
+        "timeout_ms".into(),
+        u64::try_from(time_limit.as_millis()).unwrap_or(u64::MAX).into(),
+    )];
     match &args.node {
         Some(node) => options.push(("node".into(), node.as_str().into())),
         None => options.push(("all".into(), true.into())),
     }
     let params = Params::new().str(&args.table).value(&Value::Map(options));
-    let result = context.connect_for(patience + MARGIN)?.call_raw("sync_wait", &params);
+    let result = context.connect_for(time_limit + MARGIN)?.call_raw("sync_wait", &params);
     let result =
         result.map_err(Failure::from).map_err(|failure| failure.about_table(&args.table))?;
     context.printer().value(&result)

@@ -238,7 +238,7 @@ mod tests {
     use super::*;
 
     /// Long enough for a loaded machine, short enough to end a test that hangs.
-    const PATIENCE: Duration = Duration::from_secs(20);
+    const TIME_LIMIT: Duration = Duration::from_secs(20);
 
     /// Connects to a daemon that is `behaviour`, given the accepted connection.
     fn against(
@@ -248,7 +248,7 @@ mod tests {
         let path = dir.path().join("s");
         let listener = UnixListener::bind(&path).expect("bind");
         let daemon = thread::spawn(move || behaviour(listener.accept().expect("accept").0));
-        (Client::connect(&path, Some(PATIENCE)).expect("connect"), daemon, dir)
+        (Client::connect(&path, Some(TIME_LIMIT)).expect("connect"), daemon, dir)
     }
 
     fn answer(stream: &mut UnixStream, id: u64, error: &Value, result: &Value) {

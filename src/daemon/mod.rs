@@ -42,9 +42,9 @@ pub use mesh_config::{MeshConfig, MeshSettings, NodeConfig};
 use crate::{
     edge::{
         bus::{Bus, Which},
+        connections::ConnectionLimiter,
         limits::ConnLimits,
         peer::PeerPort,
-        seats::Seats,
         shard::Shards,
     },
     service::{self, ScanSlots, Service, wire_error},
@@ -140,7 +140,7 @@ struct Running<'a> {
     settings: Settings,
     service: Arc<Service>,
     limits: Arc<ArcSwap<ConnLimits>>,
-    seats: Arc<Seats<Uid>>,
+    limiter: Arc<ConnectionLimiter<Uid>>,
     shards: Shards,
     bus: Option<BusThread>,
     mesh: MeshDoor,
@@ -188,7 +188,7 @@ async fn run(
     // its own programs all the same.
     let mesh = MeshDoor::new(passed.peers, &settings);
     let peers = mesh.enter(&settings, &service, &limits).await;
-    let seats = Seats::new(Arc::clone(service.connections()));
+    let limiter = ConnectionLimiter::new(Arc::clone(service.connections()));
     let shards = Shards::start(settings.threads, &service, &limits)
         .context("cannot start the threads that serve connections")?;
     let bus = start_bus(&settings, &service, level)?;
@@ -200,7 +200,7 @@ async fn run(
         settings,
         service,
         limits,
-        seats,
+        limiter,
         shards,
         bus,
         mesh,

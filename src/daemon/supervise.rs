@@ -54,7 +54,7 @@ pub(super) async fn until_the_end(
         let mesh_is_down = running.peers.is_none() && running.settings.mesh.is_some();
         let store = running.service.store();
         let asked_by = tokio::select! {
-            () = unix::accept(running.socket.listener(), &running.shards, &running.seats, &running.limits) => {
+            () = unix::accept(running.socket.listener(), &running.shards, &running.limiter, &running.limits) => {
                 bail!("the listener ended");
             }
             () = &mut without_peers => bail!("the thread of the mesh ended"),

@@ -31,7 +31,7 @@ use tokio::{
 };
 use tracing::{debug, info, warn};
 
-use super::{limits::ConnLimits, patience::Patience};
+use super::{idle_timeout::IdleTimeout, limits::ConnLimits};
 use crate::{
     service::{Answer, Later, Listing, Pieces, Service, Step, wire_error},
     store::{Done, Failure, Fault, Reader},
@@ -115,7 +115,7 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
         input: BytesMut::new(),
         output: Vec::new(),
         pending: Vec::new(),
-        patience: Patience::new(limits.idle_time),
+        idle_timeout: IdleTimeout::new(limits.idle_time),
         begun: false,
         stopping: false,
         stop: Box::pin(stopped(context.stop.clone())),
@@ -146,10 +146,10 @@ struct Conn<'a, S, Stop> {
     output: Vec<u8>,
     /// Writes that are with the writer, in the order of their requests.
     pending: Vec<Pending>,
-    patience: Patience,
-    /// True while the patience counts from when the message in the input began.
+    idle_timeout: IdleTimeout,
+    /// True while the idle_timeout counts from when the message in the input began.
     begun: bool,
-    /// True once the daemon ends; the patience then counts for all that is still to be read.
+    /// True once the daemon ends; the idle_timeout then counts for all that is still to be read.
     stopping: bool,
     stop: Pin<Box<Stop>>,
 }
@@ -398,13 +398,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin, Stop: Future<Output = ()>> Conn<'_, S, S
     async fn read(&mut self) -> Result<(), End> {
         let slow = if self.input.is_empty() { Slow::SendingAnything } else { Slow::SendingMessage };
         if !self.stopping {
-            self.renew_patience();
+            self.renew_idle_timeout();
         }
         if self.input.is_empty() && self.input.capacity() > KEPT {
             self.input = BytesMut::new();
         }
         self.input.reserve(READ);
-        let Self { stream, input, patience, stopping, stop, .. } = self;
+        let Self { stream, input, idle_timeout, stopping, stop, .. } = self;
         let mut read = pin!(stream.read_buf(input));
         poll_fn(|context| {
             if let Poll::Ready(read) = read.as_mut().poll(context) {
@@ -415,19 +415,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin, Stop: Future<Output = ()>> Conn<'_, S, S
             }
             if !*stopping && stop.as_mut().poll(context).is_ready() {
                 *stopping = true;
-                patience.renew(LAST_READS);
+                idle_timeout.renew(LAST_READS);
             }
             let end = if *stopping { End::Closed } else { End::TooSlow(slow) };
-            patience.poll_over(context).map(|()| Err(end))
+            idle_timeout.poll_over(context).map(|()| Err(end))
         })
         .await
     }
 
-    fn renew_patience(&mut self) {
+    fn renew_idle_timeout(&mut self) {
         if self.input.is_empty() {
-            self.patience.renew(self.limits.idle_time);
+            self.idle_timeout.renew(self.limits.idle_time);
         } else if !self.begun {
-            self.patience.renew(self.limits.message_time);
+            self.idle_timeout.renew(self.limits.message_time);
             self.begun = true;
         }
     }

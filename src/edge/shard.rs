@@ -23,8 +23,8 @@ use tracing::{debug, warn};
 
 use super::{
     conn::{self, Context},
+    connections::ConnectionPermit,
     limits::ConnLimits,
-    seats::Seat,
 };
 use crate::service::Service;
 
@@ -36,7 +36,7 @@ const DRAIN: Duration = Duration::from_secs(10);
 struct Arrival {
     stream: StdUnixStream,
     caller: Caller,
-    seat: Seat<Uid>,
+    permit: ConnectionPermit<Uid>,
 }
 
 /// The threads that serve connections.
@@ -48,7 +48,7 @@ pub struct Shards {
 
 #[derive(Debug)]
 struct Shard {
-    /// Unbounded, and yet bounded: each arrival holds a seat.
+    /// Unbounded, and yet bounded: each arrival holds a permit.
     arrivals: mpsc::UnboundedSender<Arrival>,
     load: Arc<AtomicUsize>,
     thread: JoinHandle<()>,
@@ -86,14 +86,19 @@ impl Shards {
     }
 
     /// Gives a connection to the thread that has the fewest.
-    pub(super) fn hand_out(&self, stream: UnixStream, caller: Caller, seat: Seat<Uid>) {
+    pub(super) fn hand_out(
+        &self,
+        stream: UnixStream,
+        caller: Caller,
+        permit: ConnectionPermit<Uid>,
+    ) {
         let stream = match stream.into_std() {
             Ok(stream) => stream,
             Err(error) => return debug!(%error, "a connection was lost while it was accepted"),
         };
         if let Some(shard) = self.shards.iter().min_by_key(|shard| shard.load.load(Relaxed)) {
             shard.load.fetch_add(1, Relaxed);
-            let _ended = shard.arrivals.send(Arrival { stream, caller, seat });
+            let _ended = shard.arrivals.send(Arrival { stream, caller, permit });
         }
     }
 
@@ -138,11 +143,11 @@ async fn serve(
 }
 
 async fn serve_one(arrival: Arrival, context: Arc<Context>, load: Arc<AtomicUsize>) {
-    let Arrival { stream, caller, seat } = arrival;
+    let Arrival { stream, caller, permit } = arrival;
     match UnixStream::from_std(stream) {
         Ok(stream) => conn::serve(stream, caller, &context).await,
         Err(error) => warn!(%error, "a connection could not be watched and was closed: {error}"),
     }
     load.fetch_sub(1, Relaxed);
-    drop(seat);
+    drop(permit);
 }

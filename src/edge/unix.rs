@@ -14,7 +14,7 @@ use tokio::{
 };
 use tracing::{debug, warn};
 
-use super::{limits::ConnLimits, seats::Seats, shard::Shards};
+use super::{connections::ConnectionLimiter, limits::ConnLimits, shard::Shards};
 
 /// The pause after a failed accept: the process is out of descriptors, and only time helps.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -23,7 +23,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub async fn accept(
     listener: &UnixListener,
     shards: &Shards,
-    seats: &Arc<Seats<Uid>>,
+    limiter: &Arc<ConnectionLimiter<Uid>>,
     limits: &ArcSwap<ConnLimits>,
 ) {
     let mut failing = false;
@@ -31,7 +31,7 @@ pub async fn accept(
         match listener.accept().await {
             Ok((stream, _)) => {
                 failing = false;
-                seat(stream, shards, seats, &limits.load());
+                permit(stream, shards, limiter, &limits.load());
             }
             Err(error) => {
                 if !failing {
@@ -44,7 +44,12 @@ pub async fn accept(
     }
 }
 
-fn seat(stream: UnixStream, shards: &Shards, seats: &Arc<Seats<Uid>>, limits: &ConnLimits) {
+fn permit(
+    stream: UnixStream,
+    shards: &Shards,
+    limiter: &Arc<ConnectionLimiter<Uid>>,
+    limits: &ConnLimits,
+) {
     let uid = match stream.peer_cred() {
         Ok(credentials) => Uid(credentials.uid()),
         Err(error) => {
@@ -52,8 +57,8 @@ fn seat(stream: UnixStream, shards: &Shards, seats: &Arc<Seats<Uid>>, limits: &C
             return;
         }
     };
-    match seats.take(uid, limits) {
-        Some(seat) => shards.hand_out(stream, Caller::Local(uid), seat),
+    match limiter.take(uid, limits) {
+        Some(permit) => shards.hand_out(stream, Caller::Local(uid), permit),
         None => turn_away(&stream, uid),
     }
 }

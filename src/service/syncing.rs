@@ -134,8 +134,10 @@ impl Service {
         };
         let (store, sync) = (self.store.clone(), Arc::clone(&self.sync));
         let mesh = self.mesh().ok_or_else(|| self.without_mesh())?.clone();
-        let patience = Duration::from_millis(timeout_ms.min(MOST_WAIT_MS));
-        Ok(Answer::later(async move { wait.until_confirmed(&store, &sync, &mesh, patience).await }))
+        let time_limit = Duration::from_millis(timeout_ms.min(MOST_WAIT_MS));
+        Ok(Answer::later(
+            async move { wait.until_confirmed(&store, &sync, &mesh, time_limit).await },
+        ))
     }
 
     fn waited_for(&self, entry: &Entry, named: Option<&str>) -> Result<Vec<NodeName>, Refusal> {
@@ -165,10 +167,10 @@ impl Wait {
         store: &Store,
         sync: &SyncView,
         mesh: &Mesh,
-        patience: Duration,
+        time_limit: Duration,
     ) -> Result<Vec<u8>, Failure> {
         let begun = clock::monotonic();
-        let deadline = begun + patience;
+        let deadline = begun + time_limit;
         let (mut copies, mut words) = (store.copy_changes(), sync.changes());
         loop {
             // Before the look: a change that comes after it wakes up.

@@ -376,8 +376,8 @@ impl World {
     fn judge_departures(&self, table: &Table) {
         for (node, _) in self.copies(table).iter().filter(|(_, state)| state == "left") {
             let was_set_back = self.cycle.set_back.contains(node);
-            let patience = if was_set_back { ERASED_AGAIN } else { Duration::ZERO };
-            let deadline = clock::monotonic() + patience;
+            let time_limit = if was_set_back { ERASED_AGAIN } else { Duration::ZERO };
+            let deadline = clock::monotonic() + time_limit;
             while scope::find_mark(&self.nodes[*node].data_dir(), &table.mark)
                 .is_ok_and(|found| !found.is_empty())
                 && clock::monotonic() < deadline

@@ -48,12 +48,12 @@ impl World {
         // The link that a chunk belongs to ends with the process of its source, which asks anew who has met what.
         let is_of_now = session == self.nodes[source].session;
         let is_held_off = !is_of_now || self.broken_by(Around::FutureNeverTaken);
-        let patience = match (self.clocks_are_right, self.calm) {
+        let time_limit = match (self.clocks_are_right, self.calm) {
             (true, _) => 100,
             (false, true) => 0, // a story waits for nothing by chance
             (false, false) => 30,
         };
-        Some(if !is_held_off && self.chance.percent(patience) {
+        Some(if !is_held_off && self.chance.percent(time_limit) {
             latest_believable()
         } else {
             latest

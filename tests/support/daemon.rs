@@ -18,7 +18,7 @@ use nix::unistd::Pid;
 use super::rpc::Rpc;
 
 /// Far beyond what anything here takes on a busy machine; only a failing test waits for so long.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const TIME_LIMIT: Duration = Duration::from_secs(30);
 
 const POLL: Duration = Duration::from_millis(5);
 
@@ -41,9 +41,9 @@ const INHERITED: [&str; 13] = [
 
 /// Waits until `holds`, and fails the test where it does not come true.
 pub(crate) fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIME_LIMIT;
     while !holds() {
-        assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
+        assert!(Instant::now() < deadline, "not within {TIME_LIMIT:?}: {what}");
         sleep(POLL);
     }
 }
@@ -117,7 +117,7 @@ pub(crate) fn wait_for_end(process: &mut Child) -> ExitStatus {
 pub(crate) fn output_of(command: &mut Command) -> Output {
     let mut process =
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("start the process");
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIME_LIMIT;
     while process.try_wait().expect("look after the process").is_none() {
         if Instant::now() > deadline {
             process.kill().expect("kill the process");

@@ -15,7 +15,7 @@ use cortexd::sys::clock;
 use rmpv::Value;
 use rustls::{ClientConnection, StreamOwned};
 
-use super::daemon::{Daemon, PATIENCE};
+use super::daemon::{Daemon, TIME_LIMIT};
 use super::rpc::{field, packed};
 
 const RPC: &[u8] = b"cortex-rpc/1";
@@ -248,8 +248,8 @@ impl Tls {
     /// Connects as a node to another; the handshake is done.
     pub(crate) fn connect(own: &Credentials, to: &str, port: u16, alpn: &[u8]) -> Self {
         let tcp = TcpStream::connect(("127.0.0.1", port)).expect("connect");
-        tcp.set_read_timeout(Some(PATIENCE)).expect("set a timeout");
-        tcp.set_write_timeout(Some(PATIENCE)).expect("set a timeout");
+        tcp.set_read_timeout(Some(TIME_LIMIT)).expect("set a timeout");
+        tcp.set_write_timeout(Some(TIME_LIMIT)).expect("set a timeout");
         tcp.set_nodelay(true).expect("send at once");
         let name = server_name(&node(to)).expect("a name");
         let session = ClientConnection::new(own.client_config(alpn), name).expect("a session");

@@ -22,7 +22,7 @@ pub(crate) const MANAGER: &str = "org.cortexd.Cortex1.Manager";
 pub(crate) const TABLE: &str = "org.cortexd.Cortex1.Table";
 
 /// Far beyond what anything here takes on a busy machine; only a failing test waits for so long.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const TIME_LIMIT: Duration = Duration::from_secs(60);
 
 const POLL: Duration = Duration::from_millis(10);
 
@@ -258,9 +258,9 @@ pub(crate) fn succeeded(output: &Output) -> String {
 
 /// Waits for what a future brings, and fails the test where it does not come.
 pub(crate) async fn soon<T>(what: &str, work: impl Future<Output = T>) -> T {
-    match timeout(PATIENCE, work).await {
+    match timeout(TIME_LIMIT, work).await {
         Ok(outcome) => outcome,
-        Err(_) => panic!("not within {PATIENCE:?}: {what}"),
+        Err(_) => panic!("not within {TIME_LIMIT:?}: {what}"),
     }
 }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 use rmpv::Value;
 
 /// Only a failing test waits for so long.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIME_LIMIT: Duration = Duration::from_secs(30);
 
 /// One response as it came.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,8 +39,8 @@ impl Rpc {
 
     /// Talks over a stream that somebody else has connected.
     pub(crate) fn over(stream: UnixStream) -> Self {
-        stream.set_read_timeout(Some(PATIENCE)).expect("set a timeout");
-        stream.set_write_timeout(Some(PATIENCE)).expect("set a timeout");
+        stream.set_read_timeout(Some(TIME_LIMIT)).expect("set a timeout");
+        stream.set_write_timeout(Some(TIME_LIMIT)).expect("set a timeout");
         Self { incoming: Recording::new(stream), last_id: 0 }
     }
 

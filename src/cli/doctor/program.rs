@@ -12,7 +12,7 @@ use nix::unistd::Pid;
 
 /// Longer than any of these programs takes on a healthy machine: one that asks a message bus which
 /// does not answer waits 25 s.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIME_LIMIT: Duration = Duration::from_secs(10);
 
 /// What became of a program.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,7 +43,7 @@ pub(super) fn ask(command: &mut Command) -> Answer {
     let waiting = thread::spawn(move || {
         let _nobody_waits = ended.send(child.wait_with_output());
     });
-    match outcome.recv_timeout(PATIENCE) {
+    match outcome.recv_timeout(TIME_LIMIT) {
         Ok(output) => {
             let _ended = waiting.join();
             match output {
@@ -53,7 +53,7 @@ pub(super) fn ask(command: &mut Command) -> Answer {
         }
         Err(_) => {
             let _ended_by_itself = pid.map(|pid| kill(pid, Signal::SIGKILL));
-            Answer::Failed(format!("{name} gave no answer within {} s", PATIENCE.as_secs()))
+            Answer::Failed(format!("{name} gave no answer within {} s", TIME_LIMIT.as_secs()))
         }
     }
 }

@@ -1,5 +1,5 @@
 //! What the two sides of an invitation say to each other: a bounded frame each way, and an acknowledgement.
-//! Leaves TLS to `pki`, and what follows from it to `guests` and `join`.
+//! Leaves TLS to `pki`, and what follows from it to `joiners` and `join`.
 //!
 //! ```text
 //!   invited ── Hello: secret, request, where I shall be reached ──> inviting

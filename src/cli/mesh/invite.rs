@@ -1,5 +1,5 @@
 //! The command `mesh invite`: prints a code, and listens until somebody has joined with it or time is up.
-//! Leaves what is said to those who come to `guests`.
+//! Leaves what is said to those who come to `joiners`.
 
 use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::os::fd::AsFd;
@@ -14,7 +14,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::code::{Code, address};
-use super::guests::{Guests, Outcome, State, Visit};
+use super::joiners::{Joiners, Outcome, State, Visit};
 use super::place::Places;
 use super::report::{node_name, now, print};
 use super::settings::{self, Node, Settings};
@@ -27,7 +27,7 @@ use crate::sys::{clock, random};
 /// Where invitations are served: beside the mesh's own port, which a daemon may hold.
 const LISTEN: &str = "[::]:4713";
 
-/// Guests at a time. More are turned away at once; they may come again.
+/// Joiners at a time. More are turned away at once; they may come again.
 const MOST_GUESTS: usize = 8;
 
 /// How often the end of the invitation is looked for while nobody comes.
@@ -59,7 +59,7 @@ pub(crate) fn run(args: &Invite, context: &Context) -> Result<(), Failure> {
     let nodes = settings.as_ref().map(|settings| settings.nodes.clone()).unwrap_or_default();
     let host = host(args, settings.as_ref())?;
     let ca_dir = places.ca_dir(args.ca_dir.as_deref());
-    let guests = {
+    let joiners = {
         // Not held while waiting: other commands may use the CA meanwhile.
         let authority = Authority::open(&ca_dir)?;
         // Where the new machine is reached is not known yet, and looked at when it asks.
@@ -67,16 +67,16 @@ pub(crate) fn run(args: &Invite, context: &Context) -> Result<(), Failure> {
         Invitation::of(args, &authority, ca_dir.clone(), nodes)?
     };
     let listener = listen(&args.listen)?;
-    announce(args, &guests, &listener, &host, context)?;
+    announce(args, &joiners, &listener, &host, context)?;
 
     let until = clock::monotonic() + Duration::from_secs(u64::from(args.minutes) * 60);
-    let outcome = wait(&listener, guests.guests, until)?;
+    let outcome = wait(&listener, joiners.joiners, until)?;
     conclude(&outcome, args, configuration, context)
 }
 
 /// An invitation, and what goes into its code.
 struct Invitation {
-    guests: Guests,
+    joiners: Joiners,
     authority: crate::pki::Fingerprint,
 }
 
@@ -88,7 +88,7 @@ impl Invitation {
         nodes: Vec<Node>,
     ) -> Result<Self, Failure> {
         let nodes = nodes.into_iter().filter(|node| node.name != args.name.as_str()).collect();
-        let guests = Guests {
+        let joiners = Joiners {
             node: args.name.clone(),
             secret: random::id(),
             ca_dir,
@@ -96,7 +96,7 @@ impl Invitation {
             tls: authority.invitation_config(now())?,
             state: Mutex::new(State::default()),
         };
-        Ok(Self { guests, authority: authority.short_fingerprint() })
+        Ok(Self { joiners, authority: authority.short_fingerprint() })
     }
 }
 
@@ -131,7 +131,7 @@ fn announce(
         listener.local_addr().map_err(|e| Failure::while_doing("finding the port", e))?.port();
     let address = address(host, port);
     let code = Code {
-        secret: invitation.guests.secret,
+        secret: invitation.joiners.secret,
         authority: invitation.authority,
         address: address.clone(),
     };
@@ -148,15 +148,15 @@ fn announce(
     )
 }
 
-/// Serves guests until one has joined, too many were wrong, or time is up. Then it waits for nobody: who is
+/// Serves joiners until one has joined, too many were wrong, or time is up. Then it waits for nobody: who is
 /// still being served is let go with the process.
-fn wait(listener: &TcpListener, guests: Guests, until: Instant) -> Result<Outcome, Failure> {
-    let guests = Arc::new(guests);
+fn wait(listener: &TcpListener, joiners: Joiners, until: Instant) -> Result<Outcome, Failure> {
+    let joiners = Arc::new(joiners);
     let present = Arc::new(AtomicUsize::new(0));
     loop {
         let is_over = clock::monotonic() >= until;
-        if is_over || matches!(guests.outcome(), Outcome::Joined(_) | Outcome::Closed) {
-            return Ok(guests.close());
+        if is_over || matches!(joiners.outcome(), Outcome::Joined(_) | Outcome::Closed) {
+            return Ok(joiners.close());
         }
         let Some((tcp, from)) = accept(listener)? else {
             continue;
@@ -165,15 +165,15 @@ fn wait(listener: &TcpListener, guests: Guests, until: Instant) -> Result<Outcom
             continue; // dropped, and so closed
         }
         present.fetch_add(1, Ordering::Relaxed);
-        let (guests, present) = (Arc::clone(&guests), Arc::clone(&present));
+        let (joiners, present) = (Arc::clone(&joiners), Arc::clone(&present));
         std::thread::spawn(move || {
-            tell(from, &guests.serve(tcp));
+            tell(from, &joiners.serve(tcp));
             present.fetch_sub(1, Ordering::Relaxed);
         });
     }
 }
 
-/// The next guest, if one comes within a tick.
+/// The next joiner, if one comes within a tick.
 fn accept(listener: &TcpListener) -> Result<Option<(TcpStream, SocketAddr)>, Failure> {
     let failed = |e: std::io::Error| Failure::while_doing("waiting for the new machine", e);
     let mut polled = [PollFd::new(listener.as_fd(), PollFlags::POLLIN)];

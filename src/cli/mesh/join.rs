@@ -30,7 +30,7 @@ use crate::pki::{self, NewKey};
 const CONNECT: Duration = Duration::from_secs(10);
 
 /// For the whole conversation. The inviting side may wait for another command to be done with the CA.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIME_LIMIT: Duration = Duration::from_secs(60);
 
 type Stream = StreamOwned<ClientConnection, Timed>;
 
@@ -128,7 +128,7 @@ fn target(args: &Join, places: &Places) -> Result<PathBuf, Failure> {
 
 /// Connects, and makes sure that it is the inviting machine that answers.
 fn connect(code: &Code) -> Result<Stream, Failure> {
-    let mut tcp = Timed::new(dial(&code.address).map_err(|e| unreached(code, &e))?, PATIENCE);
+    let mut tcp = Timed::new(dial(&code.address).map_err(|e| unreached(code, &e))?, TIME_LIMIT);
     let config = pki::invited_config(code.authority)?;
     let mut tls = ClientConnection::new(config, pki::invitation_name()?)
         .map_err(|e| Failure::while_doing("setting up TLS", e))?;

@@ -15,8 +15,8 @@ pub(super) struct Timed {
 }
 
 impl Timed {
-    pub(super) fn new(tcp: TcpStream, patience: Duration) -> Self {
-        Self { tcp, until: clock::monotonic() + patience }
+    pub(super) fn new(tcp: TcpStream, time_limit: Duration) -> Self {
+        Self { tcp, until: clock::monotonic() + time_limit }
     }
 
     pub(super) fn tcp(&self) -> &TcpStream {

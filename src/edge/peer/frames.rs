@@ -86,7 +86,7 @@ pub(super) async fn write_all<W: AsyncWrite + Unpin>(
     mut stream: W,
     mut queue: mpsc::Receiver<Message>,
     mut rows: mpsc::Receiver<Vec<u8>>,
-    patience: Duration,
+    idle_timeout: Duration,
 ) -> io::Result<()> {
     let mut output = Vec::new();
     loop {
@@ -103,15 +103,18 @@ pub(super) async fn write_all<W: AsyncWrite + Unpin>(
         }
         // A piece at a time: over a slow network a large frame takes long, and goes on all the same.
         for piece in output.chunks(PIECE) {
-            within(patience, stream.write_all(piece)).await?;
+            within(idle_timeout, stream.write_all(piece)).await?;
         }
-        within(patience, stream.flush()).await?;
+        within(idle_timeout, stream.flush()).await?;
     }
-    within(patience, stream.shutdown()).await
+    within(idle_timeout, stream.shutdown()).await
 }
 
-async fn within(patience: Duration, write: impl Future<Output = io::Result<()>>) -> io::Result<()> {
-    timeout(patience, write).await.map_err(|_| io::ErrorKind::TimedOut)?
+async fn within(
+    idle_timeout: Duration,
+    write: impl Future<Output = io::Result<()>>,
+) -> io::Result<()> {
+    timeout(idle_timeout, write).await.map_err(|_| io::ErrorKind::TimedOut)?
 }
 
 #[cfg(test)]

@@ -36,7 +36,7 @@ const HANDSHAKES_PER_ADDRESS: usize = 16;
 
 /// Accepts connections until the daemon ends.
 pub(super) async fn run(listener: &TcpListener, shared: &Arc<Shared>) {
-    let doorway = Arc::<Doorway>::default();
+    let limiter = Arc::<HandshakeLimiter>::default();
     let mut connections = JoinSet::new();
     let mut failing = false;
     loop {
@@ -44,7 +44,7 @@ pub(super) async fn run(listener: &TcpListener, shared: &Arc<Shared>) {
             accepted = listener.accept() => match accepted {
                 Ok((tcp, from)) => {
                     failing = false;
-                    match doorway.enter(from.ip()) {
+                    match limiter.enter(from.ip()) {
                         Some(turn) => {
                             connections.spawn(receive(tcp, from, turn, Arc::clone(shared)));
                         }
@@ -66,7 +66,7 @@ pub(super) async fn run(listener: &TcpListener, shared: &Arc<Shared>) {
     drain(connections).await;
 }
 
-async fn receive(tcp: TcpStream, from: SocketAddr, turn: Turn, shared: Arc<Shared>) {
+async fn receive(tcp: TcpStream, from: SocketAddr, turn: HandshakePermit, shared: Arc<Shared>) {
     let _only_slower = tcp.set_nodelay(true);
     let greeted = tokio::select! {
         greeted = handshake::accept(tcp, from, &shared) => greeted,
@@ -86,48 +86,48 @@ async fn receive(tcp: TcpStream, from: SocketAddr, turn: Turn, shared: Arc<Share
     }
 }
 
-/// The strangers in the doorway.
+/// Bounds the handshakes under way: of strangers, in all and from one network.
 #[derive(Debug, Default)]
-struct Doorway {
+struct HandshakeLimiter {
     /// Locked for a look-up.
-    inside: Mutex<Inside>,
+    under_way: Mutex<UnderWay>,
 }
 
 #[derive(Debug, Default)]
-struct Inside {
+struct UnderWay {
     all: usize,
     by_address: HashMap<IpAddr, usize>,
 }
 
-/// A handshake's turn; given back when dropped.
+/// The permit of one handshake; given back when dropped.
 #[derive(Debug)]
-struct Turn {
-    doorway: Arc<Doorway>,
+struct HandshakePermit {
+    limiter: Arc<HandshakeLimiter>,
     address: IpAddr,
 }
 
-impl Doorway {
-    fn enter(self: &Arc<Self>, address: IpAddr) -> Option<Turn> {
+impl HandshakeLimiter {
+    fn enter(self: &Arc<Self>, address: IpAddr) -> Option<HandshakePermit> {
         let address = network_of(address);
-        let mut inside = self.inside.lock().unwrap_or_else(PoisonError::into_inner);
-        let here = inside.by_address.get(&address).copied().unwrap_or(0);
-        if inside.all >= HANDSHAKES || here >= HANDSHAKES_PER_ADDRESS {
+        let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+        let here = under_way.by_address.get(&address).copied().unwrap_or(0);
+        if under_way.all >= HANDSHAKES || here >= HANDSHAKES_PER_ADDRESS {
             return None;
         }
-        inside.all += 1;
-        inside.by_address.insert(address, here + 1);
-        Some(Turn { doorway: Arc::clone(self), address })
+        under_way.all += 1;
+        under_way.by_address.insert(address, here + 1);
+        Some(HandshakePermit { limiter: Arc::clone(self), address })
     }
 }
 
-impl Drop for Turn {
+impl Drop for HandshakePermit {
     fn drop(&mut self) {
-        let mut inside = self.doorway.inside.lock().unwrap_or_else(PoisonError::into_inner);
-        inside.all -= 1;
-        match inside.by_address.get_mut(&self.address) {
+        let mut under_way = self.limiter.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+        under_way.all -= 1;
+        match under_way.by_address.get_mut(&self.address) {
             Some(here) if *here > 1 => *here -= 1,
             Some(_) | None => {
-                inside.by_address.remove(&self.address);
+                under_way.by_address.remove(&self.address);
             }
         }
     }
@@ -150,27 +150,30 @@ mod tests {
 
     #[test]
     fn one_address_cannot_fill_the_doorway() {
-        let doorway = Arc::<Doorway>::default();
+        let limiter = Arc::<HandshakeLimiter>::default();
         let address = |text: &str| text.parse::<IpAddr>().expect("an address");
-        let here: Vec<_> = std::iter::from_fn(|| doorway.enter(address("10.0.0.1"))).collect();
+        let here: Vec<_> = std::iter::from_fn(|| limiter.enter(address("10.0.0.1"))).collect();
         assert_eq!(here.len(), HANDSHAKES_PER_ADDRESS);
-        assert!(doorway.enter(address("::ffff:10.0.0.1")).is_none(), "the same, written otherwise");
-        assert!(doorway.enter(address("10.0.0.2")).is_some());
+        assert!(limiter.enter(address("::ffff:10.0.0.1")).is_none(), "the same, written otherwise");
+        assert!(limiter.enter(address("10.0.0.2")).is_some());
         drop(here);
-        assert!(doorway.enter(address("10.0.0.1")).is_some(), "the turns were given back");
-        assert!(doorway.inside.lock().expect("no panic").by_address.is_empty(), "nothing is left");
+        assert!(limiter.enter(address("10.0.0.1")).is_some(), "the turns were given back");
+        assert!(
+            limiter.under_way.lock().expect("no panic").by_address.is_empty(),
+            "nothing is left"
+        );
     }
 
     #[test]
     fn a_network_of_ipv6_counts_as_one_and_there_is_a_bound_on_all() {
-        let doorway = Arc::<Doorway>::default();
+        let limiter = Arc::<HandshakeLimiter>::default();
         let address = |network: u32, host: u32| {
             format!("2001:db8:0:{network:x}::{host:x}").parse().expect("an address")
         };
-        let of_one: Vec<_> = (0..99).filter_map(|host| doorway.enter(address(1, host))).collect();
+        let of_one: Vec<_> = (0..99).filter_map(|host| limiter.enter(address(1, host))).collect();
         assert_eq!(of_one.len(), HANDSHAKES_PER_ADDRESS);
         let of_many: Vec<_> =
-            (2..999).filter_map(|network| doorway.enter(address(network, 1))).collect();
+            (2..999).filter_map(|network| limiter.enter(address(network, 1))).collect();
         assert_eq!(of_one.len() + of_many.len(), HANDSHAKES);
     }
 }

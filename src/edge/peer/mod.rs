@@ -48,7 +48,7 @@ use tokio::{
 
 pub use mesh::{Address, Mesh};
 
-use super::{conn::Context, limits::ConnLimits, seats::Seats};
+use super::{conn::Context, connections::ConnectionLimiter, limits::ConnLimits};
 use crate::{
     service::{
         Service,
@@ -94,7 +94,7 @@ struct Shared {
     links: Arc<links::Links>,
     pool: ask::Pool,
     /// Connections for requests, counted apart from the local ones.
-    seats: Arc<Seats<NodeName>>,
+    limiter: Arc<ConnectionLimiter<NodeName>>,
     news: mpsc::Sender<keeper::News>,
     /// Monotonic times are told from here.
     started: Instant,
@@ -127,7 +127,7 @@ impl PeerPort {
             live: Arc::default(),
             links: Arc::default(),
             pool: ask::Pool::default(),
-            seats: Seats::new(Arc::default()),
+            limiter: ConnectionLimiter::new(Arc::default()),
             news,
             started: clock::monotonic(),
             held_off: sync::HeldOff::default(),

@@ -19,7 +19,7 @@ use crate::edge::conn;
 pub(super) async fn serve(greeted: Greeted, shared: &Shared) {
     let Greeted { mut stream, from, peer, mut place, .. } = greeted;
     let limits = **shared.context.limits.load();
-    let Some(_seat) = shared.seats.take(peer.node.clone(), &limits) else {
+    let Some(_permit) = shared.limiter.take(peer.node.clone(), &limits) else {
         shared.refusals.note(from, &Refused::TooManyConnections);
         let mut reply = Vec::new();
         rpc::error(&mut reply, 0, &Refusal::TooManyConnections.to_string());

@@ -1,6 +1,6 @@
 //! What `cortexd` says to whoever started it, and what becomes of it when nobody can hear that.
 //! Leaves the log to the journal, and everything after the greeting to other tests.
-#![expect(clippy::disallowed_methods, reason = "a test's patience is measured by the real clock")]
+#![expect(clippy::disallowed_methods, reason = "a test's time limit is measured by the real clock")]
 
 use std::fs::OpenOptions;
 use std::os::unix::net::UnixStream;
@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// Far longer than a start takes.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIME_LIMIT: Duration = Duration::from_secs(30);
 
 struct Ended(Child);
 
@@ -39,7 +39,7 @@ fn a_daemon_that_can_print_nothing_serves_all_the_same() {
     );
     let begun = Instant::now();
     while UnixStream::connect(&socket).is_err() {
-        assert!(begun.elapsed() < PATIENCE, "it does not listen");
+        assert!(begun.elapsed() < TIME_LIMIT, "it does not listen");
         std::thread::sleep(Duration::from_millis(10));
     }
     let pong = Command::new(env!("CARGO_BIN_EXE_cortex"))

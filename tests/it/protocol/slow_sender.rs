@@ -53,7 +53,7 @@ fn messages_that_arrive_in_time_keep_the_connection_for_longer_than_one_may_take
         stream.write_all(first).expect("sent");
         assert!(!hangs_up(&mut stream), "cut off within its time");
         stream.write_all(last).expect("sent");
-        stream.set_read_timeout(None).expect("patience");
+        stream.set_read_timeout(None).expect("time_limit");
         let mut answer = [0; 9];
         stream.read_exact(&mut answer).expect("an answer");
         assert_eq!(&answer[5..], b"pong");

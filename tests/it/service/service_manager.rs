@@ -19,7 +19,7 @@ use tempfile::TempDir;
 use crate::support::{daemon, mesh, rpc};
 
 /// Only a failing test waits for so long.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIME_LIMIT: Duration = Duration::from_secs(30);
 
 /// Becomes the daemon with descriptors 3 and on as sd_listen_fds(3) describes them. They come as the
 /// standard input and output, since these are what a process can be given without further ado. Only
@@ -124,7 +124,7 @@ fn with_wrong_settings_clients_are_turned_away_and_the_end_is_not_hurried() {
     let mut process = spawn(command);
 
     let mut client = UnixStream::connect(place.socket()).expect("connect");
-    client.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    client.set_read_timeout(Some(TIME_LIMIT)).expect("a timeout");
     assert_eq!(client.read(&mut [0; 8]).expect("closed"), 0, "nobody is kept waiting");
     assert_eq!(wait_for_end(&mut process.0).code(), Some(78), "{}", place.log());
     let lived = Duration::from_micros(monotonic_us() - begun);
@@ -243,7 +243,7 @@ impl Manager {
     fn new(place: &Place) -> Self {
         let path = place.0.path().join("notify");
         let socket = UnixDatagram::bind(&path).expect("bind");
-        socket.set_read_timeout(Some(PATIENCE)).expect("set a timeout");
+        socket.set_read_timeout(Some(TIME_LIMIT)).expect("set a timeout");
         Self { socket, path }
     }
 
@@ -325,7 +325,7 @@ fn the_watchdog_is_told_of_life_as_long_as_there_is_any() {
     let silent = (0..2).any(|_| manager.socket.recv(&mut [0; 64]).is_err());
     assert!(silent, "a daemon that stands still is not alive");
     process.signal(Signal::SIGCONT);
-    manager.socket.set_read_timeout(Some(PATIENCE)).expect("set a timeout");
+    manager.socket.set_read_timeout(Some(TIME_LIMIT)).expect("set a timeout");
     assert_eq!(manager.next_of_any_kind(), ["WATCHDOG=1"]);
 }
 

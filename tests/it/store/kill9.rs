@@ -11,7 +11,7 @@ use std::time::Duration;
 use cortexd::client::{Client, Error, Params, Window};
 use rmpv::Value;
 
-use daemon::{Daemon, Guarded, PATIENCE, cortexd};
+use daemon::{Daemon, Guarded, TIME_LIMIT, cortexd};
 use rpc::{field, map, packed};
 
 use crate::support::{daemon, rpc};
@@ -112,7 +112,7 @@ impl Writer {
 
     /// Writes until the daemon is gone.
     fn write(&mut self, socket: &Path, started: &Barrier) {
-        let mut client = Client::connect(socket, Some(PATIENCE)).expect("connect to the daemon");
+        let mut client = Client::connect(socket, Some(TIME_LIMIT)).expect("connect to the daemon");
         let table = self.table();
         let mut pipeline = client.pipeline::<Write>(UNDER_WAY);
         started.wait();
@@ -167,7 +167,7 @@ fn shown(records: &Records) -> String {
 
 /// Everything that the daemon holds, by table; what it says of totals must be just that.
 fn contents(daemon: &Daemon) -> Vec<Records> {
-    let mut client = Client::connect(&daemon.socket(), Some(PATIENCE)).expect("connect");
+    let mut client = Client::connect(&daemon.socket(), Some(TIME_LIMIT)).expect("connect");
     let (mut records, mut bytes) = (0, 0);
     let mut tables = Vec::new();
     for table in TABLES {

@@ -312,8 +312,8 @@ fn a_member_that_is_not_linked_to_is_no_stranger() {
     let why = why.expect("an explanation").to_string();
     assert!(!why.contains("no member"), "{why}");
     assert_eq!(root.call("put", &["u".into(), map([("id", 1.into())])]), Ok("ok".into()));
-    let patience = map([("node", "c".into()), ("timeout_ms", 60_000.into())]);
-    assert!(root.call("sync_wait", &["u".into(), patience]).is_ok(), "through b");
+    let time_limit = map([("node", "c".into()), ("timeout_ms", 60_000.into())]);
+    assert!(root.call("sync_wait", &["u".into(), time_limit]).is_ok(), "through b");
     wait_until("c has it", || {
         mesh.node("c").connect().call("keys", &["0@a:u".into()]) == Ok(list(["1".into()]))
     });

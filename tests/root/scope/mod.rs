@@ -164,9 +164,9 @@ fn its_owner_has_it_come_to_the_machine_where_they_are() {
     assert_eq!(state(), "none");
     scene.alice().may("tables", &[], list([]));
     scene.alice().may("set_scope", &["@notes".into(), "home,office".into()], "scope updated");
-    let patience = map([("timeout_ms", 20_000.into())]);
+    let time_limit = map([("timeout_ms", 20_000.into())]);
     let waited =
-        scene.alice().call("sync_wait", &["@notes".into(), patience]).expect("it has come");
+        scene.alice().call("sync_wait", &["@notes".into(), time_limit]).expect("it has come");
     assert_eq!(field(&waited, "verified"), Some(&true.into()));
     assert_eq!(state(), "ready");
     scene.alice().may("keys", &["@notes".into()], list(["milk".into()]));

@@ -38,7 +38,7 @@ const COMMAND_SECONDS: &str = "120";
 
 /// The longest wait for something to become true. Machines that do not find each other wait for some seconds
 /// before they try again.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIME_LIMIT: Duration = Duration::from_secs(30);
 
 /// Between two looks whether something has become true.
 const GLANCE: Duration = Duration::from_millis(50);
@@ -298,7 +298,7 @@ impl Host {
     /// # Errors
     /// As [`Client::connect`].
     pub fn client(&self) -> Result<Client, cortexd::client::Error> {
-        Client::connect(&self.path(SYSTEM_SOCKET), Some(PATIENCE))
+        Client::connect(&self.path(SYSTEM_SOCKET), Some(TIME_LIMIT))
     }
 
     /// A property of a unit, as `systemctl show` has it.
@@ -359,7 +359,7 @@ pub fn wait_until<T>(mut look: impl FnMut() -> Result<T, String>) -> T {
         match look() {
             Ok(seen) => return seen,
             Err(instead) => {
-                assert!(started.elapsed() < PATIENCE, "waited in vain: {instead}");
+                assert!(started.elapsed() < TIME_LIMIT, "waited in vain: {instead}");
             }
         }
         thread::sleep(GLANCE);

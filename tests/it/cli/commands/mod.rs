@@ -1,7 +1,7 @@
 //! The real `cortex` binary against a daemon that says what the test wants: exit statuses, wire, output, errors.
 //! Leaves what a daemon does with the requests to the tests against the real one.
 
-#![expect(clippy::disallowed_methods, reason = "a test's patience is measured by the real clock")]
+#![expect(clippy::disallowed_methods, reason = "a test's time limit is measured by the real clock")]
 
 mod help;
 mod migrate;
@@ -554,9 +554,9 @@ fn an_import_sends_what_it_has_before_it_waits_for_more() {
         .expect("cortex runs");
     let mut stdin = child.stdin.take().expect("it is piped");
     stdin.write_all(b"{\"id\":1}\n").expect("write");
-    let patience = std::time::Instant::now();
+    let time_limit = std::time::Instant::now();
     while daemon.requests().is_empty() {
-        assert!(patience.elapsed().as_secs() < 20, "the first line is not sent");
+        assert!(time_limit.elapsed().as_secs() < 20, "the first line is not sent");
         std::thread::sleep(std::time::Duration::from_millis(5));
     }
     drop(stdin);

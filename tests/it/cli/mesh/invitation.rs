@@ -1,6 +1,6 @@
 //! `mesh invite` and `mesh join`, over loopback, with everything in between that can go wrong.
 
-#![expect(clippy::disallowed_methods, reason = "a test's patience is measured by the real clock")]
+#![expect(clippy::disallowed_methods, reason = "a test's time limit is measured by the real clock")]
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};

@@ -20,7 +20,7 @@ use cortexd::sys::clock;
 use rmpv::Value;
 use tokio::sync::{mpsc, watch};
 
-use crate::mesh::peers::daemon::{Daemon, PATIENCE, wait_until};
+use crate::mesh::peers::daemon::{Daemon, TIME_LIMIT, wait_until};
 use crate::mesh::peers::mesh::{Authority, connections_to, free_port, node};
 use crate::mesh::peers::rpc::{list, map, packed};
 
@@ -81,7 +81,7 @@ impl Asker {
         params: &[Value],
         uid: u32,
     ) -> Result<Value, AskError> {
-        self.ask_within(PATIENCE, whom, method, params, uid)
+        self.ask_within(TIME_LIMIT, whom, method, params, uid)
     }
 
     fn ask_within(

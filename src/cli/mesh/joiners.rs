@@ -28,8 +28,8 @@ use super::settings::Node;
 use super::timed::Timed;
 use crate::pki::{Authority, Duplicate, IssueError, Issued, PublicKey};
 
-/// For everything that one guest says.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// For everything that one joiner says.
+const TIME_LIMIT: Duration = Duration::from_secs(60);
 
 /// Wrong secrets until nobody is let in any more. With 128 bits there is no guessing: whoever shows wrong
 /// ones is up to something.
@@ -37,14 +37,14 @@ const MOST_WRONG: u32 = 10;
 
 /// An invitation that is open.
 #[derive(Debug)]
-pub(super) struct Guests {
+pub(super) struct Joiners {
     pub(super) node: NodeName,
     pub(super) secret: Secret,
     pub(super) ca_dir: PathBuf,
     /// Whom the new node shall know besides itself.
     pub(super) nodes: Vec<Node>,
     pub(super) tls: Arc<ServerConfig>,
-    /// Each guest is served by a thread of its own. One of them at a time has anything to do with the CA.
+    /// Each joiner is served by a thread of its own. One of them at a time has anything to do with the CA.
     pub(super) state: Mutex<State>,
 }
 
@@ -91,7 +91,7 @@ pub(super) enum Outcome {
     Closed,
 }
 
-/// What has happened with one guest, for the administrator to see.
+/// What has happened with one joiner, for the administrator to see.
 #[derive(Debug)]
 pub(super) enum Visit {
     Broken(io::Error),
@@ -101,7 +101,7 @@ pub(super) enum Visit {
     Joined,
 }
 
-impl Guests {
+impl Joiners {
     pub(super) fn outcome(&self) -> Outcome {
         self.state().outcome()
     }
@@ -113,14 +113,14 @@ impl Guests {
         state.outcome()
     }
 
-    /// Serves one guest to the end.
+    /// Serves one joiner to the end.
     pub(super) fn serve(&self, tcp: TcpStream) -> Visit {
         self.converse(tcp).unwrap_or_else(Visit::Broken)
     }
 
     fn converse(&self, tcp: TcpStream) -> io::Result<Visit> {
         let tls = ServerConnection::new(Arc::clone(&self.tls)).map_err(io::Error::other)?;
-        let mut stream = StreamOwned::new(tls, Timed::new(tcp, PATIENCE));
+        let mut stream = StreamOwned::new(tls, Timed::new(tcp, TIME_LIMIT));
         let hello: Hello = conversation::receive(&mut stream)?;
         let (answer, visit) = self.answer(&hello);
         conversation::send(&mut stream, &answer)?;
@@ -199,7 +199,7 @@ impl Guests {
         if is_current { Visit::Joined } else { Visit::Refused("it came twice".to_owned()) }
     }
 
-    /// A guest whose thread has panicked has left the state as it was between two steps.
+    /// A joiner whose thread has panicked has left the state as it was between two steps.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

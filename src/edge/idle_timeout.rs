@@ -16,13 +16,13 @@ use crate::sys::clock;
 
 /// A deadline.
 #[derive(Debug)]
-pub(super) struct Patience {
+pub(super) struct IdleTimeout {
     deadline: Instant,
     /// Fires at the deadline or before it.
     timer: Pin<Box<Sleep>>,
 }
 
-impl Patience {
+impl IdleTimeout {
     pub(super) fn new(lasts: Duration) -> Self {
         let deadline = clock::monotonic() + lasts;
         Self { deadline, timer: Box::pin(sleep_until(deadline.into())) }
@@ -59,14 +59,14 @@ mod tests {
     #[tokio::test]
     async fn a_renewed_deadline_is_kept_whether_it_moves_away_or_near() {
         let begun = TokioInstant::from(clock::monotonic());
-        let mut patience = Patience::new(Duration::from_millis(20));
-        patience.renew(Duration::from_millis(80));
-        poll_fn(|context| patience.poll_over(context)).await;
+        let mut idle_timeout = IdleTimeout::new(Duration::from_millis(20));
+        idle_timeout.renew(Duration::from_millis(80));
+        poll_fn(|context| idle_timeout.poll_over(context)).await;
         assert!(begun.elapsed() >= Duration::from_millis(80), "the first deadline was taken");
 
-        let mut patience = Patience::new(Duration::from_secs(3600));
-        patience.renew(Duration::from_millis(10));
-        let over = poll_fn(|context| patience.poll_over(context));
+        let mut idle_timeout = IdleTimeout::new(Duration::from_secs(3600));
+        idle_timeout.renew(Duration::from_millis(10));
+        let over = poll_fn(|context| idle_timeout.poll_over(context));
         assert!(
             timeout(Duration::from_secs(30), over).await.is_ok(),
             "the first deadline was taken"
