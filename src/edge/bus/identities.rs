@@ -7,9 +7,9 @@ use tokio::sync::Mutex;
 use zbus::{Connection, OwnedObjectPath};
 
 use super::{
-    desk::Desk,
+    dispatcher::Dispatcher,
     identity::{Identity, IdentityInfo, object_path},
-    presence::{self, Change},
+    object_sync::{self, Change},
 };
 
 /// Identities of one home that have an object, so that no machine takes the room of all.
@@ -22,43 +22,46 @@ const IN_ALL: usize = 1024;
 /// The objects of the identities.
 #[derive(Debug)]
 pub(super) struct Identities {
-    desk: Arc<Desk>,
+    dispatcher: Arc<Dispatcher>,
     /// By id, the identities that have an object, as they were last announced. Locked while objects
     /// are added and removed, so that this is done by one at a time.
     shown: Mutex<BTreeMap<String, IdentityInfo>>,
 }
 
 impl Identities {
-    pub(super) fn new(desk: Arc<Desk>) -> Self {
-        Self { desk, shown: Mutex::default() }
+    pub(super) fn new(dispatcher: Arc<Dispatcher>) -> Self {
+        Self { dispatcher, shown: Mutex::default() }
     }
 
     /// Keeps the objects as the directory is, until the connection fails.
     pub(super) async fn follow(&self, connection: &Connection) -> zbus::Result<()> {
-        let changes = self.desk.store().catalog_changes();
-        presence::follow(changes, async || self.update(connection).await).await
+        let changes = self.dispatcher.store().catalog_changes();
+        object_sync::follow(changes, async || self.update(connection).await).await
     }
 
     /// Makes the objects as the directory is now.
     pub(super) async fn update(&self, connection: &Connection) -> zbus::Result<()> {
         let mut shown = self.shown.lock().await;
-        let wanted = within_bounds(IdentityInfo::ask_for_all(&self.desk).await?);
+        let wanted = within_bounds(IdentityInfo::ask_for_all(&self.dispatcher).await?);
         let server = connection.object_server();
-        for change in presence::changes(&shown, wanted) {
+        for change in object_sync::changes(&shown, wanted) {
             match change {
                 Change::Gone(id) => {
                     server.remove::<Identity, _>(object_path(&id)).await?;
                     shown.remove(&id);
                 }
                 Change::New(id, info) => {
-                    let identity = Identity::new(Arc::clone(&self.desk), &info);
+                    let identity = Identity::new(Arc::clone(&self.dispatcher), &info);
                     server.at(object_path(&id), identity).await?;
                     shown.insert(id, info);
                 }
                 Change::Changed { key, before, now } => {
-                    let news =
-                        presence::changed_properties(&before.properties(), now.properties(), &[]);
-                    presence::announce::<Identity>(connection, object_path(&key), &news).await?;
+                    let news = object_sync::changed_properties(
+                        &before.properties(),
+                        now.properties(),
+                        &[],
+                    );
+                    object_sync::announce::<Identity>(connection, object_path(&key), &news).await?;
                     shown.insert(key, now);
                 }
             }

@@ -13,7 +13,7 @@ use zbus::{Connection, OwnedObjectPath, OwnedVariant, interface, message::Header
 
 use super::{
     ROOT,
-    desk::{Desk, Incoming},
+    dispatcher::{Dispatcher, Incoming},
     error::{Error, Result},
     options::{self, Options},
     polkit::Action,
@@ -24,7 +24,7 @@ use super::{
 /// One identity.
 #[derive(Debug)]
 pub(super) struct Identity {
-    desk: Arc<Desk>,
+    dispatcher: Arc<Dispatcher>,
     id: String,
     /// Its name with its whole id: means this identity, whoever else takes the name.
     handle: String,
@@ -52,13 +52,13 @@ pub(super) struct Token {
 }
 
 impl Identity {
-    pub(super) fn new(desk: Arc<Desk>, info: &IdentityInfo) -> Self {
-        Self { desk, id: info.id.clone(), handle: info.handle() }
+    pub(super) fn new(dispatcher: Arc<Dispatcher>, info: &IdentityInfo) -> Self {
+        Self { dispatcher, id: info.id.clone(), handle: info.handle() }
     }
 
     async fn info(&self) -> Result<IdentityInfo> {
         let lookup = Request::new(Method::IdentityLookup).text(&self.handle);
-        let found = self.desk.ask_as(Uid::ROOT, &lookup).await;
+        let found = self.dispatcher.ask_as(Uid::ROOT, &lookup).await;
         let gone = |error: Error| {
             if error.is_unknown_identity() {
                 Error::unknown_object(&object_path(&self.id))
@@ -90,7 +90,7 @@ impl Identity {
         wish.push(("name", Field::Text(&self.handle)));
         let from = Incoming { connection, header: &header };
         let request = Request::new(Method::IdentityToken).fields(&wish);
-        let token = self.desk.manage(from, Action::ManageIdentities, &request).await?;
+        let token = self.dispatcher.manage(from, Action::ManageIdentities, &request).await?;
         let token = Token::read(&token)?;
         Ok((token.text, token.expires))
     }
@@ -109,7 +109,7 @@ impl Identity {
         if !node.is_empty() {
             request = request.text(node);
         }
-        self.desk.try_then_manage(from, Action::ManageIdentities, &request, &request).await?;
+        self.dispatcher.try_then_manage(from, Action::ManageIdentities, &request, &request).await?;
         Ok(())
     }
 
@@ -124,7 +124,7 @@ impl Identity {
         let from = Incoming { connection, header: &header };
         let name = self.handle.split('~').next().unwrap_or_default();
         let request = Request::new(Method::IdentityResolve).text(name).text(&self.id);
-        self.desk.manage(from, Action::ManageIdentities, &request).await?;
+        self.dispatcher.manage(from, Action::ManageIdentities, &request).await?;
         Ok(())
     }
 
@@ -184,8 +184,8 @@ impl IdentityInfo {
     }
 
     /// Every identity, whoever wants to know; none where this node runs alone.
-    pub(super) async fn ask_for_all(desk: &Desk) -> Result<Vec<Self>> {
-        match desk.ask_as(Uid::ROOT, &Request::new(Method::IdentityList)).await {
+    pub(super) async fn ask_for_all(dispatcher: &Dispatcher) -> Result<Vec<Self>> {
+        match dispatcher.ask_as(Uid::ROOT, &Request::new(Method::IdentityList)).await {
             Ok(list) => Self::read_all(&list),
             Err(error) => error.unless_alone(),
         }

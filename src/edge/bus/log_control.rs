@@ -8,7 +8,7 @@ use tracing::{Level, info, level_filters::LevelFilter};
 use zbus::{Connection, interface, message::Header};
 
 use super::{
-    desk::{Desk, Incoming},
+    dispatcher::{Dispatcher, Incoming},
     error::{Error, Result},
 };
 
@@ -45,13 +45,13 @@ const LEVELS: [(&str, Level); 8] = [
 /// The log, as org.freedesktop.LogControl1(5) describes it.
 #[derive(Debug)]
 pub(super) struct Log {
-    desk: Arc<Desk>,
+    dispatcher: Arc<Dispatcher>,
     log: Arc<dyn LogControl>,
 }
 
 impl Log {
-    pub(super) fn new(desk: Arc<Desk>, log: Arc<dyn LogControl>) -> Self {
-        Self { desk, log }
+    pub(super) fn new(dispatcher: Arc<Dispatcher>, log: Arc<dyn LogControl>) -> Self {
+        Self { dispatcher, log }
     }
 
     /// Lets root pass, and nobody by way of polkit: while a property is set, zbus holds a lock on all
@@ -64,7 +64,7 @@ impl Log {
         let denied =
             || Error::access_denied("only root may change where the log goes, and how much");
         let header = header.ok_or_else(denied)?;
-        let uid = self.desk.uid(Incoming { connection, header: &header }).await?;
+        let uid = self.dispatcher.uid(Incoming { connection, header: &header }).await?;
         if uid == Uid::ROOT { Ok(()) } else { Err(denied()) }
     }
 }

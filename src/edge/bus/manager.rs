@@ -1,5 +1,5 @@
 //! The interface org.cortexd.Cortex1.Manager: the daemon as a whole.
-//! Single tables, nodes and identities are `table`'s, `node`'s and `identity`'s; whose rights a method is answered with is `desk`'s.
+//! Single tables, nodes and identities are `table`'s, `node`'s and `identity`'s; whose rights a method is answered with is `dispatcher`'s.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use zbus::{
 
 use super::{
     Parts, ROOT,
-    desk::{Begun, Desk, Incoming},
+    dispatcher::{Begun, Dispatcher, Incoming},
     error::{Error, Result},
     identity::{self, IdentityInfo, Token},
     jobs::Job,
@@ -51,7 +51,7 @@ impl Manager {
     ) -> Result<Dict> {
         options::none(&options)?;
         let from = Incoming { connection, header: &header };
-        values::dict(&self.parts.desk.ask(from, &Request::new(Method::Status)).await?)
+        values::dict(&self.parts.dispatcher.ask(from, &Request::new(Method::Status)).await?)
     }
 
     /// Every table that the caller may read, with its object.
@@ -64,9 +64,9 @@ impl Manager {
     ) -> Result<Vec<(String, OwnedObjectPath)>> {
         options::none(&options)?;
         let from = Incoming { connection, header: &header };
-        let uid = self.parts.desk.uid(from).await?;
+        let uid = self.parts.dispatcher.uid(from).await?;
         let request = Request::new(Method::Tables).flag("all");
-        let mut names = values::texts(&self.parts.desk.ask_as(uid, &request).await?)?;
+        let mut names = values::texts(&self.parts.dispatcher.ask_as(uid, &request).await?)?;
         names.sort_unstable();
         self.parts.tables.update(connection).await?;
         let mut tables = Vec::with_capacity(names.len());
@@ -88,18 +88,18 @@ impl Manager {
     ) -> Result<OwnedObjectPath> {
         options::none(&options)?;
         let from = Incoming { connection, header: &header };
-        let uid = self.parts.desk.uid(from).await?;
+        let uid = self.parts.dispatcher.uid(from).await?;
         let request = Request::looking_up(Method::TableInfo, name);
         if self.is_own(uid, name) {
             // The owner holds every right: what is denied is not there, and polkit is not asked.
-            let found = self.parts.desk.ask_as(uid, &request).await;
+            let found = self.parts.dispatcher.ask_as(uid, &request).await;
             found.map_err(
                 |error| {
                     if error.is_access_denied() { Error::no_such_table() } else { error }
                 },
             )?;
         } else {
-            self.parts.desk.manage(from, Action::ManageTables, &request).await?;
+            self.parts.dispatcher.manage(from, Action::ManageTables, &request).await?;
         }
         self.parts.tables.update(connection).await?;
         let path = self.path(uid, name).await?;
@@ -121,10 +121,10 @@ impl Manager {
     ) -> Result<OwnedObjectPath> {
         let scope = options::only_text(&options, "scope")?;
         let from = Incoming { connection, header: &header };
-        let uid = self.parts.desk.uid(from).await?;
+        let uid = self.parts.dispatcher.uid(from).await?;
         let request = Request::new(Method::CreateTable).text(name).texts(&attributes);
         let request = scope.into_iter().fold(request, Request::text);
-        self.parts.desk.ask_as(uid, &request).await?;
+        self.parts.dispatcher.ask_as(uid, &request).await?;
         self.parts.tables.update(connection).await?;
         self.path(uid, name).await
     }
@@ -140,7 +140,7 @@ impl Manager {
         options::none(&options)?;
         let from = Incoming { connection, header: &header };
         let request = Request::looking_up(Method::DropTable, table).flags(&["replica", "undo"]);
-        self.parts.desk.manage(from, Action::ManageTables, &request).await?;
+        self.parts.dispatcher.manage(from, Action::ManageTables, &request).await?;
         Ok(())
     }
 
@@ -148,7 +148,7 @@ impl Manager {
     #[zbus(out_args("status"))]
     async fn mesh_status(&self, options: Options) -> Result<Dict> {
         options::none(&options)?;
-        Ok(MeshStatus::ask(&self.parts.desk).await?.into_dict())
+        Ok(MeshStatus::ask(&self.parts.dispatcher).await?.into_dict())
     }
 
     /// Every other node of the mesh, with its object.
@@ -159,7 +159,7 @@ impl Manager {
         #[zbus(connection)] connection: &Connection,
     ) -> Result<Vec<(String, OwnedObjectPath)>> {
         options::none(&options)?;
-        let nodes = MeshStatus::ask(&self.parts.desk).await?.nodes;
+        let nodes = MeshStatus::ask(&self.parts.dispatcher).await?.nodes;
         self.parts.nodes.update(connection).await?;
         let with_object = |NodeInfo { name, .. }| {
             let path = node::object_path(&name);
@@ -178,7 +178,7 @@ impl Manager {
     ) -> Result<Vec<(String, OwnedObjectPath)>> {
         options::none(&options)?;
         let from = Incoming { connection, header: &header };
-        let list = self.parts.desk.ask(from, &Request::new(Method::IdentityList)).await?;
+        let list = self.parts.dispatcher.ask(from, &Request::new(Method::IdentityList)).await?;
         self.parts.identities.update(connection).await?;
         let mut identities = Vec::new();
         for IdentityInfo { name, id, .. } in IdentityInfo::read_all(&list)? {
@@ -228,7 +228,7 @@ impl Manager {
         let wish = identity::wish(&options, &["uid"])?;
         let mapped = options::uid(&options, "uid")?;
         let from = Incoming { connection, header: &header };
-        let uid = self.parts.desk.uid(from).await?;
+        let uid = self.parts.dispatcher.uid(from).await?;
         let request = |mapped: Option<Uid>| {
             let mapped = mapped.map(|uid| ("uid", Field::from(uid)));
             let fields: Vec<_> = wish.iter().copied().chain(mapped).collect();
@@ -236,8 +236,9 @@ impl Manager {
         };
         // Root is nobody, so what is registered as root says for whom.
         let (own, roots) = (request(mapped), request(Some(mapped.unwrap_or(uid))));
-        let desk = &self.parts.desk;
-        let token = desk.try_then_manage(from, Action::ManageIdentities, &own, &roots).await?;
+        let dispatcher = &self.parts.dispatcher;
+        let token =
+            dispatcher.try_then_manage(from, Action::ManageIdentities, &own, &roots).await?;
         let token = Token::read(&token)?;
         self.parts.identities.update(connection).await?;
         let identity = self.identity_path(&token.id).await;
@@ -254,11 +255,11 @@ impl Manager {
         #[zbus(connection)] connection: &Connection,
     ) -> Result<OwnedObjectPath> {
         options::none(&options)?;
-        let uid = self.parts.desk.uid(Incoming { connection, header: &header }).await?;
+        let uid = self.parts.dispatcher.uid(Incoming { connection, header: &header }).await?;
         let request = Request::new(Method::IdentityClaim).text(token);
-        self.parts.desk.ask_as(uid, &request).await?;
+        self.parts.dispatcher.ask_as(uid, &request).await?;
         self.parts.identities.update(connection).await?;
-        let catalog = self.parts.desk.store().catalog();
+        let catalog = self.parts.dispatcher.store().catalog();
         match catalog.directory().identity_of_caller(&Caller::Local(uid)) {
             Some(id) => Ok(self.identity_path(&id.to_string()).await),
             None => Err(Error::failed("the identity was revoked at once")),
@@ -276,7 +277,7 @@ impl Manager {
         options::none(&options)?;
         let from = Incoming { connection, header: &header };
         let request = Request::new(Method::MeshRemoveNode).text(name);
-        self.parts.desk.manage(from, Action::ManageMesh, &request).await?;
+        self.parts.dispatcher.manage(from, Action::ManageMesh, &request).await?;
         Ok(())
     }
 
@@ -290,7 +291,7 @@ impl Manager {
     ) -> Result<Vec<UidUsage>> {
         options::none(&options)?;
         let from = Incoming { connection, header: &header };
-        values::usage(&self.parts.desk.ask(from, &Request::new(Method::Usage)).await?)
+        values::usage(&self.parts.dispatcher.ask(from, &Request::new(Method::Usage)).await?)
     }
 
     /// The newest events, the oldest of them first; for ordinary callers, those about them.
@@ -310,7 +311,7 @@ impl Manager {
             page.push(("limit", limit.into()));
         }
         let request = Request::new(Method::Events).numbers(&page);
-        values::dicts(&self.parts.desk.ask(from, &request).await?)
+        values::dicts(&self.parts.dispatcher.ask(from, &request).await?)
     }
 
     /// Reads the settings again.
@@ -322,7 +323,7 @@ impl Manager {
     ) -> Result<()> {
         options::none(&options)?;
         let from = Incoming { connection, header: &header };
-        self.parts.desk.manage(from, Action::Manage, &Request::new(Method::Reload)).await?;
+        self.parts.dispatcher.manage(from, Action::Manage, &Request::new(Method::Reload)).await?;
         Ok(())
     }
 
@@ -335,7 +336,10 @@ impl Manager {
     ) -> Result<()> {
         options::none(&options)?;
         let from = Incoming { connection, header: &header };
-        self.parts.desk.manage(from, Action::Manage, &Request::new(Method::Checkpoint)).await?;
+        self.parts
+            .dispatcher
+            .manage(from, Action::Manage, &Request::new(Method::Checkpoint))
+            .await?;
         Ok(())
     }
 
@@ -351,14 +355,14 @@ impl Manager {
         options::none(&options)?;
         let from = Incoming { connection, header: &header };
         let request = Request::new(Method::Backup).text(name);
-        let begun = self.parts.desk.begin(from, Action::Backup, &request).await?;
+        let begun = self.parts.dispatcher.begin(from, Action::Backup, &request).await?;
         let job = self.parts.jobs.begin("backup");
         connection.object_server().at(job.path(), job).await?;
         let (answer, answered) = ResponseDispatchNotifier::new(job.path());
-        let (desk, jobs, connection) =
-            (Arc::clone(&self.parts.desk), Arc::clone(&self.parts.jobs), connection.clone());
+        let (dispatcher, jobs, connection) =
+            (Arc::clone(&self.parts.dispatcher), Arc::clone(&self.parts.jobs), connection.clone());
         tokio::spawn(async move {
-            let result = carry_out(&desk, begun, answered).await;
+            let result = carry_out(&dispatcher, begun, answered).await;
             jobs.end(job);
             if let Err(error) = announce_end(&connection, job, result).await {
                 debug!(%error, "the end of a job could not be announced");
@@ -417,7 +421,7 @@ impl Manager {
 
     /// One of the figures that everybody may know, whoever asks.
     async fn figure(&self, name: &str) -> Result<OwnedVariant> {
-        let status = self.parts.desk.ask_as(Uid::ROOT, &Request::new(Method::Status)).await?;
+        let status = self.parts.dispatcher.ask_as(Uid::ROOT, &Request::new(Method::Status)).await?;
         values::dict(&status)?.remove(name).ok_or_else(|| Error::failed(format!("no {name}")))
     }
 
@@ -426,7 +430,7 @@ impl Manager {
         from: Incoming<'_>,
         request: &Request,
     ) -> Result<(OwnedObjectPath, Dict)> {
-        let info = IdentityInfo::read(&self.parts.desk.ask(from, request).await?)?;
+        let info = IdentityInfo::read(&self.parts.dispatcher.ask(from, request).await?)?;
         self.parts.identities.update(from.connection).await?;
         Ok((self.identity_path(&info.id).await, info.properties()))
     }
@@ -447,7 +451,7 @@ impl Manager {
     }
 
     fn resolve(&self, uid: Uid, name: &str) -> std::result::Result<(Owner, String), Refusal> {
-        let catalog = self.parts.desk.store().catalog();
+        let catalog = self.parts.dispatcher.store().catalog();
         let written = TableRef::parse(name)?;
         if let TableRef::Id(table) = written {
             let entry = catalog.find_by_id(table).ok_or(Refusal::AccessDenied)?;
@@ -460,7 +464,7 @@ impl Manager {
 
     /// True for a name in the caller's own namespace.
     fn is_own(&self, uid: Uid, name: &str) -> bool {
-        let catalog = self.parts.desk.store().catalog();
+        let catalog = self.parts.dispatcher.store().catalog();
         let own = catalog.directory().identity_of_caller(&Caller::Local(uid));
         self.resolve(uid, name).is_ok_and(|(owner, _)| {
             owner == Owner::Uid(uid) || own.is_some_and(|own| owner == Owner::Identity(own))
@@ -470,9 +474,13 @@ impl Manager {
 
 /// Waits for the caller to be told the job's path, so that its end is not announced before, and for
 /// the job.
-async fn carry_out(desk: &Desk, begun: Begun, answered: ResponseDispatchListener) -> &'static str {
+async fn carry_out(
+    dispatcher: &Dispatcher,
+    begun: Begun,
+    answered: ResponseDispatchListener,
+) -> &'static str {
     answered.await;
-    match desk.end(begun).await {
+    match dispatcher.end(begun).await {
         Ok(_) => DONE,
         Err(error) => error.dbus_name(),
     }

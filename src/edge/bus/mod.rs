@@ -13,7 +13,7 @@
 //!   /org/cortexd/Cortex1/identity/… identity (Identity), made and removed by identities
 //!   /org/cortexd/Cortex1/job/N      jobs (Job), while it runs
 //!   /org/freedesktop/LogControl1    log_control (LogControl1)
-//!                                       └─> desk: uid, polkit ─> Service::call
+//!                                       └─> dispatcher: uid, polkit ─> Service::call
 //! ```
 //!
 //! # Who learns what
@@ -40,7 +40,7 @@
 //! and on a yes it is carried out with root's. Properties never ask polkit: zbus holds a lock on all
 //! objects while one is read or set, and a person who is asked for a password may take minutes.
 
-mod desk;
+mod dispatcher;
 mod error;
 mod identities;
 mod identity;
@@ -49,11 +49,11 @@ mod log_control;
 mod manager;
 mod node;
 mod nodes;
+mod object_sync;
 mod objects;
 mod options;
 mod path;
 mod polkit;
-mod presence;
 mod request;
 mod table;
 mod tables;
@@ -74,7 +74,7 @@ use zbus::{Connection, DBusError, connection::Builder, fdo::RequestNameFlags};
 pub use log_control::LogControl;
 
 use crate::{service::Service, store::Reader, sys::clock};
-use desk::Desk;
+use dispatcher::Dispatcher;
 use identities::Identities;
 use jobs::Jobs;
 use log_control::Log;
@@ -138,7 +138,7 @@ struct Present {
 /// What the objects of one connection share.
 #[derive(Clone, Debug)]
 struct Parts {
-    desk: Arc<Desk>,
+    dispatcher: Arc<Dispatcher>,
     tables: Arc<Tables>,
     nodes: Arc<Nodes>,
     identities: Arc<Identities>,
@@ -209,17 +209,17 @@ impl Bus {
 
     /// Serves first, and asks for the name when there is somebody to answer to it.
     async fn try_to_join(&self) -> zbus::Result<Present> {
-        let desk = Arc::new(Desk::new(
+        let dispatcher = Arc::new(Dispatcher::new(
             Arc::clone(&self.service),
             Arc::clone(&self.reader),
             Arc::clone(&self.polkit),
         ));
         let parts = Parts {
-            tables: Arc::new(Tables::new(Arc::clone(&desk))),
-            nodes: Arc::new(Nodes::new(Arc::clone(&desk))),
-            identities: Arc::new(Identities::new(Arc::clone(&desk))),
+            tables: Arc::new(Tables::new(Arc::clone(&dispatcher))),
+            nodes: Arc::new(Nodes::new(Arc::clone(&dispatcher))),
+            identities: Arc::new(Identities::new(Arc::clone(&dispatcher))),
             jobs: Arc::new(Jobs::new(Arc::clone(&self.last_job))),
-            desk: Arc::clone(&desk),
+            dispatcher: Arc::clone(&dispatcher),
         };
         let builder = match self.which {
             Which::System => Builder::system(),
@@ -228,7 +228,7 @@ impl Bus {
         let connection = builder
             .serve_at(ROOT, Manager::new(parts.clone()))
             .serve_at(ROOT, Objects::new(parts.clone()))
-            .serve_at(LOG, Log::new(desk, Arc::clone(&self.log)))
+            .serve_at(LOG, Log::new(dispatcher, Arc::clone(&self.log)))
             .build()
             .await?;
         parts.update(&connection).await?;

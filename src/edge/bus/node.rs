@@ -12,7 +12,7 @@ use cortex_core::{
 use zbus::{OwnedObjectPath, interface};
 
 use super::{
-    desk::Desk,
+    dispatcher::Dispatcher,
     error::{Error, Result},
     path,
     request::Request,
@@ -25,7 +25,7 @@ pub(super) const UNSIGNALLED: [&str; 2] = ["RoundTripUs", "ClockOffsetMs"];
 /// One other machine.
 #[derive(Debug)]
 pub(super) struct Node {
-    desk: Arc<Desk>,
+    dispatcher: Arc<Dispatcher>,
     name: String,
 }
 
@@ -56,12 +56,12 @@ pub(super) struct MeshStatus {
 }
 
 impl Node {
-    pub(super) fn new(desk: Arc<Desk>, name: String) -> Self {
-        Self { desk, name }
+    pub(super) fn new(dispatcher: Arc<Dispatcher>, name: String) -> Self {
+        Self { dispatcher, name }
     }
 
     async fn info(&self) -> Result<NodeInfo> {
-        let nodes = MeshStatus::ask(&self.desk).await?.nodes;
+        let nodes = MeshStatus::ask(&self.dispatcher).await?.nodes;
         let own = nodes.into_iter().find(|node| node.name == self.name);
         own.ok_or_else(|| Error::unknown_object(&object_path(&self.name)))
     }
@@ -146,14 +146,14 @@ impl NodeInfo {
 
 impl MeshStatus {
     /// Asks for it, whoever wants to know.
-    pub(super) async fn ask(desk: &Desk) -> Result<Self> {
-        let status = desk.ask_as(Uid::ROOT, &Request::new(Method::MeshStatus)).await?;
+    pub(super) async fn ask(dispatcher: &Dispatcher) -> Result<Self> {
+        let status = dispatcher.ask_as(Uid::ROOT, &Request::new(Method::MeshStatus)).await?;
         values::whole(&status, read_status)
     }
 
     /// The same where this node may run alone: then there are no others.
-    pub(super) async fn ask_if_any(desk: &Desk) -> Result<Self> {
-        Self::ask(desk).await.or_else(Error::unless_alone)
+    pub(super) async fn ask_if_any(dispatcher: &Dispatcher) -> Result<Self> {
+        Self::ask(dispatcher).await.or_else(Error::unless_alone)
     }
 
     /// What it says of this node and of all together; each of the others has an object.

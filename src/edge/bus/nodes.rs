@@ -10,10 +10,10 @@ use zbus::{Connection, object_server::SignalEmitter};
 
 use super::{
     ROOT,
-    desk::Desk,
+    dispatcher::Dispatcher,
     manager::Manager,
     node::{MeshStatus, Node, NodeInfo, UNSIGNALLED, object_path},
-    presence::{self, Change},
+    object_sync::{self, Change},
 };
 
 /// The objects of the other machines.
@@ -22,25 +22,25 @@ const MESH_PAUSE: Duration = Duration::from_secs(2);
 
 #[derive(Debug)]
 pub(super) struct Nodes {
-    desk: Arc<Desk>,
+    dispatcher: Arc<Dispatcher>,
     /// The machines that have an object, as they were last announced. Locked while objects are added
     /// and removed, so that this is done by one at a time.
     shown: Mutex<BTreeMap<String, NodeInfo>>,
 }
 
 impl Nodes {
-    pub(super) fn new(desk: Arc<Desk>) -> Self {
-        Self { desk, shown: Mutex::default() }
+    pub(super) fn new(dispatcher: Arc<Dispatcher>) -> Self {
+        Self { dispatcher, shown: Mutex::default() }
     }
 
     /// Keeps the objects as the mesh is, until the connection fails.
     pub(super) async fn follow(&self, connection: &Connection) -> zbus::Result<()> {
-        while self.desk.mesh().is_none() && self.desk.mesh_is_down() {
+        while self.dispatcher.mesh().is_none() && self.dispatcher.mesh_is_down() {
             sleep(MESH_PAUSE).await;
         }
-        match self.desk.mesh() {
+        match self.dispatcher.mesh() {
             Some(mesh) => {
-                presence::follow(mesh.view().changes(), async || self.update(connection).await)
+                object_sync::follow(mesh.view().changes(), async || self.update(connection).await)
                     .await
             }
             None => std::future::pending().await,
@@ -50,17 +50,17 @@ impl Nodes {
     /// Makes the objects as the mesh is now.
     pub(super) async fn update(&self, connection: &Connection) -> zbus::Result<()> {
         let mut shown = self.shown.lock().await;
-        let nodes = MeshStatus::ask_if_any(&self.desk).await?.nodes;
+        let nodes = MeshStatus::ask_if_any(&self.dispatcher).await?.nodes;
         let wanted = nodes.into_iter().map(|node| (node.name.clone(), node)).collect();
         let server = connection.object_server();
-        for change in presence::changes(&shown, wanted) {
+        for change in object_sync::changes(&shown, wanted) {
             match change {
                 Change::Gone(name) => {
                     server.remove::<Node, _>(object_path(&name)).await?;
                     shown.remove(&name);
                 }
                 Change::New(name, info) => {
-                    let node = Node::new(Arc::clone(&self.desk), name.clone());
+                    let node = Node::new(Arc::clone(&self.dispatcher), name.clone());
                     server.at(object_path(&name), node).await?;
                     shown.insert(name, info);
                 }
@@ -75,8 +75,9 @@ impl Nodes {
 }
 
 async fn announce(connection: &Connection, before: &NodeInfo, now: &NodeInfo) -> zbus::Result<()> {
-    let news = presence::changed_properties(&before.properties(), now.properties(), &UNSIGNALLED);
-    presence::announce::<Node>(connection, object_path(&now.name), &news).await?;
+    let news =
+        object_sync::changed_properties(&before.properties(), now.properties(), &UNSIGNALLED);
+    object_sync::announce::<Node>(connection, object_path(&now.name), &news).await?;
     if before.state != now.state {
         let manager = SignalEmitter::new(connection, ROOT)?;
         Manager::node_state_changed(&manager, &now.name, &now.state).await?;

@@ -13,7 +13,7 @@ use zbus::{
 
 use super::{
     Parts,
-    desk::Incoming,
+    dispatcher::Incoming,
     error::Result,
     identity::{self, Identity},
     jobs::Job,
@@ -46,19 +46,19 @@ impl Objects {
         #[zbus(header)] header: Header<'_>,
         #[zbus(connection)] connection: &Connection,
     ) -> Result<Managed> {
-        let Parts { desk, tables, nodes: _, identities, jobs } = &self.parts;
-        let uid = desk.uid(Incoming { connection, header: &header }).await?;
+        let Parts { dispatcher, tables, nodes: _, identities, jobs } = &self.parts;
+        let uid = dispatcher.uid(Incoming { connection, header: &header }).await?;
         let mut managed = Managed::new();
         for (name, path) in tables.shown().await {
-            let name = desk.store().catalog().show(&name);
+            let name = dispatcher.store().catalog().show(&name);
             let request = Request::new(Method::TableInfo).text(&name);
             // A table that is denied, or gone by now, is left out.
-            if let Ok(info) = desk.ask_as(uid, &request).await {
+            if let Ok(info) = dispatcher.ask_as(uid, &request).await {
                 let properties = TableInfo::read(&info)?.into_properties()?;
                 managed.insert(path, HashMap::from([(Table::name().to_string(), properties)]));
             }
         }
-        for node in MeshStatus::ask_if_any(desk).await?.nodes {
+        for node in MeshStatus::ask_if_any(dispatcher).await?.nodes {
             let object = HashMap::from([(Node::name().to_string(), node.properties())]);
             managed.insert(node::object_path(&node.name), object);
         }

@@ -1,5 +1,5 @@
 //! polkit: whether somebody who may not do a thing by themselves may do it as an administrator.
-//! What is asked for, and what the answer leads to, is `desk`'s.
+//! What is asked for, and what the answer leads to, is `dispatcher`'s.
 //!
 //! A yes must be said. No answer, an error, or no polkit on the bus at all are a no.
 
@@ -17,7 +17,7 @@ use zbus::message::Flags;
 use zbus_polkit::policykit1::{AuthorityProxy, CheckAuthorizationFlags, Subject};
 
 use super::{
-    desk::Incoming,
+    dispatcher::Incoming,
     error::{Error, Result},
 };
 

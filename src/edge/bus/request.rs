@@ -1,5 +1,5 @@
 //! A request of the one request path, built from the arguments of a D-Bus method.
-//! Carrying it out is `desk`'s, reading the result `values`'s.
+//! Carrying it out is `dispatcher`'s, reading the result `values`'s.
 
 use bytes::Bytes;
 use cortex_core::{

@@ -10,7 +10,7 @@ use cortex_core::{model::QualifiedName, wire::Method};
 use zbus::{Connection, interface, message::Header, object_server::SignalEmitter};
 
 use super::{
-    desk::{Desk, Incoming},
+    dispatcher::{Dispatcher, Incoming},
     error::{Error, Result},
     options::{self, Options},
     polkit::Action,
@@ -23,28 +23,28 @@ use crate::store::Entry;
 /// One table.
 #[derive(Debug)]
 pub(super) struct Table {
-    desk: Arc<Desk>,
+    dispatcher: Arc<Dispatcher>,
     /// As it was when the object was made; says which table it is.
     entry: Arc<Entry>,
 }
 
 impl Table {
-    pub(super) fn new(desk: Arc<Desk>, entry: Arc<Entry>) -> Self {
-        Self { desk, entry }
+    pub(super) fn new(dispatcher: Arc<Dispatcher>, entry: Arc<Entry>) -> Self {
+        Self { dispatcher, entry }
     }
 
     /// Carries out a request about this table with the sender's rights, or as polkit says.
     async fn manage(&self, from: Incoming<'_>, request: &Request) -> Result<Vec<u8>> {
         self.check_there()?;
-        let begun = self.desk.begin(from, Action::ManageTables, request).await?;
+        let begun = self.dispatcher.begin(from, Action::ManageTables, request).await?;
         // The request names the table, and another may have taken the name. This one is there now,
         // so it was there when the name was looked up; and the writer looks at the number.
         self.check_there()?;
-        self.desk.end(begun).await
+        self.dispatcher.end(begun).await
     }
 
     fn check_there(&self) -> Result<()> {
-        if tables::is_there(&self.desk.store().catalog(), &self.entry) {
+        if tables::is_there(&self.dispatcher.store().catalog(), &self.entry) {
             Ok(())
         } else {
             Err(Error::unknown_object(&path(self.entry.table.id)))
@@ -56,7 +56,7 @@ impl Table {
     }
 
     fn request(&self, method: Method) -> Request {
-        let name = self.desk.store().catalog().show(self.name());
+        let name = self.dispatcher.store().catalog().show(self.name());
         Request::new(method).text(&name)
     }
 
@@ -70,9 +70,9 @@ impl Table {
         // Without a sender the value is for a signal, which everybody receives.
         let header = header.ok_or_else(|| Error::access_denied("access_denied"))?;
         let from = Incoming { connection, header: &header };
-        let uid = self.desk.uid(from).await?;
+        let uid = self.dispatcher.uid(from).await?;
         self.check_there()?;
-        let info = self.desk.ask_as(uid, &self.request(Method::TableInfo)).await?;
+        let info = self.dispatcher.ask_as(uid, &self.request(Method::TableInfo)).await?;
         TableInfo::read(&info)
     }
 }
@@ -259,7 +259,7 @@ impl Table {
     }
 
     fn granting(&self, method: Method, identity: &str, permissions: &[String]) -> Request {
-        let name = self.desk.store().catalog().show(self.name());
+        let name = self.dispatcher.store().catalog().show(self.name());
         Request::new(method).text(identity).text(&name).texts(permissions)
     }
 

@@ -13,8 +13,8 @@ use zbus::{Connection, OwnedObjectPath};
 
 use super::{
     ROOT,
-    desk::Desk,
-    presence::{self, Change},
+    dispatcher::Dispatcher,
+    object_sync::{self, Change},
     table::Table,
 };
 use crate::store::{Catalog, Entry, Tally};
@@ -32,7 +32,7 @@ const CONFLICTS_PAUSE: Duration = Duration::from_secs(1);
 /// The objects of the tables.
 #[derive(Debug)]
 pub(super) struct Tables {
-    desk: Arc<Desk>,
+    dispatcher: Arc<Dispatcher>,
     /// The tables that have an object, as they were last announced. Locked while objects are added and
     /// removed, so that this is done by one at a time.
     shown: Mutex<BTreeMap<TableId, Shown>>,
@@ -66,16 +66,16 @@ impl PartialEq for Shown {
 }
 
 impl Tables {
-    pub(super) fn new(desk: Arc<Desk>) -> Self {
-        Self { desk, shown: Mutex::default() }
+    pub(super) fn new(dispatcher: Arc<Dispatcher>) -> Self {
+        Self { dispatcher, shown: Mutex::default() }
     }
 
     /// Keeps the objects as the catalog is, and says where conflicts have come up, until the connection fails.
     pub(super) async fn follow(&self, connection: &Connection) -> zbus::Result<()> {
-        let store = self.desk.store();
+        let store = self.dispatcher.store();
         let tables =
-            presence::follow(store.catalog_changes(), async || self.update(connection).await);
-        let conflicts = presence::follow(store.copy_changes(), async || {
+            object_sync::follow(store.catalog_changes(), async || self.update(connection).await);
+        let conflicts = object_sync::follow(store.copy_changes(), async || {
             if !self.are_shown(&self.conflicts()).await {
                 self.update(connection).await?;
             }
@@ -87,7 +87,7 @@ impl Tables {
 
     /// The conflicts of each table that has, or had, any.
     fn conflicts(&self) -> BTreeMap<TableId, Conflicts> {
-        let copies = self.desk.store().copies();
+        let copies = self.dispatcher.store().copies();
         let counted = copies.iter().filter_map(|copy| {
             let Tally { open, met } = copy.conflicts;
             let conflicts = Conflicts { open: open.count, met };
@@ -107,16 +107,16 @@ impl Tables {
     /// Makes the objects as the catalog is now.
     pub(super) async fn update(&self, connection: &Connection) -> zbus::Result<()> {
         let mut shown = self.shown.lock().await;
-        let wanted = to_show(&self.desk.store().catalog(), &self.conflicts());
+        let wanted = to_show(&self.dispatcher.store().catalog(), &self.conflicts());
         let server = connection.object_server();
-        for change in presence::changes(&shown, wanted) {
+        for change in object_sync::changes(&shown, wanted) {
             match change {
                 Change::Gone(id) => {
                     server.remove::<Table, _>(path(id)).await?;
                     shown.remove(&id);
                 }
                 Change::New(id, new) => {
-                    let table = Table::new(Arc::clone(&self.desk), Arc::clone(&new.entry));
+                    let table = Table::new(Arc::clone(&self.dispatcher), Arc::clone(&new.entry));
                     server.at(path(id), table).await?;
                     shown.insert(id, new);
                 }
@@ -125,7 +125,7 @@ impl Tables {
                 {
                     // Its name and owner are constant properties: under another one it is another object.
                     server.remove::<Table, _>(path(key)).await?;
-                    let table = Table::new(Arc::clone(&self.desk), Arc::clone(&now.entry));
+                    let table = Table::new(Arc::clone(&self.dispatcher), Arc::clone(&now.entry));
                     server.at(path(key), table).await?;
                     shown.insert(key, now);
                 }
@@ -151,14 +151,14 @@ impl Tables {
     /// The path of a table's object, if it has one.
     pub(super) async fn path(&self, owner: &Owner, name: &str) -> Option<OwnedObjectPath> {
         let shown = self.shown.lock().await;
-        let id = self.desk.store().catalog().find(owner, name)?.table.id;
+        let id = self.dispatcher.store().catalog().find(owner, name)?.table.id;
         shown.contains_key(&id).then(|| path(id))
     }
 
     /// The tables that have an object.
     pub(super) async fn shown(&self) -> Vec<(QualifiedName, OwnedObjectPath)> {
         let shown = self.shown.lock().await;
-        let catalog = self.desk.store().catalog();
+        let catalog = self.dispatcher.store().catalog();
         let present = shown.iter().filter(|(_, shown)| is_there(&catalog, &shown.entry));
         present.map(|(id, shown)| (shown.entry.table.name.clone(), path(*id))).collect()
     }

@@ -1,4 +1,4 @@
-//! What comes, changes and goes, step by step: for objects that follow something else than the bus.
+//! Object manager synchronisation: which objects come, change and go with what they stand for.
 //! What is followed, and what is announced of a step, is each kind's of object.
 
 use std::{

@@ -1,4 +1,4 @@
-//! Where the methods of all objects meet the one request path: who asks, and with whose rights.
+//! Dispatches the methods of all objects to the one request path: who asks, and with whose rights.
 //! What is asked, and in which D-Bus types it is answered, is each object's.
 //!
 //! ```text
@@ -47,7 +47,7 @@ pub(super) struct Incoming<'a> {
 /// What the objects of one connection share. Holds no connection: the objects belong to it, and it
 /// would never be closed.
 #[derive(Debug)]
-pub(super) struct Desk {
+pub(super) struct Dispatcher {
     service: Arc<Service>,
     reader: Arc<Reader>,
     polkit: Arc<Polkit>,
@@ -65,7 +65,7 @@ pub(super) struct Begun {
     out: Vec<u8>,
 }
 
-impl Desk {
+impl Dispatcher {
     pub(super) fn new(service: Arc<Service>, reader: Arc<Reader>, polkit: Arc<Polkit>) -> Self {
         Self { service, reader, polkit, senders: Mutex::default() }
     }
@@ -127,7 +127,7 @@ impl Desk {
     }
 
     /// Lets a request pass the gate: with the sender's rights, or with root's where polkit says so.
-    /// Nothing is changed before [`Desk::end`].
+    /// Nothing is changed before [`Dispatcher::end`].
     pub(super) async fn begin(
         &self,
         from: Incoming<'_>,
