@@ -13,14 +13,14 @@ mod clocks;
 mod history;
 #[path = "sim/mutations.rs"]
 mod mutations;
-#[path = "sim/notary.rs"]
-mod notary;
 #[path = "sim/requests.rs"]
 mod requests;
 #[path = "sim/rest.rs"]
 mod rest;
 #[path = "sim/seeds.rs"]
 mod seeds;
+#[path = "sim/signer.rs"]
+mod signer;
 #[path = "sim/stories.rs"]
 mod stories;
 #[path = "sim/world.rs"]

@@ -3,7 +3,7 @@
 
 #![no_main]
 
-use cortex_core::model::{KeyHash, MeshId, NodeName, NotSigned, Notary};
+use cortex_core::model::{KeyHash, MeshId, NodeName, NotSigned, Signer};
 use cortexd::service::token::Token;
 use libfuzzer_sys::fuzz_target;
 
@@ -11,7 +11,7 @@ use libfuzzer_sys::fuzz_target;
 #[derive(Debug)]
 struct Unconvinced(NodeName);
 
-impl Notary for Unconvinced {
+impl Signer for Unconvinced {
     fn mesh(&self) -> MeshId {
         MeshId([0; 16])
     }

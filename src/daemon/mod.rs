@@ -283,8 +283,8 @@ impl MeshDoor {
         let passed = self.passed.as_ref().map(TcpListener::try_clone).transpose();
         let (joined, handle) =
             Joined::new(mesh, passed.context("cannot use the socket of the mesh")?)?;
-        let notary = joined.mesh.borrow().credentials().clone();
-        service.join(notary).await.map_err(|failure| refused(&failure))?;
+        let signer = joined.mesh.borrow().credentials().clone();
+        service.join(signer).await.map_err(|failure| refused(&failure))?;
         let peers = start_peers(joined, settings, service, limits)?;
         service.enter_mesh(handle);
         Ok(peers)

@@ -143,8 +143,8 @@ async fn try_reload(running: &mut Running<'_>) -> Result<()> {
     let up = new.mesh.as_ref().filter(|_| running.peers.is_some());
     let mesh = up.map(MeshSettings::load).transpose()?;
     if let Some(mesh) = &mesh {
-        let notary = Arc::clone(mesh.credentials());
-        running.service.join(notary).await.map_err(|failure| super::refused(&failure))?;
+        let signer = Arc::clone(mesh.credentials());
+        running.service.join(signer).await.map_err(|failure| super::refused(&failure))?;
     }
     running.level.set(&new.log)?;
     if let (Some(peers), Some(mesh)) = (&running.peers, mesh) {

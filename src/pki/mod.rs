@@ -25,12 +25,12 @@ mod index;
 mod invitation;
 mod key;
 mod moment;
-mod notary;
 mod peer;
 mod policy;
 mod request;
 mod revocation;
 mod serial;
+mod signer;
 mod tls;
 
 use std::io::ErrorKind;

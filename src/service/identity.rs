@@ -16,7 +16,7 @@ use bytes::Bytes;
 use cortex_core::{
     directory::{Directory, IdentityRow, Row},
     model::{
-        Caller, Hlc, IdentityId, IdentityName, Incarnation, NodeName, Notary, Refusal, Stamp, Uid,
+        Caller, Hlc, IdentityId, IdentityName, Incarnation, NodeName, Refusal, Signer, Stamp, Uid,
     },
     wire::{Head, Method, Reader as Decoder, encode},
 };
@@ -97,10 +97,10 @@ impl Service {
         caller: &Caller,
         params: Params<'_>,
     ) -> Result<Answer, Failure> {
-        let notary = self.notary()?;
+        let signer = self.signer()?;
         let mut params = params.between(1, 2)?;
         let name = IdentityName::parse(params.text()?)?;
-        let wish = self.read_wish(&mut params, notary.node())?;
+        let wish = self.read_wish(&mut params, signer.node())?;
         let asking = owner_of(caller).ok_or(Refusal::AccessDenied)?;
         if asking != Uid::ROOT && wish.mapped.is_some_and(|mapped| mapped != asking) {
             return Err(Refusal::AccessDenied.into());
@@ -116,8 +116,8 @@ impl Service {
             store.execute(Command::Register(registration)).await?;
             let mut out = Vec::new();
             write_token(
-                &new_token(notary.as_ref(), id, name, uid, &wish),
-                notary.as_ref(),
+                &new_token(signer.as_ref(), id, name, uid, &wish),
+                signer.as_ref(),
                 &mut out,
             );
             Ok(out)
@@ -132,9 +132,9 @@ impl Service {
         params: Params<'_>,
         out: &mut Vec<u8>,
     ) -> Result<Answer, Failure> {
-        let notary = self.notary()?;
+        let signer = self.signer()?;
         let mut params = params.between(0, 1)?;
-        let wish = self.read_wish(&mut params, notary.node())?;
+        let wish = self.read_wish(&mut params, signer.node())?;
         let catalog = self.store.catalog();
         let directory = catalog.directory();
         let own = directory.identity_of_caller(caller);
@@ -147,8 +147,8 @@ impl Service {
         }
         let uid = directory.uid_here(id).ok_or(Refusal::NotMappedThere)?;
         let row = directory.identity(id).ok_or(Refusal::UnknownIdentity)?;
-        let token = new_token(notary.as_ref(), id, row.name.clone(), uid, &wish);
-        write_token(&token, notary.as_ref(), out);
+        let token = new_token(signer.as_ref(), id, row.name.clone(), uid, &wish);
+        write_token(&token, signer.as_ref(), out);
         Ok(Answer::Ready)
     }
 
@@ -175,24 +175,24 @@ impl Service {
         caller: &Caller,
         params: Params<'_>,
     ) -> Result<Answer, Failure> {
-        let notary = self.notary()?;
+        let signer = self.signer()?;
         let mut params = params.count(1)?;
         let written = params.text()?.to_owned();
         let uid = owner_of(caller).ok_or(Refusal::AccessDenied)?;
         let signed = Token::read(&written)?;
         let token = signed.token.clone();
-        token.admits(notary.mesh(), notary.node(), uid, now_s())?;
-        self.check_claimable(&token, notary.node(), uid)?;
+        token.admits(signer.mesh(), signer.node(), uid, now_s())?;
+        self.check_claimable(&token, signer.node(), uid)?;
         let (store, mesh) = (self.store.clone(), self.mesh().cloned());
         Ok(Answer::later(async move {
             let rows =
-                told_by_origin(&store, mesh.as_ref(), &notary, &token, &written, uid).await?;
+                told_by_origin(&store, mesh.as_ref(), &signer, &token, &written, uid).await?;
             let mut told = store.catalog().directory().clone();
             told.extend(rows.iter().map(|row| row.row().clone()));
             // A token made here for a uid here, or one whose origin did not need to be asked, is
             // judged like any other.
             let origin = told.node(&token.origin).ok_or(Refusal::TokenForged)?;
-            let token = signed.check(notary.as_ref(), &origin.certificate)?;
+            let token = signed.check(signer.as_ref(), &origin.certificate)?;
             if told.identity_of(&token.origin, token.origin_uid) != Some(token.identity) {
                 return Err(Refusal::UnknownIdentity.into());
             }
@@ -203,7 +203,7 @@ impl Service {
                 token: TokenId { id: token.id, expires_ms: token.expires_at * 1000 },
             };
             store.execute(Command::Claim(Box::new(claim))).await?;
-            tell_origin(&store, mesh.as_ref(), notary.node(), &token, uid).await;
+            tell_origin(&store, mesh.as_ref(), signer.node(), &token, uid).await;
             let name = store.catalog().directory().show_identity(token.identity);
             let mut out = Vec::new();
             encode::str(&mut out, &format!("claimed identity '{name}'"));
@@ -235,17 +235,17 @@ impl Service {
         params: Params<'_>,
         reader: &Reader,
     ) -> Result<Answer, Failure> {
-        let notary = self.notary()?;
+        let signer = self.signer()?;
         let mut params = params.count(1)?;
         let Caller::Peer { node, uid: Some(uid) } = caller.clone() else {
             return Err(Refusal::AccessDenied.into());
         };
         let signed = Token::read(params.text()?)?;
-        if signed.token.origin != *notary.node() {
+        if signed.token.origin != *signer.node() {
             return Err(Refusal::TokenForged.into());
         }
-        let token = signed.check(notary.as_ref(), notary.certificate())?;
-        token.admits(notary.mesh(), &node, uid, now_s())?;
+        let token = signed.check(signer.as_ref(), signer.certificate())?;
+        token.admits(signer.mesh(), &node, uid, now_s())?;
         let catalog = self.store.catalog();
         let directory = catalog.directory();
         if directory.identity_of(&token.origin, token.origin_uid) != Some(token.identity) {
@@ -253,7 +253,7 @@ impl Service {
         }
         let keys: Vec<String> = directory.about(token.identity).iter().map(Row::key).collect();
         let mut rows = reader.sealed(&keys)?;
-        let unverified = store::check(notary.as_ref(), directory, rows.clone()).unverified;
+        let unverified = store::check(signer.as_ref(), directory, rows.clone()).unverified;
         // What was believed here and is signed by who does not count any more: the asker could not believe it.
         let orphans: Vec<_> = unverified.into_iter().map(|row| (row.key, row.stamp)).collect();
         let store = self.store.clone();
@@ -277,7 +277,7 @@ impl Service {
         caller: &Caller,
         params: Params<'_>,
     ) -> Result<Answer, Failure> {
-        let notary = self.notary()?;
+        let signer = self.signer()?;
         let mut params = params.count(1)?;
         let Caller::Peer { node, .. } = caller else {
             return Err(Refusal::AccessDenied.into());
@@ -285,7 +285,7 @@ impl Service {
         let rows = read_rows(params.raw()?).ok_or_else(|| params.invalid())?;
         let catalog = self.store.catalog();
         let directory = catalog.directory();
-        let rows = store::verify(notary.as_ref(), directory, rows)?;
+        let rows = store::verify(signer.as_ref(), directory, rows)?;
         let is_its_own = |row: &Row| match row {
             Row::Node(row) => row.node == *node,
             Row::Binding(row) => row.node == *node && directory.identity(row.identity).is_some(),
@@ -355,7 +355,7 @@ impl Service {
         caller: &Caller,
         params: Params<'_>,
     ) -> Result<Answer, Failure> {
-        self.notary()?;
+        self.signer()?;
         let mut params = params.between(1, 2)?;
         let name = params.text()?;
         let node = if params.is_empty() { None } else { Some(NodeName::parse(params.text()?)?) };
@@ -371,7 +371,7 @@ impl Service {
         caller: &Caller,
         params: Params<'_>,
     ) -> Result<Answer, Failure> {
-        self.notary()?;
+        self.signer()?;
         let mut params = params.count(2)?;
         let (name, id) = (params.text()?, params.text()?);
         self.require_admin(caller)?;
@@ -412,12 +412,12 @@ fn whom_to_map(asking: Uid, named: Option<Uid>, name: &IdentityName) -> Result<U
 async fn told_by_origin(
     store: &Store,
     mesh: Option<&Mesh>,
-    notary: &Arc<dyn Notary>,
+    signer: &Arc<dyn Signer>,
     token: &Token,
     written: &str,
     uid: Uid,
 ) -> Result<Vec<store::VerifiedRow>, Failure> {
-    if token.origin == *notary.node() {
+    if token.origin == *signer.node() {
         return Ok(Vec::new());
     }
     let mesh = mesh.ok_or(Refusal::MeshNotConfigured)?;
@@ -436,13 +436,13 @@ async fn told_by_origin(
         Err(AskError::Busy) => return Err(Refusal::NodesBusy.into()),
         // A token for this node alone is used up here, whether or not its origin can be asked; but what it
         // says can be judged by nobody who has not heard of its identity.
-        Err(_) if token.node.as_ref() == Some(notary.node()) && is_known(store, token) => {
+        Err(_) if token.node.as_ref() == Some(signer.node()) && is_known(store, token) => {
             return Ok(Vec::new());
         }
         Err(_) => return Err(Refusal::NodeUnreachable(token.origin.as_str().into()).into()),
     };
     let rows = read_rows(&encoded).ok_or(Refusal::TokenForged)?;
-    let checked = store::check(notary.as_ref(), store.catalog().directory(), rows);
+    let checked = store::check(signer.as_ref(), store.catalog().directory(), rows);
     // What others have said of the identity is not needed for this, and comes with the directory.
     match checked.unverified.iter().find(|row| rests_on(token, &row.key)) {
         Some(row) => Err(row.refusal().into()),
@@ -502,7 +502,7 @@ fn said_by_origin(why: Box<str>) -> Refusal {
 }
 
 fn new_token(
-    notary: &dyn Notary,
+    signer: &dyn Signer,
     identity: IdentityId,
     name: IdentityName,
     uid: Uid,
@@ -511,12 +511,12 @@ fn new_token(
     let issued_at = now_s();
     Token {
         id: random::id(),
-        mesh: notary.mesh(),
+        mesh: signer.mesh(),
         identity,
         name,
-        origin: notary.node().clone(),
+        origin: signer.node().clone(),
         origin_uid: uid,
-        issuer: notary.key_hash(),
+        issuer: signer.key_hash(),
         node: wish.node.clone(),
         uid: wish.uid,
         issued_at,
@@ -528,7 +528,7 @@ fn now_s() -> u64 {
     clock::wall_ms() / 1000
 }
 
-fn write_token(token: &Token, notary: &dyn Notary, out: &mut Vec<u8>) {
+fn write_token(token: &Token, signer: &dyn Signer, out: &mut Vec<u8>) {
     encode::map(out, 4);
     encode::str(out, "name");
     encode::str(out, token.name.as_str());
@@ -537,7 +537,7 @@ fn write_token(token: &Token, notary: &dyn Notary, out: &mut Vec<u8>) {
     encode::str(out, "expires_at");
     encode::uint(out, token.expires_at);
     encode::str(out, "token");
-    encode::str(out, &token.sign(notary));
+    encode::str(out, &token.sign(signer));
 }
 
 fn write_identity(row: &IdentityRow, directory: &Directory, out: &mut Vec<u8>) {

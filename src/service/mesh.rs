@@ -291,7 +291,7 @@ impl Service {
         caller: &Caller,
         params: Params<'_>,
     ) -> Result<Answer, Failure> {
-        self.notary()?;
+        self.signer()?;
         let mut params = params.count(1)?;
         let node = NodeName::parse(params.text()?)?;
         self.require_admin(caller)?;

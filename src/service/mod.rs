@@ -49,7 +49,7 @@ use std::{
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use cortex_core::{
-    model::{Caller, Notary, Refusal, Uid},
+    model::{Caller, Refusal, Signer, Uid},
     wire::{Bounds, Method},
 };
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -159,7 +159,7 @@ pub struct Service {
     /// Why the mesh that is configured is down; none where it is not.
     mesh_down: ArcSwap<Option<Box<str>>>,
     /// Who signs for this node; none as long as no mesh is configured.
-    notary: ArcSwap<Option<Arc<dyn Notary>>>,
+    signer: ArcSwap<Option<Arc<dyn Signer>>>,
     /// Of one message, as the edge keeps them.
     bounds: ArcSwap<Bounds>,
     /// Copies of tables on other machines.
@@ -185,7 +185,7 @@ impl Service {
             bounds: ArcSwap::default(),
             mesh: OnceLock::new(),
             mesh_down: ArcSwap::default(),
-            notary: ArcSwap::default(),
+            signer: ArcSwap::default(),
             sync: sync::SyncView::new(),
             scrub: scrub::ScrubView::default(),
         }
@@ -225,20 +225,20 @@ impl Service {
         self.why_mesh_is_down().map_or(Refusal::MeshNotConfigured, Refusal::MeshDown)
     }
 
-    /// From now on signs as the notary does: at the start, and when keys were replaced.
+    /// From now on signs as the signer does: at the start, and when keys were replaced.
     ///
     /// # Errors
     /// [`Refusal::AnotherNode`] and [`Refusal::AnotherMesh`] where the database belongs elsewhere;
     /// a fault of the store. Nothing has changed then.
-    pub async fn join(&self, notary: Arc<dyn Notary>) -> Result<(), Failure> {
-        self.store.execute(Command::Join(Arc::clone(&notary))).await?;
-        self.notary.store(Arc::new(Some(notary)));
+    pub async fn join(&self, signer: Arc<dyn Signer>) -> Result<(), Failure> {
+        self.store.execute(Command::Join(Arc::clone(&signer))).await?;
+        self.signer.store(Arc::new(Some(signer)));
         Ok(())
     }
 
     /// Who signs for this node.
-    fn notary(&self) -> Result<Arc<dyn Notary>, Refusal> {
-        Option::clone(&self.notary.load()).ok_or_else(|| self.without_mesh())
+    fn signer(&self) -> Result<Arc<dyn Signer>, Refusal> {
+        Option::clone(&self.signer.load()).ok_or_else(|| self.without_mesh())
     }
 
     /// What is known of the copies on other machines.

@@ -55,7 +55,7 @@ impl Service {
         let entry = self.open_anywhere(caller, table, Permissions::ADMIN)?;
         let scope = read_scope(scope, &params)?;
         self.check_scope(&scope)?;
-        if self.notary().is_err() {
+        if self.signer().is_err() {
             // Signing a decision needs a mesh; that what is local stays so needs no decision.
             return stays_local(&entry, &write_off, out);
         }
@@ -97,7 +97,7 @@ impl Service {
         if *scope == Scope::Local {
             return Ok(());
         }
-        let notary = self.notary()?;
+        let signer = self.signer()?;
         let Scope::Nodes(nodes) = scope else {
             return Ok(());
         };
@@ -105,7 +105,7 @@ impl Service {
         let directory = catalog.directory();
         let may_hold = |node: &NodeName| {
             let is_known = configured.contains(node) || directory.node(node).is_some();
-            node == notary.node() || (is_known && !directory.is_put_out(node))
+            node == signer.node() || (is_known && !directory.is_put_out(node))
         };
         match nodes.iter().find(|node| !may_hold(node)) {
             Some(node) => Err(Refusal::UnknownNode(node.as_str().into())),

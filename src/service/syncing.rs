@@ -94,7 +94,7 @@ impl Service {
     /// the scope, has all that this node's copy has now, and both were found equal. A copy here that is being
     /// filled is waited for too.
     pub(super) fn sync_wait(&self, caller: &Caller, params: Params<'_>) -> Result<Answer, Failure> {
-        self.notary()?;
+        self.signer()?;
         let mut params = params.between(1, 2)?;
         let table = params.text()?;
         let (mut node, mut all, mut timeout_ms) = (None, false, WAIT_MS);

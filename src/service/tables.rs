@@ -151,7 +151,7 @@ impl Service {
     /// Keeps a table away from this machine, or takes that back. Of the table of a uid elsewhere nothing but its id
     /// may be known here by then.
     fn decline(&self, caller: &Caller, table: &str, declined: bool) -> Result<Answer, Failure> {
-        self.notary()?;
+        self.signer()?;
         if *caller != Caller::Local(Uid::ROOT) {
             return Err(Refusal::AccessDenied.into());
         }

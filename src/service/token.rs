@@ -7,7 +7,7 @@
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use cortex_core::model::{
-    IdentityId, IdentityName, KeyHash, MeshId, NodeName, Notary, Refusal, Uid,
+    IdentityId, IdentityName, KeyHash, MeshId, NodeName, Refusal, Signer, Uid,
 };
 use serde::{Deserialize, Serialize};
 
@@ -76,10 +76,10 @@ impl Token {
     /// # Panics
     /// Never: its parts are strings and numbers, which JSON can say.
     #[must_use]
-    pub fn sign(&self, notary: &dyn Notary) -> String {
+    pub fn sign(&self, signer: &dyn Signer) -> String {
         let payload = serde_json::to_vec(&self.payload()).expect("strings and numbers are JSON");
         let payload = URL_SAFE_NO_PAD.encode(payload);
-        let signature = URL_SAFE_NO_PAD.encode(notary.sign(&signed_part(&payload)));
+        let signature = URL_SAFE_NO_PAD.encode(signer.sign(&signed_part(&payload)));
         format!("{payload}.{signature}")
     }
 
@@ -183,9 +183,9 @@ impl Signed {
     ///
     /// # Errors
     /// [`Refusal::TokenForged`].
-    pub fn check(self, notary: &dyn Notary, certificate: &[u8]) -> Result<Token, Refusal> {
-        let signer = notary.signer(certificate, &self.signed, &self.signature);
-        let (node, key) = signer.map_err(|_| Refusal::TokenForged)?;
+    pub fn check(self, signer: &dyn Signer, certificate: &[u8]) -> Result<Token, Refusal> {
+        let signed = signer.verify(certificate, &self.signed, &self.signature);
+        let (node, key) = signed.map_err(|_| Refusal::TokenForged)?;
         if node != self.token.origin || key != self.token.issuer {
             return Err(Refusal::TokenForged);
         }
@@ -202,7 +202,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::store::fake_notary::FakeNotary;
+    use crate::store::fake_signer::FakeSigner;
 
     fn token() -> Token {
         Token {
@@ -224,21 +224,21 @@ mod tests {
     fn a_token_reads_back_as_it_was_signed() {
         let bound = Token { node: NodeName::parse("b").ok(), uid: Some(Uid(7)), ..token() };
         for token in [token(), bound] {
-            let text = token.sign(&FakeNotary::of("a"));
+            let text = token.sign(&FakeSigner::of("a"));
             let read = Token::read(&text).expect("well formed");
-            assert_eq!(read.check(&FakeNotary::of("b"), b"a"), Ok(token));
+            assert_eq!(read.check(&FakeSigner::of("b"), b"a"), Ok(token));
         }
     }
 
     /// holds I3
     #[test]
     fn a_token_that_another_has_signed_is_forged() {
-        let text = token().sign(&FakeNotary::of("mallory"));
+        let text = token().sign(&FakeSigner::of("mallory"));
         let read = || Token::read(&text).expect("well formed");
-        let judge = FakeNotary::of("b");
+        let judge = FakeSigner::of("b");
         assert_eq!(read().check(&judge, b"a"), Err(Refusal::TokenForged), "not a's signature");
         assert_eq!(read().check(&judge, b"mallory"), Err(Refusal::TokenForged), "not the origin");
-        let rotated = Token { issuer: [2; 32], ..token() }.sign(&FakeNotary::of("a"));
+        let rotated = Token { issuer: [2; 32], ..token() }.sign(&FakeSigner::of("a"));
         let rotated = Token::read(&rotated).expect("well formed");
         assert_eq!(rotated.check(&judge, b"a"), Err(Refusal::TokenForged), "not the key it names");
     }
@@ -263,7 +263,7 @@ mod tests {
 
     #[test]
     fn what_is_no_token_is_malformed() {
-        let good = token().sign(&FakeNotary::of("a"));
+        let good = token().sign(&FakeSigner::of("a"));
         let (payload, _) = good.split_once('.').expect("two parts");
         for bad in ["", ".", "a.b", payload, &format!("{payload}.!"), &"x".repeat(5000)] {
             assert_eq!(Token::read(bad).map(|_| ()), Err(Refusal::TokenMalformed), "{bad:?}");
@@ -274,13 +274,13 @@ mod tests {
         /// holds I3: no byte of a token can be changed.
         #[test]
         fn a_changed_token_is_refused(at in any::<prop::sample::Index>(), with in "[A-Za-z0-9_-]") {
-            let good = token().sign(&FakeNotary::of("a"));
+            let good = token().sign(&FakeSigner::of("a"));
             let mut bad: Vec<char> = good.chars().collect();
             let at = at.index(bad.len());
             bad[at] = with.chars().next().expect("one");
             let bad: String = bad.into_iter().collect();
             prop_assume!(bad != good);
-            let read = Token::read(&bad).and_then(|read| read.check(&FakeNotary::of("b"), b"a"));
+            let read = Token::read(&bad).and_then(|read| read.check(&FakeSigner::of("b"), b"a"));
             prop_assert!(read.is_err(), "{:?}", read);
         }
 

@@ -7,7 +7,7 @@
 
 use cortex_core::{
     directory::{NodeRow, Row, UNKNOWN_DATABASE},
-    model::{Hlc, NodeName, Notary, Stamp},
+    model::{Hlc, NodeName, Signer, Stamp},
     sync::Dot,
 };
 
@@ -30,16 +30,16 @@ impl Store {
     ///
     /// # Errors
     /// What SQLite reports.
-    pub fn orphans(&self, notary: &dyn Notary) -> Result<Vec<(Vec<u8>, Stamp)>, Fault> {
+    pub fn orphans(&self, signer: &dyn Signer) -> Result<Vec<(Vec<u8>, Stamp)>, Fault> {
         let catalog = self.catalog();
-        self.inner.scans.read(|conn| system::orphans(conn, notary, catalog.directory()))
+        self.inner.scans.read(|conn| system::orphans(conn, signer, catalog.directory()))
     }
 }
 
 impl Batch<'_> {
     /// Signs rows that still are as they were found.
     pub(super) fn adopt_rows(&mut self, rows: &[(Vec<u8>, Stamp)]) -> Result<Done, Failure> {
-        let notary = self.notary()?;
+        let signer = self.signer()?;
         let mut adopted = 0;
         for (key, stamp) in rows {
             let found = self.find_row(Place::SYSTEM.id, key)?;
@@ -47,7 +47,7 @@ impl Batch<'_> {
                 continue;
             };
             let Some(held) = found.value.as_deref().and_then(system::open) else { continue };
-            self.sign_in_its_place(notary.as_ref(), key, found.stamp, &held)?;
+            self.sign_in_its_place(signer.as_ref(), key, found.stamp, &held)?;
             adopted += 1;
         }
         if adopted > 0 {
@@ -61,13 +61,13 @@ impl Batch<'_> {
 
     fn sign_in_its_place(
         &mut self,
-        notary: &dyn Notary,
+        signer: &dyn Signer,
         key: &[u8],
         before: Stamp,
         held: &system::Held<'_>,
     ) -> Result<(), Failure> {
         let (stamp, seq) = self.draw_after(key)?;
-        let value = system::adopt(notary, before, stamp, key, held);
+        let value = system::adopt(signer, before, stamp, key, held);
         self.merge_system(key, stamp, seq, &value)?;
         if let Some(replica) = self.state.replicas.get_mut(system::UID) {
             replica.vector.raise(Dot { incarnation: stamp.incarnation, seq });
@@ -80,7 +80,7 @@ impl Batch<'_> {
     pub(super) fn sign_again(
         &mut self,
         here: &NodeName,
-        notary: &dyn Notary,
+        signer: &dyn Signer,
     ) -> Result<(), Failure> {
         for (key, stamp) in self.signed_by(here, usize::MAX)? {
             let found = self.find_row(Place::SYSTEM.id, &key)?;
@@ -92,7 +92,7 @@ impl Batch<'_> {
                 matches!(system::row_of(&key, held), Some(Row::Node(_)) | None)
             };
             if let Some(held) = system::open(&value).filter(|held| !is_presentation(held)) {
-                self.sign_in_its_place(notary, &key, stamp, &held)?;
+                self.sign_in_its_place(signer, &key, stamp, &held)?;
             }
         }
         Ok(())

@@ -9,7 +9,7 @@ use cortex_core::{
     gate,
     merge::{self, Change, Content, Delta, Version},
     model::{
-        Caller, Hlc, Incarnation, Limits, Notary, Owner, Permissions, QualifiedName, Refusal,
+        Caller, Hlc, Incarnation, Limits, Owner, Permissions, QualifiedName, Refusal, Signer,
         Stamp, TableId,
     },
     sync::Vector,
@@ -57,7 +57,7 @@ pub(super) struct State {
     /// Audits that are under way.
     pub(super) audits: Vec<Audit>,
     /// Who signs for this node; none where no mesh is configured.
-    pub(super) notary: Option<Arc<dyn Notary>>,
+    pub(super) signer: Option<Arc<dyn Signer>>,
 }
 
 impl State {
@@ -107,7 +107,7 @@ impl State {
                     departures,
                     uses: Uses::new(),
                     audits: Vec::new(),
-                    notary: None,
+                    signer: None,
                 })
             },
         )?;
@@ -297,7 +297,7 @@ impl<'a> Batch<'a> {
             Command::SetScope { caller, entry, scope, write_off } => {
                 self.set_scope(caller, entry, scope, write_off)
             }
-            Command::Join(notary) => self.join(notary),
+            Command::Join(signer) => self.join(signer),
             Command::Register(registration) => self.register(registration),
             Command::Claim(claim) => self.claim(claim),
             Command::Adopt(rows) => self.adopt_rows(rows),

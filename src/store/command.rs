@@ -5,8 +5,8 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use bytes::Bytes;
 use cortex_core::model::{
-    AttributeName, Caller, IdentityId, IdentityName, Key, NodeName, Notary, Owner, Permissions,
-    Principal, QualifiedName, Scope, Stamp, TableName, TableUid, Uid,
+    AttributeName, Caller, IdentityId, IdentityName, Key, NodeName, Owner, Permissions, Principal,
+    QualifiedName, Scope, Signer, Stamp, TableName, TableUid, Uid,
 };
 use cortex_core::sync::{Ack, Dot};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
@@ -101,7 +101,7 @@ pub enum Command {
         write_off: BTreeSet<NodeName>,
     },
     /// Become, or be again, a node of a mesh: sign for it from now on.
-    Join(Arc<dyn Notary>),
+    Join(Arc<dyn Signer>),
     /// Make a federated identity.
     Register(Registration),
     /// Map a uid of this node to an identity by a token.

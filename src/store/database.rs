@@ -133,7 +133,7 @@ impl Engine {
     /// After a fault nothing in memory is believed: it is read again from the file.
     pub(super) fn reload(&mut self) -> Result<(), Fault> {
         let mut state = State::load(&self.conn)?;
-        state.notary = self.state.notary.take();
+        state.signer = self.state.signer.take();
         state.keep_drains(&self.state);
         self.contexts.forget();
         self.recent = Arc::new(Recent::from(state.lsn, state.hlc()));

@@ -391,8 +391,8 @@ impl Batch<'_> {
                 (replica.feed, replica.cut) = (feed, lsn);
             }
         }
-        if let Some(notary) = self.state.notary.clone() {
-            self.introduce(notary.as_ref())?;
+        if let Some(signer) = self.state.signer.clone() {
+            self.introduce(signer.as_ref())?;
         }
         let text = "this machine writes as another origin from now on".to_owned();
         self.note(&Event { uid: None, kind: "incarnation", text })?;

@@ -9,7 +9,7 @@ use cortex_core::{
     directory::{BindingRow, Directory, DroppedRow, NodeRow, Row, Standing},
     gate,
     model::{
-        Caller, IdentityId, IdentityName, NodeName, Notary, Permissions, Principal, Refusal, Scope,
+        Caller, IdentityId, IdentityName, NodeName, Permissions, Principal, Refusal, Scope, Signer,
         Stamp, TableName, TableUid, Uid,
     },
     rule::Rule,
@@ -36,30 +36,30 @@ const USED_TOKENS: i64 = 100_000;
 const TOKEN_LIFE_MS: u64 = 86_400_000;
 
 impl Batch<'_> {
-    /// From now on this node signs as the notary does. A database belongs to one mesh and is one
+    /// From now on this node signs as the signer does. A database belongs to one mesh and is one
     /// node of it for ever: what it has signed is out in the world.
-    pub(super) fn join(&mut self, notary: &Arc<dyn Notary>) -> Result<Done, Failure> {
+    pub(super) fn join(&mut self, signer: &Arc<dyn Signer>) -> Result<Done, Failure> {
         let (mesh, node): (Option<[u8; 16]>, Option<String>) = self
             .cached("SELECT mesh, node FROM node_state WHERE id = 1")?
             .query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
-        if let Some(node) = node.filter(|node| node != notary.node().as_str()) {
+        if let Some(node) = node.filter(|node| node != signer.node().as_str()) {
             return Err(Refusal::AnotherNode(node.into()).into());
         }
-        if mesh.is_some_and(|mesh| mesh != notary.mesh().0) {
+        if mesh.is_some_and(|mesh| mesh != signer.mesh().0) {
             return Err(Refusal::AnotherMesh.into());
         }
         self.execute(
             "UPDATE node_state SET mesh = ?1, node = ?2 WHERE id = 1",
-            params![notary.mesh().0, notary.node().as_str()],
+            params![signer.mesh().0, signer.node().as_str()],
         )?;
         if mesh.is_none() {
             // What was made here before may be in a copy of this file too, which may join as well.
             self.mint()?;
         }
-        self.state.notary = Some(Arc::clone(notary));
-        self.directory_mut().set_here(notary.node().clone());
-        self.directory_mut().set_mesh(notary.mesh());
-        self.introduce(notary.as_ref())?;
+        self.state.signer = Some(Arc::clone(signer));
+        self.directory_mut().set_here(signer.node().clone());
+        self.directory_mut().set_mesh(signer.mesh());
+        self.introduce(signer.as_ref())?;
         self.react(Concerned::All)?;
         self.bring_home()?;
         Ok(Done::Joined)
@@ -68,8 +68,8 @@ impl Batch<'_> {
     /// Presents this node, where it is not as it was presented before. With another certificate,
     /// what the node has signed is signed again: others judge it by the one that is presented. That decides nothing
     /// anew: a restored machine signs what it has forgotten to have replaced.
-    pub(super) fn introduce(&mut self, notary: &dyn Notary) -> Result<(), Failure> {
-        let (node, certificate) = (notary.node().clone(), notary.certificate().to_vec());
+    pub(super) fn introduce(&mut self, signer: &dyn Signer) -> Result<(), Failure> {
+        let (node, certificate) = (signer.node().clone(), signer.certificate().to_vec());
         let (database, incarnation) = (self.state.database, self.state.own_incarnation());
         let now = NodeRow { node: node.clone(), certificate, database, incarnation };
         let presented = self.directory().node(&node);
@@ -81,7 +81,7 @@ impl Batch<'_> {
         if signed_before {
             return Ok(());
         }
-        self.sign_again(&node, notary)
+        self.sign_again(&node, signer)
     }
 
     pub(super) fn register(&mut self, registration: &Registration) -> Result<Done, Failure> {
@@ -395,12 +395,12 @@ impl Batch<'_> {
         owner: IdentityId,
         name: &TableName,
     ) -> Result<TableUid, Failure> {
-        let notary = self.notary()?;
+        let signer = self.signer()?;
         if self.directory().identity_of_caller(caller) != Some(owner) {
             return Err(Refusal::AccessDenied.into());
         }
-        let row = self.directory().take_name(notary.node(), owner, name)?;
-        let uid = TableUid::of_federated(notary.mesh(), owner, name, row.generation);
+        let row = self.directory().take_name(signer.node(), owner, name)?;
+        let uid = TableUid::of_federated(signer.mesh(), owner, name, row.generation);
         self.write(vec![Row::Name(row)])?;
         Ok(uid)
     }
@@ -418,11 +418,11 @@ impl Batch<'_> {
 
     /// Signs rows and stores them.
     pub(super) fn write(&mut self, rows: Vec<Row>) -> Result<(), Failure> {
-        let notary = self.notary()?;
+        let signer = self.signer()?;
         for row in &rows {
             let (key, bytes) = (row.key(), row.encode());
             let (stamp, seq) = self.draw_after(key.as_bytes())?;
-            let value = system::seal(notary.as_ref(), stamp, &key, &bytes);
+            let value = system::seal(signer.as_ref(), stamp, &key, &bytes);
             self.merge_system(key.as_bytes(), stamp, seq, &value)?;
             if let Some(replica) = self.state.replicas.get_mut(system::UID) {
                 replica.vector.raise(Dot { incarnation: stamp.incarnation, seq });
@@ -473,12 +473,12 @@ impl Batch<'_> {
         Ok(())
     }
 
-    pub(super) fn notary(&self) -> Result<Arc<dyn Notary>, Refusal> {
-        self.state.notary.clone().ok_or(Refusal::MeshNotConfigured)
+    pub(super) fn signer(&self) -> Result<Arc<dyn Signer>, Refusal> {
+        self.state.signer.clone().ok_or(Refusal::MeshNotConfigured)
     }
 
     pub(super) fn here(&self) -> Result<NodeName, Refusal> {
-        Ok(self.notary()?.node().clone())
+        Ok(self.signer()?.node().clone())
     }
 
     pub(super) fn directory(&self) -> &Directory {
@@ -499,7 +499,7 @@ mod tests {
         model::{AttributeName, Hlc, Incarnation, Owner},
     };
 
-    use super::super::{command::Command, database::Database, fake_notary::FakeNotary};
+    use super::super::{command::Command, database::Database, fake_signer::FakeSigner};
     use super::*;
 
     const OWNER: Uid = Uid(1000);
@@ -513,7 +513,7 @@ mod tests {
             drawn.get().to_be_bytes()
         })
         .expect("a database");
-        home.execute(&Command::Join(Arc::new(FakeNotary::of("home"))), 1).expect("joined");
+        home.execute(&Command::Join(Arc::new(FakeSigner::of("home"))), 1).expect("joined");
         let name = TableName::parse("notes").expect("a name");
         let create = Command::CreateTable {
             caller: Caller::Local(OWNER),
@@ -539,7 +539,7 @@ mod tests {
     fn forgotten(row: Row) -> VerifiedRow {
         let stamp = Stamp { hlc: Hlc::from_unix_ms(1), incarnation: Incarnation(99) };
         let key = row.key();
-        let value = system::seal(&FakeNotary::of("home"), stamp, &key, &row.encode());
+        let value = system::seal(&FakeSigner::of("home"), stamp, &key, &row.encode());
         VerifiedRow { sealed: SealedRow { key: key.into_bytes(), value, stamp, seq: 7 }, row }
     }
 

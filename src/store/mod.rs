@@ -31,7 +31,7 @@ mod erasure;
 mod error;
 mod events;
 #[cfg(test)]
-pub(crate) mod fake_notary;
+pub(crate) mod fake_signer;
 mod handed;
 mod inherited;
 mod life;

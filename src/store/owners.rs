@@ -219,7 +219,7 @@ mod tests {
     use super::super::{
         command::Command,
         database::Database,
-        fake_notary::FakeNotary,
+        fake_signer::FakeSigner,
         system::{SealedRow, VerifiedRow, seal},
     };
     use super::*;
@@ -234,7 +234,7 @@ mod tests {
     fn of_home(row: Row, number: u64) -> VerifiedRow {
         let stamp = Stamp { hlc: Hlc::from_unix_ms(number), incarnation: Incarnation(5) };
         let key = row.key();
-        let value = seal(&FakeNotary::of("home"), stamp, &key, &row.encode());
+        let value = seal(&FakeSigner::of("home"), stamp, &key, &row.encode());
         VerifiedRow { sealed: SealedRow { key: key.into_bytes(), value, stamp, seq: number }, row }
     }
 
@@ -273,7 +273,7 @@ mod tests {
             drawn.get().to_be_bytes()
         })
         .expect("a database");
-        let join = || Command::Join(Arc::new(FakeNotary::of("office")));
+        let join = || Command::Join(Arc::new(FakeSigner::of("office")));
         office.execute(&join(), 1).expect("joined");
         let rows = [home(1), decision("home,office", 1), copy_of_home(1, 1, 0)];
         let rows = rows.into_iter().zip(1..).map(|(row, number)| of_home(row, number));

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 
 use cortex_core::{
     directory::{Directory, NodeRow, Row, adopted_part, signed_part},
-    model::{Hlc, Incarnation, NodeName, NotSigned, Notary, Refusal, Stamp, TableId, TableUid},
+    model::{Hlc, Incarnation, NodeName, NotSigned, Refusal, Signer, Stamp, TableId, TableUid},
     wire::{Head, Reader, encode},
 };
 use rusqlite::{Connection, OptionalExtension};
@@ -79,8 +79,8 @@ impl VerifiedRow {
 }
 
 /// Signs a row: the value of its record.
-pub(super) fn seal(notary: &dyn Notary, stamp: Stamp, key: &str, row: &[u8]) -> Vec<u8> {
-    let signature = notary.sign(&signed_part(notary.mesh(), stamp, key.as_bytes(), row));
+pub(super) fn seal(signer: &dyn Signer, stamp: Stamp, key: &str, row: &[u8]) -> Vec<u8> {
+    let signature = signer.sign(&signed_part(signer.mesh(), stamp, key.as_bytes(), row));
     let mut value = Vec::with_capacity(row.len() + signature.len() + 8);
     encode::array(&mut value, 2);
     encode::bin(&mut value, row);
@@ -91,7 +91,7 @@ pub(super) fn seal(notary: &dyn Notary, stamp: Stamp, key: &str, row: &[u8]) -> 
 /// Signs a row in the place of its writer, whose own signature is kept beside: the value of its record,
 /// which had the stamp `before` and gets another.
 pub(super) fn adopt(
-    notary: &dyn Notary,
+    signer: &dyn Signer,
     before: Stamp,
     stamp: Stamp,
     key: &[u8],
@@ -99,12 +99,12 @@ pub(super) fn adopt(
 ) -> Vec<u8> {
     let Held { row, original, .. } = held;
     let authored = held.authored(before);
-    let signature = notary.sign(&adopted_part(notary.mesh(), stamp, authored, key, row));
+    let signature = signer.sign(&adopted_part(signer.mesh(), stamp, authored, key, row));
     let mut value = Vec::with_capacity(row.len() + original.len() + signature.len() + 64);
     encode::array(&mut value, 6);
     encode::bin(&mut value, row);
     encode::bin(&mut value, &signature);
-    encode::str(&mut value, notary.node().as_str());
+    encode::str(&mut value, signer.node().as_str());
     encode::uint(&mut value, authored.hlc.to_i64().unsigned_abs());
     encode::bin(&mut value, &authored.incarnation.0.to_be_bytes());
     encode::bin(&mut value, original);
@@ -136,7 +136,7 @@ pub struct Checked {
 /// Checks rows that came from another node: each must be signed by the node that alone may write it,
 /// with a certificate of this mesh that is known, or is among the rows.
 #[must_use]
-pub fn check(notary: &dyn Notary, known: &Directory, rows: Vec<SealedRow>) -> Checked {
+pub fn check(signer: &dyn Signer, known: &Directory, rows: Vec<SealedRow>) -> Checked {
     let mut checked = Checked::default();
     let mut opened = Vec::with_capacity(rows.len());
     for sealed in rows {
@@ -151,7 +151,7 @@ pub fn check(notary: &dyn Notary, known: &Directory, rows: Vec<SealedRow>) -> Ch
         if let Row::Node(node) = &opened.row
             && opened.adopted.is_none()
         {
-            let is_good = opened.judge(notary, node).is_ok();
+            let is_good = opened.judge(signer, node).is_ok();
             let of = if is_good { &mut brought } else { &mut doubtful };
             of.insert(node.node.clone(), node.clone());
         }
@@ -160,7 +160,7 @@ pub fn check(notary: &dyn Notary, known: &Directory, rows: Vec<SealedRow>) -> Ch
         let writer = opened.signer();
         let known = brought.get(writer).or_else(|| known.node(writer));
         // What is wrong with a certificate is to be said, where there is no other.
-        let signer = match &opened.row {
+        let presented = match &opened.row {
             Row::Node(own) if opened.adopted.is_none() => Some(own),
             Row::Node(_)
             | Row::Identity(_)
@@ -176,8 +176,8 @@ pub fn check(notary: &dyn Notary, known: &Directory, rows: Vec<SealedRow>) -> Ch
             | Row::Transfer(_)
             | Row::Removal(_) => known.or_else(|| doubtful.get(writer)),
         };
-        let verdict = match signer {
-            Some(signer) => opened.judge(notary, signer),
+        let verdict = match presented {
+            Some(presented) => opened.judge(signer, presented),
             None => Err("its writer has not presented itself".into()),
         };
         match verdict {
@@ -198,11 +198,11 @@ pub fn check(notary: &dyn Notary, known: &Directory, rows: Vec<SealedRow>) -> Ch
 /// # Errors
 /// [`Refusal::RowUnverified`] for the first one. Rows are not taken by halves.
 pub fn verify(
-    notary: &dyn Notary,
+    signer: &dyn Signer,
     known: &Directory,
     rows: Vec<SealedRow>,
 ) -> Result<Vec<VerifiedRow>, Refusal> {
-    let Checked { verified, unverified } = check(notary, known, rows);
+    let Checked { verified, unverified } = check(signer, known, rows);
     match unverified.first() {
         None => Ok(verified),
         Some(row) => Err(row.refusal()),
@@ -254,21 +254,17 @@ impl Opened {
     }
 
     /// Judges the row by what its signer has said of itself.
-    fn judge(&self, notary: &dyn Notary, presented: &NodeRow) -> Result<(), Box<str>> {
+    fn judge(&self, signer: &dyn Signer, presented: &NodeRow) -> Result<(), Box<str>> {
         let Self { sealed, bytes, signature, .. } = self;
-        let (mesh, stamp, key) = (notary.mesh(), sealed.stamp, &sealed.key);
+        let (mesh, stamp, key) = (signer.mesh(), sealed.stamp, &sealed.key);
         let message = match &self.adopted {
             None => signed_part(mesh, stamp, key, bytes),
             Some(adopted) => adopted_part(mesh, stamp, adopted.authored, key, bytes),
         };
-        let (signer, _) = notary
-            .signer(&presented.certificate, &message, signature)
+        let (by, _) = signer
+            .verify(&presented.certificate, &message, signature)
             .map_err(|NotSigned(why)| why)?;
-        if signer == *self.signer() {
-            Ok(())
-        } else {
-            Err(format!("it is signed by {signer}").into())
-        }
+        if by == *self.signer() { Ok(()) } else { Err(format!("it is signed by {by}").into()) }
     }
 }
 
@@ -354,7 +350,7 @@ pub(super) fn rank(stamp: Stamp, value: Option<&[u8]>) -> (Stamp, Stamp) {
 /// node's own do not count: then the fault is here.
 pub(super) fn orphans(
     conn: &Connection,
-    notary: &dyn Notary,
+    signer: &dyn Signer,
     directory: &Directory,
 ) -> Result<Vec<(Vec<u8>, Stamp)>, Fault> {
     let mut statement = conn.prepare(
@@ -372,34 +368,34 @@ pub(super) fn orphans(
     let mut counts: BTreeMap<NodeName, bool> = BTreeMap::new();
     for row in rows {
         let Ok(opened) = Opened::read(row?) else { continue };
-        let signer = opened.signer();
+        let signed_by = opened.signer();
         let (key, stamp) = (opened.sealed.key.clone(), opened.sealed.stamp);
-        let Some(presented) = directory.node(signer) else { continue };
-        if signer == notary.node() {
-            if !counts.contains_key(signer) {
-                if opened.judge(notary, presented).is_err() {
+        let Some(presented) = directory.node(signed_by) else { continue };
+        if signed_by == signer.node() {
+            if !counts.contains_key(signed_by) {
+                if opened.judge(signer, presented).is_err() {
                     return Ok(Vec::new());
                 }
-                counts.insert(signer.clone(), true);
+                counts.insert(signed_by.clone(), true);
             }
             continue;
         }
-        if directory.is_put_out(signer) {
+        if directory.is_put_out(signed_by) {
             found.push((key, stamp));
             continue;
         }
         // One signature of a certificate suffices to know that it counts, for rows of the same actor.
         let is_current = stamp.incarnation == presented.incarnation;
-        if is_current && counts.contains_key(signer) {
+        if is_current && counts.contains_key(signed_by) {
             continue;
         }
-        match opened.judge(notary, presented) {
-            Ok(()) if is_current => drop(counts.insert(signer.clone(), true)),
+        match opened.judge(signer, presented) {
+            Ok(()) if is_current => drop(counts.insert(signed_by.clone(), true)),
             Ok(()) => {}
             Err(_) => found.push((key, stamp)),
         }
     }
-    if !counts.contains_key(notary.node()) {
+    if !counts.contains_key(signer.node()) {
         found.clear();
     }
     Ok(found)
@@ -484,7 +480,7 @@ pub(super) fn sealed(conn: &Connection, keys: &[String]) -> Result<Vec<SealedRow
 mod tests {
     use cortex_core::directory::DroppedRow;
 
-    use super::{super::fake_notary::FakeNotary, *};
+    use super::{super::fake_signer::FakeSigner, *};
 
     fn node(name: &str) -> NodeName {
         NodeName::parse(name).expect("a name")
@@ -493,7 +489,7 @@ mod tests {
     fn sealed(row: &Row, by: &str) -> SealedRow {
         let stamp = Stamp { hlc: Hlc::from_unix_ms(1), incarnation: Incarnation(1) };
         let key = row.key();
-        let value = seal(&FakeNotary::of(by), stamp, &key, &row.encode());
+        let value = seal(&FakeSigner::of(by), stamp, &key, &row.encode());
         SealedRow { key: key.into_bytes(), value, stamp, seq: 1 }
     }
 
@@ -509,8 +505,8 @@ mod tests {
 
     fn checked(rows: Vec<SealedRow>) -> (Vec<Row>, Vec<(Option<NodeName>, String)>) {
         let known = Directory::new(Some(node("home")));
-        let Checked { verified, unverified } = check(&FakeNotary::of("home"), &known, rows.clone());
-        assert_eq!(verify(&FakeNotary::of("home"), &known, rows).is_ok(), unverified.is_empty());
+        let Checked { verified, unverified } = check(&FakeSigner::of("home"), &known, rows.clone());
+        assert_eq!(verify(&FakeSigner::of("home"), &known, rows).is_ok(), unverified.is_empty());
         let believed = verified.iter().map(|row| row.row().clone()).collect();
         let others = unverified.into_iter().map(|row| (row.writer, row.why.into()));
         (believed, others.collect())
@@ -547,7 +543,7 @@ mod tests {
         let Row::Node(real) = presented("cabin") else { unreachable!() };
         let forged = Row::Node(NodeRow { certificate: b"office".to_vec(), ..real });
         let rows = vec![sealed(&forged, "cabin"), sealed(&dropped(1, "cabin"), "cabin")];
-        let Checked { verified, unverified } = check(&FakeNotary::of("home"), &known, rows);
+        let Checked { verified, unverified } = check(&FakeSigner::of("home"), &known, rows);
         assert_eq!(verified.len(), 1);
         assert_eq!(verified[0].row(), &dropped(1, "cabin"));
         assert_eq!(unverified.len(), 1);
@@ -556,7 +552,7 @@ mod tests {
     fn adopted(row: &SealedRow, by: &str, at: u64) -> SealedRow {
         let stamp = Stamp { hlc: Hlc::from_unix_ms(at), incarnation: Incarnation(9) };
         let held = open(&row.value).expect("a row");
-        let value = adopt(&FakeNotary::of(by), row.stamp, stamp, &row.key, &held);
+        let value = adopt(&FakeSigner::of(by), row.stamp, stamp, &row.key, &held);
         SealedRow { value, stamp, seq: at, ..row.clone() }
     }
 
@@ -567,7 +563,7 @@ mod tests {
         let mut known = Directory::new(Some(node("home")));
         known.extend([presented("home"), presented("xcabin"), presented("xshed")]);
         let row = sealed(&dropped(1, "xcabin"), "xcabin");
-        let check = |row: &SealedRow| check(&FakeNotary::of("home"), &known, vec![row.clone()]);
+        let check = |row: &SealedRow| check(&FakeSigner::of("home"), &known, vec![row.clone()]);
         assert_eq!(check(&row).verified.len(), 0, "it was signed by who does not count");
         let kept = adopted(&row, "home", 5);
         assert_eq!(check(&kept).verified[0].row(), &dropped(1, "xcabin"));

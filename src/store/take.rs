@@ -416,8 +416,8 @@ impl Batch<'_> {
         }
         let is_so =
             match &name.owner {
-                Owner::Identity(id) => self.state.notary.as_ref().is_some_and(|notary| {
-                    directory.is_named(notary.mesh(), table, *id, &name.name)
+                Owner::Identity(id) => self.state.signer.as_ref().is_some_and(|signer| {
+                    directory.is_named(signer.mesh(), table, *id, &name.name)
                 }),
                 Owner::Remote(_, node) => directory.decided_by(table, node),
                 Owner::Uid(_) => false,

@@ -8,7 +8,7 @@ use std::{
 };
 
 use cortex_core::{
-    model::{Incarnation, NodeName, Notary, TableUid},
+    model::{Incarnation, NodeName, Signer, TableUid},
     sync::{Ack, Chunk, Part, PassKind, Want, Word, Words},
 };
 use cortexd::store::{
@@ -21,7 +21,7 @@ use crate::{
     checks,
     history::{Disk, History, Known},
     mutations::{self, Around, Mutation},
-    notary::Fake,
+    signer::Fake,
 };
 
 /// How much clocks may differ from each other at most.
@@ -90,7 +90,7 @@ impl Message {
 pub(crate) struct Node {
     pub(crate) name: NodeName,
     pub(crate) db: Database,
-    pub(crate) notary: Arc<dyn Notary>,
+    pub(crate) signer: Arc<dyn Signer>,
     pub(crate) skew_ms: i64,
     /// How far the clock has jumped.
     pub(crate) jump_ms: i64,
@@ -227,7 +227,7 @@ impl World {
         let half = SKEW_MS / 2;
         let skew = self.chance.within(0, 2 * half).cast_signed() - half.cast_signed();
         let node = Node {
-            notary: Arc::new(Fake::new(&name)),
+            signer: Arc::new(Fake::new(&name)),
             name,
             db,
             skew_ms: if skewed { skew } else { 0 },
@@ -243,7 +243,7 @@ impl World {
             saved: None,
         };
         self.nodes.push(node);
-        self.must(n, &Command::Join(Arc::clone(&self.nodes[n].notary)));
+        self.must(n, &Command::Join(Arc::clone(&self.nodes[n].signer)));
         n
     }
 
@@ -415,7 +415,7 @@ impl World {
             });
             let node = &self.nodes[reader];
             let directory = node.db.catalog().directory();
-            match verify(node.notary.as_ref(), directory, rows.collect()) {
+            match verify(node.signer.as_ref(), directory, rows.collect()) {
                 Ok(rows) => verified = rows,
                 Err(refusal) => {
                     // The certificate comes with another chunk, of which this one was not the first.
@@ -623,7 +623,7 @@ impl World {
         if rolled_back {
             checks::i13::excuse(self);
         }
-        self.must(n, &Command::Join(Arc::clone(&self.nodes[n].notary)));
+        self.must(n, &Command::Join(Arc::clone(&self.nodes[n].signer)));
         if rolled_back && !self.broken_by(Around::NoMint) {
             self.must(n, &Command::Mint);
         }

@@ -1,13 +1,13 @@
 //! Which origin of writes a database is after a start: the same one only where it is certain that no number
 //! of it can be used twice. What follows between copies is the simulation's.
 
-#[path = "../sim/notary.rs"]
-mod notary;
+#[path = "../sim/signer.rs"]
+mod signer;
 
 use std::{collections::BTreeSet, fs, path::Path, sync::Arc};
 
 use cortex_core::model::{
-    AttributeName, Caller, Incarnation, NodeName, Notary, Owner, Scope, TableName, Uid,
+    AttributeName, Caller, Incarnation, NodeName, Owner, Scope, Signer, TableName, Uid,
 };
 use cortexd::store::{Command, Options, Restored, Store, restore};
 
@@ -48,8 +48,8 @@ impl Place {
 
 fn join(store: &Store) {
     let node = NodeName::parse("home").expect("a name");
-    let notary: Arc<dyn Notary> = Arc::new(notary::Fake::new(&node));
-    wait(store.execute(Command::Join(notary))).expect("it joins");
+    let signer: Arc<dyn Signer> = Arc::new(signer::Fake::new(&node));
+    wait(store.execute(Command::Join(signer))).expect("it joins");
 }
 
 fn write(store: &Store, name: &str) {

@@ -112,7 +112,7 @@ impl Service {
         caller: &Caller,
         params: Params<'_>,
     ) -> Result<Answer, Failure> {
-        self.notary()?;
+        self.signer()?;
         let mut params = params.between(1, 2)?;
         let mesh = self.mesh().ok_or_else(|| self.without_mesh())?.clone();
         let table = params.text()?;

@@ -143,7 +143,7 @@ fn echo(chunk: &Chunk, want: &Want, told_whole: Option<u64>) -> Option<u64> {
 pub(super) async fn checked(
     chunk: &Chunk,
     store: &Store,
-    notary: Arc<crate::pki::Credentials>,
+    signer: Arc<crate::pki::Credentials>,
 ) -> Result<Checked, Fault> {
     if chunk.table != SYSTEM_TABLE || chunk.rows.is_empty() {
         return Ok(Checked::default());
@@ -156,5 +156,5 @@ pub(super) async fn checked(
     });
     let rows: Vec<SealedRow> = rows.collect();
     let store = store.clone();
-    blocking(move || Ok(check(notary.as_ref(), store.catalog().directory(), rows))).await
+    blocking(move || Ok(check(signer.as_ref(), store.catalog().directory(), rows))).await
 }

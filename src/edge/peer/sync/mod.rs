@@ -495,12 +495,12 @@ impl Exchange<'_> {
         let outline = Box::new(chunk.clone());
         (chunk.rows, chunk.contexts) = (rows, contexts);
         let (store, from) = (self.store.clone(), self.node.clone());
-        let notary = Arc::clone(self.shared.mesh().credentials());
+        let signer = Arc::clone(self.shared.mesh().credentials());
         let latest = self.believed(&chunk);
         let is_beyond = chunk.table == SYSTEM_TABLE && self.beyond.vector_at(&chunk.from).is_some();
         self.taking += 1;
         self.jobs.spawn(async move {
-            let checked = checked(&chunk, &store, notary).await?;
+            let checked = checked(&chunk, &store, signer).await?;
             if is_beyond || !checked.unverified.is_empty() {
                 let Checked { verified, unverified } = checked;
                 let keys = verified.iter().map(|row| row.key().to_vec()).collect();

@@ -1,13 +1,13 @@
 //! A node's credentials as the rules know them: who signs for this node, and who has signed a thing.
 //! What is signed, and what follows from it, is the store's and the service's.
 
-use cortex_core::model::{KeyHash, MeshId, NodeName, NotSigned, Notary};
+use cortex_core::model::{KeyHash, MeshId, NodeName, NotSigned, Signer};
 use rustls::pki_types::CertificateDer;
 
 use super::Credentials;
 use crate::sys::clock;
 
-impl Notary for Credentials {
+impl Signer for Credentials {
     fn mesh(&self) -> MeshId {
         self.mesh()
     }
@@ -28,7 +28,7 @@ impl Notary for Credentials {
         self.sign(message)
     }
 
-    fn signer(
+    fn verify(
         &self,
         certificate: &[u8],
         message: &[u8],

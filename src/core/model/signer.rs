@@ -1,4 +1,4 @@
-//! Signatures, as the rules need them: made for this node, judged for others.
+//! Signer and verifier of rows, as the rules need them: signs for this node, verifies what others signed.
 //! Keys, certificates and algorithms are left to the daemon.
 
 use std::fmt;
@@ -12,8 +12,8 @@ pub type KeyHash = [u8; 32];
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NotSigned(pub Box<str>);
 
-/// Speaks for this node of the mesh.
-pub trait Notary: fmt::Debug + Send + Sync {
+/// Signs as this node of the mesh, and verifies the signatures of others.
+pub trait Signer: fmt::Debug + Send + Sync {
     /// The mesh.
     fn mesh(&self) -> MeshId;
 
@@ -33,7 +33,7 @@ pub trait Notary: fmt::Debug + Send + Sync {
     ///
     /// # Errors
     /// [`NotSigned`] for a certificate that is not good, or that is not the signer's.
-    fn signer(
+    fn verify(
         &self,
         certificate: &[u8],
         message: &[u8],

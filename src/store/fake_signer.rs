@@ -1,19 +1,19 @@
 //! Signatures without keys, for unit tests: a certificate is a name, and who signs adds it. Real ones are
 //! `pki`'s.
 
-use cortex_core::model::{KeyHash, MeshId, NodeName, NotSigned, Notary};
+use cortex_core::model::{KeyHash, MeshId, NodeName, NotSigned, Signer};
 
 /// Signs as the node of its name. A certificate that begins with `x` is no good any more.
 #[derive(Debug)]
-pub(crate) struct FakeNotary(NodeName);
+pub(crate) struct FakeSigner(NodeName);
 
-impl FakeNotary {
+impl FakeSigner {
     pub(crate) fn of(name: &str) -> Self {
         Self(NodeName::parse(name).expect("a name"))
     }
 }
 
-impl Notary for FakeNotary {
+impl Signer for FakeSigner {
     fn mesh(&self) -> MeshId {
         MeshId([7; 16])
     }
@@ -34,7 +34,7 @@ impl Notary for FakeNotary {
         [self.certificate(), message].concat()
     }
 
-    fn signer(
+    fn verify(
         &self,
         certificate: &[u8],
         message: &[u8],

@@ -3,7 +3,7 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use cortex_core::model::{KeyHash, MeshId, NodeName, NotSigned, Notary};
+use cortex_core::model::{KeyHash, MeshId, NodeName, NotSigned, Signer};
 
 #[derive(Debug)]
 pub(crate) struct Fake(NodeName);
@@ -20,7 +20,7 @@ fn sign(node: &str, message: &[u8]) -> Vec<u8> {
     hash.finish().to_be_bytes().to_vec()
 }
 
-impl Notary for Fake {
+impl Signer for Fake {
     fn mesh(&self) -> MeshId {
         MeshId([7; 16])
     }
@@ -41,7 +41,7 @@ impl Notary for Fake {
         sign(self.0.as_str(), message)
     }
 
-    fn signer(
+    fn verify(
         &self,
         certificate: &[u8],
         message: &[u8],
