@@ -81,7 +81,7 @@ impl Mesh {
         let mut command = Command::new(env!("CARGO_BIN_EXE_cortexd"));
         command.arg("--config").arg(&config).arg("--socket").arg(&socket);
         command.arg("--data-dir").arg(place.join("data")).args(["--log", "error"]);
-        command.env("RUNTIME_DIRECTORY", place.join("anchor"));
+        command.env("RUNTIME_DIRECTORY", place.join("rollback_marker"));
         let child = command.stdout(Stdio::null()).spawn().context("start cortexd")?;
         let daemon = Daemon { child, socket };
         let deadline = Instant::now() + START;

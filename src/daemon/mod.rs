@@ -170,7 +170,7 @@ async fn run(
         limits: settings.limits,
         log: LogBounds::default(),
         vfs: None,
-        anchor: paths::anchor_dir(env),
+        rollback_marker: paths::rollback_marker_dir(env),
     })?;
     let socket = match socket::Socket::open(&settings.socket, passed.clients).await {
         Ok(socket) => socket,

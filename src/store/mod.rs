@@ -9,7 +9,6 @@
 //! ```
 
 mod adopt;
-mod anchor;
 mod apply;
 mod audit;
 mod backup;
@@ -45,6 +44,7 @@ mod repair;
 mod replica;
 mod reserve;
 mod restamp;
+mod rollback_marker;
 mod rows;
 mod scan;
 mod schema;
@@ -169,7 +169,7 @@ pub struct Options {
     pub vfs: Option<String>,
     /// A directory in memory, for a word on how far the database has come. Without one, a database of a
     /// mesh writes as another origin after each start.
-    pub anchor: Option<PathBuf>,
+    pub rollback_marker: Option<PathBuf>,
 }
 
 impl Options {
@@ -184,7 +184,7 @@ impl Options {
             limits: Limits::default(),
             log: LogBounds::default(),
             vfs: None,
-            anchor: None,
+            rollback_marker: None,
         }
     }
 }
@@ -262,8 +262,11 @@ impl Store {
         let state = apply::State::load(&conn).map_err(fault)?;
         let mut engine = database::Engine::new(conn, state, random::id);
 
-        let (anchor, word) =
-            anchor::Anchor::open(options.anchor.as_deref(), engine.state.database, &path);
+        let (rollback_marker, word) = rollback_marker::RollbackMarker::open(
+            options.rollback_marker.as_deref(),
+            engine.state.database,
+            &path,
+        );
         let file = open_beside(&path, options.vfs.as_deref()).map_err(fault)?;
         let sweep = !engine.state.departures.swept;
         let slack = file.as_ref().map(|file| slack::Slack::new(Arc::clone(file), &path, sweep));
@@ -294,7 +297,7 @@ impl Store {
         let (queue, jobs) = mpsc::channel(QUEUE);
         let writer = writer::Writer {
             engine,
-            anchor,
+            rollback_marker,
             published: Arc::clone(&published),
             readers: readers.clone(),
             checkpointer,

@@ -28,7 +28,6 @@ use tracing::{debug, error, warn};
 
 use super::{
     LogBounds,
-    anchor::Anchor,
     cache::RecordCache,
     catalog::Catalog,
     checkpoint,
@@ -42,6 +41,7 @@ use super::{
     reader::Reader,
     replica::Replica,
     reserve::{self, Reserve},
+    rollback_marker::RollbackMarker,
 };
 use crate::{sys::clock, sys::journal, sys::throttle::LogThrottle};
 
@@ -106,7 +106,7 @@ pub(super) struct Published {
 
 pub(super) struct Writer {
     pub(super) engine: Engine,
-    pub(super) anchor: Anchor,
+    pub(super) rollback_marker: RollbackMarker,
     pub(super) published: Arc<Published>,
     /// Their held snapshots are released before a checkpoint is ended.
     pub(super) readers: Vec<Arc<Reader>>,
@@ -286,7 +286,7 @@ impl Writer {
         self.published.trusted()?;
         let state = &self.engine.state;
         if state.catalog.directory().here().is_some() {
-            self.anchor.note(state.own_incarnation(), state.seq);
+            self.rollback_marker.note(state.own_incarnation(), state.seq);
         }
         Ok(committed)
     }

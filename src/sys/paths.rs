@@ -7,7 +7,7 @@
 //! data      flag > CORTEX_DATA_DIR > config > $STATE_DIRECTORY, where systemd has made one for the service
 //!                                             root: /var/lib/cortex
 //!                                             else: $XDG_STATE_HOME/cortex, ~/.local/state/cortex
-//! anchor    $RUNTIME_DIRECTORY, where systemd has made one for the service
+//! rollback_marker    $RUNTIME_DIRECTORY, where systemd has made one for the service
 //!           root: /run/cortex-anchor
 //!           else: $XDG_RUNTIME_DIR/cortex-anchor, none
 //! ```
@@ -137,7 +137,7 @@ pub fn default_data_dir(env: &Environment) -> Option<PathBuf> {
 
 /// Where the daemon notes how far its database has come: a directory that a restart of the machine clears.
 /// None where there is none.
-pub fn anchor_dir(env: &Environment) -> Option<PathBuf> {
+pub fn rollback_marker_dir(env: &Environment) -> Option<PathBuf> {
     let own = env.runtime_directory.clone();
     let system = (env.uid == 0).then(|| PathBuf::from("/run/cortex-anchor"));
     own.or(system).or_else(|| Some(env.xdg_runtime_dir.as_ref()?.join("cortex-anchor")))

@@ -20,18 +20,18 @@ const OWNER: Uid = Uid(1000);
 /// A database of a mesh, and a place in memory for the word on how far it has come.
 struct Place {
     data: tempfile::TempDir,
-    anchor: tempfile::TempDir,
+    rollback_marker: tempfile::TempDir,
 }
 
 impl Place {
     fn new() -> Self {
-        let anchor = tempfile::tempdir_in("/dev/shm").expect("memory");
-        Self { data: scratch_dir(), anchor }
+        let rollback_marker = tempfile::tempdir_in("/dev/shm").expect("memory");
+        Self { data: scratch_dir(), rollback_marker }
     }
 
     fn open_in(&self, data: &Path) -> Store {
-        let anchor = Some(self.anchor.path().to_owned());
-        Store::open(&Options { anchor, ..Options::new(data) }).expect("it opens")
+        let rollback_marker = Some(self.rollback_marker.path().to_owned());
+        Store::open(&Options { rollback_marker, ..Options::new(data) }).expect("it opens")
     }
 
     /// Starts as a daemon of the mesh does.
@@ -116,7 +116,7 @@ fn a_copy_and_a_machine_that_was_restarted_are_other_origins() {
     join(&copied);
     assert_ne!(end(copied), first, "a copy");
 
-    fs::remove_dir_all(place.anchor.path()).expect("what a restart of the machine does");
+    fs::remove_dir_all(place.rollback_marker.path()).expect("what a restart of the machine does");
     assert_ne!(end(place.start()), first, "a restart of the machine");
 }
 
@@ -126,7 +126,7 @@ fn a_restored_backup_is_another_origin_in_another_database() {
     let place = Place::new();
     let store = place.start();
     write(&store, "one");
-    let backup = place.anchor.path().join("backup");
+    let backup = place.rollback_marker.path().join("backup");
     store.backup(&backup).expect("it is made");
     write(&store, "two");
     let first = end(store);
@@ -198,7 +198,8 @@ fn what_rows_have_seen_takes_little_for_each_restart_of_the_machine() {
     write(&store, "notes");
     end(store);
     for row in 1..=RESTARTS {
-        fs::remove_dir_all(place.anchor.path()).expect("what a restart of the machine does");
+        fs::remove_dir_all(place.rollback_marker.path())
+            .expect("what a restart of the machine does");
         let store = place.start();
         let entry = find(&store, (OWNER.0, "notes")).expect("it is there");
         let id = format!("{row:04}");

@@ -159,7 +159,7 @@ pub(crate) struct Daemon {
     program: PathBuf,
     // Last, so that they are removed after the process has ended.
     /// In memory, for the word on how far the database has come: that of the machine stays untouched.
-    anchor: tempfile::TempDir,
+    rollback_marker: tempfile::TempDir,
     directory: tempfile::TempDir,
 }
 
@@ -188,12 +188,13 @@ impl Daemon {
     }
 
     fn at(directory: tempfile::TempDir, program: PathBuf, uid: Option<u32>) -> Self {
-        let anchor = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
-        let anchor = anchor.expect("make a directory");
+        let rollback_marker = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
+        let rollback_marker = rollback_marker.expect("make a directory");
         if uid.is_some() {
-            std::os::unix::fs::chown(anchor.path(), uid, uid).expect("give the directory away");
+            std::os::unix::fs::chown(rollback_marker.path(), uid, uid)
+                .expect("give the directory away");
         }
-        Self { process: None, uid, program, anchor, directory }
+        Self { process: None, uid, program, rollback_marker, directory }
     }
 
     fn started(mut self, config: &str) -> Self {
@@ -288,7 +289,7 @@ impl Daemon {
         command.arg("--socket").arg(self.socket());
         command.arg("--data-dir").arg(self.data_dir());
         command.arg("--config").arg(self.config());
-        command.env("RUNTIME_DIRECTORY", self.anchor.path());
+        command.env("RUNTIME_DIRECTORY", self.rollback_marker.path());
         command.env("CORTEX_TEST_CLOCK", self.clock());
         command
     }

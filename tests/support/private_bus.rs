@@ -165,7 +165,7 @@ impl OnBus {
         let mut process = Command::new(env!("CARGO_BIN_EXE_cortexd"))
             .env_remove("NOTIFY_SOCKET")
             .env_remove("JOURNAL_STREAM")
-            .env("RUNTIME_DIRECTORY", directory.path().join("anchor"))
+            .env("RUNTIME_DIRECTORY", directory.path().join("rollback_marker"))
             .env("DBUS_SYSTEM_BUS_ADDRESS", bus.address())
             .arg("--config")
             .arg(&config)

@@ -1,10 +1,10 @@
-//! A word outside the database of how far it had come, in memory that a restart of the machine clears. A
-//! database that is older than the word was put back; one that has no word may have been.
+//! Rollback marker: the last committed sequence number, outside the database, on a tmpfs that a restart of the
+//! machine clears. A database that is older than its marker was put back; one that has none may have been.
 //!
 //! ```text
-//!   start   word found, of this file, not ahead of it: the same origin of writes goes on
+//!   start   marker found, of this file, not ahead of it: the same origin of writes goes on
 //!           else: another origin, since numbers of the old one may be in the world already
-//!   commit  word written, then replies
+//!   commit  marker written, then replies
 //! ```
 //!
 //! So a restart of the daemon and kill -9 keep the origin; a restart of the machine, a copy of the disk, an
@@ -33,7 +33,7 @@ const WORD: usize = 80;
 
 /// The place of the word of one database.
 #[derive(Debug)]
-pub(super) struct Anchor {
+pub(super) struct RollbackMarker {
     /// Made with the first word: a database that belongs to no mesh needs none.
     place: Place,
     database: [u8; 16],
@@ -51,7 +51,7 @@ enum Place {
     Nowhere,
 }
 
-impl Anchor {
+impl RollbackMarker {
     /// Finds the word of a database. Answers what it says: the origin, and how far that had come.
     ///
     /// Without a directory, or in one that outlives the machine's memory, there is no word.
@@ -62,17 +62,17 @@ impl Anchor {
     ) -> (Self, Option<(Incarnation, u64)>) {
         let of = fs::metadata(path).map_or((0, 0), |meta| (meta.dev(), meta.ino()));
         let place = dir.map_or(Place::Nowhere, |dir| Place::Directory(dir.join(name(database))));
-        let mut anchor = Self { place, database, of };
-        let Place::Directory(path) = &anchor.place else {
-            return (anchor, None);
+        let mut rollback_marker = Self { place, database, of };
+        let Place::Directory(path) = &rollback_marker.place else {
+            return (rollback_marker, None);
         };
         let found = File::options().read(true).write(true).custom_flags(O_NOFOLLOW).open(path);
         let Ok(file) = found else {
-            return (anchor, None);
+            return (rollback_marker, None);
         };
-        let word = if is_in_memory(&file) { anchor.read(&file) } else { None };
-        anchor.place = Place::File(file);
-        (anchor, word)
+        let word = if is_in_memory(&file) { rollback_marker.read(&file) } else { None };
+        rollback_marker.place = Place::File(file);
+        (rollback_marker, word)
     }
 
     /// Writes down how far an origin has come. Where that fails there must be no older word.
@@ -150,27 +150,33 @@ mod tests {
     #[test]
     fn a_word_is_found_again_by_the_same_file_alone() {
         let (dir, database) = places();
-        let (mut anchor, none) = Anchor::open(Some(dir.path()), DATABASE, database.path());
+        let (mut rollback_marker, none) =
+            RollbackMarker::open(Some(dir.path()), DATABASE, database.path());
         assert_eq!(none, None);
-        anchor.note(Incarnation(3), 41);
-        anchor.note(Incarnation(3), 42);
-        let again = Anchor::open(Some(dir.path()), DATABASE, database.path()).1;
+        rollback_marker.note(Incarnation(3), 41);
+        rollback_marker.note(Incarnation(3), 42);
+        let again = RollbackMarker::open(Some(dir.path()), DATABASE, database.path()).1;
         assert_eq!(again, Some((Incarnation(3), 42)));
 
         let copy = tempfile::NamedTempFile::new().expect("a file");
-        assert_eq!(Anchor::open(Some(dir.path()), DATABASE, copy.path()).1, None, "a copy");
-        assert_eq!(Anchor::open(Some(dir.path()), [8; 16], database.path()).1, None, "another");
+        assert_eq!(RollbackMarker::open(Some(dir.path()), DATABASE, copy.path()).1, None, "a copy");
+        assert_eq!(
+            RollbackMarker::open(Some(dir.path()), [8; 16], database.path()).1,
+            None,
+            "another"
+        );
     }
 
     #[test]
     fn a_damaged_word_is_none() {
         let (dir, database) = places();
-        let (mut anchor, _) = Anchor::open(Some(dir.path()), DATABASE, database.path());
-        anchor.note(Incarnation(3), 41);
+        let (mut rollback_marker, _) =
+            RollbackMarker::open(Some(dir.path()), DATABASE, database.path());
+        rollback_marker.note(Incarnation(3), 41);
         let name = dir.path().join(format!("{:032x}", u128::from_be_bytes(DATABASE)));
         let file = File::options().write(true).open(name).expect("the word");
         file.write_all_at(&[1], 45).expect("a byte");
-        assert_eq!(Anchor::open(Some(dir.path()), DATABASE, database.path()).1, None);
+        assert_eq!(RollbackMarker::open(Some(dir.path()), DATABASE, database.path()).1, None);
     }
 
     #[test]
@@ -178,9 +184,10 @@ mod tests {
         let (_, database) = places();
         let disk = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).expect("a disk");
         for _ in 0..2 {
-            let (mut anchor, word) = Anchor::open(Some(disk.path()), DATABASE, database.path());
+            let (mut rollback_marker, word) =
+                RollbackMarker::open(Some(disk.path()), DATABASE, database.path());
             assert_eq!(word, None);
-            anchor.note(Incarnation(3), 41);
+            rollback_marker.note(Incarnation(3), 41);
         }
     }
 }
