@@ -25,7 +25,6 @@ mod damage;
 mod database;
 mod departure;
 mod directory;
-mod epoch;
 mod erasure;
 mod error;
 mod events;
@@ -48,6 +47,7 @@ mod rollback_marker;
 mod rows;
 mod scan;
 mod schema;
+mod seqlock;
 mod serve;
 mod slack;
 mod system;
@@ -641,7 +641,7 @@ impl Published {
             catalog: ArcSwap::new(catalog),
             catalog_changed: watch::Sender::new(()),
             limits: ArcSwap::from_pointee(options.limits),
-            epoch: epoch::Epoch::default(),
+            seqlock: seqlock::SeqLock::default(),
             cache: cache::RecordCache::new(options.record_cache_bytes),
             hlc: AtomicU64::new(0),
             copies: copies::Copies::new(),

@@ -12,9 +12,9 @@ use rusqlite::Connection;
 
 use super::{
     checksum::StoredRow,
-    epoch::Moment,
     error::Fault,
     events::{self, Recorded, Wanted},
+    seqlock::Moment,
     system::{self, SealedRow},
     writer::Published,
 };
@@ -117,7 +117,7 @@ impl Held {
     /// Takes a new snapshot if a commit has happened since this one was taken.
     fn refresh(&mut self, published: &Published) -> Result<(), Fault> {
         // Read before the snapshot is taken: if a commit falls between, the next read takes another.
-        let now = published.epoch.now();
+        let now = published.seqlock.now();
         if self.taken_at != Some(now) {
             self.release()?;
             self.conn.prepare_cached("BEGIN DEFERRED")?.execute([])?;

@@ -35,13 +35,13 @@ use super::{
     copies::Copies,
     damage::Damage,
     database::{Around, Committed, Engine},
-    epoch::Epoch,
     erasure::Erasure,
     error::{Fault, is_busy},
     reader::Reader,
     replica::Replica,
     reserve::{self, Reserve},
     rollback_marker::RollbackMarker,
+    seqlock::SeqLock,
 };
 use crate::{sys::clock, sys::journal, sys::throttle::LogThrottle};
 
@@ -72,7 +72,7 @@ pub(super) struct Published {
     /// Bounds on what one owner may hold.
     pub(super) limits: ArcSwap<Limits>,
     /// Announces commits to readers that hold a snapshot.
-    pub(super) epoch: Epoch,
+    pub(super) seqlock: SeqLock,
     /// Announces commits to readers that hold records.
     pub(super) cache: RecordCache,
     /// The writer's hybrid clock, as of the last commit.
@@ -279,7 +279,7 @@ impl Writer {
         let commands = jobs.iter().map(|job| &job.command);
         let committed = self.engine.transact(commands, around, |touched| {
             // The other way round when they are dropped: the snapshots first.
-            (published.epoch.begin(), published.cache.begin(touched))
+            (published.seqlock.begin(), published.cache.begin(touched))
         })?;
         // A sync that failed on another connection may have taken this commit's pages along and
         // left none for its own sync to fail on.

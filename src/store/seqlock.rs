@@ -1,4 +1,4 @@
-//! How readers on other threads know whether what they hold is still the last committed state.
+//! A sequence lock: how readers on other threads know whether what they hold is still the last committed state.
 //! The writer announces each commit before and after; what readers then do is `reader` and `cache`.
 //!
 //! A count, odd while a commit is becoming visible:
@@ -15,13 +15,13 @@ use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
 /// The count of announcements.
 #[derive(Debug, Default)]
-pub(super) struct Epoch(AtomicU64);
+pub(super) struct SeqLock(AtomicU64);
 
 /// The count at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Moment(u64);
 
-impl Epoch {
+impl SeqLock {
     pub(super) fn now(&self) -> Moment {
         Moment(self.0.load(SeqCst))
     }
@@ -42,7 +42,7 @@ impl Moment {
 
 /// A commit that may be becoming visible.
 #[derive(Debug)]
-pub(super) struct Becoming<'a>(&'a Epoch);
+pub(super) struct Becoming<'a>(&'a SeqLock);
 
 impl Drop for Becoming<'_> {
     fn drop(&mut self) {
@@ -56,12 +56,12 @@ mod tests {
 
     #[test]
     fn no_moment_during_or_after_a_commit_equals_one_before() {
-        let epoch = Epoch::default();
-        let before = epoch.now();
-        let becoming = epoch.begin();
-        let during = epoch.now();
+        let seqlock = SeqLock::default();
+        let before = seqlock.now();
+        let becoming = seqlock.begin();
+        let during = seqlock.now();
         drop(becoming);
-        let after = epoch.now();
+        let after = seqlock.now();
         assert!(before.is_settled() && !during.is_settled() && after.is_settled());
         assert!(before != during && during != after && before != after);
     }
