@@ -27,7 +27,7 @@ use super::{
     departure::Departures,
     error::{Failure, Fault},
     events::{self, Event},
-    handed::Handed,
+    exposure::Exposure,
     origins::Origins,
     recent::Fresh,
     replica::Replicas,
@@ -127,7 +127,7 @@ pub(super) struct Batch<'a> {
     pub(super) totals: Totals,
     pub(super) cache: &'a RecordCache,
     pub(super) contexts: &'a Contexts,
-    pub(super) handed: &'a Handed,
+    pub(super) exposure: &'a Exposure,
     pub(super) damage: &'a Damage,
     /// The context that was made last: writes that follow each other have the same.
     pub(super) newest_context: Option<(Vector, Option<i64>)>,
@@ -142,7 +142,7 @@ pub(super) struct Batch<'a> {
 pub(super) struct Means<'a> {
     pub(super) cache: &'a RecordCache,
     pub(super) contexts: &'a Contexts,
-    pub(super) handed: &'a Handed,
+    pub(super) exposure: &'a Exposure,
     pub(super) damage: &'a Damage,
     pub(super) limits: Limits,
     /// The wall clock, in Unix milliseconds.
@@ -231,7 +231,7 @@ impl<'a> Batch<'a> {
             totals: Totals::default(),
             cache: means.cache,
             contexts: means.contexts,
-            handed: means.handed,
+            exposure: means.exposure,
             damage: means.damage,
             newest_context: None,
             touched: Vec::new(),

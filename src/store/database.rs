@@ -17,7 +17,7 @@ use super::{
     contexts::Contexts,
     damage::Damage,
     error::{Failure, Fault, OpenError},
-    handed::Handed,
+    exposure::Exposure,
     recent::Recent,
     replica::Replica,
     schema, serve, take,
@@ -31,7 +31,7 @@ pub(super) struct Engine {
     pub(super) recent: Arc<Recent>,
     contexts: Contexts,
     /// What other machines may have taken.
-    pub(super) handed: Arc<Handed>,
+    pub(super) exposure: Arc<Exposure>,
     /// Rows that are not what was stored.
     pub(super) damage: Arc<Damage>,
     /// Draws ids at random.
@@ -65,9 +65,9 @@ impl Engine {
         draw_id: impl Fn() -> [u8; 16] + Send + 'static,
     ) -> Self {
         let recent = Arc::new(Recent::from(state.lsn, state.hlc()));
-        let (contexts, handed) = (Contexts::default(), Arc::default());
+        let (contexts, exposure) = (Contexts::default(), Arc::default());
         let damage = Arc::new(Damage::new());
-        Self { conn, state, recent, contexts, handed, damage, draw_id: Box::new(draw_id) }
+        Self { conn, state, recent, contexts, exposure, damage, draw_id: Box::new(draw_id) }
     }
 
     /// Carries out commands in one transaction. `announce` is told which of the cache's buckets are
@@ -85,7 +85,7 @@ impl Engine {
         let means = Means {
             cache: around.cache,
             contexts: &self.contexts,
-            handed: &self.handed,
+            exposure: &self.exposure,
             damage: &self.damage,
             limits: around.limits,
             wall_ms: around.wall_ms,
@@ -216,13 +216,13 @@ impl Database {
         match self.engine.transact(commands, around, |touched| self.cache.begin(touched)) {
             Ok(mut committed) => {
                 committed.totals.publish(&self.engine.state.catalog);
-                self.engine.handed.end();
+                self.engine.exposure.end();
                 self.engine.state.departures.log_emptied(); // there is none
                 committed.outcomes.pop().unwrap_or(Err(Fault::Closed.into()))
             }
             Err(fault) => {
                 self.engine.reload()?;
-                self.engine.handed.end();
+                self.engine.exposure.end();
                 Err(fault.into())
             }
         }
@@ -239,7 +239,7 @@ impl Database {
         bounds: serve::ChunkBounds,
     ) -> Result<serve::Served, Fault> {
         let Engine { conn, state, .. } = &self.engine;
-        let served = self.engine.handed.over(reader, want, || {
+        let served = self.engine.exposure.over(reader, want, || {
             let file = serve::File { conn, origins: &state.origins, damage: &self.engine.damage };
             serve::serve(file, self.catalog(), reader, want, bounds)
         })?;
@@ -248,7 +248,7 @@ impl Database {
 
     /// As [`super::Store::was_refused`].
     pub fn was_refused(&self, reader: &NodeName, table: TableUid) {
-        self.engine.handed.refused(reader, table);
+        self.engine.exposure.refused(reader, table);
     }
 
     /// As [`super::Store::serve_recent`].
@@ -261,7 +261,7 @@ impl Database {
     ) -> Option<serve::Served> {
         let Engine { state, recent, .. } = &self.engine;
         let copy = state.replicas.committed_copy(want.table)?;
-        let served = self.engine.handed.over(reader, want, || {
+        let served = self.engine.exposure.over(reader, want, || {
             serve::serve_recent(&copy, recent, self.catalog(), reader, want, bounds).ok_or(())
         });
         let served = served.ok()?;

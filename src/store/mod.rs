@@ -28,9 +28,9 @@ mod directory;
 mod erasure;
 mod error;
 mod events;
+mod exposure;
 #[cfg(test)]
 pub(crate) mod fake_signer;
-mod handed;
 mod inherited;
 mod life;
 mod mesh;
@@ -209,7 +209,7 @@ struct Inner {
     vfs: Option<String>,
     /// Which database this is, for ever.
     database: [u8; 16],
-    handed: Arc<handed::Handed>,
+    exposure: Arc<exposure::Exposure>,
     damage: Arc<damage::Damage>,
     /// Unlocked by the kernel when closed, or when the process ends.
     _lock: File,
@@ -280,7 +280,7 @@ impl Store {
         engine.settle_origin(word, published.around(clock::wall_ms())).map_err(fault)?;
         let state = &engine.state;
         published.show(&state.catalog);
-        let (database, handed) = (state.database, Arc::clone(&engine.handed));
+        let (database, exposure) = (state.database, Arc::clone(&engine.exposure));
         published.tell_clock(state.hlc());
         published.tell_copies(&state.replicas.committed(), &engine);
         published.follow_log(&mut engine.conn).map_err(|e| fault(e.into()))?;
@@ -321,7 +321,7 @@ impl Store {
             path,
             vfs: options.vfs.clone(),
             database,
-            handed,
+            exposure,
             damage,
             _lock: lock,
         };
@@ -399,7 +399,7 @@ impl Store {
         bounds: ChunkBounds,
     ) -> Result<Served, Fault> {
         let published = &self.inner.published;
-        let served = self.inner.handed.over(reader, want, || {
+        let served = self.inner.exposure.over(reader, want, || {
             self.read(|conn, origins| {
                 // The rows come first: a scope that was narrowed before they were written must be known when
                 // it is asked who may have them.
@@ -421,7 +421,7 @@ impl Store {
 
     /// Takes note that a reader has not taken, and never will, what it was answered last.
     pub fn was_refused(&self, reader: &NodeName, table: TableUid) {
-        self.inner.handed.refused(reader, table);
+        self.inner.exposure.refused(reader, table);
     }
 
     /// The same from memory, where what the other copy lacks has been written just now. Does not block.
@@ -434,7 +434,7 @@ impl Store {
     ) -> Option<Served> {
         let (copy, recent) = self.inner.published.copies.with_recent(want.table)?;
         // The catalog comes last: it is no older than the rows.
-        let served = self.inner.handed.over(reader, want, || {
+        let served = self.inner.exposure.over(reader, want, || {
             serve::serve_recent(&copy, &recent, &self.catalog(), reader, want, bounds).ok_or(())
         });
         Some(served.ok()?.draining(copy.drain))

@@ -55,7 +55,7 @@ impl Batch<'_> {
                 && !directory.is_put_out(reader)
                 && self.state.replicas.get(table).is_some()
         };
-        if self.handed.begin(counts) > restamp.latest && Rule::HandedStays.holds() {
+        if self.exposure.begin(counts) > restamp.latest && Rule::HandedStays.holds() {
             return nothing; // until all who were told have said whether they have taken it
         }
         let tables: Vec<(TableUid, TableId)> = {

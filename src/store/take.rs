@@ -110,7 +110,7 @@ impl Batch<'_> {
         let entry = if is_system { None } else { Some(self.adopt(chunk)?) };
         let place = entry.as_ref().map_or(Place::SYSTEM, |entry| Place::of(entry));
         if !is_system || !Rule::DirectoryMovesNoClock.holds() {
-            self.handed.came(chunk.hlc);
+            self.exposure.came(chunk.hlc);
             if Rule::SourceClockObserved.holds() {
                 self.observe(chunk.hlc);
             }

@@ -300,7 +300,7 @@ impl Writer {
         }
         self.published.tell_clock(state.hlc());
         self.published.tell_copies(&committed.copies, &self.engine);
-        self.engine.handed.end();
+        self.engine.exposure.end();
         if !committed.wrote {
             return;
         }
@@ -312,7 +312,7 @@ impl Writer {
     /// After a fault nothing in memory is believed: the counters and the catalog are read again.
     fn reload(&mut self) -> Result<(), Fault> {
         self.engine.reload()?;
-        self.engine.handed.end();
+        self.engine.exposure.end();
         self.published.show(&self.engine.state.catalog);
         Ok(())
     }

@@ -1,5 +1,6 @@
-//! Up to which timestamp other machines have met what is here, or may have: what is on its way nobody has said
-//! yet that it has, and a machine whose rows were taken here has not said since what its clock is.
+//! Exposure watermark: the highest timestamp that a peer may have observed. What is on its way counts, since no
+//! acknowledgement says yet that it arrived; so does a peer whose rows were applied here and that has not reported
+//! its clock since.
 //!
 //! In memory alone: it is asked when a clock is right again, with what the others say of their own clocks.
 
@@ -20,7 +21,7 @@ use super::{
 
 /// What was handed out.
 #[derive(Debug, Default)]
-pub(super) struct Handed(Mutex<State>);
+pub(super) struct Exposure(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -39,7 +40,7 @@ struct State {
 #[derive(Clone, Copy, Debug)]
 struct Before(u64);
 
-impl Handed {
+impl Exposure {
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
