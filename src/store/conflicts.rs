@@ -14,7 +14,7 @@ use super::{
     error::{Failure, Fault},
     origins::Origins,
     rows::Place,
-    take::Loser,
+    take::LosingVersion,
 };
 
 /// Conflicts kept of one table, and bytes of them. The oldest acknowledged ones give way, then the
@@ -66,16 +66,16 @@ impl Eq for Tally {}
 
 impl Batch<'_> {
     /// Writes a conflict down, and makes room for it.
-    pub(super) fn keep_loser(
+    pub(super) fn keep_losing_version(
         &mut self,
         place: Place<'_>,
         key: &[u8],
-        loser: &Loser<'_>,
+        losing: &LosingVersion<'_>,
         winner: (Hlc, Dot),
     ) -> Result<(), Failure> {
-        let origin = self.state.origins.enter(self.conn, loser.dot.incarnation, loser.hlc)?;
+        let origin = self.state.origins.enter(self.conn, losing.dot.incarnation, losing.hlc)?;
         let winning = self.state.origins.enter(self.conn, winner.1.incarnation, winner.0)?;
-        let bytes = key.len() + loser.value.map_or(0, <[u8]>::len);
+        let bytes = key.len() + losing.value.map_or(0, <[u8]>::len);
         let met = self
             .cached(
                 "INSERT OR IGNORE INTO conflicts
@@ -86,10 +86,10 @@ impl Batch<'_> {
             .execute(params![
                 place.id.0,
                 key,
-                loser.value,
-                loser.hlc.to_i64(),
+                losing.value,
+                losing.hlc.to_i64(),
                 origin,
-                loser.dot.seq,
+                losing.dot.seq,
                 bytes,
                 winner.0.to_i64(),
                 winning,
@@ -176,8 +176,8 @@ impl Batch<'_> {
         let had_seen = |dot: Dot| {
             context.covers(dot) || (dot.incarnation == writer.incarnation && dot.seq < writer.seq)
         };
-        for (id, loser) in found {
-            if had_seen(loser) {
+        for (id, losing) in found {
+            if had_seen(losing) {
                 self.acknowledge((place.id, place.uid), Some(id))?;
             }
         }

@@ -196,7 +196,12 @@ impl Batch<'_> {
                     found.as_ref().filter(|found| meant.concurrent && found.differs(value))
                 {
                     at.conflicts += 1;
-                    self.keep_loser(place, &row.key, &Loser::of(found), (row.stamp.hlc, winner))?;
+                    self.keep_losing_version(
+                        place,
+                        &row.key,
+                        &LosingVersion::of(found),
+                        (row.stamp.hlc, winner),
+                    )?;
                 }
                 let stored = Stored { stamp: row.stamp, origin, seq: row.seq, value, context_id };
                 let lsn = self.put_row(place, &row.key, found.as_ref(), stored)?;
@@ -208,8 +213,8 @@ impl Batch<'_> {
                 if meant.concurrent && found.differs(value) {
                     at.conflicts += 1;
                     let winner = (found.stamp.hlc, found.side().dot());
-                    let loser = Loser { hlc: row.stamp.hlc, dot: row.dot(), value };
-                    self.keep_loser(place, &row.key, &loser, winner)?;
+                    let losing = LosingVersion { hlc: row.stamp.hlc, dot: row.dot(), value };
+                    self.keep_losing_version(place, &row.key, &losing, winner)?;
                 }
                 if let Some(context) = &meant.context {
                     self.put_context(&found, context)?;
@@ -553,13 +558,13 @@ pub(super) fn load_cursor(
 
 /// A version that has lost.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Loser<'v> {
+pub(super) struct LosingVersion<'v> {
     pub(super) hlc: Hlc,
     pub(super) dot: Dot,
     pub(super) value: Option<&'v [u8]>,
 }
 
-impl<'v> Loser<'v> {
+impl<'v> LosingVersion<'v> {
     fn of(found: &'v Found) -> Self {
         Self { hlc: found.stamp.hlc, dot: found.side().dot(), value: found.value.as_deref() }
     }
