@@ -27,7 +27,7 @@ use super::{
 
 impl Batch<'_> {
     /// Brings the copies of some tables, or of all, in line with what the directory says now.
-    pub(super) fn react(&mut self, tables: Concerned) -> Result<(), Failure> {
+    pub(super) fn reconcile(&mut self, tables: Concerned) -> Result<(), Failure> {
         let Ok(here) = self.here() else {
             return Ok(()); // no mesh: nobody has copies
         };
@@ -36,12 +36,12 @@ impl Batch<'_> {
             Concerned::All => self.state.catalog.directory().tables_decided().collect(),
         };
         for table in tables {
-            self.react_for(table, &here)?;
+            self.reconcile_table(table, &here)?;
         }
         Ok(())
     }
 
-    fn react_for(&mut self, table: TableUid, here: &NodeName) -> Result<(), Failure> {
+    fn reconcile_table(&mut self, table: TableUid, here: &NodeName) -> Result<(), Failure> {
         let directory = self.state.catalog.directory();
         let standing = directory.standing(table, here);
         let gone = directory.gone(table).get(here).copied().unwrap_or(0);

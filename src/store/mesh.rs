@@ -60,7 +60,7 @@ impl Batch<'_> {
         self.directory_mut().set_here(signer.node().clone());
         self.directory_mut().set_mesh(signer.mesh());
         self.introduce(signer.as_ref())?;
-        self.react(Concerned::All)?;
+        self.reconcile(Concerned::All)?;
         self.bring_home()?;
         Ok(Done::Joined)
     }
@@ -177,7 +177,7 @@ impl Batch<'_> {
         let before = Before::of(&rows, self.directory());
         self.directory_mut().extend(rows);
         self.notice(&before)?;
-        self.react(concerned)
+        self.reconcile(concerned)
     }
 
     /// Notes the tokens by which others have bound their users. The row may be replaced while the
