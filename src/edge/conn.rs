@@ -147,9 +147,9 @@ struct Conn<'a, S, Stop> {
     /// Writes that are with the writer, in the order of their requests.
     pending: Vec<Pending>,
     idle_timeout: IdleTimeout,
-    /// True while the idle_timeout counts from when the message in the input began.
+    /// True while the idle timeout counts from when the message in the input began.
     begun: bool,
-    /// True once the daemon ends; the idle_timeout then counts for all that is still to be read.
+    /// True once the daemon ends; the idle timeout then counts for all that is still to be read.
     stopping: bool,
     stop: Pin<Box<Stop>>,
 }

@@ -7,7 +7,7 @@
 //! data      flag > CORTEX_DATA_DIR > config > $STATE_DIRECTORY, where systemd has made one for the service
 //!                                             root: /var/lib/cortex
 //!                                             else: $XDG_STATE_HOME/cortex, ~/.local/state/cortex
-//! rollback_marker    $RUNTIME_DIRECTORY, where systemd has made one for the service
+//! marker    $RUNTIME_DIRECTORY, where systemd has made one for the service
 //!           root: /run/cortex-anchor
 //!           else: $XDG_RUNTIME_DIR/cortex-anchor, none
 //! ```
