@@ -10,7 +10,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use daemon::{Daemon, Guarded, bare, directory, output_of, wait_until};
+use daemon::{Daemon, Guarded, bare, copy_program, directory, output_of, wait_until};
 use rmpv::Value;
 use rpc::{list, map, request};
 use user::{User, daemon_for_all, require_root};
@@ -298,7 +298,7 @@ fn what_a_guest_writes_counts_for_the_owner() {
 /// A copy of a program that every user can run.
 fn for_all(program: &str, directory: &Path) -> PathBuf {
     let copy = directory.join(Path::new(program).file_name().expect("a name"));
-    fs::copy(program, &copy).expect("copy the program");
+    copy_program(program, &copy);
     copy
 }
 

@@ -95,11 +95,14 @@ pub(crate) fn directory() -> tempfile::TempDir {
 }
 
 /// Brings the daemon along to where any user can reach it.
-///
+pub(crate) fn copy_daemon(to: &Path) {
+    copy_program(env!("CARGO_BIN_EXE_cortexd"), to);
+}
+
 /// Another process copies it: a file that some child of this one may have inherited open for
 /// writing cannot be run.
-pub(crate) fn copy_daemon(to: &Path) {
-    let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_cortexd")).arg(to).status();
+pub(crate) fn copy_program(program: &str, to: &Path) {
+    let copied = Command::new("cp").arg(program).arg(to).status();
     assert!(copied.expect("run cp").success());
 }
 
