@@ -34,6 +34,7 @@ use std::{
 
 use super::{
     error::{Fault, OpenError},
+    reserve::PAGE,
     schema,
 };
 
@@ -44,6 +45,12 @@ const CHUNK: usize = 1 << 20;
 /// "The Write-Ahead Log").
 const LOG_HEADER: usize = 32;
 const FRAME_HEADER: usize = 24;
+
+/// Pages that a log has room for, of which an earlier process may have left fewer.
+pub(super) fn pages_in_log(database: &Path) -> u64 {
+    let length = fs::metadata(schema::log_path(database)).map_or(0, |log| log.len());
+    length.saturating_sub(LOG_HEADER as u64) / (FRAME_HEADER as u64 + PAGE)
+}
 
 /// Makes what a log holds durable. Nothing is done where there is none.
 ///

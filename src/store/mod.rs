@@ -31,6 +31,7 @@ mod events;
 mod exposure;
 #[cfg(test)]
 pub(crate) mod fake_signer;
+mod full_disk;
 mod inherited;
 mod life;
 mod mesh;
@@ -284,6 +285,7 @@ impl Store {
         published.tell_clock(state.hlc());
         published.tell_copies(&state.replicas.committed(), &engine);
         published.follow_log(&mut engine.conn).map_err(|e| fault(e.into()))?;
+        published.log_pages.store(inherited::pages_in_log(&path), Relaxed);
         let reader = |_| {
             let conn = connect(schema::Role::Reader)?;
             Ok(Arc::new(Reader::new(conn, Arc::clone(&published))))

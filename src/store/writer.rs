@@ -39,7 +39,7 @@ use super::{
     error::{Fault, is_busy},
     reader::Reader,
     replica::Replica,
-    reserve::{self, Reserve},
+    reserve::Reserve,
     rollback_marker::RollbackMarker,
     seqlock::SeqLock,
 };
@@ -51,10 +51,10 @@ const BATCH: usize = 1024;
 /// The longest that ending a checkpoint may wait for readers to let go of the log.
 pub(super) const RESTART_WAIT: Duration = Duration::from_millis(5);
 
-/// How long [`Writer::leave_no_log`] waits for readers and for the checkpointer, and how long
-/// between two tries.
-const LAST_CHECKPOINT_WAIT: Duration = Duration::from_secs(2);
-const LAST_CHECKPOINT_RETRY: Duration = Duration::from_millis(10);
+/// How long readers and the checkpointer are waited for where nothing goes on without a checkpoint, and how
+/// long between two tries.
+const CHECKPOINT_PATIENCE: Duration = Duration::from_secs(2);
+const CHECKPOINT_RETRY: Duration = Duration::from_millis(10);
 
 /// How long a statement waits for a lock. Nobody else writes, so there is nothing to wait for but
 /// the other connections of this process opening and closing.
@@ -145,42 +145,14 @@ impl Writer {
     /// Carries out the jobs in one transaction and answers them. Only a fault after which the
     /// store must not go on is an error.
     fn commit(&mut self, jobs: Vec<Job>) -> Result<(), Fault> {
-        let jobs = self.admit_to_disk(jobs);
+        let jobs = self.admit_to_disk(jobs)?;
         if jobs.is_empty() {
             return Ok(());
         }
         self.commit_admitted(jobs)
     }
 
-    /// Refuses what would take the room that is kept back for what frees some.
-    fn admit_to_disk(&mut self, jobs: Vec<Job>) -> Vec<Job> {
-        if self.reserve.as_mut().is_none_or(Reserve::keep) && !self.log_outgrows_disk() {
-            return jobs;
-        }
-        let (admitted, refused) = jobs.into_iter().partition(|job| job.command.may_use_reserve());
-        self.refuse(refused, &Fault::Full("what is left is kept for deleting and dropping".into()));
-        admitted
-    }
-
-    /// True where another transaction might leave a log that cannot be moved into the database without the reserve:
-    /// the checkpoint would take the room that deletions need, and none would be left for them.
-    fn log_outgrows_disk(&mut self) -> bool {
-        let Some(margin) = self.reserve.as_ref().and_then(|reserve| {
-            let log = self.published.log_pages.load(Relaxed).saturating_mul(reserve::PAGE);
-            reserve.is_scarce(log).then(|| reserve.margin())
-        }) else {
-            return false;
-        };
-        if self.log_has_its_place(margin) {
-            return false;
-        }
-        if self.log_has_its_place(0) {
-            let _told = self.recycle_log();
-        }
-        !self.log_has_its_place(margin)
-    }
-
-    fn refuse(&self, jobs: Vec<Job>, fault: &Fault) {
+    pub(super) fn refuse(&self, jobs: Vec<Job>, fault: &Fault) {
         if jobs.is_empty() {
             return;
         }
@@ -196,7 +168,7 @@ impl Writer {
         }
     }
 
-    fn commit_admitted(&mut self, mut jobs: Vec<Job>) -> Result<(), Fault> {
+    pub(super) fn commit_admitted(&mut self, mut jobs: Vec<Job>) -> Result<(), Fault> {
         let started = clock::monotonic();
         let count = jobs.len() as u64;
         let fault = match self.transact(&jobs) {
@@ -223,53 +195,7 @@ impl Writer {
             return if fault.is_fatal() { Err(fault) } else { self.reload() };
         }
         self.reload()?;
-        let (freeing, others): (Vec<_>, Vec<_>) =
-            jobs.into_iter().partition(|job| job.command.may_use_reserve());
-        self.refuse(others, &fault);
-        if freeing.is_empty() {
-            if self.log_has_its_place(0) {
-                // The log can start again in the room that it takes.
-                self.recycle_log()?;
-            }
-            return Ok(());
-        }
-        if self.make_room()? {
-            return self.commit_admitted(freeing);
-        }
-        self.refuse(freeing, &fault);
-        Ok(())
-    }
-
-    /// Makes room on a full disk. True where there is more than before: the reserve, or what the log took.
-    fn make_room(&mut self) -> Result<bool, Fault> {
-        let given = self.reserve.as_mut().is_some_and(Reserve::let_go);
-        if given {
-            warn!("the disk is full: the room that is kept back goes to what frees some");
-        }
-        let before = self.published.log_pages.load(Relaxed);
-        if before > 0 && self.log_has_its_place(0) {
-            self.recycle_log()?;
-        }
-        Ok(given || self.published.log_pages.load(Relaxed) < before)
-    }
-
-    /// True where there is room for moving the whole log into the database. A checkpoint that
-    /// fails half way has made the database larger and the log no shorter: it would eat up what
-    /// somebody frees. So many bytes must be left besides where it grows.
-    fn log_has_its_place(&self, besides: u64) -> bool {
-        let room = || {
-            let path = self.engine.conn.path()?;
-            let size = |pragma| {
-                self.engine.conn.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0))
-            };
-            let needed = (size("page_count").ok()? * size("page_size").ok()?).unsigned_abs();
-            let disk = nix::sys::statvfs::statvfs(path).ok()?;
-            let free = disk.blocks_available() * disk.fragment_size();
-            let length = std::fs::metadata(path).ok()?.len();
-            // What changes rows in their place lengthens nothing.
-            Some(needed <= length || needed + besides <= length + free)
-        };
-        room().unwrap_or(false)
+        self.retry_on_full_disk(jobs, &fault)
     }
 
     fn transact(&mut self, jobs: &[Job]) -> Result<Committed, Fault> {
@@ -343,7 +269,20 @@ impl Writer {
     fn recycle_log(&mut self) -> Result<(), Fault> {
         self.release_snapshots();
         self.checkpointer.reset();
-        match self.checkpoint(CheckpointMode::RESTART, RESTART_WAIT) {
+        let restarted = self.checkpoint(CheckpointMode::RESTART, RESTART_WAIT);
+        self.note_restart(restarted)
+    }
+
+    /// The same, waiting for a read over an old state, which is ended, and for the checkpointer: where the disk is
+    /// full, the next commit has no other room.
+    pub(super) fn recycle_log_patiently(&mut self) -> Result<(), Fault> {
+        self.checkpointer.reset();
+        let restarted = self.checkpoint_patiently(CheckpointMode::RESTART);
+        self.note_restart(restarted)
+    }
+
+    fn note_restart(&self, restarted: Result<bool, Fault>) -> Result<(), Fault> {
+        match restarted {
             Ok(true) => {
                 self.published.log_pages.store(0, Relaxed);
                 self.published.pressure.store(false, Relaxed);
@@ -383,19 +322,25 @@ impl Writer {
     /// disk (`inherited` tells what follows, and helps where this does not succeed). This
     /// connection knows that they are not: its checkpoint leaves them out.
     fn leave_no_log(&self) {
+        match self.checkpoint_patiently(CheckpointMode::TRUNCATE) {
+            Ok(true) => debug!("the log is empty"),
+            Ok(false) => warn!("a read keeps the log from being emptied"),
+            Err(fault) => warn!(%fault, "the log could not be emptied: {fault}"),
+        }
+    }
+
+    /// Ends reads over an old state, and tries until nobody stands in the way, for a while.
+    fn checkpoint_patiently(&self, mode: CheckpointMode) -> Result<bool, Fault> {
         self.published.pressure.store(true, Relaxed);
-        let deadline = clock::monotonic() + LAST_CHECKPOINT_WAIT;
+        let deadline = clock::monotonic() + CHECKPOINT_PATIENCE;
         loop {
             self.release_snapshots();
-            match self.checkpoint(CheckpointMode::TRUNCATE, RESTART_WAIT) {
-                Ok(true) => return debug!("the log is empty"),
-                // The checkpointer's lock is not waited for by SQLite.
-                Ok(false) if clock::monotonic() < deadline => {
-                    std::thread::sleep(LAST_CHECKPOINT_RETRY);
-                }
-                Ok(false) => return warn!("a read keeps the log from being emptied"),
-                Err(fault) => return warn!(%fault, "the log could not be emptied: {fault}"),
+            let done = self.checkpoint(mode, RESTART_WAIT)?;
+            if done || clock::monotonic() >= deadline {
+                return Ok(done);
             }
+            // The checkpointer's lock is not waited for by SQLite.
+            std::thread::sleep(CHECKPOINT_RETRY);
         }
     }
 
