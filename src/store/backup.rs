@@ -65,19 +65,22 @@ pub(super) fn make(
     let mut copy = Connection::open(into)?;
     copy.progress_handler(STEPS_PER_LOOK, Some(given_up))?;
     copy.execute("UPDATE node_state SET is_copy = 1", [])?;
-    let summary = check(&copy)?;
+    check_pages(&copy)?;
+    let summary = check_rows(&copy)?;
     copy.close().map_err(|(_, error)| error)?;
     sync(into).map_err(io)?;
     let bytes = fs::metadata(into).map_err(io)?.len();
     Ok(Summary { bytes, ..summary })
 }
 
-/// Reads every page, and compares the tables' totals with their rows.
-fn check(conn: &Connection) -> Result<Summary, Fault> {
+/// Reads every page.
+fn check_pages(conn: &Connection) -> Result<(), Fault> {
     let found: String = conn.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
-    if found != "ok" {
-        return Err(Fault::Corrupt(found));
-    }
+    if found == "ok" { Ok(()) } else { Err(Fault::Corrupt(found)) }
+}
+
+/// Compares the tables' totals with their rows, and every row with its checksum.
+fn check_rows(conn: &Connection) -> Result<Summary, Fault> {
     let wrong: i64 = conn.query_row(
         // Nobody's quota counts the rows of the system table.
         "SELECT count(*) FROM tables WHERE dropped = 0 AND id <> 0 AND records <>
@@ -88,7 +91,7 @@ fn check(conn: &Connection) -> Result<Summary, Fault> {
     if wrong > 0 {
         return Err(Fault::Corrupt(format!("{wrong} tables hold other rows than they count")));
     }
-    check_rows(conn)?;
+    check_checksums(conn)?;
     let totals = conn.query_row(
         "SELECT count(*), coalesce(sum(records), 0) FROM tables WHERE dropped = 0 AND id <> 0",
         [],
@@ -97,11 +100,8 @@ fn check(conn: &Connection) -> Result<Summary, Fault> {
     Ok(Summary { bytes: 0, tables: totals.0, records: totals.1 })
 }
 
-/// Compares every row with its checksum. A copy of an earlier schema has none.
-fn check_rows(conn: &Connection) -> Result<(), Fault> {
-    if schema::version(conn)? < schema::CHECKSUMS {
-        return Ok(());
-    }
+/// Those of an earlier schema have none.
+fn check_checksums(conn: &Connection) -> Result<(), Fault> {
     let mut statement = conn.prepare(
         "SELECT r.table_id, r.key, r.value, r.hlc, r.incarnation, r.seq, r.checksum, t.checksummed,
                 t.owner, t.name
@@ -181,14 +181,17 @@ fn copy_checked(from: &Path, fresh: &Path) -> Result<Summary, OpenError> {
     };
     let io = |cause| OpenError::Uncopied { path: fresh.display().to_string(), cause };
     fs::copy(from, fresh).map_err(io)?;
-    let copy = Connection::open(fresh).map_err(|e| failed(e.into()))?;
+    let mut copy = Connection::open(fresh).map_err(|e| failed(e.into()))?;
     let is_copy: Result<bool, _> =
         copy.query_row("SELECT is_copy FROM node_state WHERE id = 1", [], |row| row.get(0));
     if !is_copy.map_err(|e| failed(e.into()))? {
         // A database that was merely copied may lack what stood in its log.
         return Err(OpenError::NoBackup(from.display().to_string()));
     }
-    let summary = check(&copy).map_err(failed)?;
+    check_pages(&copy).map_err(failed)?;
+    // One of an earlier version: its rows are read by the names that the newest schema has.
+    schema::migrate(&mut copy, fresh)?;
+    let summary = check_rows(&copy).map_err(failed)?;
     copy.close().map_err(|(_, e)| failed(e.into()))?;
     sync(fresh).map_err(io)?;
     Ok(Summary { bytes: fs::metadata(fresh).map_err(io)?.len(), ..summary })

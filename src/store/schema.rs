@@ -28,11 +28,8 @@ const MIGRATIONS: [&str; 6] = [
     include_str!("migrations/0006_erasure.sql"),
 ];
 
-/// The step after which digests are worked out, which SQL cannot.
-const REPLICATION: u32 = 3;
-
-/// The schema since which rows have checksums.
-pub(super) const CHECKSUMS: u32 = 5;
+/// The first schema that has replicas, with digests that SQL cannot work out.
+const REPLICATION: u32 = 4;
 
 /// Bytes at the beginning of the database that say what it is.
 pub(super) const HEADER: usize = 100;
@@ -223,7 +220,7 @@ pub(super) fn refuse_newer(path: &Path, found: u32) -> Result<(), OpenError> {
     Ok(())
 }
 
-/// Brings the database to the newest schema, each step in a transaction of its own.
+/// Brings the database to the newest schema.
 pub(super) fn migrate(conn: &mut Connection, path: &Path) -> Result<(), OpenError> {
     let fault = |fault: Fault| OpenError::Fault { path: path.display().to_string(), fault };
     let version = version(conn).map_err(|e| fault(e.into()))?;
@@ -231,17 +228,12 @@ pub(super) fn migrate(conn: &mut Connection, path: &Path) -> Result<(), OpenErro
         .pragma_query_value(None, "application_id", |row| row.get::<_, i32>(0))
         .map_err(|e| fault(e.into()))?;
     judge(path, application.cast_unsigned(), version, false)?;
-    for step in version..newest() {
-        apply(conn, step, &random::id).map_err(fault)?;
-    }
-    Ok(())
+    upgrade(conn, version, &random::id).map_err(fault)
 }
 
 /// Makes the newest schema in an empty database.
 pub(super) fn create(conn: &mut Connection, draw_id: &dyn Fn() -> [u8; 16]) -> Result<(), Fault> {
-    for step in 0..newest() {
-        apply(conn, step, draw_id)?;
-    }
+    upgrade(conn, 0, draw_id)?;
     // The ids that migrations draw by themselves.
     conn.execute("UPDATE replicas SET feed = ?1", [draw_id()])?;
     Ok(())
@@ -278,21 +270,32 @@ pub(super) fn version(conn: &Connection) -> rusqlite::Result<u32> {
     conn.pragma_query_value(None, "user_version", |row| row.get(0))
 }
 
-fn apply(conn: &mut Connection, step: u32, draw_id: &dyn Fn() -> [u8; 16]) -> Result<(), Fault> {
-    let transaction = conn.transaction()?;
-    transaction.execute_batch(MIGRATIONS[step as usize])?;
-    if step == 0 {
-        transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
-        give_birth(&transaction, draw_id)?;
+/// Applies the steps after a version, all in one transaction: what the daemon works out of the rows is worked
+/// out after the last of them, since it knows the names of the newest schema alone.
+fn upgrade(
+    conn: &mut Connection,
+    version: u32,
+    draw_id: &dyn Fn() -> [u8; 16],
+) -> Result<(), Fault> {
+    if version == newest() {
+        return Ok(());
     }
-    if step == REPLICATION {
+    let transaction = conn.transaction()?;
+    for (step, statements) in (1..).zip(MIGRATIONS).skip(version as usize) {
+        transaction.execute_batch(statements)?;
+        if step == 1 {
+            transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+            give_birth(&transaction, draw_id)?;
+        }
+    }
+    if version < REPLICATION {
         replica::recount_all(&transaction)?;
     }
-    transaction.pragma_update(None, "user_version", step + 1)?;
+    transaction.pragma_update(None, "user_version", newest())?;
     Ok(transaction.commit()?)
 }
 
-/// Gives a new database its id and its first incarnation.
+/// Gives a new database its id and its first incarnation, by the names that the first schema has.
 fn give_birth(conn: &Connection, draw_id: &dyn Fn() -> [u8; 16]) -> rusqlite::Result<()> {
     conn.execute(
         "INSERT INTO incarnations (number, uid, born_hlc) VALUES (1, ?1, 0)",
