@@ -232,7 +232,7 @@ fn limit(dir: &Path, mesh: &Mesh, rows: u32) -> Result<Duration> {
     db.execute_batch(
         "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;
          CREATE TABLE records (id INTEGER PRIMARY KEY, table_id INTEGER NOT NULL, key BLOB NOT NULL,
-            value BLOB, hlc INTEGER, incarnation INTEGER, seq INTEGER, lsn INTEGER);
+            value BLOB, hlc INTEGER, actor INTEGER, seq INTEGER, lsn INTEGER);
          CREATE UNIQUE INDEX records_by_key ON records (table_id, key);",
     )?;
     let mut stream = home.reached_by(mesh.node("b")?, port, LINK)?;
@@ -245,7 +245,7 @@ fn limit(dir: &Path, mesh: &Mesh, rows: u32) -> Result<Duration> {
         db.execute_batch("BEGIN IMMEDIATE")?;
         {
             let mut insert = db.prepare_cached(
-                "INSERT INTO records (table_id, key, value, hlc, incarnation, seq, lsn)
+                "INSERT INTO records (table_id, key, value, hlc, actor, seq, lsn)
                  VALUES (1, ?1, ?2, 1, 1, ?3, ?3)",
             )?;
             let mut rest = &chunk[..];

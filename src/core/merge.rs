@@ -102,15 +102,15 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::model::{Hlc, Incarnation};
+    use crate::model::{ActorId, Hlc};
 
-    fn version(hlc: i64, incarnation: u128, content: Content) -> Version {
-        let stamp = Stamp { hlc: Hlc::from_i64(hlc), incarnation: Incarnation(incarnation) };
+    fn version(hlc: i64, actor: u128, content: Content) -> Version {
+        let stamp = Stamp { hlc: Hlc::from_i64(hlc), actor: ActorId(actor) };
         Version { stamp, content }
     }
 
     #[test]
-    fn the_greater_stamp_wins_and_the_incarnation_breaks_ties() {
+    fn the_greater_stamp_wins_and_the_actor_breaks_ties() {
         let live = Content::Live { bytes: 1 };
         let present = Some(version(5, 2, live));
         assert_eq!(decide(present, version(5, 3, live), false), Change::Store);

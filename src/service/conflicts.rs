@@ -3,7 +3,7 @@
 
 use cortex_core::{
     directory::Directory,
-    model::{Caller, Incarnation, Key, Permissions, Refusal, Stamp},
+    model::{ActorId, Caller, Key, Permissions, Refusal, Stamp},
     wire::{Head, Reader as Decoder, encode},
 };
 
@@ -181,10 +181,7 @@ fn find(store: &Store, entry: &Entry, id: i64) -> Result<Conflict, Failure> {
 
 fn shown(conflict: &Conflict, directory: &Directory) -> Vec<(&'static str, Tree)> {
     let version = |stamp: Stamp| {
-        [
-            ("written_ms", stamp.hlc.unix_ms().into()),
-            ("by", writer(directory, stamp.incarnation).into()),
-        ]
+        [("written_ms", stamp.hlc.unix_ms().into()), ("by", writer(directory, stamp.actor).into())]
     };
     let [written_ms, by] = version(conflict.stamp);
     vec![
@@ -201,10 +198,10 @@ fn shown(conflict: &Conflict, directory: &Directory) -> Vec<(&'static str, Tree)
 }
 
 /// The node whose database writes as that origin now; none for an origin of earlier.
-pub(super) fn writer(directory: &Directory, origin: Incarnation) -> Option<&str> {
-    if origin == Incarnation::default() {
+pub(super) fn writer(directory: &Directory, origin: ActorId) -> Option<&str> {
+    if origin == ActorId::default() {
         return None;
     }
-    let known = directory.known_nodes().find(|row| row.incarnation == origin);
+    let known = directory.known_nodes().find(|row| row.actor == origin);
     known.map(|row| row.node.as_str())
 }

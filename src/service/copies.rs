@@ -475,7 +475,7 @@ pub(super) fn hex(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use cortex_core::{
-        model::{Hlc, Incarnation, Stamp},
+        model::{ActorId, Hlc, Stamp},
         sync::{Dot, FeedId, OpenConflicts, TableDigest, Word},
     };
 
@@ -485,12 +485,12 @@ mod tests {
     const TABLE: TableUid = TableUid([7; 16]);
 
     fn digest(row: &[u8]) -> TableDigest {
-        let stamp = Stamp { hlc: Hlc::from_unix_ms(1), incarnation: Incarnation(1) };
+        let stamp = Stamp { hlc: Hlc::from_unix_ms(1), actor: ActorId(1) };
         TableDigest::of_row(TABLE, b"k", stamp, row)
     }
 
     fn vector(seq: u64) -> Vector {
-        [Dot { incarnation: Incarnation(1), seq }].into_iter().collect()
+        [Dot { actor: ActorId(1), seq }].into_iter().collect()
     }
 
     fn replica(seq: u64, row: &[u8]) -> Replica {

@@ -401,7 +401,7 @@ impl Service {
         };
         let what = if mark.value.is_some() { "it was written" } else { "it was deleted" };
         because.add(format!("{what} {}", self.written(mark.stamp)));
-        let dot = Dot { incarnation: mark.stamp.incarnation, seq: mark.seq };
+        let dot = Dot { actor: mark.stamp.actor, seq: mark.seq };
         let known = self.sync.of(copies.entry.table.uid, node).and_then(|known| known.word);
         let is_known = known.is_some_and(|word| word.vector.covers(dot));
         if is_known {
@@ -484,9 +484,9 @@ impl Service {
 
     fn written(&self, stamp: Stamp) -> String {
         let catalog = self.store.catalog();
-        let by = match writer(catalog.directory(), stamp.incarnation) {
+        let by = match writer(catalog.directory(), stamp.actor) {
             Some(node) => format!("by {node}"),
-            None if stamp.incarnation == self.store.incarnation() => format!("by {}", self.node),
+            None if stamp.actor == self.store.actor() => format!("by {}", self.node),
             None => "by an origin of earlier".into(),
         };
         let at = shown(stamp.hlc.unix_ms() / 1000);

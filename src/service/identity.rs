@@ -16,7 +16,7 @@ use bytes::Bytes;
 use cortex_core::{
     directory::{Directory, IdentityRow, Row},
     model::{
-        Caller, Hlc, IdentityId, IdentityName, Incarnation, NodeName, Refusal, Signer, Stamp, Uid,
+        ActorId, Caller, Hlc, IdentityId, IdentityName, NodeName, Refusal, Signer, Stamp, Uid,
     },
     wire::{Head, Method, Reader as Decoder, encode},
 };
@@ -571,7 +571,7 @@ fn write_rows(rows: &[SealedRow], out: &mut Vec<u8>) {
         encode::bin(out, &row.key);
         encode::bin(out, &row.value);
         encode::uint(out, row.stamp.hlc.to_i64().unsigned_abs());
-        encode::bin(out, &row.stamp.incarnation.0.to_be_bytes());
+        encode::bin(out, &row.stamp.actor.0.to_be_bytes());
         encode::uint(out, row.seq);
     }
 }
@@ -601,7 +601,7 @@ fn read_row(reader: &mut Decoder<'_>) -> Option<SealedRow> {
         value: value.to_vec(),
         stamp: Stamp {
             hlc: Hlc::from_i64(i64::try_from(hlc).ok()?),
-            incarnation: Incarnation(u128::from_be_bytes(origin.try_into().ok()?)),
+            actor: ActorId(u128::from_be_bytes(origin.try_into().ok()?)),
         },
         seq: u64::try_from(seq).ok()?,
     })

@@ -7,7 +7,7 @@ use std::{
 };
 
 use cortex_core::{
-    model::{Hlc, Incarnation, NodeName, TableUid},
+    model::{ActorId, Hlc, NodeName, TableUid},
     sync::{Blocker, Cursor, Word},
 };
 use tokio::sync::watch;
@@ -64,7 +64,7 @@ pub struct PeerCopy {
     pub heard_ms: u64,
     /// The origin of writes that it was before, where it has said that it is another one and the directory
     /// does not know that yet: what is passed on of the old one does not count any more.
-    pub outdated: Option<Incarnation>,
+    pub outdated: Option<ActorId>,
     /// How far it has come in this machine's feed.
     pub reached: Option<Cursor>,
     /// When both copies were last found to hold the same, vector and digest, in Unix milliseconds.
@@ -91,9 +91,9 @@ pub struct PeerCopy {
 impl PeerCopy {
     /// Takes note of the origin of writes that its machine says it is; `current` is the one that the
     /// directory knows it as. What another one has said may be lost by now.
-    pub fn is_now(&mut self, origin: Incarnation, current: Option<Incarnation>) {
+    pub fn is_now(&mut self, origin: ActorId, current: Option<ActorId>) {
         self.outdated = current.filter(|current| *current != origin);
-        if self.word.take_if(|word| word.incarnation != origin).is_some() {
+        if self.word.take_if(|word| word.actor != origin).is_some() {
             self.met = None;
         }
     }
@@ -124,12 +124,12 @@ impl PeerCopy {
     /// Whether a word that somebody has passed on says more than what is known. `current` is the origin that
     /// the directory knows its machine as.
     #[must_use]
-    pub fn may_overhear(&self, word: &Word, current: Option<Incarnation>) -> bool {
-        if current != Some(word.incarnation) || self.outdated == current {
+    pub fn may_overhear(&self, word: &Word, current: Option<ActorId>) -> bool {
+        if current != Some(word.actor) || self.outdated == current {
             return false;
         }
         self.word.as_ref().is_none_or(|before| {
-            before.incarnation != word.incarnation
+            before.actor != word.actor
                 || before.life < word.life
                 || (before.life == word.life
                     && (!before.vector.dominates(&word.vector)
@@ -373,12 +373,12 @@ mod tests {
 
     use super::*;
 
-    const OLD: Incarnation = Incarnation(1);
-    const NEW: Incarnation = Incarnation(2);
+    const OLD: ActorId = ActorId(1);
+    const NEW: ActorId = ActorId(2);
 
-    fn word(incarnation: Incarnation, life: u64, seq: u64) -> Word {
-        let vector: Vector = [Dot { incarnation, seq }].into_iter().collect();
-        Word { incarnation, life, vector, ..Word::default() }
+    fn word(actor: ActorId, life: u64, seq: u64) -> Word {
+        let vector: Vector = [Dot { actor, seq }].into_iter().collect();
+        Word { actor, life, vector, ..Word::default() }
     }
 
     fn knows(word: Word) -> PeerCopy {
@@ -435,7 +435,7 @@ mod tests {
     fn unverified(key: &str, ms: u64) -> UnverifiedRow {
         UnverifiedRow {
             key: key.as_bytes().to_vec(),
-            stamp: Stamp { hlc: Hlc::from_unix_ms(ms), incarnation: OLD },
+            stamp: Stamp { hlc: Hlc::from_unix_ms(ms), actor: OLD },
             writer: None,
             why: "it is not understood".into(),
         }

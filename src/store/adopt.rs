@@ -70,7 +70,7 @@ impl Batch<'_> {
         let value = system::adopt(signer, before, stamp, key, held);
         self.merge_system(key, stamp, seq, &value)?;
         if let Some(replica) = self.state.replicas.get_mut(system::UID) {
-            replica.vector.raise(Dot { incarnation: stamp.incarnation, seq });
+            replica.vector.raise(Dot { actor: stamp.actor, seq });
         }
         Ok(())
     }
@@ -110,7 +110,7 @@ impl Batch<'_> {
 
     fn signed_by(&self, node: &NodeName, most: usize) -> Result<Vec<(Vec<u8>, Stamp)>, Fault> {
         let mut statement = self.cached(
-            "SELECT key, value, hlc, incarnation FROM records
+            "SELECT key, value, hlc, actor FROM records
              WHERE table_id = ?1 AND value IS NOT NULL ORDER BY key",
         )?;
         let mut rows = statement.query([system::NUMBER.0])?;
@@ -121,8 +121,8 @@ impl Batch<'_> {
             let (key, value): (Vec<u8>, Vec<u8>) = (row.get(0)?, row.get(1)?);
             if system::signer(&key, &value).as_ref() == Some(node) {
                 let hlc = Hlc::from_i64(row.get(2)?);
-                let incarnation = self.state.origins.id(row.get(3)?);
-                found.push((key, Stamp { hlc, incarnation }));
+                let actor = self.state.actors.id(row.get(3)?);
+                found.push((key, Stamp { hlc, actor }));
             }
         }
         Ok(found)

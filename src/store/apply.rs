@@ -9,14 +9,15 @@ use cortex_core::{
     gate,
     merge::{self, Change, Content, Delta, Version},
     model::{
-        Caller, Hlc, Incarnation, Limits, Owner, Permissions, QualifiedName, Refusal, Signer,
-        Stamp, TableId,
+        ActorId, Caller, Hlc, Limits, Owner, Permissions, QualifiedName, Refusal, Signer, Stamp,
+        TableId,
     },
     sync::Vector,
 };
 use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
 
 use super::{
+    actors::Actors,
     audit::{Audit, DigestChange},
     cache::RecordCache,
     catalog::{Catalog, Entry, Usage},
@@ -28,7 +29,6 @@ use super::{
     error::{Failure, Fault},
     events::{self, Event},
     exposure::Exposure,
-    origins::Origins,
     recent::Fresh,
     replica::Replicas,
     rows::{self, Found, Place, Stored},
@@ -43,8 +43,8 @@ pub(super) struct State {
     pub(super) lsn: u64,
     /// The origin of local writes, by its short number.
     pub(super) origin: i64,
-    /// The ids behind the short numbers of origins.
-    pub(super) origins: Origins,
+    /// The ids behind the short numbers of actors.
+    pub(super) actors: Actors,
     /// This file, as others know it.
     pub(super) database: [u8; 16],
     pub(super) catalog: Arc<Catalog>,
@@ -82,17 +82,17 @@ impl State {
     }
 
     /// Who the writes of this database are by.
-    pub(super) fn own_incarnation(&self) -> Incarnation {
-        self.origins.id(self.origin)
+    pub(super) fn own_actor(&self) -> ActorId {
+        self.actors.id(self.origin)
     }
 
     pub(super) fn load(conn: &Connection) -> Result<Self, Fault> {
-        let origins = Origins::load(conn)?;
+        let actors = Actors::load(conn)?;
         let catalog = Arc::new(Catalog::load(conn)?);
-        let replicas = Replicas::load(conn, &origins)?;
+        let replicas = Replicas::load(conn, &actors)?;
         let departures = Departures::load(conn)?;
         let state = conn.query_row(
-            "SELECT incarnation, seq, lsn, hlc, db_uid FROM node_state WHERE id = 1",
+            "SELECT actor, seq, lsn, hlc, db_uid FROM node_state WHERE id = 1",
             [],
             |row| {
                 Ok(Self {
@@ -100,7 +100,7 @@ impl State {
                     seq: row.get(1)?,
                     lsn: row.get(2)?,
                     origin: row.get(0)?,
-                    origins,
+                    actors,
                     database: row.get(4)?,
                     catalog,
                     replicas,
@@ -212,9 +212,9 @@ struct Present {
 #[derive(Clone, Copy, Debug)]
 struct Arriving<'v> {
     version: Version,
-    /// The short number of the incarnation that made it.
+    /// The short number of the actor that made it.
     origin: i64,
-    /// Its number among the writes of that incarnation.
+    /// Its number among the writes of that actor.
     seq: u64,
     value: Option<&'v [u8]>,
 }
@@ -365,7 +365,7 @@ impl<'a> Batch<'a> {
                 params![table.0, delta.records, delta.bytes],
             )?;
         }
-        self.state.replicas.save(self.conn, &mut self.state.origins)?;
+        self.state.replicas.save(self.conn, &mut self.state.actors)?;
         self.contexts.save(self.conn, &self.state.uses)?;
         self.state.uses.clear();
         if self.changed {
@@ -492,12 +492,12 @@ impl<'a> Batch<'a> {
                 self.execute("DELETE FROM records WHERE id = ?1", [id])?;
             }
             (Change::Store | Change::Bury, Some(Present { id, .. })) => self.execute(
-                "UPDATE records SET value = ?2, hlc = ?3, incarnation = ?4, seq = ?5, lsn = ?6,
+                "UPDATE records SET value = ?2, hlc = ?3, actor = ?4, seq = ?5, lsn = ?6,
                  checksum = ?7 WHERE id = ?1",
                 params![id, value, hlc, origin, seq, lsn, checksum],
             )?,
             (Change::Store | Change::Bury, None) => self.execute(
-                "INSERT INTO records (table_id, key, value, hlc, incarnation, seq, lsn, checksum)
+                "INSERT INTO records (table_id, key, value, hlc, actor, seq, lsn, checksum)
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
                 params![table.0, key, value, hlc, origin, seq, lsn, checksum],
             )?,
@@ -628,21 +628,21 @@ impl<'a> Batch<'a> {
 
     pub(super) fn draw_stamp(&mut self) -> Stamp {
         self.changed = true;
-        let incarnation = self.state.own_incarnation();
-        Stamp { hlc: self.state.clock.stamp(self.wall_ms), incarnation }
+        let actor = self.state.own_actor();
+        Stamp { hlc: self.state.clock.stamp(self.wall_ms), actor }
     }
 
     fn find(&self, table: TableId, key: &[u8]) -> Result<Option<Present>, Fault> {
         let mut statement = self.cached(
-            "SELECT id, hlc, incarnation, length(value) FROM records WHERE table_id = ?1 AND key = ?2",
+            "SELECT id, hlc, actor, length(value) FROM records WHERE table_id = ?1 AND key = ?2",
         )?;
         let present = statement.query_row(params![table.0, key], |row| {
             let value_bytes: Option<u32> = row.get(3)?;
             let content = value_bytes.map_or(Content::Deleted, |bytes| Content::Live {
                 bytes: key.len() as u64 + u64::from(bytes),
             });
-            let incarnation = self.state.origins.id(row.get(2)?);
-            let stamp = Stamp { hlc: Hlc::from_i64(row.get(1)?), incarnation };
+            let actor = self.state.actors.id(row.get(2)?);
+            let stamp = Stamp { hlc: Hlc::from_i64(row.get(1)?), actor };
             Ok(Present { id: row.get(0)?, version: Version { stamp, content } })
         });
         Ok(present.optional()?)
@@ -677,7 +677,7 @@ impl<'a> Batch<'a> {
 
     /// The short number of an origin of rows, which gets one if it has none.
     pub(super) fn origin_of(&mut self, stamp: Stamp) -> Result<i64, Fault> {
-        self.state.origins.enter(self.conn, stamp.incarnation, stamp.hlc)
+        self.state.actors.enter(self.conn, stamp.actor, stamp.hlc)
     }
 
     /// Has the clock exceed a timestamp that another node has drawn.

@@ -217,8 +217,8 @@ impl Batch<'_> {
             let value = row.get_ref(2)?.as_blob_or_null().map_err(damaged)?;
             let (hlc, origin, seq) = (row.get(3)?, row.get(4)?, row.get(5)?);
             let stored = StoredRow { table: audit.table, key, hlc, origin, seq, value };
-            let incarnation = self.state.origins.id(origin);
-            let stamp = Stamp { hlc: Hlc::from_i64(hlc), incarnation };
+            let actor = self.state.actors.id(origin);
+            let stamp = Stamp { hlc: Hlc::from_i64(hlc), actor };
             bytes += (key.len() + value.map_or(0, <[u8]>::len)) as u64;
             rows.push(Read {
                 id: row.get(0)?,
@@ -353,7 +353,7 @@ impl Audit {
     }
 }
 
-const SLICE: &str = "SELECT id, key, value, hlc, incarnation, seq, checksum FROM records
+const SLICE: &str = "SELECT id, key, value, hlc, actor, seq, checksum FROM records
      WHERE table_id = ?1 AND key > ?2 ORDER BY key";
 
 /// Reads what the next step of an audit will read, so that the writer finds it in memory. Answers the last key;

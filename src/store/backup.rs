@@ -103,7 +103,7 @@ fn check_rows(conn: &Connection) -> Result<Summary, Fault> {
 /// Those of an earlier schema have none.
 fn check_checksums(conn: &Connection) -> Result<(), Fault> {
     let mut statement = conn.prepare(
-        "SELECT r.table_id, r.key, r.value, r.hlc, r.incarnation, r.seq, r.checksum, t.checksummed,
+        "SELECT r.table_id, r.key, r.value, r.hlc, r.actor, r.seq, r.checksum, t.checksummed,
                 t.owner, t.name
          FROM records r JOIN tables t ON t.id = r.table_id WHERE t.dropped = 0",
     )?;

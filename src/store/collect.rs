@@ -10,10 +10,10 @@ use rusqlite::{Connection, params};
 
 use super::{
     Store,
+    actors::Actors,
     apply::Batch,
     command::Done,
     error::{Failure, Fault},
-    origins::Origins,
     rows::Place,
     serve,
 };
@@ -41,17 +41,17 @@ const NEWEST: u32 = 512;
 /// One of the newest deletions of a table that is not among those that every copy knows.
 pub(super) fn unconfirmed(
     conn: &Connection,
-    origins: &Origins,
+    actors: &Actors,
     table: TableId,
     confirmed: &Vector,
 ) -> Result<Option<Dot>, Fault> {
     let mut statement = conn.prepare_cached(
-        "SELECT incarnation, seq FROM records
+        "SELECT actor, seq FROM records
          WHERE table_id = ?1 AND value IS NULL ORDER BY hlc DESC LIMIT ?2",
     )?;
     let mut rows = statement.query(params![table.0, NEWEST])?;
     while let Some(row) = rows.next()? {
-        let dot = Dot { incarnation: origins.id(row.get(0)?), seq: row.get(1)? };
+        let dot = Dot { actor: actors.id(row.get(0)?), seq: row.get(1)? };
         if !confirmed.covers(dot) {
             return Ok(Some(dot));
         }
@@ -69,7 +69,7 @@ impl Store {
         table: TableId,
         confirmed: &Vector,
     ) -> Result<Option<Dot>, Fault> {
-        self.read(|conn, origins| unconfirmed(conn, origins, table, confirmed))
+        self.read(|conn, actors| unconfirmed(conn, actors, table, confirmed))
     }
 }
 
@@ -95,13 +95,13 @@ impl Batch<'_> {
         let (mut last, mut seen) = (collection.after, 0);
         let found: Vec<(Vec<u8>, i64, Dot)> = {
             let mut statement = self.cached(
-                "SELECT key, hlc, incarnation, seq FROM records
+                "SELECT key, hlc, actor, seq FROM records
                  WHERE table_id = ?1 AND value IS NULL AND hlc > ?2 AND hlc < ?3 ORDER BY hlc LIMIT ?4",
             )?;
             let rows =
                 statement.query_map(params![table.0, collection.after, before, SLICE], |row| {
-                    let incarnation = self.state.origins.id(row.get(2)?);
-                    Ok((row.get(0)?, row.get(1)?, Dot { incarnation, seq: row.get(3)? }))
+                    let actor = self.state.actors.id(row.get(2)?);
+                    Ok((row.get(0)?, row.get(1)?, Dot { actor, seq: row.get(3)? }))
                 })?;
             rows.collect::<Result<_, _>>()?
         };

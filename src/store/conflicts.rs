@@ -10,9 +10,9 @@ use cortex_core::{
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{
+    actors::Actors,
     apply::Batch,
     error::{Failure, Fault},
-    origins::Origins,
     rows::Place,
     take::LosingVersion,
 };
@@ -73,14 +73,14 @@ impl Batch<'_> {
         losing: &LosingVersion<'_>,
         winner: (Hlc, Dot),
     ) -> Result<(), Failure> {
-        let origin = self.state.origins.enter(self.conn, losing.dot.incarnation, losing.hlc)?;
-        let winning = self.state.origins.enter(self.conn, winner.1.incarnation, winner.0)?;
+        let origin = self.state.actors.enter(self.conn, losing.dot.actor, losing.hlc)?;
+        let winning = self.state.actors.enter(self.conn, winner.1.actor, winner.0)?;
         let bytes = key.len() + losing.value.map_or(0, <[u8]>::len);
         let met = self
             .cached(
                 "INSERT OR IGNORE INTO conflicts
-                 (table_id, key, value, hlc, incarnation, seq, bytes,
-                  winner_hlc, winner_incarnation, winner_seq, seen_ms)
+                 (table_id, key, value, hlc, actor, seq, bytes,
+                  winner_hlc, winner_actor, winner_seq, seen_ms)
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
             )?
             .execute(params![
@@ -163,19 +163,18 @@ impl Batch<'_> {
         }
         let found: Vec<(i64, Dot)> = {
             let mut statement = self.cached(
-                "SELECT id, incarnation, seq FROM conflicts
+                "SELECT id, actor, seq FROM conflicts
                  WHERE table_id = ?1 AND key = ?2 AND value IS ?3 AND acknowledged = 0",
             )?;
             let rows = statement.query_map(params![place.id.0, row.key, row.value], |row| {
-                let incarnation = self.state.origins.id(row.get(1)?);
-                Ok((row.get(0)?, Dot { incarnation, seq: row.get(2)? }))
+                let actor = self.state.actors.id(row.get(1)?);
+                Ok((row.get(0)?, Dot { actor, seq: row.get(2)? }))
             })?;
             rows.collect::<Result<_, _>>()?
         };
         let writer = row.dot();
-        let had_seen = |dot: Dot| {
-            context.covers(dot) || (dot.incarnation == writer.incarnation && dot.seq < writer.seq)
-        };
+        let had_seen =
+            |dot: Dot| context.covers(dot) || (dot.actor == writer.actor && dot.seq < writer.seq);
         for (id, losing) in found {
             if had_seen(losing) {
                 self.acknowledge((place.id, place.uid), Some(id))?;
@@ -204,19 +203,19 @@ impl Batch<'_> {
 /// Conflicts of a table, the newest first, from before a number.
 pub(super) fn read(
     conn: &Connection,
-    origins: &Origins,
+    actors: &Actors,
     table: TableId,
     before: i64,
     limit: u32,
 ) -> Result<Vec<Conflict>, Fault> {
     let mut statement = conn.prepare_cached(
-        "SELECT id, key, value, hlc, incarnation, seq, winner_hlc, winner_incarnation, seen_ms,
+        "SELECT id, key, value, hlc, actor, seq, winner_hlc, winner_actor, seen_ms,
          acknowledged FROM conflicts WHERE table_id = ?1 AND id < ?2 ORDER BY id DESC LIMIT ?3",
     )?;
     let rows = statement.query_map(params![table.0, before, limit], |row| {
         let stamp = |hlc: usize, origin: usize| -> rusqlite::Result<Stamp> {
-            let incarnation = origins.id(row.get(origin)?);
-            Ok(Stamp { hlc: Hlc::from_i64(row.get(hlc)?), incarnation })
+            let actor = actors.id(row.get(origin)?);
+            Ok(Stamp { hlc: Hlc::from_i64(row.get(hlc)?), actor })
         };
         Ok(Conflict {
             id: row.get(0)?,

@@ -13,7 +13,7 @@ use cortex_core::{
 };
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{error::Fault, origins::Origins};
+use super::{actors::Actors, error::Fault};
 
 /// Contexts kept in memory. A table that is written on a few machines has a few at a time.
 const CACHED: usize = 1024;
@@ -39,7 +39,7 @@ impl Contexts {
     pub(super) fn get(
         &self,
         conn: &Connection,
-        origins: &Origins,
+        actors: &Actors,
         id: Option<i64>,
     ) -> Result<Arc<Vector>, Fault> {
         let Some(id) = id else {
@@ -48,7 +48,7 @@ impl Contexts {
         if let Some(known) = self.known.borrow().get(&id) {
             return Ok(Arc::clone(known));
         }
-        let vector = Arc::new(load(conn, origins, id)?);
+        let vector = Arc::new(load(conn, actors, id)?);
         self.keep(id, Arc::clone(&vector));
         Ok(vector)
     }
@@ -65,13 +65,13 @@ impl Contexts {
     pub(super) fn intern(
         &self,
         conn: &Connection,
-        origins: &mut Origins,
+        actors: &mut Actors,
         vector: &Vector,
     ) -> Result<Option<i64>, Fault> {
         if vector.is_empty() {
             return Ok(None);
         }
-        let body = encode(conn, origins, vector)?;
+        let body = encode(conn, actors, vector)?;
         let found = conn
             .prepare_cached("SELECT id FROM contexts WHERE body = ?1")?
             .query_row([&body], |row| row.get(0))
@@ -106,13 +106,13 @@ impl Contexts {
 }
 
 /// The vector behind a number.
-pub(super) fn load(conn: &Connection, origins: &Origins, id: i64) -> Result<Vector, Fault> {
+pub(super) fn load(conn: &Connection, actors: &Actors, id: i64) -> Result<Vector, Fault> {
     let body = conn
         .prepare_cached("SELECT body FROM contexts WHERE id = ?1")?
         .query_row([id], |row| row.get::<_, Vec<u8>>(0))
         .optional()?;
     let body = body.ok_or_else(|| Fault::Corrupt("a row's context is missing".into()))?;
-    Ok(decode(origins, &body))
+    Ok(decode(actors, &body))
 }
 
 /// What a vector begins with. One of the first form, pairs of eight bytes each, begins with a zero.
@@ -125,12 +125,12 @@ const COMPACT: u8 = 1;
 /// then keeps a vector with all of them. So it is these few bytes that decide how fast a database grows by restarts.
 pub(super) fn encode(
     conn: &Connection,
-    origins: &mut Origins,
+    actors: &mut Actors,
     vector: &Vector,
 ) -> Result<Vec<u8>, Fault> {
     let mut pairs = Vec::with_capacity(vector.len());
-    for Dot { incarnation, seq } in vector.iter() {
-        let number = origins.enter(conn, incarnation, Hlc::default())?;
+    for Dot { actor, seq } in vector.iter() {
+        let number = actors.enter(conn, actor, Hlc::default())?;
         pairs.push((number.unsigned_abs(), seq));
     }
     pairs.sort_unstable();
@@ -138,10 +138,10 @@ pub(super) fn encode(
 }
 
 /// The vector in such bytes, or in those of the first form.
-pub(super) fn decode(origins: &Origins, body: &[u8]) -> Vector {
+pub(super) fn decode(actors: &Actors, body: &[u8]) -> Vector {
     let dot = |(number, seq)| {
         let number = i64::try_from(number).unwrap_or(0);
-        Dot { incarnation: origins.id(number), seq }
+        Dot { actor: actors.id(number), seq }
     };
     unpack(body).into_iter().map(dot).collect()
 }

@@ -9,7 +9,7 @@ use std::{
 use cortex_core::model::TableUid;
 use tokio::sync::watch;
 
-use super::{origins::Origins, recent::Recent, replica::Replica};
+use super::{actors::Actors, recent::Recent, replica::Replica};
 
 /// Changes of copies that are listed. Whoever has missed more looks at every copy.
 const LISTED: usize = 1024;
@@ -28,7 +28,7 @@ struct Shown {
     /// Of the same commit.
     recent: Arc<Recent>,
     /// Every origin that rows of that commit name.
-    origins: Origins,
+    actors: Actors,
     /// The tables whose copies have changed last, the newest at the end.
     changes: VecDeque<TableUid>,
     /// How many have changed so far.
@@ -59,8 +59,8 @@ impl Copies {
         Some((Arc::clone(copy), Arc::clone(&shown.recent)))
     }
 
-    pub(super) fn origins(&self) -> Origins {
-        self.shown().origins.clone()
+    pub(super) fn actors(&self) -> Actors {
+        self.shown().actors.clone()
     }
 
     /// How many changes there were so far; and the tables of those after an earlier such number, none where
@@ -78,11 +78,11 @@ impl Copies {
     }
 
     /// Shows what a commit has changed, if anything. Those who wait are woken by [`Copies::wake`].
-    pub(super) fn show(&self, changed: &[Arc<Replica>], recent: &Arc<Recent>, origins: &Origins) {
+    pub(super) fn show(&self, changed: &[Arc<Replica>], recent: &Arc<Recent>, actors: &Actors) {
         let mut shown = self.shown.write().unwrap_or_else(PoisonError::into_inner);
         shown.by_table.extend(changed.iter().map(|copy| (copy.uid, Arc::clone(copy))));
         shown.recent = Arc::clone(recent);
-        shown.origins = origins.clone();
+        shown.actors = actors.clone();
         shown.count += changed.len() as u64;
         shown.changes.extend(changed.iter().map(|copy| copy.uid));
         let excess = shown.changes.len().saturating_sub(LISTED);
@@ -102,7 +102,7 @@ mod tests {
 
     fn change(copies: &Copies, table: u8) {
         let copy = Replica::new(TableUid([table; 16]), 1, FeedId::default(), 0);
-        copies.show(&[Arc::new(copy)], &Arc::default(), &Origins::default());
+        copies.show(&[Arc::new(copy)], &Arc::default(), &Actors::default());
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use cortex_core::{
-    model::{Hlc, Incarnation, Limits, NodeName, TableUid},
+    model::{ActorId, Hlc, Limits, NodeName, TableUid},
     sync::{Position, Want},
 };
 use rusqlite::Connection;
@@ -118,10 +118,10 @@ impl Engine {
     /// as that had come. Where nothing has ever left this machine it does not matter.
     pub(super) fn settle_origin(
         &mut self,
-        word: Option<(Incarnation, u64)>,
+        word: Option<(ActorId, u64)>,
         around: Around<'_>,
     ) -> Result<(), Fault> {
-        let own = self.state.own_incarnation();
+        let own = self.state.own_actor();
         let goes_on = word.is_some_and(|(who, seq)| who == own && seq <= self.state.seq);
         if goes_on || self.state.catalog.directory().here().is_none() {
             return Ok(());
@@ -240,7 +240,7 @@ impl Database {
     ) -> Result<serve::Served, Fault> {
         let Engine { conn, state, .. } = &self.engine;
         let served = self.engine.exposure.over(reader, want, || {
-            let file = serve::File { conn, origins: &state.origins, damage: &self.engine.damage };
+            let file = serve::File { conn, actors: &state.actors, damage: &self.engine.damage };
             serve::serve(file, self.catalog(), reader, want, bounds)
         })?;
         Ok(served.draining(self.replica(want.table).and_then(|replica| replica.drain)))
@@ -276,8 +276,8 @@ impl Database {
         let Some(table) = self.replica(table).and_then(|replica| replica.table) else {
             return Ok(Position::default());
         };
-        let origins = &self.engine.state.origins;
-        Ok(take::load_cursor(&self.engine.conn, origins, table, peer)?.position)
+        let actors = &self.engine.state.actors;
+        Ok(take::load_cursor(&self.engine.conn, actors, table, peer)?.position)
     }
 
     /// Reads everything again from the file, as at a start.
@@ -300,8 +300,8 @@ impl Database {
 
     /// Which origin of writes it is.
     #[must_use]
-    pub fn incarnation(&self) -> Incarnation {
-        self.engine.state.own_incarnation()
+    pub fn actor(&self) -> ActorId {
+        self.engine.state.own_actor()
     }
 
     /// Its hybrid clock.

@@ -7,8 +7,8 @@ use cortex_core::{
     directory::{ReplicaRow, Row, Standing},
     gate,
     model::{
-        Acl, Caller, Incarnation, NodeName, Owner, QualifiedName, Refusal, Scope, TableName,
-        TableUid, Uid,
+        Acl, ActorId, Caller, NodeName, Owner, QualifiedName, Refusal, Scope, TableName, TableUid,
+        Uid,
     },
     rule::Rule,
     sync::{Ack, Cursor, Dot, FeedId},
@@ -376,9 +376,9 @@ impl Batch<'_> {
     /// Becomes another origin of writes, with other feeds. Passes that are under way go on: their rows and
     /// marks are in this file, and an answer to a request of the old origin does not count.
     pub(super) fn mint(&mut self) -> Result<(), Failure> {
-        let id = Incarnation(u128::from_be_bytes(self.draw_id()));
-        let number = self.state.origins.enter(self.conn, id, self.state.hlc())?;
-        self.execute("UPDATE node_state SET incarnation = ?1 WHERE id = 1", [number])?;
+        let id = ActorId(u128::from_be_bytes(self.draw_id()));
+        let number = self.state.actors.enter(self.conn, id, self.state.hlc())?;
+        self.execute("UPDATE node_state SET actor = ?1 WHERE id = 1", [number])?;
         (self.state.origin, self.state.seq) = (number, 0);
         self.changed = true;
         let lsn = self.draw_lsn();
@@ -394,8 +394,8 @@ impl Batch<'_> {
         if let Some(signer) = self.state.signer.clone() {
             self.introduce(signer.as_ref())?;
         }
-        let text = "this machine writes as another origin from now on".to_owned();
-        self.note(&Event { uid: None, kind: "incarnation", text })?;
+        let text = "actor id rotated: later writes of this machine carry another one".to_owned();
+        self.note(&Event { uid: None, kind: "actor_rotated", text })?;
         Ok(())
     }
 
@@ -403,13 +403,12 @@ impl Batch<'_> {
     /// them in the order of their keys.
     pub(super) fn share_rows(&mut self, entry: &Entry) -> Result<(), Failure> {
         let (table, uid) = (entry.table.id, entry.table.uid);
-        let digest = replica::recount(self.conn, &self.state.origins, table, uid)?;
+        let digest = replica::recount(self.conn, &self.state.actors, table, uid)?;
         let dots: Vec<Dot> = {
-            let mut statement = self.cached(
-                "SELECT incarnation, max(seq) FROM records WHERE table_id = ?1 GROUP BY incarnation",
-            )?;
+            let mut statement = self
+                .cached("SELECT actor, max(seq) FROM records WHERE table_id = ?1 GROUP BY actor")?;
             let dot = |row: &rusqlite::Row<'_>| {
-                Ok(Dot { incarnation: self.state.origins.id(row.get(0)?), seq: row.get(1)? })
+                Ok(Dot { actor: self.state.actors.id(row.get(0)?), seq: row.get(1)? })
             };
             statement.query_map([table.0], dot)?.collect::<Result<_, _>>()?
         };

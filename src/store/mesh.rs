@@ -70,8 +70,8 @@ impl Batch<'_> {
     /// anew: a restored machine signs what it has forgotten to have replaced.
     pub(super) fn introduce(&mut self, signer: &dyn Signer) -> Result<(), Failure> {
         let (node, certificate) = (signer.node().clone(), signer.certificate().to_vec());
-        let (database, incarnation) = (self.state.database, self.state.own_incarnation());
-        let now = NodeRow { node: node.clone(), certificate, database, incarnation };
+        let (database, actor) = (self.state.database, self.state.own_actor());
+        let now = NodeRow { node: node.clone(), certificate, database, actor };
         let presented = self.directory().node(&node);
         if presented == Some(&now) {
             return Ok(());
@@ -152,16 +152,16 @@ impl Batch<'_> {
     /// What this machine has written since it was restored, where a row arrives that it had written before and has
     /// forgotten. That one may have the later timestamp, where the clock was ahead then.
     fn written_since_restored(&self, arriving: &VerifiedRow) -> Result<Option<Row>, Fault> {
-        let (row, own) = (arriving.row(), self.state.own_incarnation());
+        let (row, own) = (arriving.row(), self.state.own_actor());
         let directory = self.state.catalog.directory();
-        if directory.here() != Some(row.writer()) || arriving.authored().incarnation == own {
+        if directory.here() != Some(row.writer()) || arriving.authored().actor == own {
             return Ok(None);
         }
         let key = arriving.key();
         let found = self.find_row(system::NUMBER, key)?;
         // What was merely signed again since then was decided before.
         let authored = found.map(|found| system::rank(found.stamp, found.value.as_deref()).0);
-        if authored.is_none_or(|authored| authored.incarnation != own) {
+        if authored.is_none_or(|authored| authored.actor != own) {
             return Ok(None);
         }
         let mut rows = directory.written_by(row.writer());
@@ -425,7 +425,7 @@ impl Batch<'_> {
             let value = system::seal(signer.as_ref(), stamp, &key, &bytes);
             self.merge_system(key.as_bytes(), stamp, seq, &value)?;
             if let Some(replica) = self.state.replicas.get_mut(system::UID) {
-                replica.vector.raise(Dot { incarnation: stamp.incarnation, seq });
+                replica.vector.raise(Dot { actor: stamp.actor, seq });
             }
         }
         self.settle(rows)
@@ -496,7 +496,7 @@ mod tests {
 
     use cortex_core::{
         directory::GrantRow,
-        model::{AttributeName, Hlc, Incarnation, Owner},
+        model::{ActorId, AttributeName, Hlc, Owner},
     };
 
     use super::super::{command::Command, database::Database, fake_signer::FakeSigner};
@@ -537,7 +537,7 @@ mod tests {
 
     /// The row of a machine's own as it had signed it before it was restored.
     fn forgotten(row: Row) -> VerifiedRow {
-        let stamp = Stamp { hlc: Hlc::from_unix_ms(1), incarnation: Incarnation(99) };
+        let stamp = Stamp { hlc: Hlc::from_unix_ms(1), actor: ActorId(99) };
         let key = row.key();
         let value = system::seal(&FakeSigner::of("home"), stamp, &key, &row.encode());
         VerifiedRow { sealed: SealedRow { key: key.into_bytes(), value, stamp, seq: 7 }, row }

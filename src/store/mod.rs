@@ -8,6 +8,7 @@
 //!            scans  ──> Scan, one connection each, a slice at a time
 //! ```
 
+mod actors;
 mod adopt;
 mod apply;
 mod audit;
@@ -35,7 +36,6 @@ mod full_disk;
 mod inherited;
 mod life;
 mod mesh;
-mod origins;
 mod owners;
 mod place;
 mod reader;
@@ -68,7 +68,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use cortex_core::{
-    model::{Hlc, Incarnation, Limits, NodeName, TableId, TableUid},
+    model::{ActorId, Hlc, Limits, NodeName, TableId, TableUid},
     sync::{Dot, Position, Want},
 };
 use rusqlite::hooks::Action;
@@ -402,7 +402,7 @@ impl Store {
     ) -> Result<Served, Fault> {
         let published = &self.inner.published;
         let served = self.inner.exposure.over(reader, want, || {
-            self.read(|conn, origins| {
+            self.read(|conn, actors| {
                 // The rows come first: a scope that was narrowed before they were written must be known when
                 // it is asked who may have them.
                 let known = serve::system_feed(conn)?;
@@ -410,7 +410,7 @@ impl Store {
                 for _ in 0..CATALOG_LOOKS {
                     if shown() >= known {
                         let catalog = published.catalog.load();
-                        let file = serve::File { conn, origins, damage: &self.inner.damage };
+                        let file = serve::File { conn, actors, damage: &self.inner.damage };
                         return serve::serve(file, &catalog, reader, want, bounds);
                     }
                     std::thread::yield_now();
@@ -442,12 +442,12 @@ impl Store {
         Some(served.ok()?.draining(copy.drain))
     }
 
-    /// Reads rows, with the origins that they name.
+    /// Reads rows, with the actors that they name.
     fn read<T>(
         &self,
-        read: impl FnOnce(&rusqlite::Connection, &origins::Origins) -> Result<T, Fault>,
+        read: impl FnOnce(&rusqlite::Connection, &actors::Actors) -> Result<T, Fault>,
     ) -> Result<T, Fault> {
-        let known = self.inner.published.copies.origins();
+        let known = self.inner.published.copies.actors();
         self.inner.scans.read(|conn| read(conn, &known.as_read_by(conn)?))
     }
 
@@ -459,7 +459,7 @@ impl Store {
         let Some(table) = self.copy(table).and_then(|copy| copy.table) else {
             return Ok(Position::default());
         };
-        self.read(|conn, origins| Ok(take::load_cursor(conn, origins, table, peer)?.position))
+        self.read(|conn, actors| Ok(take::load_cursor(conn, actors, table, peer)?.position))
     }
 
     /// This machine's copy of a table, as of the last commit.
@@ -497,7 +497,7 @@ impl Store {
         before: i64,
         limit: u32,
     ) -> Result<Vec<Conflict>, Fault> {
-        self.read(|conn, origins| conflicts::read(conn, origins, table, before, limit))
+        self.read(|conn, actors| conflicts::read(conn, actors, table, before, limit))
     }
 
     /// The feed number up to which a table's feed is to be cut, to keep at most so many entries.
@@ -556,20 +556,19 @@ impl Store {
     /// # Errors
     /// What SQLite reports.
     pub fn last_write(&self) -> Result<Dot, Fault> {
-        self.read(|conn, origins| {
+        self.read(|conn, actors| {
             let mut statement =
-                conn.prepare_cached("SELECT incarnation, seq FROM node_state WHERE id = 1")?;
-            let dot = statement.query_row([], |row| {
-                Ok(Dot { incarnation: origins.id(row.get(0)?), seq: row.get(1)? })
-            })?;
+                conn.prepare_cached("SELECT actor, seq FROM node_state WHERE id = 1")?;
+            let dot = statement
+                .query_row([], |row| Ok(Dot { actor: actors.id(row.get(0)?), seq: row.get(1)? }))?;
             Ok(dot)
         })
     }
 
     /// Who the writes of this database are by.
     #[must_use]
-    pub fn incarnation(&self) -> Incarnation {
-        **self.inner.published.incarnation.load()
+    pub fn actor(&self) -> ActorId {
+        **self.inner.published.actor.load()
     }
 
     /// The greatest timestamp that a committed write has.
@@ -647,7 +646,7 @@ impl Published {
             cache: cache::RecordCache::new(options.record_cache_bytes),
             hlc: AtomicU64::new(0),
             copies: copies::Copies::new(),
-            incarnation: ArcSwap::from_pointee(Incarnation::default()),
+            actor: ArcSwap::from_pointee(ActorId::default()),
             commits: AtomicU64::new(0),
             commit_us: AtomicU64::new(0),
             commands: AtomicU64::new(0),

@@ -213,7 +213,7 @@ mod tests {
 
     use cortex_core::{
         directory::{NodeRow, ReplicaRow, Row, ScopeRow, Seen},
-        model::{Hlc, Incarnation, NodeName, Stamp},
+        model::{ActorId, Hlc, NodeName, Stamp},
     };
 
     use super::super::{
@@ -232,7 +232,7 @@ mod tests {
 
     /// A row as home has signed it.
     fn of_home(row: Row, number: u64) -> VerifiedRow {
-        let stamp = Stamp { hlc: Hlc::from_unix_ms(number), incarnation: Incarnation(5) };
+        let stamp = Stamp { hlc: Hlc::from_unix_ms(number), actor: ActorId(5) };
         let key = row.key();
         let value = seal(&FakeSigner::of("home"), stamp, &key, &row.encode());
         VerifiedRow { sealed: SealedRow { key: key.into_bytes(), value, stamp, seq: number }, row }
@@ -256,13 +256,8 @@ mod tests {
     }
 
     fn home(database: u8) -> Row {
-        let (certificate, incarnation) = (b"home".to_vec(), Incarnation(5));
-        Row::Node(NodeRow {
-            node: node("home"),
-            certificate,
-            database: [database; 16],
-            incarnation,
-        })
+        let (certificate, actor) = (b"home".to_vec(), ActorId(5));
+        Row::Node(NodeRow { node: node("home"), certificate, database: [database; 16], actor })
     }
 
     /// Office with a table of a uid of home, as it was left by a version that took a scope without the home.

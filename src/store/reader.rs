@@ -138,7 +138,7 @@ impl Held {
 
     fn lookup(&self, table: TableId, key: &[u8], found: impl FnOnce(&[u8])) -> Result<bool, Fault> {
         let mut statement = self.conn.prepare_cached(
-            "SELECT value, hlc, incarnation, seq, checksum FROM records
+            "SELECT value, hlc, actor, seq, checksum FROM records
              WHERE table_id = ?1 AND key = ?2 AND value IS NOT NULL",
         )?;
         let mut rows = statement.query(rusqlite::params![table.0, key])?;

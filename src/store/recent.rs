@@ -30,7 +30,7 @@ pub(super) struct Change {
 
 impl Change {
     pub(super) fn dot(&self) -> Dot {
-        Dot { incarnation: self.stamp.incarnation, seq: self.seq }
+        Dot { actor: self.stamp.actor, seq: self.seq }
     }
 
     pub(super) fn bytes(&self) -> usize {
@@ -120,7 +120,7 @@ impl Recent {
 
 #[cfg(test)]
 mod tests {
-    use cortex_core::model::Incarnation;
+    use cortex_core::model::ActorId;
 
     use super::*;
 
@@ -130,7 +130,7 @@ mod tests {
             lsn,
             key: key.into(),
             value: Some(vec![0; bytes]),
-            stamp: Stamp { hlc: Hlc::default(), incarnation: Incarnation::default() },
+            stamp: Stamp { hlc: Hlc::default(), actor: ActorId::default() },
             seq: lsn,
             context: Arc::default(),
         }

@@ -10,11 +10,11 @@ use sha2::{Digest, Sha256};
 
 use super::{
     Store,
+    actors::Actors,
     apply::Batch,
     catalog::Entry,
     checksum::StoredRow,
     error::{Failure, Fault},
-    origins::Origins,
     rows::Place,
 };
 
@@ -45,11 +45,11 @@ pub fn bucket_of(key: &[u8]) -> usize {
 /// same table.
 pub(super) fn buckets(
     conn: &Connection,
-    origins: &Origins,
+    actors: &Actors,
     table: TableId,
 ) -> Result<Vec<TableDigest>, Fault> {
     let mut sums = vec![TableDigest::default(); BUCKETS];
-    visit(conn, origins, table, |key, stamp, _, value| {
+    visit(conn, actors, table, |key, stamp, _, value| {
         if let Some(value) = value {
             let leaf = TableDigest::of_row(super::SYSTEM_TABLE, key, stamp, value);
             let bucket = bucket_of(key);
@@ -62,14 +62,14 @@ pub(super) fn buckets(
 /// The rows of some buckets, deletions that are remembered among them, in the order of their keys.
 pub(super) fn marks(
     conn: &Connection,
-    origins: &Origins,
+    actors: &Actors,
     table: TableId,
     wanted: &[usize],
 ) -> Result<Vec<RowMark>, Fault> {
     let mut is_wanted = vec![false; BUCKETS];
     wanted.iter().filter(|bucket| **bucket < BUCKETS).for_each(|bucket| is_wanted[*bucket] = true);
     let mut found = Vec::new();
-    visit(conn, origins, table, |key, stamp, seq, value| {
+    visit(conn, actors, table, |key, stamp, seq, value| {
         if is_wanted[bucket_of(key)] {
             let value = value.map(|value| Sha256::digest(value).into());
             found.push(RowMark { key: key.to_vec(), stamp, seq, value });
@@ -81,18 +81,18 @@ pub(super) fn marks(
 /// One row.
 pub(super) fn mark(
     conn: &Connection,
-    origins: &Origins,
+    actors: &Actors,
     table: TableId,
     key: &[u8],
 ) -> Result<Option<RowMark>, Fault> {
     let mut statement = conn.prepare_cached(
-        "SELECT hlc, incarnation, seq, value FROM records WHERE table_id = ?1 AND key = ?2",
+        "SELECT hlc, actor, seq, value FROM records WHERE table_id = ?1 AND key = ?2",
     )?;
     let found = statement.query_row(params![table.0, key], |row| {
         let value: Option<Vec<u8>> = row.get(3)?;
         Ok(RowMark {
             key: key.to_vec(),
-            stamp: Stamp { hlc: Hlc::from_i64(row.get(0)?), incarnation: origins.id(row.get(1)?) },
+            stamp: Stamp { hlc: Hlc::from_i64(row.get(0)?), actor: actors.id(row.get(1)?) },
             seq: row.get(2)?,
             value: value.map(|value| Sha256::digest(value).into()),
         })
@@ -102,18 +102,18 @@ pub(super) fn mark(
 
 fn visit(
     conn: &Connection,
-    origins: &Origins,
+    actors: &Actors,
     table: TableId,
     mut each: impl FnMut(&[u8], Stamp, u64, Option<&[u8]>),
 ) -> Result<(), Fault> {
     let damaged = |_| Fault::Corrupt("a record holds what is no record".into());
     let mut statement = conn.prepare_cached(
-        "SELECT key, hlc, incarnation, seq, value, checksum FROM records
+        "SELECT key, hlc, actor, seq, value, checksum FROM records
          WHERE table_id = ?1 ORDER BY key",
     )?;
     let mut rows = statement.query(params![table.0])?;
     while let Some(row) = rows.next()? {
-        let stamp = Stamp { hlc: Hlc::from_i64(row.get(1)?), incarnation: origins.id(row.get(2)?) };
+        let stamp = Stamp { hlc: Hlc::from_i64(row.get(1)?), actor: actors.id(row.get(2)?) };
         let key = row.get_ref(0)?.as_blob().map_err(damaged)?;
         let value = row.get_ref(4)?.as_blob_or_null().map_err(damaged)?;
         let stored = StoredRow {
@@ -139,7 +139,7 @@ impl Store {
     /// # Errors
     /// What SQLite reports.
     pub fn mark(&self, table: TableId, key: &[u8]) -> Result<Option<RowMark>, Fault> {
-        self.read(|conn, origins| mark(conn, origins, table, key))
+        self.read(|conn, actors| mark(conn, actors, table, key))
     }
 
     /// A digest of each bucket of a table's live rows. Reads all of them.
@@ -147,7 +147,7 @@ impl Store {
     /// # Errors
     /// What SQLite reports.
     pub fn buckets(&self, table: TableId) -> Result<Vec<TableDigest>, Fault> {
-        self.read(|conn, origins| buckets(conn, origins, table))
+        self.read(|conn, actors| buckets(conn, actors, table))
     }
 
     /// The rows of some buckets, deletions that are remembered among them.
@@ -155,7 +155,7 @@ impl Store {
     /// # Errors
     /// What SQLite reports.
     pub fn marks(&self, table: TableId, buckets: &[usize]) -> Result<Vec<RowMark>, Fault> {
-        self.read(|conn, origins| marks(conn, origins, table, buckets))
+        self.read(|conn, actors| marks(conn, actors, table, buckets))
     }
 }
 
@@ -199,7 +199,7 @@ impl Batch<'_> {
         for (key, seen) in rows {
             let found = self.find_row(entry.table.id, key)?;
             let found = found.filter(|found| !found.damaged);
-            let now = found.map(|row| Dot { incarnation: row.stamp.incarnation, seq: row.seq });
+            let now = found.map(|row| Dot { actor: row.stamp.actor, seq: row.seq });
             if now == *seen {
                 self.write_shared(entry, key, None)?;
                 erased += 1;

@@ -10,11 +10,11 @@ use cortex_core::{
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{
+    actors::Actors,
     checksum::StoredRow,
     conflicts::{self, Tally},
     contexts,
     error::Fault,
-    origins::Origins,
 };
 
 /// One copy, as of one commit.
@@ -115,11 +115,11 @@ impl Replicas {
     }
 
     /// Writes what the transaction has changed.
-    pub(super) fn save(&self, conn: &Connection, origins: &mut Origins) -> Result<(), Fault> {
+    pub(super) fn save(&self, conn: &Connection, actors: &mut Actors) -> Result<(), Fault> {
         for replica in self.changed.values() {
             let before = self.committed.get(&replica.uid).map(Arc::as_ref);
             if before != Some(replica) {
-                save(conn, origins, before, replica)?;
+                save(conn, actors, before, replica)?;
             }
         }
         Ok(())
@@ -134,13 +134,13 @@ impl Replicas {
         changed
     }
 
-    pub(super) fn load(conn: &Connection, origins: &Origins) -> Result<Self, Fault> {
+    pub(super) fn load(conn: &Connection, actors: &Actors) -> Result<Self, Fault> {
         let open = conflicts::open(conn)?;
         let mut statement = conn.prepare(&format!("SELECT {COLUMNS} FROM replicas"))?;
         let mut rows = statement.query([])?;
         let mut committed = BTreeMap::new();
         while let Some(row) = rows.next()? {
-            let mut replica = from_row(row, origins)?;
+            let mut replica = from_row(row, actors)?;
             if let Some(table) = replica.table {
                 replica.conflicts = open.of(table);
             }
@@ -155,8 +155,8 @@ const COLUMNS: &str = "uid, table_id, life, ready, feed, cut, fed, digest, tombs
      conflicts_evicted, vector, floor";
 
 /// A copy without its conflicts.
-fn from_row(row: &Row<'_>, origins: &Origins) -> rusqlite::Result<Replica> {
-    let vector = |index| row.get::<_, Vec<u8>>(index).map(|body| contexts::decode(origins, &body));
+fn from_row(row: &Row<'_>, actors: &Actors) -> rusqlite::Result<Replica> {
+    let vector = |index| row.get::<_, Vec<u8>>(index).map(|body| contexts::decode(actors, &body));
     Ok(Replica {
         uid: TableUid(row.get(0)?),
         table: row.get::<_, Option<i64>>(1)?.map(TableId),
@@ -178,12 +178,12 @@ fn from_row(row: &Row<'_>, origins: &Origins) -> rusqlite::Result<Replica> {
 /// One copy without its conflicts.
 pub(super) fn load_one(
     conn: &Connection,
-    origins: &Origins,
+    actors: &Actors,
     uid: TableUid,
 ) -> Result<Option<Replica>, Fault> {
     let mut statement =
         conn.prepare_cached(&format!("SELECT {COLUMNS} FROM replicas WHERE uid = ?1"))?;
-    Ok(statement.query_row([uid.0], |row| from_row(row, origins)).optional()?)
+    Ok(statement.query_row([uid.0], |row| from_row(row, actors)).optional()?)
 }
 
 /// The feed number of a copy's last change.
@@ -194,7 +194,7 @@ pub(super) fn last_change(conn: &Connection, uid: TableUid) -> Result<Option<u64
 
 fn save(
     conn: &Connection,
-    origins: &mut Origins,
+    actors: &mut Actors,
     before: Option<&Replica>,
     replica: &Replica,
 ) -> Result<(), Fault> {
@@ -208,8 +208,8 @@ fn save(
          tombstones, conflicts_evicted, vector, floor)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)"
     };
-    let vector = contexts::encode(conn, origins, &replica.vector)?;
-    let floor = contexts::encode(conn, origins, &replica.floor)?;
+    let vector = contexts::encode(conn, actors, &replica.vector)?;
+    let floor = contexts::encode(conn, actors, &replica.floor)?;
     conn.prepare_cached(sql)?.execute(params![
         replica.uid.0,
         replica.table.map(|table| table.0),
@@ -230,30 +230,30 @@ fn save(
 /// What the live rows of a table come to, read anew.
 pub(super) fn recount(
     conn: &Connection,
-    origins: &Origins,
+    actors: &Actors,
     table: TableId,
     uid: TableUid,
 ) -> Result<TableDigest, Fault> {
-    recount_by(conn, origins, table, uid, "checksum")
+    recount_by(conn, actors, table, uid, "checksum")
 }
 
 /// `checksum` names the column, or stands for it in a schema that has none.
 fn recount_by(
     conn: &Connection,
-    origins: &Origins,
+    actors: &Actors,
     table: TableId,
     uid: TableUid,
     checksum: &str,
 ) -> Result<TableDigest, Fault> {
     let mut statement = conn.prepare_cached(&format!(
-        "SELECT key, value, hlc, incarnation, seq, {checksum} FROM records
+        "SELECT key, value, hlc, actor, seq, {checksum} FROM records
          WHERE table_id = ?1 AND value IS NOT NULL",
     ))?;
     let mut rows = statement.query([table.0])?;
     let mut sum = TableDigest::default();
     let damaged = |_| Fault::Corrupt("a record holds what is no record".into());
     while let Some(row) = rows.next()? {
-        let stamp = Stamp { hlc: Hlc::from_i64(row.get(2)?), incarnation: origins.id(row.get(3)?) };
+        let stamp = Stamp { hlc: Hlc::from_i64(row.get(2)?), actor: actors.id(row.get(3)?) };
         let key = row.get_ref(0)?.as_blob().map_err(damaged)?;
         let value = row.get_ref(1)?.as_blob().map_err(damaged)?;
         let stored = StoredRow {
@@ -274,10 +274,10 @@ fn recount_by(
 
 /// Works out the digests that a migration has left open.
 pub(super) fn recount_all(conn: &Connection) -> Result<(), Fault> {
-    let origins = Origins::load(conn)?;
-    for replica in Replicas::load(conn, &origins)?.committed() {
+    let actors = Actors::load(conn)?;
+    for replica in Replicas::load(conn, &actors)?.committed() {
         if let Some(table) = replica.table {
-            let digest = recount_by(conn, &origins, table, replica.uid, "NULL")?;
+            let digest = recount_by(conn, &actors, table, replica.uid, "NULL")?;
             conn.execute(
                 "UPDATE replicas SET digest = ?2 WHERE uid = ?1",
                 params![replica.uid.0, digest.to_bytes()],

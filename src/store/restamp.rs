@@ -83,11 +83,11 @@ impl Batch<'_> {
 
     /// Rows of a table that are of the future.
     fn rows_after(&self, table: TableId, latest: Hlc) -> Result<Vec<(Vec<u8>, Stamp)>, Fault> {
-        let mut statement = self
-            .cached("SELECT key, hlc, incarnation FROM records WHERE table_id = ?1 AND hlc > ?2")?;
+        let mut statement =
+            self.cached("SELECT key, hlc, actor FROM records WHERE table_id = ?1 AND hlc > ?2")?;
         let rows = statement.query_map(params![table.0, latest.to_i64()], |row| {
-            let incarnation = self.state.origins.id(row.get(2)?);
-            Ok((row.get(0)?, Stamp { hlc: Hlc::from_i64(row.get(1)?), incarnation }))
+            let actor = self.state.actors.id(row.get(2)?);
+            Ok((row.get(0)?, Stamp { hlc: Hlc::from_i64(row.get(1)?), actor }))
         })?;
         Ok(rows.collect::<Result<_, _>>()?)
     }
@@ -112,7 +112,7 @@ impl Batch<'_> {
             return Ok(());
         };
         let mut context_id = found.context_id;
-        if found.stamp.incarnation != self.state.own_incarnation() {
+        if found.stamp.actor != self.state.own_actor() {
             let mut seen = Vector::clone(&found.context);
             seen.raise(found.side().dot());
             context_id = self.intern(&seen)?;

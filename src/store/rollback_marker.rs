@@ -17,7 +17,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use cortex_core::model::Incarnation;
+use cortex_core::model::ActorId;
 use nix::{
     libc::O_NOFOLLOW,
     sys::statfs::{TMPFS_MAGIC, fstatfs},
@@ -59,7 +59,7 @@ impl RollbackMarker {
         dir: Option<&Path>,
         database: [u8; 16],
         path: &Path,
-    ) -> (Self, Option<(Incarnation, u64)>) {
+    ) -> (Self, Option<(ActorId, u64)>) {
         let of = fs::metadata(path).map_or((0, 0), |meta| (meta.dev(), meta.ino()));
         let place = dir.map_or(Place::Nowhere, |dir| Place::Directory(dir.join(name(database))));
         let mut rollback_marker = Self { place, database, of };
@@ -76,7 +76,7 @@ impl RollbackMarker {
     }
 
     /// Writes down how far an origin has come. Where that fails there must be no older word.
-    pub(super) fn note(&mut self, incarnation: Incarnation, seq: u64) {
+    pub(super) fn note(&mut self, actor: ActorId, seq: u64) {
         if let Place::Directory(path) = &self.place {
             self.place = match make(path) {
                 Ok(file) => Place::File(file),
@@ -87,19 +87,19 @@ impl RollbackMarker {
             };
         }
         let Place::File(file) = &self.place else { return };
-        if let Err(error) = file.write_all_at(&self.word(incarnation, seq), 0) {
+        if let Err(error) = file.write_all_at(&self.word(actor, seq), 0) {
             warn!(%error, "how far the store has come could not be noted: {error}");
             let _no_word_at_all = file.set_len(0);
             self.place = Place::Nowhere;
         }
     }
 
-    fn word(&self, incarnation: Incarnation, seq: u64) -> [u8; WORD] {
+    fn word(&self, actor: ActorId, seq: u64) -> [u8; WORD] {
         let (device, inode) = self.of;
         let mut word = [0; WORD];
         word[..8].copy_from_slice(FORM);
         word[8..24].copy_from_slice(&self.database);
-        word[24..40].copy_from_slice(&incarnation.0.to_be_bytes());
+        word[24..40].copy_from_slice(&actor.0.to_be_bytes());
         word[40..48].copy_from_slice(&seq.to_be_bytes());
         word[48..56].copy_from_slice(&device.to_be_bytes());
         word[56..64].copy_from_slice(&inode.to_be_bytes());
@@ -108,13 +108,13 @@ impl RollbackMarker {
         word
     }
 
-    fn read(&self, file: &File) -> Option<(Incarnation, u64)> {
+    fn read(&self, file: &File) -> Option<(ActorId, u64)> {
         let mut word = [0; WORD];
         file.read_exact_at(&mut word, 0).ok()?;
-        let incarnation = Incarnation(u128::from_be_bytes(*word[24..].first_chunk()?));
+        let actor = ActorId(u128::from_be_bytes(*word[24..].first_chunk()?));
         let seq = u64::from_be_bytes(*word[40..].first_chunk()?);
         // Of another file, or half written, it is not what would be written for this one.
-        (word == self.word(incarnation, seq)).then_some((incarnation, seq))
+        (word == self.word(actor, seq)).then_some((actor, seq))
     }
 }
 
@@ -153,10 +153,10 @@ mod tests {
         let (mut rollback_marker, none) =
             RollbackMarker::open(Some(dir.path()), DATABASE, database.path());
         assert_eq!(none, None);
-        rollback_marker.note(Incarnation(3), 41);
-        rollback_marker.note(Incarnation(3), 42);
+        rollback_marker.note(ActorId(3), 41);
+        rollback_marker.note(ActorId(3), 42);
         let again = RollbackMarker::open(Some(dir.path()), DATABASE, database.path()).1;
-        assert_eq!(again, Some((Incarnation(3), 42)));
+        assert_eq!(again, Some((ActorId(3), 42)));
 
         let copy = tempfile::NamedTempFile::new().expect("a file");
         assert_eq!(RollbackMarker::open(Some(dir.path()), DATABASE, copy.path()).1, None, "a copy");
@@ -172,7 +172,7 @@ mod tests {
         let (dir, database) = places();
         let (mut rollback_marker, _) =
             RollbackMarker::open(Some(dir.path()), DATABASE, database.path());
-        rollback_marker.note(Incarnation(3), 41);
+        rollback_marker.note(ActorId(3), 41);
         let name = dir.path().join(format!("{:032x}", u128::from_be_bytes(DATABASE)));
         let file = File::options().write(true).open(name).expect("the word");
         file.write_all_at(&[1], 45).expect("a byte");
@@ -187,7 +187,7 @@ mod tests {
             let (mut rollback_marker, word) =
                 RollbackMarker::open(Some(disk.path()), DATABASE, database.path());
             assert_eq!(word, None);
-            rollback_marker.note(Incarnation(3), 41);
+            rollback_marker.note(ActorId(3), 41);
         }
     }
 }

@@ -82,11 +82,11 @@ impl Batch<'_> {
     /// The row of a key.
     pub(super) fn find_row(&self, table: TableId, key: &[u8]) -> Result<Option<Found>, Fault> {
         let mut statement = self.cached(
-            "SELECT id, hlc, incarnation, seq, lsn, context, value, checksum FROM records
+            "SELECT id, hlc, actor, seq, lsn, context, value, checksum FROM records
              WHERE table_id = ?1 AND key = ?2",
         )?;
         let found = statement.query_row(params![table.0, key], |row| {
-            let incarnation = self.state.origins.id(row.get(2)?);
+            let actor = self.state.actors.id(row.get(2)?);
             let stored = StoredRow {
                 table,
                 key,
@@ -98,7 +98,7 @@ impl Batch<'_> {
             Ok(Found {
                 damaged: !stored.is_sound(row.get(7)?),
                 id: row.get(0)?,
-                stamp: Stamp { hlc: Hlc::from_i64(row.get(1)?), incarnation },
+                stamp: Stamp { hlc: Hlc::from_i64(row.get(1)?), actor },
                 seq: row.get(3)?,
                 lsn: row.get(4)?,
                 context_id: row.get(5)?,
@@ -112,7 +112,7 @@ impl Batch<'_> {
         if found.damaged {
             self.damage.found(table, key);
         }
-        found.context = self.contexts.get(self.conn, &self.state.origins, found.context_id)?;
+        found.context = self.contexts.get(self.conn, &self.state.actors, found.context_id)?;
         Ok(Some(found))
     }
 
@@ -123,14 +123,14 @@ impl Batch<'_> {
         place: Place<'_>,
         found: Option<&Found>,
     ) -> Result<Option<i64>, Fault> {
-        let own = self.state.own_incarnation();
+        let own = self.state.own_actor();
         let replica = self.state.replicas.get(place.uid);
         let replica = replica.filter(|_| Rule::ContextOfVector.holds());
         let mut seen = replica.map(|replica| replica.vector.without(own)).unwrap_or_default();
         if let Some(found) = found.filter(|found| !found.damaged) {
             seen.join(&found.context.without(own));
-            if found.stamp.incarnation != own {
-                seen.raise(Dot { incarnation: found.stamp.incarnation, seq: found.seq });
+            if found.stamp.actor != own {
+                seen.raise(Dot { actor: found.stamp.actor, seq: found.seq });
             }
         }
         if let Some((_, id)) = self.newest_context.as_ref().filter(|(known, _)| *known == seen) {
@@ -143,7 +143,7 @@ impl Batch<'_> {
 
     /// The number of a context. One that is used by no row in the end goes with the transaction.
     pub(super) fn intern(&mut self, context: &Vector) -> Result<Option<i64>, Fault> {
-        let id = self.contexts.intern(self.conn, &mut self.state.origins, context)?;
+        let id = self.contexts.intern(self.conn, &mut self.state.actors, context)?;
         self.count_use(id, 0);
         Ok(id)
     }
@@ -161,7 +161,7 @@ impl Batch<'_> {
         let new = Stored { stamp, origin: self.state.origin, seq, value, context_id };
         self.put_row(place, key, found, new)?;
         if let Some(replica) = self.state.replicas.get_mut(place.uid) {
-            replica.vector.raise(Dot { incarnation: stamp.incarnation, seq });
+            replica.vector.raise(Dot { actor: stamp.actor, seq });
         }
         Ok(())
     }
@@ -188,7 +188,7 @@ impl Batch<'_> {
         let record = match found {
             Some(found) => {
                 self.execute(
-                    "UPDATE records SET value = ?2, hlc = ?3, incarnation = ?4, seq = ?5, lsn = ?6,
+                    "UPDATE records SET value = ?2, hlc = ?3, actor = ?4, seq = ?5, lsn = ?6,
                      context = ?7, pushed = 0, checksum = ?8 WHERE id = ?1",
                     params![found.id, value, hlc, origin, seq, lsn, context_id, checksum],
                 )?;
@@ -197,7 +197,7 @@ impl Batch<'_> {
             None => {
                 self.execute(
                     "INSERT INTO records
-                     (table_id, key, value, hlc, incarnation, seq, lsn, context, checksum)
+                     (table_id, key, value, hlc, actor, seq, lsn, context, checksum)
                      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
                     params![place.id.0, key, value, hlc, origin, seq, lsn, context_id, checksum],
                 )?;
@@ -300,7 +300,7 @@ impl Batch<'_> {
             self.fresh.give_up();
             return Ok(());
         }
-        let context = self.contexts.get(self.conn, &self.state.origins, new.context_id)?;
+        let context = self.contexts.get(self.conn, &self.state.actors, new.context_id)?;
         self.fresh.add(Change {
             table,
             lsn,

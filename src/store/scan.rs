@@ -132,7 +132,7 @@ impl Scan {
             return Ok(true);
         };
         let mut statement = conn.prepare_cached(
-            "SELECT key, value, hlc, incarnation, seq, checksum FROM records
+            "SELECT key, value, hlc, actor, seq, checksum FROM records
              WHERE table_id = ?1 AND key > ?2 AND value IS NOT NULL ORDER BY key",
         )?;
         let mut rows = statement.query(rusqlite::params![self.table.0, self.after])?;

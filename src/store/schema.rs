@@ -19,13 +19,14 @@ use crate::sys::random;
 const APPLICATION_ID: u32 = 0x4358_4431;
 
 /// One step per file; a file is never changed once it has been released.
-const MIGRATIONS: [&str; 6] = [
+const MIGRATIONS: [&str; 7] = [
     include_str!("migrations/0001_store.sql"),
     include_str!("migrations/0002_events.sql"),
     include_str!("migrations/0003_mesh.sql"),
     include_str!("migrations/0004_replication.sql"),
     include_str!("migrations/0005_checksums.sql"),
     include_str!("migrations/0006_erasure.sql"),
+    include_str!("migrations/0007_vocabulary.sql"),
 ];
 
 /// The first schema that has replicas, with digests that SQL cannot work out.
@@ -249,12 +250,12 @@ pub(super) fn adopt_copy(conn: &mut Connection) -> rusqlite::Result<()> {
             .query_row("SELECT is_copy FROM node_state WHERE id = 1", [], |row| row.get(0))?;
     if is_copy {
         transaction.execute(
-            "INSERT INTO incarnations (uid, born_hlc) SELECT ?1, hlc FROM node_state WHERE id = 1",
+            "INSERT INTO actors (uid, born_hlc) SELECT ?1, hlc FROM node_state WHERE id = 1",
             [random::id()],
         )?;
         transaction.execute(
             "UPDATE node_state
-             SET incarnation = ?1, db_uid = ?2, seq = 0, is_copy = 0, swept = 0 WHERE id = 1",
+             SET actor = ?1, db_uid = ?2, seq = 0, is_copy = 0, swept = 0 WHERE id = 1",
             rusqlite::params![transaction.last_insert_rowid(), random::id()],
         )?;
     }
@@ -295,7 +296,7 @@ fn upgrade(
     Ok(transaction.commit()?)
 }
 
-/// Gives a new database its id and its first incarnation, by the names that the first schema has.
+/// Gives a new database its id and its first actor, by the names that the first schema has.
 fn give_birth(conn: &Connection, draw_id: &dyn Fn() -> [u8; 16]) -> rusqlite::Result<()> {
     conn.execute(
         "INSERT INTO incarnations (number, uid, born_hlc) VALUES (1, ?1, 0)",

@@ -12,12 +12,12 @@ use cortex_core::{
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{
+    actors::Actors,
     catalog::{Catalog, Entry},
     checksum::StoredRow,
     contexts,
     damage::Damage,
     error::Fault,
-    origins::Origins,
     recent::Recent,
     replica::{self, Replica},
     system,
@@ -82,7 +82,7 @@ impl Served {
 #[derive(Clone, Copy)]
 pub(super) struct File<'a> {
     pub(super) conn: &'a Connection,
-    pub(super) origins: &'a Origins,
+    pub(super) actors: &'a Actors,
     /// Takes note of rows that are not what was stored.
     pub(super) damage: &'a Damage,
 }
@@ -95,7 +95,7 @@ pub(super) fn serve(
     want: &Want,
     bounds: ChunkBounds,
 ) -> Result<Served, Fault> {
-    let File { conn, origins, .. } = file;
+    let File { conn, actors, .. } = file;
     let directory = catalog.directory();
     let Some(here) = directory.here() else {
         return Ok(Served::Refused(Unserved::NoCopy));
@@ -103,7 +103,7 @@ pub(super) fn serve(
     if let Some(why) = objection(directory, reader, want) {
         return Ok(Served::Refused(why));
     }
-    let Some(copy) = Copy::load(conn, origins, want)? else {
+    let Some(copy) = Copy::load(conn, actors, want)? else {
         return Ok(Served::Refused(Unserved::NoCopy));
     };
     let plan = copy.plan(want);
@@ -138,7 +138,7 @@ pub(super) fn serve(
     }
     let (rows, contexts) = (reading.rows, reading.contexts);
     let contexts: Vec<Vector> =
-        contexts.iter().map(|id| load_context(conn, origins, *id)).collect::<Result<_, _>>()?;
+        contexts.iter().map(|id| load_context(conn, actors, *id)).collect::<Result<_, _>>()?;
     let entry = if is_system { None } else { load_entry(conn, copy.table)? };
     let head = entry.map(|entry| head_of(&entry, here));
     Ok(copy.chunk(want, directory, Content { part, contexts, rows, head }))
@@ -219,8 +219,8 @@ struct Content {
 }
 
 impl Copy {
-    fn load(conn: &Connection, origins: &Origins, want: &Want) -> Result<Option<Self>, Fault> {
-        let replica = replica::load_one(conn, origins, want.table)?;
+    fn load(conn: &Connection, actors: &Actors, want: &Want) -> Result<Option<Self>, Fault> {
+        let replica = replica::load_one(conn, actors, want.table)?;
         let Some((replica, table)) =
             replica.filter(|r| r.life > 0).and_then(|r| r.table.map(|table| (r, table)))
         else {
@@ -313,7 +313,7 @@ impl<'a> Reading<'a> {
     /// to the greatest number there is.
     fn feed(&mut self, table: TableId, after: u64, lsn: u64) -> Result<(u64, bool), Fault> {
         let mut statement = self.file.conn.prepare_cached(
-            "SELECT r.key, r.value, r.hlc, r.incarnation, r.seq, r.context, r.pushed, r.checksum,
+            "SELECT r.key, r.value, r.hlc, r.actor, r.seq, r.context, r.pushed, r.checksum,
                     f.lsn, r.lsn
              FROM feed f LEFT JOIN records r ON r.id = f.record
              WHERE f.table_id = ?1 AND f.lsn > ?2 ORDER BY f.lsn",
@@ -337,7 +337,7 @@ impl<'a> Reading<'a> {
     /// Reads rows in the order of their keys, from after one. Answers the last; none at the end.
     fn keys(&mut self, table: TableId, after: &[u8]) -> Result<Option<Vec<u8>>, Fault> {
         let mut statement = self.file.conn.prepare_cached(
-            "SELECT key, value, hlc, incarnation, seq, context, pushed, checksum FROM records
+            "SELECT key, value, hlc, actor, seq, context, pushed, checksum FROM records
              WHERE table_id = ?1 AND key > ?2 ORDER BY key",
         )?;
         // No key is empty, so that all come after the empty one.
@@ -369,7 +369,7 @@ impl<'a> Reading<'a> {
             keys.remove(&row.key);
         });
         let mut statement = self.file.conn.prepare_cached(
-            "SELECT key, value, hlc, incarnation, seq, context, pushed, checksum FROM records
+            "SELECT key, value, hlc, actor, seq, context, pushed, checksum FROM records
              WHERE table_id = ?1 AND key = ?2",
         )?;
         for key in keys {
@@ -383,9 +383,9 @@ impl<'a> Reading<'a> {
 
     /// Adds a row, where the reader needs it. False where it is damaged.
     fn take(&mut self, row: &Row<'_>) -> Result<bool, Fault> {
-        let incarnation = self.file.origins.id(row.get(3)?);
+        let actor = self.file.actors.id(row.get(3)?);
         let seq = row.get(4)?;
-        if !self.plan.sends(Dot { incarnation, seq }, row.get(6)?, &self.want.vector) {
+        if !self.plan.sends(Dot { actor, seq }, row.get(6)?, &self.want.vector) {
             return Ok(true);
         }
         if !self.is_sound(row)? {
@@ -400,7 +400,7 @@ impl<'a> Reading<'a> {
         });
         let (key, value): (Vec<u8>, Option<Vec<u8>>) = (row.get(0)?, row.get(1)?);
         self.bytes += key.len() + value.as_ref().map_or(0, Vec::len) + 32;
-        let stamp = Stamp { hlc: Hlc::from_i64(row.get(2)?), incarnation };
+        let stamp = Stamp { hlc: Hlc::from_i64(row.get(2)?), actor };
         self.rows.push(RowVersion { key, value, stamp, seq, context });
         Ok(true)
     }
@@ -424,8 +424,8 @@ impl<'a> Reading<'a> {
     }
 }
 
-fn load_context(conn: &Connection, origins: &Origins, id: Option<i64>) -> Result<Vector, Fault> {
-    id.map_or_else(|| Ok(Vector::new()), |id| contexts::load(conn, origins, id))
+fn load_context(conn: &Connection, actors: &Actors, id: Option<i64>) -> Result<Vector, Fault> {
+    id.map_or_else(|| Ok(Vector::new()), |id| contexts::load(conn, actors, id))
 }
 
 fn load_entry(conn: &Connection, table: TableId) -> Result<Option<Entry>, Fault> {

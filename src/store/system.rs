@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 
 use cortex_core::{
     directory::{Directory, NodeRow, Row, adopted_part, signed_part},
-    model::{Hlc, Incarnation, NodeName, NotSigned, Refusal, Signer, Stamp, TableId, TableUid},
+    model::{ActorId, Hlc, NodeName, NotSigned, Refusal, Signer, Stamp, TableId, TableUid},
     wire::{Head, Reader, encode},
 };
 use rusqlite::{Connection, OptionalExtension};
@@ -106,7 +106,7 @@ pub(super) fn adopt(
     encode::bin(&mut value, &signature);
     encode::str(&mut value, signer.node().as_str());
     encode::uint(&mut value, authored.hlc.to_i64().unsigned_abs());
-    encode::bin(&mut value, &authored.incarnation.0.to_be_bytes());
+    encode::bin(&mut value, &authored.actor.0.to_be_bytes());
     encode::bin(&mut value, original);
     value
 }
@@ -324,9 +324,9 @@ pub(super) fn open(value: &[u8]) -> Option<Held<'_>> {
                 return None;
             };
             let hlc = Hlc::from_i64(i64::try_from(hlc).ok()?);
-            let incarnation = Incarnation(u128::from_be_bytes(actor.try_into().ok()?));
+            let actor = ActorId(u128::from_be_bytes(actor.try_into().ok()?));
             let Head::Bin(original) = reader.head()? else { return None };
-            (Some(Adopted { by, authored: Stamp { hlc, incarnation } }), original)
+            (Some(Adopted { by, authored: Stamp { hlc, actor } }), original)
         }
         _ => return None,
     };
@@ -355,13 +355,13 @@ pub(super) fn orphans(
 ) -> Result<Vec<(Vec<u8>, Stamp)>, Fault> {
     let mut statement = conn.prepare(
         "SELECT r.key, r.value, r.hlc, i.uid, r.seq FROM records r
-         JOIN incarnations i ON i.number = r.incarnation
+         JOIN actors i ON i.number = r.actor
          WHERE r.table_id = ?1 AND r.value IS NOT NULL ORDER BY r.key",
     )?;
     let rows = statement.query_map([NUMBER.0], |row| {
         let (key, value) = (row.get(0)?, row.get(1)?);
-        let incarnation = Incarnation(u128::from_be_bytes(row.get(3)?));
-        let stamp = Stamp { hlc: Hlc::from_i64(row.get(2)?), incarnation };
+        let actor = ActorId(u128::from_be_bytes(row.get(3)?));
+        let stamp = Stamp { hlc: Hlc::from_i64(row.get(2)?), actor };
         Ok(SealedRow { key, value, stamp, seq: row.get(4)? })
     })?;
     let mut found = Vec::new();
@@ -385,7 +385,7 @@ pub(super) fn orphans(
             continue;
         }
         // One signature of a certificate suffices to know that it counts, for rows of the same actor.
-        let is_current = stamp.incarnation == presented.incarnation;
+        let is_current = stamp.actor == presented.actor;
         if is_current && counts.contains_key(signed_by) {
             continue;
         }
@@ -410,7 +410,7 @@ pub(super) fn load(conn: &Connection) -> Result<Directory, Fault> {
     let here = here.map_err(|_| Fault::Corrupt("the name of this node is no name".into()))?;
     let mut directory = Directory::new(here);
     let mut statement = conn.prepare(
-        "SELECT key, value, hlc, incarnation, seq, checksum FROM records
+        "SELECT key, value, hlc, actor, seq, checksum FROM records
          WHERE table_id = ?1 AND value IS NOT NULL",
     )?;
     let mut rows = statement.query([NUMBER.0])?;
@@ -445,8 +445,8 @@ pub(super) fn load(conn: &Connection) -> Result<Directory, Fault> {
 /// Rows as they are stored here, to be passed on.
 pub(super) fn sealed(conn: &Connection, keys: &[String]) -> Result<Vec<SealedRow>, Fault> {
     let mut statement = conn.prepare_cached(
-        "SELECT r.value, r.hlc, i.uid, r.seq, r.incarnation, r.checksum
-         FROM records r JOIN incarnations i ON i.number = r.incarnation
+        "SELECT r.value, r.hlc, i.uid, r.seq, r.actor, r.checksum
+         FROM records r JOIN actors i ON i.number = r.actor
          WHERE r.table_id = ?1 AND r.key = ?2 AND r.value IS NOT NULL",
     )?;
     let mut rows = Vec::with_capacity(keys.len());
@@ -466,7 +466,7 @@ pub(super) fn sealed(conn: &Connection, keys: &[String]) -> Result<Vec<SealedRow
                 value: row.get(0)?,
                 stamp: Stamp {
                     hlc: Hlc::from_i64(row.get(1)?),
-                    incarnation: Incarnation(u128::from_be_bytes(row.get(2)?)),
+                    actor: ActorId(u128::from_be_bytes(row.get(2)?)),
                 },
                 seq: row.get(3)?,
             }))
@@ -487,16 +487,16 @@ mod tests {
     }
 
     fn sealed(row: &Row, by: &str) -> SealedRow {
-        let stamp = Stamp { hlc: Hlc::from_unix_ms(1), incarnation: Incarnation(1) };
+        let stamp = Stamp { hlc: Hlc::from_unix_ms(1), actor: ActorId(1) };
         let key = row.key();
         let value = seal(&FakeSigner::of(by), stamp, &key, &row.encode());
         SealedRow { key: key.into_bytes(), value, stamp, seq: 1 }
     }
 
     fn presented(name: &str) -> Row {
-        let (database, incarnation) = ([1; 16], Incarnation(1));
+        let (database, actor) = ([1; 16], ActorId(1));
         let certificate = name.as_bytes().to_vec();
-        Row::Node(NodeRow { node: node(name), certificate, database, incarnation })
+        Row::Node(NodeRow { node: node(name), certificate, database, actor })
     }
 
     fn dropped(table: u8, by: &str) -> Row {
@@ -550,7 +550,7 @@ mod tests {
     }
 
     fn adopted(row: &SealedRow, by: &str, at: u64) -> SealedRow {
-        let stamp = Stamp { hlc: Hlc::from_unix_ms(at), incarnation: Incarnation(9) };
+        let stamp = Stamp { hlc: Hlc::from_unix_ms(at), actor: ActorId(9) };
         let held = open(&row.value).expect("a row");
         let value = adopt(&FakeSigner::of(by), row.stamp, stamp, &row.key, &held);
         SealedRow { value, stamp, seq: at, ..row.clone() }
@@ -588,7 +588,7 @@ mod tests {
     #[test]
     fn an_older_version_that_was_adopted_later_does_not_replace_a_newer_one() {
         let old = sealed(&dropped(1, "xcabin"), "xcabin");
-        let stamp = Stamp { hlc: Hlc::from_unix_ms(2), incarnation: Incarnation(1) };
+        let stamp = Stamp { hlc: Hlc::from_unix_ms(2), actor: ActorId(1) };
         let new = SealedRow { stamp, ..old.clone() };
         let rank = |row: &SealedRow| rank(row.stamp, Some(&row.value));
         assert!(rank(&old) < rank(&adopted(&old, "home", 9)));

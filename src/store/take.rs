@@ -18,13 +18,13 @@ use cortex_core::{
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{
+    actors::Actors,
     apply::Batch,
     catalog::Entry,
     command::Done,
     contexts,
     error::{Failure, Fault},
     events::Event,
-    origins::Origins,
     rows::{Found, Place, Stored},
     system::{self, VerifiedRow},
 };
@@ -87,7 +87,7 @@ impl Batch<'_> {
         let directory = self.state.catalog.directory();
         let is_system = uid == system::UID;
         let reader = Reader {
-            incarnation: self.state.own_incarnation(),
+            actor: self.state.own_actor(),
             standing: if is_system { Standing::In } else { directory.standing(uid, &here) },
             position: &cursor.position,
             floor: &floor,
@@ -191,7 +191,7 @@ impl Batch<'_> {
                     Some(both) => self.intern(both)?,
                     None => at.context_id(self, row.context, context)?,
                 };
-                let winner = Dot { incarnation: row.stamp.incarnation, seq: row.seq };
+                let winner = Dot { actor: row.stamp.actor, seq: row.seq };
                 if let Some(found) =
                     found.as_ref().filter(|found| meant.concurrent && found.differs(value))
                 {
@@ -317,7 +317,7 @@ impl Batch<'_> {
         }
         let learned = join.iter().chain(sweep.iter().map(|sweep| &sweep.floor));
         for dot in learned.flat_map(Vector::iter) {
-            self.state.origins.enter(self.conn, dot.incarnation, chunk.hlc)?;
+            self.state.actors.enter(self.conn, dot.actor, chunk.hlc)?;
         }
         if position.pass.is_none() && matches!(chunk.part, Part::Keys { .. }) {
             self.clear_marks(place.id, from)?;
@@ -367,15 +367,15 @@ impl Batch<'_> {
         after: &[u8],
     ) -> Result<Vec<(Vec<u8>, Dot)>, Fault> {
         let mut statement = self.cached(
-            "SELECT key, incarnation, seq FROM records r
+            "SELECT key, actor, seq FROM records r
              WHERE table_id = ?1 AND key > ?3 AND NOT EXISTS
                (SELECT 1 FROM marks m WHERE m.table_id = ?1 AND m.peer = ?2 AND m.lsn = r.lsn)
              ORDER BY key LIMIT ?4",
         )?;
         let rows =
             statement.query_map(params![table.0, from.as_str(), after, SWEEP_SLICE], |row| {
-                let incarnation = self.state.origins.id(row.get(1)?);
-                Ok((row.get(0)?, Dot { incarnation, seq: row.get(2)? }))
+                let actor = self.state.actors.id(row.get(1)?);
+                Ok((row.get(0)?, Dot { actor, seq: row.get(2)? }))
             })?;
         Ok(rows.collect::<Result<_, _>>()?)
     }
@@ -470,7 +470,7 @@ impl Batch<'_> {
 
     /// Where this copy stands in another one.
     pub(super) fn cursor(&self, table: TableId, peer: &NodeName) -> Result<Stand, Fault> {
-        load_cursor(self.conn, &self.state.origins, table, peer)
+        load_cursor(self.conn, &self.state.actors, table, peer)
     }
 
     fn put_cursor(
@@ -485,8 +485,8 @@ impl Batch<'_> {
         };
         let (mut vector, mut floor) = (None, None);
         if position.pass.is_some() {
-            vector = Some(contexts::encode(self.conn, &mut self.state.origins, &start.vector)?);
-            floor = Some(contexts::encode(self.conn, &mut self.state.origins, &start.floor)?);
+            vector = Some(contexts::encode(self.conn, &mut self.state.actors, &start.vector)?);
+            floor = Some(contexts::encode(self.conn, &mut self.state.actors, &start.floor)?);
         }
         let pass = position.pass.as_ref();
         self.execute(
@@ -531,7 +531,7 @@ impl Stand {
 /// Where this copy stands in another one, as the file says.
 pub(super) fn load_cursor(
     conn: &Connection,
-    origins: &Origins,
+    actors: &Actors,
     table: TableId,
     peer: &NodeName,
 ) -> Result<Stand, Fault> {
@@ -549,7 +549,7 @@ pub(super) fn load_cursor(
         };
         let kind = if row.get(3)? { PassKind::Full } else { PassKind::Scan };
         let pass = Some(Pass { kind, number, after: row.get(4)? });
-        let vector = |index| row.get::<_, Vec<u8>>(index).map(|b| contexts::decode(origins, &b));
+        let vector = |index| row.get::<_, Vec<u8>>(index).map(|b| contexts::decode(actors, &b));
         let start = PassStart { vector: vector(5)?, floor: vector(6)? };
         Ok(Stand { position: Position { cursor, pass }, start })
     });

@@ -21,7 +21,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use cortex_core::model::{Incarnation, Limits, TableId};
+use cortex_core::model::{ActorId, Limits, TableId};
 use rusqlite::{MAIN_DB, wal::CheckpointMode};
 use tokio::sync::{mpsc, watch};
 use tracing::{debug, error, warn};
@@ -80,7 +80,7 @@ pub(super) struct Published {
     /// This machine's copies, as of the last commit.
     pub(super) copies: Copies,
     /// Who the writes of this database are by.
-    pub(super) incarnation: ArcSwap<Incarnation>,
+    pub(super) actor: ArcSwap<ActorId>,
     /// Commits since the start.
     pub(super) commits: AtomicU64,
     /// How long the last commit took, in microseconds.
@@ -212,7 +212,7 @@ impl Writer {
         self.published.trusted()?;
         let state = &self.engine.state;
         if state.catalog.directory().here().is_some() {
-            self.rollback_marker.note(state.own_incarnation(), state.seq);
+            self.rollback_marker.note(state.own_actor(), state.seq);
         }
         Ok(committed)
     }
@@ -363,12 +363,12 @@ impl Published {
     /// Lets everybody see copies that have changed.
     pub(super) fn tell_copies(&self, changed: &[Arc<Replica>], engine: &Engine) {
         // Even where none has: what is recent may not be told any more.
-        self.copies.show(changed, &engine.recent, &engine.state.origins);
+        self.copies.show(changed, &engine.recent, &engine.state.actors);
         // After the copies: whoever asks first who writes, and then what is here, never says as a new
         // origin what only an earlier one had.
-        let incarnation = engine.state.own_incarnation();
-        if **self.incarnation.load() != incarnation {
-            self.incarnation.store(Arc::new(incarnation));
+        let actor = engine.state.own_actor();
+        if **self.actor.load() != actor {
+            self.actor.store(Arc::new(actor));
         }
         if !changed.is_empty() {
             self.copies.wake();

@@ -8,7 +8,7 @@ use std::{
 
 use cortex_core::{
     directory::Seen,
-    model::{Hlc, Incarnation, NodeName, Stamp, TableUid},
+    model::{ActorId, Hlc, NodeName, Stamp, TableUid},
     sync::{Dot, FeedId},
 };
 use cortexd::store::{Database, Replica};
@@ -179,15 +179,15 @@ pub(crate) fn read_rows(db: &Database, number: i64) -> BTreeMap<Vec<u8>, Version
         .connection()
         .prepare_cached(
             "SELECT r.key, r.value, r.hlc, i.uid, r.seq, r.lsn FROM records r
-             JOIN incarnations i ON i.number = r.incarnation WHERE r.table_id = ?1",
+             JOIN actors i ON i.number = r.actor WHERE r.table_id = ?1",
         )
         .expect("a statement");
     let rows = statement
         .query_map([number], |row| {
-            let incarnation = Incarnation(u128::from_be_bytes(row.get(3)?));
+            let actor = ActorId(u128::from_be_bytes(row.get(3)?));
             let version = Version {
-                dot: Dot { incarnation, seq: row.get(4)? },
-                stamp: Stamp { hlc: Hlc::from_i64(row.get(2)?), incarnation },
+                dot: Dot { actor, seq: row.get(4)? },
+                stamp: Stamp { hlc: Hlc::from_i64(row.get(2)?), actor },
                 value: row.get(1)?,
                 lsn: row.get(5)?,
                 known: Known::default(),

@@ -8,7 +8,7 @@ use std::{
 };
 
 use cortex_core::{
-    model::{Incarnation, NodeName, Signer, TableUid},
+    model::{ActorId, NodeName, Signer, TableUid},
     sync::{Ack, Chunk, Part, PassKind, Want, Word, Words},
 };
 use cortexd::store::{
@@ -104,7 +104,7 @@ pub(crate) struct Node {
     pub(crate) session: u64,
     pub(crate) words: BTreeMap<TableUid, Words>,
     /// As which origin of writes each other node has asked last.
-    pub(crate) heard: BTreeMap<usize, Incarnation>,
+    pub(crate) heard: BTreeMap<usize, ActorId>,
     pub(crate) disk: Disk,
     pub(crate) saved: Option<(Database, Disk)>,
 }
@@ -311,7 +311,7 @@ impl World {
         let replica = db.replica(table).filter(|replica| replica.life > 0)?;
         Some(Want {
             table,
-            reader: db.incarnation(),
+            reader: db.actor(),
             life: replica.life,
             position: db.position(table, &self.nodes[source].name).expect("a position"),
             vector: replica.vector.clone(),
@@ -531,7 +531,7 @@ impl World {
             cursor: position.cursor.filter(|_| reached),
             drain,
             word: Word {
-                incarnation: node.db.incarnation(),
+                actor: node.db.actor(),
                 life: replica.life,
                 vector: replica.vector.clone(),
                 lives: node.db.catalog().directory().lives(table),

@@ -151,8 +151,8 @@ async fn a_restored_database_is_another_origin_of_writes() {
     let origin = |path: &Path| {
         let conn = rusqlite::Connection::open(path).expect("opens");
         conn.query_row(
-            "SELECT hex(incarnations.uid), hex(db_uid), is_copy FROM node_state
-             JOIN incarnations ON number = incarnation",
+            "SELECT hex(actors.uid), hex(db_uid), is_copy FROM node_state
+             JOIN actors ON number = actor",
             [],
             |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get::<_, bool>(2)?)),
         )
@@ -164,7 +164,7 @@ async fn a_restored_database_is_another_origin_of_writes() {
     restore(&copy, &data).expect("restored");
     open(&data).close().await;
     let restored = origin(&data.join("cortex.db"));
-    assert_ne!(restored.0, original.0, "the incarnation");
+    assert_ne!(restored.0, original.0, "the actor");
     assert_ne!(restored.1, original.1, "the database");
     assert!(!restored.2);
     open(&data).close().await;

@@ -7,7 +7,7 @@ mod signer;
 use std::{collections::BTreeSet, fs, path::Path, sync::Arc};
 
 use cortex_core::model::{
-    AttributeName, Caller, Incarnation, NodeName, Owner, Scope, Signer, TableName, Uid,
+    ActorId, AttributeName, Caller, NodeName, Owner, Scope, Signer, TableName, Uid,
 };
 use cortexd::store::{Command, Options, Restored, Store, restore};
 
@@ -63,8 +63,8 @@ fn write(store: &Store, name: &str) {
     wait(store.execute(command)).expect("it is made");
 }
 
-fn end(store: Store) -> Incarnation {
-    let origin = store.incarnation();
+fn end(store: Store) -> ActorId {
+    let origin = store.actor();
     wait(store.close());
     drop(store);
     origin
@@ -78,7 +78,7 @@ fn a_restart_keeps_the_origin() {
     write(&store, "one");
     let first = end(store);
     let store = place.start();
-    assert_eq!(store.incarnation(), first);
+    assert_eq!(store.actor(), first);
     write(&store, "two");
     assert_eq!(end(store), first);
     assert_eq!(end(place.start()), first);
@@ -132,11 +132,11 @@ fn a_restored_backup_is_another_origin_in_another_database() {
     let first = end(store);
     let Restored { .. } = restore(&backup, place.data.path()).expect("it is restored");
     let store = place.start();
-    assert_ne!(store.incarnation(), first);
+    assert_ne!(store.actor(), first);
     let catalog = store.catalog();
     let here = NodeName::parse("home").expect("a name");
     let said = catalog.directory().node(&here).expect("it has presented itself");
-    assert_eq!(said.incarnation, store.incarnation(), "the others learn of it");
+    assert_eq!(said.actor, store.actor(), "the others learn of it");
     drop(catalog);
     wait(store.close());
 }
@@ -148,9 +148,9 @@ fn a_database_that_joins_a_mesh_leaves_the_origin_that_a_copy_of_it_may_have() {
     let store = place.open_in(place.data.path());
     let alone = end(store);
     let store = place.open_in(place.data.path());
-    assert_eq!(store.incarnation(), alone, "without a mesh nothing ever leaves");
+    assert_eq!(store.actor(), alone, "without a mesh nothing ever leaves");
     join(&store);
-    assert_ne!(store.incarnation(), alone);
+    assert_ne!(store.actor(), alone);
     wait(store.close());
 }
 
@@ -212,7 +212,7 @@ fn what_rows_have_seen_takes_little_for_each_restart_of_the_machine() {
     let sum = "SELECT count(*), sum(length(body)) FROM contexts";
     let (contexts, bytes): (usize, usize) =
         db.query_row(sum, [], |row| Ok((row.get(0)?, row.get(1)?))).expect("they are counted");
-    assert!(contexts + 1 >= RESTARTS, "{contexts}: each row has seen another number of origins");
+    assert!(contexts + 1 >= RESTARTS, "{contexts}: each row has seen another number of actors");
     let origins_seen = RESTARTS * (RESTARTS + 1) / 2;
-    assert!(bytes <= origins_seen * BYTES_OF_ONE, "{bytes} bytes for {origins_seen} origins");
+    assert!(bytes <= origins_seen * BYTES_OF_ONE, "{bytes} bytes for {origins_seen} actors");
 }

@@ -218,13 +218,13 @@ pub(crate) fn check_file(db: &Connection) -> Result<Counters, String> {
         (
             "a row has a number that the counters do not cover",
             "SELECT count(*) FROM records, node_state AS n
-             WHERE (records.incarnation = n.incarnation AND records.seq > n.seq)
+             WHERE (records.actor = n.actor AND records.seq > n.seq)
                 OR records.lsn > n.lsn OR records.hlc > n.hlc",
         ),
         ("two rows have the same number", "SELECT count(*) - count(DISTINCT lsn) FROM records"),
         (
-            "two writes of one incarnation have the same number",
-            "SELECT count(*) - count(DISTINCT incarnation || ':' || seq) FROM records",
+            "two writes of one actor have the same number",
+            "SELECT count(*) - count(DISTINCT actor || ':' || seq) FROM records",
         ),
         (
             "a table's totals are not those of its rows",

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::fields::{Fields, Record};
 use crate::model::{
-    IdentityId, IdentityName, Incarnation, MeshId, NodeName, Owner, Permissions, Principal, Scope,
+    ActorId, IdentityId, IdentityName, MeshId, NodeName, Owner, Permissions, Principal, Scope,
     Stamp, TableName, TableUid, Uid,
 };
 
@@ -64,7 +64,7 @@ pub struct NodeRow {
     /// Which database its rows are in; [`UNKNOWN_DATABASE`] in rows of older versions.
     pub database: Database,
     /// Who its writes are by; zero in rows of older versions.
-    pub incarnation: Incarnation,
+    pub actor: ActorId,
 }
 
 /// A machine's database has been put out of the mesh for good, by an operator of one node. The
@@ -318,7 +318,7 @@ impl Row {
                 .text(1, row.node.as_str())
                 .bytes(2, &row.certificate)
                 .bytes(3, &row.database)
-                .bytes(4, &row.incarnation.0.to_be_bytes()),
+                .bytes(4, &row.actor.0.to_be_bytes()),
             Self::Identity(row) => record
                 .uint(0, 1)
                 .bytes(1, &row.id.0)
@@ -432,7 +432,7 @@ impl Row {
                 node: fields.node(1)?,
                 certificate: fields.bytes(2)?.to_vec(),
                 database: fields.id_or_zeros(3)?,
-                incarnation: Incarnation(u128::from_be_bytes(fields.id_or_zeros(4)?)),
+                actor: ActorId(u128::from_be_bytes(fields.id_or_zeros(4)?)),
             }),
             1 => Self::Identity(IdentityRow {
                 id: IdentityId(fields.id(1)?),
@@ -551,8 +551,8 @@ pub fn signed_part(mesh: MeshId, stamp: Stamp, key: &[u8], row: &[u8]) -> Vec<u8
     const DOMAIN: &[u8] = b"cortexd row v1\0";
     let length = (key.len() as u64).to_be_bytes();
     let hlc = stamp.hlc.to_i64().to_be_bytes();
-    let incarnation = stamp.incarnation.0.to_be_bytes();
-    [DOMAIN, &mesh.0, &hlc, &incarnation, &length, key, row].concat()
+    let actor = stamp.actor.0.to_be_bytes();
+    [DOMAIN, &mesh.0, &hlc, &actor, &length, key, row].concat()
 }
 
 /// What a node signs when it signs a row in the place of its writer, who cannot any more: where the row
@@ -568,7 +568,7 @@ pub fn adopted_part(
     /// Keeps the signature from being taken for a writer's own.
     const DOMAIN: &[u8] = b"cortexd adopted row v1\0";
     let place = |stamp: Stamp| {
-        let (hlc, actor) = (stamp.hlc.to_i64().to_be_bytes(), stamp.incarnation.0.to_be_bytes());
+        let (hlc, actor) = (stamp.hlc.to_i64().to_be_bytes(), stamp.actor.0.to_be_bytes());
         [&hlc[..], &actor].concat()
     };
     let length = (key.len() as u64).to_be_bytes();

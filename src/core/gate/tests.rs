@@ -5,7 +5,7 @@ use super::*;
 use crate::{
     directory::{Directory, NodeRow, Row},
     model::{
-        Acl, AttributeName, IdentityName, Incarnation, NodeName, QualifiedName, TableId, TableName,
+        Acl, ActorId, AttributeName, IdentityName, NodeName, QualifiedName, TableId, TableName,
         TableUid,
     },
 };
@@ -48,7 +48,7 @@ fn present(directory: &mut Directory, text: &str, database: u8) {
         node: node(text),
         certificate: Vec::new(),
         database: [database; 16],
-        incarnation: Incarnation(1),
+        actor: ActorId(1),
     }));
 }
 

@@ -25,5 +25,5 @@ pub use record::{Key, Pattern};
 pub use refusal::Refusal;
 pub use scope::Scope;
 pub use signer::{KeyHash, NotSigned, Signer};
-pub use stamp::{Hlc, Incarnation, Stamp};
+pub use stamp::{ActorId, Hlc, Stamp};
 pub use table::{Table, TableId, TableUid};

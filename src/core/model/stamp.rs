@@ -47,13 +47,13 @@ impl Hlc {
 /// file starts a new one, so that an origin with a sequence number names one write for ever. The order has no meaning; it is
 /// the same on every machine, which is what a tie needs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Incarnation(pub u128);
+pub struct ActorId(pub u128);
 
-/// The place of a version in the merge order. Unique: an incarnation draws each timestamp once.
+/// The place of a version in the merge order. Unique: an actor draws each timestamp once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Stamp {
     /// Compared first.
     pub hlc: Hlc,
     /// Breaks ties.
-    pub incarnation: Incarnation,
+    pub actor: ActorId,
 }

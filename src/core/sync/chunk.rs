@@ -4,7 +4,7 @@
 use super::{Dot, FeedId, PassKind, Position, TableDigest, Vector};
 use crate::{
     directory::{Seen, Standing},
-    model::{AttributeName, Hlc, Incarnation, QualifiedName, Stamp, TableUid},
+    model::{ActorId, AttributeName, Hlc, QualifiedName, Stamp, TableUid},
 };
 
 /// One version of one row.
@@ -26,7 +26,7 @@ impl RowVersion {
     /// Its name.
     #[must_use]
     pub fn dot(&self) -> Dot {
-        Dot { incarnation: self.stamp.incarnation, seq: self.seq }
+        Dot { actor: self.stamp.actor, seq: self.seq }
     }
 }
 
@@ -71,7 +71,7 @@ pub struct Chunk {
     /// Of which table.
     pub table: TableUid,
     /// Whom it is for: the reader's [`super::Want::reader`].
-    pub reader: Incarnation,
+    pub reader: ActorId,
     /// The position that was asked from. The chunk is of use only to a reader that is still there.
     pub from: Position,
     /// The feed that its numbers are of.
@@ -123,7 +123,7 @@ pub struct Ack {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Word {
     /// Which origin of writes it is; an earlier one's words do not count any more.
-    pub incarnation: Incarnation,
+    pub actor: ActorId,
     /// Which stay it is.
     pub life: u64,
     /// What it has incorporated.

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use super::{Dot, Vector, Word};
 use crate::{
     directory::Seen,
-    model::{Incarnation, NodeName},
+    model::{ActorId, NodeName},
     rule::Rule,
 };
 
@@ -57,8 +57,8 @@ impl Words {
     }
 
     /// Forgets what a node has said, unless it has said so as this origin of writes.
-    pub fn void_others(&mut self, node: &NodeName, incarnation: Incarnation) {
-        let is_other = |word: &Word| word.incarnation != incarnation;
+    pub fn void_others(&mut self, node: &NodeName, actor: ActorId) {
+        let is_other = |word: &Word| word.actor != actor;
         if Rule::WordsOfOneOrigin.holds() && self.0.get(node).is_some_and(is_other) {
             self.0.remove(node);
         }
@@ -131,7 +131,7 @@ impl Words {
 
 /// True where a copy goes on from what it has said before.
 fn continues(known: &Word, word: &Word) -> bool {
-    let same_origin = known.incarnation == word.incarnation || !Rule::WordsOfOneOrigin.holds();
+    let same_origin = known.actor == word.actor || !Rule::WordsOfOneOrigin.holds();
     same_origin && (known.life == word.life || !Rule::WordsOfOneStay.holds())
 }
 
@@ -144,16 +144,13 @@ mod tests {
     }
 
     fn vector(dots: &[(u128, u64)]) -> Vector {
-        let dot = |(incarnation, seq): &(u128, u64)| Dot {
-            incarnation: Incarnation(*incarnation),
-            seq: *seq,
-        };
+        let dot = |(actor, seq): &(u128, u64)| Dot { actor: ActorId(*actor), seq: *seq };
         dots.iter().map(dot).collect()
     }
 
-    fn word(incarnation: u128, dots: &[(u128, u64)]) -> Word {
-        let incarnation = Incarnation(incarnation);
-        Word { incarnation, life: 1, vector: vector(dots), ..Word::default() }
+    fn word(actor: u128, dots: &[(u128, u64)]) -> Word {
+        let actor = ActorId(actor);
+        Word { actor, life: 1, vector: vector(dots), ..Word::default() }
     }
 
     fn both() -> BTreeMap<NodeName, u64> {
@@ -187,8 +184,7 @@ mod tests {
         let mut words = Words::default();
         words.hear(node("b"), word(2, &[(1, 5)]));
         words.hear(node("c"), word(3, &[(1, 3)]));
-        let lacking =
-            |seq| words.lacking(&node("a"), &both(), Dot { incarnation: Incarnation(1), seq });
+        let lacking = |seq| words.lacking(&node("a"), &both(), Dot { actor: ActorId(1), seq });
         assert_eq!(lacking(3), None);
         assert_eq!(lacking(4), Some(Blocker { node: node("c"), why: Blocking::Behind }));
         assert_eq!(lacking(6), Some(Blocker { node: node("b"), why: Blocking::Behind }));
@@ -221,9 +217,9 @@ mod tests {
         assert_eq!(words.of(&node("b")).map(|word| word.vector.clone()), Some(vector(&[(1, 2)])));
         words.hear(node("b"), Word { life: 2, ..word(7, &[]) });
         assert_eq!(words.of(&node("b")).map(|word| word.vector.clone()), Some(Vector::new()));
-        words.void_others(&node("b"), Incarnation(7));
+        words.void_others(&node("b"), ActorId(7));
         assert!(words.of(&node("b")).is_some());
-        words.void_others(&node("b"), Incarnation(8));
+        words.void_others(&node("b"), ActorId(8));
         assert!(words.of(&node("b")).is_none());
     }
 }

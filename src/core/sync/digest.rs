@@ -18,7 +18,7 @@ impl TableDigest {
         let mut hash = Sha256::new();
         hash.update(table.0);
         hash.update(stamp.hlc.to_i64().to_be_bytes());
-        hash.update(stamp.incarnation.0.to_be_bytes());
+        hash.update(stamp.actor.0.to_be_bytes());
         hash.update((key.len() as u64).to_be_bytes());
         hash.update(key);
         hash.update(value);
@@ -71,7 +71,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::model::{Hlc, Incarnation};
+    use crate::model::{ActorId, Hlc};
 
     proptest! {
         #[test]
@@ -89,7 +89,7 @@ mod tests {
     #[test]
     fn a_row_is_told_by_everything_that_makes_it() {
         let (table, other) = (TableUid([1; 16]), TableUid([2; 16]));
-        let stamp = |ms, inc| Stamp { hlc: Hlc::from_unix_ms(ms), incarnation: Incarnation(inc) };
+        let stamp = |ms, inc| Stamp { hlc: Hlc::from_unix_ms(ms), actor: ActorId(inc) };
         let all = [
             TableDigest::of_row(table, b"k", stamp(1, 1), b"v"),
             TableDigest::of_row(other, b"k", stamp(1, 1), b"v"),

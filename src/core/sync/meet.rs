@@ -21,13 +21,12 @@ impl Side<'_> {
     /// Its name.
     #[must_use]
     pub fn dot(&self) -> Dot {
-        Dot { incarnation: self.stamp.incarnation, seq: self.seq }
+        Dot { actor: self.stamp.actor, seq: self.seq }
     }
 
     /// True where its writer had seen a write.
     fn had_seen(&self, dot: Dot) -> bool {
-        self.context.covers(dot)
-            || (dot.incarnation == self.stamp.incarnation && dot.seq <= self.seq)
+        self.context.covers(dot) || (dot.actor == self.stamp.actor && dot.seq <= self.seq)
     }
 
     /// True where its writer had seen the other version, and all that its writer had seen.
@@ -105,11 +104,8 @@ pub fn meet(
     both.join(&arriving.seen());
     // The version that stays says for itself which of its origin's writes it is.
     let needed = Dot { seq: stays.seq, ..stays.dot() };
-    let context = if both.get(needed.incarnation) <= needed.seq {
-        both.without(needed.incarnation)
-    } else {
-        both
-    };
+    let context =
+        if both.get(needed.actor) <= needed.seq { both.without(needed.actor) } else { both };
     let unites = Rule::ContextsUnite.holds() && context != stays.context.without_own(needed);
     let context = unites.then_some(context);
     let meant = Meant { concurrent, context };
@@ -124,8 +120,8 @@ pub fn meet(
 impl Vector {
     /// The vector without what a version of a row says of its origin itself.
     fn without_own(&self, own: Dot) -> Self {
-        if self.get(own.incarnation) <= own.seq {
-            return self.without(own.incarnation);
+        if self.get(own.actor) <= own.seq {
+            return self.without(own.actor);
         }
         self.clone()
     }
@@ -136,14 +132,14 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::model::{Hlc, Incarnation};
+    use crate::model::{ActorId, Hlc};
 
-    fn dot(incarnation: u128, seq: u64) -> Dot {
-        Dot { incarnation: Incarnation(incarnation), seq }
+    fn dot(actor: u128, seq: u64) -> Dot {
+        Dot { actor: ActorId(actor), seq }
     }
 
-    fn side(hlc: i64, incarnation: u128, seq: u64, context: &Vector) -> Side<'_> {
-        let stamp = Stamp { hlc: Hlc::from_i64(hlc), incarnation: Incarnation(incarnation) };
+    fn side(hlc: i64, actor: u128, seq: u64, context: &Vector) -> Side<'_> {
+        let stamp = Stamp { hlc: Hlc::from_i64(hlc), actor: ActorId(actor) };
         Side { stamp, seq, context }
     }
 
@@ -212,10 +208,10 @@ mod tests {
 
     fn version() -> impl Strategy<Value = (i64, u128, u64, Vector)> {
         let context = prop::collection::vec((0..3u128, 1..6u64), 0..4);
-        (1..9i64, 0..3u128, 1..6u64, context).prop_map(|(hlc, incarnation, seq, dots)| {
-            let dots = dots.into_iter().map(|(incarnation, seq)| dot(incarnation, seq));
+        (1..9i64, 0..3u128, 1..6u64, context).prop_map(|(hlc, actor, seq, dots)| {
+            let dots = dots.into_iter().map(|(actor, seq)| dot(actor, seq));
             // Numbers and timestamps of one origin rise together.
-            (hlc + i64::try_from(seq).expect("small") * 10, incarnation, seq, dots.collect())
+            (hlc + i64::try_from(seq).expect("small") * 10, actor, seq, dots.collect())
         })
     }
 

@@ -2,7 +2,7 @@
 //! What the source answers is `source`'s; what the answer does to the position, `reader`'s.
 
 use super::Vector;
-use crate::model::{Incarnation, TableUid};
+use crate::model::{ActorId, TableUid};
 
 /// The life of one feed of one copy of a table. A position in a feed says nothing about another: a
 /// feed ends with the origin of writes, since its numbers may have been drawn by a disk that is lost, and with
@@ -55,7 +55,7 @@ pub struct Want {
     /// Of which table.
     pub table: TableUid,
     /// Who asks: which origin of writes the reader is at present.
-    pub reader: Incarnation,
+    pub reader: ActorId,
     /// Which stay of its copy it is.
     pub life: u64,
     /// Where it stands.

@@ -4,7 +4,7 @@
 use super::{Chunk, Cursor, Part, Pass, PassKind, Position, Vector};
 use crate::{
     directory::{Seen, Standing},
-    model::{Hlc, Incarnation},
+    model::{ActorId, Hlc},
     rule::Rule,
 };
 
@@ -12,7 +12,7 @@ use crate::{
 #[derive(Clone, Copy, Debug)]
 pub struct Reader<'a> {
     /// Which origin of writes it is.
-    pub incarnation: Incarnation,
+    pub actor: ActorId,
     /// What it is by the scope; only a copy that is in it takes rows.
     pub standing: Standing,
     /// Where it stands in the source's copy.
@@ -30,7 +30,7 @@ pub struct Reader<'a> {
 /// Why a chunk is not taken. Nothing has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unfit {
-    /// It answers a request from a position, or an incarnation, that is past. Ask again.
+    /// It answers a request from a position, or an actor, that is past. Ask again.
     Past,
     /// Its source knows decisions about the scope that are not known here: those come first.
     ScopeUnknown,
@@ -53,7 +53,7 @@ impl Reader<'_> {
     /// # Errors
     /// [`Unfit`].
     pub fn admit(&self, chunk: &Chunk) -> Result<(), Unfit> {
-        let of_another = chunk.reader != self.incarnation && Rule::AnswersThisOrigin.holds();
+        let of_another = chunk.reader != self.actor && Rule::AnswersThisOrigin.holds();
         let from_elsewhere = chunk.from != *self.position && Rule::AnswersThisPosition.holds();
         if of_another || from_elsewhere {
             return Err(Unfit::Past);

@@ -3,21 +3,21 @@
 
 use std::collections::{BTreeMap, btree_map};
 
-use crate::model::Incarnation;
+use crate::model::ActorId;
 
 /// The name of one write for ever: its origin, and its number among the writes of that origin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Dot {
     /// Who has made it.
-    pub incarnation: Incarnation,
+    pub actor: ActorId,
     /// Its number there, over all tables; the first is 1.
     pub seq: u64,
 }
 
-/// A version vector over incarnations (Parker et al., "Detection of Mutual Inconsistency", 1983).
+/// A version vector over actors (Parker et al., "Detection of Mutual Inconsistency", 1983).
 /// An origin that is not listed counts as 0.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Vector(BTreeMap<Incarnation, u64>);
+pub struct Vector(BTreeMap<ActorId, u64>);
 
 impl Vector {
     /// Nothing incorporated.
@@ -28,14 +28,14 @@ impl Vector {
 
     /// The number up to which an origin's writes are covered.
     #[must_use]
-    pub fn get(&self, incarnation: Incarnation) -> u64 {
-        self.0.get(&incarnation).copied().unwrap_or(0)
+    pub fn get(&self, actor: ActorId) -> u64 {
+        self.0.get(&actor).copied().unwrap_or(0)
     }
 
     /// True where the write is covered.
     #[must_use]
     pub fn covers(&self, dot: Dot) -> bool {
-        self.get(dot.incarnation) >= dot.seq
+        self.get(dot.actor) >= dot.seq
     }
 
     /// True where every write that `other` covers is covered.
@@ -47,7 +47,7 @@ impl Vector {
     /// Covers a write, and all before it of the same origin.
     pub fn raise(&mut self, dot: Dot) {
         if dot.seq > 0 {
-            let known = self.0.entry(dot.incarnation).or_default();
+            let known = self.0.entry(dot.actor).or_default();
             *known = dot.seq.max(*known);
         }
     }
@@ -64,7 +64,7 @@ impl Vector {
     /// Covers what both cover.
     #[must_use]
     pub fn common(&self, other: &Self) -> Self {
-        let least = |dot: Dot| Dot { seq: dot.seq.min(other.get(dot.incarnation)), ..dot };
+        let least = |dot: Dot| Dot { seq: dot.seq.min(other.get(dot.actor)), ..dot };
         self.iter().map(least).collect()
     }
 
@@ -72,14 +72,14 @@ impl Vector {
     /// since numbers are drawn over all of them: a bound, no count.
     #[must_use]
     pub fn lacks(&self, other: &Self) -> u64 {
-        let missing = |dot: Dot| dot.seq.saturating_sub(self.get(dot.incarnation));
+        let missing = |dot: Dot| dot.seq.saturating_sub(self.get(dot.actor));
         other.iter().map(missing).fold(0, u64::saturating_add)
     }
 
     /// The greatest covered write of each origin.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = Dot> {
         let dots: btree_map::Iter<'_, _, _> = self.0.iter();
-        dots.map(|(incarnation, seq)| Dot { incarnation: *incarnation, seq: *seq })
+        dots.map(|(actor, seq)| Dot { actor: *actor, seq: *seq })
     }
 
     /// How many origins are listed.
@@ -96,8 +96,8 @@ impl Vector {
 
     /// The vector without one origin.
     #[must_use]
-    pub fn without(&self, incarnation: Incarnation) -> Self {
-        self.iter().filter(|dot| dot.incarnation != incarnation).collect()
+    pub fn without(&self, actor: ActorId) -> Self {
+        self.iter().filter(|dot| dot.actor != actor).collect()
     }
 }
 
@@ -117,7 +117,7 @@ mod tests {
 
     fn vector() -> impl Strategy<Value = Vector> {
         prop::collection::vec((0..4u128, 0..6u64), 0..5).prop_map(|dots| {
-            let dot = |(incarnation, seq)| Dot { incarnation: Incarnation(incarnation), seq };
+            let dot = |(actor, seq)| Dot { actor: ActorId(actor), seq };
             dots.into_iter().map(dot).collect()
         })
     }

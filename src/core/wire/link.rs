@@ -11,7 +11,7 @@
 //! and has another ALPN.
 
 use crate::{
-    model::{Hlc, Incarnation, NodeName},
+    model::{ActorId, Hlc, NodeName},
     sync::Dot,
 };
 
@@ -104,7 +104,7 @@ pub struct Hello {
     /// The own name; the certificate must have the same.
     pub node: NodeName,
     /// Which life of which database writes here.
-    pub incarnation: [u8; 16],
+    pub actor: [u8; 16],
     /// The wall clock, in Unix milliseconds.
     pub wall_ms: u64,
     /// The hybrid clock.
@@ -257,7 +257,7 @@ impl Hello {
         begin(out, kind::HELLO, 8 + more + 2 * usize::from(self.last_of_yours.is_some()));
         bytes(out, 1, &self.mesh);
         text(out, 2, self.node.as_str());
-        bytes(out, 3, &self.incarnation);
+        bytes(out, 3, &self.actor);
         uint(out, 4, self.wall_ms);
         hlc(out, 5, self.hlc);
         uint(out, 6, self.features.min.into());
@@ -266,8 +266,8 @@ impl Hello {
         if let Some(database) = &self.database {
             bytes(out, 9, database);
         }
-        if let Some(Dot { incarnation, seq }) = self.last_of_yours {
-            bytes(out, 10, &incarnation.0.to_be_bytes());
+        if let Some(Dot { actor, seq }) = self.last_of_yours {
+            bytes(out, 10, &actor.0.to_be_bytes());
             uint(out, 11, seq);
         }
     }
@@ -277,15 +277,15 @@ impl Hello {
         Some(Self {
             mesh: fields.id(1)?,
             node: fields.node(2)?,
-            incarnation: fields.id(3)?,
+            actor: fields.id(3)?,
             wall_ms: fields.uint(4)?,
             hlc: fields.hlc(5)?,
             features: Features { min: level(6)?, max: level(7)? },
             boot: fields.id(8)?,
             database: if fields.has(9) { Some(fields.id(9)?) } else { None },
             last_of_yours: if fields.has(10) {
-                let incarnation = Incarnation(u128::from_be_bytes(fields.id(10)?));
-                Some(Dot { incarnation, seq: fields.uint(11)? })
+                let actor = ActorId(u128::from_be_bytes(fields.id(10)?));
+                Some(Dot { actor, seq: fields.uint(11)? })
             } else {
                 None
             },
@@ -428,7 +428,7 @@ mod tests {
 
     prop_compose! {
         fn hellos()(
-            (mesh, incarnation, boot) in any::<([u8; 16], [u8; 16], [u8; 16])>(),
+            (mesh, actor, boot) in any::<([u8; 16], [u8; 16], [u8; 16])>(),
             node in names(),
             wall_ms in any::<u64>(),
             hlc in hlcs(),
@@ -436,9 +436,9 @@ mod tests {
             database in any::<Option<[u8; 16]>>(),
             last in any::<Option<(u128, u64)>>(),
         ) -> Hello {
-            let dot = |(incarnation, seq)| Dot { incarnation: Incarnation(incarnation), seq };
+            let dot = |(actor, seq)| Dot { actor: ActorId(actor), seq };
             let (features, last_of_yours) = (Features { min, max }, last.map(dot));
-            Hello { mesh, node, incarnation, wall_ms, hlc, features, boot, database, last_of_yours }
+            Hello { mesh, node, actor, wall_ms, hlc, features, boot, database, last_of_yours }
         }
     }
 
@@ -504,7 +504,7 @@ mod tests {
         let hello = Message::Hello(Hello {
             mesh: [1; 16],
             node: NodeName::parse("a").expect("a name"),
-            incarnation: [2; 16],
+            actor: [2; 16],
             wall_ms: 3,
             hlc: Hlc::from_i64(4),
             features: Features { min: 1, max: 2 },

@@ -19,7 +19,7 @@ use std::collections::BTreeMap;
 use crate::{
     directory::{Seen, Standing},
     model::{
-        AttributeName, Hlc, Incarnation, NodeName, Owner, QualifiedName, Stamp, TableName, TableUid,
+        ActorId, AttributeName, Hlc, NodeName, Owner, QualifiedName, Stamp, TableName, TableUid,
     },
     sync::{
         Ack, Chunk, Cursor, Dot, FeedId, Head as TableHead, Message, OpenConflicts, Part, Pass,
@@ -204,7 +204,7 @@ fn write_chunk(chunk: &Chunk, origins: &mut Origins, out: &mut Vec<u8>) {
             None => encode::nil(out),
         }
         encode::uint(out, row.stamp.hlc.to_i64().unsigned_abs());
-        encode::uint(out, origins.number(row.stamp.incarnation));
+        encode::uint(out, origins.number(row.stamp.actor));
         encode::uint(out, row.seq);
         encode::uint(out, row.context as u64);
     }
@@ -254,9 +254,9 @@ fn read_chunk(table: TableUid, fields: &Fields<'_>, origins: &Origins) -> Option
         let key = read_key(reader)?;
         let value = read_bin_or_nil(reader)?.map(<[u8]>::to_vec);
         let hlc = read_hlc(reader)?;
-        let incarnation = origins.get(read_uint(reader)?)?;
+        let actor = origins.get(read_uint(reader)?)?;
         let (seq, context) = (read_uint(reader)?, usize::try_from(read_uint(reader)?).ok()?);
-        let stamp = Stamp { hlc, incarnation };
+        let stamp = Stamp { hlc, actor };
         (context < contexts.len()).then_some(RowVersion { key, value, stamp, seq, context })
     })?;
     Some(Chunk {
@@ -417,7 +417,7 @@ fn read_cursor(reader: &mut Reader<'_>) -> Option<Cursor> {
 
 fn write_word(word: &Word, origins: &mut Origins, out: &mut Vec<u8>) {
     encode::array(out, 6);
-    encode::uint(out, origins.number(word.incarnation));
+    encode::uint(out, origins.number(word.actor));
     encode::uint(out, word.life);
     write_vector(&word.vector, origins, out);
     write_counts(&word.lives, out);
@@ -430,7 +430,7 @@ fn read_word(reader: &mut Reader<'_>, origins: &Origins) -> Option<Word> {
         return None;
     };
     Some(Word {
-        incarnation: origins.get(read_uint(reader)?)?,
+        actor: origins.get(read_uint(reader)?)?,
         life: read_uint(reader)?,
         vector: read_vector(reader, origins)?,
         lives: read_counts(reader)?,
@@ -556,8 +556,8 @@ fn read_counts(reader: &mut Reader<'_>) -> Option<Seen> {
 
 fn write_vector(vector: &Vector, origins: &mut Origins, out: &mut Vec<u8>) {
     encode::array(out, 2 * vector.len());
-    for Dot { incarnation, seq } in vector.iter() {
-        encode::uint(out, origins.number(incarnation));
+    for Dot { actor, seq } in vector.iter() {
+        encode::uint(out, origins.number(actor));
         encode::uint(out, seq);
     }
 }
@@ -570,8 +570,8 @@ fn read_vector(reader: &mut Reader<'_>, origins: &Origins) -> Option<Vector> {
         return None;
     }
     let dot = |_| {
-        let incarnation = origins.get(read_uint(reader)?)?;
-        Some(Dot { incarnation, seq: read_uint(reader)? })
+        let actor = origins.get(read_uint(reader)?)?;
+        Some(Dot { actor, seq: read_uint(reader)? })
     };
     (0..length / 2).map(dot).collect()
 }
@@ -656,19 +656,19 @@ fn array(out: &mut Vec<u8>, key: u64, length: usize) {
 /// The origins of writes that a message names, each once.
 #[derive(Debug, Default)]
 struct Origins {
-    list: Vec<Incarnation>,
-    numbers: BTreeMap<Incarnation, u64>,
+    list: Vec<ActorId>,
+    numbers: BTreeMap<ActorId, u64>,
 }
 
 impl Origins {
-    fn number(&mut self, incarnation: Incarnation) -> u64 {
-        *self.numbers.entry(incarnation).or_insert_with(|| {
-            self.list.push(incarnation);
+    fn number(&mut self, actor: ActorId) -> u64 {
+        *self.numbers.entry(actor).or_insert_with(|| {
+            self.list.push(actor);
             self.list.len() as u64 - 1
         })
     }
 
-    fn get(&self, number: u64) -> Option<Incarnation> {
+    fn get(&self, number: u64) -> Option<ActorId> {
         self.list.get(usize::try_from(number).ok()?).copied()
     }
 
@@ -683,7 +683,7 @@ impl Origins {
             return Some(Self::default());
         }
         let list = read_list(&mut fields.value(2)?, ORIGINS, |reader| {
-            Some(Incarnation(u128::from_be_bytes(read_bin(reader)?.try_into().ok()?)))
+            Some(ActorId(u128::from_be_bytes(read_bin(reader)?.try_into().ok()?)))
         })?;
         Some(Self { list, numbers: BTreeMap::new() })
     }

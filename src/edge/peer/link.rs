@@ -269,7 +269,7 @@ impl<R: AsyncRead + Unpin> Link<'_, R> {
         Hello {
             mesh: mesh.credentials().mesh().0,
             node: mesh.node().clone(),
-            incarnation: store.incarnation().0.to_be_bytes(),
+            actor: store.actor().0.to_be_bytes(),
             wall_ms: clock::wall_ms(),
             hlc: store.hlc(),
             features: Features::OURS,

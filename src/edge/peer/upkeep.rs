@@ -370,7 +370,7 @@ fn words_of(directory: &Directory, view: &SyncView, copy: &Replica) -> Words {
             words.hear(node.clone(), word);
             // What an earlier origin has said may be lost by now.
             if let Some(row) = directory.node(&node) {
-                words.void_others(&node, row.incarnation);
+                words.void_others(&node, row.actor);
             }
         }
     }

@@ -2,7 +2,7 @@
 //! Values are never among it: rows travel the usual way.
 
 use cortex_core::{
-    model::{Hlc, Incarnation, Stamp},
+    model::{ActorId, Hlc, Stamp},
     sync::{Dot, TableDigest, Vector},
     wire::{Head, Reader as Decoder, encode},
 };
@@ -36,9 +36,9 @@ pub(in crate::service) fn batches(keys: Vec<Vec<u8>>) -> Vec<Vec<Vec<u8>>> {
 
 fn write_vector(vector: &Vector, out: &mut Vec<u8>) {
     encode::array(out, vector.len());
-    for Dot { incarnation, seq } in vector.iter() {
+    for Dot { actor, seq } in vector.iter() {
         encode::array(out, 2);
-        encode::bin(out, &incarnation.0.to_be_bytes());
+        encode::bin(out, &actor.0.to_be_bytes());
         encode::uint(out, seq);
     }
 }
@@ -92,7 +92,7 @@ pub(super) fn encode_marks(stand: &Stand, marks: &[RowMark]) -> Vec<u8> {
         encode::array(&mut rows, 5);
         encode::bin(&mut rows, &mark.key);
         encode::uint(&mut rows, mark.stamp.hlc.to_i64().unsigned_abs());
-        encode::bin(&mut rows, &mark.stamp.incarnation.0.to_be_bytes());
+        encode::bin(&mut rows, &mark.stamp.actor.0.to_be_bytes());
         encode::uint(&mut rows, mark.seq);
         match &mark.value {
             Some(hash) => encode::bin(&mut rows, hash),
@@ -139,7 +139,7 @@ pub(super) fn read_mark(from: &mut Decoder<'_>) -> Option<RowMark> {
     let (Head::Bin(key), Head::Int(hlc)) = (from.head()?, from.head()?) else {
         return None;
     };
-    let incarnation = Incarnation(u128::from_be_bytes(read_bin(from)?));
+    let actor = ActorId(u128::from_be_bytes(read_bin(from)?));
     let (Head::Int(seq), value) = (from.head()?, from.head()?) else {
         return None;
     };
@@ -150,7 +150,7 @@ pub(super) fn read_mark(from: &mut Decoder<'_>) -> Option<RowMark> {
     } else {
         return None;
     };
-    let stamp = Stamp { hlc: Hlc::from_i64(i64::try_from(hlc).ok()?), incarnation };
+    let stamp = Stamp { hlc: Hlc::from_i64(i64::try_from(hlc).ok()?), actor };
     Some(RowMark { key: key.to_vec(), stamp, seq: u64::try_from(seq).ok()?, value })
 }
 
@@ -176,11 +176,11 @@ pub(super) fn read_vector(from: &mut Decoder<'_>) -> Option<Vector> {
         let Head::Array(2) = from.head()? else {
             return None;
         };
-        let incarnation = Incarnation(u128::from_be_bytes(read_bin(from)?));
+        let actor = ActorId(u128::from_be_bytes(read_bin(from)?));
         let Head::Int(seq) = from.head()? else {
             return None;
         };
-        Some(Dot { incarnation, seq: u64::try_from(seq).ok()? })
+        Some(Dot { actor, seq: u64::try_from(seq).ok()? })
     };
     (0..count).map(dot).collect()
 }
@@ -225,7 +225,7 @@ mod tests {
     use super::*;
 
     fn mark(key: &str, at: u64) -> RowMark {
-        let stamp = Stamp { hlc: Hlc::from_unix_ms(at), incarnation: Incarnation(1) };
+        let stamp = Stamp { hlc: Hlc::from_unix_ms(at), actor: ActorId(1) };
         RowMark { key: key.into(), stamp, seq: at, value: Some([7; 32]) }
     }
 
@@ -233,9 +233,9 @@ mod tests {
     fn rows_are_read_as_they_were_written_and_in_bounds() {
         let key = "k".repeat(4096);
         let marks: Vec<_> = (0..1000).map(|n| mark(&format!("{n:04}{key}"), n)).collect();
-        let vector: Vector = [Dot { incarnation: Incarnation(9), seq: 4 }].into_iter().collect();
+        let vector: Vector = [Dot { actor: ActorId(9), seq: 4 }].into_iter().collect();
         let digest = TableDigest::from_bytes([3; 32]);
-        let floor = [Dot { incarnation: Incarnation(9), seq: 2 }].into_iter().collect();
+        let floor = [Dot { actor: ActorId(9), seq: 2 }].into_iter().collect();
         let stand = Stand { vector, floor, digest };
         assert_eq!(Stand::decode(&stand.encoded()).as_ref(), Some(&stand));
         let (mut after, mut read) = (0, Vec::new());

@@ -452,8 +452,7 @@ impl Repair {
         for keys in batches(keys) {
             let version = |key: Vec<u8>| {
                 let mark = here.marks.get(&key);
-                let dot =
-                    mark.map(|mark| Dot { incarnation: mark.stamp.incarnation, seq: mark.seq });
+                let dot = mark.map(|mark| Dot { actor: mark.stamp.actor, seq: mark.seq });
                 (key, dot)
             };
             let rows = keys.into_iter().map(version).collect();

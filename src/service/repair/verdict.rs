@@ -79,7 +79,7 @@ fn of_both(own: &RowMark, theirs: &RowMark) -> Option<Verdict> {
 /// A row that only one side has; the other one covers so much.
 fn of_one(row: &RowMark, other: &Vector, kept: Verdict) -> Option<Verdict> {
     row.value?; // a deletion, which the other has forgotten or not heard of: neither shows a row
-    let dot = Dot { incarnation: row.stamp.incarnation, seq: row.seq };
+    let dot = Dot { actor: row.stamp.actor, seq: row.seq };
     Some(if other.covers(dot) { kept } else { Verdict::OnItsWay })
 }
 
@@ -89,17 +89,17 @@ pub(super) fn by_key(mark: RowMark) -> (Vec<u8>, RowMark) {
 
 #[cfg(test)]
 mod tests {
-    use cortex_core::model::{Hlc, Incarnation, Stamp};
+    use cortex_core::model::{ActorId, Hlc, Stamp};
 
     use super::*;
 
     fn mark(key: &str, at: u64, by: u128, seq: u64, value: Option<u8>) -> RowMark {
-        let stamp = Stamp { hlc: Hlc::from_unix_ms(at), incarnation: Incarnation(by) };
+        let stamp = Stamp { hlc: Hlc::from_unix_ms(at), actor: ActorId(by) };
         RowMark { key: key.into(), stamp, seq, value: value.map(|byte| [byte; 32]) }
     }
 
     fn rows(covers: &[(u128, u64)], marks: &[RowMark]) -> Rows {
-        let dot = |(by, seq): &(u128, u64)| Dot { incarnation: Incarnation(*by), seq: *seq };
+        let dot = |(by, seq): &(u128, u64)| Dot { actor: ActorId(*by), seq: *seq };
         Rows {
             vector: covers.iter().map(dot).collect(),
             floor: Vector::new(),

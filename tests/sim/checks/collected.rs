@@ -42,7 +42,7 @@ pub(crate) fn by_all_who_are_known(
         let is_known = of(&known) >= copy.life && of(&gone) < copy.life;
         // That a disk has lost what it had confirmed cannot be known before it has spoken again.
         let lost = world.history.lost.contains(&(table, other.name.clone(), copy.life));
-        let has_spoken = node.heard.get(&p) == Some(&other.db.incarnation());
+        let has_spoken = node.heard.get(&p) == Some(&other.db.actor());
         for (key, dot) in &collected {
             let place = (table, (*key).clone());
             let stamp = world.history.writes[dot].stamp;

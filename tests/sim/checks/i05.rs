@@ -52,8 +52,8 @@ pub(crate) fn same_from_disk(world: &World, n: usize, image: &Database) {
             broken(format!("I5 n{n}: in memory {:?}, on disk {:?}", view(db), view(image)));
         }
     }
-    if db.incarnation() != image.incarnation() {
-        broken(format!("I5 n{n}: another incarnation on disk"));
+    if db.actor() != image.actor() {
+        broken(format!("I5 n{n}: another actor on disk"));
     }
 }
 

@@ -201,7 +201,7 @@ fn note_version(
         // Rows of the directory are told by their signatures; a command may write some by the way.
         let is_own = match makes {
             Makes::Nothing => false,
-            Makes::Rows => version.dot.incarnation == world.nodes[n].db.incarnation(),
+            Makes::Rows => version.dot.actor == world.nodes[n].db.actor(),
             Makes::Copy => true, // the rows were there before, and nobody's concern
         };
         if !is_own && place.0 != SYSTEM_TABLE {

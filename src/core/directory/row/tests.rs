@@ -52,9 +52,9 @@ pub(crate) fn row() -> impl Strategy<Value = Row> {
     let uid = || (1u32..5).prop_map(Uid);
     prop_oneof![
         (node(), any::<Vec<u8>>(), database(), any::<u128>()).prop_map(
-            |(node, certificate, database, incarnation)| {
-                let incarnation = Incarnation(incarnation);
-                Row::Node(NodeRow { node, certificate, database, incarnation })
+            |(node, certificate, database, actor)| {
+                let actor = ActorId(actor);
+                Row::Node(NodeRow { node, certificate, database, actor })
             }
         ),
         (node(), database(), node()).prop_map(|(node, database, by)| Row::Removal(RemovalRow {
@@ -179,7 +179,7 @@ fn a_row_of_an_older_version_says_nothing_of_its_database() {
         node,
         certificate: b"certificate".to_vec(),
         database: UNKNOWN_DATABASE,
-        incarnation: Incarnation(0),
+        actor: ActorId(0),
     };
     assert_eq!(read, Some(Row::Node(expected)));
 }
@@ -211,7 +211,7 @@ fn nobody_may_settle_a_name_on_an_identity_that_was_not_looked_at() {
 
 #[test]
 fn the_signed_part_tells_every_field_apart() {
-    let stamp = |ms, inc| Stamp { hlc: Hlc::from_unix_ms(ms), incarnation: Incarnation(inc) };
+    let stamp = |ms, inc| Stamp { hlc: Hlc::from_unix_ms(ms), actor: ActorId(inc) };
     let all = [
         signed_part(MeshId([0; 16]), stamp(1, 1), b"k", b"v"),
         signed_part(MeshId([1; 16]), stamp(1, 1), b"k", b"v"),

@@ -1,14 +1,14 @@
 //! Machines that are put out of the mesh, and that come back as others.
 
 use super::*;
-use crate::model::Incarnation;
+use crate::model::ActorId;
 
 pub(super) const OLD: Database = [1; 16];
 pub(super) const NEW: Database = [2; 16];
 
 pub(super) fn presented(text: &str, database: Database) -> Row {
     let (node, certificate) = (node(text), text.as_bytes().to_vec());
-    Row::Node(NodeRow { node, certificate, database, incarnation: Incarnation(1) })
+    Row::Node(NodeRow { node, certificate, database, actor: ActorId(1) })
 }
 
 /// A directory on `a`, where `alice` is uid 1000 and uid 2000 of `b`.

@@ -2,7 +2,7 @@
 //! makes a difference, nor does it that a row arrives twice.
 
 use super::*;
-use crate::model::Incarnation;
+use crate::model::ActorId;
 
 fn a_node() -> impl Strategy<Value = NodeName> {
     prop::sample::select(NODES.to_vec()).prop_map(node)
@@ -36,8 +36,8 @@ fn a_row() -> impl Strategy<Value = Row> {
         (a_table(), a_node(), a_scope(), 0u64..4, some_counts(), some_counts(), some_counts());
     prop_oneof![
         (a_node(), a_database()).prop_map(|(node, database)| {
-            let (certificate, incarnation) = (Vec::new(), Incarnation(0));
-            Row::Node(NodeRow { node, certificate, database, incarnation })
+            let (certificate, actor) = (Vec::new(), ActorId(0));
+            Row::Node(NodeRow { node, certificate, database, actor })
         }),
         (a_node(), a_database(), a_node())
             .prop_map(|(node, database, by)| Row::Removal(RemovalRow { node, database, by })),

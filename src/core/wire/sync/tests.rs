@@ -14,12 +14,12 @@ fn hlcs() -> impl Strategy<Value = Hlc> {
     (0..=i64::MAX).prop_map(Hlc::from_i64)
 }
 
-fn origins() -> impl Strategy<Value = Incarnation> {
-    prop_oneof![(0..4_u128).prop_map(Incarnation), any::<u128>().prop_map(Incarnation)]
+fn origins() -> impl Strategy<Value = ActorId> {
+    prop_oneof![(0..4_u128).prop_map(ActorId), any::<u128>().prop_map(ActorId)]
 }
 
 fn vectors() -> impl Strategy<Value = Vector> {
-    let dot = |(incarnation, seq)| Dot { incarnation, seq };
+    let dot = |(actor, seq)| Dot { actor, seq };
     vec((origins(), 1..=u64::MAX), 0..6).prop_map(move |dots| dots.into_iter().map(dot).collect())
 }
 
@@ -70,7 +70,7 @@ prop_compose! {
 
 prop_compose! {
     fn words()(
-        incarnation in origins(),
+        actor in origins(),
         (life, ready) in any::<(u64, bool)>(),
         vector in vectors(),
         lives in counts(),
@@ -79,7 +79,7 @@ prop_compose! {
         latest in option::of(hlcs()),
     ) -> Word {
         let conflicts = conflicts.map(|(since, count)| OpenConflicts { since, count });
-        Word { incarnation, life, vector, lives, digest, ready, conflicts, latest }
+        Word { actor, life, vector, lives, digest, ready, conflicts, latest }
     }
 }
 
@@ -115,8 +115,8 @@ prop_compose! {
 
 fn rows(contexts: usize) -> impl Strategy<Value = Vec<RowVersion>> {
     let row = (keys(), option::of(keys()), hlcs(), origins(), any::<u64>(), 0..contexts).prop_map(
-        |(key, value, hlc, incarnation, seq, context)| {
-            let stamp = Stamp { hlc, incarnation };
+        |(key, value, hlc, actor, seq, context)| {
+            let stamp = Stamp { hlc, actor };
             RowVersion { key, value, stamp, seq, context }
         },
     );
@@ -217,10 +217,9 @@ fn conflicts_stand_beside_a_word_that_is_as_it_always_was() {
 
 #[test]
 fn an_origin_of_writes_is_named_once() {
-    let (one, other) = (Incarnation(u128::MAX), Incarnation(u128::MAX - 1));
-    let vector: Vector =
-        [one, other].map(|incarnation| Dot { incarnation, seq: 7 }).into_iter().collect();
-    let word = Word { incarnation: one, vector, ..Word::default() };
+    let (one, other) = (ActorId(u128::MAX), ActorId(u128::MAX - 1));
+    let vector: Vector = [one, other].map(|actor| Dot { actor, seq: 7 }).into_iter().collect();
+    let word = Word { actor: one, vector, ..Word::default() };
     let name = |name| NodeName::parse(name).expect("a name");
     let words = vec![(name("a"), word.clone()), (name("b"), word)];
     let said = Message::Words(Said { table: TableUid([0; 16]), words });

@@ -173,7 +173,7 @@ impl Exchange<'_> {
 mod tests {
     use cortex_core::{
         directory::{Seen, Standing},
-        model::{Hlc, Incarnation},
+        model::{ActorId, Hlc},
         sync::{Cursor, Dot, FeedId, Part},
     };
 
@@ -184,10 +184,10 @@ mod tests {
     }
 
     fn chunk(from: u64, to: u64, last: bool) -> Chunk {
-        let dot = Dot { incarnation: Incarnation(1), seq: to };
+        let dot = Dot { actor: ActorId(1), seq: to };
         Chunk {
             table: SYSTEM_TABLE,
-            reader: Incarnation(2),
+            reader: ActorId(2),
             from: position(from),
             feed: FeedId([1; 16]),
             part: Part::Log { to, last },

@@ -28,7 +28,7 @@ use std::{
 use bytes::Bytes;
 use cortex_core::{
     directory::Standing,
-    model::{Incarnation, NodeName, TableUid},
+    model::{ActorId, NodeName, TableUid},
     sync::{
         Ack, Answer, Chunk, Message, Outcome, Output, Part, Position, Refuse, Session, Want, Why,
     },
@@ -99,8 +99,8 @@ pub(super) struct Ends {
 pub(super) async fn run(node: &NodeName, shared: &Shared, hello: &Hello, ends: Ends) -> Ended {
     let store = shared.context.service.store().clone();
     let view = shared.context.service.sync();
-    let origin = Incarnation(u128::from_be_bytes(hello.incarnation));
-    let current = store.catalog().directory().node(node).map(|row| row.incarnation);
+    let origin = ActorId(u128::from_be_bytes(hello.actor));
+    let current = store.catalog().directory().node(node).map(|row| row.actor);
     view.update_all(node, |known| {
         known.is_now(origin, current);
         for trouble in [&mut known.taking, &mut known.giving] {
@@ -148,9 +148,9 @@ pub(super) fn ended(node: &NodeName, shared: &Shared) {
 
 /// The last write of a machine that is known here, as the origin that it is known as.
 pub(super) fn last_of(store: &Store, node: &NodeName) -> Option<cortex_core::sync::Dot> {
-    let incarnation = store.catalog().directory().node(node)?.incarnation;
-    let seq = store.copies().iter().map(|copy| copy.vector.get(incarnation)).max()?;
-    Some(cortex_core::sync::Dot { incarnation, seq })
+    let actor = store.catalog().directory().node(node)?.actor;
+    let seq = store.copies().iter().map(|copy| copy.vector.get(actor)).max()?;
+    Some(cortex_core::sync::Dot { actor, seq })
 }
 
 /// True where the database of the other side was removed from the mesh.
@@ -445,7 +445,7 @@ impl Exchange<'_> {
 
     /// Says what is wanted, as this copy is now.
     fn ask(&mut self, table: TableUid, position: Position) {
-        let reader = self.store.incarnation();
+        let reader = self.store.actor();
         let copy = self.store.copy(table).filter(|copy| copy.life > 0);
         let now = self.shared.now();
         let Some(copy) = copy else {
@@ -669,7 +669,7 @@ impl Exchange<'_> {
                 let store = store.clone();
                 blocking(move || store.last_write()).await?
             };
-            if own.incarnation == last.incarnation && own.seq < last.seq {
+            if own.actor == last.actor && own.seq < last.seq {
                 warn!(%node, known = last.seq, own = own.seq, "the database was rolled back while the daemon ran, it writes as another origin from now on: {node} knows write {} of this machine, which has {}", last.seq, own.seq);
                 let text = format!(
                     "{node} knows write {} of this machine, which has {}: the database was rolled back",

@@ -79,14 +79,14 @@ pub(super) fn open(body: &Bytes) -> io::Result<sync::Message> {
 mod tests {
     use cortex_core::{
         directory::{Seen, Standing},
-        model::{Hlc, Incarnation, Stamp, TableUid},
+        model::{ActorId, Hlc, Stamp, TableUid},
         sync::{FeedId, Part, Position, RowVersion, Vector},
     };
 
     use super::*;
 
     fn chunk(values: usize, value: &[u8]) -> Chunk {
-        let stamp = Stamp { hlc: Hlc::from_i64(1), incarnation: Incarnation(1) };
+        let stamp = Stamp { hlc: Hlc::from_i64(1), actor: ActorId(1) };
         let row = |n: usize| RowVersion {
             key: n.to_be_bytes().to_vec(),
             value: Some(value.to_vec()),
@@ -96,7 +96,7 @@ mod tests {
         };
         Chunk {
             table: TableUid([1; 16]),
-            reader: Incarnation(2),
+            reader: ActorId(2),
             from: Position::default(),
             feed: FeedId([2; 16]),
             part: Part::Log { to: 1, last: true },

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use cortex_core::{
     directory::Directory,
-    model::{Hlc, Incarnation, NodeName, TableUid},
+    model::{ActorId, Hlc, NodeName, TableUid},
     sync::{Ack, Chunk, Said, Word, Words},
     wire::link::NAMES,
 };
@@ -19,14 +19,14 @@ use crate::{
 /// What this machine's copy of a table says of itself; none where there is none.
 pub(super) fn own_word(store: &Store, table: TableUid) -> Option<Word> {
     // In this order: see where they are published.
-    let incarnation = store.incarnation();
+    let actor = store.actor();
     let copy = store.copy(table).filter(|copy| copy.life > 0)?;
-    Some(word_of(&copy, incarnation, store.hlc(), store.catalog().directory()))
+    Some(word_of(&copy, actor, store.hlc(), store.catalog().directory()))
 }
 
-fn word_of(copy: &Arc<Replica>, incarnation: Incarnation, hlc: Hlc, directory: &Directory) -> Word {
+fn word_of(copy: &Arc<Replica>, actor: ActorId, hlc: Hlc, directory: &Directory) -> Word {
     Word {
-        incarnation,
+        actor,
         life: copy.life,
         vector: copy.vector.clone(),
         lives: directory.lives(copy.uid),
@@ -57,8 +57,8 @@ pub(super) fn heard(
     store: &Store,
 ) {
     known.heard_ms = clock::wall_ms();
-    let current = store.catalog().directory().node(node).map(|row| row.incarnation);
-    known.is_now(word.incarnation, current);
+    let current = store.catalog().directory().node(node).map(|row| row.actor);
+    known.is_now(word.actor, current);
     let mut words = Words::default();
     if let Some(before) = known.word.take() {
         words.hear(node.clone(), before);
@@ -76,7 +76,7 @@ pub(super) fn overheard(
     table: TableUid,
     store: &Store,
 ) {
-    let current = store.catalog().directory().node(node).map(|row| row.incarnation);
+    let current = store.catalog().directory().node(node).map(|row| row.actor);
     if !known.may_overhear(&word, current) {
         return;
     }
@@ -157,15 +157,15 @@ mod tests {
 
     use super::*;
 
-    const WRITER: Incarnation = Incarnation(7);
+    const WRITER: ActorId = ActorId(7);
     const TABLE: TableUid = TableUid([1; 16]);
 
     fn up_to(seq: u64) -> Vector {
-        [Dot { incarnation: WRITER, seq }].into_iter().collect()
+        [Dot { actor: WRITER, seq }].into_iter().collect()
     }
 
     fn digest(row: &[u8]) -> TableDigest {
-        let stamp = Stamp { hlc: Hlc::from_unix_ms(1), incarnation: WRITER };
+        let stamp = Stamp { hlc: Hlc::from_unix_ms(1), actor: WRITER };
         TableDigest::of_row(TABLE, b"k", stamp, row)
     }
 
@@ -177,7 +177,7 @@ mod tests {
     fn last_chunk(seq: u64, row: &[u8]) -> Chunk {
         Chunk {
             table: TABLE,
-            reader: Incarnation(8),
+            reader: ActorId(8),
             from: Position::default(),
             feed: FeedId([0; 16]),
             part: Part::Log { to: seq, last: true },

@@ -227,8 +227,8 @@ fn a_row_that_nobody_wrote_is_damaged() {
     edit(&mut pair.home, |db| {
         db.execute(
             &format!(
-                "INSERT INTO records (table_id, key, value, hlc, incarnation, seq, lsn)
-                 SELECT table_id, CAST('77' AS BLOB), value, hlc, incarnation, seq, lsn FROM records WHERE {ROW}"
+                "INSERT INTO records (table_id, key, value, hlc, actor, seq, lsn)
+                 SELECT table_id, CAST('77' AS BLOB), value, hlc, actor, seq, lsn FROM records WHERE {ROW}"
             ),
             [b"5".as_slice()],
         )

@@ -7,7 +7,7 @@ use std::process::Output;
 use std::time::Duration;
 
 use cortex_core::{
-    model::{Hlc, Incarnation, Stamp, TableUid},
+    model::{ActorId, Hlc, Stamp, TableUid},
     sync::TableDigest,
 };
 use daemon::{Daemon, time_of, wait_until};
@@ -294,13 +294,13 @@ fn lose(daemon: &mut Daemon, key: &str) {
     let (id, hlc, origin, value): (i64, i64, [u8; 16], Vec<u8>) = db
         .query_row(
             "SELECT r.id, r.hlc, i.uid, r.value FROM records r
-             JOIN incarnations i ON i.number = r.incarnation WHERE table_id = ?1 AND key = ?2",
+             JOIN actors i ON i.number = r.actor WHERE table_id = ?1 AND key = ?2",
             params![table, key.as_bytes()],
             |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)),
         )
         .expect("the row");
-    let incarnation = Incarnation(u128::from_be_bytes(origin));
-    let stamp = Stamp { hlc: Hlc::from_i64(hlc), incarnation };
+    let actor = ActorId(u128::from_be_bytes(origin));
+    let stamp = Stamp { hlc: Hlc::from_i64(hlc), actor };
     let leaf = TableDigest::of_row(TableUid(uid), key.as_bytes(), stamp, &value);
     let digest: [u8; 32] = db
         .query_row("SELECT digest FROM replicas WHERE uid = ?1", [uid], |row| row.get(0))

@@ -44,7 +44,7 @@ impl Scene {
         Hello {
             mesh: self.cabin.mesh().0,
             node: node("cabin"),
-            incarnation: [1; 16],
+            actor: [1; 16],
             wall_ms: 0,
             hlc: Hlc::default(),
             features: Features::OURS,

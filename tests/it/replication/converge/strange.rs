@@ -2,7 +2,7 @@
 //! Leaves messages that are none to `peers/hostile`.
 
 use cortex_core::{
-    model::{Hlc, Incarnation, TableUid},
+    model::{ActorId, Hlc, TableUid},
     sync::{self, Dot, Position, Refuse, Vector, Want, Why},
     wire::link::{Features, Hello, Incoming, Message, Status},
 };
@@ -44,7 +44,7 @@ impl Scene {
         let hello = Hello {
             mesh: self.cabin.mesh().0,
             node: node("cabin"),
-            incarnation: [1; 16],
+            actor: [1; 16],
             wall_ms,
             hlc: Hlc::default(),
             features: Features::OURS,
@@ -84,7 +84,7 @@ impl Link {
 
     fn want(&mut self, table: TableUid, life: u64) {
         let (position, vector) = (Position::default(), Vector::new());
-        let want = Want { table, reader: Incarnation(1), life, position, vector };
+        let want = Want { table, reader: ActorId(1), life, position, vector };
         self.tls.send(&framed(&Message::Sync(sync::Message::Want(Box::new(want)))));
     }
 
@@ -183,17 +183,17 @@ fn who_is_not_in_the_scope_asks_in_vain() {
 fn a_database_that_was_rolled_back_under_its_daemon_writes_as_another() {
     let scene = Scene::new();
     let (_, before) = scene.link(clock::wall_ms(), None);
-    let own = Incarnation(u128::from_be_bytes(before.incarnation));
-    let known = Dot { incarnation: own, seq: 1_000_000 };
+    let own = ActorId(u128::from_be_bytes(before.actor));
+    let known = Dot { actor: own, seq: 1_000_000 };
     let (_link, _) = scene.link(clock::wall_ms(), Some(known));
     scene.home.wait_for_log("the database was rolled back");
     wait_until("it writes as another origin", || {
-        scene.link(clock::wall_ms(), None).1.incarnation != before.incarnation
+        scene.link(clock::wall_ms(), None).1.actor != before.actor
     });
-    let of_nobody = Dot { incarnation: Incarnation(5), ..known };
+    let of_nobody = Dot { actor: ActorId(5), ..known };
     let (_, now) = scene.link(clock::wall_ms(), Some(of_nobody));
     let (_, later) = scene.link(clock::wall_ms(), Some(Dot { seq: 0, ..known }));
-    assert_eq!(later.incarnation, now.incarnation, "what it does not claim to be says nothing");
+    assert_eq!(later.actor, now.actor, "what it does not claim to be says nothing");
 }
 
 /// A machine that was removed is cut off, and does not come back with the database that it has.

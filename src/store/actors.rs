@@ -1,29 +1,29 @@
-//! Origins of writes by their short numbers, which rows carry instead of the ids.
+//! Actors of writes by their short numbers, which rows carry instead of the ids.
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use cortex_core::model::{Hlc, Incarnation};
+use cortex_core::model::{ActorId, Hlc};
 use rusqlite::{Connection, params};
 
 use super::error::Fault;
 
-/// The origins that are known in this file. Clones share them.
+/// The actors that are known in this file. Clones share them.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Origins(Arc<Table>);
+pub(super) struct Actors(Arc<Table>);
 
 #[derive(Clone, Debug, Default)]
 struct Table {
-    ids: BTreeMap<i64, Incarnation>,
-    numbers: BTreeMap<Incarnation, i64>,
+    ids: BTreeMap<i64, ActorId>,
+    numbers: BTreeMap<ActorId, i64>,
 }
 
-impl Origins {
+impl Actors {
     pub(super) fn load(conn: &Connection) -> Result<Self, Fault> {
         let mut table = Table::default();
-        let mut statement = conn.prepare_cached("SELECT number, uid FROM incarnations")?;
+        let mut statement = conn.prepare_cached("SELECT number, uid FROM actors")?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
-            table.insert(row.get(0)?, Incarnation(u128::from_be_bytes(row.get(1)?)));
+            table.insert(row.get(0)?, ActorId(u128::from_be_bytes(row.get(1)?)));
         }
         Ok(Self(Arc::new(table)))
     }
@@ -32,7 +32,7 @@ impl Origins {
     /// and never taken back.
     pub(super) fn as_read_by(&self, conn: &Connection) -> Result<Self, Fault> {
         let newest: Option<i64> = conn
-            .prepare_cached("SELECT max(number) FROM incarnations")?
+            .prepare_cached("SELECT max(number) FROM actors")?
             .query_row([], |row| row.get(0))?;
         if newest == self.0.ids.keys().next_back().copied() {
             Ok(self.clone())
@@ -43,12 +43,12 @@ impl Origins {
 
     /// The id behind a short number. A number that is not listed, which only a damaged file has,
     /// stands for the least id, so that any other version of the row wins over it.
-    pub(super) fn id(&self, number: i64) -> Incarnation {
+    pub(super) fn id(&self, number: i64) -> ActorId {
         self.0.ids.get(&number).copied().unwrap_or_default()
     }
 
     /// The short number of an origin, if it has one here.
-    pub(super) fn number(&self, id: Incarnation) -> Option<i64> {
+    pub(super) fn number(&self, id: ActorId) -> Option<i64> {
         self.0.numbers.get(&id).copied()
     }
 
@@ -56,13 +56,13 @@ impl Origins {
     pub(super) fn enter(
         &mut self,
         conn: &Connection,
-        id: Incarnation,
+        id: ActorId,
         seen: Hlc,
     ) -> Result<i64, Fault> {
         if let Some(number) = self.number(id) {
             return Ok(number);
         }
-        conn.prepare_cached("INSERT INTO incarnations (uid, born_hlc) VALUES (?1, ?2)")?
+        conn.prepare_cached("INSERT INTO actors (uid, born_hlc) VALUES (?1, ?2)")?
             .execute(params![id.0.to_be_bytes(), seen.to_i64()])?;
         let number = conn.last_insert_rowid();
         Arc::make_mut(&mut self.0).insert(number, id);
@@ -71,7 +71,7 @@ impl Origins {
 }
 
 impl Table {
-    fn insert(&mut self, number: i64, id: Incarnation) {
+    fn insert(&mut self, number: i64, id: ActorId) {
         self.ids.insert(number, id);
         self.numbers.insert(id, number);
     }
