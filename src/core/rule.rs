@@ -24,7 +24,7 @@ macro_rules! rules {
 rules! {
     /// A reader that may lack collected deletions reads the whole copy.
     FloorHeeded,
-    /// A place in a feed that was cut off is of no use.
+    /// A place in a change log that was cut off is of no use.
     CutHeeded,
     /// Who reads the whole copy for lack of deletions is told all of it, and removes the rest.
     FullPassBelowFloor,
@@ -36,11 +36,11 @@ rules! {
     ReaderInScope,
     /// Rows are given only to a stay that is known to have begun, and not to have ended.
     ReaderStayKnown,
-    /// A part of the feed without fresh rows is not its end.
+    /// A part of the change log without fresh rows is not its end.
     EndIsTheEnd,
-    /// A part of the feed brings the reader to the last entry that was looked at.
+    /// A part of the change log brings the reader to the last entry that was looked at.
     CursorAtLastScanned,
-    /// After a pass the feed is read from where it was at the beginning of the pass.
+    /// After a pass the change log is read from where it was at the beginning of the pass.
     FeedFromPassStart,
 
     /// A chunk counts only where the reader still is where it asked from.
@@ -67,7 +67,7 @@ rules! {
     OwnRowExceeded,
     /// The clock of a source is observed.
     SourceClockObserved,
-    /// Only the end of the feed brings what the source knows.
+    /// Only the end of the change log brings what the source knows.
     VectorAtTheEnd,
     /// A pass concludes with what its source knew at the beginning.
     PassConcludesWithItsStart,
@@ -91,7 +91,7 @@ rules! {
 
     /// A clock does not go back while somebody may take a timestamp of the future.
     HandedStays,
-    /// Another origin of writes begins other feeds.
+    /// Another origin of writes begins other change logs.
     OriginEndsFeeds,
     /// A copy that has left writes as another origin.
     LeavingEndsOrigin,

@@ -476,7 +476,7 @@ pub(super) fn hex(bytes: &[u8]) -> String {
 mod tests {
     use cortex_core::{
         model::{ActorId, Hlc, Stamp},
-        sync::{Dot, FeedId, OpenConflicts, TableDigest, Word},
+        sync::{ChangeLogId, Dot, OpenConflicts, TableDigest, Word},
     };
 
     use super::{super::sync::Trouble, *};
@@ -499,9 +499,9 @@ mod tests {
             table: None,
             life: 1,
             ready: true,
-            feed: FeedId([0; 16]),
-            cut: 0,
-            fed: 0,
+            change_log: ChangeLogId([0; 16]),
+            truncated_lsn: 0,
+            last_lsn: 0,
             vector: vector(seq),
             floor: Vector::new(),
             digest: digest(row),

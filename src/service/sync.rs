@@ -65,7 +65,7 @@ pub struct PeerCopy {
     /// The origin of writes that it was before, where it has said that it is another one and the directory
     /// does not know that yet: what is passed on of the old one does not count any more.
     pub outdated: Option<ActorId>,
-    /// How far it has come in this machine's feed.
+    /// How far it has come in this machine's change log.
     pub reached: Option<Cursor>,
     /// When both copies were last found to hold the same, vector and digest, in Unix milliseconds.
     pub verified_ms: Option<u64>,

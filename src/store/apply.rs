@@ -312,7 +312,7 @@ impl<'a> Batch<'a> {
             Command::Take(delivery) => self.take(delivery),
             Command::Drained { from, ack } => self.drained(from, ack),
             Command::Collect(collection) => self.collect(collection),
-            Command::CutFeed { table, upto } => self.cut_feed(*table, *upto),
+            Command::TruncateChangeLog { table, upto } => self.truncate_change_log(*table, *upto),
             Command::Acknowledge { caller, entry, conflict } => {
                 let entry = self.admit(caller, entry, Permissions::WRITE)?;
                 let table = (entry.table.id, entry.table.uid);

@@ -1,4 +1,4 @@
-//! What copies need not keep: deletions that every copy knows, the beginning of the feed, and rows of
+//! What copies need not keep: deletions that every copy knows, the beginning of the change log, and rows of
 //! tables that are gone. Removed a little at a time; a transaction over millions holds up every write.
 
 use cortex_core::{
@@ -18,7 +18,7 @@ use super::{
     serve,
 };
 
-/// Deletions looked at in one transaction, and entries of the feed removed.
+/// Deletions looked at in one transaction, and entries of the change log removed.
 const SLICE: u32 = 512;
 
 /// Deletions that may be forgotten.
@@ -122,31 +122,35 @@ impl Batch<'_> {
         Ok(Done::Collected { next: (seen == SLICE).then_some(last) })
     }
 
-    /// Cuts the feed of a table up to a number. Answers whether there is more to remove.
-    pub(super) fn cut_feed(&mut self, table: TableUid, upto: u64) -> Result<Done, Failure> {
+    /// Cuts the change log of a table up to a number. Answers whether there is more to remove.
+    pub(super) fn truncate_change_log(
+        &mut self,
+        table: TableUid,
+        upto: u64,
+    ) -> Result<Done, Failure> {
         let Some(replica) = self.state.replicas.get_mut(table) else {
             return Ok(Done::Purged { more: false });
         };
         let Some(id) = replica.table else {
             return Ok(Done::Purged { more: false });
         };
-        let upto = upto.min(replica.fed);
-        replica.cut = upto.max(replica.cut);
+        let upto = upto.min(replica.last_lsn);
+        replica.truncated_lsn = upto.max(replica.truncated_lsn);
         let removed = self
             .cached(
-                "DELETE FROM feed WHERE table_id = ?1 AND lsn IN
-                 (SELECT lsn FROM feed WHERE table_id = ?1 AND lsn <= ?2 ORDER BY lsn LIMIT ?3)",
+                "DELETE FROM change_log WHERE table_id = ?1 AND lsn IN
+                 (SELECT lsn FROM change_log WHERE table_id = ?1 AND lsn <= ?2 ORDER BY lsn LIMIT ?3)",
             )?
             .execute(params![id.0, upto, SLICE])?;
         Ok(Done::Purged { more: removed as u64 == u64::from(SLICE) })
     }
 
-    /// Removes entries of the feed of a table that is gone. True where there were some.
-    pub(super) fn purge_feed(&self, table: i64) -> Result<bool, Fault> {
+    /// Removes entries of the change log of a table that is gone. True where there were some.
+    pub(super) fn purge_change_log(&self, table: i64) -> Result<bool, Fault> {
         let removed = self
             .cached(
-                "DELETE FROM feed WHERE table_id = ?1 AND lsn IN
-                 (SELECT lsn FROM feed WHERE table_id = ?1 LIMIT ?2)",
+                "DELETE FROM change_log WHERE table_id = ?1 AND lsn IN
+                 (SELECT lsn FROM change_log WHERE table_id = ?1 LIMIT ?2)",
             )?
             .execute(params![table, SLICE])?;
         Ok(removed > 0)

@@ -133,11 +133,11 @@ pub enum Command {
     },
     /// Forget deletions that every copy knows.
     Collect(Collection),
-    /// Remove the beginning of a table's feed.
-    CutFeed {
+    /// Remove the beginning of a table's change log.
+    TruncateChangeLog {
         /// Which table.
         table: TableUid,
-        /// Up to this feed number.
+        /// Up to this LSN.
         upto: u64,
     },
     /// Take note of conflicts.
@@ -288,7 +288,7 @@ impl Command {
             | Self::Take(_)
             | Self::Drained { .. }
             | Self::Collect(_)
-            | Self::CutFeed { .. }
+            | Self::TruncateChangeLog { .. }
             | Self::Restamp(_)
             | Self::Audit(_)
             | Self::Mint
@@ -317,7 +317,7 @@ impl Command {
             | Self::Learn(_)
             | Self::Drained { .. }
             | Self::Collect(_)
-            | Self::CutFeed { .. }
+            | Self::TruncateChangeLog { .. }
             | Self::Acknowledge { .. }
             | Self::Mint
             | Self::Note(_)
@@ -369,7 +369,7 @@ impl Command {
             | Self::Unbind { .. }
             | Self::Drained { .. }
             | Self::Collect(_)
-            | Self::CutFeed { .. }
+            | Self::TruncateChangeLog { .. }
             | Self::Acknowledge { .. }
             | Self::Restamp(_)
             | Self::Audit(_)

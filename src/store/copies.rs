@@ -96,12 +96,12 @@ impl Copies {
 
 #[cfg(test)]
 mod tests {
-    use cortex_core::sync::FeedId;
+    use cortex_core::sync::ChangeLogId;
 
     use super::*;
 
     fn change(copies: &Copies, table: u8) {
-        let copy = Replica::new(TableUid([table; 16]), 1, FeedId::default(), 0);
+        let copy = Replica::new(TableUid([table; 16]), 1, ChangeLogId::default(), 0);
         copies.show(&[Arc::new(copy)], &Arc::default(), &Actors::default());
     }
 

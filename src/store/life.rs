@@ -11,7 +11,7 @@ use cortex_core::{
         Uid,
     },
     rule::Rule,
-    sync::{Ack, Cursor, Dot, FeedId},
+    sync::{Ack, ChangeLogId, Cursor, Dot},
 };
 use rusqlite::params;
 
@@ -89,8 +89,8 @@ impl Batch<'_> {
         match self.state.replicas.get_mut(table) {
             Some(replica) => replica.life = life,
             None => {
-                let (feed, lsn) = (FeedId(self.draw_id()), self.draw_lsn());
-                self.state.replicas.insert(Replica::new(table, life, feed, lsn));
+                let (change_log, lsn) = (ChangeLogId(self.draw_id()), self.draw_lsn());
+                self.state.replicas.insert(Replica::new(table, life, change_log, lsn));
             }
         }
         self.publish_life(table, here, life)
@@ -236,7 +236,8 @@ impl Batch<'_> {
             && (is_current || !Rule::DrainedIntoLivingStay.holds())
             && self.state.replicas.get(table).is_some_and(|replica| {
                 let has_all = |cursor: &Cursor| {
-                    let read_up_to = cursor.feed == replica.feed && cursor.lsn >= replica.fed;
+                    let read_up_to =
+                        cursor.change_log == replica.change_log && cursor.lsn >= replica.last_lsn;
                     read_up_to || !Rule::DrainedWholly.holds()
                 };
                 replica.life > 0
@@ -357,7 +358,7 @@ impl Batch<'_> {
         Ok(())
     }
 
-    /// Forgets what a copy knew of itself and of others. Its feed and marks go with its rows.
+    /// Forgets what a copy knew of itself and of others. Its change log and marks go with its rows.
     pub(super) fn clear_copy(&mut self, replica: &Replica) -> Result<(), Failure> {
         if let Some(table) = replica.table {
             for statement in [
@@ -368,12 +369,12 @@ impl Batch<'_> {
                 self.execute(statement, [table.0])?;
             }
         }
-        let (feed, lsn) = (FeedId(self.draw_id()), self.draw_lsn());
-        self.state.replicas.insert(Replica::new(replica.uid, 0, feed, lsn));
+        let (change_log, lsn) = (ChangeLogId(self.draw_id()), self.draw_lsn());
+        self.state.replicas.insert(Replica::new(replica.uid, 0, change_log, lsn));
         Ok(())
     }
 
-    /// Becomes another origin of writes, with other feeds. Passes that are under way go on: their rows and
+    /// Becomes another origin of writes, with other change logs. Passes that are under way go on: their rows and
     /// marks are in this file, and an answer to a request of the old origin does not count.
     pub(super) fn mint(&mut self) -> Result<(), Failure> {
         let id = ActorId(u128::from_be_bytes(self.draw_id()));
@@ -384,11 +385,11 @@ impl Batch<'_> {
         let lsn = self.draw_lsn();
         let copies: Vec<_> = self.state.replicas.iter().map(|replica| replica.uid).collect();
         for uid in copies {
-            let feed = FeedId(self.draw_id());
+            let change_log = ChangeLogId(self.draw_id());
             if let Some(replica) = self.state.replicas.get_mut(uid)
                 && Rule::OriginEndsFeeds.holds()
             {
-                (replica.feed, replica.cut) = (feed, lsn);
+                (replica.change_log, replica.truncated_lsn) = (change_log, lsn);
             }
         }
         if let Some(signer) = self.state.signer.clone() {
@@ -399,7 +400,7 @@ impl Batch<'_> {
         Ok(())
     }
 
-    /// Has a copy know the rows that its table had before it was shared. They are in no feed: others read
+    /// Has a copy know the rows that its table had before it was shared. They are in no change log: others read
     /// them in the order of their keys.
     pub(super) fn share_rows(&mut self, entry: &Entry) -> Result<(), Failure> {
         let (table, uid) = (entry.table.id, entry.table.uid);
@@ -421,8 +422,8 @@ impl Batch<'_> {
 
     /// Makes the copy of a table whose rows are here.
     pub(super) fn found_copy(&mut self, entry: &Entry) -> Result<(), Fault> {
-        let (feed, lsn) = (FeedId(self.draw_id()), self.draw_lsn());
-        let mut replica = Replica::new(entry.table.uid, 0, feed, lsn);
+        let (change_log, lsn) = (ChangeLogId(self.draw_id()), self.draw_lsn());
+        let mut replica = Replica::new(entry.table.uid, 0, change_log, lsn);
         (replica.table, replica.ready) = (Some(entry.table.id), true);
         self.state.replicas.insert(replica);
         Ok(())

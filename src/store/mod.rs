@@ -405,8 +405,8 @@ impl Store {
             self.read(|conn, actors| {
                 // The rows come first: a scope that was narrowed before they were written must be known when
                 // it is asked who may have them.
-                let known = serve::system_feed(conn)?;
-                let shown = || published.copies.get(SYSTEM_TABLE).map_or(0, |copy| copy.fed);
+                let known = serve::system_change_log(conn)?;
+                let shown = || published.copies.get(SYSTEM_TABLE).map_or(0, |copy| copy.last_lsn);
                 for _ in 0..CATALOG_LOOKS {
                     if shown() >= known {
                         let catalog = published.catalog.load();
@@ -500,12 +500,12 @@ impl Store {
         self.read(|conn, actors| conflicts::read(conn, actors, table, before, limit))
     }
 
-    /// The feed number up to which a table's feed is to be cut, to keep at most so many entries.
+    /// The LSN up to which a table's change log is to be cut, to keep at most so many entries.
     ///
     /// # Errors
     /// What SQLite reports.
-    pub fn feed_excess(&self, table: TableId, keep: u64) -> Result<Option<u64>, Fault> {
-        self.inner.scans.read(|conn| serve::feed_excess(conn, table, keep))
+    pub fn change_log_excess(&self, table: TableId, keep: u64) -> Result<Option<u64>, Fault> {
+        self.inner.scans.read(|conn| serve::change_log_excess(conn, table, keep))
     }
 
     /// Copies the state of the last commit into a new file. Blocks for as long as reading the whole

@@ -1,7 +1,7 @@
 //! Tables that change their owner, in the writer's transaction. Who may hand one over is the gate's; what a transfer
 //! means, `cortex_core::directory`'s.
 //!
-//! Nothing of a table moves: rows, grants, feed and copies belong to its lasting id. So a table of any size changes
+//! Nothing of a table moves: rows, grants, change log and copies belong to its lasting id. So a table of any size changes
 //! its owner in one transaction, and either has wholly.
 
 use std::{collections::BTreeSet, sync::Arc};

@@ -71,9 +71,9 @@ impl Fresh {
 /// The changes of the last transactions, as of the commit of the last.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Recent {
-    /// All changes with a feed number above this one are here.
+    /// All changes with a LSN above this one are here.
     after: u64,
-    /// The greatest feed number, and the hybrid clock, of that commit.
+    /// The greatest LSN, and the hybrid clock, of that commit.
     pub(super) lsn: u64,
     pub(super) hlc: Hlc,
     changes: VecDeque<Arc<Change>>,
@@ -102,7 +102,7 @@ impl Recent {
         }
     }
 
-    /// The rows of a table that have changed after a feed number, each once, in the order of their last
+    /// The rows of a table that have changed after a LSN, each once, in the order of their last
     /// changes; none where not all of them are kept.
     pub(super) fn since(&self, table: TableUid, after: u64) -> Option<Vec<&Change>> {
         if after < self.after {

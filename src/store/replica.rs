@@ -1,11 +1,11 @@
-//! This machine's copies of tables: what each has incorporated and where its feed stands, in memory and
+//! This machine's copies of tables: what each has incorporated and where its change log stands, in memory and
 //! in the file. What follows from it is decided by `cortex_core::sync`.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use cortex_core::{
     model::{Hlc, Stamp, TableId, TableUid},
-    sync::{FeedId, TableDigest, Vector},
+    sync::{ChangeLogId, TableDigest, Vector},
 };
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
@@ -28,12 +28,12 @@ pub struct Replica {
     pub life: u64,
     /// True once it is whole.
     pub ready: bool,
-    /// Its feed.
-    pub feed: FeedId,
-    /// Entries of the feed up to here are gone.
-    pub cut: u64,
-    /// The feed number of the last change.
-    pub fed: u64,
+    /// Its change log.
+    pub change_log: ChangeLogId,
+    /// Entries of the change log up to here are gone.
+    pub truncated_lsn: u64,
+    /// The LSN of the last change.
+    pub last_lsn: u64,
     /// What is incorporated.
     pub vector: Vector,
     /// Up to where deletions were forgotten.
@@ -53,15 +53,15 @@ pub struct Replica {
 
 impl Replica {
     /// A copy that begins.
-    pub(super) fn new(uid: TableUid, life: u64, feed: FeedId, lsn: u64) -> Self {
+    pub(super) fn new(uid: TableUid, life: u64, change_log: ChangeLogId, lsn: u64) -> Self {
         Self {
             uid,
             table: None,
             life,
             ready: false,
-            feed,
-            cut: lsn,
-            fed: lsn,
+            change_log,
+            truncated_lsn: lsn,
+            last_lsn: lsn,
             vector: Vector::new(),
             floor: Vector::new(),
             digest: TableDigest::default(),
@@ -151,7 +151,8 @@ impl Replicas {
 }
 
 /// What [`from_row`] reads.
-const COLUMNS: &str = "uid, table_id, life, ready, feed, cut, fed, digest, tombstones,
+const COLUMNS: &str =
+    "uid, table_id, life, ready, change_log, truncated_lsn, last_lsn, digest, tombstones,
      conflicts_evicted, vector, floor";
 
 /// A copy without its conflicts.
@@ -162,9 +163,9 @@ fn from_row(row: &Row<'_>, actors: &Actors) -> rusqlite::Result<Replica> {
         table: row.get::<_, Option<i64>>(1)?.map(TableId),
         life: row.get(2)?,
         ready: row.get(3)?,
-        feed: FeedId(row.get(4)?),
-        cut: row.get(5)?,
-        fed: row.get(6)?,
+        change_log: ChangeLogId(row.get(4)?),
+        truncated_lsn: row.get(5)?,
+        last_lsn: row.get(6)?,
         vector: vector(10)?,
         floor: vector(11)?,
         digest: TableDigest::from_bytes(row.get(7)?),
@@ -186,9 +187,9 @@ pub(super) fn load_one(
     Ok(statement.query_row([uid.0], |row| from_row(row, actors)).optional()?)
 }
 
-/// The feed number of a copy's last change.
+/// The LSN of a copy's last change.
 pub(super) fn last_change(conn: &Connection, uid: TableUid) -> Result<Option<u64>, Fault> {
-    let mut statement = conn.prepare_cached("SELECT fed FROM replicas WHERE uid = ?1")?;
+    let mut statement = conn.prepare_cached("SELECT last_lsn FROM replicas WHERE uid = ?1")?;
     Ok(statement.query_row([uid.0], |row| row.get(0)).optional()?)
 }
 
@@ -200,11 +201,11 @@ fn save(
 ) -> Result<(), Fault> {
     // What is not set is in no index that would have to be written too.
     let sql = if before.is_some_and(|before| before.table == replica.table) {
-        "UPDATE replicas SET life = ?3, ready = ?4, feed = ?5, cut = ?6, fed = ?7, digest = ?8,
+        "UPDATE replicas SET life = ?3, ready = ?4, change_log = ?5, truncated_lsn = ?6, last_lsn = ?7, digest = ?8,
          tombstones = ?9, conflicts_evicted = ?10, vector = ?11, floor = ?12
          WHERE uid = ?1 AND table_id IS ?2"
     } else {
-        "INSERT OR REPLACE INTO replicas (uid, table_id, life, ready, feed, cut, fed, digest,
+        "INSERT OR REPLACE INTO replicas (uid, table_id, life, ready, change_log, truncated_lsn, last_lsn, digest,
          tombstones, conflicts_evicted, vector, floor)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)"
     };
@@ -215,9 +216,9 @@ fn save(
         replica.table.map(|table| table.0),
         replica.life,
         replica.ready,
-        replica.feed.0,
-        replica.cut,
-        replica.fed,
+        replica.change_log.0,
+        replica.truncated_lsn,
+        replica.last_lsn,
         replica.digest.to_bytes(),
         replica.tombstones,
         replica.conflicts_evicted,

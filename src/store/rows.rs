@@ -166,8 +166,8 @@ impl Batch<'_> {
         Ok(())
     }
 
-    /// Puts a version in the place of what is there, if anything is, and tells the feed. Answers the
-    /// feed number.
+    /// Puts a version in the place of what is there, if anything is, and tells the change log. Answers the
+    /// LSN.
     pub(super) fn put_row(
         &mut self,
         place: Place<'_>,
@@ -204,7 +204,7 @@ impl Batch<'_> {
                 self.conn.last_insert_rowid()
             }
         };
-        if self.tell_feed(place, record, lsn)? {
+        if self.append_change_log(place, record, lsn)? {
             self.remember(place.uid, key, lsn, new)?;
         }
         self.count_use(found.and_then(|found| found.context_id), -1);
@@ -258,31 +258,36 @@ impl Batch<'_> {
             "UPDATE marks SET lsn = ?3 WHERE table_id = ?1 AND lsn = ?2",
             params![place.id.0, found.lsn, lsn],
         )?;
-        self.tell_feed(place, found.id, lsn)?;
+        self.append_change_log(place, found.id, lsn)?;
         self.fresh.give_up();
         Ok(lsn)
     }
 
-    /// A number of the feed, never drawn again.
+    /// A number of the change log, never drawn again.
     pub(super) fn draw_lsn(&mut self) -> u64 {
         self.changed = true;
         self.state.lsn += 1;
         self.state.lsn
     }
 
-    /// True where there is a feed that others follow.
-    fn tell_feed(&mut self, place: Place<'_>, record: i64, lsn: u64) -> Result<bool, Fault> {
+    /// True where there is a change log that others follow.
+    fn append_change_log(
+        &mut self,
+        place: Place<'_>,
+        record: i64,
+        lsn: u64,
+    ) -> Result<bool, Fault> {
         let Some(replica) = self.state.replicas.get_mut(place.uid) else {
             return Ok(false);
         };
-        replica.fed = lsn;
+        replica.last_lsn = lsn;
         if !replica.ready {
-            // Nobody follows the feed of a copy that fills: whoever reads it reads it by its keys.
-            replica.cut = lsn;
+            // Nobody follows the change log of a copy that fills: whoever reads it reads it by its keys.
+            replica.truncated_lsn = lsn;
             return Ok(false);
         }
         self.execute(
-            "INSERT INTO feed (table_id, lsn, record) VALUES (?1, ?2, ?3)",
+            "INSERT INTO change_log (table_id, lsn, record) VALUES (?1, ?2, ?3)",
             params![place.id.0, lsn, record],
         )?;
         Ok(true)

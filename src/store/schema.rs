@@ -236,7 +236,7 @@ pub(super) fn migrate(conn: &mut Connection, path: &Path) -> Result<(), OpenErro
 pub(super) fn create(conn: &mut Connection, draw_id: &dyn Fn() -> [u8; 16]) -> Result<(), Fault> {
     upgrade(conn, 0, draw_id)?;
     // The ids that migrations draw by themselves.
-    conn.execute("UPDATE replicas SET feed = ?1", [draw_id()])?;
+    conn.execute("UPDATE replicas SET change_log = ?1", [draw_id()])?;
     Ok(())
 }
 

@@ -30,9 +30,9 @@ pub struct ChunkBounds {
     pub rows: usize,
     /// Bytes of keys and values from which it is enough.
     pub bytes: usize,
-    /// Entries of the feed that are looked at, stale ones included.
+    /// Entries of the change log that are looked at, stale ones included.
     pub entries: usize,
-    /// The feed number up to which nothing in the feed is for the reader, as was found out before.
+    /// The LSN up to which nothing in the change log is for the reader, as was found out before.
     pub passed: u64,
 }
 
@@ -110,7 +110,7 @@ pub(super) fn serve(
     let mut reading = Reading::new(file, copy.table, &plan, want, bounds);
     let part = match &plan {
         Plan::Log { after } => {
-            let (mut to, mut last) = reading.feed(copy.table, *after, copy.lsn)?;
+            let (mut to, mut last) = reading.change_log(copy.table, *after, copy.lsn)?;
             last |= !Rule::EndIsTheEnd.holds() && reading.rows.is_empty();
             if !Rule::CursorAtLastScanned.holds() {
                 to = copy.lsn;
@@ -233,14 +233,15 @@ impl Copy {
     }
 
     fn plan(&self, want: &Want) -> Plan {
-        let Replica { feed, cut, floor, .. } = &*self.replica;
-        Source { feed: *feed, lsn: self.lsn, cut: *cut, floor }.plan(want)
+        let Replica { change_log, truncated_lsn, floor, .. } = &*self.replica;
+        Source { change_log: *change_log, lsn: self.lsn, truncated_lsn: *truncated_lsn, floor }
+            .plan(want)
     }
 
-    /// True where a reader that stands there in the feed lacks nothing. A copy that leaves needs to hear of
+    /// True where a reader that stands there in the change log lacks nothing. A copy that leaves needs to hear of
     /// it all the same: only chunks are acknowledged.
     fn has_all(&self, after: u64, want: &Want) -> bool {
-        after >= self.replica.fed && want.vector.dominates(&self.replica.vector)
+        after >= self.replica.last_lsn && want.vector.dominates(&self.replica.vector)
     }
 
     fn standing(&self, directory: &Directory) -> Standing {
@@ -259,7 +260,7 @@ impl Copy {
             table: want.table,
             reader: want.reader,
             from: want.position.clone(),
-            feed: replica.feed,
+            change_log: replica.change_log,
             part: content.part,
             contexts: content.contexts,
             rows: content.rows,
@@ -309,13 +310,13 @@ impl<'a> Reading<'a> {
         self.rows.len() >= self.bounds.rows || self.bytes >= self.bounds.bytes
     }
 
-    /// Reads the feed from after a number. Answers up to where, and whether its end was reached: then up
+    /// Reads the change log from after a number. Answers up to where, and whether its end was reached: then up
     /// to the greatest number there is.
-    fn feed(&mut self, table: TableId, after: u64, lsn: u64) -> Result<(u64, bool), Fault> {
+    fn change_log(&mut self, table: TableId, after: u64, lsn: u64) -> Result<(u64, bool), Fault> {
         let mut statement = self.file.conn.prepare_cached(
             "SELECT r.key, r.value, r.hlc, r.actor, r.seq, r.context, r.pushed, r.checksum,
                     f.lsn, r.lsn
-             FROM feed f LEFT JOIN records r ON r.id = f.record
+             FROM change_log f LEFT JOIN records r ON r.id = f.record
              WHERE f.table_id = ?1 AND f.lsn > ?2 ORDER BY f.lsn",
         )?;
         let after = self.bounds.passed.max(after);
@@ -460,19 +461,19 @@ pub(super) fn is_in_full_pass(conn: &Connection, table: TableId) -> Result<bool,
     Ok(running.is_some())
 }
 
-/// The feed number of the last change of the directory.
-pub(super) fn system_feed(conn: &Connection) -> Result<u64, Fault> {
+/// The LSN of the last change of the directory.
+pub(super) fn system_change_log(conn: &Connection) -> Result<u64, Fault> {
     Ok(replica::last_change(conn, system::UID)?.unwrap_or(0))
 }
 
-/// The feed number of the newest entry that is one too many.
-pub(super) fn feed_excess(
+/// The LSN of the newest entry that is one too many.
+pub(super) fn change_log_excess(
     conn: &Connection,
     table: TableId,
     keep: u64,
 ) -> Result<Option<u64>, Fault> {
     let mut statement = conn.prepare_cached(
-        "SELECT lsn FROM feed WHERE table_id = ?1 ORDER BY lsn DESC LIMIT 1 OFFSET ?2",
+        "SELECT lsn FROM change_log WHERE table_id = ?1 ORDER BY lsn DESC LIMIT 1 OFFSET ?2",
     )?;
     Ok(statement.query_row(params![table.0, keep], |row| row.get(0)).optional()?)
 }

@@ -157,7 +157,7 @@ impl Batch<'_> {
             self.execute("DELETE FROM records WHERE id = ?1", [row])?;
             self.count_use(*context, -1);
         }
-        if rows.is_empty() && !self.purge_feed(table)? {
+        if rows.is_empty() && !self.purge_change_log(table)? {
             self.table_is_empty(table)?;
             self.damage.forget(TableId(table));
         }

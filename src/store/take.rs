@@ -11,8 +11,8 @@ use cortex_core::{
     },
     rule::Rule,
     sync::{
-        Chunk, Conclusion, Cursor, Dot, FeedId, Head, Meeting, Part, Pass, PassKind, PassStart,
-        Position, Reader, RowVersion, Side, Sweep, Unfit, Vector, meet,
+        ChangeLogId, Chunk, Conclusion, Cursor, Dot, Head, Meeting, Part, Pass, PassKind,
+        PassStart, Position, Reader, RowVersion, Side, Sweep, Unfit, Vector, meet,
     },
 };
 use rusqlite::{Connection, OptionalExtension, params};
@@ -312,7 +312,7 @@ impl Batch<'_> {
                 replica.vector.join(vector);
             }
             if becomes_whole {
-                (replica.ready, replica.fed) = (true, lsn);
+                (replica.ready, replica.last_lsn) = (true, lsn);
             }
         }
         let learned = join.iter().chain(sweep.iter().map(|sweep| &sweep.floor));
@@ -449,7 +449,7 @@ impl Batch<'_> {
         )?;
         let lsn = self.draw_lsn();
         if let Some(replica) = self.state.replicas.get_mut(entry.table.uid) {
-            replica.fed = lsn; // so that it is passed on
+            replica.last_lsn = lsn; // so that it is passed on
         }
         if head.attributes != entry.table.attributes {
             let shown = self.state.catalog.show(&entry.table.name);
@@ -480,7 +480,7 @@ impl Batch<'_> {
         position: &Position,
         start: &PassStart,
     ) -> Result<(), Fault> {
-        let Some(Cursor { feed, lsn }) = position.cursor else {
+        let Some(Cursor { change_log, lsn }) = position.cursor else {
             return Ok(());
         };
         let (mut vector, mut floor) = (None, None);
@@ -490,12 +490,12 @@ impl Batch<'_> {
         }
         let pass = position.pass.as_ref();
         self.execute(
-            "INSERT OR REPLACE INTO cursors (table_id, peer, feed, lsn, pass, whole, reached, vector, floor)
+            "INSERT OR REPLACE INTO cursors (table_id, peer, change_log, lsn, pass, whole, reached, vector, floor)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
             params![
                 table.0,
                 peer.as_str(),
-                feed.0,
+                change_log.0,
                 lsn,
                 pass.map(|pass| pass.number),
                 pass.map(|pass| pass.kind == PassKind::Full),
@@ -536,11 +536,11 @@ pub(super) fn load_cursor(
     peer: &NodeName,
 ) -> Result<Stand, Fault> {
     let mut statement = conn.prepare_cached(
-        "SELECT feed, lsn, pass, whole, reached, vector, floor FROM cursors
+        "SELECT change_log, lsn, pass, whole, reached, vector, floor FROM cursors
          WHERE table_id = ?1 AND peer = ?2",
     )?;
     let stand = statement.query_row(params![table.0, peer.as_str()], |row| {
-        let cursor = Some(Cursor { feed: FeedId(row.get(0)?), lsn: row.get(1)? });
+        let cursor = Some(Cursor { change_log: ChangeLogId(row.get(0)?), lsn: row.get(1)? });
         let Some(number) = row.get::<_, Option<u64>>(2)? else {
             return Ok(Stand {
                 position: Position { cursor, pass: None },

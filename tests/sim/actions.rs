@@ -43,7 +43,7 @@ enum Action {
     Lose,
     SyncAll,
     Collect,
-    CutFeed,
+    TruncateChangeLog,
     Pause,
     Save,
     RollBack,
@@ -87,7 +87,7 @@ impl Weights {
             (Lose, 30),
             (SyncAll, 30),
             (Collect, 80),
-            (CutFeed, 30),
+            (TruncateChangeLog, 30),
             (Pause, 20),
             (Save, 20),
             (RollBack, 10),
@@ -320,11 +320,12 @@ pub(crate) fn step(world: &mut World, weights: &Weights) {
                 world.collect(n, table);
             }
         }
-        Action::CutFeed => {
+        Action::TruncateChangeLog => {
             let table = world.tables[world.chance.below(world.tables.len())];
-            let fed = world.nodes[n].db.replica(table).map_or(0, |replica| replica.fed);
-            let upto = if world.chance.percent(30) { fed } else { world.chance.within(0, fed) };
-            let _full = world.run(n, &Command::CutFeed { table, upto });
+            let last_lsn = world.nodes[n].db.replica(table).map_or(0, |replica| replica.last_lsn);
+            let upto =
+                if world.chance.percent(30) { last_lsn } else { world.chance.within(0, last_lsn) };
+            let _full = world.run(n, &Command::TruncateChangeLog { table, upto });
         }
         Action::Pause => world.now_ms += LEAST_AGE_MS + SKEW_MS,
         Action::Save => world.save(n),

@@ -9,7 +9,7 @@ use std::{
 use cortex_core::{
     directory::Seen,
     model::{ActorId, Hlc, NodeName, Stamp, TableUid},
-    sync::{Dot, FeedId},
+    sync::{ChangeLogId, Dot},
 };
 use cortexd::store::{Database, Replica};
 
@@ -53,8 +53,8 @@ pub(crate) struct History {
     pub(crate) stamps: HashMap<Stamp, Dot>,
     pub(crate) decisions: Vec<Decision>,
     pub(crate) numbered: HashMap<(TableUid, NodeName, u64), usize>,
-    /// What stood at a feed number.
-    pub(crate) feeds: HashMap<(FeedId, u64), (Vec<u8>, Dot)>,
+    /// What stood at a LSN.
+    pub(crate) change_logs: HashMap<(ChangeLogId, u64), (Vec<u8>, Dot)>,
     /// Pairs of writes whose conflict somebody has written down.
     pub(crate) ledger: BTreeSet<(Dot, Dot)>,
     /// Of each key, the newest version that a disk in the mesh has incorporated.

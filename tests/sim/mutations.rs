@@ -23,7 +23,7 @@ pub(crate) enum Mutation {
 pub(crate) enum Around {
     /// A chunk is acknowledged before it is stored.
     AckBeforeCommit,
-    /// A place in a feed that is not read yet is acknowledged.
+    /// A place in a change log that is not read yet is acknowledged.
     AckWithinAPass,
     /// An acknowledgement outlives its connection.
     AckOfAnEndedSession,
@@ -37,9 +37,9 @@ pub(crate) enum Around {
     CollectAlone,
     /// Writes go on as the same origin after a rollback.
     NoMint,
-    /// After a start, feed numbers are drawn from after the greatest one of a row.
+    /// After a start, LSNs are drawn from after the greatest one of a row.
     NumbersReused,
-    /// What has come from another copy is in no feed.
+    /// What has come from another copy is in no change log.
     MergesUntold,
     /// Timestamps of the future are never taken as they are.
     FutureNeverTaken,
@@ -78,10 +78,10 @@ pub(crate) fn all() -> Vec<Mutation> {
     rules.chain(around.map(Mutation::Around)).collect()
 }
 
-/// What is broken on the disk, after a command that may have changed rows above a feed number.
+/// What is broken on the disk, after a command that may have changed rows above a LSN.
 pub(crate) fn on_disk(world: &World, n: usize, above: u64) {
     if world.broken_by(Around::MergesUntold) {
-        let statement = "DELETE FROM feed WHERE lsn > ?1 AND table_id <> 0";
+        let statement = "DELETE FROM change_log WHERE lsn > ?1 AND table_id <> 0";
         world.nodes[n].db.connection().execute(statement, [above]).expect("a statement");
     }
 }

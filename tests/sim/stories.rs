@@ -204,8 +204,8 @@ fn a_pass_ends_late(world: &mut World) {
         world.network.clear();
     };
     put(world, 0, 7);
-    let upto = world.nodes[0].db.replica(table).expect("a copy").fed;
-    world.must(0, &Command::CutFeed { table, upto });
+    let upto = world.nodes[0].db.replica(table).expect("a copy").last_lsn;
+    world.must(0, &Command::TruncateChangeLog { table, upto });
     let anew = answer(world, 1, 0);
     world.deliver(anew);
     world.deliver(end);
@@ -472,8 +472,8 @@ fn a_row_goes_between_two_passes(world: &mut World) {
     rows(world, 1, 0);
     put(world, 1, 7);
     let table = world.tables[0];
-    let upto = world.nodes[1].db.replica(table).expect("a copy").fed;
-    world.must(1, &Command::CutFeed { table, upto });
+    let upto = world.nodes[1].db.replica(table).expect("a copy").last_lsn;
+    world.must(1, &Command::TruncateChangeLog { table, upto });
     rows(world, new, 1);
     heal(world);
 }
@@ -552,8 +552,8 @@ fn a_decision_is_known_by_another(world: &mut World) {
     decide(world, 1, &[0, 1, 2], &[]);
     directory(world, 0, 1);
     decide(world, 0, &[0, 1, 2, 3], &[]);
-    let upto = world.nodes[0].db.replica(SYSTEM_TABLE).expect("a copy").fed;
-    world.must(0, &Command::CutFeed { table: SYSTEM_TABLE, upto });
+    let upto = world.nodes[0].db.replica(SYSTEM_TABLE).expect("a copy").last_lsn;
+    world.must(0, &Command::TruncateChangeLog { table: SYSTEM_TABLE, upto });
     world.small = true;
     let known = |world: &World, by: usize| {
         let directory = world.nodes[2].db.catalog().directory();

@@ -524,7 +524,7 @@ impl World {
             Some(chunk) => chunk.leads_to(0),
             None => node.db.position(table, &self.nodes[source].name).expect("a position"),
         };
-        // Within a pass the place in the feed is where the feed will be read from: nothing is said of it.
+        // Within a pass the place in the change log is where the change log will be read from: nothing is said of it.
         let reached = position.pass.is_none() || self.broken_by(Around::AckWithinAPass);
         let ack = Ack {
             table,

@@ -1,7 +1,7 @@
 //! What a source answers: some rows, where they bring the reader, and what the source knows.
 //! Bytes are `wire::sync`'s.
 
-use super::{Dot, FeedId, PassKind, Position, TableDigest, Vector};
+use super::{ChangeLogId, Dot, PassKind, Position, TableDigest, Vector};
 use crate::{
     directory::{Seen, Standing},
     model::{ActorId, AttributeName, Hlc, QualifiedName, Stamp, TableUid},
@@ -38,18 +38,18 @@ pub enum Part {
         /// How the copy is read.
         kind: PassKind,
         /// True for the first chunk of a pass: it is where the request did not lead to, since the
-        /// reader's place in the feed is of no use.
+        /// reader's place in the change log is of no use.
         starts: bool,
-        /// The feed number at which the pass began, from which the feed is read afterwards.
+        /// The LSN at which the pass began, from which the change log is read afterwards.
         pinned: u64,
         /// The last key of the chunk; none where the pass is complete.
         reached: Option<Vec<u8>>,
     },
-    /// Rows in the order of the feed.
+    /// Rows in the order of the change log.
     Log {
-        /// The feed number up to which they go.
+        /// The LSN up to which they go.
         to: u64,
-        /// True where the end of the feed was reached: only then the source's vector is of use.
+        /// True where the end of the change log was reached: only then the source's vector is of use.
         last: bool,
     },
 }
@@ -74,8 +74,8 @@ pub struct Chunk {
     pub reader: ActorId,
     /// The position that was asked from. The chunk is of use only to a reader that is still there.
     pub from: Position,
-    /// The feed that its numbers are of.
-    pub feed: FeedId,
+    /// The change log that its numbers are of.
+    pub change_log: ChangeLogId,
     /// Which part it is.
     pub part: Part,
     /// The contexts that its rows refer to.
@@ -111,7 +111,7 @@ pub struct Chunk {
 pub struct Ack {
     /// Of which table.
     pub table: TableUid,
-    /// The place that was reached in the source's feed.
+    /// The place that was reached in the source's change log.
     pub cursor: Option<super::Cursor>,
     /// The draining that it answers.
     pub drain: Option<[u8; 16]>,

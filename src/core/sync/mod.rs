@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!   reader                                        source
-//!   position, vector ── Want ───────────────────> plan: the feed, or a pass in key order
+//!   position, vector ── Want ───────────────────> plan: the change log, or a pass in key order
 //!                    <─────────────────── Chunk ── rows, and what the source knows
 //!   admit, meet each row, conclude
 //!   position, vector ── Ack ────────────────────> collect, drain, status
@@ -11,7 +11,7 @@
 //!
 //! Knowledge comes in three kinds, which are never mixed up (the invariants I7 to I9):
 //!
-//! - a *position* in the feed of one source: what is before it has been incorporated. It is moved by
+//! - a *position* in the change log of one source: what is before it has been incorporated. It is moved by
 //!   every chunk, so that a transfer goes on where it was broken off;
 //! - a *vector*: writes of anybody that have been incorporated, or something later for their key. It is
 //!   raised only by own writes, and by what a source knew at a moment whose every row has arrived;
@@ -34,7 +34,7 @@ pub use collect::{Blocker, Blocking, Words};
 pub use digest::TableDigest;
 pub use meet::{Meant, Meeting, Side, meet};
 pub use message::{Message, Refuse, Said, Waits, Why};
-pub use position::{Cursor, FeedId, Pass, PassKind, Position, Want};
+pub use position::{ChangeLogId, Cursor, Pass, PassKind, Position, Want};
 pub use reader::{Conclusion, PassStart, Reader, Sweep, Unfit};
 pub use session::{Answer, Outcome, Output, Session};
 pub use source::{Plan, Source};

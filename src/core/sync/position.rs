@@ -4,18 +4,18 @@
 use super::Vector;
 use crate::model::{ActorId, TableUid};
 
-/// The life of one feed of one copy of a table. A position in a feed says nothing about another: a
-/// feed ends with the origin of writes, since its numbers may have been drawn by a disk that is lost, and with
+/// The life of one change log of one copy of a table. A position in a change log says nothing about another: a
+/// change log ends with the origin of writes, since its numbers may have been drawn by a disk that is lost, and with
 /// the copy.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct FeedId(pub [u8; 16]);
+pub struct ChangeLogId(pub [u8; 16]);
 
-/// A place in a feed: every key whose current feed number is not above it has been incorporated.
+/// A place in a change log: every key whose current LSN is not above it has been incorporated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cursor {
-    /// Which feed.
-    pub feed: FeedId,
-    /// The feed number.
+    /// Which change log.
+    pub change_log: ChangeLogId,
+    /// The LSN.
     pub lsn: u64,
 }
 
@@ -25,7 +25,7 @@ pub enum PassKind {
     /// The reader may lack deletions that the source has collected already: everything is sent, and
     /// what the source does not have although it has seen it is removed at the end.
     Full,
-    /// The reader has merely no place in the feed: what it covers is left out, nothing is removed.
+    /// The reader has merely no place in the change log: what it covers is left out, nothing is removed.
     Scan,
 }
 
@@ -43,7 +43,7 @@ pub struct Pass {
 /// All that a reader knows of where it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Position {
-    /// Its place in the feed; during a pass, the place from which it goes on afterwards.
+    /// Its place in the change log; during a pass, the place from which it goes on afterwards.
     pub cursor: Option<Cursor>,
     /// The pass that is under way.
     pub pass: Option<Pass>,

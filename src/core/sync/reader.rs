@@ -134,7 +134,7 @@ impl Chunk {
     /// starts, if it does.
     #[must_use]
     pub fn leads_to(&self, number: u64) -> Position {
-        let at = |lsn| Some(Cursor { feed: self.feed, lsn });
+        let at = |lsn| Some(Cursor { change_log: self.change_log, lsn });
         match &self.part {
             Part::Log { to, .. } => Position { cursor: at(*to), pass: None },
             Part::Keys { kind, starts, pinned, reached } => {
@@ -150,7 +150,7 @@ impl Chunk {
     /// chunk's own word where it is the beginning.
     ///
     /// A pass concludes with what the source knew at its *beginning*: rows have moved since, behind
-    /// the place that the pass had reached. They come by the feed, whose end concludes with what the
+    /// the place that the pass had reached. They come by the change log, whose end concludes with what the
     /// source knows then.
     #[must_use]
     pub fn conclude(&self, number: u64, start: PassStart) -> Conclusion {

@@ -1,18 +1,18 @@
 //! The giving side: which part of its copy a source reads for a request.
 //! Reading the rows is the store's; who may ask is judged before, by the scope.
 
-use super::{Cursor, Dot, FeedId, PassKind, Vector, Want};
+use super::{ChangeLogId, Cursor, Dot, PassKind, Vector, Want};
 use crate::rule::Rule;
 
 /// What a source is, as of the moment at which it reads its rows.
 #[derive(Clone, Copy, Debug)]
 pub struct Source<'a> {
-    /// Its feed.
-    pub feed: FeedId,
-    /// The greatest feed number of its database.
+    /// Its change log.
+    pub change_log: ChangeLogId,
+    /// The greatest LSN of its database.
     pub lsn: u64,
-    /// Up to where the feed was cut: entries up to here are gone.
-    pub cut: u64,
+    /// Up to where the change log was cut: entries up to here are gone.
+    pub truncated_lsn: u64,
     /// Up to where it has collected deletions.
     pub floor: &'a Vector,
 }
@@ -28,10 +28,10 @@ pub enum Plan {
         starts: bool,
         /// From after this key.
         after: Vec<u8>,
-        /// The feed number from which the feed is read afterwards.
+        /// The LSN from which the change log is read afterwards.
         pinned: u64,
     },
-    /// The feed, from after this number.
+    /// The change log, from after this number.
     Log {
         /// Where the reader stands.
         after: u64,
@@ -39,16 +39,16 @@ pub enum Plan {
 }
 
 impl Source<'_> {
-    /// What to read for a request. A pass begins where the reader has no place in this feed, or one that
+    /// What to read for a request. A pass begins where the reader has no place in this change log, or one that
     /// was cut off; or where it may lack deletions that were collected.
     #[must_use]
     pub fn plan(&self, want: &Want) -> Plan {
-        let cursor = want.position.cursor.filter(|cursor| cursor.feed == self.feed);
+        let cursor = want.position.cursor.filter(|cursor| cursor.change_log == self.change_log);
         let pass = want.position.pass.as_ref().filter(|_| cursor.is_some());
         let stale = Rule::FloorHeeded.holds() && !want.vector.dominates(self.floor);
         let whole = Rule::FullPassBelowFloor.holds();
         let outgrown = stale && pass.is_none_or(|pass| pass.kind == PassKind::Scan && whole);
-        let is_cut = |cursor: &Cursor| Rule::CutHeeded.holds() && cursor.lsn < self.cut;
+        let is_cut = |cursor: &Cursor| Rule::CutHeeded.holds() && cursor.lsn < self.truncated_lsn;
         let Some(Cursor { lsn, .. }) = cursor.filter(|cursor| !is_cut(cursor) && !outgrown) else {
             let kind = if stale && whole { PassKind::Full } else { PassKind::Scan };
             return Plan::Keys { kind, starts: true, after: Vec::new(), pinned: self.lsn };

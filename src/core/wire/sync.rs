@@ -5,7 +5,7 @@
 //!   { 0: type, 1: table, 2: [origin, …], … }    an origin of writes is named once in a message, and is a
 //!                                                number elsewhere in it: its place in that list
 //!   vector    [origin, seq, origin, seq, …]
-//!   position  [feed or nil, number, 0: no pass | 1: full | 2: scan, number of the pass, key]
+//!   position  [change log or nil, number, 0: no pass | 1: full | 2: scan, number of the pass, key]
 //!   row       [key, value or nil, hlc, origin, seq, context: its place in the list of contexts]
 //!   more      [latest, conflicts], each may be nil; it stands beside the word that it belongs to
 //!   conflicts [since, count]
@@ -22,8 +22,9 @@ use crate::{
         ActorId, AttributeName, Hlc, NodeName, Owner, QualifiedName, Stamp, TableName, TableUid,
     },
     sync::{
-        Ack, Chunk, Cursor, Dot, FeedId, Head as TableHead, Message, OpenConflicts, Part, Pass,
-        PassKind, Position, Refuse, RowVersion, Said, TableDigest, Vector, Waits, Want, Why, Word,
+        Ack, ChangeLogId, Chunk, Cursor, Dot, Head as TableHead, Message, OpenConflicts, Part,
+        Pass, PassKind, Position, Refuse, RowVersion, Said, TableDigest, Vector, Waits, Want, Why,
+        Word,
     },
 };
 
@@ -190,7 +191,7 @@ fn write_chunk(chunk: &Chunk, origins: &mut Origins, out: &mut Vec<u8>) {
     uint(out, 3, origins.number(chunk.reader));
     encode::uint(out, 4);
     write_position(&chunk.from, out);
-    bytes(out, 5, &chunk.feed.0);
+    bytes(out, 5, &chunk.change_log.0);
     encode::uint(out, 6);
     write_part(&chunk.part, out);
     array(out, 7, chunk.contexts.len());
@@ -263,7 +264,7 @@ fn read_chunk(table: TableUid, fields: &Fields<'_>, origins: &Origins) -> Option
         table,
         reader: origins.get(fields.uint(3)?)?,
         from: read_position(&mut fields.value(4)?)?,
-        feed: FeedId(fields.id(5)?),
+        change_log: ChangeLogId(fields.id(5)?),
         part: read_part(&mut fields.value(6)?)?,
         rows,
         contexts,
@@ -359,8 +360,8 @@ fn read_pass_kind(kind: u64) -> Option<PassKind> {
 fn write_position(position: &Position, out: &mut Vec<u8>) {
     encode::array(out, 5);
     match position.cursor {
-        Some(Cursor { feed, lsn }) => {
-            encode::bin(out, &feed.0);
+        Some(Cursor { change_log, lsn }) => {
+            encode::bin(out, &change_log.0);
             encode::uint(out, lsn);
         }
         None => {
@@ -378,8 +379,8 @@ fn read_position(reader: &mut Reader<'_>) -> Option<Position> {
     let Head::Array(5) = reader.head()? else {
         return None;
     };
-    let feed = match read_bin_or_nil(reader)? {
-        Some(feed) => Some(FeedId(feed.try_into().ok()?)),
+    let change_log = match read_bin_or_nil(reader)? {
+        Some(change_log) => Some(ChangeLogId(change_log.try_into().ok()?)),
         None => None,
     };
     let lsn = read_uint(reader)?;
@@ -388,16 +389,16 @@ fn read_position(reader: &mut Reader<'_>) -> Option<Position> {
         0 => None,
         kind => Some(Pass { kind: read_pass_kind(kind)?, number, after }),
     };
-    Some(Position { cursor: feed.map(|feed| Cursor { feed, lsn }), pass })
+    Some(Position { cursor: change_log.map(|change_log| Cursor { change_log, lsn }), pass })
 }
 
 fn write_ack(ack: &Ack, origins: &mut Origins, out: &mut Vec<u8>) {
     let optional = [ack.cursor.is_some(), ack.drain.is_some()];
     begin(out, kind::ACK, 4 + optional.into_iter().filter(|there| *there).count());
     bytes(out, 1, &ack.table.0);
-    if let Some(Cursor { feed, lsn }) = ack.cursor {
+    if let Some(Cursor { change_log, lsn }) = ack.cursor {
         array(out, 3, 2);
-        encode::bin(out, &feed.0);
+        encode::bin(out, &change_log.0);
         encode::uint(out, lsn);
     }
     write_id(out, 4, ack.drain);
@@ -409,10 +410,10 @@ fn write_ack(ack: &Ack, origins: &mut Origins, out: &mut Vec<u8>) {
 }
 
 fn read_cursor(reader: &mut Reader<'_>) -> Option<Cursor> {
-    let (Head::Array(2), Head::Bin(feed)) = (reader.head()?, reader.head()?) else {
+    let (Head::Array(2), Head::Bin(change_log)) = (reader.head()?, reader.head()?) else {
         return None;
     };
-    Some(Cursor { feed: FeedId(feed.try_into().ok()?), lsn: read_uint(reader)? })
+    Some(Cursor { change_log: ChangeLogId(change_log.try_into().ok()?), lsn: read_uint(reader)? })
 }
 
 fn write_word(word: &Word, origins: &mut Origins, out: &mut Vec<u8>) {

@@ -1,4 +1,4 @@
-//! What copies need not keep for ever: deletions that every copy knows, and the beginning of their feeds.
+//! What copies need not keep for ever: deletions that every copy knows, and the beginning of their change logs.
 //! Which those are is decided by `cortex_core::sync`; removing them is the store's, a little at a time.
 
 use std::{
@@ -39,7 +39,7 @@ const PAUSE: Duration = Duration::from_millis(2);
 const LEAST_AGE_MS: u64 = 24 * 3600 * 1000;
 
 /// Feeds are looked at in each so many rounds: finding where one is too long reads its end.
-const FEED_ROUNDS: u32 = 12;
+const CHANGE_LOG_ROUNDS: u32 = 12;
 
 /// The signatures of the directory are looked at anew in each so many rounds, for certificates that have ended.
 const SIGNER_ROUNDS: u32 = 720;
@@ -47,9 +47,9 @@ const SIGNER_ROUNDS: u32 = 720;
 /// Rows that are signed in their writers' place in one transaction.
 const ADOPTED_AT_ONCE: usize = 128;
 
-/// Entries that a feed may have. Whoever is further behind than that reads the whole copy in the order of its
-/// keys. For a large table twice as many as it has rows: beyond, going through the feed takes longer than that.
-const LEAST_FEED: u64 = 100_000;
+/// Entries that a change log may have. Whoever is further behind than that reads the whole copy in the order of its
+/// keys. For a large table twice as many as it has rows: beyond, going through the change log takes longer than that.
+const LEAST_CHANGE_LOG: u64 = 100_000;
 
 /// For so long two copies must have said that they know the same and hold these different rows, before that is
 /// believed: a row is there before what its source knows is counted as known. A transfer that is under way changes
@@ -153,8 +153,8 @@ impl Upkeep<'_> {
             for node in self.compare(view, copy) {
                 self.shared.context.service.name_differences(copy.uid, &node).await;
             }
-            if self.round.is_multiple_of(FEED_ROUNDS) {
-                cut_feed(&store, copy).await?;
+            if self.round.is_multiple_of(CHANGE_LOG_ROUNDS) {
+                truncate_change_log(&store, copy).await?;
             }
         }
         self.suspected.retain(|(table, _), _| copies.iter().any(|copy| copy.uid == *table));
@@ -405,17 +405,17 @@ fn who_may_have_met(
     (met, silent)
 }
 
-/// Removes the beginning of a feed that is too long.
-async fn cut_feed(store: &Store, copy: &Replica) -> Result<(), Failure> {
+/// Removes the beginning of a change log that is too long.
+async fn truncate_change_log(store: &Store, copy: &Replica) -> Result<(), Failure> {
     let Some(table) = copy.table else { return Ok(()) };
     let rows = store.catalog().by_uid(copy.uid).map_or(0, |entry| entry.usage.records());
-    let keep = LEAST_FEED.max(rows.saturating_mul(2));
+    let keep = LEAST_CHANGE_LOG.max(rows.saturating_mul(2));
     let excess = {
         let store = store.clone();
-        super::blocking(move || store.feed_excess(table, keep)).await?
+        super::blocking(move || store.change_log_excess(table, keep)).await?
     };
     let Some(upto) = excess else { return Ok(()) };
-    let cut = || Command::CutFeed { table: copy.uid, upto };
+    let cut = || Command::TruncateChangeLog { table: copy.uid, upto };
     while matches!(store.execute(cut()).await?, Done::Purged { more: true }) {
         sleep(PAUSE).await;
     }

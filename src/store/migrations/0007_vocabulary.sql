@@ -4,3 +4,10 @@ ALTER TABLE records RENAME COLUMN incarnation TO actor;
 ALTER TABLE node_state RENAME COLUMN incarnation TO actor;
 ALTER TABLE conflicts RENAME COLUMN incarnation TO actor;
 ALTER TABLE conflicts RENAME COLUMN winner_incarnation TO winner_actor;
+
+-- A replica's local order of changes is its change log, counted by LSN and truncated at its beginning.
+ALTER TABLE feed RENAME TO change_log;
+ALTER TABLE replicas RENAME COLUMN feed TO change_log;
+ALTER TABLE replicas RENAME COLUMN cut TO truncated_lsn;
+ALTER TABLE replicas RENAME COLUMN fed TO last_lsn;
+ALTER TABLE cursors RENAME COLUMN feed TO change_log;

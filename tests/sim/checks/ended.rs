@@ -39,7 +39,7 @@ pub(crate) fn is_not_read(
 pub(crate) fn is_not_fed(world: &World, reader: usize, source: usize, want: &Want) {
     let over = over_by(world, source, &world.nodes[reader].name, want.table);
     if want.life > 0 && over >= want.life {
-        broken(format!("ended n{source} feeds n{reader}, whose copy was written off"));
+        broken(format!("ended n{source} change_logs n{reader}, whose copy was written off"));
     }
 }
 

@@ -1,4 +1,4 @@
-//! I4: a feed number only rises, and says of one feed one thing for ever.
+//! I4: a LSN only rises, and says of one change log one thing for ever.
 
 use cortexd::store::SYSTEM_TABLE;
 
@@ -16,12 +16,18 @@ pub(crate) fn only_rises(world: &mut World, n: usize) {
     }
     node.disk.lsn = lsn;
     for (table, copy) in node.disk.copies.iter().filter(|(table, _)| **table != SYSTEM_TABLE) {
-        let Some(feed) = node.db.replica(*table).map(|replica| replica.feed) else { continue };
+        let Some(change_log) = node.db.replica(*table).map(|replica| replica.change_log) else {
+            continue;
+        };
         for (key, version) in &copy.rows {
             let now = (key.clone(), version.dot);
-            let known = world.history.feeds.entry((feed, version.lsn)).or_insert(now.clone());
+            let known =
+                world.history.change_logs.entry((change_log, version.lsn)).or_insert(now.clone());
             if *known != now {
-                broken(format!("I4 n{n}: {} of a feed is {known:?} and {now:?}", version.lsn));
+                broken(format!(
+                    "I4 n{n}: {} of a change_log is {known:?} and {now:?}",
+                    version.lsn
+                ));
             }
         }
     }

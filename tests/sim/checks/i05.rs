@@ -9,7 +9,7 @@ pub(crate) fn fingerprint(db: &Database) -> String {
     let mut text = String::new();
     for table in [
         "records",
-        "feed",
+        "change_log",
         "cursors",
         "marks",
         "replicas",

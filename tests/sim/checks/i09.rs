@@ -1,4 +1,4 @@
-//! I9: what stands before a position in another copy's feed has come.
+//! I9: what stands before a position in another copy's change log has come.
 
 use crate::world::{World, broken};
 
@@ -11,8 +11,9 @@ pub(crate) fn a_position_says_what_has_come(world: &World, n: usize) {
         for source in world.nodes.iter().filter(|source| source.name != reader.name) {
             let position = reader.db.position(*table, &source.name).expect("a position");
             let Some(cursor) = position.cursor else { continue };
-            let feed = source.db.replica(*table).map(|replica| replica.feed);
-            let Some(copy) = source.disk.copies.get(table).filter(|_| feed == Some(cursor.feed))
+            let change_log = source.db.replica(*table).map(|replica| replica.change_log);
+            let Some(copy) =
+                source.disk.copies.get(table).filter(|_| change_log == Some(cursor.change_log))
             else {
                 continue;
             };

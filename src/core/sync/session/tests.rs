@@ -8,7 +8,7 @@ use crate::{
 };
 
 const SYSTEM: TableUid = TableUid([0; 16]);
-const FEED: FeedId = FeedId([7; 16]);
+const CHANGE_LOG: ChangeLogId = ChangeLogId([7; 16]);
 
 fn table(number: u8) -> TableUid {
     TableUid([number; 16])
@@ -19,10 +19,10 @@ fn ms(ms: u64) -> Duration {
 }
 
 fn at(lsn: u64) -> Position {
-    Position { cursor: Some(Cursor { feed: FEED, lsn }), pass: None }
+    Position { cursor: Some(Cursor { change_log: CHANGE_LOG, lsn }), pass: None }
 }
 
-/// A chunk of the log, which leads to this feed number.
+/// A chunk of the log, which leads to this LSN.
 fn log(table: TableUid, from: &Position, to: u64, last: bool) -> Box<Chunk> {
     chunk(table, from, Part::Log { to, last })
 }
@@ -32,7 +32,7 @@ fn chunk(table: TableUid, from: &Position, part: Part) -> Box<Chunk> {
         table,
         reader: ActorId(1),
         from: from.clone(),
-        feed: FEED,
+        change_log: CHANGE_LOG,
         part,
         contexts: vec![],
         rows: vec![],
@@ -62,7 +62,7 @@ fn refuse(table: TableUid, why: Why) -> Message {
     Message::Refuse(Refuse { table, taking: false, why })
 }
 
-/// A session with somebody who does what it says: the store stands at feed number 0 everywhere.
+/// A session with somebody who does what it says: the store stands at LSN 0 everywhere.
 struct Scene {
     session: Session,
     now: Duration,

@@ -32,7 +32,8 @@ fn keys() -> impl Strategy<Value = Vec<u8>> {
 }
 
 fn cursors() -> impl Strategy<Value = Cursor> {
-    any::<([u8; 16], u64)>().prop_map(|(feed, lsn)| Cursor { feed: FeedId(feed), lsn })
+    any::<([u8; 16], u64)>()
+        .prop_map(|(change_log, lsn)| Cursor { change_log: ChangeLogId(change_log), lsn })
 }
 
 fn pass_kinds() -> impl Strategy<Value = PassKind> {
@@ -129,14 +130,14 @@ prop_compose! {
             .prop_flat_map(|contexts| (Just(contexts.clone()), rows(contexts.len()))),
         (table, reader, from, part) in (tables(), origins(), positions(), parts()),
         (vector, floor, hlc) in (vectors(), vectors(), hlcs()),
-        (feed, ready, life) in any::<([u8; 16], bool, u64)>(),
+        (change_log, ready, life) in any::<([u8; 16], bool, u64)>(),
         standing in prop_oneof![Just(Standing::In), Just(Standing::Frozen), Just(Standing::Out)],
         knowledge in counts(),
         (removed, drain) in any::<(Vec<[u8; 16]>, Option<[u8; 16]>)>(),
         (head, digest) in (option::of(heads()), option::of(digests())),
     ) -> Chunk {
         Chunk {
-            table, reader, from, feed: FeedId(feed), part, contexts, rows, vector, floor, hlc, ready,
+            table, reader, from, change_log: ChangeLogId(change_log), part, contexts, rows, vector, floor, hlc, ready,
             life, standing, knowledge, removed, head, drain, digest,
         }
     }

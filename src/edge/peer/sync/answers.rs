@@ -14,7 +14,7 @@ use crate::store::{
     Checked, ChunkBounds, Fault, SYSTEM_TABLE, SealedRow, Served, Store, Unserved, check,
 };
 
-/// Entries of a feed that a reader has written itself, and need not be told of at once.
+/// Entries of a change log that a reader has written itself, and need not be told of at once.
 const LONGEST_ECHO: u64 = 4096;
 
 /// Bytes of rows that are told at once, without a thread that may block: they fit into one frame, and nothing
@@ -26,7 +26,7 @@ pub(super) struct Answered {
     pub(super) answer: Answer,
     /// The frame of its chunk.
     pub(super) frame: Option<Vec<u8>>,
-    /// Where nothing is told: the feed number up to which there was nothing for the reader.
+    /// Where nothing is told: the LSN up to which there was nothing for the reader.
     pub(super) passed: Option<u64>,
 }
 
@@ -36,7 +36,7 @@ impl Answered {
     }
 }
 
-/// A part of the feed that was looked at for a request and held nothing for it. Nor will it later, for a
+/// A part of the change log that was looked at for a request and held nothing for it. Nor will it later, for a
 /// request from the same place in the same stay: what a reader has incorporated only grows.
 #[derive(Debug)]
 pub(super) struct Passed {
@@ -58,9 +58,9 @@ impl Passed {
 /// What is known of the other copy, besides its request.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Heard {
-    /// The place in the feed to which it is brought by the word that this copy is whole, once it was told.
+    /// The place in the change log to which it is brought by the word that this copy is whole, once it was told.
     pub(super) told_whole: Option<u64>,
-    /// The feed number up to which nothing was for it.
+    /// The LSN up to which nothing was for it.
     pub(super) passed: u64,
 }
 
@@ -125,8 +125,8 @@ fn answered(store: &Store, want: &Want, heard: Heard, served: Served) -> Result<
     }
 }
 
-/// Where a chunk leads to that would only move the reader's place in the feed: what is new here has come from
-/// there. It would cost the reader a commit for each of its own writes. Not for ever: the feed would have to be
+/// Where a chunk leads to that would only move the reader's place in the change log: what is new here has come from
+/// there. It would cost the reader a commit for each of its own writes. Not for ever: the change log would have to be
 /// read from further and further back.
 fn echo(chunk: &Chunk, want: &Want, told_whole: Option<u64>) -> Option<u64> {
     let Part::Log { to, last: true } = chunk.part else { return None };

@@ -1,7 +1,7 @@
 //! Rows of another machine's directory that cannot be verified: what stands behind them is read all the same.
 //! Which rows are good is the store's to say; when to ask, the session's.
 //!
-//! A chunk with such a row is not taken: on disk, the place in the feed and what is known to be incorporated stay
+//! A chunk with such a row is not taken: on disk, the place in the change log and what is known to be incorporated stay
 //! before it, so that nothing is claimed that is not there. Its other rows, each signed by its writer, are learnt,
 //! and the source is asked for what follows from a place that is kept here alone. Every so often the store's own
 //! place is asked from once more: the row may be good by then, or another may stand in its place.
@@ -174,13 +174,13 @@ mod tests {
     use cortex_core::{
         directory::{Seen, Standing},
         model::{ActorId, Hlc},
-        sync::{Cursor, Dot, FeedId, Part},
+        sync::{ChangeLogId, Cursor, Dot, Part},
     };
 
     use super::*;
 
     fn position(lsn: u64) -> Position {
-        Position { cursor: Some(Cursor { feed: FeedId([1; 16]), lsn }), pass: None }
+        Position { cursor: Some(Cursor { change_log: ChangeLogId([1; 16]), lsn }), pass: None }
     }
 
     fn chunk(from: u64, to: u64, last: bool) -> Chunk {
@@ -189,7 +189,7 @@ mod tests {
             table: SYSTEM_TABLE,
             reader: ActorId(2),
             from: position(from),
-            feed: FeedId([1; 16]),
+            change_log: ChangeLogId([1; 16]),
             part: Part::Log { to, last },
             contexts: Vec::new(),
             rows: Vec::new(),

@@ -185,7 +185,7 @@ struct Exchange<'a> {
     changes: u64,
     /// Where there was nothing for requests that wait.
     passed: HashMap<TableUid, Passed>,
-    /// The tables of which the other side is told that the copy here is whole, and the place in the feed that
+    /// The tables of which the other side is told that the copy here is whole, and the place in the change log that
     /// this brings it to.
     told_whole: HashMap<TableUid, u64>,
     /// True from a change of the directory until the copies that follow from it are there.
@@ -477,7 +477,7 @@ impl Exchange<'_> {
 
     fn acknowledge(&mut self, table: TableUid, upto: &Position, drain: Option<[u8; 16]>) {
         let Some(word) = words::own_word(&self.store, table) else { return };
-        // During a pass the place in the feed is where the pass began: not everything before has come.
+        // During a pass the place in the change log is where the pass began: not everything before has come.
         let is_durable = upto.pass.is_none() && !(table == SYSTEM_TABLE && self.beyond.is_open());
         let cursor = upto.cursor.filter(|_| is_durable);
         self.say(Message::Ack(Box::new(Ack { table, cursor, drain, word })));

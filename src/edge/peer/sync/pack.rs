@@ -80,7 +80,7 @@ mod tests {
     use cortex_core::{
         directory::{Seen, Standing},
         model::{ActorId, Hlc, Stamp, TableUid},
-        sync::{FeedId, Part, Position, RowVersion, Vector},
+        sync::{ChangeLogId, Part, Position, RowVersion, Vector},
     };
 
     use super::*;
@@ -98,7 +98,7 @@ mod tests {
             table: TableUid([1; 16]),
             reader: ActorId(2),
             from: Position::default(),
-            feed: FeedId([2; 16]),
+            change_log: ChangeLogId([2; 16]),
             part: Part::Log { to: 1, last: true },
             contexts: vec![Vector::new()],
             rows: (0..values).map(row).collect(),

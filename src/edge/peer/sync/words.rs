@@ -152,7 +152,7 @@ mod tests {
     use cortex_core::{
         directory::{Seen, Standing},
         model::Stamp,
-        sync::{Dot, FeedId, Part, Position, TableDigest, Vector},
+        sync::{ChangeLogId, Dot, Part, Position, TableDigest, Vector},
     };
 
     use super::*;
@@ -179,7 +179,7 @@ mod tests {
             table: TABLE,
             reader: ActorId(8),
             from: Position::default(),
-            feed: FeedId([0; 16]),
+            change_log: ChangeLogId([0; 16]),
             part: Part::Log { to: seq, last: true },
             contexts: Vec::new(),
             rows: Vec::new(),
