@@ -106,7 +106,7 @@ pub(super) enum Link {
 pub(super) struct Facts<'a> {
     pub(super) standing: Standing,
     /// The last stay that has begun, and the last that is over.
-    pub(super) life: u64,
+    pub(super) epoch: u64,
     pub(super) gone: u64,
     pub(super) removed: bool,
     /// True where root there keeps the table away.
@@ -127,7 +127,7 @@ pub(super) struct Facts<'a> {
 pub(super) struct Other {
     pub(super) node: NodeName,
     pub(super) state: State,
-    pub(super) life: u64,
+    pub(super) epoch: u64,
     pub(super) ready: Option<bool>,
     /// Conflicts that it keeps; none where it has not said.
     pub(super) conflicts: Option<u64>,
@@ -171,9 +171,9 @@ impl Service {
         let copy = self.store.copy(table);
         let seen = self.mesh().map(|mesh| Arc::clone(&mesh.view().now()));
         let now_ms = clock::wall_ms();
-        let (lives, gone) = (directory.lives(table), directory.gone(table));
+        let (epochs, gone) = (directory.epochs(table), directory.gone(table));
         let admitted = others_of(directory, table);
-        let held = lives.keys().filter(|node| Some(*node) != directory.here()).cloned();
+        let held = epochs.keys().filter(|node| Some(*node) != directory.here()).cloned();
         let declined = directory.is_declined_here(table);
         let nodes: BTreeSet<NodeName> = admitted.into_iter().chain(held).collect();
         let name = catalog.show(&entry.table.name);
@@ -182,7 +182,7 @@ impl Service {
             let ahead = self.sync.of(SYSTEM_TABLE, &node);
             let facts = Facts {
                 standing: directory.standing(table, &node),
-                life: lives.get(&node).copied().unwrap_or(0),
+                epoch: epochs.get(&node).copied().unwrap_or(0),
                 gone: gone.get(&node).copied().unwrap_or(0),
                 removed: directory.is_put_out(&node),
                 declined: directory.is_declined(table, &node),
@@ -246,7 +246,7 @@ impl Service {
                     ("state", copies.here.word().into()),
                     ("why", copies.why_here().into()),
                     ("drain_blocked", copies.drain_blocked().into()),
-                    ("life", replica.map(|copy| copy.life).into()),
+                    ("life", replica.map(|copy| copy.epoch).into()),
                     ("records", entry.usage.records().into()),
                     ("tombstones", replica.map_or(0, |copy| copy.tombstones).into()),
                     ("conflicts", copies.conflicts().into()),
@@ -265,7 +265,7 @@ impl Service {
         let own = Tree::map([
             ("node", (*self.node).into()),
             ("state", copies.here.word().into()),
-            ("life", copies.copy.as_ref().map(|copy| copy.life).into()),
+            ("life", copies.copy.as_ref().map(|copy| copy.epoch).into()),
             ("ready", copies.copy.as_ref().is_none_or(|copy| copy.ready).into()),
             ("conflicts", copies.conflicts().into()),
             ("verified_ms", Tree::Nil),
@@ -276,7 +276,7 @@ impl Service {
             Tree::map([
                 ("node", other.node.as_str().into()),
                 ("state", other.state.to_string().into()),
-                ("life", other.life.into()),
+                ("life", other.epoch.into()),
                 ("ready", other.ready.into()),
                 ("conflicts", other.conflicts.into()),
                 ("verified_ms", other.verified_ms.into()),
@@ -350,7 +350,7 @@ fn here(entry: &Entry, copy: Option<&Replica>) -> Here {
     match (entry.standing, copy) {
         (_, None) => Here::None,
         (_, Some(_)) if drains => Here::Draining,
-        (Standing::Out, Some(copy)) if copy.life == 0 => Here::None,
+        (Standing::Out, Some(copy)) if copy.epoch == 0 => Here::None,
         (Standing::Out, Some(_)) => Here::Draining,
         (Standing::Frozen, Some(_)) => Here::Frozen,
         (Standing::In, Some(copy)) if copy.ready => Here::Ready,
@@ -367,7 +367,7 @@ pub(super) fn is_equal(here: &Replica, known: &PeerCopy) -> bool {
 fn judge(node: NodeName, facts: &Facts<'_>) -> Other {
     let word = facts.copy.and_then(|copy| copy.word.as_ref());
     // What was said in an earlier stay says nothing of this one.
-    let word = word.filter(|word| word.life >= facts.life && word.life > facts.gone);
+    let word = word.filter(|word| word.epoch >= facts.epoch && word.epoch > facts.gone);
     let obstacle = trouble::between(&node, facts);
     let mend = obstacle.as_ref().and_then(|obstacle| obstacle.mend.clone());
     let (state, why) = state_of(&node, facts, word, obstacle.map(|obstacle| obstacle.why));
@@ -380,7 +380,7 @@ fn judge(node: NodeName, facts: &Facts<'_>) -> Other {
     Other {
         node,
         state,
-        life: facts.life,
+        epoch: facts.epoch,
         ready: word.map(|word| word.ready),
         conflicts: word.and_then(|word| word.conflicts).map(|conflicts| conflicts.count),
         verified_ms,
@@ -404,7 +404,7 @@ fn state_of(
     trouble: Option<String>,
 ) -> (State, Option<String>) {
     if facts.standing == Standing::Out {
-        return if facts.life > facts.gone && !facts.removed {
+        return if facts.epoch > facts.gone && !facts.removed {
             let why = if facts.declined {
                 "its root keeps the table away, and it has not said that it has handed over what it held"
             } else {
@@ -429,7 +429,7 @@ fn state_of(
             (State::Left, Some(why.into()))
         };
     }
-    let Some(here) = facts.here.filter(|here| here.life > 0) else {
+    let Some(here) = facts.here.filter(|here| here.epoch > 0) else {
         return (State::Unknown, Some("there is no copy here to compare it with".into()));
     };
     let Some(word) = word else {
@@ -497,7 +497,7 @@ mod tests {
         Replica {
             uid: TABLE,
             table: None,
-            life: 1,
+            epoch: 1,
             ready: true,
             change_log: ChangeLogId([0; 16]),
             truncated_lsn: 0,
@@ -514,14 +514,14 @@ mod tests {
 
     fn heard(seq: u64, row: &[u8]) -> PeerCopy {
         let (vector, digest) = (vector(seq), digest(row));
-        let word = Word { life: 1, ready: true, vector, digest, ..Word::default() };
+        let word = Word { epoch: 1, ready: true, vector, digest, ..Word::default() };
         PeerCopy { word: Some(word), heard_ms: 9_000, ..PeerCopy::default() }
     }
 
     fn facts<'a>(copy: Option<&'a PeerCopy>, here: &'a Replica) -> Facts<'a> {
         Facts {
             standing: Standing::In,
-            life: 1,
+            epoch: 1,
             gone: 0,
             removed: false,
             declined: false,
@@ -620,14 +620,14 @@ mod tests {
         let word = copy.word.as_mut().expect("a word");
         word.conflicts = Some(OpenConflicts { since: Hlc::from_unix_ms(5), count: 2 });
         assert_eq!(of(&facts(Some(&copy), &here)).conflicts, Some(2));
-        let again = Facts { life: 2, gone: 1, ..facts(Some(&copy), &here) };
+        let again = Facts { epoch: 2, gone: 1, ..facts(Some(&copy), &here) };
         assert_eq!(of(&again).conflicts, None);
     }
 
     #[test]
     fn the_word_of_an_earlier_stay_does_not_count() {
         let (here, copy) = (replica(3, b"v"), heard(3, b"v"));
-        let again = Facts { life: 2, gone: 1, ..facts(Some(&copy), &here) };
+        let again = Facts { epoch: 2, gone: 1, ..facts(Some(&copy), &here) };
         assert_eq!(of(&again).state, State::Unknown);
     }
 

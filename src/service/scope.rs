@@ -79,8 +79,8 @@ impl Service {
     fn check_write_off(&self, entry: &Entry, nodes: &BTreeSet<NodeName>) -> Result<(), Refusal> {
         let catalog = self.store.catalog();
         let directory = catalog.directory();
-        let lives = directory.lives(entry.table.uid);
-        let unknown = nodes.iter().find(|node| !lives.contains_key(*node));
+        let epochs = directory.epochs(entry.table.uid);
+        let unknown = nodes.iter().find(|node| !epochs.contains_key(*node));
         if let Some(node) = unknown {
             return Err(Refusal::UnknownNode(node.as_str().into()));
         }

@@ -130,8 +130,8 @@ impl PeerCopy {
         }
         self.word.as_ref().is_none_or(|before| {
             before.actor != word.actor
-                || before.life < word.life
-                || (before.life == word.life
+                || before.epoch < word.epoch
+                || (before.epoch == word.epoch
                     && (!before.vector.dominates(&word.vector)
                         || before.conflicts < word.conflicts
                         || before.latest < word.latest))
@@ -376,9 +376,9 @@ mod tests {
     const OLD: ActorId = ActorId(1);
     const NEW: ActorId = ActorId(2);
 
-    fn word(actor: ActorId, life: u64, seq: u64) -> Word {
+    fn word(actor: ActorId, epoch: u64, seq: u64) -> Word {
         let vector: Vector = [Dot { actor, seq }].into_iter().collect();
-        Word { actor, life, vector, ..Word::default() }
+        Word { actor, epoch, vector, ..Word::default() }
     }
 
     fn knows(word: Word) -> PeerCopy {

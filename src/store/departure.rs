@@ -1,5 +1,5 @@
 //! Stays of copies that are over here and of which bytes may still be on the disk.
-//! What a stay is, and when it is over, is `life`'s; emptying the log is the writer's (`erasure`).
+//! What a stay is, and when it is over, is `epoch`'s; emptying the log is the writer's (`erasure`).
 //!
 //! ```text
 //!   handed over ──> rows out of sight, departure stored ──> rows removed (purge) ──> log emptied ──> told to all
@@ -30,7 +30,7 @@ use super::{
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Departure {
     uid: TableUid,
-    life: u64,
+    epoch: u64,
     /// How often the log had been emptied when the last row was removed; none while there are rows.
     rows_gone: Option<u64>,
 }
@@ -50,14 +50,14 @@ pub(super) struct Departures {
 impl Departures {
     pub(super) fn load(conn: &Connection) -> Result<Self, Fault> {
         let mut statement = conn.prepare(
-            "SELECT d.table_id, d.uid, d.life, t.id IS NULL
+            "SELECT d.table_id, d.uid, d.epoch, t.id IS NULL
              FROM departures d LEFT JOIN tables t ON t.id = d.table_id",
         )?;
         let rows = statement.query_map([], |row| {
             let rows_gone = row.get::<_, bool>(3)?.then_some(0);
             Ok((
                 row.get(0)?,
-                Departure { uid: TableUid(row.get(1)?), life: row.get(2)?, rows_gone },
+                Departure { uid: TableUid(row.get(1)?), epoch: row.get(2)?, rows_gone },
             ))
         })?;
         let waiting = Arc::new(rows.collect::<Result<_, _>>()?);
@@ -111,11 +111,11 @@ impl Batch<'_> {
         let (table, owner) = (entry.table.id.0, self.state.catalog.uid_here(&name.owner));
         let shown = self.state.catalog.show(name);
         self.execute(
-            "INSERT OR REPLACE INTO departures (table_id, uid, life, owner, name, taker)
+            "INSERT OR REPLACE INTO departures (table_id, uid, epoch, owner, name, taker)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-            params![table, replica.uid.0, replica.life, owner.map(|uid| uid.0), shown, taker],
+            params![table, replica.uid.0, replica.epoch, owner.map(|uid| uid.0), shown, taker],
         )?;
-        let departure = Departure { uid: replica.uid, life: replica.life, rows_gone: None };
+        let departure = Departure { uid: replica.uid, epoch: replica.epoch, rows_gone: None };
         Arc::make_mut(&mut self.state.departures.waiting).insert(table, departure);
         Ok(())
     }
@@ -145,7 +145,7 @@ impl Batch<'_> {
     }
 
     fn tell_departure(&mut self, table: i64, departure: &Departure) -> Result<(), Failure> {
-        let Departure { uid, life, .. } = departure;
+        let Departure { uid, epoch, .. } = departure;
         let (owner, name, taker): (Option<u32>, String, String) = self
             .cached("SELECT owner, name, taker FROM departures WHERE table_id = ?1")?
             .query_row([table], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
@@ -155,13 +155,13 @@ impl Batch<'_> {
         if !directory.is_dropped(*uid) {
             let here = self.here()?;
             let said = directory.replica(*uid, &here);
-            let (up, down) = said.map_or((*life, *life), |row| (row.up, row.down.max(*life)));
+            let (up, down) = said.map_or((*epoch, *epoch), |row| (row.up, row.down.max(*epoch)));
             // One that was decided and taken back meanwhile is over with it.
-            let is_here = self.state.replicas.get(*uid).is_some_and(|replica| replica.life > 0);
+            let is_here = self.state.replicas.get(*uid).is_some_and(|replica| replica.epoch > 0);
             let is_out = directory.standing(*uid, &here) == Standing::Out;
             let forgotten = self.forgotten_life(*uid, &here).filter(|_| is_out && !is_here);
-            let (up, down) = forgotten.map_or((up, down), |life| (up.max(life), down.max(life)));
-            self.say_lives(*uid, &here, up.max(*life), down)?;
+            let (up, down) = forgotten.map_or((up, down), |epoch| (up.max(epoch), down.max(epoch)));
+            self.publish_epochs(*uid, &here, up.max(*epoch), down)?;
         }
         let has_it = if taker.is_empty() {
             "nothing of it had come".to_owned()

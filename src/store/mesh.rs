@@ -23,7 +23,7 @@ use super::{
     command::{Claim, Done, Granting, Redemption, Registration, TokenId},
     error::{Failure, Fault},
     events::Event,
-    life::Concerned,
+    replica_epoch::Concerned,
     system::{self, SealedRow, VerifiedRow},
 };
 

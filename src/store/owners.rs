@@ -245,7 +245,7 @@ mod tests {
             scope: Scope::parse(scope).expect("a scope"),
             count,
             seen: Seen::new(),
-            lives: Seen::new(),
+            epochs: Seen::new(),
             off: Seen::new(),
         })
     }

@@ -25,7 +25,7 @@ pub struct Replica {
     /// The table's number here; none until its first rows have come.
     pub table: Option<TableId>,
     /// Which stay of the copy it is; 0 where there is none.
-    pub life: u64,
+    pub epoch: u64,
     /// True once it is whole.
     pub ready: bool,
     /// Its change log.
@@ -53,11 +53,11 @@ pub struct Replica {
 
 impl Replica {
     /// A copy that begins.
-    pub(super) fn new(uid: TableUid, life: u64, change_log: ChangeLogId, lsn: u64) -> Self {
+    pub(super) fn new(uid: TableUid, epoch: u64, change_log: ChangeLogId, lsn: u64) -> Self {
         Self {
             uid,
             table: None,
-            life,
+            epoch,
             ready: false,
             change_log,
             truncated_lsn: lsn,
@@ -152,7 +152,7 @@ impl Replicas {
 
 /// What [`from_row`] reads.
 const COLUMNS: &str =
-    "uid, table_id, life, ready, change_log, truncated_lsn, last_lsn, digest, tombstones,
+    "uid, table_id, epoch, ready, change_log, truncated_lsn, last_lsn, digest, tombstones,
      conflicts_evicted, vector, floor";
 
 /// A copy without its conflicts.
@@ -161,7 +161,7 @@ fn from_row(row: &Row<'_>, actors: &Actors) -> rusqlite::Result<Replica> {
     Ok(Replica {
         uid: TableUid(row.get(0)?),
         table: row.get::<_, Option<i64>>(1)?.map(TableId),
-        life: row.get(2)?,
+        epoch: row.get(2)?,
         ready: row.get(3)?,
         change_log: ChangeLogId(row.get(4)?),
         truncated_lsn: row.get(5)?,
@@ -201,11 +201,11 @@ fn save(
 ) -> Result<(), Fault> {
     // What is not set is in no index that would have to be written too.
     let sql = if before.is_some_and(|before| before.table == replica.table) {
-        "UPDATE replicas SET life = ?3, ready = ?4, change_log = ?5, truncated_lsn = ?6, last_lsn = ?7, digest = ?8,
+        "UPDATE replicas SET epoch = ?3, ready = ?4, change_log = ?5, truncated_lsn = ?6, last_lsn = ?7, digest = ?8,
          tombstones = ?9, conflicts_evicted = ?10, vector = ?11, floor = ?12
          WHERE uid = ?1 AND table_id IS ?2"
     } else {
-        "INSERT OR REPLACE INTO replicas (uid, table_id, life, ready, change_log, truncated_lsn, last_lsn, digest,
+        "INSERT OR REPLACE INTO replicas (uid, table_id, epoch, ready, change_log, truncated_lsn, last_lsn, digest,
          tombstones, conflicts_evicted, vector, floor)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)"
     };
@@ -214,7 +214,7 @@ fn save(
     conn.prepare_cached(sql)?.execute(params![
         replica.uid.0,
         replica.table.map(|table| table.0),
-        replica.life,
+        replica.epoch,
         replica.ready,
         replica.change_log.0,
         replica.truncated_lsn,

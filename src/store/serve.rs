@@ -163,7 +163,7 @@ pub(super) fn serve_recent(
     let head = head_of(catalog.by_uid(want.table)?, here);
     let replica = Arc::clone(replica);
     let copy = Copy { table: replica.table?, lsn: recent.lsn, hlc: recent.hlc, replica };
-    let plan = (copy.replica.life > 0).then(|| copy.plan(want))?;
+    let plan = (copy.replica.epoch > 0).then(|| copy.plan(want))?;
     let Plan::Log { after } = plan else { return None };
     let changes = recent.since(want.table, bounds.passed.max(after))?;
     let (mut contexts, mut rows, mut bytes): (Vec<Vector>, _, _) = (Vec::new(), Vec::new(), 0);
@@ -196,9 +196,9 @@ fn objection(directory: &Directory, reader: &NodeName, want: &Want) -> Option<Un
     if Rule::ReaderInScope.holds() && standing != Standing::In {
         return Some(Unserved::NotInScope);
     }
-    let known = directory.lives(want.table).get(reader).copied().unwrap_or(0);
+    let known = directory.epochs(want.table).get(reader).copied().unwrap_or(0);
     let gone = directory.gone(want.table).get(reader).copied().unwrap_or(0);
-    let is_current = known == want.life && want.life > gone;
+    let is_current = known == want.epoch && want.epoch > gone;
     (Rule::ReaderStayKnown.holds() && !is_current).then_some(Unserved::UnknownLife)
 }
 
@@ -222,7 +222,7 @@ impl Copy {
     fn load(conn: &Connection, actors: &Actors, want: &Want) -> Result<Option<Self>, Fault> {
         let replica = replica::load_one(conn, actors, want.table)?;
         let Some((replica, table)) =
-            replica.filter(|r| r.life > 0).and_then(|r| r.table.map(|table| (r, table)))
+            replica.filter(|r| r.epoch > 0).and_then(|r| r.table.map(|table| (r, table)))
         else {
             return Ok(None);
         };
@@ -268,7 +268,7 @@ impl Copy {
             floor: replica.floor.clone(),
             hlc: self.hlc,
             ready: replica.ready,
-            life: replica.life,
+            epoch: replica.epoch,
             standing: self.standing(directory),
             knowledge: directory.scope_knowledge(want.table),
             removed: directory.removals().copied().collect(),

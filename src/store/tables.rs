@@ -1,5 +1,5 @@
 //! Tables made, found and dropped, in the writer's transaction. Their rows are `rows` and `take`, their copies
-//! `life`; what of the dropped is left goes here by and by.
+//! `epoch`; what of the dropped is left goes here by and by.
 
 use std::{collections::BTreeSet, sync::Arc};
 

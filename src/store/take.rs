@@ -75,7 +75,7 @@ impl Batch<'_> {
     pub(super) fn take(&mut self, delivery: &Delivery) -> Result<Done, Failure> {
         let Delivery { from, chunk, verified, latest } = delivery;
         let (uid, unfit) = (chunk.table, |why| Ok(Done::Taken(Taken::Unfit(why))));
-        let Some(replica) = self.state.replicas.get(uid).filter(|replica| replica.life > 0) else {
+        let Some(replica) = self.state.replicas.get(uid).filter(|replica| replica.epoch > 0) else {
             return unfit(Unfit::NotInScope);
         };
         let (floor, numbered) = (replica.floor.clone(), replica.table);

@@ -280,7 +280,7 @@ pub(crate) fn step(world: &mut World, weights: &Weights) {
         Action::Pull => {
             let table = world.tables[world.chance.below(world.tables.len())];
             let has = |world: &World, n: usize| {
-                world.nodes[n].db.replica(table).is_some_and(|replica| replica.life > 0)
+                world.nodes[n].db.replica(table).is_some_and(|replica| replica.epoch > 0)
             };
             let (mut reader, mut source) = (n, other);
             for _ in 0..4 {

@@ -85,7 +85,7 @@ impl World {
     /// True where not all other copies have said that their machines have met no later timestamp.
     fn may_be_met(&self, n: usize, table: TableUid, latest: Hlc) -> bool {
         let node = &self.nodes[n];
-        if node.db.replica(table).is_none_or(|replica| replica.life == 0) {
+        if node.db.replica(table).is_none_or(|replica| replica.epoch == 0) {
             return false;
         }
         let directory = node.db.catalog().directory();

@@ -85,7 +85,7 @@ pub(crate) struct CopyView {
     /// As it was when its rows were read.
     pub(crate) seen: Option<Replica>,
     pub(crate) number: Option<i64>,
-    pub(crate) life: u64,
+    pub(crate) epoch: u64,
     pub(crate) rows: BTreeMap<Vec<u8>, Version>,
 }
 

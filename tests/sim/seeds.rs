@@ -13,8 +13,8 @@ use crate::{
     world::World,
 };
 
-fn life(world: &World, n: usize, table: TableUid) -> u64 {
-    world.nodes[n].db.replica(table).map_or(0, |replica| replica.life)
+fn epoch(world: &World, n: usize, table: TableUid) -> u64 {
+    world.nodes[n].db.replica(table).map_or(0, |replica| replica.epoch)
 }
 
 /// holds S4, R2: its reader was told that there is nothing, and had nothing to acknowledge.
@@ -26,7 +26,7 @@ fn a_copy_that_leaves_ends_although_the_others_have_everything_already() {
     let (entry, scope) = (entry(&world, 0, table), named(&world, &[0].into()));
     set_scope(&mut world, 0, &entry.expect("a table"), scope, BTreeSet::new());
     settle(&mut world);
-    assert_eq!((life(&world, 0, table), life(&world, 1, table)), (1, 0));
+    assert_eq!((epoch(&world, 0, table), epoch(&world, 1, table)), (1, 0));
 }
 
 /// holds R3: rows that told of a removal were refused for not knowing of it.

@@ -308,11 +308,11 @@ impl World {
 
     fn want(&self, reader: usize, source: usize, table: TableUid) -> Option<Want> {
         let db = &self.nodes[reader].db;
-        let replica = db.replica(table).filter(|replica| replica.life > 0)?;
+        let replica = db.replica(table).filter(|replica| replica.epoch > 0)?;
         Some(Want {
             table,
             reader: db.actor(),
-            life: replica.life,
+            epoch: replica.epoch,
             position: db.position(table, &self.nodes[source].name).expect("a position"),
             vector: replica.vector.clone(),
         })
@@ -532,9 +532,9 @@ impl World {
             drain,
             word: Word {
                 actor: node.db.actor(),
-                life: replica.life,
+                epoch: replica.epoch,
                 vector: replica.vector.clone(),
-                lives: node.db.catalog().directory().lives(table),
+                epochs: node.db.catalog().directory().epochs(table),
                 digest: replica.digest,
                 ready: replica.ready,
                 latest: Some(node.db.hlc()),
@@ -556,7 +556,7 @@ impl World {
                 before.is_handed_over(self);
                 self.tally.drained += 1;
                 self.log.push(format!("  n{to} leaves, n{from} has everything: {:?}", ack.cursor));
-                let stay = (table, name.clone(), ack.word.life);
+                let stay = (table, name.clone(), ack.word.epoch);
                 if self.history.lost.contains(&stay) {
                     // One acknowledgement is one disk, and that one is gone.
                     self.tally.acked_lost += 1;
@@ -571,7 +571,7 @@ impl World {
     /// Forgets the deletions of a table that every copy has confirmed.
     pub(crate) fn collect(&mut self, n: usize, table: TableUid) {
         let node = &self.nodes[n];
-        let Some(replica) = node.db.replica(table).filter(|replica| replica.life > 0) else {
+        let Some(replica) = node.db.replica(table).filter(|replica| replica.epoch > 0) else {
             return;
         };
         let directory = node.db.catalog().directory();
@@ -603,11 +603,11 @@ impl World {
         let rolled_back = from.is_some();
         if let Some((db, disk)) = from {
             let lost: Vec<_> = (self.tables.iter())
-                .filter_map(|table| Some((*table, self.nodes[n].db.replica(*table)?.life)))
+                .filter_map(|table| Some((*table, self.nodes[n].db.replica(*table)?.epoch)))
                 .collect();
-            for (table, life) in lost {
+            for (table, epoch) in lost {
                 let name = self.nodes[n].name.clone();
-                self.history.lost.insert((table, name, life));
+                self.history.lost.insert((table, name, epoch));
             }
             (self.nodes[n].db, self.nodes[n].disk) = (db, disk);
             self.tally.rollbacks += 1;
@@ -657,9 +657,9 @@ impl World {
         self.nodes[n].alive = false;
         self.nodes[n].session += 1;
         for table in self.tables.clone() {
-            let life = self.nodes[n].db.replica(table).map_or(0, |replica| replica.life);
+            let epoch = self.nodes[n].db.replica(table).map_or(0, |replica| replica.epoch);
             let name = self.nodes[n].name.clone();
-            self.history.lost.insert((table, name, life));
+            self.history.lost.insert((table, name, epoch));
         }
         checks::i13::excuse(self);
     }

@@ -52,8 +52,11 @@ type Identity = (Vec<u8>, i64, i64, i64, Vec<u8>);
 
 /// The numbers and names that must survive: of the file, of its writes, of its actors.
 fn identity_of(db: &Connection) -> Vec<Identity> {
+    let actors = if schema_of(db) < 7 { "incarnations" } else { "actors" };
     let mut statement = db
-        .prepare("SELECT db_uid, seq, lsn, hlc, uid FROM node_state, actors ORDER BY number")
+        .prepare(&format!(
+            "SELECT db_uid, seq, lsn, hlc, uid FROM node_state, {actors} ORDER BY number"
+        ))
         .expect("a query");
     let rows = statement
         .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?)));

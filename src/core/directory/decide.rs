@@ -226,18 +226,18 @@ impl Directory {
     ) -> Result<Row, Refusal> {
         let seen = self.scope_knowledge(table);
         let count = next_count(seen.get(here).copied(), now_ms);
-        let (mut lives, mut off) = (self.lives(table), self.gone(table));
+        let (mut epochs, mut off) = (self.epochs(table), self.gone(table));
         for node in write_off {
-            if let Some(life) = lives.get(node).copied() {
-                note(&mut off, node, life);
+            if let Some(epoch) = epochs.get(node).copied() {
+                note(&mut off, node, epoch);
             }
         }
         for node in self.named_in(&scope, here) {
             let next = off.get(&node).copied().unwrap_or(0).saturating_add(1);
-            note(&mut lives, &node, next);
+            note(&mut epochs, &node, next);
         }
         self.check_room(1)?;
-        Ok(Row::Scope(ScopeRow { table, by: here.clone(), scope, count, seen, lives, off }))
+        Ok(Row::Scope(ScopeRow { table, by: here.clone(), scope, count, seen, epochs, off }))
     }
 
     /// The machines that a scope admits, as far as they can be named: without those that were put

@@ -26,7 +26,7 @@ impl Row {
                 row.count = row.count.max(before.count + 1);
                 join(&mut row.seen, &before.seen);
                 note(&mut row.seen, &before.by, before.count);
-                join(&mut row.lives, &before.lives);
+                join(&mut row.epochs, &before.epochs);
                 join(&mut row.off, &before.off);
                 Self::Scope(row)
             }

@@ -48,7 +48,7 @@ pub enum Row {
     Transfer(TransferRow),
 }
 
-/// Which database file: drawn at its birth, and again when a backup comes to life.
+/// Which database file: drawn at its birth, and again when a backup comes to epoch.
 pub type Database = [u8; 16];
 
 /// What stands for the database of a machine that has not said which one it is.
@@ -190,13 +190,13 @@ pub struct ScopeRow {
     pub count: u64,
     /// The decisions that this one replaces.
     pub seen: Seen,
-    /// Of each machine, the newest life of its copy that this decision knows of or begins.
-    pub lives: Seen,
-    /// Of each machine, the last life of its copy that is over or was written off.
+    /// Of each machine, the newest epoch of its copy that this decision knows of or begins.
+    pub epochs: Seen,
+    /// Of each machine, the last epoch of its copy that is over or was written off.
     pub off: Seen,
 }
 
-/// What a machine says of its copy of a table. A life is one stay of the copy in the table's scope:
+/// What a machine says of its copy of a table. A epoch is one stay of the copy in the table's scope:
 /// what was acknowledged in one says nothing of the next, which begins with nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReplicaRow {
@@ -206,9 +206,9 @@ pub struct ReplicaRow {
     pub node: NodeName,
     /// The database that the copy is in.
     pub database: Database,
-    /// The life that has begun.
+    /// The epoch that has begun.
     pub up: u64,
-    /// The life that has ended: what it held was handed over, or written off.
+    /// The epoch that has ended: what it held was handed over, or written off.
     pub down: u64,
     /// True while the machine's root keeps the table away from it, whatever the scope says.
     pub declined: bool,
@@ -379,7 +379,7 @@ impl Row {
                 .text(3, &row.scope.to_string())
                 .uint(4, row.count)
                 .seen(5, &row.seen)
-                .seen(6, &row.lives)
+                .seen(6, &row.epochs)
                 .seen(7, &row.off),
             Self::Removal(row) => record
                 .uint(0, 7)
@@ -478,7 +478,7 @@ impl Row {
                 scope: Scope::parse(fields.text(3)?).ok()?,
                 count: fields.uint(4)?,
                 seen: fields.seen(5)?,
-                lives: fields.seen_or_none(6)?,
+                epochs: fields.seen_or_none(6)?,
                 off: fields.seen_or_none(7)?,
             }),
             7 => Self::Removal(RemovalRow {

@@ -123,17 +123,17 @@ impl Directory {
         known
     }
 
-    /// Of each node, the newest life of its copy that has begun, or that a decision lets begin.
+    /// Of each node, the newest epoch of its copy that has begun, or that a decision lets begin.
     #[must_use]
-    pub fn lives(&self, table: TableUid) -> Seen {
-        let mut lives = Seen::new();
-        self.copies(table).for_each(|row| note(&mut lives, &row.node, row.up));
-        self.decisions(table).for_each(|row| join(&mut lives, &row.lives));
-        lives.retain(|_, life| *life > 0); // the first is 1
-        lives
+    pub fn epochs(&self, table: TableUid) -> Seen {
+        let mut epochs = Seen::new();
+        self.copies(table).for_each(|row| note(&mut epochs, &row.node, row.up));
+        self.decisions(table).for_each(|row| join(&mut epochs, &row.epochs));
+        epochs.retain(|_, epoch| *epoch > 0); // the first is 1
+        epochs
     }
 
-    /// Of each node, the last life of its copy that is over: handed over, written off, or in a
+    /// Of each node, the last epoch of its copy that is over: handed over, written off, or in a
     /// database that was removed.
     #[must_use]
     pub fn gone(&self, table: TableUid) -> Seen {
@@ -145,27 +145,27 @@ impl Directory {
             }
         }
         self.decisions(table).for_each(|row| join(&mut gone, &row.off));
-        for (node, life) in self.lives(table) {
+        for (node, epoch) in self.epochs(table) {
             if self.is_put_out(&node) {
-                note(&mut gone, &node, life);
+                note(&mut gone, &node, epoch);
             }
         }
-        gone.retain(|_, life| *life > 0);
+        gone.retain(|_, epoch| *epoch > 0);
         gone
     }
 
     /// The nodes that must have confirmed a deletion before it may be forgotten, this one among
-    /// them, each with the life that must have confirmed it. It is not enough to ask those in scope:
+    /// them, each with the epoch that must have confirmed it. It is not enough to ask those in scope:
     /// one that was excluded may hold the deleted row still, and be admitted again. Life 0 stands
     /// for a copy of which nothing is known yet: nobody can confirm for it, but it may be there.
     #[must_use]
     pub fn must_confirm(&self, table: TableUid) -> BTreeMap<NodeName, u64> {
-        let (lives, gone) = (self.lives(table), self.gone(table));
-        let unheard = self.in_scope(table).into_iter().filter(|node| !lives.contains_key(node));
+        let (epochs, gone) = (self.epochs(table), self.gone(table));
+        let unheard = self.in_scope(table).into_iter().filter(|node| !epochs.contains_key(node));
         let mut asked: BTreeMap<NodeName, u64> = unheard.map(|node| (node, 0)).collect();
         let is_up =
-            |(node, life): &(&NodeName, &u64)| gone.get(*node).is_none_or(|over| over < life);
-        asked.extend(lives.iter().filter(is_up).map(|(node, life)| (node.clone(), *life)));
+            |(node, epoch): &(&NodeName, &u64)| gone.get(*node).is_none_or(|over| over < epoch);
+        asked.extend(epochs.iter().filter(is_up).map(|(node, epoch)| (node.clone(), *epoch)));
         asked
     }
 

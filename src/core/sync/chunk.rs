@@ -91,7 +91,7 @@ pub struct Chunk {
     /// True where the source has a whole copy.
     pub ready: bool,
     /// Which stay of its copy it is.
-    pub life: u64,
+    pub epoch: u64,
     /// What the source takes itself to be, by the scope as it knows it.
     pub standing: Standing,
     /// How far it knows the decisions about the scope.
@@ -125,11 +125,11 @@ pub struct Word {
     /// Which origin of writes it is; an earlier one's words do not count any more.
     pub actor: ActorId,
     /// Which stay it is.
-    pub life: u64,
+    pub epoch: u64,
     /// What it has incorporated.
     pub vector: Vector,
     /// The stays of other copies that it knows to have begun.
-    pub lives: Seen,
+    pub epochs: Seen,
     /// What its live rows come to.
     pub digest: TableDigest,
     /// True where it is whole.

@@ -35,15 +35,15 @@ pub enum Blocking {
 pub struct Words(BTreeMap<NodeName, Word>);
 
 impl Words {
-    /// Takes note of what a copy has said. Within one life of one origin it only grows; a word of
+    /// Takes note of what a copy has said. Within one epoch of one origin it only grows; a word of
     /// another origin of writes voids what was said before: that copy may have lost it.
     pub fn hear(&mut self, node: NodeName, word: Word) {
         match self.0.get_mut(&node) {
             Some(known) if continues(known, &word) => {
                 known.vector.join(&word.vector);
-                for (node, life) in word.lives {
-                    let known = known.lives.entry(node).or_default();
-                    *known = life.max(*known);
+                for (node, epoch) in word.epochs {
+                    let known = known.epochs.entry(node).or_default();
+                    *known = epoch.max(*known);
                 }
                 known.digest = word.digest;
                 known.ready = word.ready;
@@ -106,18 +106,18 @@ impl Words {
     ) -> Result<Vector, Blocker> {
         let mut expected = must.clone();
         let heard_of = self.0.values().filter(|_| Rule::UnheardCopiesAsked.holds());
-        for (node, life) in heard_of.flat_map(|word| &word.lives) {
+        for (node, epoch) in heard_of.flat_map(|word| &word.epochs) {
             let known = expected.entry(node.clone()).or_default();
-            *known = (*life).max(*known);
+            *known = (*epoch).max(*known);
         }
-        expected.retain(|node, life| {
-            node != here && (*life == 0 || *life > gone.get(node).copied().unwrap_or(0))
+        expected.retain(|node, epoch| {
+            node != here && (*epoch == 0 || *epoch > gone.get(node).copied().unwrap_or(0))
         });
         let one_stay = Rule::WordsOfOneStay.holds();
         let mut confirmed = own.clone();
-        for (node, life) in expected {
+        for (node, epoch) in expected {
             let block = |why| Blocker { node: node.clone(), why };
-            let is_of_it = |word: &&Word| life != 0 && (word.life == life || !one_stay);
+            let is_of_it = |word: &&Word| epoch != 0 && (word.epoch == epoch || !one_stay);
             let word = self.0.get(&node).filter(is_of_it);
             let word = word.ok_or_else(|| block(Blocking::Silent))?;
             if Rule::NobodyAhead.holds() && !own.dominates(&word.vector) {
@@ -132,7 +132,7 @@ impl Words {
 /// True where a copy goes on from what it has said before.
 fn continues(known: &Word, word: &Word) -> bool {
     let same_origin = known.actor == word.actor || !Rule::WordsOfOneOrigin.holds();
-    same_origin && (known.life == word.life || !Rule::WordsOfOneStay.holds())
+    same_origin && (known.epoch == word.epoch || !Rule::WordsOfOneStay.holds())
 }
 
 #[cfg(test)]
@@ -150,7 +150,7 @@ mod tests {
 
     fn word(actor: u128, dots: &[(u128, u64)]) -> Word {
         let actor = ActorId(actor);
-        Word { actor, life: 1, vector: vector(dots), ..Word::default() }
+        Word { actor, epoch: 1, vector: vector(dots), ..Word::default() }
     }
 
     fn both() -> BTreeMap<NodeName, u64> {
@@ -193,8 +193,8 @@ mod tests {
     #[test]
     fn a_copy_that_only_others_know_of_counts() {
         let mut words = Words::default();
-        let lives = [(node("d"), 1)].into();
-        words.hear(node("b"), Word { lives, ..word(2, &[(1, 5)]) });
+        let epochs = [(node("d"), 1)].into();
+        words.hear(node("b"), Word { epochs, ..word(2, &[(1, 5)]) });
         words.hear(node("c"), word(3, &[(1, 5)]));
         let blocked = words.confirmed(&node("a"), &vector(&[(1, 7)]), &both(), &Seen::new());
         assert_eq!(blocked, Err(Blocker { node: node("d"), why: Blocking::Silent }));
@@ -215,7 +215,7 @@ mod tests {
         words.hear(node("b"), word(2, &[(1, 5)]));
         words.hear(node("b"), word(7, &[(1, 2)]));
         assert_eq!(words.of(&node("b")).map(|word| word.vector.clone()), Some(vector(&[(1, 2)])));
-        words.hear(node("b"), Word { life: 2, ..word(7, &[]) });
+        words.hear(node("b"), Word { epoch: 2, ..word(7, &[]) });
         assert_eq!(words.of(&node("b")).map(|word| word.vector.clone()), Some(Vector::new()));
         words.void_others(&node("b"), ActorId(7));
         assert!(words.of(&node("b")).is_some());

@@ -4,7 +4,7 @@
 use super::Vector;
 use crate::model::{ActorId, TableUid};
 
-/// The life of one change log of one copy of a table. A position in a change log says nothing about another: a
+/// The epoch of one change log of one copy of a table. A position in a change log says nothing about another: a
 /// change log ends with the origin of writes, since its numbers may have been drawn by a disk that is lost, and with
 /// the copy.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -57,7 +57,7 @@ pub struct Want {
     /// Who asks: which origin of writes the reader is at present.
     pub reader: ActorId,
     /// Which stay of its copy it is.
-    pub life: u64,
+    pub epoch: u64,
     /// Where it stands.
     pub position: Position,
     /// What it has incorporated.

@@ -65,7 +65,7 @@ impl Reader<'_> {
         if Rule::TakerInScope.holds() && self.standing != Standing::In {
             return Err(Unfit::NotInScope);
         }
-        if Rule::EndedSourceRefused.holds() && chunk.life <= self.source_gone {
+        if Rule::EndedSourceRefused.holds() && chunk.epoch <= self.source_gone {
             return Err(Unfit::SourceGone);
         }
         // A source that is leaving reads nothing more: what it has is taken, or it would be lost.

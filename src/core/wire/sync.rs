@@ -166,7 +166,7 @@ fn write_want(want: &Want, origins: &mut Origins, out: &mut Vec<u8>) {
     begin(out, kind::WANT, 6);
     bytes(out, 1, &want.table.0);
     uint(out, 3, origins.number(want.reader));
-    uint(out, 4, want.life);
+    uint(out, 4, want.epoch);
     encode::uint(out, 5);
     write_position(&want.position, out);
     encode::uint(out, 6);
@@ -178,7 +178,7 @@ fn read_want(table: TableUid, fields: &Fields<'_>, origins: &Origins) -> Option<
     Some(Want {
         table,
         reader: origins.get(fields.uint(3)?)?,
-        life: fields.uint(4)?,
+        epoch: fields.uint(4)?,
         position: read_position(&mut fields.value(5)?)?,
         vector: read_vector(&mut fields.value(6)?, origins)?,
     })
@@ -216,7 +216,7 @@ fn write_chunk(chunk: &Chunk, origins: &mut Origins, out: &mut Vec<u8>) {
     uint(out, 11, chunk.hlc.to_i64().unsigned_abs());
     encode::uint(out, 12);
     encode::bool(out, chunk.ready);
-    uint(out, 13, chunk.life);
+    uint(out, 13, chunk.epoch);
     let standing = match chunk.standing {
         Standing::In => 1,
         Standing::Frozen => 2,
@@ -272,7 +272,7 @@ fn read_chunk(table: TableUid, fields: &Fields<'_>, origins: &Origins) -> Option
         floor: read_vector(&mut fields.value(10)?, origins)?,
         hlc: fields.hlc(11)?,
         ready: read_bool(&mut fields.value(12)?)?,
-        life: fields.uint(13)?,
+        epoch: fields.uint(13)?,
         standing: match fields.uint(14)? {
             1 => Standing::In,
             2 => Standing::Frozen,
@@ -419,9 +419,9 @@ fn read_cursor(reader: &mut Reader<'_>) -> Option<Cursor> {
 fn write_word(word: &Word, origins: &mut Origins, out: &mut Vec<u8>) {
     encode::array(out, 6);
     encode::uint(out, origins.number(word.actor));
-    encode::uint(out, word.life);
+    encode::uint(out, word.epoch);
     write_vector(&word.vector, origins, out);
-    write_counts(&word.lives, out);
+    write_counts(&word.epochs, out);
     encode::bin(out, &word.digest.to_bytes());
     encode::bool(out, word.ready);
 }
@@ -432,9 +432,9 @@ fn read_word(reader: &mut Reader<'_>, origins: &Origins) -> Option<Word> {
     };
     Some(Word {
         actor: origins.get(read_uint(reader)?)?,
-        life: read_uint(reader)?,
+        epoch: read_uint(reader)?,
         vector: read_vector(reader, origins)?,
-        lives: read_counts(reader)?,
+        epochs: read_counts(reader)?,
         digest: read_digest(reader)?,
         ready: read_bool(reader)?,
         conflicts: None, // beside it: a word has as many elements as it had at first

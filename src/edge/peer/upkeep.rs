@@ -145,8 +145,8 @@ impl Upkeep<'_> {
         let store = self.shared.context.service.store().clone();
         let view = self.shared.context.service.sync();
         let copies = store.copies();
-        view.retain(|table| copies.iter().any(|copy| copy.uid == table && copy.life > 0));
-        for copy in copies.iter().filter(|copy| copy.life > 0) {
+        view.retain(|table| copies.iter().any(|copy| copy.uid == table && copy.epoch > 0));
+        for copy in copies.iter().filter(|copy| copy.epoch > 0) {
             if copy.uid != SYSTEM_TABLE {
                 self.collect(&store, view, copy).await?;
             }
@@ -389,7 +389,7 @@ fn who_may_have_met(
 ) -> (BTreeSet<NodeName>, BTreeSet<NodeName>) {
     let directory = catalog.directory();
     let (mut met, mut silent) = (BTreeSet::new(), BTreeSet::new());
-    for copy in copies.iter().filter(|copy| copy.life > 0 && copy.uid != SYSTEM_TABLE) {
+    for copy in copies.iter().filter(|copy| copy.epoch > 0 && copy.uid != SYSTEM_TABLE) {
         for node in directory.must_confirm(copy.uid).into_keys().filter(|node| node != here) {
             match view.of(copy.uid, &node).and_then(|known| known.met) {
                 Some(hlc) if hlc <= latest => {}

@@ -11,3 +11,7 @@ ALTER TABLE replicas RENAME COLUMN feed TO change_log;
 ALTER TABLE replicas RENAME COLUMN cut TO truncated_lsn;
 ALTER TABLE replicas RENAME COLUMN fed TO last_lsn;
 ALTER TABLE cursors RENAME COLUMN feed TO change_log;
+
+-- One stay of a replica in its table's scope is a replica epoch.
+ALTER TABLE replicas RENAME COLUMN life TO epoch;
+ALTER TABLE departures RENAME COLUMN life TO epoch;

@@ -27,21 +27,21 @@ pub(crate) fn by_all_who_are_known(
     let directory = node.db.catalog().directory();
     let after = deletions(world, n, table);
     let gone = directory.gone(table);
-    let mut known = directory.lives(table);
+    let mut known = directory.epochs(table);
     for (_, word) in node.words.get(&table).into_iter().flat_map(Words::iter) {
-        for (name, life) in &word.lives {
+        for (name, epoch) in &word.epochs {
             let newest = known.entry(name.clone()).or_default();
-            *newest = (*life).max(*newest);
+            *newest = (*epoch).max(*newest);
         }
     }
     let collected: Vec<_> = before.iter().filter(|(key, _)| !after.contains_key(*key)).collect();
     let now_ms = world.now_ms;
     for (p, other) in world.nodes.iter().enumerate().filter(|(p, _)| *p != n) {
-        let Some(copy) = other.db.replica(table).filter(|copy| copy.life > 0) else { continue };
-        let of = |lives: &BTreeMap<_, u64>| lives.get(&other.name).copied().unwrap_or(0);
-        let is_known = of(&known) >= copy.life && of(&gone) < copy.life;
+        let Some(copy) = other.db.replica(table).filter(|copy| copy.epoch > 0) else { continue };
+        let of = |epochs: &BTreeMap<_, u64>| epochs.get(&other.name).copied().unwrap_or(0);
+        let is_known = of(&known) >= copy.epoch && of(&gone) < copy.epoch;
         // That a disk has lost what it had confirmed cannot be known before it has spoken again.
-        let lost = world.history.lost.contains(&(table, other.name.clone(), copy.life));
+        let lost = world.history.lost.contains(&(table, other.name.clone(), copy.epoch));
         let has_spoken = node.heard.get(&p) == Some(&other.db.actor());
         for (key, dot) in &collected {
             let place = (table, (*key).clone());

@@ -30,7 +30,7 @@ pub(crate) fn is_not_read(
         broken(format!("ended n{reader} reads of n{source}, which was removed"));
     }
     let over = over_by(world, reader, &name, chunk.table);
-    if chunk.life > 0 && over >= chunk.life {
+    if chunk.epoch > 0 && over >= chunk.epoch {
         broken(format!("ended n{reader} reads of n{source}, whose copy was written off"));
     }
 }
@@ -38,7 +38,7 @@ pub(crate) fn is_not_read(
 /// Nor does who knows that a copy was written off give it anything.
 pub(crate) fn is_not_fed(world: &World, reader: usize, source: usize, want: &Want) {
     let over = over_by(world, source, &world.nodes[reader].name, want.table);
-    if want.life > 0 && over >= want.life {
+    if want.epoch > 0 && over >= want.epoch {
         broken(format!("ended n{source} change_logs n{reader}, whose copy was written off"));
     }
 }

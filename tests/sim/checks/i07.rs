@@ -7,7 +7,7 @@ use crate::world::{World, broken};
 pub(crate) fn nothing_is_claimed_that_is_not_there(world: &World, n: usize) {
     let node = &world.nodes[n];
     for table in &world.tables {
-        let Some(replica) = node.db.replica(*table).filter(|replica| replica.life > 0) else {
+        let Some(replica) = node.db.replica(*table).filter(|replica| replica.epoch > 0) else {
             continue;
         };
         let of_table = world.history.by_place.iter().filter(|((of, _), _)| of == table);

@@ -49,16 +49,16 @@ pub(crate) fn copies_are_equal(world: &World, members: &[usize], table: TableUid
             continue; // it says so, and an operator has to decide which of both it is to be
         }
         if !inside.contains(n) {
-            let life = replica(*n).map_or(0, |replica| replica.life);
+            let epoch = replica(*n).map_or(0, |replica| replica.epoch);
             let node = &world.nodes[*n];
             let directory = node.db.catalog().directory();
-            let of = |lives: Seen| lives.get(&node.name).copied().unwrap_or(0);
-            let (up, gone) = (of(directory.lives(table)), of(directory.gone(table)));
-            // A decision may have let a life begin that was never begun.
+            let of = |epochs: Seen| epochs.get(&node.name).copied().unwrap_or(0);
+            let (up, gone) = (of(directory.epochs(table)), of(directory.gone(table)));
+            // A decision may have let a epoch begin that was never begun.
             let is_up = directory.replica(table, &node.name).is_some_and(|row| row.up > gone);
-            if life > 0 || !found.is_empty() || (is_up && !directory.is_dropped(table)) {
+            if epoch > 0 || !found.is_empty() || (is_up && !directory.is_dropped(table)) {
                 broken(format!(
-                    "I22 n{n} is out of scope and has life {life}, {up} is up, {gone} is over: {found:?} {:?} {:?}",
+                    "I22 n{n} is out of scope and has epoch {epoch}, {up} is up, {gone} is over: {found:?} {:?} {:?}",
                     replica(*n),
                     inside,
                 ));

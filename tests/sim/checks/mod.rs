@@ -158,12 +158,12 @@ fn observe_copy(world: &mut World, n: usize, table: TableUid, makes: Makes, hand
     };
     let number = replica.table.map(|table| table.0);
     let ended = (before.number.is_some() && before.number != number)
-        || (before.life > 0 && before.life != replica.life);
+        || (before.epoch > 0 && before.epoch != replica.epoch);
     if ended {
         world.nodes[n].disk.forget(table);
-        if !handed_over && before.life > 0 {
+        if !handed_over && before.epoch > 0 {
             let name = world.nodes[n].name.clone();
-            world.history.lost.insert((table, name, before.life));
+            world.history.lost.insert((table, name, before.epoch));
             world.tally.rescued += 1;
         }
         if !handed_over {
@@ -183,7 +183,7 @@ fn observe_copy(world: &mut World, n: usize, table: TableUid, makes: Makes, hand
             Some(_) | None => note_version(world, n, &place, version, makes, &replica),
         }
     }
-    let view = CopyView { number, life: replica.life, rows, seen: Some(replica) };
+    let view = CopyView { number, epoch: replica.epoch, rows, seen: Some(replica) };
     world.nodes[n].disk.copies.insert(table, view);
 }
 

@@ -100,8 +100,8 @@ pub(crate) fn row() -> impl Strategy<Value = Row> {
             Row::Name(NameRow { owner, name, by, generation, dropped })
         }),
         (table(), node(), scope(), any::<u64>(), seen(), seen(), seen()).prop_map(
-            |(table, by, scope, count, seen, lives, off)| {
-                Row::Scope(ScopeRow { table, by, scope, count, seen, lives, off })
+            |(table, by, scope, count, seen, epochs, off)| {
+                Row::Scope(ScopeRow { table, by, scope, count, seen, epochs, off })
             }
         ),
         (name(), prop::collection::btree_set(id(), 1..4), node(), any::<u64>(), seen()).prop_map(
@@ -193,7 +193,7 @@ fn a_decision_of_an_older_version_knows_of_no_lives() {
     let Some(Row::Scope(read)) = Row::decode(key.as_bytes(), &old.into_bytes()) else {
         panic!("it is not read");
     };
-    assert_eq!((read.lives, read.off), (Seen::new(), Seen::new()));
+    assert_eq!((read.epochs, read.off), (Seen::new(), Seen::new()));
 }
 
 #[test]

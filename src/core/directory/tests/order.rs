@@ -77,8 +77,8 @@ fn a_row() -> impl Strategy<Value = Row> {
             let name = TableName::parse("notes").expect("a name");
             Row::Name(NameRow { owner, name, by, generation, dropped })
         }),
-        decision.prop_map(|(table, by, scope, count, seen, lives, off)| {
-            Row::Scope(ScopeRow { table, by, scope, count, seen, lives, off })
+        decision.prop_map(|(table, by, scope, count, seen, epochs, off)| {
+            Row::Scope(ScopeRow { table, by, scope, count, seen, epochs, off })
         }),
         (a_table(), a_node(), a_database(), 0u64..4, 0u64..4, any::<bool>()).prop_map(
             |(table, node, database, up, down, declined)| {
@@ -128,7 +128,7 @@ fn views(directory: &Directory) -> Vec<String> {
         said.push(format!("{:?} {:?}", directory.whereabouts(table), directory.acl(table)));
         said.push(format!("{:?} {:?}", directory.transferred(table), directory.competing(table)));
         said.push(format!("{:?}", directory.scope_knowledge(table)));
-        said.push(format!("{:?} {:?}", directory.lives(table), directory.gone(table)));
+        said.push(format!("{:?} {:?}", directory.epochs(table), directory.gone(table)));
         said.push(format!("{:?}", directory.must_confirm(table)));
         said.push(format!("{:?}", directory.in_scope(table)));
         for text in NODES {

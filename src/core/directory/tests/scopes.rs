@@ -89,7 +89,7 @@ fn what_a_decision_had_seen_counts_as_known_before_it_is_held() {
 fn a_copy_that_was_handed_over_begins_its_next_life_and_one_that_was_not_goes_on() {
     let mut a = of_three("a");
     decide(&mut a, "a", "a,b", &[]);
-    assert_eq!(a.lives(TABLE), counts(&[("a", 1), ("b", 1)]));
+    assert_eq!(a.epochs(TABLE), counts(&[("a", 1), ("b", 1)]));
     a.extend([copy("a", 1, 1, 0), copy("b", 2, 1, 0)]);
     decide(&mut a, "a", "a", &[]);
     assert_eq!(a.must_confirm(TABLE), counts(&[("a", 1), ("b", 1)]), "b holds rows still");
@@ -135,7 +135,7 @@ fn the_lives_of_a_removed_database_are_over_and_those_of_its_successor_are_not()
     assert_eq!(a.gone(TABLE), counts(&[("b", 5)]));
     assert_eq!(a.must_confirm(TABLE), counts(&[("a", 1), ("c", 1)]));
     decide(&mut a, "a", "all", &[]);
-    assert_eq!(a.lives(TABLE)[&node("b")], 5, "no life is begun for it");
+    assert_eq!(a.epochs(TABLE)[&node("b")], 5, "no epoch is begun for it");
     a.insert(presented("b", [8; 16]));
     assert_eq!(a.standing(TABLE, &node("b")), Standing::In);
     assert_eq!(a.gone(TABLE), counts(&[("b", 5)]), "the copy was in the database that is gone");
@@ -147,10 +147,10 @@ fn the_lives_of_a_removed_database_are_over_and_those_of_its_successor_are_not()
 fn decisions_that_claim_to_replace_each_other_all_count() {
     let mut a = of_three("a");
     for (by, other, text) in [("a", "b", "a,c"), ("b", "a", "b,c")] {
-        let (lives, off) = (Seen::new(), Seen::new());
+        let (epochs, off) = (Seen::new(), Seen::new());
         let (by, seen) = (node(by), counts(&[(other, u64::MAX)]));
         let scope = scope(text);
-        a.insert(Row::Scope(ScopeRow { table: TABLE, by, scope, count: 1, seen, lives, off }));
+        a.insert(Row::Scope(ScopeRow { table: TABLE, by, scope, count: 1, seen, epochs, off }));
     }
     assert_eq!(standings(&a), [Standing::Frozen, Standing::Frozen, Standing::In]);
     decide(&mut a, "b", "all", &[]);
@@ -163,7 +163,7 @@ enum Step {
         scope: &'static str,
         off: Vec<usize>,
     },
-    /// The node's copy begins a life where it is in scope, and ends it where it is out.
+    /// The node's copy begins a epoch where it is in scope, and ends it where it is out.
     React,
     Remove(usize),
     /// Comes back with another database.
@@ -264,11 +264,11 @@ impl World {
             }
             Step::React => {
                 let directory = &self.nodes[at].directory;
-                let (lives, gone) = (directory.lives(TABLE), directory.gone(TABLE));
+                let (epochs, gone) = (directory.epochs(TABLE), directory.gone(TABLE));
                 let of = |seen: &Seen| seen.get(&here).copied().unwrap_or(0);
                 let (up, down) = match directory.standing(TABLE, &here) {
-                    Standing::In => (of(&lives).max(of(&gone) + 1), of(&gone)),
-                    Standing::Out => (of(&lives), of(&lives)),
+                    Standing::In => (of(&epochs).max(of(&gone) + 1), of(&gone)),
+                    Standing::Out => (of(&epochs), of(&epochs)),
                     Standing::Frozen => return Ok(()),
                 };
                 let database = directory.node(&here).expect("presented").database;
@@ -292,7 +292,7 @@ impl World {
         Ok(())
     }
 
-    /// Just decided: who is in has a life that is not over, and who was written off is not waited for.
+    /// Just decided: who is in has a epoch that is not over, and who was written off is not waited for.
     fn check_decision(
         &self,
         at: usize,
@@ -380,7 +380,7 @@ proptest! {
             world.check(&world.nodes[at])?;
             let (first, this) = (&world.nodes[0].directory, &world.nodes[at].directory);
             prop_assert_eq!(standings(this), standings(first));
-            prop_assert_eq!(this.lives(TABLE), first.lives(TABLE));
+            prop_assert_eq!(this.epochs(TABLE), first.epochs(TABLE));
             prop_assert_eq!(this.gone(TABLE), first.gone(TABLE));
             prop_assert_eq!(this.must_confirm(TABLE), first.must_confirm(TABLE));
             prop_assert_eq!(this.scope_knowledge(TABLE), first.scope_knowledge(TABLE));

@@ -40,7 +40,7 @@ fn chunk(table: TableUid, from: &Position, part: Part) -> Box<Chunk> {
         floor: Vector::new(),
         hlc: Hlc::from_i64(1),
         ready: true,
-        life: 1,
+        epoch: 1,
         standing: Standing::In,
         knowledge: Seen::new(),
         removed: vec![],
@@ -51,7 +51,7 @@ fn chunk(table: TableUid, from: &Position, part: Part) -> Box<Chunk> {
 }
 
 fn want(table: TableUid, position: Position) -> Want {
-    Want { table, reader: ActorId(1), life: 1, position, vector: Vector::new() }
+    Want { table, reader: ActorId(1), epoch: 1, position, vector: Vector::new() }
 }
 
 fn waits(table: TableUid) -> Message {

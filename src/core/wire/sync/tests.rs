@@ -61,26 +61,26 @@ prop_compose! {
     fn wants()(
         table in tables(),
         reader in origins(),
-        life in any::<u64>(),
+        epoch in any::<u64>(),
         position in positions(),
         vector in vectors(),
     ) -> Want {
-        Want { table, reader, life, position, vector }
+        Want { table, reader, epoch, position, vector }
     }
 }
 
 prop_compose! {
     fn words()(
         actor in origins(),
-        (life, ready) in any::<(u64, bool)>(),
+        (epoch, ready) in any::<(u64, bool)>(),
         vector in vectors(),
-        lives in counts(),
+        epochs in counts(),
         digest in digests(),
         conflicts in option::of((hlcs(), any::<u64>())),
         latest in option::of(hlcs()),
     ) -> Word {
         let conflicts = conflicts.map(|(since, count)| OpenConflicts { since, count });
-        Word { actor, life, vector, lives, digest, ready, conflicts, latest }
+        Word { actor, epoch, vector, epochs, digest, ready, conflicts, latest }
     }
 }
 
@@ -130,7 +130,7 @@ prop_compose! {
             .prop_flat_map(|contexts| (Just(contexts.clone()), rows(contexts.len()))),
         (table, reader, from, part) in (tables(), origins(), positions(), parts()),
         (vector, floor, hlc) in (vectors(), vectors(), hlcs()),
-        (change_log, ready, life) in any::<([u8; 16], bool, u64)>(),
+        (change_log, ready, epoch) in any::<([u8; 16], bool, u64)>(),
         standing in prop_oneof![Just(Standing::In), Just(Standing::Frozen), Just(Standing::Out)],
         knowledge in counts(),
         (removed, drain) in any::<(Vec<[u8; 16]>, Option<[u8; 16]>)>(),
@@ -138,7 +138,7 @@ prop_compose! {
     ) -> Chunk {
         Chunk {
             table, reader, from, change_log: ChangeLogId(change_log), part, contexts, rows, vector, floor, hlc, ready,
-            life, standing, knowledge, removed, head, drain, digest,
+            epoch, standing, knowledge, removed, head, drain, digest,
         }
     }
 }

@@ -40,18 +40,18 @@ impl Answered {
 /// request from the same place in the same stay: what a reader has incorporated only grows.
 #[derive(Debug)]
 pub(super) struct Passed {
-    life: u64,
+    epoch: u64,
     from: Position,
     pub(super) upto: u64,
 }
 
 impl Passed {
     pub(super) fn new(want: &Want, upto: u64) -> Self {
-        Self { life: want.life, from: want.position.clone(), upto }
+        Self { epoch: want.epoch, from: want.position.clone(), upto }
     }
 
     pub(super) fn holds_for(&self, want: &Want) -> bool {
-        (self.life, &self.from) == (want.life, &want.position)
+        (self.epoch, &self.from) == (want.epoch, &want.position)
     }
 }
 

@@ -197,7 +197,7 @@ mod tests {
             floor: Vector::new(),
             hlc: Hlc::from_i64(1),
             ready: true,
-            life: 1,
+            epoch: 1,
             standing: Standing::In,
             knowledge: Seen::new(),
             removed: Vec::new(),

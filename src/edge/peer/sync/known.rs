@@ -17,7 +17,7 @@ use crate::{service::sync::PeerCopy, store::Command, sys::clock};
 impl Exchange<'_> {
     /// Notes how it goes with a table, and tells the operator what they may act on.
     pub(super) fn trouble(&self, table: TableUid, change: impl FnOnce(&mut PeerCopy)) {
-        if self.store.copy(table).is_none_or(|copy| copy.life == 0) {
+        if self.store.copy(table).is_none_or(|copy| copy.epoch == 0) {
             return;
         }
         let mut now = [None, None];
@@ -89,7 +89,7 @@ impl Exchange<'_> {
         let catalog = self.store.catalog();
         let here = self.shared.mesh().node().clone();
         let view = self.shared.context.service.sync();
-        for copy in self.store.copies().iter().filter(|copy| copy.life > 0) {
+        for copy in self.store.copies().iter().filter(|copy| copy.epoch > 0) {
             let table = copy.uid;
             if !words::concerns(catalog.directory(), table, self.node) {
                 continue;

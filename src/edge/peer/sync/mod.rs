@@ -446,18 +446,18 @@ impl Exchange<'_> {
     /// Says what is wanted, as this copy is now.
     fn ask(&mut self, table: TableUid, position: Position) {
         let reader = self.store.actor();
-        let copy = self.store.copy(table).filter(|copy| copy.life > 0);
+        let copy = self.store.copy(table).filter(|copy| copy.epoch > 0);
         let now = self.shared.now();
         let Some(copy) = copy else {
             return self.session.asked(table, None, now);
         };
-        let (life, mut vector) = (copy.life, copy.vector.clone());
+        let (epoch, mut vector) = (copy.epoch, copy.vector.clone());
         if table == SYSTEM_TABLE
             && let Some(known) = self.beyond.vector_at(&position)
         {
             vector.join(known);
         }
-        let want = Want { table, reader, life, position: position.clone(), vector };
+        let want = Want { table, reader, epoch, position: position.clone(), vector };
         self.say(Message::Want(Box::new(want)));
         self.session.asked(table, Some(position), now);
     }
@@ -622,7 +622,7 @@ impl Exchange<'_> {
         let here = self.shared.mesh().node().clone();
         let copies = self.store.copies();
         let wanted = copies.iter().filter(|copy| {
-            copy.life > 0
+            copy.epoch > 0
                 && copy.uid != SYSTEM_TABLE
                 && directory.standing(copy.uid, &here) == Standing::In
                 && words::concerns(directory, copy.uid, self.node)

@@ -20,16 +20,16 @@ use crate::{
 pub(super) fn own_word(store: &Store, table: TableUid) -> Option<Word> {
     // In this order: see where they are published.
     let actor = store.actor();
-    let copy = store.copy(table).filter(|copy| copy.life > 0)?;
+    let copy = store.copy(table).filter(|copy| copy.epoch > 0)?;
     Some(word_of(&copy, actor, store.hlc(), store.catalog().directory()))
 }
 
 fn word_of(copy: &Arc<Replica>, actor: ActorId, hlc: Hlc, directory: &Directory) -> Word {
     Word {
         actor,
-        life: copy.life,
+        epoch: copy.epoch,
         vector: copy.vector.clone(),
-        lives: directory.lives(copy.uid),
+        epochs: directory.epochs(copy.uid),
         digest: copy.digest,
         ready: copy.ready,
         conflicts: Some(copy.conflicts.open),
@@ -89,7 +89,7 @@ pub(super) fn overheard(
 /// would be that of rows which are no more, and whoever hears of it from here would call replicas diverged.
 pub(super) fn told_by_chunk(known: &mut PeerCopy, chunk: &Chunk) {
     if let (Some(word), Some(digest)) = (&mut known.word, chunk.digest)
-        && word.life == chunk.life
+        && word.epoch == chunk.epoch
     {
         known.heard_ms = clock::wall_ms();
         if chunk.vector.dominates(&word.vector) {
@@ -143,7 +143,7 @@ impl Told {
 
 /// True where a machine is to hear of a table: it has a copy, or may have one.
 pub(super) fn concerns(directory: &Directory, table: TableUid, node: &NodeName) -> bool {
-    let up = directory.lives(table).get(node).copied().unwrap_or(0);
+    let up = directory.epochs(table).get(node).copied().unwrap_or(0);
     table == SYSTEM_TABLE || up > directory.gone(table).get(node).copied().unwrap_or(0)
 }
 
@@ -170,7 +170,7 @@ mod tests {
     }
 
     fn knows(seq: u64, row: &[u8]) -> PeerCopy {
-        let word = Word { life: 1, vector: up_to(seq), digest: digest(row), ..Word::default() };
+        let word = Word { epoch: 1, vector: up_to(seq), digest: digest(row), ..Word::default() };
         PeerCopy { word: Some(word), ..PeerCopy::default() }
     }
 
@@ -187,7 +187,7 @@ mod tests {
             floor: Vector::new(),
             hlc: Hlc::from_unix_ms(1),
             ready: true,
-            life: 1,
+            epoch: 1,
             standing: Standing::In,
             knowledge: Seen::new(),
             removed: Vec::new(),

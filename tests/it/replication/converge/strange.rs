@@ -82,9 +82,9 @@ impl Link {
         }
     }
 
-    fn want(&mut self, table: TableUid, life: u64) {
+    fn want(&mut self, table: TableUid, epoch: u64) {
         let (position, vector) = (Position::default(), Vector::new());
-        let want = Want { table, reader: ActorId(1), life, position, vector };
+        let want = Want { table, reader: ActorId(1), epoch, position, vector };
         self.tls.send(&framed(&Message::Sync(sync::Message::Want(Box::new(want)))));
     }
 
@@ -165,13 +165,13 @@ fn who_is_not_in_the_scope_asks_in_vain() {
     let open = scene.table("open", "home,cabin");
     let local = scene.table("own", "local");
     let (mut link, _) = scene.link(clock::wall_ms(), None);
-    for (table, life, why) in [
+    for (table, epoch, why) in [
         (closed, 1, Why::NotInScope),
         (local, 1, Why::NotInScope),
         (TableUid([77; 16]), 1, Why::NotInScope),
         (open, 2, Why::UnknownLife),
     ] {
-        link.want(table, life);
+        link.want(table, epoch);
         assert_eq!(link.answer(table), refusal(table, why));
     }
     link.want(open, 1);

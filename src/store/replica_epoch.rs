@@ -49,25 +49,26 @@ impl Batch<'_> {
         if dropped {
             return self.forget(table);
         }
-        let life = self.state.replicas.get(table).map_or(0, |replica| replica.life);
-        if life > 0 && gone >= life && Rule::WrittenOffEnds.holds() {
+        let epoch = self.state.replicas.get(table).map_or(0, |replica| replica.epoch);
+        if epoch > 0 && gone >= epoch && Rule::WrittenOffEnds.holds() {
             self.write_off(table)?;
         }
-        let life = self.state.replicas.get(table).map_or(0, |replica| replica.life);
+        let epoch = self.state.replicas.get(table).map_or(0, |replica| replica.epoch);
         let said = self.state.catalog.directory().replica(table, here);
-        if life > 0 && said.is_some_and(|row| row.up == life && row.database != self.state.database)
+        if epoch > 0
+            && said.is_some_and(|row| row.up == epoch && row.database != self.state.database)
         {
-            self.publish_life(table, here, life)?; // restored: the copy is in another database now
+            self.publish_epoch(table, here, epoch)?; // restored: the copy is in another database now
         }
         match standing {
-            Standing::In if life == 0 => self.begin_life(table, here)?,
-            Standing::Out if life > 0 => self.begin_drain(table)?,
-            Standing::Frozen if life > 0 && !Rule::FrozenKeeps.holds() => {
+            Standing::In if epoch == 0 => self.begin_epoch(table, here)?,
+            Standing::Out if epoch > 0 => self.begin_drain(table)?,
+            Standing::Frozen if epoch > 0 && !Rule::FrozenKeeps.holds() => {
                 self.begin_drain(table)?;
             }
             Standing::In | Standing::Frozen => self.stop_drain(table),
             Standing::Out if Rule::ForgottenStayEnds.holds() => {
-                self.end_forgotten_life(table, here)?;
+                self.end_forgotten_epoch(table, here)?;
             }
             Standing::Out => {}
         }
@@ -77,34 +78,39 @@ impl Batch<'_> {
     }
 
     /// A stay begins. Where the rows are here already, since the table was made here, it is whole.
-    fn begin_life(&mut self, table: TableUid, here: &NodeName) -> Result<(), Failure> {
+    fn begin_epoch(&mut self, table: TableUid, here: &NodeName) -> Result<(), Failure> {
         let directory = self.state.catalog.directory();
         let gone = directory.gone(table).get(here).copied().unwrap_or(0);
-        let known = directory.lives(table).get(here).copied().unwrap_or(0);
-        let mut life = known.max(gone + 1);
-        if directory.replica(table, here).is_some_and(|row| row.up >= life) {
+        let known = directory.epochs(table).get(here).copied().unwrap_or(0);
+        let mut epoch = known.max(gone + 1);
+        if directory.replica(table, here).is_some_and(|row| row.up >= epoch) {
             // That stay has begun, in a database that is not this one any more: it has ended with it.
-            life += 1;
+            epoch += 1;
         }
         match self.state.replicas.get_mut(table) {
-            Some(replica) => replica.life = life,
+            Some(replica) => replica.epoch = epoch,
             None => {
                 let (change_log, lsn) = (ChangeLogId(self.draw_id()), self.draw_lsn());
-                self.state.replicas.insert(Replica::new(table, life, change_log, lsn));
+                self.state.replicas.insert(Replica::new(table, epoch, change_log, lsn));
             }
         }
-        self.publish_life(table, here, life)
+        self.publish_epoch(table, here, epoch)
     }
 
     /// Says that a stay of this copy has begun, and that those before it are over.
-    fn publish_life(&mut self, table: TableUid, here: &NodeName, life: u64) -> Result<(), Failure> {
+    fn publish_epoch(
+        &mut self,
+        table: TableUid,
+        here: &NodeName,
+        epoch: u64,
+    ) -> Result<(), Failure> {
         let said = self.state.catalog.directory().replica(table, here);
-        let down = said.map_or(0, |row| row.down).max(life - 1);
-        self.say_lives(table, here, life, down)
+        let down = said.map_or(0, |row| row.down).max(epoch - 1);
+        self.publish_epochs(table, here, epoch, down)
     }
 
     /// Says which stay of this copy has begun last, and up to which they are over.
-    pub(super) fn say_lives(
+    pub(super) fn publish_epochs(
         &mut self,
         table: TableUid,
         here: &NodeName,
@@ -175,12 +181,12 @@ impl Batch<'_> {
     /// A stay that others know of and this database does not: it was begun in a newer one than this, or a decision
     /// let it begin and another ended it before this node heard of either. It is over, or everybody would wait for
     /// this node's word for ever, and remember deletions for it.
-    fn end_forgotten_life(&mut self, table: TableUid, here: &NodeName) -> Result<(), Failure> {
+    fn end_forgotten_epoch(&mut self, table: TableUid, here: &NodeName) -> Result<(), Failure> {
         if self.state.departures.include(table) {
             return Ok(()); // it is known, and told once its bytes are gone
         }
         match self.forgotten_life(table, here) {
-            Some(life) => self.say_lives(table, here, life, life),
+            Some(epoch) => self.publish_epochs(table, here, epoch, epoch),
             None => Ok(()),
         }
     }
@@ -189,7 +195,7 @@ impl Batch<'_> {
     pub(super) fn forgotten_life(&self, table: TableUid, here: &NodeName) -> Option<u64> {
         let directory = self.state.catalog.directory();
         let gone = directory.gone(table).get(here).copied().unwrap_or(0);
-        directory.lives(table).get(here).copied().filter(|life| *life > gone)
+        directory.epochs(table).get(here).copied().filter(|epoch| *epoch > gone)
     }
 
     fn begin_drain(&mut self, table: TableUid) -> Result<(), Failure> {
@@ -209,7 +215,7 @@ impl Batch<'_> {
             self.note_of(&entry.table.name, "table_draining", text)?;
         }
         if empty {
-            return self.end_life(table, ""); // nothing has come yet
+            return self.end_epoch(table, ""); // nothing has come yet
         }
         Ok(())
     }
@@ -229,8 +235,8 @@ impl Batch<'_> {
         let directory = self.state.catalog.directory();
         let (table, standing) = (ack.table, directory.standing(ack.table, &here));
         let gone = directory.gone(table).get(from).copied().unwrap_or(0);
-        let lives = directory.lives(table).get(from).copied().unwrap_or(0);
-        let is_current = ack.word.life > gone && ack.word.life == lives;
+        let epochs = directory.epochs(table).get(from).copied().unwrap_or(0);
+        let is_current = ack.word.epoch > gone && ack.word.epoch == epochs;
         let counts = (standing == Standing::Out || !Rule::FrozenKeeps.holds())
             && (directory.standing(table, from) == Standing::In || !Rule::DrainedIntoScope.holds())
             && (is_current || !Rule::DrainedIntoLivingStay.holds())
@@ -240,20 +246,20 @@ impl Batch<'_> {
                         cursor.change_log == replica.change_log && cursor.lsn >= replica.last_lsn;
                     read_up_to || !Rule::DrainedWholly.holds()
                 };
-                replica.life > 0
+                replica.epoch > 0
                     && replica.drain.is_some()
                     && replica.drain == ack.drain
                     && ack.cursor.as_ref().is_some_and(has_all)
             });
         if counts {
-            self.end_life(table, from.as_str())?;
+            self.end_epoch(table, from.as_str())?;
         }
         Ok(Done::Drained { left: counts })
     }
 
     /// The stay is over: its rows go, and nothing that it knew counts any more. The others are told once no
     /// byte of it is left.
-    fn end_life(&mut self, table: TableUid, taker: &str) -> Result<(), Failure> {
+    fn end_epoch(&mut self, table: TableUid, taker: &str) -> Result<(), Failure> {
         let here = self.here()?;
         let Some(replica) = self.state.replicas.get(table).cloned() else {
             return Ok(());
@@ -266,7 +272,7 @@ impl Batch<'_> {
             }
             None => {
                 self.clear_copy(&replica)?;
-                self.say_lives(table, &here, replica.life, replica.life)?;
+                self.publish_epochs(table, &here, replica.epoch, replica.epoch)?;
             }
         }
         if !Rule::LeavingEndsOrigin.holds() {
@@ -336,7 +342,7 @@ impl Batch<'_> {
             self.note_of(&entry.table.name, "table_dropped", text)?;
         }
         if let Some(replica) = self.state.replicas.get(table).cloned()
-            && (replica.table.is_some() || replica.life > 0)
+            && (replica.table.is_some() || replica.epoch > 0)
         {
             self.clear_copy(&replica)?;
         }
