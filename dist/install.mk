@@ -5,8 +5,8 @@
 #   make notices                                   the notices of what is compiled in
 #   make system                                    the package, on booted Debian hosts (as root)
 #
-# PROFILE is Cargo's: release is what ships. `make system` takes the profile system (see Cargo.toml), and
-# `make system PROFILE=release` tests the very programs that ship.
+# PROFILE is Cargo's: release is what ships. `make system PROFILE=tested` takes the programs that the other tests
+# have built in their place, which takes no time.
 
 PREFIX ?= /usr/local
 CARGO ?= cargo
@@ -29,12 +29,20 @@ LIST = sed '/^\#/d; /^$$/d; s|PREFIX/|$(PREFIX)/|; s|^target/release/|$(PROGRAMS
 # and debugging symbols name files by what stands right of the last `=`.
 REMAPPED = $(or $(CARGO_HOME),$(HOME)/.cargo)=/cargo $(abspath $(TARGET))=/target $(CURDIR)=/cortexd
 
-.PHONY: release completions install uninstall deb system notices
+.PHONY: release build-env completions install uninstall deb system notices
 
-release: export RUSTFLAGS := $(RUSTFLAGS) $(REMAPPED:%=--remap-path-prefix=%)
-release: export CFLAGS := $(CFLAGS) $(REMAPPED:%=-ffile-prefix-map=%)
+BUILD_ENV = RUSTFLAGS="$(strip $(RUSTFLAGS) $(REMAPPED:%=--remap-path-prefix=%))" CFLAGS="$(strip $(CFLAGS) $(REMAPPED:%=-ffile-prefix-map=%))"
+BUILD = $(BUILD_ENV) $(CARGO) build --profile $(PROFILE) --locked -p cortexd -p cortex-top
+# As the other tests build them, and copied to where cargo-deb looks for a profile's programs.
+BUILD_tested = $(CARGO) build --locked --workspace --all-targets && install -D -t $(PROGRAMS) $(PROGRAMS_OF_TESTS)
+PROGRAMS_OF_TESTS = $(addprefix $(TARGET)/debug/,cortexd cortex cortex-top)
+
 release: ## Build what is installed
-	$(CARGO) build --profile $(PROFILE) --locked -p cortexd -p cortex-top
+	$(or $(BUILD_$(PROFILE)),$(BUILD))
+
+# For who builds the programs otherwise, as tests do: with these, they too name no directory of this machine.
+build-env: ## Print what to put before a command that builds
+	@echo 'export $(BUILD_ENV)'
 
 completions: release ## Write the completion scripts
 	mkdir -p $(COMPLETIONS)
@@ -77,6 +85,5 @@ notices: ## Write the notices of third parties anew (needs cargo-about)
 # As root, with systemd-container, debootstrap, iproute2 and lintian installed. The first run makes a Debian
 # image below /var/cache. SYSTEM_TESTS_RELEASE=trixie tests on Debian 13; SYSTEM_TESTS_GOLDEN=write writes
 # the transcripts in tests/system/golden/ anew. (--workspace: with what the other tests have built already.)
-system: PROFILE = system
 system: deb ## Test the package on booted Debian hosts (as root)
 	$(CARGO) test --locked --workspace --test debian

@@ -23,9 +23,9 @@ fn target() -> PathBuf {
     source().join(named.unwrap_or_else(|| "target".into()))
 }
 
-/// Cargo's profile that the programs were built with.
-fn profile() -> String {
-    env::var("PROFILE").unwrap_or_else(|_| "system".into())
+/// Where Cargo puts what it builds with the profile that the programs were built with.
+fn programs() -> PathBuf {
+    target().join(env::var("PROFILE").unwrap_or_else(|_| "release".into()))
 }
 
 /// The package that was built: `SYSTEM_TESTS_DEB`, or the one of the profile.
@@ -37,9 +37,9 @@ pub fn built() -> PathBuf {
     if let Some(path) = env::var_os("SYSTEM_TESTS_DEB") {
         return path.into();
     }
-    let profile = profile();
+    let programs = programs();
     // What ships lies apart from what was built for these tests.
-    let dir = if profile == "release" { target() } else { target().join(profile) }.join("debian");
+    let dir = if programs.ends_with("release") { target() } else { programs }.join("debian");
     let mut debs: Vec<PathBuf> = fs::read_dir(&dir)
         .into_iter()
         .flatten()
@@ -116,7 +116,7 @@ impl Installed {
     /// Where its source is.
     fn built(&self) -> PathBuf {
         match self.source.strip_prefix("target/release/") {
-            Some(program) => target().join(profile()).join(program),
+            Some(program) => programs().join(program),
             None => source().join(&self.source),
         }
     }
