@@ -6,6 +6,7 @@
 //!   directory  <-  gate                              who is who <- who may do what
 //!   sync   <-  directory                             copies of tables on several machines
 //!   wire   <-  model, sync                           bytes of requests, replies, and links between machines
+//!   api    <-  model, wire                           what each method is asked, and what it answers
 //!   rule   <-  directory, sync                       what holds, by name, so that tests can break it
 //! ```
 //!
@@ -13,6 +14,7 @@
 
 #![warn(missing_docs)]
 
+pub mod api;
 pub mod clock;
 pub mod directory;
 pub mod gate;

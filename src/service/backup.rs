@@ -10,13 +10,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use bytes::Bytes;
 use cortex_core::{
+    api::{self, KeptBackup, Request as _, Response as _},
     model::{Caller, Refusal},
     wire::encode,
 };
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-use super::{Answer, Later, Pieces, Service, Step, params::Params};
+use super::{Answer, Later, Pieces, Service, Step, read};
 use crate::{
     store::{BACKUP_SENDING, Failure, Fault, KEPT_BACKUPS, Store, Summary},
     sys::journal,
@@ -28,11 +30,10 @@ const CHUNK: usize = 256 << 10;
 impl Service {
     /// `backup []`: the reply is the copy, as an array of byte strings. `backup [name]`: the copy
     /// is kept as `backups/NAME.db`, the reply says where and what it holds.
-    pub(super) fn backup(&self, caller: &Caller, params: Params<'_>) -> Result<Answer, Failure> {
-        let mut params = params.between(0, 1)?;
-        let name = if params.is_empty() { None } else { Some(params.text()?) };
+    pub(super) fn backup(&self, caller: &Caller, params: &Bytes) -> Result<Answer, Failure> {
+        let api::Backup { name } = read(params)?;
         if name.is_some_and(|name| !is_plain(name)) {
-            return Err(params.invalid().into());
+            return Err(api::Backup::invalid().into());
         }
         self.require_admin(caller)?;
         let turn = self.backups.clone().try_acquire_owned().map_err(|_| Refusal::BackupUnderWay)?;
@@ -70,15 +71,8 @@ fn keep(store: &Store, name: &str, _turn: OwnedSemaphorePermit) -> Result<Later,
         .and_then(|()| File::open(&dir)?.sync_all())
         .map_err(|e| Fault::Io(format!("{}: {e}", path.display())))?;
     let mut out = Vec::new();
-    encode::map(&mut out, 4);
-    encode::str(&mut out, "path");
-    encode::str(&mut out, &path.display().to_string());
-    for (name, number) in
-        [("bytes", summary.bytes), ("tables", summary.tables), ("records", summary.records)]
-    {
-        encode::str(&mut out, name);
-        encode::uint(&mut out, number);
-    }
+    let Summary { bytes, tables, records } = summary;
+    KeptBackup { path: path.display().to_string(), bytes, tables, records }.write(&mut out);
     Ok(Later::Encoded(out))
 }
 
@@ -167,7 +161,6 @@ impl Pieces for Sending {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
     use cortex_core::{
         model::Uid,
         wire::{Head, Reader as Decoder},

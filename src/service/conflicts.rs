@@ -1,17 +1,18 @@
 //! Methods on conflicts: versions that have lost against another although neither writer had seen the other's.
 //! Which of two versions wins is `cortex_core::merge`; keeping the losing one, the store's.
 
+use bytes::Bytes;
 use cortex_core::{
+    api::{
+        self, Acknowledged, ConflictCount, ConflictList, ConflictReport, ConflictsElsewhere,
+        RawValue, Version,
+    },
     directory::Directory,
     model::{ActorId, Caller, Key, Permissions, Refusal, Stamp},
-    wire::{Head, Reader as Decoder, encode},
+    wire::encode,
 };
 
-use super::{
-    Answer, Service,
-    params::{self, Params},
-    tree::Tree,
-};
+use super::{Answer, Service, read, ready};
 use crate::store::{Command, Conflict, Done, Entry, Failure, Reader, Store};
 
 /// Conflicts of one answer: unless fewer or more are asked for, and at most.
@@ -24,93 +25,66 @@ impl Service {
     pub(super) fn conflicts(
         &self,
         caller: &Caller,
-        params: Params<'_>,
+        params: &Bytes,
         out: &mut Vec<u8>,
     ) -> Result<Answer, Failure> {
-        let mut params = params.between(0, 2)?;
-        if params.is_empty() {
-            self.count_of_each(caller).write(out);
-            return Ok(Answer::Ready);
-        }
-        let table = params.text()?;
-        let (mut limit, mut before) = (LISTED, i64::MAX);
-        if let Some(options) = params.optional()? {
-            params::each_option(options, |name, value| {
-                match (name, value) {
-                    ("limit", Head::Int(n)) => limit = u32::try_from(n).ok()?.min(MOST_LISTED),
-                    ("before", Head::Int(id)) => before = i64::try_from(id).ok()?,
-                    ("limit" | "before", Head::Nil) => {}
-                    _ => return None,
-                }
-                Some(())
-            })
-            .ok_or_else(|| params.invalid())?;
-        }
+        let api::Conflicts { table, options } = read(params)?;
+        let Some(table) = table else {
+            return ready(out, &ConflictList::Counts(self.count_of_each(caller)));
+        };
+        let limit = options.limit.unwrap_or(LISTED).min(MOST_LISTED);
+        let before = options.before.unwrap_or(i64::MAX);
         let entry = self.open(caller, table, Permissions::READ)?;
         let store = self.store.clone();
         Ok(Answer::later(blocking(move || {
             let found = store.conflicts(entry.table.id, before, limit)?;
             let catalog = store.catalog();
-            let listed =
-                found.iter().map(|conflict| Tree::Map(shown(conflict, catalog.directory())));
-            Ok(Tree::List(listed.collect()).encoded())
+            let listed = found.iter().map(|conflict| shown(conflict, catalog.directory()));
+            Ok(ConflictList::Conflicts(listed.collect()))
         })))
     }
 
-    fn count_of_each(&self, caller: &Caller) -> Tree {
-        let counted = self.replicated_for(caller).into_iter().filter_map(|entry| {
+    fn count_of_each(&self, caller: &Caller) -> Vec<ConflictCount> {
+        let counted = self.replicated_for(caller).into_iter().map(|entry| {
             let copies = self.copies_of(&entry);
-            let evicted = copies.copy.as_ref().map_or(0, |copy| copy.conflicts_evicted);
             let elsewhere = copies.others.iter().filter_map(|other| {
-                let count = other.conflicts.filter(|count| *count > 0)?;
-                let node = other.node.as_str().into();
-                Some(Tree::map([("node", node), ("conflicts", count.into())]))
+                let conflicts = other.conflicts.filter(|count| *count > 0)?;
+                Some(ConflictsElsewhere { node: other.node.to_string(), conflicts })
             });
-            let elsewhere: Vec<Tree> = elsewhere.collect();
-            let (name, open) = (copies.name.as_str(), copies.conflicts());
-            (open + evicted > 0 || !elsewhere.is_empty()).then(|| {
-                Tree::map([
-                    ("table", name.into()),
-                    ("conflicts", open.into()),
-                    ("evicted", evicted.into()),
-                    ("elsewhere", Tree::List(elsewhere)),
-                ])
-            })
+            ConflictCount {
+                conflicts: copies.conflicts(),
+                evicted: copies.copy.as_ref().map_or(0, |copy| copy.conflicts_evicted),
+                elsewhere: elsewhere.collect(),
+                table: copies.name,
+            }
         });
-        Tree::List(counted.collect())
+        counted.filter(|of| of.conflicts + of.evicted > 0 || !of.elsewhere.is_empty()).collect()
     }
 
     /// `conflict_show [table, id]`: one of them, with the version that has lost and the record of now.
     pub(super) fn conflict_show(
         &self,
         caller: &Caller,
-        params: Params<'_>,
+        params: &Bytes,
         reader: &Reader,
-        out: &mut Vec<u8>,
-    ) -> Result<Answer, Failure> {
-        let mut params = params.count(2)?;
-        let (table, id) = (params.text()?, read_id(&mut params)?);
+    ) -> Result<ConflictReport, Failure> {
+        let api::ConflictShow { table, id } = read(params)?;
         let entry = self.open(caller, table, Permissions::READ)?;
         entry.takes_reads()?;
-        let conflict = find(&self.store, &entry, id)?;
-        let mut current = Tree::Nil;
-        reader.get(entry.table.id, &conflict.key, |now| current = Tree::Encoded(now.to_vec()))?;
-        let catalog = self.store.catalog();
-        let mut fields = shown(&conflict, catalog.directory());
-        fields.push(("record", conflict.value.map_or(Tree::Nil, Tree::Encoded)));
-        fields.push(("current", current));
-        Tree::Map(fields).write(out);
-        Ok(Answer::Ready)
+        let found = find(&self.store, &entry, id)?;
+        let mut current = None;
+        reader.get(entry.table.id, &found.key, |now| current = Some(RawValue(now.to_vec())))?;
+        let conflict = shown(&found, self.store.catalog().directory());
+        Ok(ConflictReport { conflict, record: found.value.map(RawValue), current })
     }
 
     /// `conflict_restore [table, id]`: writes the version that has lost once more, on top of the record of now.
     pub(super) fn conflict_restore(
         &self,
         caller: &Caller,
-        params: Params<'_>,
+        params: &Bytes,
     ) -> Result<Answer, Failure> {
-        let mut params = params.count(2)?;
-        let (table, id) = (params.text()?, read_id(&mut params)?);
+        let api::ConflictRestore { table, id } = read(params)?;
         let entry = self.open(caller, table, Permissions::WRITE)?;
         let Conflict { key, value, .. } = find(&self.store, &entry, id)?;
         let mut encoded = Vec::new();
@@ -125,26 +99,13 @@ impl Service {
             };
             store.execute(write).await?;
             store.execute(Command::Acknowledge { caller, entry, conflict: Some(id) }).await?;
-            Ok(Tree::from("restored").encoded())
+            Ok("restored".to_owned())
         }))
     }
 
     /// `conflict_ack [table]` or `[table, id]`: takes note of all conflicts of a table, or of one.
-    pub(super) fn conflict_ack(
-        &self,
-        caller: &Caller,
-        params: Params<'_>,
-    ) -> Result<Answer, Failure> {
-        let mut params = params.between(1, 2)?;
-        let table = params.text()?;
-        let id = match params.optional()? {
-            None => None,
-            Some(id) => match Decoder::new(id).head() {
-                Some(Head::Nil) => None,
-                Some(Head::Int(id)) => Some(i64::try_from(id).map_err(|_| params.invalid())?),
-                _ => return Err(params.invalid().into()),
-            },
-        };
+    pub(super) fn conflict_ack(&self, caller: &Caller, params: &Bytes) -> Result<Answer, Failure> {
+        let api::ConflictAck { table, id } = read(params)?;
         let entry = self.open(caller, table, Permissions::WRITE)?;
         if let Some(id) = id {
             find(&self.store, &entry, id)?;
@@ -152,8 +113,8 @@ impl Service {
         let (caller, store) = (caller.clone(), self.store.clone());
         Ok(Answer::later(async move {
             let done = store.execute(Command::Acknowledge { caller, entry, conflict: id }).await?;
-            let count = if let Done::Acknowledged { count } = done { count } else { 0 };
-            Ok(Tree::map([("acknowledged", count.into())]).encoded())
+            let acknowledged = if let Done::Acknowledged { count } = done { count } else { 0 };
+            Ok(Acknowledged { acknowledged })
         }))
     }
 }
@@ -166,35 +127,29 @@ pub(super) async fn blocking<T: Send + 'static>(
     read.unwrap_or(Err(crate::store::Fault::Closed.into()))
 }
 
-fn read_id(params: &mut Params<'_>) -> Result<i64, Refusal> {
-    match Decoder::new(params.raw()?).head() {
-        Some(Head::Int(id)) => i64::try_from(id).map_err(|_| params.invalid()),
-        _ => Err(params.invalid()),
-    }
-}
-
 fn find(store: &Store, entry: &Entry, id: i64) -> Result<Conflict, Failure> {
     let newest = store.conflicts(entry.table.id, id.saturating_add(1), 1)?;
     let found = newest.into_iter().find(|conflict| conflict.id == id);
     Ok(found.ok_or(Refusal::NotFound)?)
 }
 
-fn shown(conflict: &Conflict, directory: &Directory) -> Vec<(&'static str, Tree)> {
-    let version = |stamp: Stamp| {
-        [("written_ms", stamp.hlc.unix_ms().into()), ("by", writer(directory, stamp.actor).into())]
+fn shown(conflict: &Conflict, directory: &Directory) -> api::Conflict {
+    let version = |stamp: Stamp| Version {
+        written_ms: stamp.hlc.unix_ms(),
+        by: writer(directory, stamp.actor).map(str::to_owned),
     };
-    let [written_ms, by] = version(conflict.stamp);
-    vec![
-        ("id", conflict.id.unsigned_abs().into()),
-        ("key", String::from_utf8_lossy(&conflict.key).into_owned().into()),
-        ("deleted", conflict.value.is_none().into()),
-        ("bytes", (conflict.value.as_ref().map_or(0, Vec::len) as u64).into()),
+    let Version { written_ms, by } = version(conflict.stamp);
+    api::Conflict {
+        id: conflict.id,
+        key: String::from_utf8_lossy(&conflict.key).into_owned(),
+        deleted: conflict.value.is_none(),
+        bytes: conflict.value.as_ref().map_or(0, Vec::len) as u64,
         written_ms,
         by,
-        ("winner", Tree::map(version(conflict.winner))),
-        ("seen_ms", conflict.seen_ms.into()),
-        ("acknowledged", conflict.acknowledged.into()),
-    ]
+        winner: version(conflict.winner),
+        seen_ms: conflict.seen_ms,
+        acknowledged: conflict.acknowledged,
+    }
 }
 
 /// The node whose database writes as that origin now; none for an origin of earlier.

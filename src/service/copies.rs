@@ -11,9 +11,10 @@
 //! A copy is in sync only while there is a link to it, and if its last word names the same vector and the same
 //! digest as the copy here has now. Whatever falls short of that is called by what is known of it.
 
-use std::{collections::BTreeSet, fmt, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc};
 
 use cortex_core::{
+    api::{self, KeptBy, NodeScope, OwnReplica, PeerReplica, ReplicaState, TableSync},
     directory::{Directory, Standing},
     model::{NodeName, TableUid},
     sync::{Blocker, Blocking, Vector},
@@ -24,8 +25,6 @@ use super::{
     drain::{self, DrainPath, Neighbours},
     mesh::Seen,
     sync::PeerCopy,
-    tables::scope_tree,
-    tree::Tree,
     trouble,
 };
 use crate::{
@@ -48,14 +47,14 @@ pub(super) enum Here {
     None,
 }
 
-impl Here {
-    pub(super) fn word(self) -> &'static str {
-        match self {
-            Self::Ready => "ready",
-            Self::Filling => "filling",
-            Self::Frozen => "frozen",
-            Self::Draining => "draining",
-            Self::None => "none",
+impl From<Here> for ReplicaState {
+    fn from(here: Here) -> Self {
+        match here {
+            Here::Ready => Self::Ready,
+            Here::Filling => Self::Filling,
+            Here::Frozen => Self::Frozen,
+            Here::Draining => Self::Draining,
+            Here::None => Self::None,
         }
     }
 }
@@ -77,16 +76,16 @@ pub(super) enum State {
     Left,
 }
 
-impl fmt::Display for State {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::InSync => "in_sync",
-            Self::Behind => "behind",
-            Self::Diverged => "diverged",
-            Self::Unknown => "unknown",
-            Self::Draining => "draining",
-            Self::Left => "left",
-        })
+impl From<State> for ReplicaState {
+    fn from(state: State) -> Self {
+        match state {
+            State::InSync => Self::InSync,
+            State::Behind => Self::Behind,
+            State::Diverged => Self::Diverged,
+            State::Unknown => Self::Unknown,
+            State::Draining => Self::Draining,
+            State::Left => Self::Left,
+        }
     }
 }
 
@@ -223,7 +222,7 @@ impl Service {
     }
 
     /// What `sync_status` says of a table.
-    pub(super) fn status_tree(&self, copies: &Copies) -> Tree {
+    pub(super) fn table_sync(&self, copies: &Copies) -> TableSync {
         let Copies { entry, copy, .. } = copies;
         let replica = copy.as_deref();
         let kept_by = copies.kept_by.as_ref().map(|Blocker { node, why }| {
@@ -232,60 +231,55 @@ impl Service {
                 Blocking::Ahead => "ahead: it has seen what this node has not",
                 Blocking::Behind => "behind: it has not said that it knows them all",
             };
-            Tree::map([("node", node.as_str().into()), ("why", why.into())])
+            KeptBy { node: node.to_string(), why: why.to_owned() }
         });
-        Tree::map([
-            ("table", copies.name.as_str().into()),
-            ("scope", scope_tree(&entry.table.scope)),
-            ("contested", entry.table.contested.into()),
-            ("conflicts", (copies.conflicts() + copies.conflicts_elsewhere()).into()),
-            (
-                "here",
-                Tree::map([
-                    ("node", (*self.node).into()),
-                    ("state", copies.here.word().into()),
-                    ("why", copies.why_here().into()),
-                    ("drain_blocked", copies.drain_blocked().into()),
-                    ("life", replica.map(|copy| copy.epoch).into()),
-                    ("records", entry.usage.records().into()),
-                    ("tombstones", replica.map_or(0, |copy| copy.tombstones).into()),
-                    ("conflicts", copies.conflicts().into()),
-                    ("damaged", (self.store.damaged(entry.table.id).len() as u64).into()),
-                    ("conflicts_evicted", replica.map_or(0, |copy| copy.conflicts_evicted).into()),
-                    ("digest", replica.map(|copy| hex(&copy.digest.to_bytes())).into()),
-                ]),
-            ),
-            ("nodes", Tree::list(copies.others.iter().map(Other::tree))),
-            ("deletions_kept_by", kept_by.into()),
-        ])
+        TableSync {
+            table: copies.name.clone(),
+            scope: NodeScope::from(&entry.table.scope),
+            contested: entry.table.contested,
+            conflicts: copies.conflicts() + copies.conflicts_elsewhere(),
+            here: OwnReplica {
+                node: self.node.to_string(),
+                state: copies.here.into(),
+                why: copies.why_here(),
+                drain_blocked: copies.drain_blocked(),
+                epoch: replica.map(|copy| copy.epoch),
+                records: entry.usage.records(),
+                tombstones: replica.map_or(0, |copy| copy.tombstones),
+                conflicts: copies.conflicts(),
+                damaged: self.store.damaged(entry.table.id).len() as u64,
+                conflicts_evicted: replica.map_or(0, |copy| copy.conflicts_evicted),
+                digest: replica.map(|copy| hex(&copy.digest.to_bytes())),
+            },
+            nodes: copies.others.iter().map(PeerReplica::from).collect(),
+            deletions_kept_by: kept_by,
+        }
     }
 
     /// What `get_scope` and `table_info` say of a table's copies, the one here first.
-    pub(super) fn replicas_tree(&self, copies: &Copies) -> Tree {
-        let own = Tree::map([
-            ("node", (*self.node).into()),
-            ("state", copies.here.word().into()),
-            ("life", copies.copy.as_ref().map(|copy| copy.epoch).into()),
-            ("ready", copies.copy.as_ref().is_none_or(|copy| copy.ready).into()),
-            ("conflicts", copies.conflicts().into()),
-            ("verified_ms", Tree::Nil),
-            ("heard_ms", Tree::Nil),
-            ("why", copies.why_here().into()),
-        ]);
-        let others = copies.others.iter().map(|other| {
-            Tree::map([
-                ("node", other.node.as_str().into()),
-                ("state", other.state.to_string().into()),
-                ("life", other.epoch.into()),
-                ("ready", other.ready.into()),
-                ("conflicts", other.conflicts.into()),
-                ("verified_ms", other.verified_ms.into()),
-                ("heard_ms", other.heard_ms.into()),
-                ("why", other.why.clone().into()),
-            ])
+    pub(super) fn replicas(&self, copies: &Copies) -> Vec<api::Replica> {
+        let own = || api::Replica {
+            node: self.node.to_string(),
+            state: copies.here.into(),
+            epoch: copies.copy.as_ref().map(|copy| copy.epoch),
+            ready: Some(copies.copy.as_ref().is_none_or(|copy| copy.ready)),
+            conflicts: Some(copies.conflicts()),
+            verified_ms: None,
+            heard_ms: None,
+            why: copies.why_here(),
+        };
+        let others = copies.others.iter().map(|other| api::Replica {
+            node: other.node.to_string(),
+            state: other.state.into(),
+            epoch: Some(other.epoch),
+            ready: other.ready,
+            conflicts: other.conflicts,
+            verified_ms: other.verified_ms,
+            heard_ms: other.heard_ms,
+            why: other.why.clone(),
         });
-        let own = (copies.here != Here::None || copies.declined).then_some(own);
-        Tree::List(own.into_iter().chain(others).collect())
+        let own = (copies.here != Here::None || copies.declined).then(own);
+        own.into_iter().chain(others).collect()
     }
 }
 
@@ -302,25 +296,24 @@ impl Copies {
     }
 }
 
-impl Other {
-    fn tree(&self) -> Tree {
-        Tree::map([
-            ("node", self.node.as_str().into()),
-            ("state", self.state.to_string().into()),
-            ("conflicts", self.conflicts.into()),
-            ("verified_ms", self.verified_ms.into()),
-            ("behind_writes", self.behind_writes.into()),
-            ("ahead_writes", self.ahead_writes.into()),
-            ("behind_seconds", self.behind_seconds.into()),
-            ("why", self.why.clone().into()),
-            ("heard_ms", self.heard_ms.into()),
-            (
-                "differs",
-                Tree::list(
-                    self.differs.iter().map(|key| String::from_utf8_lossy(key).into_owned()),
-                ),
-            ),
-        ])
+impl From<&Other> for PeerReplica {
+    fn from(other: &Other) -> Self {
+        Self {
+            node: other.node.to_string(),
+            state: other.state.into(),
+            conflicts: other.conflicts,
+            verified_ms: other.verified_ms,
+            behind_writes: other.behind_writes,
+            ahead_writes: other.ahead_writes,
+            behind_seconds: other.behind_seconds,
+            why: other.why.clone(),
+            heard_ms: other.heard_ms,
+            differs: other
+                .differs
+                .iter()
+                .map(|key| String::from_utf8_lossy(key).into_owned())
+                .collect(),
+        }
     }
 }
 
@@ -465,7 +458,7 @@ fn state_of(
 }
 
 pub(super) fn hex(bytes: &[u8]) -> String {
-    use fmt::Write as _;
+    use std::fmt::Write as _;
     bytes.iter().fold(String::new(), |mut text, byte| {
         let _never_fails = write!(text, "{byte:02x}");
         text

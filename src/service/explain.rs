@@ -3,28 +3,28 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
+use bytes::Bytes;
 use cortex_core::{
+    api::{self, Explanation},
     directory::Standing,
     gate,
     model::{Caller, Key, NodeName, Owner, Permissions, Refusal, Scope, Stamp},
     sync::Dot,
-    wire::{Head, encode},
+    wire::encode,
 };
 
 use super::{
-    Answer, Service,
+    Service,
     conflicts::writer,
     copies::{Copies, Here, Link, Other, State},
     drain::{DrainPath, either, removed},
-    params::{self, Params},
-    tree::Tree,
-    trouble,
+    read, trouble,
 };
 use crate::store::{Entry, Failure, RowMark, SYSTEM_TABLE};
 
 /// What is found, and what can be done about it.
 #[derive(Debug)]
-struct Explanation {
+struct Found {
     finding: String,
     mend: Option<String>,
 }
@@ -39,7 +39,7 @@ impl Because {
     }
 }
 
-impl Explanation {
+impl Found {
     fn new(finding: impl Into<String>) -> Self {
         Self { finding: finding.into(), mend: None }
     }
@@ -51,54 +51,29 @@ impl Explanation {
 
 impl Service {
     /// `explain [table]` or `[table, {key, node}]`.
-    pub(super) fn explain(
-        &self,
-        caller: &Caller,
-        params: Params<'_>,
-        out: &mut Vec<u8>,
-    ) -> Result<Answer, Failure> {
-        let mut params = params.between(1, 2)?;
-        let table = params.text()?;
-        let (mut key, mut node) = (None, None);
-        if let Some(options) = params.optional()? {
-            params::each_option(options, |name, value| {
-                match (name, value) {
-                    ("key", Head::Str(text)) => key = Some(text.to_vec()),
-                    ("key", Head::Int(number)) => key = Some(number.to_string().into_bytes()),
-                    ("node", Head::Str(name)) => {
-                        node = Some(std::str::from_utf8(name).ok()?.to_owned());
-                    }
-                    ("key" | "node", Head::Nil) => {}
-                    _ => return None,
-                }
-                Some(())
-            })
-            .ok_or_else(|| params.invalid())?;
-        }
-        let node = node.as_deref().map(NodeName::parse).transpose()?;
+    pub(super) fn explain(&self, caller: &Caller, params: &Bytes) -> Result<Explanation, Failure> {
+        let api::Explain { table, options } = read(params)?;
+        let key = options.key.map(|api::KeyText(key)| key);
+        let node = options.node.as_deref().map(NodeName::parse).transpose()?;
         let mut because = Because::default();
         let found = match self.open_anywhere(caller, table, Permissions::READ) {
             Err(Refusal::AccessDenied) => self.explain_denial(table, &mut because),
             Err(refusal) => return Err(refusal.into()),
             Ok(entry) => self.explain_table(&entry, key.as_deref(), node.as_ref(), &mut because)?,
         };
-        let node = node.as_ref().map_or(&*self.node, NodeName::as_str);
-        let key = key.map(|key| String::from_utf8_lossy(&key).into_owned());
-        let answer = Tree::map([
-            ("table", table.into()),
-            ("node", node.into()),
-            ("key", key.into()),
-            ("finding", found.finding.into()),
-            ("because", Tree::list(because.0)),
-            ("do", found.mend.into()),
-        ]);
-        answer.write(out);
-        Ok(Answer::Ready)
+        Ok(Explanation {
+            table: table.to_owned(),
+            node: node.as_ref().map_or(&*self.node, NodeName::as_str).to_owned(),
+            key: key.map(|key| String::from_utf8_lossy(&key).into_owned()),
+            finding: found.finding,
+            because: because.0,
+            mend: found.mend,
+        })
     }
 
     /// Nobody is told whether a table exists that they may not see; but what is not believed of the directory may be
     /// who they are, or what they were granted.
-    fn explain_denial(&self, table: &str, because: &mut Because) -> Explanation {
+    fn explain_denial(&self, table: &str, because: &mut Because) -> Found {
         let mut mend = None;
         for (node, known) in self.sync.copies_of(SYSTEM_TABLE) {
             if let Some(doubtful) = trouble::of_doubtful(&known.doubtful) {
@@ -106,7 +81,7 @@ impl Service {
                 mend = mend.or(doubtful.mend);
             }
         }
-        Explanation::mend(
+        Found::mend(
             format!("there is no table {table} here, or you may not see it"),
             mend.unwrap_or_else(|| "cortex tables".to_owned()),
         )
@@ -118,7 +93,7 @@ impl Service {
         key: Option<&[u8]>,
         node: Option<&NodeName>,
         because: &mut Because,
-    ) -> Result<Explanation, Failure> {
+    ) -> Result<Found, Failure> {
         let copies = self.copies_of(entry);
         let name = &copies.name;
         because.add(format!("the table {name} exists, and its scope is {}", entry.table.scope));
@@ -157,7 +132,7 @@ impl Service {
         copies: &Copies,
         key: Option<&[u8]>,
         because: &mut Because,
-    ) -> Result<Explanation, Failure> {
+    ) -> Result<Found, Failure> {
         let name = &copies.name;
         match copies.here {
             Here::Ready => because.add("the copy here is whole"),
@@ -172,7 +147,7 @@ impl Service {
                 return Ok(of_filling(copies, because));
             }
             Here::Frozen => {
-                return Ok(Explanation::mend(
+                return Ok(Found::mend(
                     format!(
                         "{name} is frozen here: of the competing decisions about its scope some leave this node out"
                     ),
@@ -182,7 +157,7 @@ impl Service {
             Here::Draining | Here::None if copies.declined => {
                 because.add(self.holders(copies));
                 copies.drain_path_in_words().into_iter().for_each(|reason| because.add(reason));
-                return Ok(Explanation::mend(
+                return Ok(Found::mend(
                     format!("{name} is kept away from this node by its root"),
                     format!("as root, on this node: cortex drop {name} --replica --undo"),
                 ));
@@ -190,7 +165,7 @@ impl Service {
             Here::Draining => return Ok(self.explain_drain(copies, because)),
             Here::None => {
                 because.add(self.holders(copies));
-                return Ok(Explanation::mend(
+                return Ok(Found::mend(
                     format!("{name} is not on this node: its scope does not contain it"),
                     self.admit(copies, &self.node),
                 ));
@@ -203,10 +178,7 @@ impl Service {
                     let finding = format!(
                         "{name} is on this node as it was when the node was removed from the mesh"
                     );
-                    return Ok(Explanation::mend(
-                        finding,
-                        "on a node of the mesh: cortex mesh invite",
-                    ));
+                    return Ok(Found::mend(finding, "on a node of the mesh: cortex mesh invite"));
                 }
                 None => format!("{name} is on this node, and whole"),
             };
@@ -227,21 +199,21 @@ impl Service {
                     mend = mend.or_else(|| Some(format!("on {}: cortex conflicts", other.node)));
                 }
             }
-            return Ok(Explanation { finding, mend });
+            return Ok(Found { finding, mend });
         };
         let shown = String::from_utf8_lossy(key);
         Ok(match self.mark_of(copies, key)? {
             Some(mark) if mark.value.is_some() => {
                 because.add(format!("it was written {}", self.written(mark.stamp)));
-                Explanation::new(format!("{shown} is on this node"))
+                Found::new(format!("{shown} is on this node"))
             }
             Some(mark) => {
                 because.add(format!("it was deleted {}", self.written(mark.stamp)));
-                Explanation::new(format!("{shown} was deleted"))
+                Found::new(format!("{shown} was deleted"))
             }
             None if copies.others.is_empty() => {
                 because.add("no deletion of it is remembered");
-                Explanation::new(format!(
+                Found::new(format!(
                     "{shown} is not there: it was never written, or deleted long ago"
                 ))
             }
@@ -251,12 +223,12 @@ impl Service {
                 let lacking: Vec<_> = lacking.map(|other| other.node.as_str()).collect();
                 if lacking.is_empty() {
                     because.add("every other copy holds the same");
-                    Explanation::new(format!(
+                    Found::new(format!(
                         "{shown} is on no node: it was never written, or deleted long ago"
                     ))
                 } else {
                     because.add(format!("not known to hold the same: {}", lacking.join(", ")));
-                    Explanation::mend(
+                    Found::mend(
                         format!("{shown} is not on this node; another may have it"),
                         format!("cortex sync status {name}"),
                     )
@@ -266,14 +238,14 @@ impl Service {
     }
 
     /// A copy that the scope does not contain any more, and that is still here.
-    fn explain_drain(&self, copies: &Copies, because: &mut Because) -> Explanation {
+    fn explain_drain(&self, copies: &Copies, because: &mut Because) -> Found {
         let name = &copies.name;
         because.add(self.holders(copies));
         copies.drain_path_in_words().into_iter().for_each(|reason| because.add(reason));
         let cannot = || format!("{name} is to leave this node, and cannot drain");
         match &copies.drain_path {
             Some(DrainPath::Unreached(nodes)) => {
-                Explanation { finding: cannot(), mend: nodes.first().map(start) }
+                Found { finding: cannot(), mend: nodes.first().map(start) }
             }
             Some(DrainPath::Blocked { between }) => {
                 let Some(node) = between.first() else {
@@ -283,14 +255,14 @@ impl Service {
                         "add {} to mesh.nodes in cortex.toml(5); then: systemctl reload cortexd",
                         either(&scope)
                     );
-                    return Explanation::mend(cannot(), link);
+                    return Found::mend(cannot(), link);
                 };
                 let (admit, narrow) = (self.admit(copies, node.as_str()), self.scope_again(copies));
                 let mend = format!("{admit}; once it has left {}: {narrow}", self.node);
-                Explanation::mend(cannot(), mend)
+                Found::mend(cannot(), mend)
             }
-            Some(DrainPath::NoScope) => Explanation::mend(cannot(), self.admit(copies, &self.node)),
-            Some(DrainPath::Drained | DrainPath::Open(_)) | None => Explanation::mend(
+            Some(DrainPath::NoScope) => Found::mend(cannot(), self.admit(copies, &self.node)),
+            Some(DrainPath::Drained | DrainPath::Open(_)) | None => Found::mend(
                 format!("{name} is leaving this node: its scope does not contain it any more"),
                 self.admit(copies, &self.node),
             ),
@@ -303,14 +275,14 @@ impl Service {
         key: Option<&[u8]>,
         node: &NodeName,
         because: &mut Because,
-    ) -> Result<Explanation, Failure> {
+    ) -> Result<Found, Failure> {
         let name = &copies.name;
         let catalog = self.store.catalog();
         let directory = catalog.directory();
         let link = self.link_to(node);
         if directory.is_put_out(node) {
             because.add(format!("{node} was removed from the mesh"));
-            return Ok(Explanation::mend(
+            return Ok(Found::mend(
                 format!("{name} is not on {node} any more"),
                 format!("cortex mesh invite {node}"),
             ));
@@ -322,10 +294,10 @@ impl Service {
             } else {
                 "cortex mesh status".to_owned()
             };
-            return Ok(Explanation::mend(format!("{node} is no member of this mesh"), mend));
+            return Ok(Found::mend(format!("{node} is no member of this mesh"), mend));
         }
         if directory.is_declined(copies.entry.table.uid, node) {
-            return Ok(Explanation::mend(
+            return Ok(Found::mend(
                 format!("{name} is kept away from {node} by its root"),
                 format!("as root, on {node}: cortex drop {name} --replica --undo"),
             ));
@@ -334,7 +306,7 @@ impl Service {
             Standing::In => because.add(format!("the scope contains {node}")),
             Standing::Frozen => {
                 because.add(format!("some of the competing decisions leave {node} out"));
-                return Ok(Explanation::mend(
+                return Ok(Found::mend(
                     format!(
                         "{name} is frozen on {node}: it changes nothing until the scope is decided"
                     ),
@@ -342,7 +314,7 @@ impl Service {
                 ));
             }
             Standing::Out if !copies.entry.replicated => {
-                return Ok(Explanation::mend(
+                return Ok(Found::mend(
                     format!("{name} is not on {node}: the table is local to this node"),
                     self.admit(copies, node.as_str()),
                 ));
@@ -353,14 +325,14 @@ impl Service {
                     let name_there = self.name_elsewhere(copies);
                     return Ok(explain_drain_there([name, &name_there], node, &link, because));
                 }
-                return Ok(Explanation::mend(
+                return Ok(Found::mend(
                     format!("{name} is not on {node}: the scope does not contain it"),
                     self.admit(copies, node.as_str()),
                 ));
             }
         }
         let Some(found) = other(copies, node) else {
-            return Ok(Explanation::mend(
+            return Ok(Found::mend(
                 format!("of the copy of {name} on {node} nothing is known"),
                 "cortex mesh status",
             ));
@@ -390,11 +362,11 @@ impl Service {
         key: &[u8],
         node: &NodeName,
         because: &mut Because,
-    ) -> Result<Explanation, Failure> {
+    ) -> Result<Found, Failure> {
         let (name, shown) = (&copies.name, String::from_utf8_lossy(key));
         let Some(mark) = self.mark_of(copies, key)? else {
             because.add("this node has neither the row nor its deletion to compare with");
-            return Ok(Explanation::mend(
+            return Ok(Found::mend(
                 format!("whether {node} has {shown} is not known here"),
                 format!("on {node}: cortex explain {} {shown}", self.name_elsewhere(copies)),
             ));
@@ -409,17 +381,17 @@ impl Service {
             let now = if mark.value.is_some() { "is on" } else { "was deleted on" };
             let diverged = other(copies, node).is_some_and(|other| other.state == State::Diverged);
             return Ok(if diverged {
-                Explanation::mend(
+                Found::mend(
                     format!("{shown} should be as here on {node}, but the copies have diverged"),
                     format!("cortex sync repair {name}"),
                 )
             } else {
-                Explanation::new(format!("{shown} {now} {node}, or something later is"))
+                Found::new(format!("{shown} {now} {node}, or something later is"))
             });
         }
         because.add(format!("{node} has not said that it has incorporated this write"));
         let mend = other(copies, node).and_then(|other| other.mend.clone());
-        Ok(Explanation::mend(
+        Ok(Found::mend(
             format!("{shown} has not reached {node} as far as is known here"),
             mend.unwrap_or_else(|| format!("cortex sync wait {name} --node {node}")),
         ))
@@ -509,7 +481,7 @@ fn other<'c>(copies: &'c Copies, node: &NodeName) -> Option<&'c Other> {
 }
 
 /// A copy whose rows have not all come: waiting helps as long as somebody can send them.
-fn of_filling(copies: &Copies, because: &mut Because) -> Explanation {
+fn of_filling(copies: &Copies, because: &mut Because) -> Found {
     let name = &copies.name;
     let others = copies.others.iter().filter(|other| other.state != State::Left);
     let others: Vec<&Other> = others.collect();
@@ -520,9 +492,9 @@ fn of_filling(copies: &Copies, because: &mut Because) -> Explanation {
                 because.add(format!("{}: {why}", other.node));
             }
             let finding = format!("the rows of {name} do not all come through to this node");
-            Explanation::mend(finding, mend)
+            Found::mend(finding, mend)
         }
-        Some(_) | None => Explanation::mend(
+        Some(_) | None => Found::mend(
             format!("the rows of {name} are still on their way to this node"),
             format!("cortex sync wait {name}"),
         ),
@@ -550,7 +522,7 @@ fn explain_drain_there(
     node: &NodeName,
     link: &Link,
     because: &mut Because,
-) -> Explanation {
+) -> Found {
     because.add(format!("{node} has not said yet that it has handed over what it held"));
     let mend = match link {
         Link::Up => format!("cortex scope {name}"),
@@ -565,25 +537,25 @@ fn explain_drain_there(
             format!("on {node}: cortex explain {name_there}")
         }
     };
-    Explanation::mend(format!("{name} is leaving {node}"), mend)
+    Found::mend(format!("{name} is leaving {node}"), mend)
 }
 
-fn of_copy(name: &str, node: &NodeName, found: &Other, link: &Link) -> Explanation {
+fn of_copy(name: &str, node: &NodeName, found: &Other, link: &Link) -> Found {
     // Where something stands in the way, no waiting helps.
     let mend =
         found.mend.clone().unwrap_or_else(|| format!("cortex sync wait {name} --node {node}"));
     let finding = match found.state {
         State::InSync => {
-            return Explanation::new(format!("{name} is on {node}, and holds the same as here"));
+            return Found::new(format!("{name} is on {node}, and holds the same as here"));
         }
         State::Diverged => {
-            return Explanation::mend(
+            return Found::mend(
                 format!("{name} is on {node}, and holds other rows than here"),
                 format!("cortex sync repair {name}"),
             );
         }
         State::Draining | State::Left => {
-            return Explanation::mend(
+            return Found::mend(
                 format!("{name} is leaving {node}"),
                 format!("cortex scope {name}"),
             );
@@ -602,5 +574,5 @@ fn of_copy(name: &str, node: &NodeName, found: &Other, link: &Link) -> Explanati
         }
         State::Unknown => format!("how the copy of {name} on {node} is, is not known now"),
     };
-    Explanation::mend(finding, mend)
+    Found::mend(finding, mend)
 }

@@ -1,67 +1,61 @@
 //! Methods on access control lists: acl_grant, acl_revoke, acl_list.
 //! What a right allows is decided in `cortex_core::gate`.
 
+use bytes::Bytes;
 use cortex_core::{
+    api::{self, TableGrant, Words},
     directory::Directory,
     model::{Caller, Permissions, Refusal},
-    wire::{Head, Reader, encode},
 };
 
-use super::{
-    Answer, Service,
-    params::Params,
-    tables::{own_tables, write_permissions},
-};
+use super::{Answer, Service, read, tables::own_tables};
 use crate::store::{Command, Entry, Failure, Granting};
 
 impl Service {
     /// `acl_grant [identity, table, permissions]`.
-    pub(super) fn acl_grant(&self, caller: &Caller, params: Params<'_>) -> Result<Answer, Failure> {
-        Ok(Answer::Commit(Command::Grant(self.granting(caller, params)?)))
+    pub(super) fn acl_grant(&self, caller: &Caller, params: &Bytes) -> Result<Answer, Failure> {
+        let api::AclGrant { identity, table, permissions } = read(params)?;
+        let granting = self.granting(caller, identity, table, &permissions)?;
+        Ok(Answer::Commit(Command::Grant(granting)))
     }
 
     /// `acl_revoke [identity, table, permissions]`.
-    pub(super) fn acl_revoke(
-        &self,
-        caller: &Caller,
-        params: Params<'_>,
-    ) -> Result<Answer, Failure> {
-        Ok(Answer::Commit(Command::Revoke(self.granting(caller, params)?)))
+    pub(super) fn acl_revoke(&self, caller: &Caller, params: &Bytes) -> Result<Answer, Failure> {
+        let api::AclRevoke { identity, table, permissions } = read(params)?;
+        let granting = self.granting(caller, identity, table, &permissions)?;
+        Ok(Answer::Commit(Command::Revoke(granting)))
     }
 
     /// `acl_list []`: the owner's own row and every grant, for each of the caller's tables.
     pub(super) fn acl_list(
         &self,
         caller: &Caller,
-        params: Params<'_>,
-        out: &mut Vec<u8>,
-    ) -> Result<Answer, Failure> {
-        params.count(0)?;
+        params: &Bytes,
+    ) -> Result<Vec<TableGrant>, Failure> {
+        let api::AclList {} = read(params)?;
         let catalog = self.store.catalog();
         let directory = catalog.directory();
-        let rows: Vec<_> = own_tables(caller, &catalog)
-            .flat_map(|entry| rows_of(entry, directory).map(move |row| (entry, row)))
-            .collect();
-        encode::array(out, rows.len());
-        for (entry, (identity, rights)) in rows {
-            encode::map(out, 3);
-            encode::str(out, "identity");
-            encode::str(out, &identity);
-            encode::str(out, "table");
-            encode::str(out, &catalog.show(&entry.table.name));
-            encode::str(out, "permissions");
-            write_permissions(rights, out);
-        }
-        Ok(Answer::Ready)
+        let rows = own_tables(caller, &catalog).flat_map(|entry| {
+            rows_of(entry, directory).map(|(identity, rights)| TableGrant {
+                identity,
+                table: catalog.show(&entry.table.name),
+                permissions: words(rights),
+            })
+        });
+        Ok(rows.collect())
     }
 
-    fn granting(&self, caller: &Caller, params: Params<'_>) -> Result<Granting, Failure> {
-        let mut params = params.count(3)?;
-        let (identity, table, rights) = (params.text()?, params.text()?, params.raw()?);
+    fn granting(
+        &self,
+        caller: &Caller,
+        identity: &str,
+        table: &str,
+        permissions: &Words<'_>,
+    ) -> Result<Granting, Failure> {
         // Rights are decided wherever the owner is, with or without a copy.
         let entry = self.open_anywhere(caller, table, Permissions::ADMIN)?;
         let principal = self.store.catalog().directory().principal(identity)?;
-        let rights = read_permissions(rights, &params)?;
+        let rights = parse_permissions(permissions)?;
         Ok(Granting { caller: caller.clone(), entry, principal, rights })
     }
 }
@@ -83,20 +77,17 @@ fn rows_of<'a>(
 }
 
 /// Permissions are `read,write` or a list of words.
-fn read_permissions(encoded: &[u8], params: &Params<'_>) -> Result<Permissions, Refusal> {
-    let mut reader = Reader::new(encoded);
-    match reader.clone().head() {
-        Some(Head::Str(_)) => {
-            Permissions::parse_list(reader.text().ok_or(Refusal::InvalidPermissions)?)
-        }
-        Some(Head::Array(count @ 1..)) => {
-            let _entered = reader.head();
-            (0..count).try_fold(Permissions::NONE, |all, _| {
-                let word = reader.text().ok_or(Refusal::InvalidPermissions)?;
-                Ok(all.union(Permissions::parse_word(word)?))
-            })
-        }
-        Some(Head::Array(0)) => Err(Refusal::InvalidPermissions),
-        _ => Err(params.invalid()),
+fn parse_permissions(words: &Words<'_>) -> Result<Permissions, Refusal> {
+    match words {
+        Words::Text(text) => Permissions::parse_list(text),
+        Words::List(words) if !words.is_empty() => words
+            .iter()
+            .try_fold(Permissions::NONE, |all, word| Ok(all.union(Permissions::parse_word(word)?))),
+        Words::List(_) | Words::NoText => Err(Refusal::InvalidPermissions),
     }
+}
+
+/// Rights as answers show them.
+pub(super) fn words(rights: Permissions) -> Vec<String> {
+    rights.words().map(str::to_owned).collect()
 }

@@ -14,6 +14,9 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use cortex_core::{
+    api::{
+        self, ClaimToken, Identity, IdentityMetadata, Raw, RawValue, Request as _, TokenOptions,
+    },
     directory::{Directory, IdentityRow, Row},
     model::{
         ActorId, Caller, Hlc, IdentityId, IdentityName, NodeName, Refusal, Signer, Stamp, Uid,
@@ -24,7 +27,7 @@ use cortex_core::{
 use super::{
     Answer, Service,
     mesh::{AskError, Mesh},
-    params::Params,
+    read,
     tables::owner_of,
     token::Token,
     users,
@@ -48,46 +51,12 @@ const TELL_TIME: Duration = Duration::from_secs(3);
 /// Rows that are taken from another node for one identity: with ten nodes, some thirty are normal.
 const MOST_ROWS: usize = 1000;
 
-/// What a token shall be good for.
-#[derive(Clone, Debug, Default)]
+/// Where a token shall be good, for whom, and how long.
+#[derive(Clone, Debug)]
 struct Wish {
     node: Option<NodeName>,
     uid: Option<Uid>,
-    seconds: Option<u64>,
-    /// Whose identity; for root alone.
-    whose: Option<Box<str>>,
-    /// The uid to be mapped; for root alone.
-    mapped: Option<Uid>,
-}
-
-impl Wish {
-    fn fill(&mut self, encoded: &[u8]) -> Option<Result<(), Refusal>> {
-        let mut reader = Decoder::new(encoded);
-        let Some(Head::Map(count)) = reader.head() else {
-            return None;
-        };
-        for _ in 0..count {
-            match (reader.text()?, reader.head()?) {
-                (_, Head::Nil) => {}
-                ("for_node", Head::Str(name)) => {
-                    match NodeName::parse(std::str::from_utf8(name).ok()?) {
-                        Ok(name) => self.node = Some(name),
-                        Err(refusal) => return Some(Err(refusal)),
-                    }
-                }
-                ("for_uid", Head::Int(uid)) => self.uid = Some(Uid(u32::try_from(uid).ok()?)),
-                ("seconds", Head::Int(seconds)) => {
-                    self.seconds = Some(u64::try_from(seconds).ok()?);
-                }
-                ("name", Head::Str(name)) => {
-                    self.whose = Some(std::str::from_utf8(name).ok()?.into());
-                }
-                ("uid", Head::Int(uid)) => self.mapped = Some(Uid(u32::try_from(uid).ok()?)),
-                _ => return None,
-            }
-        }
-        Some(Ok(()))
-    }
+    seconds: u64,
 }
 
 impl Service {
@@ -95,32 +64,27 @@ impl Service {
     pub(super) fn identity_register(
         &self,
         caller: &Caller,
-        params: Params<'_>,
+        params: &Bytes,
     ) -> Result<Answer, Failure> {
         let signer = self.signer()?;
-        let mut params = params.between(1, 2)?;
-        let name = IdentityName::parse(params.text()?)?;
-        let wish = self.read_wish(&mut params, signer.node())?;
+        let api::IdentityRegister { name, options } = read(params)?;
+        let name = IdentityName::parse(name)?;
+        let wish = self.wish(&options, signer.node())?;
+        let mapped = options.uid.map(Uid);
         let asking = owner_of(caller).ok_or(Refusal::AccessDenied)?;
-        if asking != Uid::ROOT && wish.mapped.is_some_and(|mapped| mapped != asking) {
+        if asking != Uid::ROOT && mapped.is_some_and(|mapped| mapped != asking) {
             return Err(Refusal::AccessDenied.into());
         }
         let (store, caller) = (self.store.clone(), caller.clone());
         Ok(Answer::later(async move {
-            let (whom, wanted) = (wish.mapped, name.clone());
+            let wanted = name.clone();
             let looked_up =
-                tokio::task::spawn_blocking(move || whom_to_map(asking, whom, &wanted)).await;
+                tokio::task::spawn_blocking(move || whom_to_map(asking, mapped, &wanted)).await;
             let uid = looked_up.unwrap_or(Err(Refusal::AccessDenied))?;
             let id = IdentityId(random::id());
             let registration = Registration { caller, id, name: name.clone(), uid };
             store.execute(Command::Register(registration)).await?;
-            let mut out = Vec::new();
-            write_token(
-                &new_token(signer.as_ref(), id, name, uid, &wish),
-                signer.as_ref(),
-                &mut out,
-            );
-            Ok(out)
+            Ok(new_token(signer.as_ref(), id, name, uid, wish))
         }))
     }
 
@@ -129,16 +93,15 @@ impl Service {
     pub(super) fn identity_token(
         &self,
         caller: &Caller,
-        params: Params<'_>,
-        out: &mut Vec<u8>,
-    ) -> Result<Answer, Failure> {
+        params: &Bytes,
+    ) -> Result<ClaimToken, Failure> {
         let signer = self.signer()?;
-        let mut params = params.between(0, 1)?;
-        let wish = self.read_wish(&mut params, signer.node())?;
+        let api::IdentityToken { options } = read(params)?;
+        let wish = self.wish(&options, signer.node())?;
         let catalog = self.store.catalog();
         let directory = catalog.directory();
         let own = directory.identity_of_caller(caller);
-        let id = match &wish.whose {
+        let id = match &options.name {
             None => own.ok_or(Refusal::NotMapped)?,
             Some(name) => directory.find_for(name.trim_start_matches('@'), caller)?,
         };
@@ -147,25 +110,21 @@ impl Service {
         }
         let uid = directory.uid_here(id).ok_or(Refusal::NotMappedThere)?;
         let row = directory.identity(id).ok_or(Refusal::UnknownIdentity)?;
-        let token = new_token(signer.as_ref(), id, row.name.clone(), uid, &wish);
-        write_token(&token, signer.as_ref(), out);
-        Ok(Answer::Ready)
+        Ok(new_token(signer.as_ref(), id, row.name.clone(), uid, wish))
     }
 
-    /// Reads what a token shall be good for, if the caller says, and refuses what none may be.
-    fn read_wish(&self, params: &mut Params<'_>, here: &NodeName) -> Result<Wish, Refusal> {
-        let mut wish = Wish::default();
-        if let Some(encoded) = params.optional()? {
-            wish.fill(encoded).ok_or_else(|| params.invalid())??;
-        }
-        if wish.seconds.is_some_and(|seconds| !(1..=Token::MOST_SECONDS).contains(&seconds)) {
+    /// What a token shall be good for; refuses what none may be.
+    fn wish(&self, options: &TokenOptions, here: &NodeName) -> Result<Wish, Refusal> {
+        let node = options.for_node.as_deref().map(NodeName::parse).transpose()?;
+        let seconds = options.seconds.unwrap_or(TOKEN_SECONDS);
+        if !(1..=Token::MOST_SECONDS).contains(&seconds) {
             return Err(Refusal::TokenLifetime(Token::MOST_SECONDS));
         }
-        match &wish.node {
-            Some(node) if node != here && !self.is_known(node) => {
+        match node {
+            Some(node) if node != *here && !self.is_known(&node) => {
                 Err(Refusal::UnknownNode(node.as_str().into()))
             }
-            Some(_) | None => Ok(wish),
+            node => Ok(Wish { node, uid: options.for_uid.map(Uid), seconds }),
         }
     }
 
@@ -173,11 +132,11 @@ impl Service {
     pub(super) fn identity_claim(
         &self,
         caller: &Caller,
-        params: Params<'_>,
+        params: &Bytes,
     ) -> Result<Answer, Failure> {
         let signer = self.signer()?;
-        let mut params = params.count(1)?;
-        let written = params.text()?.to_owned();
+        let api::IdentityClaim { token } = read(params)?;
+        let written = token.to_owned();
         let uid = owner_of(caller).ok_or(Refusal::AccessDenied)?;
         let signed = Token::read(&written)?;
         let token = signed.token.clone();
@@ -205,9 +164,7 @@ impl Service {
             store.execute(Command::Claim(Box::new(claim))).await?;
             tell_origin(&store, mesh.as_ref(), signer.node(), &token, uid).await;
             let name = store.catalog().directory().show_identity(token.identity);
-            let mut out = Vec::new();
-            encode::str(&mut out, &format!("claimed identity '{name}'"));
-            Ok(out)
+            Ok(format!("claimed identity '{name}'"))
         }))
     }
 
@@ -232,15 +189,15 @@ impl Service {
     pub(super) fn identity_redeem(
         &self,
         caller: &Caller,
-        params: Params<'_>,
+        params: &Bytes,
         reader: &Reader,
     ) -> Result<Answer, Failure> {
         let signer = self.signer()?;
-        let mut params = params.count(1)?;
+        let api::IdentityRedeem { token } = read(params)?;
         let Caller::Peer { node, uid: Some(uid) } = caller.clone() else {
             return Err(Refusal::AccessDenied.into());
         };
-        let signed = Token::read(params.text()?)?;
+        let signed = Token::read(token)?;
         if signed.token.origin != *signer.node() {
             return Err(Refusal::TokenForged.into());
         }
@@ -266,7 +223,7 @@ impl Service {
             }
             let mut out = Vec::new();
             write_rows(&rows, &mut out);
-            Ok(out)
+            Ok(RawValue(out))
         }))
     }
 
@@ -275,14 +232,14 @@ impl Service {
     pub(super) fn identity_learn(
         &self,
         caller: &Caller,
-        params: Params<'_>,
+        params: &Bytes,
     ) -> Result<Answer, Failure> {
         let signer = self.signer()?;
-        let mut params = params.count(1)?;
+        let api::IdentityLearn { rows: Raw(rows) } = read(params)?;
         let Caller::Peer { node, .. } = caller else {
             return Err(Refusal::AccessDenied.into());
         };
-        let rows = read_rows(params.raw()?).ok_or_else(|| params.invalid())?;
+        let rows = read_rows(rows).ok_or_else(api::IdentityLearn::invalid)?;
         let catalog = self.store.catalog();
         let directory = catalog.directory();
         let rows = store::verify(signer.as_ref(), directory, rows)?;
@@ -308,57 +265,44 @@ impl Service {
     }
 
     /// `identity_list []`. Without a mesh there is none.
-    pub(super) fn identity_list(
-        &self,
-        params: Params<'_>,
-        out: &mut Vec<u8>,
-    ) -> Result<Answer, Failure> {
-        params.count(0)?;
+    pub(super) fn identity_list(&self, params: &Bytes) -> Result<Vec<Identity>, Failure> {
+        let api::IdentityList {} = read(params)?;
+        Ok(self.identities())
+    }
+
+    /// What `identity_list` answers.
+    #[must_use]
+    pub fn identities(&self) -> Vec<Identity> {
         let catalog = self.store.catalog();
         let directory = catalog.directory();
-        encode::array(out, directory.identities().count());
-        for row in directory.identities() {
-            write_identity(row, directory, out);
-        }
-        Ok(Answer::Ready)
+        directory.identities().map(|row| shown(row, directory)).collect()
     }
 
     /// `identity_lookup [name]` or `[node, uid]`.
-    pub(super) fn identity_lookup(
-        &self,
-        params: Params<'_>,
-        out: &mut Vec<u8>,
-    ) -> Result<Answer, Failure> {
-        let mut params = params.between(1, 2)?;
-        let first = params.text()?;
+    pub(super) fn identity_lookup(&self, params: &Bytes) -> Result<Identity, Failure> {
+        let api::IdentityLookup { name, uid } = read(params)?;
         let catalog = self.store.catalog();
         let directory = catalog.directory();
-        let id = if params.is_empty() {
-            directory.find(first.trim_start_matches('@'))?
-        } else {
-            let uid = match Decoder::new(params.raw()?).head() {
-                Some(Head::Int(uid)) => u32::try_from(uid).ok(),
-                _ => None,
-            };
-            let uid = Uid(uid.ok_or_else(|| params.invalid())?);
-            let node = NodeName::parse(first)?;
-            directory.identity_of(&node, uid).ok_or(Refusal::UnknownIdentity)?
+        let id = match uid {
+            None => directory.find(name.trim_start_matches('@'))?,
+            Some(uid) => {
+                let node = NodeName::parse(name)?;
+                directory.identity_of(&node, Uid(uid)).ok_or(Refusal::UnknownIdentity)?
+            }
         };
         let row = directory.identity(id).ok_or(Refusal::UnknownIdentity)?;
-        write_identity(row, directory, out);
-        Ok(Answer::Ready)
+        Ok(shown(row, directory))
     }
 
     /// `identity_revoke [name]` or `[name, node]`.
     pub(super) fn identity_revoke(
         &self,
         caller: &Caller,
-        params: Params<'_>,
+        params: &Bytes,
     ) -> Result<Answer, Failure> {
         self.signer()?;
-        let mut params = params.between(1, 2)?;
-        let name = params.text()?;
-        let node = if params.is_empty() { None } else { Some(NodeName::parse(params.text()?)?) };
+        let api::IdentityRevoke { name, node } = read(params)?;
+        let node = node.map(NodeName::parse).transpose()?;
         let catalog = self.store.catalog();
         let identity = catalog.directory().find_for(name.trim_start_matches('@'), caller)?;
         Ok(Answer::Commit(Command::Unbind { caller: caller.clone(), identity, node }))
@@ -369,11 +313,10 @@ impl Service {
     pub(super) fn identity_resolve(
         &self,
         caller: &Caller,
-        params: Params<'_>,
+        params: &Bytes,
     ) -> Result<Answer, Failure> {
         self.signer()?;
-        let mut params = params.count(2)?;
-        let (name, id) = (params.text()?, params.text()?);
+        let api::IdentityResolve { name, id } = read(params)?;
         self.require_admin(caller)?;
         let name = IdentityName::parse(name.trim_start_matches('@'))?;
         let digits = id.rsplit('~').next().unwrap_or_default();
@@ -422,7 +365,7 @@ async fn told_by_origin(
     }
     let mesh = mesh.ok_or(Refusal::MeshNotConfigured)?;
     let mut params = Vec::new();
-    encode::strings(&mut params, [written].into_iter());
+    api::IdentityRedeem { token: written }.write(&mut params);
     let deadline = clock::monotonic() + REDEEM_TIME;
     let told = mesh
         .ask(token.origin.clone(), Method::IdentityRedeem, Bytes::from(params), Some(uid), deadline)
@@ -478,9 +421,9 @@ async fn tell_origin(store: &Store, mesh: Option<&Mesh>, here: &NodeName, token:
     let Ok(rows) = store.reader(0).sealed(&keys) else {
         return;
     };
-    let mut params = Vec::new();
-    encode::array(&mut params, 1);
-    write_rows(&rows, &mut params);
+    let (mut encoded, mut params) = (Vec::new(), Vec::new());
+    write_rows(&rows, &mut encoded);
+    api::IdentityLearn { rows: Raw(&encoded) }.write(&mut params);
     let (origin, deadline) = (token.origin.clone(), clock::monotonic() + TELL_TIME);
     let told = mesh.ask(origin, Method::IdentityLearn, Bytes::from(params), None, deadline).await;
     if let Err(error) = told {
@@ -506,10 +449,10 @@ fn new_token(
     identity: IdentityId,
     name: IdentityName,
     uid: Uid,
-    wish: &Wish,
-) -> Token {
+    wish: Wish,
+) -> ClaimToken {
     let issued_at = now_s();
-    Token {
+    let token = Token {
         id: random::id(),
         mesh: signer.mesh(),
         identity,
@@ -517,10 +460,16 @@ fn new_token(
         origin: signer.node().clone(),
         origin_uid: uid,
         issuer: signer.key_hash(),
-        node: wish.node.clone(),
+        node: wish.node,
         uid: wish.uid,
         issued_at,
-        expires_at: issued_at + wish.seconds.unwrap_or(TOKEN_SECONDS),
+        expires_at: issued_at + wish.seconds,
+    };
+    ClaimToken {
+        name: token.name.to_string(),
+        fid: token.identity.to_string(),
+        expires_at: token.expires_at,
+        token: token.sign(signer),
     }
 }
 
@@ -528,39 +477,18 @@ fn now_s() -> u64 {
     clock::wall_ms() / 1000
 }
 
-fn write_token(token: &Token, signer: &dyn Signer, out: &mut Vec<u8>) {
-    encode::map(out, 4);
-    encode::str(out, "name");
-    encode::str(out, token.name.as_str());
-    encode::str(out, "fid");
-    encode::str(out, &token.identity.to_string());
-    encode::str(out, "expires_at");
-    encode::uint(out, token.expires_at);
-    encode::str(out, "token");
-    encode::str(out, &token.sign(signer));
-}
-
-fn write_identity(row: &IdentityRow, directory: &Directory, out: &mut Vec<u8>) {
-    let accounts: Vec<_> = directory.accounts(row.id).collect();
-    encode::map(out, 4);
-    encode::str(out, "fed_id");
-    encode::str(out, &directory.show_identity(row.id));
-    encode::str(out, "fid");
-    encode::str(out, &row.id.to_string());
-    encode::str(out, "mappings");
-    encode::map(out, accounts.len());
-    for (node, uid) in accounts {
-        encode::str(out, node.as_str());
-        encode::uint(out, uid.0.into());
+fn shown(row: &IdentityRow, directory: &Directory) -> Identity {
+    let contested = matches!(directory.find(row.name.as_str()), Err(Refusal::IdentityContested));
+    Identity {
+        fed_id: directory.show_identity(row.id),
+        fid: row.id.to_string(),
+        mappings: directory.accounts(row.id).map(|(node, uid)| (node.to_string(), uid.0)).collect(),
+        metadata: IdentityMetadata {
+            home: row.home.to_string(),
+            created_ms: row.created_ms,
+            contested,
+        },
     }
-    encode::str(out, "metadata");
-    encode::map(out, 3);
-    encode::str(out, "home");
-    encode::str(out, row.home.as_str());
-    encode::str(out, "created_ms");
-    encode::uint(out, row.created_ms);
-    encode::str(out, "contested");
-    encode::bool(out, matches!(directory.find(row.name.as_str()), Err(Refusal::IdentityContested)));
 }
 
 /// Rows are passed as arrays of key, value, timestamp, origin and number.

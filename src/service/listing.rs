@@ -12,6 +12,7 @@
 
 use bytes::Bytes;
 use cortex_core::{
+    api::{self, Raw},
     model::{Key, Limits, Pattern, Refusal, TableId},
     wire::{Head, Reader, encode},
 };
@@ -54,31 +55,15 @@ pub(super) struct Page {
 }
 
 impl Page {
-    /// Reads the optional `{limit, after}`; none where it is something else.
-    pub(super) fn read(encoded: Option<&[u8]>) -> Option<Self> {
-        let mut page = Self::default();
-        let Some(encoded) = encoded else {
-            return Some(page);
+    /// The page that was asked for; none where it comes after what can be no key.
+    pub(super) fn of(wanted: api::Page<'_>) -> Option<Self> {
+        let after = match wanted.after.map(|Raw(after)| (after, Reader::new(after).head())) {
+            None => Box::default(),
+            // A text of any length and kind is a place among the keys, whether or not it can be one.
+            Some((_, Some(Head::Str(after)))) => after.into(),
+            Some((after, _)) => Key::read(after, &Limits::default()).ok()?.as_bytes().into(),
         };
-        let mut reader = Reader::new(encoded);
-        let Some(Head::Map(count)) = reader.head() else {
-            return None;
-        };
-        for _ in 0..count {
-            let (name, value) = (reader.text()?, reader.raw()?);
-            match (name, Reader::new(value).head()?) {
-                ("limit", Head::Int(limit)) => page.limit = Some(u64::try_from(limit).ok()?),
-                // A text of any length and kind is a place among the keys, whether or not it can be one.
-                ("after", Head::Str(after)) => page.after = after.into(),
-                ("limit" | "after", Head::Nil) => {}
-                ("after", _) => {
-                    let key = Key::read(value, &Limits::default()).ok()?;
-                    page.after = key.as_bytes().into();
-                }
-                _ => return None,
-            }
-        }
-        Some(page)
+        Some(Self { limit: wanted.limit, after })
     }
 }
 

@@ -8,7 +8,6 @@
 
 use std::{
     collections::BTreeMap,
-    fmt,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -16,13 +15,14 @@ use std::{
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use cortex_core::{
+    api::{self, MeshReport, Named, NodeAddress, PeerNode},
     membership::State,
     model::{Caller, MeshId, NodeName, Refusal, Uid},
-    wire::{Method, encode, link::Reject},
+    wire::{Method, link::Reject},
 };
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::{Answer, Service, params::Params};
+use super::{Answer, Service, read};
 use crate::store::{Command, Failure, SYSTEM_TABLE};
 
 /// Requests to other machines that may wait for the edge to take them up. More are refused as busy.
@@ -270,125 +270,78 @@ impl Service {
     }
 
     /// `mesh_list_nodes []`: the configured machines.
-    pub(super) fn mesh_list_nodes(
-        &self,
-        params: Params<'_>,
-        out: &mut Vec<u8>,
-    ) -> Result<Answer, Failure> {
-        params.count(0)?;
+    pub(super) fn mesh_list_nodes(&self, params: &Bytes) -> Result<Vec<NodeAddress>, Failure> {
+        let api::MeshListNodes {} = read(params)?;
         let seen = self.in_a_mesh()?.view.now();
-        encode::array(out, seen.peers.len());
-        for peer in &seen.peers {
-            encode::map(out, 3);
-            write_address(peer, out);
-        }
-        Ok(Answer::Ready)
+        let address = |Peer { node, host, port, .. }: &Peer| NodeAddress {
+            name: node.to_string(),
+            host: host.to_string(),
+            port: *port,
+        };
+        Ok(seen.peers.iter().map(address).collect())
     }
 
     /// `mesh_remove_node [node]`: puts a node out of the mesh with the database that it has.
     pub(super) fn mesh_remove_node(
         &self,
         caller: &Caller,
-        params: Params<'_>,
+        params: &Bytes,
     ) -> Result<Answer, Failure> {
         self.signer()?;
-        let mut params = params.count(1)?;
-        let node = NodeName::parse(params.text()?)?;
+        let api::MeshRemoveNode { node } = read(params)?;
+        let node = NodeName::parse(node)?;
         self.require_admin(caller)?;
         Ok(Answer::Commit(Command::RemoveNode { caller: caller.clone(), node }))
     }
 
     /// `mesh_status []`: what is known of the configured machines, and who was refused.
-    pub(super) fn mesh_status(
-        &self,
-        params: Params<'_>,
-        out: &mut Vec<u8>,
-    ) -> Result<Answer, Failure> {
-        params.count(0)?;
+    pub(super) fn mesh_status(&self, params: &Bytes) -> Result<MeshReport, Failure> {
+        let api::MeshStatus {} = read(params)?;
+        Ok(self.mesh_report()?)
+    }
+
+    /// What `mesh_status` answers.
+    ///
+    /// # Errors
+    /// [`Refusal::MeshNotConfigured`] and [`Refusal::MeshDown`].
+    pub fn mesh_report(&self) -> Result<MeshReport, Refusal> {
         let view = &self.in_a_mesh()?.view;
         let seen = view.now();
-        encode::map(out, 6);
-        write_text("node", &seen.node, out);
-        write_text("mesh", &seen.mesh, out);
-        write_number("certificate_expires", Some(seen.certificate_expires), out);
-        encode::str(out, "peers");
-        encode::array(out, seen.peers.len());
-        for peer in &seen.peers {
-            write_peer(peer, out);
-            let directory = self.sync.of(SYSTEM_TABLE, &peer.node);
-            encode::str(out, "directory");
-            match directory.and_then(|copy| copy.doubtful.summary()) {
-                Some(trouble) => encode::str(out, &trouble),
-                None => encode::nil(out),
-            }
+        let refused = view.refused().into_iter().map(|(why, count)| (why.to_owned(), count));
+        Ok(MeshReport {
+            node: seen.node.to_string(),
+            mesh: seen.mesh.to_string(),
+            certificate_expires: seen.certificate_expires,
+            peers: seen.peers.iter().map(|peer| self.peer_node(peer)).collect(),
+            refused: refused.collect(),
+            matrix: matrix(&seen),
+        })
+    }
+
+    fn peer_node(&self, peer: &Peer) -> PeerNode {
+        let directory = self.sync.of(SYSTEM_TABLE, &peer.node);
+        PeerNode {
+            name: peer.node.to_string(),
+            host: peer.host.to_string(),
+            port: peer.port,
+            connected: peer.connected,
+            state: peer.state.to_string(),
+            since_ms: peer.since_ms,
+            round_trip_us: peer.round_trip_us,
+            clock_offset_ms: peer.clock_offset_ms,
+            certificate_expires: peer.certificate_expires,
+            name_in_use_twice: peer.has_twins,
+            last_error: peer.last_error.clone(),
+            directory: directory.and_then(|copy| copy.doubtful.summary()),
         }
-        write_refused(&view.refused(), out);
-        write_matrix(&seen, out);
-        Ok(Answer::Ready)
-    }
-}
-
-fn write_address(peer: &Peer, out: &mut Vec<u8>) {
-    write_text("name", &peer.node, out);
-    write_text("host", &peer.host, out);
-    write_number("port", Some(peer.port.into()), out);
-}
-
-/// All but the last of its fields, which is not the link's.
-fn write_peer(peer: &Peer, out: &mut Vec<u8>) {
-    encode::map(out, 12);
-    write_address(peer, out);
-    encode::str(out, "connected");
-    encode::bool(out, peer.connected);
-    write_text("state", &peer.state, out);
-    write_number("since_ms", Some(peer.since_ms), out);
-    write_number("round_trip_us", peer.round_trip_us, out);
-    encode::str(out, "clock_offset_ms");
-    match peer.clock_offset_ms {
-        Some(offset) => encode::int(out, offset),
-        None => encode::nil(out),
-    }
-    write_number("certificate_expires", peer.certificate_expires, out);
-    encode::str(out, "name_in_use_twice");
-    encode::bool(out, peer.has_twins);
-    encode::str(out, "last_error");
-    match &peer.last_error {
-        Some(error) => encode::str(out, error),
-        None => encode::nil(out),
-    }
-}
-
-fn write_refused(refused: &BTreeMap<&'static str, u64>, out: &mut Vec<u8>) {
-    encode::str(out, "refused");
-    encode::map(out, refused.len());
-    for (reason, count) in refused {
-        write_number(reason, Some(*count), out);
     }
 }
 
 /// Who sees whom: where rows disagree, some machines do not reach each other.
-fn write_matrix(seen: &Seen, out: &mut Vec<u8>) {
-    let connected: Vec<_> = seen.peers.iter().filter(|peer| peer.connected).collect();
-    let own: Vec<_> = seen.alive().map(NodeName::as_str).collect();
-    encode::str(out, "matrix");
-    encode::map(out, 1 + connected.len());
-    encode::str(out, seen.node.as_str());
-    encode::strings(out, own.into_iter());
-    for peer in connected {
-        encode::str(out, peer.node.as_str());
-        encode::strings(out, peer.sees.iter().map(NodeName::as_str));
-    }
-}
-
-fn write_text(name: &str, value: &(impl fmt::Display + ?Sized), out: &mut Vec<u8>) {
-    encode::str(out, name);
-    encode::str(out, &value.to_string());
-}
-
-fn write_number(name: &str, value: Option<u64>, out: &mut Vec<u8>) {
-    encode::str(out, name);
-    match value {
-        Some(number) => encode::uint(out, number),
-        None => encode::nil(out),
-    }
+fn matrix(seen: &Seen) -> Named<Vec<String>> {
+    let own = (seen.node.to_string(), seen.alive().map(NodeName::to_string).collect());
+    let connected = seen.peers.iter().filter(|peer| peer.connected);
+    let others = connected
+        .map(|peer| (peer.node.to_string(), peer.sees.iter().map(NodeName::to_string).collect()));
+    Named(std::iter::once(own).chain(others).collect())
 }

@@ -22,7 +22,6 @@ mod grants;
 mod identity;
 mod listing;
 pub mod mesh;
-mod params;
 mod records;
 mod repair;
 mod scope;
@@ -33,7 +32,6 @@ pub mod sync;
 mod syncing;
 mod tables;
 pub mod token;
-mod tree;
 mod trouble;
 mod users;
 mod whole;
@@ -49,6 +47,7 @@ use std::{
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use cortex_core::{
+    api::{Request, Response},
     model::{Caller, Refusal, Signer, Uid},
     wire::{Bounds, Method},
 };
@@ -61,7 +60,6 @@ use crate::{
     store::{Command, Done, Failure, Fault, Reader, Store},
     sys::clock,
 };
-use params::Params;
 
 /// What a request leads to.
 #[derive(Debug)]
@@ -77,11 +75,16 @@ pub enum Answer {
 }
 
 impl Answer {
-    /// The encoded result of work that a connection's thread does not wait for.
-    fn later(work: impl Future<Output = Result<Vec<u8>, Failure>> + Send + 'static) -> Self {
+    /// The result of work that a connection's thread does not wait for.
+    fn later<R: Response>(work: impl Future<Output = Result<R, Failure>> + Send + 'static) -> Self {
         let (done, answer) = oneshot::channel();
         tokio::spawn(async move {
-            let _gone = done.send(work.await.map(Later::Encoded));
+            let encoded = work.await.map(|response| {
+                let mut out = Vec::new();
+                response.write(&mut out);
+                Later::Encoded(out)
+            });
+            let _gone = done.send(encoded);
         });
         Self::Later(answer)
     }
@@ -287,15 +290,14 @@ impl Service {
         let Some(method) = allowed(caller, method)? else {
             return Err(Refusal::UnknownMethod(method.into()).into());
         };
-        let params = Params::new(method, params);
         match method {
-            Method::Ping => self.ping(params, out),
-            Method::Status => self.status(params, out),
-            Method::Tables => self.tables(caller, params, out),
+            Method::Ping => ready(out, &self.ping(params)?),
+            Method::Status => ready(out, &self.status(params)?),
+            Method::Tables => ready(out, &self.tables(caller, params)?),
             Method::CreateTable => self.create_table(caller, params),
             Method::DropTable => self.drop_table(caller, params),
             Method::TableChown => self.table_chown(caller, params),
-            Method::TableInfo => self.table_info(caller, params, out),
+            Method::TableInfo => ready(out, &self.table_info(caller, params)?),
             Method::Put => self.put(caller, params),
             Method::Get => self.get(caller, params, reader, out),
             Method::Delete => self.delete(caller, params),
@@ -304,29 +306,29 @@ impl Service {
             Method::Keys => self.keys(caller, params),
             Method::AclGrant => self.acl_grant(caller, params),
             Method::AclRevoke => self.acl_revoke(caller, params),
-            Method::AclList => self.acl_list(caller, params, out),
-            Method::Usage => self.usage(caller, params, out),
-            Method::Events => self.events(caller, params, reader, out),
+            Method::AclList => ready(out, &self.acl_list(caller, params)?),
+            Method::Usage => ready(out, &self.usage(caller, params)?),
+            Method::Events => ready(out, &self.events(caller, params, reader)?),
             Method::Reload => self.reload(caller, params),
             Method::Settings => self.settings(caller, params),
             Method::Checkpoint => self.checkpoint(caller, params),
             Method::Backup => self.backup(caller, params),
-            Method::GetScope => self.get_scope(caller, params, out),
+            Method::GetScope => ready(out, &self.get_scope(caller, params)?),
             Method::SetScope => self.set_scope(caller, params, out),
             Method::IdentityRegister => self.identity_register(caller, params),
-            Method::IdentityToken => self.identity_token(caller, params, out),
+            Method::IdentityToken => ready(out, &self.identity_token(caller, params)?),
             Method::IdentityClaim => self.identity_claim(caller, params),
             Method::IdentityRedeem => self.identity_redeem(caller, params, reader),
             Method::IdentityLearn => self.identity_learn(caller, params),
-            Method::IdentityList => self.identity_list(params, out),
-            Method::IdentityLookup => self.identity_lookup(params, out),
+            Method::IdentityList => ready(out, &self.identity_list(params)?),
+            Method::IdentityLookup => ready(out, &self.identity_lookup(params)?),
             Method::IdentityRevoke => self.identity_revoke(caller, params),
-            Method::MeshListNodes => self.mesh_list_nodes(params, out),
-            Method::MeshStatus => self.mesh_status(params, out),
+            Method::MeshListNodes => ready(out, &self.mesh_list_nodes(params)?),
+            Method::MeshStatus => ready(out, &self.mesh_status(params)?),
             Method::MeshRemoveNode => self.mesh_remove_node(caller, params),
             Method::IdentityResolve => self.identity_resolve(caller, params),
-            Method::SyncStatus => self.sync_status(caller, params, out),
-            Method::SyncStatusTable => self.sync_status_table(caller, params, out),
+            Method::SyncStatus => ready(out, &self.sync_status(caller, params)?),
+            Method::SyncStatusTable => ready(out, &self.sync_status_table(caller, params)?),
             Method::SyncWait => self.sync_wait(caller, params),
             Method::SyncRepair => self.sync_repair(caller, params),
             Method::SyncBuckets => self.sync_buckets(caller, params),
@@ -335,10 +337,10 @@ impl Service {
             Method::SyncDigest => self.sync_digest(caller, params),
             Method::Scrub => self.scrub_now(caller, params),
             Method::Conflicts => self.conflicts(caller, params, out),
-            Method::ConflictShow => self.conflict_show(caller, params, reader, out),
+            Method::ConflictShow => ready(out, &self.conflict_show(caller, params, reader)?),
             Method::ConflictRestore => self.conflict_restore(caller, params),
             Method::ConflictAck => self.conflict_ack(caller, params),
-            Method::Explain => self.explain(caller, params, out),
+            Method::Explain => ready(out, &self.explain(caller, params)?),
         }
     }
 
@@ -382,6 +384,17 @@ impl Service {
     fn open_connections(&self) -> usize {
         self.connections.load(Relaxed)
     }
+}
+
+/// The parameters of a method.
+fn read<'a, R: Request<'a>>(params: &'a Bytes) -> Result<R, Refusal> {
+    R::read(params).ok_or_else(R::invalid)
+}
+
+/// A result that is known at once.
+fn ready(out: &mut Vec<u8>, response: &impl Response) -> Result<Answer, Failure> {
+    response.write(out);
+    Ok(Answer::Ready)
 }
 
 /// The method of that name, if there is one. Another machine may name only those that are open to it: what

@@ -1,24 +1,28 @@
 //! Methods on single records: put, get, delete; and on lists of them: all, keys, match.
 //! Lists of them are made in `listing`.
 
-use cortex_core::model::{Caller, Key, Permissions, Refusal};
+use bytes::Bytes;
+use cortex_core::{
+    api::{self, Raw, Request as _},
+    model::{Caller, Key, Permissions, Refusal},
+};
 
 use super::{
     Answer, Service,
-    listing::{self, Listing},
-    params::Params,
+    listing::{Listing, Page, What},
+    read,
 };
 use crate::store::{Command, Failure, Reader};
 
 impl Service {
     /// `put [table, record]`.
-    pub(super) fn put(&self, caller: &Caller, params: Params<'_>) -> Result<Answer, Failure> {
-        let mut params = params.count(2)?;
-        let (table, record) = (params.text()?, params.bytes()?);
+    pub(super) fn put(&self, caller: &Caller, params: &Bytes) -> Result<Answer, Failure> {
+        let api::Put { table, record: Raw(record) } = read(params)?;
         let entry = self.open(caller, table, Permissions::WRITE)?;
         let field = entry.table.key_field().as_str();
-        let key = Key::of_record(&record, field, &self.store.limits())
-            .ok_or_else(|| params.invalid())??;
+        let key =
+            Key::of_record(record, field, &self.store.limits()).ok_or_else(api::Put::invalid)??;
+        let record = params.slice_ref(record);
         Ok(Answer::Commit(Command::Put { caller: caller.clone(), entry, key, record }))
     }
 
@@ -26,12 +30,11 @@ impl Service {
     pub(super) fn get(
         &self,
         caller: &Caller,
-        params: Params<'_>,
+        params: &Bytes,
         reader: &Reader,
         out: &mut Vec<u8>,
     ) -> Result<Answer, Failure> {
-        let mut params = params.count(2)?;
-        let (table, key) = (params.text()?, params.raw()?);
+        let api::Get { table, key: Raw(key) } = read(params)?;
         let entry = self.open(caller, table, Permissions::READ)?;
         entry.takes_reads()?;
         // What cannot be a key is the key of no record.
@@ -42,47 +45,41 @@ impl Service {
     }
 
     /// `delete [table, key]`.
-    pub(super) fn delete(&self, caller: &Caller, params: Params<'_>) -> Result<Answer, Failure> {
-        let mut params = params.count(2)?;
-        let (table, key) = (params.text()?, params.raw()?);
+    pub(super) fn delete(&self, caller: &Caller, params: &Bytes) -> Result<Answer, Failure> {
+        let api::Delete { table, key: Raw(key) } = read(params)?;
         let entry = self.open(caller, table, Permissions::WRITE)?;
         let key = Key::read(key, &self.store.limits())?;
         Ok(Answer::Commit(Command::Delete { caller: caller.clone(), entry, key }))
     }
 
     /// `all [table]` or `[table, {limit, after}]`.
-    pub(super) fn all(&self, caller: &Caller, params: Params<'_>) -> Result<Answer, Failure> {
-        let mut params = params.between(1, 2)?;
-        let table = params.text()?;
-        self.list(caller, table, listing::What::All, params)
+    pub(super) fn all(&self, caller: &Caller, params: &Bytes) -> Result<Answer, Failure> {
+        let api::All { table, page } = read(params)?;
+        self.list(caller, table, What::All, page, api::All::invalid)
     }
 
     /// `keys [table]` or `[table, {limit, after}]`.
-    pub(super) fn keys(&self, caller: &Caller, params: Params<'_>) -> Result<Answer, Failure> {
-        let mut params = params.between(1, 2)?;
-        let table = params.text()?;
-        self.list(caller, table, listing::What::Keys, params)
+    pub(super) fn keys(&self, caller: &Caller, params: &Bytes) -> Result<Answer, Failure> {
+        let api::Keys { table, page } = read(params)?;
+        self.list(caller, table, What::Keys, page, api::Keys::invalid)
     }
 
     /// `match [table, pattern]` or `[table, pattern, {limit, after}]`.
-    pub(super) fn matching(&self, caller: &Caller, params: Params<'_>) -> Result<Answer, Failure> {
-        let mut params = params.between(2, 3)?;
-        let (table, pattern) = (params.text()?, params.bytes()?);
-        self.list(caller, table, listing::What::Matching(pattern), params)
+    pub(super) fn matching(&self, caller: &Caller, params: &Bytes) -> Result<Answer, Failure> {
+        let api::Match { table, pattern: Raw(pattern), page } = read(params)?;
+        let what = What::Matching(params.slice_ref(pattern));
+        self.list(caller, table, what, page, api::Match::invalid)
     }
 
     fn list(
         &self,
         caller: &Caller,
         table: &str,
-        what: listing::What,
-        mut params: Params<'_>,
+        what: What,
+        page: api::Page<'_>,
+        invalid: fn() -> Refusal,
     ) -> Result<Answer, Failure> {
-        let page = params.optional()?;
-        let page = listing::Page::read(page).ok_or_else(|| params.invalid())?;
-        if !what.is_well_formed() {
-            return Err(params.invalid().into());
-        }
+        let page = Page::of(page).filter(|_| what.is_well_formed()).ok_or_else(invalid)?;
         let entry = self.open(caller, table, Permissions::READ)?;
         entry.takes_reads()?;
         let listing = Listing::new(self.store.clone(), entry.table.id, what, page);

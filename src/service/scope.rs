@@ -3,18 +3,14 @@
 
 use std::collections::BTreeSet;
 
+use bytes::Bytes;
 use cortex_core::{
+    api::{self, Decision, NodeScope, ScopeReport},
     gate,
     model::{Caller, NodeName, Permissions, Refusal, Scope},
-    wire::{Head, Reader, encode},
 };
 
-use super::{
-    Answer, Service,
-    params::Params,
-    tables::{read_scope, scope_tree},
-    tree::Tree,
-};
+use super::{Answer, Service, read, ready, tables::parse_scope};
 use crate::store::{Command, Done, Entry, Failure};
 
 impl Service {
@@ -22,38 +18,32 @@ impl Service {
     pub(super) fn get_scope(
         &self,
         caller: &Caller,
-        params: Params<'_>,
-        out: &mut Vec<u8>,
-    ) -> Result<Answer, Failure> {
-        let mut params = params.count(1)?;
-        let entry = self.open_anywhere(caller, params.text()?, Permissions::READ)?;
+        params: &Bytes,
+    ) -> Result<ScopeReport, Failure> {
+        let api::GetScope { table } = read(params)?;
+        let entry = self.open_anywhere(caller, table, Permissions::READ)?;
         let copies = self.copies_of(&entry);
-        let answer = Tree::map([
-            ("table", copies.name.as_str().into()),
-            ("node_scope", scope_tree(&entry.table.scope)),
-            ("contested", entry.table.contested.into()),
-            ("decisions", self.decisions_tree(&entry)),
-            ("replicas", self.replicas_tree(&copies)),
-        ]);
-        answer.write(out);
-        Ok(Answer::Ready)
+        Ok(ScopeReport {
+            node_scope: NodeScope::from(&entry.table.scope),
+            contested: entry.table.contested,
+            decisions: self.decisions(&entry),
+            replicas: self.replicas(&copies),
+            table: copies.name,
+        })
     }
 
     /// `set_scope [table, scope]` or `[table, scope, {write_off: [node, ...]}]`.
     pub(super) fn set_scope(
         &self,
         caller: &Caller,
-        params: Params<'_>,
+        params: &Bytes,
         out: &mut Vec<u8>,
     ) -> Result<Answer, Failure> {
-        let mut params = params.between(2, 3)?;
-        let (table, scope) = (params.text()?, params.raw()?);
-        let write_off = match params.optional()? {
-            None => BTreeSet::new(),
-            Some(options) => read_write_off(options).ok_or_else(|| params.invalid())??,
-        };
+        let api::SetScope { table, scope, options } = read(params)?;
+        let write_off = options.write_off.iter().map(|node| NodeName::parse(node));
+        let write_off: BTreeSet<_> = write_off.collect::<Result<_, _>>()?;
         let entry = self.open_anywhere(caller, table, Permissions::ADMIN)?;
-        let scope = read_scope(scope, &params)?;
+        let scope = parse_scope(&scope)?;
         self.check_scope(&scope)?;
         if self.signer().is_err() {
             // Signing a decision needs a mesh; that what is local stays so needs no decision.
@@ -66,12 +56,14 @@ impl Service {
     }
 
     /// The decisions about a scope that no other has replaced. Where they compete, somebody has to choose.
-    pub(super) fn decisions_tree(&self, entry: &Entry) -> Tree {
+    pub(super) fn decisions(&self, entry: &Entry) -> Vec<Decision> {
         let catalog = self.store.catalog();
         let decisions = catalog.directory().competing(entry.table.uid);
-        Tree::list(decisions.into_iter().map(|(node, scope)| {
-            Tree::map([("by", node.as_str().into()), ("node_scope", scope_tree(&scope))])
-        }))
+        let decision = |(node, scope): (&NodeName, Scope)| Decision {
+            by: node.to_string(),
+            node_scope: NodeScope::from(&scope),
+        };
+        decisions.into_iter().map(decision).collect()
     }
 
     /// Refuses to give up copies that there are not, or that the scope keeps: a slip of the pen would give up
@@ -123,27 +115,5 @@ fn stays_local(
     if entry.table.scope != Scope::Local || !write_off.is_empty() {
         return Err(Refusal::MeshNotConfigured.into());
     }
-    encode::str(out, Service::done(Done::Scoped));
-    Ok(Answer::Ready)
-}
-
-/// Reads `{write_off: [node, ...]}`.
-fn read_write_off(encoded: &[u8]) -> Option<Result<BTreeSet<NodeName>, Refusal>> {
-    let mut reader = Reader::new(encoded);
-    let Some(Head::Map(count)) = reader.head() else {
-        return None;
-    };
-    let mut nodes = BTreeSet::new();
-    for _ in 0..count {
-        let (Some("write_off"), Some(Head::Array(names))) = (reader.text(), reader.head()) else {
-            return None;
-        };
-        for _ in 0..names {
-            match NodeName::parse(reader.text()?) {
-                Ok(node) => nodes.insert(node),
-                Err(refusal) => return Some(Err(refusal)),
-            };
-        }
-    }
-    Some(Ok(nodes))
+    ready(out, &Service::done(Done::Scoped).to_owned())
 }

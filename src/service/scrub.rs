@@ -14,7 +14,9 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use cortex_core::{
+    api::{self, ScrubReport, ScrubStatus},
     model::{Caller, NodeName, TableId, Uid},
     wire::{Method, encode},
 };
@@ -24,7 +26,7 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use super::{Answer, Service, params::Params, repair::batches, tree::Tree};
+use super::{Answer, Service, read, repair::batches};
 use crate::{
     store::{AuditReport, AuditStep, Audited, Command, Done, Entry, Event, Failure, Fault, Store},
     sys::{clock, random},
@@ -111,14 +113,13 @@ impl ScrubView {
     }
 
     /// What `status` says of it.
-    pub(super) fn tree(&self, damaged: u64) -> Tree {
+    pub(super) fn status(&self, damaged: u64) -> ScrubStatus {
         let state = self.state();
-        let shown = if state.table.is_some() { state.round } else { state.last };
-        let mut fields =
-            vec![("running", state.table.is_some().into()), ("ended_ms", state.ended_ms.into())];
-        fields.extend(shown.fields());
-        fields.push(("damaged", damaged.into()));
-        Tree::Map(fields)
+        let running = state.table.is_some();
+        let Round { tables, records, bytes, corrected, failed } =
+            if running { state.round } else { state.last };
+        let ended_ms = state.ended_ms;
+        ScrubStatus { running, ended_ms, tables, records, bytes, corrected, failed, damaged }
     }
 }
 
@@ -167,8 +168,8 @@ async fn audit_once(
 
 impl Service {
     /// `scrub []`: reads every row now, as fast as the disk is, and the database's structure too.
-    pub(super) fn scrub_now(&self, caller: &Caller, params: Params<'_>) -> Result<Answer, Failure> {
-        params.count(0)?;
+    pub(super) fn scrub_now(&self, caller: &Caller, params: &Bytes) -> Result<Answer, Failure> {
+        let api::Scrub {} = read(params)?;
         self.require_admin(caller)?;
         let store = self.store.clone();
         Ok(Answer::later(async move {
@@ -177,11 +178,10 @@ impl Service {
                 round.add(&audit(&store, table, None).await);
             }
             let reads = store.clone();
-            let broken = super::conflicts::blocking(move || Ok(reads.integrity()?)).await?;
-            let damaged: u64 = store.damaged_counts().values().sum();
-            let mut fields = round.fields();
-            fields.extend([("damaged", damaged.into()), ("structure", broken.into())]);
-            Ok(Tree::Map(fields).encoded())
+            let structure = super::conflicts::blocking(move || Ok(reads.integrity()?)).await?;
+            let damaged = store.damaged_counts().values().sum();
+            let Round { tables, records, bytes, corrected, failed } = round;
+            Ok(ScrubReport { tables, records, bytes, corrected, failed, damaged, structure })
         }))
     }
 }
@@ -198,16 +198,6 @@ impl Round {
             Err(Failure::Refused(_) | Failure::Faulted(Fault::Closed)) => {} // it is gone
             Err(Failure::Faulted(_)) => self.failed += 1,
         }
-    }
-
-    fn fields(self) -> Vec<(&'static str, Tree)> {
-        vec![
-            ("tables", self.tables.into()),
-            ("records", self.records.into()),
-            ("bytes", self.bytes.into()),
-            ("corrected", self.corrected.into()),
-            ("failed", self.failed.into()),
-        ]
     }
 }
 

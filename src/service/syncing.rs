@@ -6,22 +6,21 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use cortex_core::{
+    api::{self, Request as _, TableSync, Verified},
     directory::Standing,
     gate,
     model::{Caller, NodeName, Permissions, Refusal},
     sync::Vector,
-    wire::Head,
 };
 
 use super::{
     Answer, Service,
     copies::is_equal,
     mesh::{AskError, Mesh, Peer},
-    params::{self, Params},
-    repair,
+    read, repair,
     sync::SyncView,
-    tree::Tree,
 };
 use crate::{
     store::{Entry, Failure, Store},
@@ -53,27 +52,22 @@ impl Service {
     pub(super) fn sync_status(
         &self,
         caller: &Caller,
-        params: Params<'_>,
-        out: &mut Vec<u8>,
-    ) -> Result<Answer, Failure> {
-        params.count(0)?;
+        params: &Bytes,
+    ) -> Result<Vec<TableSync>, Failure> {
+        let api::SyncStatus {} = read(params)?;
         let tables = self.replicated_for(caller);
-        let judged = tables.iter().map(|entry| self.status_tree(&self.copies_of(entry)));
-        Tree::list(judged).write(out);
-        Ok(Answer::Ready)
+        Ok(tables.iter().map(|entry| self.table_sync(&self.copies_of(entry))).collect())
     }
 
     /// `sync_status_table [table]`: the same of one table.
     pub(super) fn sync_status_table(
         &self,
         caller: &Caller,
-        params: Params<'_>,
-        out: &mut Vec<u8>,
-    ) -> Result<Answer, Failure> {
-        let mut params = params.count(1)?;
-        let entry = self.open(caller, params.text()?, Permissions::READ)?;
-        self.status_tree(&self.copies_of(&entry)).write(out);
-        Ok(Answer::Ready)
+        params: &Bytes,
+    ) -> Result<TableSync, Failure> {
+        let api::SyncStatusTable { table } = read(params)?;
+        let entry = self.open(caller, table, Permissions::READ)?;
+        Ok(self.table_sync(&self.copies_of(&entry)))
     }
 
     /// The tables that the caller may read and of which others may have copies, by name.
@@ -93,28 +87,12 @@ impl Service {
     /// `sync_wait [table]` or `[table, {node, all, timeout_ms}]`: waits until a node, or every other node in
     /// the scope, has all that this node's copy has now, and both were found equal. A copy here that is being
     /// filled is waited for too.
-    pub(super) fn sync_wait(&self, caller: &Caller, params: Params<'_>) -> Result<Answer, Failure> {
+    pub(super) fn sync_wait(&self, caller: &Caller, params: &Bytes) -> Result<Answer, Failure> {
         self.signer()?;
-        let mut params = params.between(1, 2)?;
-        let table = params.text()?;
-        let (mut node, mut all, mut timeout_ms) = (None, false, WAIT_MS);
-        if let Some(options) = params.optional()? {
-            params::each_option(options, |name, value| {
-                match (name, value) {
-                    ("node", Head::Str(name)) => {
-                        node = Some(std::str::from_utf8(name).ok()?.to_owned());
-                    }
-                    ("all", Head::Bool(wanted)) => all = wanted,
-                    ("timeout_ms", Head::Int(ms)) => timeout_ms = u64::try_from(ms).ok()?,
-                    ("node" | "all" | "timeout_ms", Head::Nil) => {}
-                    _ => return None,
-                }
-                Some(())
-            })
-            .ok_or_else(|| params.invalid())?;
-        }
+        let api::SyncWait { table, options } = read(params)?;
+        let api::WaitOptions { node, all, timeout_ms } = options;
         if all && node.is_some() {
-            return Err(params.invalid().into());
+            return Err(api::SyncWait::invalid().into());
         }
         let entry = self.open_anywhere(caller, table, Permissions::READ)?;
         if entry.standing == Standing::Out {
@@ -134,7 +112,7 @@ impl Service {
         };
         let (store, sync) = (self.store.clone(), Arc::clone(&self.sync));
         let mesh = self.mesh().ok_or_else(|| self.without_mesh())?.clone();
-        let time_limit = Duration::from_millis(timeout_ms.min(MOST_WAIT_MS));
+        let time_limit = Duration::from_millis(timeout_ms.unwrap_or(WAIT_MS).min(MOST_WAIT_MS));
         Ok(Answer::later(
             async move { wait.until_confirmed(&store, &sync, &mesh, time_limit).await },
         ))
@@ -168,7 +146,7 @@ impl Wait {
         sync: &SyncView,
         mesh: &Mesh,
         time_limit: Duration,
-    ) -> Result<Vec<u8>, Failure> {
+    ) -> Result<Verified, Failure> {
         let begun = clock::monotonic();
         let deadline = begun + time_limit;
         let (mut copies, mut words) = (store.copy_changes(), sync.changes());
@@ -181,14 +159,9 @@ impl Wait {
                 missing = self.unconfirmed(store, mesh, deadline).await;
             }
             if missing.is_empty() {
-                let waited = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-                let nodes = Tree::list(self.nodes.iter().map(NodeName::as_str));
-                let answer = Tree::map([
-                    ("verified", true.into()),
-                    ("nodes", nodes),
-                    ("waited_ms", waited.into()),
-                ]);
-                return Ok(answer.encoded());
+                let waited_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+                let nodes = self.nodes.iter().map(NodeName::to_string).collect();
+                return Ok(Verified { verified: true, nodes, waited_ms });
             }
             let changed = async {
                 tokio::select! {

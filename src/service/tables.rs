@@ -3,46 +3,29 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
+use bytes::Bytes;
 use cortex_core::{
+    api::{
+        self, Attributes, Grant, NodeScope, Request as _, TableList, TableReport, TableSummary,
+        Words,
+    },
     directory::Directory,
     gate,
     model::{
-        Acl, AttributeName, Caller, Limits, NodeName, Owner, Permissions, Principal, Refusal,
-        Scope, TableName, TableRef, Uid,
+        Acl, AttributeName, Caller, Limits, Owner, Permissions, Principal, Refusal, Scope,
+        TableName, TableRef, Uid,
     },
-    wire::{Head, Reader, encode},
 };
 
-use super::{
-    Answer, Service,
-    params::{self, Params},
-    tree::Tree,
-};
+use super::{Answer, Service, grants::words, read};
 use crate::store::{Catalog, Command, Entry, Failure, Namespace};
 
 impl Service {
     /// `tables []`: the caller's own tables, by their short names, and those of their federated
     /// identity by their full ones. `tables [{all: true}]`: every table that the caller may read,
     /// by its full name. With `{details: true}` each with how it is, those among them of which nothing is here.
-    pub(super) fn tables(
-        &self,
-        caller: &Caller,
-        params: Params<'_>,
-        out: &mut Vec<u8>,
-    ) -> Result<Answer, Failure> {
-        let mut params = params.between(0, 1)?;
-        let (mut all, mut details) = (false, false);
-        if let Some(options) = params.optional()? {
-            params::each_option(options, |name, value| {
-                match (name, value) {
-                    ("all", Head::Bool(wanted)) => all = wanted,
-                    ("details", Head::Bool(wanted)) => details = wanted,
-                    _ => return None,
-                }
-                Some(())
-            })
-            .ok_or_else(|| params.invalid())?;
-        }
+    pub(super) fn tables(&self, caller: &Caller, params: &Bytes) -> Result<TableList, Failure> {
+        let api::Tables { options: api::TablesOptions { all, details } } = read(params)?;
         let catalog = self.store.catalog();
         let shown = |entry: &Entry| match &entry.table.name.owner {
             Owner::Uid(_) if !all => entry.table.name.name.to_string(),
@@ -56,48 +39,37 @@ impl Service {
         let orphans = if all { Vec::new() } else { orphans(caller, &catalog) };
         if !details {
             let names = here.into_iter().chain(&orphans).map(|entry| shown(entry));
-            let names: Vec<String> = names.collect();
-            encode::strings(out, names.iter().map(String::as_str));
-            return Ok(Answer::Ready);
+            return Ok(TableList::Names(names.collect()));
         }
         let mut elsewhere = tables_elsewhere(caller, &catalog, all);
         elsewhere.extend(orphans);
         let described = here.into_iter().chain(&elsewhere);
         let described = described.map(|entry| self.describe(entry, shown(entry)));
-        Tree::List(described.collect()).write(out);
-        Ok(Answer::Ready)
+        Ok(TableList::Details(described.collect()))
     }
 
-    fn describe(&self, entry: &Arc<Entry>, name: String) -> Tree {
+    fn describe(&self, entry: &Arc<Entry>, table: String) -> TableSummary {
         let copies = self.copies_of(entry);
         let catalog = self.store.catalog();
-        Tree::map([
-            ("table", name.into()),
-            ("id", entry.table.uid.to_string().into()),
-            ("orphaned", gate::is_orphaned(&entry.table, catalog.directory()).into()),
-            ("node_scope", scope_tree(&entry.table.scope)),
-            ("state", copies.here.word().into()),
-            ("records", entry.usage.records().into()),
-            ("bytes", entry.usage.bytes().into()),
-            ("conflicts", copies.conflicts().into()),
-        ])
+        TableSummary {
+            table,
+            id: entry.table.uid.to_string(),
+            orphaned: gate::is_orphaned(&entry.table, catalog.directory()),
+            node_scope: NodeScope::from(&entry.table.scope),
+            state: copies.here.into(),
+            records: entry.usage.records(),
+            bytes: entry.usage.bytes(),
+            conflicts: copies.conflicts(),
+        }
     }
 
     /// `create_table [name, [attributes]]` or `[name, [attributes], scope]`.
-    pub(super) fn create_table(
-        &self,
-        caller: &Caller,
-        params: Params<'_>,
-    ) -> Result<Answer, Failure> {
-        let mut params = params.between(2, 3)?;
-        let name = params.text()?;
-        let attributes = params.raw()?;
-        let scope = params.optional()?;
-
+    pub(super) fn create_table(&self, caller: &Caller, params: &Bytes) -> Result<Answer, Failure> {
+        let api::CreateTable { name, attributes, scope } = read(params)?;
         let catalog = self.store.catalog();
         let (owner, name) = own_name(caller, name, catalog.directory())?;
-        let attributes = read_attributes(attributes, &params)?;
-        let scope = scope.map(|scope| read_scope(scope, &params)).transpose()?;
+        let attributes = parse_attributes(&attributes)?;
+        let scope = scope.map(|scope| parse_scope(&scope)).transpose()?;
         let scope = scope.unwrap_or(match owner {
             Owner::Identity(_) => Scope::All,
             Owner::Uid(_) | Owner::Remote(..) => Scope::Local,
@@ -119,27 +91,10 @@ impl Service {
 
     /// `drop_table [table]`, or `[table, {replica: true}]` for the copy of this machine alone, which
     /// `[table, {replica: true, undo: true}]` takes back.
-    pub(super) fn drop_table(
-        &self,
-        caller: &Caller,
-        params: Params<'_>,
-    ) -> Result<Answer, Failure> {
-        let mut params = params.between(1, 2)?;
-        let table = params.text()?;
-        let (mut replica, mut undo) = (false, false);
-        if let Some(options) = params.optional()? {
-            params::each_option(options, |name, value| {
-                match (name, value) {
-                    ("replica", Head::Bool(wanted)) => replica = wanted,
-                    ("undo", Head::Bool(wanted)) => undo = wanted,
-                    _ => return None,
-                }
-                Some(())
-            })
-            .ok_or_else(|| params.invalid())?;
-        }
+    pub(super) fn drop_table(&self, caller: &Caller, params: &Bytes) -> Result<Answer, Failure> {
+        let api::DropTable { table, options: api::DropOptions { replica, undo } } = read(params)?;
         if undo && !replica {
-            return Err(params.invalid().into());
+            return Err(api::DropTable::invalid().into());
         }
         if replica {
             return self.decline(caller, table, !undo);
@@ -168,30 +123,9 @@ impl Service {
     }
 
     /// `table_chown [table, owner]` or `[table, owner, {name}]`: hands a table over.
-    pub(super) fn table_chown(
-        &self,
-        caller: &Caller,
-        params: Params<'_>,
-    ) -> Result<Answer, Failure> {
-        let mut params = params.between(2, 3)?;
-        let (table, owner) = (params.text()?, params.text()?);
-        let mut name = None;
-        if let Some(options) = params.optional()? {
-            params::each_option(options, |option, value| {
-                match (option, value) {
-                    ("name", Head::Str(text)) => name = Some(text.to_vec()),
-                    ("name", Head::Nil) => {}
-                    _ => return None,
-                }
-                Some(())
-            })
-            .ok_or_else(|| params.invalid())?;
-        }
-        let parse = |text: Vec<u8>| {
-            let text = String::from_utf8(text).map_err(|_| Refusal::InvalidTableName)?;
-            TableName::parse(&text)
-        };
-        let name = name.map(parse).transpose()?;
+    pub(super) fn table_chown(&self, caller: &Caller, params: &Bytes) -> Result<Answer, Failure> {
+        let api::TableChown { table, owner, options } = read(params)?;
+        let name = options.name.as_deref().map(TableName::parse).transpose()?;
         if *caller != Caller::Local(Uid::ROOT) {
             return Err(Refusal::AccessDenied.into());
         }
@@ -214,51 +148,34 @@ impl Service {
     pub(super) fn table_info(
         &self,
         caller: &Caller,
-        params: Params<'_>,
-        out: &mut Vec<u8>,
-    ) -> Result<Answer, Failure> {
-        let mut params = params.count(1)?;
-        let entry = self.open(caller, params.text()?, Permissions::READ)?;
-        self.write_info(&entry, out);
-        Ok(Answer::Ready)
+        params: &Bytes,
+    ) -> Result<TableReport, Failure> {
+        let api::TableInfo { table } = read(params)?;
+        Ok(self.table_report(&self.open(caller, table, Permissions::READ)?))
     }
 
-    fn write_info(&self, entry: &Arc<Entry>, out: &mut Vec<u8>) {
+    fn table_report(&self, entry: &Arc<Entry>) -> TableReport {
         let copies = self.copies_of(entry);
         let table = &entry.table;
         let catalog = self.store.catalog();
         let directory = catalog.directory();
-        encode::map(out, 15);
-        encode::str(out, "table");
-        encode::str(out, &directory.show(&table.name));
-        encode::str(out, "id");
-        encode::str(out, &table.uid.to_string());
-        encode::str(out, "owner");
-        encode::str(out, &directory.show_owner_as_principal(&table.name.owner));
-        encode::str(out, "key_field");
-        encode::str(out, table.key_field().as_str());
-        encode::str(out, "attributes");
-        encode::strings(out, table.attributes.iter().map(AttributeName::as_str));
-        encode::str(out, "node_scope");
-        write_scope(&table.scope, out);
-        encode::str(out, "scope_contested");
-        encode::bool(out, table.contested);
-        encode::str(out, "decisions");
-        self.decisions_tree(entry).write(out);
-        encode::str(out, "orphaned");
-        encode::bool(out, gate::is_orphaned(table, directory));
-        encode::str(out, "replicas");
-        self.replicas_tree(&copies).write(out);
-        encode::str(out, "state");
-        encode::str(out, copies.here.word());
-        encode::str(out, "conflicts");
-        encode::uint(out, copies.conflicts());
-        encode::str(out, "records");
-        encode::uint(out, entry.usage.records());
-        encode::str(out, "bytes");
-        encode::uint(out, entry.usage.bytes());
-        encode::str(out, "acl");
-        write_acl(&table.acl, directory, out);
+        TableReport {
+            table: directory.show(&table.name),
+            id: table.uid.to_string(),
+            owner: directory.show_owner_as_principal(&table.name.owner),
+            key_field: table.key_field().to_string(),
+            attributes: table.attributes.iter().map(AttributeName::to_string).collect(),
+            node_scope: NodeScope::from(&table.scope),
+            scope_contested: table.contested,
+            decisions: self.decisions(entry),
+            orphaned: gate::is_orphaned(table, directory),
+            replicas: self.replicas(&copies),
+            state: copies.here.into(),
+            conflicts: copies.conflicts(),
+            records: entry.usage.records(),
+            bytes: entry.usage.bytes(),
+            acl: granted(&table.acl, directory),
+        }
     }
 }
 
@@ -315,31 +232,12 @@ pub(super) fn own_tables<'a>(
     own.filter_map(|owner| catalog.namespace(&owner)).flat_map(Namespace::tables)
 }
 
-fn write_acl(acl: &Acl, directory: &Directory, out: &mut Vec<u8>) {
-    encode::array(out, acl.iter().count());
-    for (principal, rights) in acl.iter() {
-        encode::map(out, 2);
-        encode::str(out, "identity");
-        encode::str(out, &directory.show_principal(principal));
-        encode::str(out, "permissions");
-        write_permissions(rights, out);
-    }
-}
-
-pub(super) fn write_permissions(rights: Permissions, out: &mut Vec<u8>) {
-    let words: Vec<_> = rights.words().collect();
-    encode::strings(out, words.into_iter());
-}
-
-pub(super) fn write_scope(scope: &Scope, out: &mut Vec<u8>) {
-    scope_tree(scope).write(out);
-}
-
-pub(super) fn scope_tree(scope: &Scope) -> Tree {
-    match scope {
-        Scope::Local | Scope::All => scope.to_string().into(),
-        Scope::Nodes(nodes) => Tree::list(nodes.iter().map(NodeName::as_str)),
-    }
+fn granted(acl: &Acl, directory: &Directory) -> Vec<Grant> {
+    let grant = |(principal, rights)| Grant {
+        identity: directory.show_principal(principal),
+        permissions: words(rights),
+    };
+    acl.iter().map(grant).collect()
 }
 
 pub(super) fn owner_of(caller: &Caller) -> Option<Uid> {
@@ -372,18 +270,14 @@ fn own_name(
     }
 }
 
-fn read_attributes(encoded: &[u8], params: &Params<'_>) -> Result<Vec<AttributeName>, Refusal> {
-    let mut reader = Reader::new(encoded);
-    let Some(Head::Array(count @ 1..)) = reader.head() else {
-        return Err(params.invalid());
-    };
-    if count > Limits::ATTRIBUTES {
+fn parse_attributes(names: &Attributes<'_>) -> Result<Vec<AttributeName>, Refusal> {
+    if names.0.len() > Limits::ATTRIBUTES {
         return Err(Refusal::TooManyAttributes);
     }
-    let mut attributes = Vec::with_capacity(count);
+    let mut attributes = Vec::with_capacity(names.0.len());
     let mut known = BTreeSet::new();
-    for _ in 0..count {
-        let attribute = AttributeName::parse(reader.text().ok_or(Refusal::InvalidAttributeType)?)?;
+    for name in &names.0 {
+        let attribute = AttributeName::parse(name.ok_or(Refusal::InvalidAttributeType)?)?;
         if !known.insert(attribute.clone()) {
             return Err(Refusal::DuplicateAttribute(attribute.as_str().into()));
         }
@@ -393,15 +287,10 @@ fn read_attributes(encoded: &[u8], params: &Params<'_>) -> Result<Vec<AttributeN
 }
 
 /// A scope is `local`, `all`, `home,office` or a list of node names.
-pub(super) fn read_scope(encoded: &[u8], params: &Params<'_>) -> Result<Scope, Refusal> {
-    let mut reader = Reader::new(encoded);
-    match reader.clone().head() {
-        Some(Head::Str(_)) => Scope::parse(reader.text().ok_or(Refusal::InvalidScope)?),
-        Some(Head::Array(count)) => {
-            let _entered = reader.head();
-            let names: Option<Vec<_>> = (0..count).map(|_| reader.text()).collect();
-            Scope::parse(&names.ok_or(Refusal::InvalidScope)?.join(","))
-        }
-        _ => Err(params.invalid()),
+pub(super) fn parse_scope(words: &Words<'_>) -> Result<Scope, Refusal> {
+    match words {
+        Words::Text(text) => Scope::parse(text),
+        Words::List(names) => Scope::parse(&names.join(",")),
+        Words::NoText => Err(Refusal::InvalidScope),
     }
 }

@@ -43,6 +43,7 @@ const DAEMON: &[(&str, &[&str])] = &[
 const CORE: &[(&str, &[&str])] = &[
     ("model", &[]),
     ("model::record", &["wire"]),
+    ("api", &["model", "wire"]),
     ("clock", &["model"]),
     ("rule", &[]),
     ("directory", &["model", "rule"]),

@@ -27,25 +27,27 @@ use std::{
 
 use bytes::Bytes;
 use cortex_core::{
+    api::{
+        self, Bin, ComparedNode, DifferingKey, Prefer, PushOptions, Raw, RawValue, RepairReport,
+        Request, Verdict,
+    },
     directory::Standing,
     model::{Caller, NodeName, Permissions, Refusal, TableUid, Uid},
     sync::{Dot, TableDigest},
-    wire::{Head, Method, Reader as Decoder, encode},
+    wire::encode,
 };
 use tokio::sync::Semaphore;
 
 use exchange::{Marks, encode_marks, read_buckets, read_digests, read_keys, read_marks};
 pub(super) use exchange::{Stand, batches};
-use verdict::{Rows, Verdict, by_key, verdicts};
+use verdict::{Rows, by_key, verdicts};
 
 use super::{
     Answer, Service,
     conflicts::blocking,
     mesh::{AskError, Mesh},
-    params::{self, Params},
-    scrub,
+    read, scrub,
     sync::SyncView,
-    tree::Tree,
 };
 use crate::{
     store::{AuditReport, BUCKETS, Command, Entry, Failure, Fault, RowMark, Store},
@@ -68,30 +70,6 @@ const ROWS_AT_ONCE: u64 = 10_000;
 /// Keys that a report names.
 const NAMED: usize = 100;
 
-/// What to do about rows that one side has and the other has seen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Prefer {
-    /// Nothing: a loss and a deletion look the same.
-    Neither,
-    /// Write them again.
-    Present,
-    /// Delete them.
-    Absent,
-}
-
-/// What the comparison with one node has come to.
-#[derive(Debug, Default)]
-struct Compared {
-    buckets: usize,
-    keys: Vec<(Vec<u8>, Verdict)>,
-    counts: BTreeMap<&'static str, u64>,
-    pushed: u64,
-    kept: u64,
-    on_its_way: u64,
-    why: Option<String>,
-    verified: bool,
-}
-
 /// A repair under way.
 #[derive(Debug)]
 struct Repair {
@@ -102,37 +80,20 @@ struct Repair {
     comparisons: Arc<Semaphore>,
     view: Arc<SyncView>,
     dry_run: bool,
-    prefer: Prefer,
+    /// What to do about rows that one side has and the other has seen: a loss and a deletion look the same.
+    prefer: Option<Prefer>,
 }
 
 impl Service {
     /// `sync_repair [table]` or `[table, {dry_run, prefer}]`.
-    pub(super) fn sync_repair(
-        &self,
-        caller: &Caller,
-        params: Params<'_>,
-    ) -> Result<Answer, Failure> {
+    pub(super) fn sync_repair(&self, caller: &Caller, params: &Bytes) -> Result<Answer, Failure> {
         self.signer()?;
-        let mut params = params.between(1, 2)?;
+        let api::SyncRepair { table, options } = read(params)?;
+        let api::RepairOptions { dry_run, prefer } = options;
         let mesh = self.mesh().ok_or_else(|| self.without_mesh())?.clone();
-        let table = params.text()?;
-        let (mut dry_run, mut prefer) = (false, Prefer::Neither);
-        if let Some(options) = params.optional()? {
-            params::each_option(options, |name, value| {
-                match (name, value) {
-                    ("dry_run", Head::Bool(wanted)) => dry_run = wanted,
-                    ("prefer", Head::Str(b"present")) => prefer = Prefer::Present,
-                    ("prefer", Head::Str(b"absent")) => prefer = Prefer::Absent,
-                    ("dry_run" | "prefer", Head::Nil) => {}
-                    _ => return None,
-                }
-                Some(())
-            })
-            .ok_or_else(|| params.invalid())?;
-        }
         let needed = match prefer {
-            Prefer::Neither => Permissions::ADMIN,
-            Prefer::Present | Prefer::Absent => Permissions::ADMIN.union(Permissions::WRITE),
+            None => Permissions::ADMIN,
+            Some(Prefer::Present | Prefer::Absent) => Permissions::ADMIN.union(Permissions::WRITE),
         };
         let entry = self.open(caller, table, needed)?;
         entry.takes_reads()?;
@@ -166,7 +127,7 @@ impl Service {
             comparisons: Arc::clone(&self.comparisons),
             view: Arc::clone(&self.sync),
             dry_run: true,
-            prefer: Prefer::Neither,
+            prefer: None,
         };
         let found = async {
             recompute(&look.store, &look.entry, &look.comparisons).await?;
@@ -175,7 +136,8 @@ impl Service {
         };
         match found.await {
             Ok(found) => {
-                let keys: Vec<_> = found.keys.into_iter().map(|(key, _)| key).collect();
+                let keys =
+                    found.keys.into_iter().map(|differing| differing.key.into_bytes()).collect();
                 self.sync.update(table, node, |known| known.differs = keys);
             }
             Err(trouble) => tracing::debug!(?trouble, %node, "two copies were not compared"),
@@ -183,13 +145,9 @@ impl Service {
     }
 
     /// `sync_buckets [table_id]`: another node in the scope asks for the digests of the rows here.
-    pub(super) fn sync_buckets(
-        &self,
-        caller: &Caller,
-        params: Params<'_>,
-    ) -> Result<Answer, Failure> {
-        let mut params = params.count(1)?;
-        let entry = self.compared_by(caller, &mut params)?;
+    pub(super) fn sync_buckets(&self, caller: &Caller, params: &Bytes) -> Result<Answer, Failure> {
+        let api::SyncBuckets { table } = read(params)?;
+        let entry = self.compared_by(caller, table, api::SyncBuckets::invalid)?;
         let (store, comparisons) = (self.store.clone(), Arc::clone(&self.comparisons));
         Ok(Answer::later(async move {
             recompute(&store, &entry, &comparisons).await?;
@@ -199,67 +157,44 @@ impl Service {
             encode::array(&mut out, 4);
             stand.write(&mut out);
             encode::bin(&mut out, &sums.iter().flat_map(|sum| sum.to_bytes()).collect::<Vec<_>>());
-            Ok(out)
+            Ok(RawValue(out))
         }))
     }
 
     /// `sync_marks [table_id, [buckets]]` or `[table_id, [buckets], after]`: another node in the scope asks for
     /// the rows of some buckets, without their values.
-    pub(super) fn sync_marks(
-        &self,
-        caller: &Caller,
-        params: Params<'_>,
-    ) -> Result<Answer, Failure> {
-        let mut params = params.between(2, 3)?;
-        let entry = self.compared_by(caller, &mut params)?;
-        let wanted = read_buckets(params.raw()?).ok_or_else(|| params.invalid())?;
-        let after = match params.optional()?.map(|after| Decoder::new(after).head()) {
-            None | Some(Some(Head::Nil)) => None,
-            Some(Some(Head::Bin(after))) => Some(after.to_vec()),
-            Some(_) => return Err(params.invalid().into()),
-        };
+    pub(super) fn sync_marks(&self, caller: &Caller, params: &Bytes) -> Result<Answer, Failure> {
+        let api::SyncMarks { table, buckets: Raw(wanted), after } = read(params)?;
+        let entry = self.compared_by(caller, table, api::SyncMarks::invalid)?;
+        let wanted = read_buckets(wanted).ok_or_else(api::SyncMarks::invalid)?;
+        let after = after.map(|Bin(after)| after.to_vec());
         let (store, comparisons) = (self.store.clone(), Arc::clone(&self.comparisons));
         Ok(Answer::later(async move {
             let stand = position(&store, &entry)?;
             let marks = marks(&store, &entry, wanted, &comparisons).await?;
             let from = after.map_or(0, |after| marks.partition_point(|mark| mark.key <= after));
-            Ok(encode_marks(&stand, &marks[from..]))
+            Ok(RawValue(encode_marks(&stand, &marks[from..])))
         }))
     }
 
     /// `sync_digest [table_id]`: another node in the scope asks what the rows here come to, recomputed from them.
-    pub(super) fn sync_digest(
-        &self,
-        caller: &Caller,
-        params: Params<'_>,
-    ) -> Result<Answer, Failure> {
-        let mut params = params.count(1)?;
-        let entry = self.compared_by(caller, &mut params)?;
+    pub(super) fn sync_digest(&self, caller: &Caller, params: &Bytes) -> Result<Answer, Failure> {
+        let api::SyncDigest { table } = read(params)?;
+        let entry = self.compared_by(caller, table, api::SyncDigest::invalid)?;
         let (store, comparisons) = (self.store.clone(), Arc::clone(&self.comparisons));
         Ok(Answer::later(async move {
             recompute(&store, &entry, &comparisons).await?;
-            Ok(position(&store, &entry)?.encoded())
+            Ok(RawValue(position(&store, &entry)?.encoded()))
         }))
     }
 
     /// `sync_push [table_id, [keys]]` or `[table_id, [keys], {again}]`: another node in the scope lacks rows that
     /// are here, and shall be told of them once more, or have them written once more.
-    pub(super) fn sync_push(&self, caller: &Caller, params: Params<'_>) -> Result<Answer, Failure> {
-        let mut params = params.between(2, 3)?;
-        let entry = self.compared_by(caller, &mut params)?;
-        let keys = read_keys(params.raw()?).ok_or_else(|| params.invalid())?;
-        let mut again = false;
-        if let Some(options) = params.optional()? {
-            params::each_option(options, |name, value| match (name, value) {
-                ("again", Head::Bool(wanted)) => {
-                    again = wanted;
-                    Some(())
-                }
-                _ => None,
-            })
-            .ok_or_else(|| params.invalid())?;
-        }
-        Ok(Answer::Commit(if again {
+    pub(super) fn sync_push(&self, caller: &Caller, params: &Bytes) -> Result<Answer, Failure> {
+        let api::SyncPush { table, keys: Raw(keys), options } = read(params)?;
+        let entry = self.compared_by(caller, table, api::SyncPush::invalid)?;
+        let keys = read_keys(keys).ok_or_else(api::SyncPush::invalid)?;
+        Ok(Answer::Commit(if options.again {
             Command::Rewrite { entry, keys }
         } else {
             Command::Push { entry, keys }
@@ -267,14 +202,16 @@ impl Service {
     }
 
     /// The table that another node compares its copy of with the one here. Both must be in its scope.
-    fn compared_by(&self, caller: &Caller, params: &mut Params<'_>) -> Result<Arc<Entry>, Refusal> {
+    fn compared_by(
+        &self,
+        caller: &Caller,
+        Bin(table): Bin<'_>,
+        invalid: fn() -> Refusal,
+    ) -> Result<Arc<Entry>, Refusal> {
         let Caller::Peer { node, .. } = caller else {
             return Err(Refusal::AccessDenied);
         };
-        let table = match Decoder::new(params.raw()?).head() {
-            Some(Head::Bin(id)) => id.try_into().map(TableUid).map_err(|_| params.invalid())?,
-            _ => return Err(params.invalid()),
-        };
+        let table = table.try_into().map(TableUid).map_err(|_| invalid())?;
         let catalog = self.store.catalog();
         let entry = catalog.by_uid(table).ok_or(Refusal::AccessDenied)?;
         if catalog.directory().standing(table, node) != Standing::In {
@@ -286,7 +223,7 @@ impl Service {
 }
 
 impl Repair {
-    async fn run(self, name: String, nodes: Vec<NodeName>) -> Result<Vec<u8>, Failure> {
+    async fn run(self, table: String, nodes: Vec<NodeName>) -> Result<RepairReport, Failure> {
         let report = recompute(&self.store, &self.entry, &self.comparisons).await?;
         let own = buckets(&self.store, &self.entry, &self.comparisons).await?;
         let mut compared = BTreeMap::new();
@@ -294,32 +231,30 @@ impl Repair {
             let found = match self.compare(&node, &own).await {
                 Ok(found) => found,
                 Err(Trouble::There(error)) => {
-                    Compared { why: Some(error.to_string()), ..Compared::default() }
+                    ComparedNode { why: Some(error.to_string()), ..beginning(&node) }
                 }
                 Err(Trouble::Here(failure)) => return Err(failure),
             };
             compared.insert(node, found);
         }
         self.verify(&mut compared).await?;
-        let verified = compared.values().all(|found| found.verified);
-        let listed = compared.iter().map(|(node, found)| found.tree(node));
-        let report = Tree::map([
-            ("table", name.into()),
-            ("dry_run", self.dry_run.into()),
-            ("corrected", report.corrected.into()),
-            ("damaged", report.damaged.into()),
-            ("compared", Tree::List(listed.collect())),
-            ("verified", verified.into()),
-        ]);
-        Ok(report.encoded())
+        Ok(RepairReport {
+            table,
+            dry_run: self.dry_run,
+            corrected: report.corrected,
+            damaged: report.damaged,
+            verified: compared.values().all(|found| found.verified),
+            compared: compared.into_values().collect(),
+        })
     }
 
-    async fn compare(&self, node: &NodeName, own: &[TableDigest]) -> Result<Compared, Trouble> {
-        let answer = self.ask(node, Method::SyncBuckets, 1, |_| {}).await?;
+    async fn compare(&self, node: &NodeName, own: &[TableDigest]) -> Result<ComparedNode, Trouble> {
+        let answer = self.ask(node, &api::SyncBuckets { table: self.table() }).await?;
         let theirs = read_digests(&answer).ok_or_else(malformed)?;
         let differing: Vec<usize> =
             (0..BUCKETS).filter(|bucket| own.get(*bucket) != theirs.get(*bucket)).collect();
-        let mut found = Compared { buckets: differing.len(), ..Compared::default() };
+        let mut found = beginning(node);
+        found.buckets_differing = differing.len() as u64;
         let per_bucket = self.entry.usage.records() / BUCKETS as u64 + 1;
         let at_once = usize::try_from(ROWS_AT_ONCE / per_bucket).unwrap_or(1).max(1);
         for some in differing.chunks(at_once) {
@@ -335,18 +270,14 @@ impl Repair {
     /// The rows of some buckets there, answer by answer.
     async fn rows_of(&self, node: &NodeName, wanted: &[usize]) -> Result<Rows, Trouble> {
         let mut rows: Option<Rows> = None;
+        let mut buckets = Vec::new();
+        encode::array(&mut buckets, wanted.len());
+        wanted.iter().for_each(|bucket| encode::uint(&mut buckets, *bucket as u64));
         loop {
-            let after = rows.as_ref().and_then(|rows| rows.marks.keys().next_back().cloned());
-            let answer = self
-                .ask(node, Method::SyncMarks, 3, |out| {
-                    encode::array(out, wanted.len());
-                    wanted.iter().for_each(|bucket| encode::uint(out, *bucket as u64));
-                    match &after {
-                        Some(after) => encode::bin(out, after),
-                        None => encode::nil(out),
-                    }
-                })
-                .await?;
+            let after = rows.as_ref().and_then(|rows| rows.marks.keys().next_back());
+            let (table, after) = (self.table(), after.map(|after| Bin(after)));
+            let request = api::SyncMarks { table, buckets: Raw(&buckets), after };
+            let answer = self.ask(node, &request).await?;
             let Marks { stand, rows: found, more } = read_marks(&answer).ok_or_else(malformed)?;
             let more = more && !found.is_empty();
             // What was covered before the first answer was: later ones cover more.
@@ -364,7 +295,7 @@ impl Repair {
         node: &NodeName,
         here: &Rows,
         there: &Rows,
-        found: &mut Compared,
+        found: &mut ComparedNode,
     ) -> Result<(), Trouble> {
         let verdicts = verdicts(here, there);
         let of = |wanted: &[Verdict]| -> Vec<Vec<u8>> {
@@ -377,7 +308,7 @@ impl Repair {
         found.on_its_way += of(&[Verdict::OnItsWay]).len() as u64;
         if self.dry_run {
             found.kept += (only_here.len() + only_there.len()) as u64;
-        } else if self.prefer == Prefer::Neither {
+        } else if self.prefer.is_none() {
             // What may have been deleted is somebody's to decide.
             for (rows, lost) in
                 [(&mut only_here, here.outlives(there)), (&mut only_there, there.outlives(here))]
@@ -389,9 +320,10 @@ impl Repair {
             }
         }
         for (key, verdict) in verdicts {
-            *found.counts.entry(verdict.word()).or_default() += 1;
+            *found.verdicts.entry(verdict).or_default() += 1;
             if found.keys.len() < NAMED {
-                found.keys.push((key, verdict));
+                let key = String::from_utf8_lossy(&key).into_owned();
+                found.keys.push(DifferingKey { key, verdict });
             }
         }
         if self.dry_run {
@@ -402,11 +334,11 @@ impl Repair {
         self.push_here(newer_here, false).await?;
         self.push_there(node, newer_there, false).await?;
         match self.prefer {
-            Prefer::Neither | Prefer::Present => {
+            None | Some(Prefer::Present) => {
                 self.push_here(only_here, true).await?;
                 self.push_there(node, only_there, true).await?;
             }
-            Prefer::Absent => {
+            Some(Prefer::Absent) => {
                 let rows = only_here.into_iter().chain(only_there);
                 self.erase(rows.collect(), here).await?;
             }
@@ -434,14 +366,11 @@ impl Repair {
         again: bool,
     ) -> Result<(), Trouble> {
         for keys in batches(keys) {
-            self.ask(node, Method::SyncPush, 3, |out| {
-                encode::array(out, keys.len());
-                keys.iter().for_each(|key| encode::bin(out, key));
-                encode::map(out, 1);
-                encode::str(out, "again");
-                encode::bool(out, again);
-            })
-            .await?;
+            let mut encoded = Vec::new();
+            encode::array(&mut encoded, keys.len());
+            keys.iter().for_each(|key| encode::bin(&mut encoded, key));
+            let (table, options) = (self.table(), PushOptions { again });
+            self.ask(node, &api::SyncPush { table, keys: Raw(&encoded), options }).await?;
         }
         Ok(())
     }
@@ -463,7 +392,7 @@ impl Repair {
     }
 
     /// Waits until the copies are equal. What was kept as it is keeps them from it.
-    async fn verify(&self, compared: &mut BTreeMap<NodeName, Compared>) -> Result<(), Failure> {
+    async fn verify(&self, compared: &mut BTreeMap<NodeName, ComparedNode>) -> Result<(), Failure> {
         let deadline = clock::monotonic() + SETTLE_TIME;
         for (node, found) in compared.iter_mut().filter(|(_, found)| found.why.is_none()) {
             found.verified = loop {
@@ -494,13 +423,13 @@ impl Repair {
 
     /// Whether both copies hold the same: by what is kept of them first, which costs little, and then by their rows.
     async fn is_equal(&self, node: &NodeName) -> Result<bool, Trouble> {
-        let answer = self.ask(node, Method::SyncMarks, 2, |out| encode::array(out, 0)).await?;
+        let answer = self.ask(node, &no_marks(self.table())).await?;
         let kept = read_marks(&answer).ok_or_else(malformed)?.stand;
         if !is_same(&position(&self.store, &self.entry)?, &kept) {
             return Ok(false);
         }
         let report = recompute(&self.store, &self.entry, &self.comparisons).await?;
-        let answer = self.ask(node, Method::SyncDigest, 1, |_| {}).await?;
+        let answer = self.ask(node, &api::SyncDigest { table: self.table() }).await?;
         let theirs = Stand::decode(&answer).ok_or_else(malformed)?;
         let own = position(&self.store, &self.entry)?;
         let equal = report.damaged == 0 && is_same(&own, &theirs);
@@ -510,20 +439,20 @@ impl Repair {
         Ok(equal)
     }
 
-    /// Asks another node about this table; `more` appends what comes after the table's id.
-    async fn ask(
+    /// Asks another node about this table.
+    async fn ask<'r, R: Request<'r>>(
         &self,
         node: &NodeName,
-        method: Method,
-        count: usize,
-        more: impl FnOnce(&mut Vec<u8>),
+        request: &R,
     ) -> Result<Bytes, Trouble> {
         let mut params = Vec::new();
-        encode::array(&mut params, count);
-        encode::bin(&mut params, &self.entry.table.uid.0);
-        more(&mut params);
+        request.write(&mut params);
         let deadline: Instant = clock::monotonic() + ASK_TIME;
-        Ok(self.mesh.ask(node.clone(), method, params.into(), None, deadline).await?)
+        Ok(self.mesh.ask(node.clone(), R::METHOD, params.into(), None, deadline).await?)
+    }
+
+    fn table(&self) -> Bin<'_> {
+        Bin(&self.entry.table.uid.0)
     }
 }
 
@@ -550,25 +479,15 @@ fn malformed() -> Trouble {
     Trouble::There(AskError::Broken("it has another shape than expected".into()))
 }
 
-impl Compared {
-    fn tree(&self, node: &NodeName) -> Tree {
-        let keys = self.keys.iter().map(|(key, verdict)| {
-            let key = String::from_utf8_lossy(key).into_owned();
-            Tree::map([("key", key.into()), ("verdict", verdict.word().into())])
-        });
-        let counts = self.counts.iter().map(|(verdict, count)| (*verdict, (*count).into()));
-        Tree::map([
-            ("node", node.as_str().into()),
-            ("buckets_differing", (self.buckets as u64).into()),
-            ("verdicts", Tree::Map(counts.collect())),
-            ("keys", Tree::List(keys.collect())),
-            ("pushed", self.pushed.into()),
-            ("on_its_way", self.on_its_way.into()),
-            ("kept", self.kept.into()),
-            ("verified", self.verified.into()),
-            ("why", self.why.clone().into()),
-        ])
-    }
+/// A comparison of which nothing is known yet.
+fn beginning(node: &NodeName) -> ComparedNode {
+    ComparedNode { node: node.to_string(), ..ComparedNode::default() }
+}
+
+/// Asks for no rows, and so only where the copy is.
+fn no_marks(table: Bin<'_>) -> api::SyncMarks<'_> {
+    const NO_BUCKETS: &[u8] = &[0x90];
+    api::SyncMarks { table, buckets: Raw(NO_BUCKETS), after: None }
 }
 
 /// Where another node's copy is, by its own word now.
@@ -579,10 +498,9 @@ pub(super) async fn stand_of(
     deadline: Instant,
 ) -> Result<Stand, AskError> {
     let mut params = Vec::new();
-    encode::array(&mut params, 2);
-    encode::bin(&mut params, &entry.table.uid.0);
-    encode::array(&mut params, 0);
-    let asked = mesh.ask(node.clone(), Method::SyncMarks, params.into(), None, deadline).await?;
+    no_marks(Bin(&entry.table.uid.0)).write(&mut params);
+    let method = api::SyncMarks::METHOD;
+    let asked = mesh.ask(node.clone(), method, params.into(), None, deadline).await?;
     let shape = || AskError::Broken("it has another shape than expected".into());
     Ok(read_marks(&asked).ok_or_else(shape)?.stand)
 }

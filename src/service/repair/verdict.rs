@@ -3,7 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cortex_core::sync::{Dot, Vector};
+use cortex_core::{
+    api::Verdict,
+    sync::{Dot, Vector},
+};
 
 use crate::store::RowMark;
 
@@ -15,31 +18,6 @@ pub(super) struct Rows {
     /// Up to where it had forgotten deletions by then.
     pub(super) floor: Vector,
     pub(super) marks: BTreeMap<Vec<u8>, RowMark>,
-}
-
-/// What is found about a key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
-    NewerHere,
-    NewerThere,
-    OnItsWay,
-    OnlyHere,
-    OnlyThere,
-    /// One write with two contents. The one that the merge rule prefers is told to the other side.
-    Unequal,
-}
-
-impl Verdict {
-    pub(super) fn word(self) -> &'static str {
-        match self {
-            Self::NewerHere => "newer_here",
-            Self::NewerThere => "newer_there",
-            Self::OnItsWay => "on_its_way",
-            Self::OnlyHere => "only_here",
-            Self::OnlyThere => "only_there",
-            Self::Unequal => "unequal",
-        }
-    }
 }
 
 /// What differs between two sides, key by key.
