@@ -16,7 +16,10 @@ impl Service {
     ///
     /// A malformed name, an absent table and a forbidden one answer the same. Only a name that
     /// two identities have is told apart: names of identities are no secret.
-    pub(super) fn open(
+    ///
+    /// # Errors
+    /// [`Refusal::AccessDenied`]; [`Refusal::NotHere`] where the table is on other machines alone.
+    pub fn open(
         &self,
         caller: &Caller,
         name: &str,

@@ -278,6 +278,14 @@ impl Service {
         directory.identities().map(|row| shown(row, directory)).collect()
     }
 
+    /// The identity with that id, if anybody is it.
+    #[must_use]
+    pub fn identity(&self, id: IdentityId) -> Option<Identity> {
+        let catalog = self.store.catalog();
+        let directory = catalog.directory();
+        directory.identity(id).map(|row| shown(row, directory))
+    }
+
     /// `identity_lookup [name]` or `[node, uid]`.
     pub(super) fn identity_lookup(&self, params: &Bytes) -> Result<Identity, Failure> {
         let api::IdentityLookup { name, uid } = read(params)?;

@@ -318,6 +318,14 @@ impl Service {
         })
     }
 
+    /// What `mesh_status` says of one machine; none where the settings do not name it.
+    #[must_use]
+    pub fn peer(&self, name: &str) -> Option<PeerNode> {
+        let seen = self.mesh()?.view.now();
+        let peer = seen.peers.iter().find(|peer| peer.node.as_str() == name)?;
+        Some(self.peer_node(peer))
+    }
+
     fn peer_node(&self, peer: &Peer) -> PeerNode {
         let directory = self.sync.of(SYSTEM_TABLE, &peer.node);
         PeerNode {

@@ -71,10 +71,10 @@ impl WriteParam for Bin<'_> {
 
 impl<'a> Param<'a> for Bin<'a> {
     fn read(encoded: &'a [u8]) -> Option<Self> {
-        match Reader::new(encoded).head()? {
-            Head::Bin(bytes) => Some(Self(bytes)),
-            _ => None,
-        }
+        let Head::Bin(bytes) = Reader::new(encoded).head()? else {
+            return None;
+        };
+        Some(Self(bytes))
     }
 }
 
@@ -102,14 +102,15 @@ impl WriteParam for Words<'_> {
 impl<'a> Param<'a> for Words<'a> {
     fn read(encoded: &'a [u8]) -> Option<Self> {
         let mut reader = Reader::new(encoded);
-        match reader.head()? {
-            Head::Str(text) => Some(std::str::from_utf8(text).map_or(Self::NoText, Self::Text)),
-            Head::Array(count) => {
-                let words: Option<Vec<_>> = (0..count).map(|_| reader.text()).collect();
-                Some(words.map_or(Self::NoText, Self::List))
-            }
-            _ => None,
+        let head = reader.head()?;
+        if let Head::Str(text) = head {
+            return Some(std::str::from_utf8(text).map_or(Self::NoText, Self::Text));
         }
+        let Head::Array(count) = head else {
+            return None;
+        };
+        let words: Option<Vec<_>> = (0..count).map(|_| reader.text()).collect();
+        Some(words.map_or(Self::NoText, Self::List))
     }
 }
 
@@ -149,10 +150,10 @@ impl WriteParam for i64 {
 
 impl<'a> Param<'a> for i64 {
     fn read(encoded: &'a [u8]) -> Option<Self> {
-        match Reader::new(encoded).head()? {
-            Head::Int(number) => Self::try_from(number).ok(),
-            _ => None,
-        }
+        let Head::Int(number) = Reader::new(encoded).head()? else {
+            return None;
+        };
+        Self::try_from(number).ok()
     }
 }
 
@@ -188,10 +189,10 @@ impl<'a, T: Param<'a>> Param<'a> for Option<T> {
     }
 
     fn read(encoded: &'a [u8]) -> Option<Self> {
-        match Reader::new(encoded).head()? {
-            Head::Nil => Some(None),
-            _ => T::read(encoded).map(Some),
+        if Reader::new(encoded).head()? == Head::Nil {
+            return Some(None);
         }
+        T::read(encoded).map(Some)
     }
 }
 

@@ -9,10 +9,12 @@
 
 use std::{
     collections::HashMap,
+    marker::PhantomData,
     sync::{Arc, Mutex, PoisonError},
 };
 
 use cortex_core::{
+    api::Response,
     model::{Caller, Refusal, Uid},
     wire::Method,
 };
@@ -58,16 +60,22 @@ pub(super) struct Dispatcher {
 
 /// A request that has passed the gate.
 #[derive(Debug)]
-pub(super) struct Begun {
+pub(super) struct Begun<R> {
     caller: Uid,
     looks_up: bool,
     answer: Answer,
     out: Vec<u8>,
+    response: PhantomData<fn() -> R>,
 }
 
 impl Dispatcher {
     pub(super) fn new(service: Arc<Service>, reader: Arc<Reader>, polkit: Arc<Polkit>) -> Self {
         Self { service, reader, polkit, senders: Mutex::default() }
+    }
+
+    /// The one request path.
+    pub(super) fn service(&self) -> &Service {
+        &self.service
     }
 
     pub(super) fn store(&self) -> &Store {
@@ -105,35 +113,39 @@ impl Dispatcher {
     }
 
     /// Carries a request out with the rights of a uid.
-    pub(super) async fn ask_as(&self, uid: Uid, request: &Request) -> Result<Vec<u8>> {
+    pub(super) async fn ask_as<R: Response>(&self, uid: Uid, request: &Request<R>) -> Result<R> {
         let begun = self.begin_as(uid, request)?;
         self.end(begun).await
     }
 
     /// Carries a request out with the sender's rights, and no others.
-    pub(super) async fn ask(&self, from: Incoming<'_>, request: &Request) -> Result<Vec<u8>> {
+    pub(super) async fn ask<R: Response>(
+        &self,
+        from: Incoming<'_>,
+        request: &Request<R>,
+    ) -> Result<R> {
         self.ask_as(self.uid(from).await?, request).await
     }
 
     /// Carries a request out with the sender's rights, or with root's where polkit says so.
-    pub(super) async fn manage(
+    pub(super) async fn manage<R: Response>(
         &self,
         from: Incoming<'_>,
         action: Action,
-        request: &Request,
-    ) -> Result<Vec<u8>> {
+        request: &Request<R>,
+    ) -> Result<R> {
         let begun = self.begin(from, action, request).await?;
         self.end(begun).await
     }
 
     /// Lets a request pass the gate: with the sender's rights, or with root's where polkit says so.
     /// Nothing is changed before [`Dispatcher::end`].
-    pub(super) async fn begin(
+    pub(super) async fn begin<R: Response>(
         &self,
         from: Incoming<'_>,
         action: Action,
-        request: &Request,
-    ) -> Result<Begun> {
+        request: &Request<R>,
+    ) -> Result<Begun<R>> {
         let uid = self.uid(from).await?;
         match self.begin_as(uid, request) {
             Err(error) if error.is_access_denied() => {
@@ -147,13 +159,13 @@ impl Dispatcher {
     /// Carries a request out whose gate is at its end: with the sender's rights, or, where these do not
     /// suffice and polkit says so, with root's, who may have to word it in another way. A refusal has
     /// changed nothing, so there is nothing to take back in between.
-    pub(super) async fn try_then_manage(
+    pub(super) async fn try_then_manage<R: Response>(
         &self,
         from: Incoming<'_>,
         action: Action,
-        own: &Request,
-        roots: &Request,
-    ) -> Result<Vec<u8>> {
+        own: &Request<R>,
+        roots: &Request<R>,
+    ) -> Result<R> {
         let uid = self.uid(from).await?;
         match self.ask_as(uid, own).await {
             Err(error) if error.is_want_of_rights() => {
@@ -179,19 +191,20 @@ impl Dispatcher {
     }
 
     /// Carries out what has passed the gate.
-    pub(super) async fn end(&self, begun: Begun) -> Result<Vec<u8>> {
-        let Begun { caller, looks_up, answer, out } = begun;
+    pub(super) async fn end<R: Response>(&self, begun: Begun<R>) -> Result<R> {
+        let Begun { caller, looks_up, answer, out, response: _ } = begun;
         let ended = self.service.end(&Caller::Local(caller), answer, out).await;
-        ended.map_err(|failure| told_to(caller, looks_up, failure))
+        let result = ended.map_err(|failure| told_to(caller, looks_up, failure))?;
+        // What cannot be read is a defect: both sides are ours.
+        R::read(&result).map_err(Error::failed)
     }
 
-    fn begin_as(&self, uid: Uid, request: &Request) -> Result<Begun> {
-        let Request { method, looks_up, .. } = *request;
-        let params = request.params();
+    fn begin_as<R: Response>(&self, uid: Uid, request: &Request<R>) -> Result<Begun<R>> {
+        let Request { method, looks_up, ref params, .. } = *request;
         let mut out = Vec::new();
         let caller = Caller::Local(uid);
-        match self.service.call(&caller, method.name(), &params, &self.reader, &mut out) {
-            Ok(answer) => Ok(Begun { caller: uid, looks_up, answer, out }),
+        match self.service.call(&caller, method.name(), params, &self.reader, &mut out) {
+            Ok(answer) => Ok(Begun { caller: uid, looks_up, answer, out, response: PhantomData }),
             Err(failure) => Err(told_to(uid, looks_up, failure)),
         }
     }

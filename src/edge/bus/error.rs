@@ -86,15 +86,6 @@ impl Error {
     pub(super) fn is_want_of_rights(&self) -> bool {
         self.is_access_denied() || self.name == IDENTITY_NOT_YOURS
     }
-
-    pub(super) fn is_unknown_identity(&self) -> bool {
-        self.name == UNKNOWN_IDENTITY
-    }
-
-    /// Nothing, where the reason is that this node runs alone.
-    pub(super) fn unless_alone<T: Default>(self) -> Result<T> {
-        if self.name == MESH_NOT_CONFIGURED { Ok(T::default()) } else { Err(self) }
-    }
 }
 
 impl From<Failure> for Error {

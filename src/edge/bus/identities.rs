@@ -3,12 +3,13 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use cortex_core::api;
 use tokio::sync::Mutex;
 use zbus::{Connection, OwnedObjectPath};
 
 use super::{
     dispatcher::Dispatcher,
-    identity::{Identity, IdentityInfo, object_path},
+    identity::{self, Identity, object_path},
     object_sync::{self, Change},
 };
 
@@ -25,7 +26,7 @@ pub(super) struct Identities {
     dispatcher: Arc<Dispatcher>,
     /// By id, the identities that have an object, as they were last announced. Locked while objects
     /// are added and removed, so that this is done by one at a time.
-    shown: Mutex<BTreeMap<String, IdentityInfo>>,
+    shown: Mutex<BTreeMap<String, api::Identity>>,
 }
 
 impl Identities {
@@ -42,7 +43,7 @@ impl Identities {
     /// Makes the objects as the directory is now.
     pub(super) async fn update(&self, connection: &Connection) -> zbus::Result<()> {
         let mut shown = self.shown.lock().await;
-        let wanted = within_bounds(IdentityInfo::ask_for_all(&self.dispatcher).await?);
+        let wanted = within_bounds(self.dispatcher.service().identities());
         let server = connection.object_server();
         for change in object_sync::changes(&shown, wanted) {
             match change {
@@ -57,8 +58,8 @@ impl Identities {
                 }
                 Change::Changed { key, before, now } => {
                     let news = object_sync::changed_properties(
-                        &before.properties(),
-                        now.properties(),
+                        &identity::properties(&before),
+                        identity::properties(&now),
                         &[],
                     );
                     object_sync::announce::<Identity>(connection, object_path(&key), &news).await?;
@@ -75,36 +76,38 @@ impl Identities {
     }
 
     /// The identities that have an object, as they were last announced.
-    pub(super) async fn shown(&self) -> Vec<IdentityInfo> {
+    pub(super) async fn shown(&self) -> Vec<api::Identity> {
         self.shown.lock().await.values().cloned().collect()
     }
 }
 
 /// The identities that should have an object, by id: the oldest of each home, and of those the oldest.
-fn within_bounds(mut all: Vec<IdentityInfo>) -> BTreeMap<String, IdentityInfo> {
-    all.sort_unstable_by(|a, b| (a.created_ms, &a.id).cmp(&(b.created_ms, &b.id)));
+fn within_bounds(mut all: Vec<api::Identity>) -> BTreeMap<String, api::Identity> {
+    all.sort_unstable_by(|a, b| {
+        (a.metadata.created_ms, &a.fid).cmp(&(b.metadata.created_ms, &b.fid))
+    });
     let mut of_homes: BTreeMap<String, usize> = BTreeMap::new();
     all.retain(|info| {
-        let count = of_homes.entry(info.home.clone()).or_default();
+        let count = of_homes.entry(info.metadata.home.clone()).or_default();
         *count += 1;
         *count <= OF_ONE_HOME
     });
     all.truncate(IN_ALL);
-    all.into_iter().map(|info| (info.id.clone(), info)).collect()
+    all.into_iter().map(|info| (info.fid.clone(), info)).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn identity(home: usize, created_ms: u64) -> IdentityInfo {
+    fn identity(home: usize, created_ms: u64) -> api::Identity {
         let (home, id) = (format!("n{home}"), format!("{home}-{created_ms:06}"));
-        let mut info = IdentityInfo::default();
-        (info.home, info.id, info.created_ms) = (home, id, created_ms);
+        let mut info = api::Identity::default();
+        (info.metadata.home, info.fid, info.metadata.created_ms) = (home, id, created_ms);
         info
     }
 
-    fn shown(all: Vec<IdentityInfo>) -> Vec<String> {
+    fn shown(all: Vec<api::Identity>) -> Vec<String> {
         within_bounds(all).into_keys().collect()
     }
 
@@ -114,9 +117,9 @@ mod tests {
         let bound = OF_ONE_HOME as u64;
         let all = (0..bound + 9).rev().map(|at| identity(1, at));
         let found = shown(all.chain([identity(2, bound + 99)]).collect());
-        let expected: Vec<_> = (0..bound).map(|at| identity(1, at).id).collect();
+        let expected: Vec<_> = (0..bound).map(|at| identity(1, at).fid).collect();
         assert_eq!(found[..OF_ONE_HOME], expected);
-        assert_eq!(found[OF_ONE_HOME..], [identity(2, bound + 99).id]);
+        assert_eq!(found[OF_ONE_HOME..], [identity(2, bound + 99).fid]);
     }
 
     /// holds D2
@@ -126,6 +129,6 @@ mod tests {
         let of = |home| (0..OF_ONE_HOME as u64).map(move |at| identity(home, at));
         let found = within_bounds((0..homes).flat_map(of).collect());
         assert_eq!(found.len(), IN_ALL);
-        assert!(found.values().all(|info| info.created_ms < OF_ONE_HOME as u64 - 1));
+        assert!(found.values().all(|info| info.metadata.created_ms < OF_ONE_HOME as u64 - 1));
     }
 }

@@ -6,8 +6,8 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use cortex_core::{
-    model::Uid,
-    wire::{Head, Method, Reader},
+    api::{self, TokenOptions},
+    model::IdentityId,
 };
 use zbus::{Connection, OwnedObjectPath, OwnedVariant, interface, message::Header};
 
@@ -17,7 +17,7 @@ use super::{
     error::{Error, Result},
     options::{self, Options},
     polkit::Action,
-    request::{Field, Request},
+    request::Request,
     values::{self, Dict},
 };
 
@@ -30,43 +30,16 @@ pub(super) struct Identity {
     handle: String,
 }
 
-/// What identity_list and identity_lookup say of one identity.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct IdentityInfo {
-    /// As it is shown: with digits of the id where two have the name.
-    pub(super) name: String,
-    pub(super) id: String,
-    mappings: BTreeMap<String, u32>,
-    pub(super) home: String,
-    pub(super) created_ms: u64,
-    contested: bool,
-}
-
-/// What identity_register and identity_token answer.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Token {
-    pub(super) text: String,
-    pub(super) id: String,
-    /// Seconds since 1970.
-    pub(super) expires: u64,
-}
-
 impl Identity {
-    pub(super) fn new(dispatcher: Arc<Dispatcher>, info: &IdentityInfo) -> Self {
-        Self { dispatcher, id: info.id.clone(), handle: info.handle() }
+    pub(super) fn new(dispatcher: Arc<Dispatcher>, info: &api::Identity) -> Self {
+        Self { dispatcher, id: info.fid.clone(), handle: handle(info) }
     }
 
-    async fn info(&self) -> Result<IdentityInfo> {
-        let lookup = Request::new(Method::IdentityLookup).text(&self.handle);
-        let found = self.dispatcher.ask_as(Uid::ROOT, &lookup).await;
-        let gone = |error: Error| {
-            if error.is_unknown_identity() {
-                Error::unknown_object(&object_path(&self.id))
-            } else {
-                error
-            }
-        };
-        IdentityInfo::read(&found.map_err(gone)?)
+    /// As it is now.
+    fn info(&self) -> Result<api::Identity> {
+        let id = IdentityId::parse(&self.id);
+        let found = id.and_then(|id| self.dispatcher.service().identity(id));
+        found.ok_or_else(|| Error::unknown_object(&object_path(&self.id)))
     }
 }
 
@@ -86,13 +59,11 @@ impl Identity {
         #[zbus(header)] header: Header<'_>,
         #[zbus(connection)] connection: &Connection,
     ) -> Result<(String, u64)> {
-        let mut wish = wish(&options, &[])?;
-        wish.push(("name", Field::Text(&self.handle)));
+        let options = TokenOptions { name: Some(self.handle.clone()), ..wish(&options, &[])? };
         let from = Incoming { connection, header: &header };
-        let request = Request::new(Method::IdentityToken).fields(&wish);
+        let request = Request::of(&api::IdentityToken { options });
         let token = self.dispatcher.manage(from, Action::ManageIdentities, &request).await?;
-        let token = Token::read(&token)?;
-        Ok((token.text, token.expires))
+        Ok((token.token, token.expires_at))
     }
 
     /// Takes the identity away from its uid on one node; without a name of one, on all.
@@ -105,10 +76,8 @@ impl Identity {
     ) -> Result<()> {
         options::none(&options)?;
         let from = Incoming { connection, header: &header };
-        let mut request = Request::new(Method::IdentityRevoke).text(&self.handle);
-        if !node.is_empty() {
-            request = request.text(node);
-        }
+        let node = Some(node).filter(|node| !node.is_empty());
+        let request = Request::of(&api::IdentityRevoke { name: &self.handle, node });
         self.dispatcher.try_then_manage(from, Action::ManageIdentities, &request, &request).await?;
         Ok(())
     }
@@ -123,14 +92,14 @@ impl Identity {
         options::none(&options)?;
         let from = Incoming { connection, header: &header };
         let name = self.handle.split('~').next().unwrap_or_default();
-        let request = Request::new(Method::IdentityResolve).text(name).text(&self.id);
+        let request = Request::of(&api::IdentityResolve { name, id: &self.id });
         self.dispatcher.manage(from, Action::ManageIdentities, &request).await?;
         Ok(())
     }
 
     #[zbus(property, name = "Name")]
-    async fn shown_name(&self) -> Result<String> {
-        Ok(self.info().await?.name)
+    fn shown_name(&self) -> Result<String> {
+        Ok(self.info()?.fed_id)
     }
 
     #[zbus(property(emits_changed_signal = "const"))]
@@ -139,127 +108,54 @@ impl Identity {
     }
 
     #[zbus(property)]
-    async fn mappings(&self) -> Result<BTreeMap<String, u32>> {
-        Ok(self.info().await?.mappings)
+    fn mappings(&self) -> Result<BTreeMap<String, u32>> {
+        Ok(self.info()?.mappings)
     }
 
     #[zbus(property(emits_changed_signal = "const"))]
-    async fn home(&self) -> Result<String> {
-        Ok(self.info().await?.home)
+    fn home(&self) -> Result<String> {
+        Ok(self.info()?.metadata.home)
     }
 
     #[zbus(property(emits_changed_signal = "const"))]
-    async fn created_ms(&self) -> Result<u64> {
-        Ok(self.info().await?.created_ms)
+    fn created_ms(&self) -> Result<u64> {
+        Ok(self.info()?.metadata.created_ms)
     }
 
     #[zbus(property)]
-    async fn contested(&self) -> Result<bool> {
-        Ok(self.info().await?.contested)
+    fn contested(&self) -> Result<bool> {
+        Ok(self.info()?.metadata.contested)
     }
 }
 
 /// What a token shall be good for, out of the options of a method, which may know others too.
-pub(super) fn wish<'o>(
-    options: &'o Options,
-    others: &[&str],
-) -> Result<Vec<(&'static str, Field<'o>)>> {
+pub(super) fn wish(options: &Options, others: &[&str]) -> Result<TokenOptions> {
     options::only(options, &[&["for_node", "for_uid", "seconds"], others].concat())?;
-    let node = options::text(options, "for_node")?.map(|node| ("for_node", Field::Text(node)));
-    let uid = options::uid(options, "for_uid")?.map(|uid| ("for_uid", Field::from(uid)));
-    let seconds = options::count(options, "seconds")?;
-    let seconds = seconds.map(|seconds| ("seconds", Field::Number(seconds)));
-    Ok([node, uid, seconds].into_iter().flatten().collect())
-}
-
-impl IdentityInfo {
-    /// Reads the result of identity_lookup.
-    pub(super) fn read(result: &[u8]) -> Result<Self> {
-        values::whole(result, read_identity)
-    }
-
-    /// Reads the result of identity_list.
-    pub(super) fn read_all(result: &[u8]) -> Result<Vec<Self>> {
-        values::whole(result, |from| values::read_list(from, read_identity))
-    }
-
-    /// Every identity, whoever wants to know; none where this node runs alone.
-    pub(super) async fn ask_for_all(dispatcher: &Dispatcher) -> Result<Vec<Self>> {
-        match dispatcher.ask_as(Uid::ROOT, &Request::new(Method::IdentityList)).await {
-            Ok(list) => Self::read_all(&list),
-            Err(error) => error.unless_alone(),
-        }
-    }
-
-    fn handle(&self) -> String {
-        let name = self.name.split('~').next().unwrap_or_default();
-        format!("{name}~{}", self.id)
-    }
-
-    /// What the properties of its object show.
-    pub(super) fn properties(&self) -> Dict {
-        let text = |text: &str| values::text(text.to_owned());
-        Dict::from([
-            ("Name".into(), text(&self.name)),
-            ("Id".into(), text(&self.id)),
-            ("Mappings".into(), OwnedVariant::from(self.mappings.clone())),
-            ("Home".into(), text(&self.home)),
-            ("CreatedMs".into(), self.created_ms.into()),
-            ("Contested".into(), self.contested.into()),
-        ])
-    }
-}
-
-impl Token {
-    /// Reads the result of identity_register or identity_token.
-    pub(super) fn read(result: &[u8]) -> Result<Self> {
-        values::whole(result, |from| {
-            let mut token = Self::default();
-            values::each_pair(from, |name, from| {
-                match name {
-                    "token" => token.text = from.text()?.to_owned(),
-                    "fid" => token.id = from.text()?.to_owned(),
-                    "expires_at" => token.expires = values::number(from)?,
-                    _ => drop(from.raw()?),
-                }
-                Some(())
-            })?;
-            Some(token)
-        })
-    }
-}
-
-fn read_identity(from: &mut Reader<'_>) -> Option<IdentityInfo> {
-    let mut info = IdentityInfo::default();
-    values::each_pair(from, |name, from| {
-        match name {
-            "fed_id" => info.name = from.text()?.to_owned(),
-            "fid" => info.id = from.text()?.to_owned(),
-            "mappings" => {
-                let uid = |from: &mut Reader<'_>| u32::try_from(values::number(from)?).ok();
-                info.mappings = values::read_map(from, uid)?;
-            }
-            "metadata" => read_metadata(from, &mut info)?,
-            _ => drop(from.raw()?),
-        }
-        Some(())
-    })?;
-    Some(info)
-}
-
-fn read_metadata(from: &mut Reader<'_>, info: &mut IdentityInfo) -> Option<()> {
-    if let Some(Head::Nil) = from.clone().head() {
-        return from.raw().map(drop);
-    }
-    values::each_pair(from, |name, from| {
-        match name {
-            "home" => info.home = from.text()?.to_owned(),
-            "created_ms" => info.created_ms = values::number(from)?,
-            "contested" => info.contested = values::flag(from)?,
-            _ => drop(from.raw()?),
-        }
-        Some(())
+    Ok(TokenOptions {
+        for_node: options::text(options, "for_node")?.map(str::to_owned),
+        for_uid: options::uid(options, "for_uid")?,
+        seconds: options::count(options, "seconds")?,
+        ..TokenOptions::default()
     })
+}
+
+/// What means this identity, whoever else has its name.
+fn handle(info: &api::Identity) -> String {
+    let name = info.fed_id.split('~').next().unwrap_or_default();
+    format!("{name}~{}", info.fid)
+}
+
+/// What the properties of its object show.
+pub(super) fn properties(info: &api::Identity) -> Dict {
+    let text = |text: &str| values::text(text.to_owned());
+    Dict::from([
+        ("Name".into(), text(&info.fed_id)),
+        ("Id".into(), text(&info.fid)),
+        ("Mappings".into(), OwnedVariant::from(info.mappings.clone())),
+        ("Home".into(), text(&info.metadata.home)),
+        ("CreatedMs".into(), info.metadata.created_ms.into()),
+        ("Contested".into(), info.metadata.contested.into()),
+    ])
 }
 
 #[cfg(test)]
@@ -269,7 +165,7 @@ mod tests {
     #[test]
     fn every_property_that_is_declared_is_in_the_list_of_all() {
         let file = include_str!("../../../dist/dbus-1/interfaces/org.cortexd.Cortex1.Identity.xml");
-        let properties = IdentityInfo::default().properties();
+        let properties = properties(&api::Identity::default());
         let mut shown: Vec<_> = properties.keys().map(String::as_str).collect();
         shown.sort_unstable();
         assert_eq!(shown, values::declared_properties(file));
@@ -278,9 +174,9 @@ mod tests {
     #[test]
     fn an_identity_is_asked_for_by_its_whole_id_whatever_it_is_shown_as() {
         for shown in ["alice", "alice~3f2a"] {
-            let mut info = IdentityInfo::default();
-            (info.name, info.id) = (shown.into(), "3f2a00".into());
-            assert_eq!(info.handle(), "alice~3f2a00");
+            let mut info = api::Identity::default();
+            (info.fed_id, info.fid) = (shown.into(), "3f2a00".into());
+            assert_eq!(handle(&info), "alice~3f2a00");
         }
     }
 }

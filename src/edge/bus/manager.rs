@@ -4,12 +4,15 @@
 use std::sync::Arc;
 
 use cortex_core::{
+    api::{
+        self, Attributes, DropOptions, EventsOptions, OwnerUsage, TableList, TablesOptions,
+        TokenOptions, Words,
+    },
     model::{Caller, Owner, Refusal, TableRef, Uid},
-    wire::Method,
 };
 use tracing::debug;
 use zbus::{
-    Connection, ObjectPath, OwnedObjectPath, OwnedVariant, interface,
+    Connection, ObjectPath, OwnedObjectPath, interface,
     message::Header,
     object_server::{ResponseDispatchListener, ResponseDispatchNotifier, SignalEmitter},
 };
@@ -18,14 +21,18 @@ use super::{
     Parts, ROOT,
     dispatcher::{Begun, Dispatcher, Incoming},
     error::{Error, Result},
-    identity::{self, IdentityInfo, Token},
+    identity,
     jobs::Job,
-    node::{self, MeshStatus, NodeInfo},
+    node,
     options::{self, Options},
     polkit::Action,
-    request::{Field, Request},
-    values::{self, Dict, UidUsage},
+    request::Request,
+    values::{self, Dict},
 };
+use crate::store::Failure;
+
+/// `(uttt)`: a uid, its tables, their records, the bytes of those.
+type UidUsage = (u32, u64, u64, u64);
 
 /// The result of a job that went well; that of another is the name of an error.
 const DONE: &str = "done";
@@ -51,7 +58,7 @@ impl Manager {
     ) -> Result<Dict> {
         options::none(&options)?;
         let from = Incoming { connection, header: &header };
-        values::dict(&self.parts.dispatcher.ask(from, &Request::new(Method::Status)).await?)
+        values::dict(&self.parts.dispatcher.ask(from, &Request::of(&api::Status {})).await?)
     }
 
     /// Every table that the caller may read, with its object.
@@ -65,8 +72,11 @@ impl Manager {
         options::none(&options)?;
         let from = Incoming { connection, header: &header };
         let uid = self.parts.dispatcher.uid(from).await?;
-        let request = Request::new(Method::Tables).flag("all");
-        let mut names = values::texts(&self.parts.dispatcher.ask_as(uid, &request).await?)?;
+        let options = TablesOptions { all: true, details: false };
+        let request = Request::of(&api::Tables { options });
+        let TableList::Names(mut names) = self.parts.dispatcher.ask_as(uid, &request).await? else {
+            return Err(Error::failed("names were asked for"));
+        };
         names.sort_unstable();
         self.parts.tables.update(connection).await?;
         let mut tables = Vec::with_capacity(names.len());
@@ -89,7 +99,7 @@ impl Manager {
         options::none(&options)?;
         let from = Incoming { connection, header: &header };
         let uid = self.parts.dispatcher.uid(from).await?;
-        let request = Request::looking_up(Method::TableInfo, name);
+        let request = Request::looking_up(&api::TableInfo { table: name });
         if self.is_own(uid, name) {
             // The owner holds every right: what is denied is not there, and polkit is not asked.
             let found = self.parts.dispatcher.ask_as(uid, &request).await;
@@ -122,8 +132,9 @@ impl Manager {
         let scope = options::only_text(&options, "scope")?;
         let from = Incoming { connection, header: &header };
         let uid = self.parts.dispatcher.uid(from).await?;
-        let request = Request::new(Method::CreateTable).text(name).texts(&attributes);
-        let request = scope.into_iter().fold(request, Request::text);
+        let attributes: Attributes<'_> = attributes.iter().map(String::as_str).collect();
+        let scope = scope.map(Words::Text);
+        let request = Request::of(&api::CreateTable { name, attributes, scope });
         self.parts.dispatcher.ask_as(uid, &request).await?;
         self.parts.tables.update(connection).await?;
         self.path(uid, name).await
@@ -139,7 +150,8 @@ impl Manager {
     ) -> Result<()> {
         options::none(&options)?;
         let from = Incoming { connection, header: &header };
-        let request = Request::looking_up(Method::DropTable, table).flags(&["replica", "undo"]);
+        let options = DropOptions { replica: true, undo: true };
+        let request = Request::looking_up(&api::DropTable { table, options });
         self.parts.dispatcher.manage(from, Action::ManageTables, &request).await?;
         Ok(())
     }
@@ -148,7 +160,7 @@ impl Manager {
     #[zbus(out_args("status"))]
     async fn mesh_status(&self, options: Options) -> Result<Dict> {
         options::none(&options)?;
-        Ok(MeshStatus::ask(&self.parts.dispatcher).await?.into_dict())
+        Ok(node::mesh(self.mesh().await?))
     }
 
     /// Every other node of the mesh, with its object.
@@ -159,13 +171,9 @@ impl Manager {
         #[zbus(connection)] connection: &Connection,
     ) -> Result<Vec<(String, OwnedObjectPath)>> {
         options::none(&options)?;
-        let nodes = MeshStatus::ask(&self.parts.dispatcher).await?.nodes;
+        let nodes = self.mesh().await?.peers.into_iter().map(|node| node.name);
         self.parts.nodes.update(connection).await?;
-        let with_object = |NodeInfo { name, .. }| {
-            let path = node::object_path(&name);
-            (name, path)
-        };
-        Ok(nodes.into_iter().map(with_object).collect())
+        Ok(nodes.map(|name| (name.clone(), node::object_path(&name))).collect())
     }
 
     /// Every federated identity, with its object.
@@ -178,11 +186,11 @@ impl Manager {
     ) -> Result<Vec<(String, OwnedObjectPath)>> {
         options::none(&options)?;
         let from = Incoming { connection, header: &header };
-        let list = self.parts.dispatcher.ask(from, &Request::new(Method::IdentityList)).await?;
+        let list = self.parts.dispatcher.ask(from, &Request::of(&api::IdentityList {})).await?;
         self.parts.identities.update(connection).await?;
         let mut identities = Vec::new();
-        for IdentityInfo { name, id, .. } in IdentityInfo::read_all(&list)? {
-            identities.push((name, self.identity_path(&id).await));
+        for api::Identity { fed_id, fid, .. } in list {
+            identities.push((fed_id, self.identity_path(&fid).await));
         }
         Ok(identities)
     }
@@ -197,7 +205,7 @@ impl Manager {
         #[zbus(connection)] connection: &Connection,
     ) -> Result<(OwnedObjectPath, Dict)> {
         options::none(&options)?;
-        let request = Request::new(Method::IdentityLookup).text(name);
+        let request = Request::of(&api::IdentityLookup { name, uid: None });
         self.look_up(Incoming { connection, header: &header }, &request).await
     }
 
@@ -212,7 +220,7 @@ impl Manager {
         #[zbus(connection)] connection: &Connection,
     ) -> Result<(OwnedObjectPath, Dict)> {
         options::none(&options)?;
-        let request = Request::new(Method::IdentityLookup).text(node).number(uid.into());
+        let request = Request::of(&api::IdentityLookup { name: node, uid: Some(uid) });
         self.look_up(Incoming { connection, header: &header }, &request).await
     }
 
@@ -229,20 +237,18 @@ impl Manager {
         let mapped = options::uid(&options, "uid")?;
         let from = Incoming { connection, header: &header };
         let uid = self.parts.dispatcher.uid(from).await?;
-        let request = |mapped: Option<Uid>| {
-            let mapped = mapped.map(|uid| ("uid", Field::from(uid)));
-            let fields: Vec<_> = wish.iter().copied().chain(mapped).collect();
-            Request::new(Method::IdentityRegister).text(name).fields(&fields)
+        let request = |uid: Option<u32>| {
+            let options = TokenOptions { uid, ..wish.clone() };
+            Request::of(&api::IdentityRegister { name, options })
         };
         // Root is nobody, so what is registered as root says for whom.
-        let (own, roots) = (request(mapped), request(Some(mapped.unwrap_or(uid))));
+        let (own, roots) = (request(mapped), request(Some(mapped.unwrap_or(uid.0))));
         let dispatcher = &self.parts.dispatcher;
         let token =
             dispatcher.try_then_manage(from, Action::ManageIdentities, &own, &roots).await?;
-        let token = Token::read(&token)?;
         self.parts.identities.update(connection).await?;
-        let identity = self.identity_path(&token.id).await;
-        Ok((token.text, identity, token.expires))
+        let identity = self.identity_path(&token.fid).await;
+        Ok((token.token, identity, token.expires_at))
     }
 
     /// Makes the caller on this node whom a token of another says.
@@ -256,7 +262,7 @@ impl Manager {
     ) -> Result<OwnedObjectPath> {
         options::none(&options)?;
         let uid = self.parts.dispatcher.uid(Incoming { connection, header: &header }).await?;
-        let request = Request::new(Method::IdentityClaim).text(token);
+        let request = Request::of(&api::IdentityClaim { token });
         self.parts.dispatcher.ask_as(uid, &request).await?;
         self.parts.identities.update(connection).await?;
         let catalog = self.parts.dispatcher.store().catalog();
@@ -276,7 +282,7 @@ impl Manager {
     ) -> Result<()> {
         options::none(&options)?;
         let from = Incoming { connection, header: &header };
-        let request = Request::new(Method::MeshRemoveNode).text(name);
+        let request = Request::of(&api::MeshRemoveNode { node: name });
         self.parts.dispatcher.manage(from, Action::ManageMesh, &request).await?;
         Ok(())
     }
@@ -291,7 +297,8 @@ impl Manager {
     ) -> Result<Vec<UidUsage>> {
         options::none(&options)?;
         let from = Incoming { connection, header: &header };
-        values::usage(&self.parts.dispatcher.ask(from, &Request::new(Method::Usage)).await?)
+        let usage = self.parts.dispatcher.ask(from, &Request::of(&api::Usage {})).await?;
+        Ok(usage.iter().filter_map(of_uid).collect())
     }
 
     /// The newest events, the oldest of them first; for ordinary callers, those about them.
@@ -306,12 +313,12 @@ impl Manager {
     ) -> Result<Vec<Dict>> {
         options::none(&options)?;
         let from = Incoming { connection, header: &header };
-        let mut page = vec![("after", after)];
-        if limit > 0 {
-            page.push(("limit", limit.into()));
-        }
-        let request = Request::new(Method::Events).numbers(&page);
-        values::dicts(&self.parts.dispatcher.ask(from, &request).await?)
+        let after =
+            i64::try_from(after).map_err(|_| Error::invalid_args("no event has that id"))?;
+        let options = EventsOptions { limit: Some(limit).filter(|limit| *limit > 0), after };
+        let events =
+            self.parts.dispatcher.ask(from, &Request::of(&api::Events { options })).await?;
+        events.iter().map(values::dict).collect()
     }
 
     /// Reads the settings again.
@@ -323,7 +330,7 @@ impl Manager {
     ) -> Result<()> {
         options::none(&options)?;
         let from = Incoming { connection, header: &header };
-        self.parts.dispatcher.manage(from, Action::Manage, &Request::new(Method::Reload)).await?;
+        self.parts.dispatcher.manage(from, Action::Manage, &Request::of(&api::Reload {})).await?;
         Ok(())
     }
 
@@ -338,7 +345,7 @@ impl Manager {
         let from = Incoming { connection, header: &header };
         self.parts
             .dispatcher
-            .manage(from, Action::Manage, &Request::new(Method::Checkpoint))
+            .manage(from, Action::Manage, &Request::of(&api::Checkpoint {}))
             .await?;
         Ok(())
     }
@@ -354,7 +361,7 @@ impl Manager {
     ) -> Result<ResponseDispatchNotifier<OwnedObjectPath>> {
         options::none(&options)?;
         let from = Incoming { connection, header: &header };
-        let request = Request::new(Method::Backup).text(name);
+        let request = Request::of(&api::Backup { name: Some(name) });
         let begun = self.parts.dispatcher.begin(from, Action::Backup, &request).await?;
         let job = self.parts.jobs.begin("backup");
         connection.object_server().at(job.path(), job).await?;
@@ -389,28 +396,28 @@ impl Manager {
     ) -> zbus::Result<()>;
 
     #[zbus(property(emits_changed_signal = "const"))]
-    async fn version(&self) -> Result<String> {
-        Ok(self.figure("version").await?.try_into()?)
+    fn version(&self) -> String {
+        self.figures().version
     }
 
     #[zbus(property(emits_changed_signal = "const"))]
-    async fn node(&self) -> Result<String> {
-        Ok(self.figure("node").await?.try_into()?)
+    fn node(&self) -> String {
+        self.figures().node
     }
 
     #[zbus(property(emits_changed_signal = "false"))]
-    async fn tables(&self) -> Result<u64> {
-        Ok(self.figure("tables").await?.try_into()?)
+    fn tables(&self) -> u64 {
+        self.figures().tables
     }
 
     #[zbus(property(emits_changed_signal = "false"))]
-    async fn records(&self) -> Result<u64> {
-        Ok(self.figure("records").await?.try_into()?)
+    fn records(&self) -> u64 {
+        self.figures().records
     }
 
     #[zbus(property(emits_changed_signal = "false"))]
-    async fn bytes(&self) -> Result<u64> {
-        Ok(self.figure("bytes").await?.try_into()?)
+    fn bytes(&self) -> u64 {
+        self.figures().bytes
     }
 }
 
@@ -419,20 +426,24 @@ impl Manager {
         Self { parts }
     }
 
-    /// One of the figures that everybody may know, whoever asks.
-    async fn figure(&self, name: &str) -> Result<OwnedVariant> {
-        let status = self.parts.dispatcher.ask_as(Uid::ROOT, &Request::new(Method::Status)).await?;
-        values::dict(&status)?.remove(name).ok_or_else(|| Error::failed(format!("no {name}")))
+    /// The figures that everybody may know.
+    fn figures(&self) -> api::StatusReport {
+        self.parts.dispatcher.service().status_report()
+    }
+
+    /// How the mesh is, whoever wants to know.
+    async fn mesh(&self) -> Result<api::MeshReport> {
+        self.parts.dispatcher.ask_as(Uid::ROOT, &Request::of(&api::MeshStatus {})).await
     }
 
     async fn look_up(
         &self,
         from: Incoming<'_>,
-        request: &Request,
+        request: &Request<api::Identity>,
     ) -> Result<(OwnedObjectPath, Dict)> {
-        let info = IdentityInfo::read(&self.parts.dispatcher.ask(from, request).await?)?;
+        let info = self.parts.dispatcher.ask(from, request).await?;
         self.parts.identities.update(from.connection).await?;
-        Ok((self.identity_path(&info.id).await, info.properties()))
+        Ok((self.identity_path(&info.fid).await, identity::properties(&info)))
     }
 
     /// The object of an identity; `/` where there is none for want of room.
@@ -445,7 +456,7 @@ impl Manager {
     async fn path(&self, uid: Uid, name: &str) -> Result<OwnedObjectPath> {
         let path = match self.resolve(uid, name) {
             Ok((owner, name)) => self.parts.tables.path(&owner, &name).await,
-            Err(refusal) => return Err(crate::store::Failure::from(refusal).into()),
+            Err(refusal) => return Err(Failure::from(refusal).into()),
         };
         Ok(path.unwrap_or_else(|| ObjectPath::from_static_str_unchecked(NO_OBJECT).into()))
     }
@@ -472,11 +483,16 @@ impl Manager {
     }
 }
 
+/// None for what a federated identity has that is nobody here.
+fn of_uid(usage: &OwnerUsage) -> Option<UidUsage> {
+    Some((usage.uid?, usage.tables, usage.records, usage.bytes))
+}
+
 /// Waits for the caller to be told the job's path, so that its end is not announced before, and for
 /// the job.
 async fn carry_out(
     dispatcher: &Dispatcher,
-    begun: Begun,
+    begun: Begun<api::KeptBackup>,
     answered: ResponseDispatchListener,
 ) -> &'static str {
     answered.await;
@@ -490,4 +506,16 @@ async fn announce_end(connection: &Connection, job: Job, result: &str) -> zbus::
     connection.object_server().remove::<Job, _>(job.path()).await?;
     let emitter = SignalEmitter::new(connection, ROOT)?;
     Manager::job_removed(&emitter, job.id, job.path().into(), result).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tables_of_an_identity_that_is_nobody_here_are_those_of_no_uid() {
+        let of = |uid| OwnerUsage { uid, tables: 1, records: 2, bytes: 3, ..OwnerUsage::default() };
+        assert_eq!(of_uid(&of(Some(1000))), Some((1000, 1, 2, 3)));
+        assert_eq!(of_uid(&of(None)), None);
+    }
 }

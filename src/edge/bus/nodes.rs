@@ -5,6 +5,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use cortex_core::api::PeerNode;
 use tokio::{sync::Mutex, time::sleep};
 use zbus::{Connection, object_server::SignalEmitter};
 
@@ -12,20 +13,20 @@ use super::{
     ROOT,
     dispatcher::Dispatcher,
     manager::Manager,
-    node::{MeshStatus, Node, NodeInfo, UNSIGNALLED, object_path},
+    node::{self, Node, UNSIGNALLED, object_path},
     object_sync::{self, Change},
 };
 
-/// The objects of the other machines.
 /// Between two looks whether a mesh that is down has come up.
 const MESH_PAUSE: Duration = Duration::from_secs(2);
 
+/// The objects of the other machines.
 #[derive(Debug)]
 pub(super) struct Nodes {
     dispatcher: Arc<Dispatcher>,
     /// The machines that have an object, as they were last announced. Locked while objects are added
     /// and removed, so that this is done by one at a time.
-    shown: Mutex<BTreeMap<String, NodeInfo>>,
+    shown: Mutex<BTreeMap<String, PeerNode>>,
 }
 
 impl Nodes {
@@ -50,7 +51,7 @@ impl Nodes {
     /// Makes the objects as the mesh is now.
     pub(super) async fn update(&self, connection: &Connection) -> zbus::Result<()> {
         let mut shown = self.shown.lock().await;
-        let nodes = MeshStatus::ask_if_any(&self.dispatcher).await?.nodes;
+        let nodes = node::all(&self.dispatcher)?;
         let wanted = nodes.into_iter().map(|node| (node.name.clone(), node)).collect();
         let server = connection.object_server();
         for change in object_sync::changes(&shown, wanted) {
@@ -74,9 +75,12 @@ impl Nodes {
     }
 }
 
-async fn announce(connection: &Connection, before: &NodeInfo, now: &NodeInfo) -> zbus::Result<()> {
-    let news =
-        object_sync::changed_properties(&before.properties(), now.properties(), &UNSIGNALLED);
+async fn announce(connection: &Connection, before: &PeerNode, now: &PeerNode) -> zbus::Result<()> {
+    let news = object_sync::changed_properties(
+        &node::properties(before),
+        node::properties(now),
+        &UNSIGNALLED,
+    );
     object_sync::announce::<Node>(connection, object_path(&now.name), &news).await?;
     if before.state != now.state {
         let manager = SignalEmitter::new(connection, ROOT)?;

@@ -4,7 +4,6 @@
 
 use std::collections::HashMap;
 
-use cortex_core::wire::Method;
 use zbus::{
     Connection, ObjectPath, OwnedObjectPath, interface,
     message::Header,
@@ -17,10 +16,9 @@ use super::{
     error::Result,
     identity::{self, Identity},
     jobs::Job,
-    node::{self, MeshStatus, Node},
-    request::Request,
-    table::Table,
-    values::{Dict, TableInfo},
+    node::{self, Node},
+    table::{self, Table},
+    values::Dict,
 };
 
 /// `a{oa{sa{sv}}}`
@@ -51,20 +49,20 @@ impl Objects {
         let mut managed = Managed::new();
         for (name, path) in tables.shown().await {
             let name = dispatcher.store().catalog().show(&name);
-            let request = Request::new(Method::TableInfo).text(&name);
             // A table that is denied, or gone by now, is left out.
-            if let Ok(info) = dispatcher.ask_as(uid, &request).await {
-                let properties = TableInfo::read(&info)?.into_properties()?;
+            if let Ok(entry) = table::readable(dispatcher, uid, &name) {
+                let properties = table::properties(dispatcher, &entry)?;
                 managed.insert(path, HashMap::from([(Table::name().to_string(), properties)]));
             }
         }
-        for node in MeshStatus::ask_if_any(dispatcher).await?.nodes {
-            let object = HashMap::from([(Node::name().to_string(), node.properties())]);
+        for node in node::all(dispatcher)? {
+            let object = HashMap::from([(Node::name().to_string(), node::properties(&node))]);
             managed.insert(node::object_path(&node.name), object);
         }
         for identity in identities.shown().await {
-            let object = HashMap::from([(Identity::name().to_string(), identity.properties())]);
-            managed.insert(identity::object_path(&identity.id), object);
+            let object =
+                HashMap::from([(Identity::name().to_string(), identity::properties(&identity))]);
+            managed.insert(identity::object_path(&identity.fid), object);
         }
         for job in jobs.running() {
             let object = HashMap::from([(Job::name().to_string(), job.properties())]);

@@ -3,7 +3,6 @@
 
 use std::collections::HashMap;
 
-use cortex_core::model::Uid;
 use zbus::OwnedVariant;
 
 use super::error::{Error, Result};
@@ -35,10 +34,9 @@ pub(super) fn text<'o>(options: &'o Options, name: &str) -> Result<Option<&'o st
 }
 
 /// An option of type `u` that is a uid.
-pub(super) fn uid(options: &Options, name: &str) -> Result<Option<Uid>> {
+pub(super) fn uid(options: &Options, name: &str) -> Result<Option<u32>> {
     let uid = options.get(name).map(u32::try_from).transpose();
-    let uid = uid.map_err(|_| Error::invalid_args(format!("the option {name} is of type u")))?;
-    Ok(uid.map(Uid))
+    uid.map_err(|_| Error::invalid_args(format!("the option {name} is of type u")))
 }
 
 /// An option of type `b`; false where it was not given.

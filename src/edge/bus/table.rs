@@ -4,9 +4,14 @@
 //! The object of a table is found by everybody, and tells nothing: every property and every method
 //! is answered with the rights of whoever asks.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
-use cortex_core::{model::QualifiedName, wire::Method};
+use cortex_core::{
+    api::{
+        self, ChownOptions, DropOptions, ReplicaState, Response, ScopeOptions, TableReport, Words,
+    },
+    model::{AttributeName, Caller, Permissions, Uid},
+};
 use zbus::{Connection, interface, message::Header, object_server::SignalEmitter};
 
 use super::{
@@ -14,11 +19,11 @@ use super::{
     error::{Error, Result},
     options::{self, Options},
     polkit::Action,
-    request::{Field, Request},
+    request::Request,
     tables::{self, path},
-    values::{Dict, TableInfo},
+    values::{self, Dict},
 };
-use crate::store::Entry;
+use crate::store::{Entry, Failure};
 
 /// One table.
 #[derive(Debug)]
@@ -34,7 +39,7 @@ impl Table {
     }
 
     /// Carries out a request about this table with the sender's rights, or as polkit says.
-    async fn manage(&self, from: Incoming<'_>, request: &Request) -> Result<Vec<u8>> {
+    async fn manage<R: Response>(&self, from: Incoming<'_>, request: &Request<R>) -> Result<R> {
         self.check_there()?;
         let begun = self.dispatcher.begin(from, Action::ManageTables, request).await?;
         // The request names the table, and another may have taken the name. This one is there now,
@@ -51,30 +56,30 @@ impl Table {
         }
     }
 
-    fn name(&self) -> &QualifiedName {
-        &self.entry.table.name
+    /// Its full name.
+    fn shown_name(&self) -> String {
+        self.dispatcher.store().catalog().show(&self.entry.table.name)
     }
 
-    fn request(&self, method: Method) -> Request {
-        let name = self.dispatcher.store().catalog().show(self.name());
-        Request::new(method).text(&name)
-    }
-
-    /// What a property is taken from. Properties are answered with the sender's rights alone: while
+    /// What properties are taken from. They are answered with the sender's rights alone: while
     /// one is read, zbus holds a lock on all objects, and a person may take minutes to authenticate.
     async fn shown_to(
         &self,
         header: Option<Header<'_>>,
         connection: &Connection,
-    ) -> Result<TableInfo> {
+    ) -> Result<Arc<Entry>> {
         // Without a sender the value is for a signal, which everybody receives.
         let header = header.ok_or_else(|| Error::access_denied("access_denied"))?;
-        let from = Incoming { connection, header: &header };
-        let uid = self.dispatcher.uid(from).await?;
+        let uid = self.dispatcher.uid(Incoming { connection, header: &header }).await?;
         self.check_there()?;
-        let info = self.dispatcher.ask_as(uid, &self.request(Method::TableInfo)).await?;
-        TableInfo::read(&info)
+        readable(&self.dispatcher, uid, &self.shown_name())
     }
+}
+
+/// The table as it is now, for whom may read it.
+pub(super) fn readable(dispatcher: &Dispatcher, uid: Uid, name: &str) -> Result<Arc<Entry>> {
+    let opened = dispatcher.service().open(&Caller::Local(uid), name, Permissions::READ);
+    Ok(opened.map_err(Failure::from)?)
 }
 
 #[interface(name = "org.cortexd.Cortex1.Table", introspection_docs = false)]
@@ -89,8 +94,8 @@ impl Table {
     ) -> Result<Dict> {
         options::none(&options)?;
         let from = Incoming { connection, header: &header };
-        let info = self.manage(from, &self.request(Method::TableInfo)).await?;
-        TableInfo::read(&info)?.into_dict()
+        let request = Request::of(&api::TableInfo { table: &self.shown_name() });
+        info(self.manage(from, &request).await?)
     }
 
     /// Removes the table with all its records; with the option `replica`, the copy of this machine alone.
@@ -102,10 +107,8 @@ impl Table {
         #[zbus(connection)] connection: &Connection,
     ) -> Result<()> {
         options::only(&options, &["replica"])?;
-        let mut request = self.request(Method::DropTable);
-        if options::flag(&options, "replica")? {
-            request = request.flag("replica");
-        }
+        let options = DropOptions { replica: options::flag(&options, "replica")?, undo: false };
+        let request = Request::of(&api::DropTable { table: &self.shown_name(), options });
         let from = Incoming { connection, header: &header };
         self.manage(from, &request).await?;
         Ok(())
@@ -119,11 +122,9 @@ impl Table {
         #[zbus(header)] header: Header<'_>,
         #[zbus(connection)] connection: &Connection,
     ) -> Result<()> {
-        let name = options::only_text(&options, "name")?;
-        let request = self.request(Method::TableChown).text(owner);
-        let request = name
-            .into_iter()
-            .fold(request, |request, name| request.fields(&[("name", Field::Text(name))]));
+        let name = options::only_text(&options, "name")?.map(str::to_owned);
+        let (table, options) = (&self.shown_name(), ChownOptions { name });
+        let request = Request::of(&api::TableChown { table, owner, options });
         let from = Incoming { connection, header: &header };
         self.manage(from, &request).await?;
         Ok(())
@@ -140,7 +141,9 @@ impl Table {
     ) -> Result<()> {
         options::none(&options)?;
         let from = Incoming { connection, header: &header };
-        self.manage(from, &self.granting(Method::AclGrant, identity, &permissions)).await?;
+        let (table, permissions) = (&self.shown_name(), words(&permissions));
+        let request = Request::of(&api::AclGrant { identity, table, permissions });
+        self.manage(from, &request).await?;
         Ok(())
     }
 
@@ -155,7 +158,9 @@ impl Table {
     ) -> Result<()> {
         options::none(&options)?;
         let from = Incoming { connection, header: &header };
-        self.manage(from, &self.granting(Method::AclRevoke, identity, &permissions)).await?;
+        let (table, permissions) = (&self.shown_name(), words(&permissions));
+        let request = Request::of(&api::AclRevoke { identity, table, permissions });
+        self.manage(from, &request).await?;
         Ok(())
     }
 
@@ -169,7 +174,9 @@ impl Table {
     ) -> Result<()> {
         options::none(&options)?;
         let from = Incoming { connection, header: &header };
-        self.manage(from, &self.request(Method::SetScope).text(scope)).await?;
+        let (table, scope) = (&self.shown_name(), Words::Text(scope));
+        let options = ScopeOptions::default();
+        self.manage(from, &Request::of(&api::SetScope { table, scope, options })).await?;
         Ok(())
     }
 
@@ -179,7 +186,8 @@ impl Table {
         #[zbus(header)] header: Option<Header<'_>>,
         #[zbus(connection)] connection: &Connection,
     ) -> Result<String> {
-        Ok(self.shown_to(header, connection).await?.name)
+        self.shown_to(header, connection).await?;
+        Ok(self.shown_name())
     }
 
     #[zbus(property(emits_changed_signal = "const"))]
@@ -188,7 +196,8 @@ impl Table {
         #[zbus(header)] header: Option<Header<'_>>,
         #[zbus(connection)] connection: &Connection,
     ) -> Result<String> {
-        Ok(self.shown_to(header, connection).await?.owner)
+        let entry = self.shown_to(header, connection).await?;
+        Ok(owner(&self.dispatcher, &entry))
     }
 
     #[zbus(property(emits_changed_signal = "const"))]
@@ -197,7 +206,7 @@ impl Table {
         #[zbus(header)] header: Option<Header<'_>>,
         #[zbus(connection)] connection: &Connection,
     ) -> Result<String> {
-        Ok(self.shown_to(header, connection).await?.key_field)
+        Ok(self.shown_to(header, connection).await?.table.key_field().to_string())
     }
 
     #[zbus(property(emits_changed_signal = "const"))]
@@ -206,7 +215,7 @@ impl Table {
         #[zbus(header)] header: Option<Header<'_>>,
         #[zbus(connection)] connection: &Connection,
     ) -> Result<Vec<String>> {
-        Ok(self.shown_to(header, connection).await?.attributes)
+        Ok(attributes(&*self.shown_to(header, connection).await?))
     }
 
     /// The signal says that it has changed, not to what: everybody receives it.
@@ -216,7 +225,7 @@ impl Table {
         #[zbus(header)] header: Option<Header<'_>>,
         #[zbus(connection)] connection: &Connection,
     ) -> Result<String> {
-        Ok(self.shown_to(header, connection).await?.scope)
+        Ok(self.shown_to(header, connection).await?.table.scope.to_string())
     }
 
     #[zbus(property(emits_changed_signal = "false"))]
@@ -225,7 +234,7 @@ impl Table {
         #[zbus(header)] header: Option<Header<'_>>,
         #[zbus(connection)] connection: &Connection,
     ) -> Result<u64> {
-        Ok(self.shown_to(header, connection).await?.records)
+        Ok(self.shown_to(header, connection).await?.usage.records())
     }
 
     #[zbus(property(emits_changed_signal = "false"))]
@@ -234,7 +243,7 @@ impl Table {
         #[zbus(header)] header: Option<Header<'_>>,
         #[zbus(connection)] connection: &Connection,
     ) -> Result<u64> {
-        Ok(self.shown_to(header, connection).await?.bytes)
+        Ok(self.shown_to(header, connection).await?.usage.bytes())
     }
 
     /// As of the scope, the signal does not say how many.
@@ -244,7 +253,8 @@ impl Table {
         #[zbus(header)] header: Option<Header<'_>>,
         #[zbus(connection)] connection: &Connection,
     ) -> Result<u64> {
-        Ok(self.shown_to(header, connection).await?.conflicts)
+        let entry = self.shown_to(header, connection).await?;
+        Ok(conflicts(&self.dispatcher, &entry))
     }
 
     /// A version of a record has lost against another. Everybody receives it, so that it does not say which.
@@ -258,13 +268,65 @@ impl Table {
         self.conflicts_invalidate(emitter).await
     }
 
-    fn granting(&self, method: Method, identity: &str, permissions: &[String]) -> Request {
-        let name = self.dispatcher.store().catalog().show(self.name());
-        Request::new(method).text(identity).text(&name).texts(permissions)
-    }
-
     /// Tells everybody that the scope has changed.
     pub(super) async fn announce_scope(&self, emitter: &SignalEmitter<'_>) -> zbus::Result<()> {
         self.scope_invalidate(emitter).await
     }
+}
+
+/// What the properties of its object show.
+pub(super) fn properties(dispatcher: &Dispatcher, entry: &Entry) -> Result<Dict> {
+    let table = &entry.table;
+    Ok(Dict::from([
+        ("Name".into(), values::text(dispatcher.store().catalog().show(&table.name))),
+        ("Owner".into(), values::text(owner(dispatcher, entry))),
+        ("KeyField".into(), values::text(table.key_field().to_string())),
+        ("Attributes".into(), values::list(attributes(entry))?),
+        ("Scope".into(), values::text(table.scope.to_string())),
+        ("Records".into(), entry.usage.records().into()),
+        ("Bytes".into(), entry.usage.bytes().into()),
+        ("Conflicts".into(), conflicts(dispatcher, entry).into()),
+    ]))
+}
+
+fn owner(dispatcher: &Dispatcher, entry: &Entry) -> String {
+    let catalog = dispatcher.store().catalog();
+    catalog.directory().show_owner_as_principal(&entry.table.name.owner)
+}
+
+fn attributes(entry: &Entry) -> Vec<String> {
+    entry.table.attributes.iter().map(AttributeName::to_string).collect()
+}
+
+/// Versions that have lost here, and of which nobody has taken note.
+fn conflicts(dispatcher: &Dispatcher, entry: &Entry) -> u64 {
+    dispatcher.store().copy(entry.table.uid).map_or(0, |copy| copy.conflicts.open.count)
+}
+
+fn words(permissions: &[String]) -> Words<'_> {
+    Words::List(permissions.iter().map(String::as_str).collect())
+}
+
+/// All that `table_info` says, under the names of the wire. A scope is always as it would be written.
+fn info(table: TableReport) -> Result<Dict> {
+    let replicas = table.replicas.iter();
+    let by_node: BTreeMap<String, u64> =
+        replicas.filter_map(|replica| Some((replica.node.clone(), replica.conflicts?))).collect();
+    let held = table.replicas.into_iter().filter(|replica| replica.state != ReplicaState::Left);
+    let held: Vec<String> = held.map(|replica| replica.node).collect();
+    let acl = table.acl.into_iter().map(|grant| (grant.identity, grant.permissions));
+    Ok(Dict::from([
+        ("table".into(), values::text(table.table)),
+        ("owner".into(), values::text(table.owner)),
+        ("key_field".into(), values::text(table.key_field)),
+        ("attributes".into(), values::list(table.attributes)?),
+        ("scope".into(), values::text(table.node_scope.to_string())),
+        ("replicas".into(), values::list(held)?),
+        ("records".into(), table.records.into()),
+        ("bytes".into(), table.bytes.into()),
+        ("state".into(), values::text(table.state.word().to_owned())),
+        ("conflicts".into(), table.conflicts.into()),
+        ("conflicts_by_node".into(), by_node.into()),
+        ("acl".into(), values::list(acl.collect::<Vec<_>>())?),
+    ]))
 }
