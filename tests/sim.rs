@@ -17,6 +17,8 @@ mod mutations;
 mod requests;
 #[path = "sim/rest.rs"]
 mod rest;
+#[path = "sim/restored.rs"]
+mod restored;
 #[path = "sim/seeds.rs"]
 mod seeds;
 #[path = "sim/signer.rs"]

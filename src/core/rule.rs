@@ -109,6 +109,8 @@ rules! {
     FillingTakesNoWrites,
     /// A copy that was written off begins anew.
     WrittenOffEnds,
+    /// An epoch that this node has ended itself, and that an older disk brings back, goes on as the next one.
+    EndedEpochResumes,
     /// A stay that its disk has forgotten is over.
     ForgottenStayEnds,
     /// Who knows a decision knows of those that it had seen.

@@ -51,7 +51,11 @@ impl Batch<'_> {
         }
         let epoch = self.state.replicas.get(table).map_or(0, |replica| replica.epoch);
         if epoch > 0 && gone >= epoch && Rule::WrittenOffEnds.holds() {
-            self.write_off(table)?;
+            if self.ended_by_own_word(table, here, epoch) {
+                self.resume(table, here)?;
+            } else {
+                self.write_off(table)?;
+            }
         }
         let epoch = self.state.replicas.get(table).map_or(0, |replica| replica.epoch);
         let said = self.state.catalog.directory().replica(table, here);
@@ -95,6 +99,34 @@ impl Batch<'_> {
             }
         }
         self.publish_epoch(table, here, epoch)
+    }
+
+    /// True where this node itself has said that an epoch is over, in a newer database than this one.
+    fn ended_by_own_word(&self, table: TableUid, here: &NodeName, epoch: u64) -> bool {
+        let said = self.state.catalog.directory().replica(table, here);
+        Rule::EndedEpochResumes.holds() && said.is_some_and(|row| row.down >= epoch)
+    }
+
+    /// A restored database has brought a replica back that this node had ended. It goes on in the next epoch: where
+    /// the scope leaves it out it is drained once more, so that what only it has, written since perhaps, reaches the
+    /// others by the usual merge, and its bytes go before the node says again that it has left.
+    ///
+    /// It is not simply thrown away as known: an epoch also counts as ended where a database that had forgotten it
+    /// said so, and nobody else has its rows then. Nor are they rescued as those of an epoch that somebody else has
+    /// given up: the table that this would make keeps the rows of a table whose status says that it has left.
+    fn resume(&mut self, table: TableUid, here: &NodeName) -> Result<(), Failure> {
+        if let Some(replica) = self.state.replicas.get_mut(table) {
+            replica.drain = None; // what was acknowledged to the ended epoch says nothing of this one
+        }
+        self.begin_epoch(table, here)?;
+        if let Some(entry) = self.state.catalog.by_uid(table).cloned() {
+            let shown = self.state.catalog.show(&entry.table.name);
+            let text = format!(
+                "{shown} had left this machine in a newer database than this one: its replica goes on from here"
+            );
+            self.note_of(&entry.table.name, "table_resumed", text)?;
+        }
+        Ok(())
     }
 
     /// Says that a stay of this copy has begun, and that those before it are over.

@@ -16,6 +16,7 @@ use crate::{
     mutations::{Around, Mutation},
     requests::{self, IDENTITY, create, entry, named, remove, set_scope},
     rest::{heal, settle},
+    restored,
     world::{LEAST_AGE_MS, Message, SKEW_MS, World},
 };
 
@@ -67,6 +68,10 @@ pub(crate) const ALL: &[Story] = &[
     Story { rules: &[rule(Rule::ScopeBeforeRows)], tell: a_row_overtakes_a_decision },
     Story { rules: &[rule(Rule::ReadyFromReady)], tell: one_fills_from_one_that_fills },
     Story { rules: &[rule(Rule::ForgottenStayEnds)], tell: a_disk_forgets_a_stay },
+    Story {
+        rules: &[rule(Rule::EndedEpochResumes)],
+        tell: restored::a_disk_brings_back_what_has_left,
+    },
     Story { rules: &[rule(Rule::DrainedWholly)], tell: the_heir_has_a_part },
     Story { rules: &[rule(Rule::DrainedIntoScope)], tell: the_heir_is_excluded_too },
     Story { rules: &[rule(Rule::DrainedIntoLivingStay)], tell: the_heir_is_written_off },
@@ -131,11 +136,11 @@ pub(crate) fn decide(world: &mut World, n: usize, nodes: &[usize], write_off: &[
 }
 
 /// One reads all that another has of the directory.
-fn directory(world: &mut World, reader: usize, source: usize) {
+pub(crate) fn directory(world: &mut World, reader: usize, source: usize) {
     pull(world, reader, source, SYSTEM_TABLE, 20);
 }
 
-fn directories(world: &mut World) {
+pub(crate) fn directories(world: &mut World) {
     sync_everybody(world, &[SYSTEM_TABLE]);
     sync_everybody(world, &[SYSTEM_TABLE]);
 }
@@ -165,7 +170,7 @@ fn answer(world: &mut World, reader: usize, source: usize) -> Message {
     world.network.pop().expect("an answer")
 }
 
-fn roll_back(world: &mut World, n: usize) {
+pub(crate) fn roll_back(world: &mut World, n: usize) {
     let saved = world.saved(n);
     world.restart(n, saved);
 }

@@ -157,8 +157,11 @@ fn observe_copy(world: &mut World, n: usize, table: TableUid, makes: Makes, hand
         return;
     };
     let number = replica.table.map(|table| table.0);
+    // One that an older disk has brought back goes on in a later epoch, with all that it holds.
+    let goes_on =
+        before.number.is_some() && before.number == number && before.epoch < replica.epoch;
     let ended = (before.number.is_some() && before.number != number)
-        || (before.epoch > 0 && before.epoch != replica.epoch);
+        || (before.epoch > 0 && before.epoch != replica.epoch && !goes_on);
     if ended {
         world.nodes[n].disk.forget(table);
         if !handed_over && before.epoch > 0 {

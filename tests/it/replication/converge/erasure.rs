@@ -1,6 +1,7 @@
 //! A copy that has left its machine has left its disk: files are searched for what was in the rows.
 
 use std::fs;
+use std::path::{Path, PathBuf};
 
 use rmpv::Value;
 
@@ -90,27 +91,63 @@ fn a_crash_before_the_bytes_are_gone_says_nothing_too_early() {
     assert_eq!(hits(mesh.node("office")), 0);
 }
 
+/// A backup of a machine, in a file.
+fn backup_of(daemon: &Daemon) -> PathBuf {
+    let backup = daemon.connect().call("backup", &[]).expect("a backup");
+    let parts = backup.as_array().expect("its parts").iter();
+    let bytes: Vec<u8> = parts.flat_map(|part| part.as_slice().expect("bytes").to_vec()).collect();
+    let file = daemon.directory().join("backup");
+    fs::write(&file, bytes).expect("written");
+    file
+}
+
+/// Puts a backup in the place of a machine's database, of which nothing is kept.
+fn restore(mesh: &mut Cluster, name: &str, backup: &Path) {
+    mesh.node_mut(name).stop();
+    let restored = cortexd::store::restore(backup, &mesh.node(name).data_dir()).expect("restored");
+    fs::remove_file(restored.kept.expect("what was there before")).expect("removed");
+    mesh.node_mut(name).restart();
+}
+
 /// holds S5
 #[test]
 fn a_copy_that_a_restore_has_brought_back_leaves_no_byte_either() {
     let mut mesh = Cluster::whole(&["home", "office"]);
     shared(&mesh);
-    let backup = mesh.node("office").connect().call("backup", &[]).expect("a backup");
-    let parts = backup.as_array().expect("its parts").iter();
-    let bytes: Vec<u8> = parts.flat_map(|part| part.as_slice().expect("bytes").to_vec()).collect();
-    mesh.node_mut("office").stop();
-    let data = mesh.node("office").data_dir();
-    let file = mesh.node("office").directory().join("backup");
-    fs::write(&file, bytes).expect("written");
-    let restored = cortexd::store::restore(&file, &data).expect("restored");
-    fs::remove_file(restored.kept.expect("what was there before")).expect("removed");
-    mesh.node_mut("office").restart();
+    let backup = backup_of(mesh.node("office"));
+    restore(&mut mesh, "office", &backup);
     mesh.wait_for_links();
     narrow(&mesh);
     wait_until("office has left", || {
         state_at(&mesh, "home", "notes", "office").as_deref() == Some("left")
     });
     assert_eq!(hits(mesh.node("office")), 0, "in the file that is in use");
+}
+
+/// holds S4, S5: a backup from before it had left brings back the rows, and takes a write before the machine hears
+/// that it had left. That write reaches the others, and nothing of the rest stays, in a table of another name either.
+#[test]
+fn a_replica_that_had_left_before_a_restore_hands_over_what_is_new_and_leaves_again() {
+    let mut mesh = Cluster::with_line("home", "office");
+    shared(&mesh);
+    let backup = backup_of(mesh.node("office"));
+    narrow(&mesh);
+    let has_left = |mesh: &Cluster| {
+        state_at(mesh, "home", "notes", "office").as_deref() == Some("left")
+            && hits(mesh.node("office")) == 0
+    };
+    wait_until("office has left", || has_left(&mesh));
+    mesh.delete("home", "notes", 1);
+    mesh.cut();
+    restore(&mut mesh, "office", &backup);
+    let notes = &there("home", "notes");
+    mesh.put("office", notes, 2, &format!("{MARK} of the restored one"));
+    mesh.heal();
+    mesh.wait_for("home", "notes", 2, Some(&format!("{MARK} of the restored one")));
+    wait_until("office has left again", || has_left(&mesh));
+    assert_eq!(mesh.get("home", "notes", 1), None, "a deletion since then stays one");
+    let events = mesh.node("office").connect().call("events", &[]).expect("events").to_string();
+    assert!(events.contains("table_resumed") && !events.contains("table_rescued"), "{events}");
 }
 
 /// holds S5: rows, versions that have lost, and what was kept of deletions.
