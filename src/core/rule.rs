@@ -65,6 +65,8 @@ rules! {
     DirectoryMovesNoClock,
     /// A row of the directory comes after the one of its writer that it replaces, whatever the clock says.
     OwnRowExceeded,
+    /// A decision that its writer has forgotten counts on, whatever the writer has signed since.
+    ForgottenDecisionCounts,
     /// The clock of a source is observed.
     SourceClockObserved,
     /// Only the end of the change log brings what the source knows.

@@ -32,7 +32,7 @@ use super::{
     recent::Fresh,
     replica::Replicas,
     rows::{self, Found, Place, Stored},
-    system,
+    system::Rank,
 };
 
 /// What the writer knows besides the rows. Exactly what the file says as of the last commit.
@@ -657,8 +657,8 @@ impl<'a> Batch<'a> {
         value: &[u8],
     ) -> Result<bool, Failure> {
         let found = self.find_row(Place::SYSTEM.id, key)?;
-        let rank = system::rank(stamp, Some(value));
-        let is_newer = |found: &Found| system::rank(found.stamp, found.value.as_deref()) >= rank;
+        let rank = Rank::of(key, stamp, Some(value));
+        let is_newer = |found: &Found| Rank::of(key, found.stamp, found.value.as_deref()) >= rank;
         if found.as_ref().filter(|found| !found.damaged).is_some_and(is_newer) {
             return Ok(false);
         }

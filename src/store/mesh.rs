@@ -24,7 +24,7 @@ use super::{
     error::{Failure, Fault},
     events::Event,
     replica_epoch::Concerned,
-    system::{self, SealedRow, VerifiedRow},
+    system::{self, Rank, SealedRow, VerifiedRow},
 };
 
 use notices::Before;
@@ -118,7 +118,7 @@ impl Batch<'_> {
             let again_as = |mine: Row| {
                 // A decision by count replaces the forgotten one as it is. It must not claim to have seen what that
                 // one had: it would win where it has to compete.
-                if matches!(mine, Row::Scope(_) | Row::Settlement(_)) {
+                if matches!(mine, Row::Scope(_) | Row::Settlement(_) | Row::Transfer(_)) {
                     return None;
                 }
                 let lifted = mine.clone().written_again(row.row());
@@ -138,15 +138,38 @@ impl Batch<'_> {
         }
         self.note_tokens(&newer)?;
         self.settle(newer)?;
-        if again.is_empty() {
+        self.write_once_more(again)
+    }
+
+    /// Writes rows above those that this machine had forgotten.
+    fn write_once_more(&mut self, again: Vec<Row>) -> Result<(), Failure> {
+        let mut written = 0;
+        for row in again {
+            // What was learnt may have had this node write the same row meanwhile, as that a replica goes on.
+            let current = self.own_row(row.key().as_bytes());
+            let above = match &current {
+                Some(current) if *current != row => row.written_again(current),
+                Some(_) | None => row,
+            };
+            if current.as_ref() != Some(&above) {
+                self.write(vec![above])?;
+                written += 1;
+            }
+        }
+        if written == 0 {
             return Ok(());
         }
         let text = format!(
-            "{} decisions of this machine, made after it was restored, were written once more above those that it had forgotten",
-            again.len()
+            "{written} decisions of this machine, made after it was restored, were written once more above those that it had forgotten"
         );
         self.note(&Event { uid: None, kind: "decisions_rewritten", text })?;
-        self.write(again)
+        Ok(())
+    }
+
+    /// What this node says under a key.
+    fn own_row(&self, key: &[u8]) -> Option<Row> {
+        let directory = self.state.catalog.directory();
+        directory.written_by(directory.here()?).find(|row| row.key().as_bytes() == key)
     }
 
     /// What this machine has written since it was restored, where a row arrives that it had written before and has
@@ -160,12 +183,11 @@ impl Batch<'_> {
         let key = arriving.key();
         let found = self.find_row(system::NUMBER, key)?;
         // What was merely signed again since then was decided before.
-        let authored = found.map(|found| system::rank(found.stamp, found.value.as_deref()).0);
-        if authored.is_none_or(|authored| authored.actor != own) {
+        let rank = found.map(|found| Rank::of(key, found.stamp, found.value.as_deref()));
+        if rank.is_none_or(|rank| rank.authored.actor != own) {
             return Ok(None);
         }
-        let mut rows = directory.written_by(row.writer());
-        Ok(rows.find(|mine| mine.key().as_bytes() == key && mine != row))
+        Ok(self.own_row(key).filter(|mine| mine != row))
     }
 
     /// Has the directory know rows that were stored, and does what follows from them.
@@ -423,7 +445,8 @@ impl Batch<'_> {
             let (key, bytes) = (row.key(), row.encode());
             let (stamp, seq) = self.draw_after(key.as_bytes())?;
             let value = system::seal(signer.as_ref(), stamp, &key, &bytes);
-            self.merge_system(key.as_bytes(), stamp, seq, &value)?;
+            let is_newest = self.merge_system(key.as_bytes(), stamp, seq, &value)?;
+            debug_assert!(is_newest || !Rule::OwnRowExceeded.holds(), "{key} goes back: {row:?}");
             if let Some(replica) = self.state.replicas.get_mut(system::UID) {
                 replica.vector.raise(Dot { actor: stamp.actor, seq });
             }
@@ -495,7 +518,7 @@ mod tests {
     use std::cell::Cell;
 
     use cortex_core::{
-        directory::GrantRow,
+        directory::{GrantRow, NameRow, ReplicaRow, RevocationRow, ScopeRow, Seen, UnbindingRow},
         model::{ActorId, AttributeName, Hlc, Owner},
     };
 
@@ -505,15 +528,20 @@ mod tests {
     const OWNER: Uid = Uid(1000);
     const BOB: Principal = Principal::Uid(Uid(4242));
 
-    /// Home, with a table that is everywhere.
-    fn home() -> (Database, Arc<Entry>) {
+    fn joined(name: &str) -> Database {
         let drawn = Cell::new(0_u128);
-        let mut home = Database::in_memory(move || {
+        let mut database = Database::in_memory(move || {
             drawn.set(drawn.get() + 1);
             drawn.get().to_be_bytes()
         })
         .expect("a database");
-        home.execute(&Command::Join(Arc::new(FakeSigner::of("home"))), 1).expect("joined");
+        database.execute(&Command::Join(Arc::new(FakeSigner::of(name))), 1).expect("joined");
+        database
+    }
+
+    /// Home, with a table that is everywhere.
+    fn home() -> (Database, Arc<Entry>) {
+        let mut home = joined("home");
         let name = TableName::parse("notes").expect("a name");
         let create = Command::CreateTable {
             caller: Caller::Local(OWNER),
@@ -537,7 +565,11 @@ mod tests {
 
     /// The row of a machine's own as it had signed it before it was restored.
     fn forgotten(row: Row) -> VerifiedRow {
-        let stamp = Stamp { hlc: Hlc::from_unix_ms(1), actor: ActorId(99) };
+        signed(row, 1, 99)
+    }
+
+    fn signed(row: Row, at_ms: u64, actor: u128) -> VerifiedRow {
+        let stamp = Stamp { hlc: Hlc::from_unix_ms(at_ms), actor: ActorId(actor) };
         let key = row.key();
         let value = system::seal(&FakeSigner::of("home"), stamp, &key, &row.encode());
         VerifiedRow { sealed: SealedRow { key: key.into_bytes(), value, stamp, seq: 7 }, row }
@@ -559,5 +591,64 @@ mod tests {
         assert_eq!(now.revoked, 3, "it counts");
         let seen = now.granted.expect("the grant was not taken back");
         assert!(seen.values().all(|count| *count < 3), "which the grant has not seen: {seen:?}");
+    }
+
+    /// Of each kind that counts decisions: what home had signed, and what it signs after a restore that has put it
+    /// back to before that.
+    fn forgotten_and_signed_since() -> Vec<(Row, Row)> {
+        let (table, node) = (TableUid([4; 16]), NodeName::parse("home").expect("a name"));
+        let (identity, by) = (IdentityId([5; 16]), node.clone());
+        let grant = |granted: Option<Seen>, revoked| {
+            let (principal, right, by) = (Principal::Everyone, Permissions::READ, by.clone());
+            Row::Grant(GrantRow { table, principal, right, by, granted, revoked })
+        };
+        let unbinding = |count| {
+            let (node, uid, by) = (node.clone(), OWNER, by.clone());
+            Row::Unbinding(UnbindingRow { identity, node, uid, by, count })
+        };
+        let revocation = |count| Row::Revocation(RevocationRow { identity, by: by.clone(), count });
+        let name = |generation, dropped| {
+            let (name, by) = (TableName::parse("notes").expect("a name"), by.clone());
+            Row::Name(NameRow { owner: identity, name, by, generation, dropped })
+        };
+        let scope = |count| {
+            let (by, scope, seen) = (by.clone(), Scope::All, Seen::new());
+            let (epochs, off) = (Seen::new(), Seen::new());
+            Row::Scope(ScopeRow { table, by, scope, count, seen, epochs, off })
+        };
+        let replica = |up, down, database| {
+            let node = node.clone();
+            Row::Replica(ReplicaRow { table, node, database, up, down, declined: false })
+        };
+        vec![
+            (grant(None, 7), grant(Some(Seen::new()), 0)),
+            (grant(Some(Seen::from([(by.clone(), 7)])), 7), grant(None, 3)),
+            (unbinding(7), unbinding(3)),
+            (revocation(7), revocation(3)),
+            (name(2, false), name(1, false)),
+            (name(1, true), name(1, false)),
+            (scope(7), scope(3)),
+            (replica(1, 1, [1; 16]), replica(1, 0, [2; 16])),
+            (replica(2, 1, [1; 16]), replica(1, 1, [2; 16])),
+        ]
+    }
+
+    /// holds K8: a third node reads of the restored one before or after it reads what that one has forgotten; the row
+    /// that was signed since has the later timestamp.
+    #[test]
+    fn what_a_restored_machine_has_forgotten_counts_whichever_version_arrives_first() {
+        for (before, since) in forgotten_and_signed_since() {
+            let arriving = [signed(before.clone(), 10, 99), signed(since.clone(), 20, 100)];
+            let reversed = [arriving[1].clone(), arriving[0].clone()];
+            for versions in [arriving, reversed] {
+                let mut office = joined("office");
+                for version in versions {
+                    office.execute(&Command::Learn(vec![version]), 30).expect("learnt");
+                }
+                let here = NodeName::parse("home").expect("a name");
+                let known: Vec<Row> = office.catalog().directory().written_by(&here).collect();
+                assert_eq!(known, std::slice::from_ref(&before), "not {since:?}");
+            }
+        }
     }
 }

@@ -12,8 +12,9 @@
 use std::collections::BTreeMap;
 
 use cortex_core::{
-    directory::{Directory, NodeRow, Row, adopted_part, signed_part},
+    directory::{Directory, NodeRow, Progress, Row, adopted_part, signed_part},
     model::{ActorId, Hlc, NodeName, NotSigned, Refusal, Signer, Stamp, TableId, TableUid},
+    rule::Rule,
     wire::{Head, Reader, encode},
 };
 use rusqlite::{Connection, OptionalExtension};
@@ -74,7 +75,8 @@ impl VerifiedRow {
 
     /// The stamp that its writer gave it.
     pub(super) fn authored(&self) -> Stamp {
-        rank(self.sealed.stamp, Some(&self.sealed.value)).0
+        let SealedRow { key, value, stamp, .. } = &self.sealed;
+        Rank::of(key, *stamp, Some(value)).authored
     }
 }
 
@@ -338,11 +340,27 @@ pub(super) fn signer(key: &[u8], value: &[u8]) -> Option<NodeName> {
     open(value)?.signer(key)
 }
 
-/// By what the newest version of a row is told: when its writer wrote it, and of what was adopted by
-/// several nodes, which record is the latest. The same on every node, whatever arrives first.
-pub(super) fn rank(stamp: Stamp, value: Option<&[u8]>) -> (Stamp, Stamp) {
-    let held = value.and_then(open);
-    (held.map_or(stamp, |held| held.authored(stamp)), stamp)
+/// By what the version of a row that counts is told: how far its writer had come, when it wrote it, and of what was
+/// adopted by several nodes, which record is the latest. The same on every node, whatever arrives first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Rank {
+    /// Before the timestamp: a restored writer has forgotten some of what it had decided.
+    progress: Progress,
+    /// The stamp that its writer gave it.
+    pub(super) authored: Stamp,
+    stamp: Stamp,
+}
+
+impl Rank {
+    /// The rank of a record.
+    pub(super) fn of(key: &[u8], stamp: Stamp, value: Option<&[u8]>) -> Self {
+        let held = value.and_then(open);
+        let authored = held.as_ref().map_or(stamp, |held| held.authored(stamp));
+        let by_progress = Rule::ForgottenDecisionCounts.holds();
+        let row = held.filter(|_| by_progress).and_then(|held| row_of(key, &held));
+        let progress = row.map_or_else(Progress::default, |row| row.progress());
+        Self { progress, authored, stamp }
+    }
 }
 
 /// The keys and stamps of rows that a node could not verify which has not verified them before:
@@ -549,6 +567,10 @@ mod tests {
         assert_eq!(unverified.len(), 1);
     }
 
+    fn rank(row: &SealedRow) -> Rank {
+        Rank::of(&row.key, row.stamp, Some(&row.value))
+    }
+
     fn adopted(row: &SealedRow, by: &str, at: u64) -> SealedRow {
         let stamp = Stamp { hlc: Hlc::from_unix_ms(at), actor: ActorId(9) };
         let held = open(&row.value).expect("a row");
@@ -570,7 +592,7 @@ mod tests {
         assert_eq!(signer(&kept.key, &kept.value), Some(node("home")));
         let again = adopted(&adopted(&row, "xshed", 5), "home", 6);
         assert_eq!(check(&again).verified.len(), 1, "the one between is not asked");
-        assert_eq!(rank(again.stamp, Some(&again.value)).0, row.stamp, "its writer's stamp stays");
+        assert_eq!(rank(&again).authored, row.stamp, "its writer's stamp stays");
         for wrong in [
             adopted(&row, "xshed", 5),
             SealedRow { stamp: row.stamp, ..kept.clone() },
@@ -590,7 +612,6 @@ mod tests {
         let old = sealed(&dropped(1, "xcabin"), "xcabin");
         let stamp = Stamp { hlc: Hlc::from_unix_ms(2), actor: ActorId(1) };
         let new = SealedRow { stamp, ..old.clone() };
-        let rank = |row: &SealedRow| rank(row.stamp, Some(&row.value));
         assert!(rank(&old) < rank(&adopted(&old, "home", 9)));
         assert!(rank(&adopted(&old, "home", 9)) < rank(&new));
         assert!(rank(&new) < rank(&adopted(&new, "home", 5)));

@@ -16,6 +16,7 @@ use crate::{
     mutations::Around,
     requests::{entry, named, set_scope},
     rest::{heal, settle},
+    restored::{may_read, permit},
     stories::{nodes, put, shared},
     world::{SKEW_MS, World, broken},
 };
@@ -127,22 +128,21 @@ pub(crate) fn a_decision_passes_between_clocks_that_differ(world: &mut World) {
     }
 }
 
-/// Who was ahead and is right again decides once more.
+/// Who was ahead, and has revoked meanwhile, is right again and grants once more.
 pub(crate) fn a_decision_of_the_present_follows_one_of_the_future(world: &mut World) {
     nodes(world, 3);
     let table = shared(world);
     settle(world);
     world.nodes[0].jump_ms = YEAR_MS;
-    decide(world, 0, &[0, 1]);
+    permit(world, 0, table, false);
     sync_everybody(world, &[SYSTEM_TABLE]);
     world.nodes[0].jump_ms = 0;
     world.mend_clock(0);
     let latest = Hlc::from_unix_ms(world.wall_ms(0) + SKEW_MS);
     assert!(world.nodes[0].db.hlc() <= latest, "its clock has gone back");
-    decide(world, 0, &[0]);
+    permit(world, 0, table, true);
     sync_everybody(world, &[SYSTEM_TABLE]);
-    let inside = world.nodes[1].db.catalog().directory().in_scope(table);
-    if inside.contains(&world.nodes[1].name) {
+    if !may_read(world, 1, table) {
         broken("n1 has not heard of the later decision".into());
     }
 }

@@ -39,6 +39,10 @@ pub(crate) const ALL: &[Story] = &[
         rules: &[around(Around::FutureNeverTaken), around(Around::RestampUnasked)],
         tell: clocks::two_are_ahead_together,
     },
+    Story {
+        rules: &[rule(Rule::ForgottenDecisionCounts)],
+        tell: restored::one_is_read_before_it_hears_what_it_has_forgotten,
+    },
     Story { rules: &[rule(Rule::AnswersThisPosition)], tell: a_pass_ends_late },
     Story { rules: &[around(Around::CollectByMajority)], tell: one_is_away },
     Story { rules: &[rule(Rule::UnheardCopiesAsked)], tell: one_joins_unseen },

@@ -24,6 +24,7 @@ use std::{
     sync::Arc,
 };
 
+pub use restored::Progress;
 pub use row::{
     BindingRow, Database, DroppedRow, GrantRow, IdentityRow, NameRow, NodeRow, RemovalRow,
     ReplicaRow, RevocationRow, Row, ScopeRow, Seen, SettlementRow, TokenId, TransferRow,

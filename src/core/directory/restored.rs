@@ -1,10 +1,42 @@
-//! A row that a machine has written after it was restored, put above the one that it had written before and has
-//! forgotten: others know that one, perhaps with a later timestamp, and have counted its decisions.
-//! When the two meet is the store's to notice.
+//! What a row of a restored node comes to where it meets the one that the node had written before and has forgotten:
+//! others know that one, and have counted its decisions. When the two meet is the store's to notice.
+//!
+//! Two things keep a forgotten decision in force, whoever reads of whom first:
+//!
+//! - Of two versions of a row the one with the greater [`Progress`] counts, and the later timestamp only decides
+//!   between equals. A writer that forgets nothing never goes back in it, so this changes no other order. A version
+//!   that a restored node has signed since, with the latest timestamp of all, replaces no revocation that it lacks.
+//! - The restored node meets the forgotten version in turn, since nobody has given it up, and writes its own once
+//!   more above it ([`Row::written_again`]).
+//!
+//! The order is total and the same on every node, so it makes no difference on which way versions arrive.
 
 use super::{Row, join, note};
 
+/// How far the writer of a row had come in counting its decisions under that key. It only ever grows, but for a
+/// writer whose database was put back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Progress(u64, u64);
+
 impl Row {
+    /// How far its writer had come. Rows that count nothing are all equal in it.
+    #[must_use]
+    pub fn progress(&self) -> Progress {
+        match self {
+            Self::Grant(row) => Progress(row.revoked, 0),
+            Self::Unbinding(row) => Progress(row.count, 0),
+            Self::Revocation(row) => Progress(row.count, 0),
+            Self::Scope(row) => Progress(row.count, 0),
+            Self::Settlement(row) => Progress(row.count, 0),
+            Self::Transfer(row) => Progress(row.count, 0),
+            Self::Replica(row) => Progress(row.up, row.down),
+            Self::Name(row) => Progress(row.generation, row.dropped.into()),
+            // These say one thing for ever, or who the node is now: what it was does not count any more.
+            Self::Identity(_) | Self::Removal(_) | Self::Dropped(_) => Progress::default(),
+            Self::Node(_) | Self::Binding(_) => Progress::default(),
+        }
+    }
+
     /// This row, as it must be written once more so that it counts for those who know `before`, a row of the same key
     /// and writer. Numbers of decisions are not used twice, and of two rights the narrower counts.
     #[must_use]
@@ -19,11 +51,21 @@ impl Row {
                 Self::Grant(row)
             }
             (Self::Unbinding(mut row), Self::Unbinding(before)) => {
-                row.count = row.count.max(before.count + 1);
+                row.count = row.count.max(before.count.saturating_add(1));
                 Self::Unbinding(row)
             }
+            (Self::Revocation(mut row), Self::Revocation(before)) => {
+                row.count = row.count.max(before.count.saturating_add(1));
+                Self::Revocation(row)
+            }
+            (Self::Transfer(mut row), Self::Transfer(before)) => {
+                row.count = row.count.max(before.count.saturating_add(1));
+                join(&mut row.seen, &before.seen);
+                note(&mut row.seen, &before.by, before.count);
+                Self::Transfer(row)
+            }
             (Self::Scope(mut row), Self::Scope(before)) => {
-                row.count = row.count.max(before.count + 1);
+                row.count = row.count.max(before.count.saturating_add(1));
                 join(&mut row.seen, &before.seen);
                 note(&mut row.seen, &before.by, before.count);
                 join(&mut row.epochs, &before.epochs);
@@ -31,13 +73,14 @@ impl Row {
                 Self::Scope(row)
             }
             (Self::Settlement(mut row), Self::Settlement(before)) => {
-                row.count = row.count.max(before.count + 1);
+                row.count = row.count.max(before.count.saturating_add(1));
                 join(&mut row.seen, &before.seen);
                 note(&mut row.seen, &before.by, before.count);
                 Self::Settlement(row)
             }
             (Self::Replica(mut row), Self::Replica(before)) => {
                 (row.up, row.down) = (row.up.max(before.up), row.down.max(before.down));
+                row.declined |= before.declined;
                 Self::Replica(row)
             }
             (Self::Name(mut row), Self::Name(before)) => {

@@ -147,6 +147,18 @@ fn views(directory: &Directory) -> Vec<String> {
 const MESH: MeshId = MeshId([5; 16]);
 
 proptest! {
+    /// holds K8: what a restored machine writes once more replaces both versions on every node.
+    #[test]
+    fn a_row_that_is_written_again_has_come_as_far_as_both(rows in prop::collection::vec(a_row(), 40)) {
+        for mine in &rows {
+            for before in rows.iter().filter(|before| before.key() == mine.key()) {
+                let again = mine.clone().written_again(before);
+                prop_assert_eq!(again.key(), mine.key());
+                prop_assert!(again.progress() >= mine.progress().max(before.progress()), "{:?}", again);
+            }
+        }
+    }
+
     /// What the same rows mean together is the same wherever they have arrived.
     #[test]
     fn the_same_rows_say_the_same_in_any_order(
