@@ -13,7 +13,7 @@ use cortex_core::{
 
 use super::{
     Store,
-    apply::Batch,
+    apply::Tx,
     command::Done,
     error::{Failure, Fault},
     events::Event,
@@ -36,7 +36,7 @@ impl Store {
     }
 }
 
-impl Batch<'_> {
+impl Tx<'_> {
     /// Signs rows that still are as they were found.
     pub(super) fn adopt_rows(&mut self, rows: &[(Vec<u8>, Stamp)]) -> Result<Done, Failure> {
         let signer = self.signer()?;

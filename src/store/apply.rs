@@ -116,7 +116,7 @@ impl State {
 }
 
 /// A transaction in the making: the state that a commit would bring.
-pub(super) struct Batch<'a> {
+pub(super) struct Tx<'a> {
     pub(super) conn: &'a Connection,
     pub(super) state: State,
     pub(super) limits: Limits,
@@ -219,7 +219,7 @@ struct Arriving<'v> {
     value: Option<&'v [u8]>,
 }
 
-impl<'a> Batch<'a> {
+impl<'a> Tx<'a> {
     pub(super) fn begin(conn: &'a Connection, state: &State, means: Means<'a>) -> Self {
         Self {
             conn,
@@ -252,7 +252,7 @@ impl<'a> Batch<'a> {
         if decides_first {
             return self.carry_out(command);
         }
-        self.wholly(|batch| batch.carry_out(command))
+        self.wholly(|tx| tx.carry_out(command))
     }
 
     /// Takes back what a command has changed where it is refused half way.

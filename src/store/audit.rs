@@ -20,7 +20,7 @@ use rusqlite::{Connection, params};
 
 use super::{
     Store,
-    apply::Batch,
+    apply::Tx,
     checksum::StoredRow,
     command::Done,
     error::{Failure, Fault},
@@ -144,7 +144,7 @@ impl Store {
     }
 }
 
-impl Batch<'_> {
+impl Tx<'_> {
     pub(super) fn audit(&mut self, step: AuditStep) -> Result<Done, Failure> {
         let table = step.table;
         let entry = self.state.catalog.by_id(table).cloned();

@@ -11,7 +11,7 @@ use rusqlite::{Connection, params};
 use super::{
     Store,
     actors::Actors,
-    apply::Batch,
+    apply::Tx,
     command::Done,
     error::{Failure, Fault},
     rows::Place,
@@ -73,7 +73,7 @@ impl Store {
     }
 }
 
-impl Batch<'_> {
+impl Tx<'_> {
     /// Forgets some deletions. Answers from where to go on, where there may be more.
     pub(super) fn collect(&mut self, collection: &Collection) -> Result<Done, Failure> {
         let nothing = Ok(Done::Collected { next: None });

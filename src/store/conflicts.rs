@@ -11,7 +11,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{
     actors::Actors,
-    apply::Batch,
+    apply::Tx,
     error::{Failure, Fault},
     rows::Place,
     take::LosingVersion,
@@ -64,7 +64,7 @@ impl PartialEq for Tally {
 
 impl Eq for Tally {}
 
-impl Batch<'_> {
+impl Tx<'_> {
     /// Writes a conflict down, and makes room for it.
     pub(super) fn keep_losing_version(
         &mut self,

@@ -10,7 +10,7 @@ use cortex_core::{
 use rusqlite::Connection;
 
 use super::{
-    apply::{Batch, Finished, Means, State, Totals},
+    apply::{Finished, Means, State, Totals, Tx},
     cache::RecordCache,
     catalog::Catalog,
     command::{Command, Done},
@@ -91,15 +91,15 @@ impl Engine {
             wall_ms: around.wall_ms,
             draw_id: self.draw_id.as_ref(),
         };
-        let mut batch = Batch::begin(&self.conn, &self.state, means);
+        let mut tx = Tx::begin(&self.conn, &self.state, means);
         let mut outcomes = Vec::new();
         for command in commands {
-            match batch.apply(command) {
+            match tx.apply(command) {
                 Err(Failure::Faulted(fault)) => return Err(fault), // dropping rolls back
                 outcome => outcomes.push(outcome),
             }
         }
-        let Finished { state, totals, touched, fresh } = batch.finish()?;
+        let Finished { state, totals, touched, fresh } = tx.finish()?;
         let wrote = self.conn.total_changes() != written_before;
         let announced = announce(touched);
         transaction.commit()?;

@@ -19,7 +19,7 @@ use cortex_core::{
 use rusqlite::{Connection, params};
 
 use super::{
-    apply::Batch,
+    apply::Tx,
     catalog::Entry,
     error::{Failure, Fault},
     events::Event,
@@ -99,7 +99,7 @@ impl Departures {
     }
 }
 
-impl Batch<'_> {
+impl Tx<'_> {
     /// Remembers that a stay is over whose rows have just gone out of sight.
     pub(super) fn depart(
         &mut self,

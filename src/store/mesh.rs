@@ -18,7 +18,7 @@ use cortex_core::{
 use rusqlite::{OptionalExtension, params};
 
 use super::{
-    apply::Batch,
+    apply::Tx,
     catalog::Entry,
     command::{Claim, Done, Granting, Redemption, Registration, TokenId},
     error::{Failure, Fault},
@@ -35,7 +35,7 @@ const USED_TOKENS: i64 = 100_000;
 /// For so long a token is good at most, in milliseconds.
 const TOKEN_LIFE_MS: u64 = 86_400_000;
 
-impl Batch<'_> {
+impl Tx<'_> {
     /// From now on this node signs as the signer does. A database belongs to one mesh and is one
     /// node of it for ever: what it has signed is out in the world.
     pub(super) fn join(&mut self, signer: &Arc<dyn Signer>) -> Result<Done, Failure> {

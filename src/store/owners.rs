@@ -14,7 +14,7 @@ use cortex_core::{
 use rusqlite::params;
 
 use super::{
-    apply::Batch,
+    apply::Tx,
     catalog::Entry,
     command::Done,
     error::{Failure, Fault},
@@ -23,7 +23,7 @@ use super::{
 /// The kind of the events.
 const HANDED_OVER: &str = "table_handed_over";
 
-impl Batch<'_> {
+impl Tx<'_> {
     /// Hands a table over.
     pub(super) fn chown(
         &mut self,

@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use super::{
     Store,
     actors::Actors,
-    apply::Batch,
+    apply::Tx,
     catalog::Entry,
     checksum::StoredRow,
     error::{Failure, Fault},
@@ -159,7 +159,7 @@ impl Store {
     }
 }
 
-impl Batch<'_> {
+impl Tx<'_> {
     /// Has versions told to everybody again, those too that claim to have them. Answers how many there
     /// were.
     pub(super) fn push_all(&mut self, entry: &Entry, keys: &[Vec<u8>]) -> Result<u64, Fault> {

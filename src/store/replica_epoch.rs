@@ -16,7 +16,7 @@ use cortex_core::{
 use rusqlite::params;
 
 use super::{
-    apply::Batch,
+    apply::Tx,
     catalog::Entry,
     command::Done,
     error::{Failure, Fault},
@@ -25,7 +25,7 @@ use super::{
     system,
 };
 
-impl Batch<'_> {
+impl Tx<'_> {
     /// Brings the copies of some tables, or of all, in line with what the directory says now.
     pub(super) fn reconcile(&mut self, tables: Concerned) -> Result<(), Failure> {
         let Ok(here) = self.here() else {

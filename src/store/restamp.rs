@@ -19,7 +19,7 @@ use cortex_core::{
 use rusqlite::params;
 
 use super::{
-    apply::Batch,
+    apply::Tx,
     command::Done,
     error::{Failure, Fault},
     events::Event,
@@ -41,7 +41,7 @@ struct Ahead {
     key: Vec<u8>,
 }
 
-impl Batch<'_> {
+impl Tx<'_> {
     /// Stamps rows of the future again: those too that this machine has written as another origin, before it
     /// was started anew.
     pub(super) fn restamp(&mut self, restamp: &Restamp) -> Result<Done, Failure> {

@@ -12,7 +12,7 @@ use cortex_core::{
 use rusqlite::{OptionalExtension, params};
 
 use super::{
-    apply::Batch,
+    apply::Tx,
     audit::DigestChange,
     catalog::Entry,
     checksum::StoredRow,
@@ -78,7 +78,7 @@ pub(super) struct Stored<'v> {
     pub(super) context_id: Option<i64>,
 }
 
-impl Batch<'_> {
+impl Tx<'_> {
     /// The row of a key.
     pub(super) fn find_row(&self, table: TableId, key: &[u8]) -> Result<Option<Found>, Fault> {
         let mut statement = self.cached(

@@ -10,7 +10,7 @@ use cortex_core::model::{
 use rusqlite::{OptionalExtension, params};
 
 use super::{
-    apply::Batch,
+    apply::Tx,
     catalog::Entry,
     command::Done,
     error::{Failure, Fault},
@@ -21,7 +21,7 @@ use super::{
 const PURGE_ROWS: u32 = 256;
 const PURGE_BYTES: u64 = 256 << 10;
 
-impl Batch<'_> {
+impl Tx<'_> {
     pub(super) fn create_table(
         &mut self,
         caller: &Caller,

@@ -19,7 +19,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{
     actors::Actors,
-    apply::Batch,
+    apply::Tx,
     catalog::Entry,
     command::Done,
     contexts,
@@ -71,7 +71,7 @@ pub enum Taken {
     Unfit(Unfit),
 }
 
-impl Batch<'_> {
+impl Tx<'_> {
     pub(super) fn take(&mut self, delivery: &Delivery) -> Result<Done, Failure> {
         let Delivery { from, chunk, verified, latest } = delivery;
         let (uid, unfit) = (chunk.table, |why| Ok(Done::Taken(Taken::Unfit(why))));
@@ -579,7 +579,7 @@ struct Incorporating<'c> {
     contexts: Vec<Option<Option<i64>>>,
     /// What was incorporated before the chunk.
     vector: Vector,
-    /// See [`Batch::is_beyond_all`].
+    /// See [`Tx::is_beyond_all`].
     beyond: bool,
     conflicts: u32,
 }
@@ -587,14 +587,14 @@ struct Incorporating<'c> {
 impl Incorporating<'_> {
     fn context_id(
         &mut self,
-        batch: &mut Batch<'_>,
+        tx: &mut Tx<'_>,
         index: usize,
         context: &Vector,
     ) -> Result<Option<i64>, Fault> {
         if let Some(Some(known)) = self.contexts.get(index) {
             return Ok(*known);
         }
-        let id = batch.intern(context)?;
+        let id = tx.intern(context)?;
         if let Some(place) = self.contexts.get_mut(index) {
             *place = Some(id);
         }

@@ -9,7 +9,7 @@ use cortex_core::{
 };
 
 use super::super::{
-    apply::Batch,
+    apply::Tx,
     error::{Failure, Fault},
     events::Event,
 };
@@ -71,7 +71,7 @@ impl Before {
     }
 }
 
-impl Batch<'_> {
+impl Tx<'_> {
     /// Writes down what has changed since.
     pub(super) fn notice(&self, before: &Before) -> Result<(), Failure> {
         for (table, known) in &before.scopes {
