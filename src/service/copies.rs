@@ -17,7 +17,7 @@ use cortex_core::{
     api::{self, KeptBy, NodeScope, OwnReplica, PeerReplica, ReplicaState, TableSync},
     directory::{Directory, Standing},
     model::{NodeName, TableUid},
-    sync::{Blocker, Blocking, Vector},
+    sync::{Blocker, Blocking, VersionVector},
 };
 
 use super::{
@@ -378,7 +378,8 @@ fn judge(node: NodeName, facts: &Facts<'_>) -> Other {
         conflicts: word.and_then(|word| word.conflicts).map(|conflicts| conflicts.count),
         verified_ms,
         heard_ms,
-        behind_writes: vectors.map(|(theirs, own): (&Vector, &Vector)| theirs.lacks(own)),
+        behind_writes: vectors
+            .map(|(theirs, own): (&VersionVector, &VersionVector)| theirs.lacks(own)),
         ahead_writes: vectors.map(|(theirs, own)| own.lacks(theirs)),
         behind_seconds: verified_ms.or(heard_ms).filter(|_| judged).map(since),
         why,
@@ -482,7 +483,7 @@ mod tests {
         TableDigest::of_row(TABLE, b"k", stamp, row)
     }
 
-    fn vector(seq: u64) -> Vector {
+    fn vector(seq: u64) -> VersionVector {
         [Dot { actor: ActorId(1), seq }].into_iter().collect()
     }
 
@@ -496,7 +497,7 @@ mod tests {
             truncated_lsn: 0,
             last_lsn: 0,
             vector: vector(seq),
-            floor: Vector::new(),
+            floor: VersionVector::new(),
             digest: digest(row),
             tombstones: 0,
             conflicts: Tally::default(),

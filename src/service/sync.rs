@@ -368,7 +368,7 @@ impl SyncView {
 mod tests {
     use cortex_core::{
         model::Stamp,
-        sync::{Dot, OpenConflicts, Vector},
+        sync::{Dot, OpenConflicts, VersionVector},
     };
 
     use super::*;
@@ -377,7 +377,7 @@ mod tests {
     const NEW: ActorId = ActorId(2);
 
     fn word(actor: ActorId, epoch: u64, seq: u64) -> Word {
-        let vector: Vector = [Dot { actor, seq }].into_iter().collect();
+        let vector: VersionVector = [Dot { actor, seq }].into_iter().collect();
         Word { actor, epoch, vector, ..Word::default() }
     }
 

@@ -12,7 +12,7 @@ use cortex_core::{
     directory::Standing,
     gate,
     model::{Caller, NodeName, Permissions, Refusal},
-    sync::Vector,
+    sync::VersionVector,
 };
 
 use super::{
@@ -41,7 +41,7 @@ struct Wait {
     here: Box<str>,
     entry: Arc<Entry>,
     /// What this node's copy had when the call came.
-    vector: Vector,
+    vector: VersionVector,
     nodes: Vec<NodeName>,
     since_ms: u64,
 }

@@ -12,7 +12,7 @@ use cortex_core::{
         ActorId, Caller, Hlc, Limits, Owner, Permissions, QualifiedName, Refusal, Signer, Stamp,
         TableId,
     },
-    sync::Vector,
+    sync::VersionVector,
 };
 use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
 
@@ -130,7 +130,7 @@ pub(super) struct Tx<'a> {
     pub(super) exposure: &'a Exposure,
     pub(super) damage: &'a Damage,
     /// The context that was made last: writes that follow each other have the same.
-    pub(super) newest_context: Option<(Vector, Option<i64>)>,
+    pub(super) newest_context: Option<(VersionVector, Option<i64>)>,
     /// The cache's buckets of the keys that were written.
     pub(super) touched: Vec<usize>,
     /// The changes that others are to be told of.

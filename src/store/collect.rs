@@ -4,7 +4,7 @@
 use cortex_core::{
     model::{TableId, TableUid},
     rule::Rule,
-    sync::{Dot, Vector},
+    sync::{Dot, VersionVector},
 };
 use rusqlite::{Connection, params};
 
@@ -27,7 +27,7 @@ pub struct Collection {
     /// Of which table.
     pub table: TableUid,
     /// Which every copy knows, by its own word.
-    pub confirmed: Vector,
+    pub confirmed: VersionVector,
     /// Only those that are older than this, in Unix milliseconds: much older than clocks may differ, or a
     /// write of a machine whose clock is late would come before a deletion that nobody remembers.
     pub before_ms: u64,
@@ -43,7 +43,7 @@ pub(super) fn unconfirmed(
     conn: &Connection,
     actors: &Actors,
     table: TableId,
-    confirmed: &Vector,
+    confirmed: &VersionVector,
 ) -> Result<Option<Dot>, Fault> {
     let mut statement = conn.prepare_cached(
         "SELECT actor, seq FROM records
@@ -67,7 +67,7 @@ impl Store {
     pub fn unconfirmed_deletion(
         &self,
         table: TableId,
-        confirmed: &Vector,
+        confirmed: &VersionVector,
     ) -> Result<Option<Dot>, Fault> {
         self.read(|conn, actors| unconfirmed(conn, actors, table, confirmed))
     }

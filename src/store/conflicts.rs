@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use cortex_core::{
     model::{Hlc, Stamp, TableId, TableUid},
-    sync::{Dot, OpenConflicts, RowVersion, Vector},
+    sync::{Dot, OpenConflicts, RowVersion, VersionVector},
 };
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -155,7 +155,7 @@ impl Tx<'_> {
         &mut self,
         place: Place<'_>,
         row: &RowVersion,
-        context: &Vector,
+        context: &VersionVector,
     ) -> Result<(), Fault> {
         let open = self.state.replicas.get(place.uid).map_or(0, |copy| copy.conflicts.open.count);
         if open == 0 {

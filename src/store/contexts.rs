@@ -9,7 +9,7 @@ use std::{
 
 use cortex_core::{
     model::Hlc,
-    sync::{Dot, Vector},
+    sync::{Dot, VersionVector},
 };
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -23,7 +23,7 @@ const CACHED: usize = 1024;
 pub(super) struct Contexts {
     /// Those that are in the file, as of the last commit or of this transaction; emptied after one that
     /// was rolled back, and when there are too many. The writer's thread alone looks at it.
-    known: RefCell<HashMap<i64, Arc<Vector>>>,
+    known: RefCell<HashMap<i64, Arc<VersionVector>>>,
 }
 
 /// How often each context is used more, or less, after a transaction.
@@ -41,7 +41,7 @@ impl Contexts {
         conn: &Connection,
         actors: &Actors,
         id: Option<i64>,
-    ) -> Result<Arc<Vector>, Fault> {
+    ) -> Result<Arc<VersionVector>, Fault> {
         let Some(id) = id else {
             return Ok(Arc::default());
         };
@@ -53,7 +53,7 @@ impl Contexts {
         Ok(vector)
     }
 
-    fn keep(&self, id: i64, vector: Arc<Vector>) {
+    fn keep(&self, id: i64, vector: Arc<VersionVector>) {
         let mut known = self.known.borrow_mut();
         if known.len() >= CACHED {
             known.clear();
@@ -66,7 +66,7 @@ impl Contexts {
         &self,
         conn: &Connection,
         actors: &mut Actors,
-        vector: &Vector,
+        vector: &VersionVector,
     ) -> Result<Option<i64>, Fault> {
         if vector.is_empty() {
             return Ok(None);
@@ -106,7 +106,7 @@ impl Contexts {
 }
 
 /// The vector behind a number.
-pub(super) fn load(conn: &Connection, actors: &Actors, id: i64) -> Result<Vector, Fault> {
+pub(super) fn load(conn: &Connection, actors: &Actors, id: i64) -> Result<VersionVector, Fault> {
     let body = conn
         .prepare_cached("SELECT body FROM contexts WHERE id = ?1")?
         .query_row([id], |row| row.get::<_, Vec<u8>>(0))
@@ -126,7 +126,7 @@ const COMPACT: u8 = 1;
 pub(super) fn encode(
     conn: &Connection,
     actors: &mut Actors,
-    vector: &Vector,
+    vector: &VersionVector,
 ) -> Result<Vec<u8>, Fault> {
     let mut pairs = Vec::with_capacity(vector.len());
     for Dot { actor, seq } in vector.iter() {
@@ -138,7 +138,7 @@ pub(super) fn encode(
 }
 
 /// The vector in such bytes, or in those of the first form.
-pub(super) fn decode(actors: &Actors, body: &[u8]) -> Vector {
+pub(super) fn decode(actors: &Actors, body: &[u8]) -> VersionVector {
     let dot = |(number, seq)| {
         let number = i64::try_from(number).unwrap_or(0);
         Dot { actor: actors.id(number), seq }

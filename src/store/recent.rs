@@ -8,7 +8,7 @@ use std::{
 
 use cortex_core::{
     model::{Hlc, Stamp, TableUid},
-    sync::{Dot, Vector},
+    sync::{Dot, VersionVector},
 };
 
 /// Changes that are kept, of all tables together, and bytes of their keys and values. Whoever is further
@@ -25,7 +25,7 @@ pub(super) struct Change {
     pub(super) value: Option<Vec<u8>>,
     pub(super) stamp: Stamp,
     pub(super) seq: u64,
-    pub(super) context: Arc<Vector>,
+    pub(super) context: Arc<VersionVector>,
 }
 
 impl Change {

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use cortex_core::{
     model::{Hlc, Stamp, TableId, TableUid},
-    sync::{ChangeLogId, TableDigest, Vector},
+    sync::{ChangeLogId, TableDigest, VersionVector},
 };
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
@@ -35,9 +35,9 @@ pub struct Replica {
     /// The LSN of the last change.
     pub last_lsn: u64,
     /// What is incorporated.
-    pub vector: Vector,
+    pub vector: VersionVector,
     /// Up to where deletions were forgotten.
-    pub floor: Vector,
+    pub floor: VersionVector,
     /// What the live rows come to.
     pub digest: TableDigest,
     /// Deletions that are kept.
@@ -62,8 +62,8 @@ impl Replica {
             change_log,
             truncated_lsn: lsn,
             last_lsn: lsn,
-            vector: Vector::new(),
-            floor: Vector::new(),
+            vector: VersionVector::new(),
+            floor: VersionVector::new(),
             digest: TableDigest::default(),
             tombstones: 0,
             conflicts: Tally::default(),

@@ -14,7 +14,7 @@
 use cortex_core::{
     model::{Hlc, NodeName, Stamp, TableId, TableUid},
     rule::Rule,
-    sync::Vector,
+    sync::VersionVector,
 };
 use rusqlite::params;
 
@@ -113,7 +113,7 @@ impl Tx<'_> {
         };
         let mut context_id = found.context_id;
         if found.stamp.actor != self.state.own_actor() {
-            let mut seen = Vector::clone(&found.context);
+            let mut seen = VersionVector::clone(&found.context);
             seen.raise(found.side().dot());
             context_id = self.intern(&seen)?;
         }

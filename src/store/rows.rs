@@ -7,7 +7,7 @@ use cortex_core::{
     merge::Delta,
     model::{Hlc, Stamp, TableId, TableUid},
     rule::Rule,
-    sync::{Dot, Side, TableDigest, Vector},
+    sync::{Dot, Side, TableDigest, VersionVector},
 };
 use rusqlite::{OptionalExtension, params};
 
@@ -47,7 +47,7 @@ pub(super) struct Found {
     pub(super) seq: u64,
     pub(super) lsn: u64,
     pub(super) context_id: Option<i64>,
-    pub(super) context: Arc<Vector>,
+    pub(super) context: Arc<VersionVector>,
     pub(super) value: Option<Vec<u8>>,
     /// True where it is not what was stored. Nothing that it says may be believed, or passed on.
     pub(super) damaged: bool,
@@ -142,7 +142,7 @@ impl Tx<'_> {
     }
 
     /// The number of a context. One that is used by no row in the end goes with the transaction.
-    pub(super) fn intern(&mut self, context: &Vector) -> Result<Option<i64>, Fault> {
+    pub(super) fn intern(&mut self, context: &VersionVector) -> Result<Option<i64>, Fault> {
         let id = self.contexts.intern(self.conn, &mut self.state.actors, context)?;
         self.count_use(id, 0);
         Ok(id)
@@ -238,7 +238,11 @@ impl Tx<'_> {
     }
 
     /// Keeps the version that is there with what its writers have seen together.
-    pub(super) fn put_context(&mut self, found: &Found, context: &Vector) -> Result<(), Fault> {
+    pub(super) fn put_context(
+        &mut self,
+        found: &Found,
+        context: &VersionVector,
+    ) -> Result<(), Fault> {
         let id = self.intern(context)?;
         self.execute("UPDATE records SET context = ?2 WHERE id = ?1", params![found.id, id])?;
         self.fresh.give_up();

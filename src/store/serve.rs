@@ -7,7 +7,7 @@ use cortex_core::{
     directory::{Directory, Standing},
     model::{Hlc, NodeName, Owner, QualifiedName, Stamp, TableId},
     rule::Rule,
-    sync::{Chunk, Dot, Head, Part, Plan, RowVersion, Source, Vector, Want},
+    sync::{Chunk, Dot, Head, Part, Plan, RowVersion, Source, VersionVector, Want},
 };
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
@@ -137,7 +137,7 @@ pub(super) fn serve(
         reading.bring_signers(copy.table, directory)?;
     }
     let (rows, contexts) = (reading.rows, reading.contexts);
-    let contexts: Vec<Vector> =
+    let contexts: Vec<VersionVector> =
         contexts.iter().map(|id| load_context(conn, actors, *id)).collect::<Result<_, _>>()?;
     let entry = if is_system { None } else { load_entry(conn, copy.table)? };
     let head = entry.map(|entry| head_of(&entry, here));
@@ -166,12 +166,13 @@ pub(super) fn serve_recent(
     let plan = (copy.replica.epoch > 0).then(|| copy.plan(want))?;
     let Plan::Log { after } = plan else { return None };
     let changes = recent.since(want.table, bounds.passed.max(after))?;
-    let (mut contexts, mut rows, mut bytes): (Vec<Vector>, _, _) = (Vec::new(), Vec::new(), 0);
+    let (mut contexts, mut rows, mut bytes): (Vec<VersionVector>, _, _) =
+        (Vec::new(), Vec::new(), 0);
     for change in changes.into_iter().filter(|row| plan.sends(row.dot(), false, &want.vector)) {
         bytes += change.bytes();
         let known = contexts.iter().rposition(|known| *known == *change.context);
         let context = known.unwrap_or_else(|| {
-            contexts.push(Vector::clone(&change.context));
+            contexts.push(VersionVector::clone(&change.context));
             contexts.len() - 1
         });
         let (key, value) = (change.key.clone(), change.value.clone());
@@ -213,7 +214,7 @@ struct Copy {
 /// What is read of it.
 struct Content {
     part: Part,
-    contexts: Vec<Vector>,
+    contexts: Vec<VersionVector>,
     rows: Vec<RowVersion>,
     head: Option<Head>,
 }
@@ -425,8 +426,12 @@ impl<'a> Reading<'a> {
     }
 }
 
-fn load_context(conn: &Connection, actors: &Actors, id: Option<i64>) -> Result<Vector, Fault> {
-    id.map_or_else(|| Ok(Vector::new()), |id| contexts::load(conn, actors, id))
+fn load_context(
+    conn: &Connection,
+    actors: &Actors,
+    id: Option<i64>,
+) -> Result<VersionVector, Fault> {
+    id.map_or_else(|| Ok(VersionVector::new()), |id| contexts::load(conn, actors, id))
 }
 
 fn load_entry(conn: &Connection, table: TableId) -> Result<Option<Entry>, Fault> {

@@ -12,7 +12,7 @@ use cortex_core::{
     rule::Rule,
     sync::{
         ChangeLogId, Chunk, Conclusion, Cursor, Dot, Head, Meeting, Part, Pass, PassKind,
-        PassStart, Position, Reader, RowVersion, Side, Sweep, Unfit, Vector, meet,
+        PassStart, Position, Reader, RowVersion, Side, Sweep, Unfit, VersionVector, meet,
     },
 };
 use rusqlite::{Connection, OptionalExtension, params};
@@ -173,7 +173,7 @@ impl Tx<'_> {
     fn incorporate(&mut self, at: &mut Incorporating<'_>, row: &RowVersion) -> Result<(), Failure> {
         let place = at.place;
         self.observe(row.stamp.hlc);
-        let nothing = Vector::new();
+        let nothing = VersionVector::new();
         let context = at.chunk.contexts.get(row.context).unwrap_or(&nothing);
         let arriving = Side { stamp: row.stamp, seq: row.seq, context };
         let found = if at.beyond { None } else { self.find_row(place.id, &row.key)? };
@@ -236,7 +236,7 @@ impl Tx<'_> {
         at: &mut Incorporating<'_>,
         row: &RowVersion,
         found: &Found,
-        context: &Vector,
+        context: &VersionVector,
     ) -> Result<(), Failure> {
         let is_as_late =
             at.chunk.vector.covers(found.side().dot()) || row.stamp.hlc >= found.stamp.hlc;
@@ -316,7 +316,7 @@ impl Tx<'_> {
             }
         }
         let learned = join.iter().chain(sweep.iter().map(|sweep| &sweep.floor));
-        for dot in learned.flat_map(Vector::iter) {
+        for dot in learned.flat_map(VersionVector::iter) {
             self.state.actors.enter(self.conn, dot.actor, chunk.hlc)?;
         }
         if position.pass.is_none() && matches!(chunk.part, Part::Keys { .. }) {
@@ -578,7 +578,7 @@ struct Incorporating<'c> {
     /// The numbers here of the chunk's contexts, as far as they were needed.
     contexts: Vec<Option<Option<i64>>>,
     /// What was incorporated before the chunk.
-    vector: Vector,
+    vector: VersionVector,
     /// See [`Tx::is_beyond_all`].
     beyond: bool,
     conflicts: u32,
@@ -589,7 +589,7 @@ impl Incorporating<'_> {
         &mut self,
         tx: &mut Tx<'_>,
         index: usize,
-        context: &Vector,
+        context: &VersionVector,
     ) -> Result<Option<i64>, Fault> {
         if let Some(Some(known)) = self.contexts.get(index) {
             return Ok(*known);

@@ -4,7 +4,7 @@
 use cortex_core::{
     model::TableUid,
     rule::Rule,
-    sync::{Dot, Vector, Words},
+    sync::{Dot, VersionVector, Words},
 };
 
 use crate::{actions::Kind, world::World};
@@ -99,8 +99,8 @@ pub(crate) fn on_confirmed(
     world: &World,
     n: usize,
     table: TableUid,
-    confirmed: Option<Vector>,
-) -> Option<Vector> {
+    confirmed: Option<VersionVector>,
+) -> Option<VersionVector> {
     let node = &world.nodes[n];
     let own = &node.db.replica(table)?.vector;
     if world.broken_by(Around::CollectAlone) {

@@ -1,7 +1,7 @@
 //! What a source answers: some rows, where they bring the reader, and what the source knows.
 //! Bytes are `wire::sync`'s.
 
-use super::{ChangeLogId, Dot, PassKind, Position, TableDigest, Vector};
+use super::{ChangeLogId, Dot, PassKind, Position, TableDigest, VersionVector};
 use crate::{
     directory::{Seen, Standing},
     model::{ActorId, AttributeName, Hlc, QualifiedName, Stamp, TableUid},
@@ -79,13 +79,13 @@ pub struct Chunk {
     /// Which part it is.
     pub part: Part,
     /// The contexts that its rows refer to.
-    pub contexts: Vec<Vector>,
+    pub contexts: Vec<VersionVector>,
     /// The rows.
     pub rows: Vec<RowVersion>,
     /// What the source has incorporated, as of the same moment as the rows.
-    pub vector: Vector,
+    pub vector: VersionVector,
     /// Up to where it has collected deletions.
-    pub floor: Vector,
+    pub floor: VersionVector,
     /// Its hybrid clock.
     pub hlc: Hlc,
     /// True where the source has a whole copy.
@@ -127,7 +127,7 @@ pub struct Word {
     /// Which stay it is.
     pub epoch: u64,
     /// What it has incorporated.
-    pub vector: Vector,
+    pub vector: VersionVector,
     /// The stays of other copies that it knows to have begun.
     pub epochs: Seen,
     /// What its live rows come to.

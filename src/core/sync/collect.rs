@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Dot, Vector, Word};
+use super::{Dot, VersionVector, Word};
 use crate::{
     directory::Seen,
     model::{ActorId, NodeName},
@@ -100,10 +100,10 @@ impl Words {
     pub fn confirmed(
         &self,
         here: &NodeName,
-        own: &Vector,
+        own: &VersionVector,
         must: &BTreeMap<NodeName, u64>,
         gone: &Seen,
-    ) -> Result<Vector, Blocker> {
+    ) -> Result<VersionVector, Blocker> {
         let mut expected = must.clone();
         let heard_of = self.0.values().filter(|_| Rule::UnheardCopiesAsked.holds());
         for (node, epoch) in heard_of.flat_map(|word| &word.epochs) {
@@ -143,7 +143,7 @@ mod tests {
         NodeName::parse(name).expect("a name")
     }
 
-    fn vector(dots: &[(u128, u64)]) -> Vector {
+    fn vector(dots: &[(u128, u64)]) -> VersionVector {
         let dot = |(actor, seq): &(u128, u64)| Dot { actor: ActorId(*actor), seq: *seq };
         dots.iter().map(dot).collect()
     }
@@ -216,7 +216,10 @@ mod tests {
         words.hear(node("b"), word(7, &[(1, 2)]));
         assert_eq!(words.of(&node("b")).map(|word| word.vector.clone()), Some(vector(&[(1, 2)])));
         words.hear(node("b"), Word { epoch: 2, ..word(7, &[]) });
-        assert_eq!(words.of(&node("b")).map(|word| word.vector.clone()), Some(Vector::new()));
+        assert_eq!(
+            words.of(&node("b")).map(|word| word.vector.clone()),
+            Some(VersionVector::new())
+        );
         words.void_others(&node("b"), ActorId(7));
         assert!(words.of(&node("b")).is_some());
         words.void_others(&node("b"), ActorId(8));

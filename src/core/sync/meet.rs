@@ -3,7 +3,7 @@
 
 use std::cmp::Ordering;
 
-use super::{Dot, Vector};
+use super::{Dot, VersionVector};
 use crate::{model::Stamp, rule::Rule};
 
 /// One of the two versions.
@@ -14,7 +14,7 @@ pub struct Side<'a> {
     /// Its number among the writes of its origin.
     pub seq: u64,
     /// What its writer had seen, besides its own writes.
-    pub context: &'a Vector,
+    pub context: &'a VersionVector,
 }
 
 impl Side<'_> {
@@ -35,7 +35,7 @@ impl Side<'_> {
     }
 
     /// What its writer had seen, with the write itself.
-    fn seen(&self) -> Vector {
+    fn seen(&self) -> VersionVector {
         let mut seen = self.context.clone();
         seen.raise(self.dot());
         seen
@@ -66,7 +66,7 @@ pub struct Meant {
     pub concurrent: bool,
     /// What the row's writers had seen together, besides the write of the version that stays; none
     /// where that is what its own writer had seen.
-    pub context: Option<Vector>,
+    pub context: Option<VersionVector>,
 }
 
 /// Lets an arriving version meet the one that is there.
@@ -78,8 +78,8 @@ pub struct Meant {
 pub fn meet(
     present: Option<Side<'_>>,
     arriving: Side<'_>,
-    ours: &Vector,
-    theirs: &Vector,
+    ours: &VersionVector,
+    theirs: &VersionVector,
     bytes: impl FnOnce() -> Ordering,
 ) -> Meeting {
     let Some(present) = present else {
@@ -117,7 +117,7 @@ pub fn meet(
     Meeting::Loses { meant, push_back }
 }
 
-impl Vector {
+impl VersionVector {
     /// The vector without what a version of a row says of its origin itself.
     fn without_own(&self, own: Dot) -> Self {
         if self.get(own.actor) <= own.seq {
@@ -138,13 +138,15 @@ mod tests {
         Dot { actor: ActorId(actor), seq }
     }
 
-    fn side(hlc: i64, actor: u128, seq: u64, context: &Vector) -> Side<'_> {
+    fn side(hlc: i64, actor: u128, seq: u64, context: &VersionVector) -> Side<'_> {
         let stamp = Stamp { hlc: Hlc::from_i64(hlc), actor: ActorId(actor) };
         Side { stamp, seq, context }
     }
 
     fn met(present: Side<'_>, arriving: Side<'_>) -> Meeting {
-        meet(Some(present), arriving, &Vector::new(), &Vector::new(), || Ordering::Equal)
+        meet(Some(present), arriving, &VersionVector::new(), &VersionVector::new(), || {
+            Ordering::Equal
+        })
     }
 
     fn meant(meeting: Meeting) -> Meant {
@@ -156,8 +158,8 @@ mod tests {
 
     #[test]
     fn a_write_that_had_seen_the_other_is_no_conflict_whatever_the_clocks_say() {
-        let nothing = Vector::new();
-        let seen: Vector = [dot(1, 5)].into_iter().collect();
+        let nothing = VersionVector::new();
+        let seen: VersionVector = [dot(1, 5)].into_iter().collect();
         let (first, second) = (side(100, 1, 5, &nothing), side(3, 2, 9, &seen));
         assert!(!meant(met(first, second)).concurrent);
         assert!(!meant(met(second, first)).concurrent);
@@ -165,7 +167,7 @@ mod tests {
 
     #[test]
     fn writes_that_had_not_seen_each_other_are_a_conflict() {
-        let nothing = Vector::new();
+        let nothing = VersionVector::new();
         let (first, second) = (side(1, 1, 5, &nothing), side(2, 2, 9, &nothing));
         let Meeting::Wins(won) = met(first, second) else { panic!("it is later") };
         assert_eq!(
@@ -180,8 +182,8 @@ mod tests {
 
     #[test]
     fn what_was_collected_here_does_not_come_back() {
-        let ours: Vector = [dot(1, 5)].into_iter().collect();
-        let (nothing, compare) = (Vector::new(), || Ordering::Equal);
+        let ours: VersionVector = [dot(1, 5)].into_iter().collect();
+        let (nothing, compare) = (VersionVector::new(), || Ordering::Equal);
         let known = meet(None, side(1, 1, 5, &nothing), &ours, &nothing, compare);
         assert_eq!(known, Meeting::Known);
         let new = meet(None, side(1, 1, 6, &nothing), &ours, &nothing, compare);
@@ -190,8 +192,8 @@ mod tests {
 
     #[test]
     fn a_sender_that_has_collected_the_newer_version_gets_it_back() {
-        let nothing = Vector::new();
-        let theirs: Vector = [dot(2, 9)].into_iter().collect();
+        let nothing = VersionVector::new();
+        let theirs: VersionVector = [dot(2, 9)].into_iter().collect();
         let (newer, older) = (side(2, 2, 9, &nothing), side(1, 1, 5, &nothing));
         let meeting = meet(Some(newer), older, &nothing, &theirs, || Ordering::Equal);
         assert!(matches!(meeting, Meeting::Loses { push_back: true, .. }), "{meeting:?}");
@@ -199,14 +201,14 @@ mod tests {
 
     #[test]
     fn of_two_versions_with_one_stamp_every_copy_keeps_the_same() {
-        let nothing = Vector::new();
+        let nothing = VersionVector::new();
         let one = side(1, 1, 5, &nothing);
         let of = |order| meet(Some(one), one, &nothing, &nothing, || order);
         assert!(matches!(of(Ordering::Greater), Meeting::Wins(_)));
         assert!(matches!(of(Ordering::Less), Meeting::Loses { .. }));
     }
 
-    fn version() -> impl Strategy<Value = (i64, u128, u64, Vector)> {
+    fn version() -> impl Strategy<Value = (i64, u128, u64, VersionVector)> {
         let context = prop::collection::vec((0..3u128, 1..6u64), 0..4);
         (1..9i64, 0..3u128, 1..6u64, context).prop_map(|(hlc, actor, seq, dots)| {
             let dots = dots.into_iter().map(|(actor, seq)| dot(actor, seq));

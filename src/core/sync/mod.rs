@@ -27,7 +27,7 @@ mod position;
 mod reader;
 mod session;
 mod source;
-mod vector;
+mod version_vector;
 
 pub use chunk::{Ack, Chunk, Head, OpenConflicts, Part, RowVersion, Word};
 pub use collect::{Blocker, Blocking, Words};
@@ -38,4 +38,4 @@ pub use position::{ChangeLogId, Cursor, Pass, PassKind, Position, Want};
 pub use reader::{Conclusion, PassStart, Reader, Sweep, Unfit};
 pub use session::{Answer, Outcome, Output, Session};
 pub use source::{Plan, Source};
-pub use vector::{Dot, Vector};
+pub use version_vector::{Dot, VersionVector};

@@ -1,7 +1,7 @@
 //! Where a reader stands in a source's copy of a table, and what it asks for from there.
 //! What the source answers is `source`'s; what the answer does to the position, `reader`'s.
 
-use super::Vector;
+use super::VersionVector;
 use crate::model::{ActorId, TableUid};
 
 /// The epoch of one change log of one copy of a table. A position in a change log says nothing about another: a
@@ -61,5 +61,5 @@ pub struct Want {
     /// Where it stands.
     pub position: Position,
     /// What it has incorporated.
-    pub vector: Vector,
+    pub vector: VersionVector,
 }

@@ -1,7 +1,7 @@
 //! The taking side: whether a chunk is of use, where it brings the reader, and what it concludes.
 //! How a row meets the one that is there is `meet`'s; storing it all is the store's.
 
-use super::{Chunk, Cursor, Part, Pass, PassKind, Position, Vector};
+use super::{Chunk, Cursor, Part, Pass, PassKind, Position, VersionVector};
 use crate::{
     directory::{Seen, Standing},
     model::{ActorId, Hlc},
@@ -18,7 +18,7 @@ pub struct Reader<'a> {
     /// Where it stands in the source's copy.
     pub position: &'a Position,
     /// Up to where it has collected deletions itself.
-    pub floor: &'a Vector,
+    pub floor: &'a VersionVector,
     /// How far it knows the decisions about the scope.
     pub knowledge: &'a Seen,
     /// The stay of the source's copy that is known to have ended; 0 for none.
@@ -89,9 +89,9 @@ impl Reader<'_> {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PassStart {
     /// What it had incorporated.
-    pub vector: Vector,
+    pub vector: VersionVector,
     /// Up to where it had collected.
-    pub floor: Vector,
+    pub floor: VersionVector,
 }
 
 /// What follows from a chunk once its rows are stored.
@@ -100,7 +100,7 @@ pub struct Conclusion {
     /// Where the reader stands now.
     pub position: Position,
     /// What is incorporated besides, since nothing that it covers can be missing.
-    pub join: Option<Vector>,
+    pub join: Option<VersionVector>,
     /// At the end of a full pass, what becomes of rows that the source did not send.
     pub sweep: Option<Sweep>,
     /// True where the copy is whole now, if the source's is.
@@ -112,9 +112,9 @@ pub struct Conclusion {
 pub struct Sweep {
     /// Rows that the source did not send in the pass go where this covers them: the source has seen
     /// them, and has them no more.
-    pub covered: Vector,
+    pub covered: VersionVector,
     /// The source's floor, which is the reader's from now on too.
-    pub floor: Vector,
+    pub floor: VersionVector,
 }
 
 impl Chunk {

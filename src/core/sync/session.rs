@@ -389,7 +389,7 @@ impl Session {
     }
 
     /// The other side is known to have incorporated this: it need not be told of it.
-    pub fn reader_has(&mut self, table: TableUid, vector: &super::Vector) {
+    pub fn reader_has(&mut self, table: TableUid, vector: &super::VersionVector) {
         if let Some(held) = self.held.get_mut(&table) {
             held.want.vector.join(vector);
         }

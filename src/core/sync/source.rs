@@ -1,7 +1,7 @@
 //! The giving side: which part of its copy a source reads for a request.
 //! Reading the rows is the store's; who may ask is judged before, by the scope.
 
-use super::{ChangeLogId, Cursor, Dot, PassKind, Vector, Want};
+use super::{ChangeLogId, Cursor, Dot, PassKind, VersionVector, Want};
 use crate::rule::Rule;
 
 /// What a source is, as of the moment at which it reads its rows.
@@ -14,7 +14,7 @@ pub struct Source<'a> {
     /// Up to where the change log was cut: entries up to here are gone.
     pub truncated_lsn: u64,
     /// Up to where it has collected deletions.
-    pub floor: &'a Vector,
+    pub floor: &'a VersionVector,
 }
 
 /// What to read next for a reader.
@@ -69,7 +69,7 @@ impl Plan {
     /// True where a row is to be sent: not where the reader has it already, except where everything
     /// is wanted, or where the row must pass by those who only think they have it.
     #[must_use]
-    pub fn sends(&self, row: Dot, pushed_back: bool, reader: &Vector) -> bool {
+    pub fn sends(&self, row: Dot, pushed_back: bool, reader: &VersionVector) -> bool {
         let unfiltered = matches!(self, Self::Keys { kind: PassKind::Full, .. });
         !reader.covers(row)
             || (unfiltered && Rule::FullPassUnfiltered.holds())

@@ -23,8 +23,8 @@ use crate::{
     },
     sync::{
         Ack, ChangeLogId, Chunk, Cursor, Dot, Head as TableHead, Message, OpenConflicts, Part,
-        Pass, PassKind, Position, Refuse, RowVersion, Said, TableDigest, Vector, Waits, Want, Why,
-        Word,
+        Pass, PassKind, Position, Refuse, RowVersion, Said, TableDigest, VersionVector, Waits,
+        Want, Why, Word,
     },
 };
 
@@ -555,7 +555,7 @@ fn read_counts(reader: &mut Reader<'_>) -> Option<Seen> {
     (0..length / 2).map(pair).collect::<Option<BTreeMap<NodeName, u64>>>()
 }
 
-fn write_vector(vector: &Vector, origins: &mut Origins, out: &mut Vec<u8>) {
+fn write_vector(vector: &VersionVector, origins: &mut Origins, out: &mut Vec<u8>) {
     encode::array(out, 2 * vector.len());
     for Dot { actor, seq } in vector.iter() {
         encode::uint(out, origins.number(actor));
@@ -563,7 +563,7 @@ fn write_vector(vector: &Vector, origins: &mut Origins, out: &mut Vec<u8>) {
     }
 }
 
-fn read_vector(reader: &mut Reader<'_>, origins: &Origins) -> Option<Vector> {
+fn read_vector(reader: &mut Reader<'_>, origins: &Origins) -> Option<VersionVector> {
     let Head::Array(length) = reader.head()? else {
         return None;
     };

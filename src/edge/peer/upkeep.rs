@@ -10,7 +10,7 @@ use std::{
 use cortex_core::{
     directory::Directory,
     model::{Hlc, NodeName, TableUid},
-    sync::{Blocker, TableDigest, Vector, Words},
+    sync::{Blocker, TableDigest, VersionVector, Words},
 };
 use tokio::time::sleep;
 use tracing::{info, warn};
@@ -295,7 +295,7 @@ impl Upkeep<'_> {
         store: &Store,
         view: &SyncView,
         copy: &Replica,
-        confirmed: &Vector,
+        confirmed: &VersionVector,
     ) -> Result<Option<Blocker>, Failure> {
         let Some(table) = copy.table.filter(|_| copy.tombstones > 0) else { return Ok(None) };
         if confirmed.dominates(&copy.vector) {
@@ -356,7 +356,7 @@ fn confirmed(
     view: &SyncView,
     here: &NodeName,
     copy: &Replica,
-) -> Result<Vector, Blocker> {
+) -> Result<VersionVector, Blocker> {
     let words = words_of(directory, view, copy);
     let (must, gone) = (directory.must_confirm(copy.uid), directory.gone(copy.uid));
     words.confirmed(here, &copy.vector, &must, &gone)

@@ -3,7 +3,7 @@
 
 use cortex_core::{
     model::{ActorId, Hlc, Stamp},
-    sync::{Dot, TableDigest, Vector},
+    sync::{Dot, TableDigest, VersionVector},
     wire::{Head, Reader as Decoder, encode},
 };
 
@@ -34,7 +34,7 @@ pub(in crate::service) fn batches(keys: Vec<Vec<u8>>) -> Vec<Vec<Vec<u8>>> {
     batches
 }
 
-fn write_vector(vector: &Vector, out: &mut Vec<u8>) {
+fn write_vector(vector: &VersionVector, out: &mut Vec<u8>) {
     encode::array(out, vector.len());
     for Dot { actor, seq } in vector.iter() {
         encode::array(out, 2);
@@ -46,8 +46,8 @@ fn write_vector(vector: &Vector, out: &mut Vec<u8>) {
 /// Where a copy is: what it has incorporated, up to where it has forgotten deletions, what its rows come to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(in crate::service) struct Stand {
-    pub(in crate::service) vector: Vector,
-    pub(in crate::service) floor: Vector,
+    pub(in crate::service) vector: VersionVector,
+    pub(in crate::service) floor: VersionVector,
     pub(in crate::service) digest: TableDigest,
 }
 
@@ -168,7 +168,7 @@ pub(super) fn read_digests(encoded: &[u8]) -> Option<Vec<TableDigest>> {
     whole.then(|| sums.iter().map(|sum| TableDigest::from_bytes(*sum)).collect())
 }
 
-pub(super) fn read_vector(from: &mut Decoder<'_>) -> Option<Vector> {
+pub(super) fn read_vector(from: &mut Decoder<'_>) -> Option<VersionVector> {
     let Head::Array(count) = from.head()? else {
         return None;
     };
@@ -233,7 +233,7 @@ mod tests {
     fn rows_are_read_as_they_were_written_and_in_bounds() {
         let key = "k".repeat(4096);
         let marks: Vec<_> = (0..1000).map(|n| mark(&format!("{n:04}{key}"), n)).collect();
-        let vector: Vector = [Dot { actor: ActorId(9), seq: 4 }].into_iter().collect();
+        let vector: VersionVector = [Dot { actor: ActorId(9), seq: 4 }].into_iter().collect();
         let digest = TableDigest::from_bytes([3; 32]);
         let floor = [Dot { actor: ActorId(9), seq: 2 }].into_iter().collect();
         let stand = Stand { vector, floor, digest };

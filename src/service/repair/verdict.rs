@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use cortex_core::{
     api::Verdict,
-    sync::{Dot, Vector},
+    sync::{Dot, VersionVector},
 };
 
 use crate::store::RowMark;
@@ -14,9 +14,9 @@ use crate::store::RowMark;
 #[derive(Debug, Default)]
 pub(super) struct Rows {
     /// What that side had incorporated before its rows were read.
-    pub(super) vector: Vector,
+    pub(super) vector: VersionVector,
     /// Up to where it had forgotten deletions by then.
-    pub(super) floor: Vector,
+    pub(super) floor: VersionVector,
     pub(super) marks: BTreeMap<Vec<u8>, RowMark>,
 }
 
@@ -55,7 +55,7 @@ fn of_both(own: &RowMark, theirs: &RowMark) -> Option<Verdict> {
 }
 
 /// A row that only one side has; the other one covers so much.
-fn of_one(row: &RowMark, other: &Vector, kept: Verdict) -> Option<Verdict> {
+fn of_one(row: &RowMark, other: &VersionVector, kept: Verdict) -> Option<Verdict> {
     row.value?; // a deletion, which the other has forgotten or not heard of: neither shows a row
     let dot = Dot { actor: row.stamp.actor, seq: row.seq };
     Some(if other.covers(dot) { kept } else { Verdict::OnItsWay })
@@ -80,7 +80,7 @@ mod tests {
         let dot = |(by, seq): &(u128, u64)| Dot { actor: ActorId(*by), seq: *seq };
         Rows {
             vector: covers.iter().map(dot).collect(),
-            floor: Vector::new(),
+            floor: VersionVector::new(),
             marks: marks.iter().cloned().map(by_key).collect(),
         }
     }

@@ -36,8 +36,8 @@ fn chunk(table: TableUid, from: &Position, part: Part) -> Box<Chunk> {
         part,
         contexts: vec![],
         rows: vec![],
-        vector: Vector::new(),
-        floor: Vector::new(),
+        vector: VersionVector::new(),
+        floor: VersionVector::new(),
         hlc: Hlc::from_i64(1),
         ready: true,
         epoch: 1,
@@ -51,7 +51,7 @@ fn chunk(table: TableUid, from: &Position, part: Part) -> Box<Chunk> {
 }
 
 fn want(table: TableUid, position: Position) -> Want {
-    Want { table, reader: ActorId(1), epoch: 1, position, vector: Vector::new() }
+    Want { table, reader: ActorId(1), epoch: 1, position, vector: VersionVector::new() }
 }
 
 fn waits(table: TableUid) -> Message {
@@ -204,7 +204,7 @@ fn requests_for_the_system_table_are_answered_first_and_the_others_in_turn() {
 fn what_a_reader_has_said_to_have_is_left_out_of_the_answer_that_it_waits_for() {
     let mut scene = Scene::new(&[]);
     scene.hear(Message::Want(Box::new(want(table(1), at(5)))));
-    let has: Vector = [Dot { actor: ActorId(1), seq: 4 }].into_iter().collect();
+    let has: VersionVector = [Dot { actor: ActorId(1), seq: 4 }].into_iter().collect();
     scene.session.reader_has(table(1), &has);
     assert_eq!(scene.session.next_want().map(|want| want.vector), Some(has));
 }

@@ -18,7 +18,7 @@ fn origins() -> impl Strategy<Value = ActorId> {
     prop_oneof![(0..4_u128).prop_map(ActorId), any::<u128>().prop_map(ActorId)]
 }
 
-fn vectors() -> impl Strategy<Value = Vector> {
+fn vectors() -> impl Strategy<Value = VersionVector> {
     let dot = |(actor, seq)| Dot { actor, seq };
     vec((origins(), 1..=u64::MAX), 0..6).prop_map(move |dots| dots.into_iter().map(dot).collect())
 }
@@ -219,7 +219,8 @@ fn conflicts_stand_beside_a_word_that_is_as_it_always_was() {
 #[test]
 fn an_origin_of_writes_is_named_once() {
     let (one, other) = (ActorId(u128::MAX), ActorId(u128::MAX - 1));
-    let vector: Vector = [one, other].map(|actor| Dot { actor, seq: 7 }).into_iter().collect();
+    let vector: VersionVector =
+        [one, other].map(|actor| Dot { actor, seq: 7 }).into_iter().collect();
     let word = Word { actor: one, vector, ..Word::default() };
     let name = |name| NodeName::parse(name).expect("a name");
     let words = vec![(name("a"), word.clone()), (name("b"), word)];

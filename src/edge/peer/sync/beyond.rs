@@ -14,7 +14,7 @@
 
 use std::time::Duration;
 
-use cortex_core::sync::{Chunk, Position, Vector};
+use cortex_core::sync::{Chunk, Position, VersionVector};
 use tracing::warn;
 
 use super::{Exchange, Finished};
@@ -42,7 +42,7 @@ pub(super) struct Beyond(Option<Place>);
 struct Place {
     position: Position,
     /// What has come up to there, by the source's word.
-    vector: Vector,
+    vector: VersionVector,
     /// True while what follows is asked for, and not what stands at the store's own place.
     ahead: bool,
     /// True once the end was read.
@@ -77,7 +77,7 @@ impl Beyond {
     }
 
     /// What the source need not send again where it is asked from there; none for the store's own place.
-    pub(super) fn vector_at(&self, from: &Position) -> Option<&Vector> {
+    pub(super) fn vector_at(&self, from: &Position) -> Option<&VersionVector> {
         self.0.as_ref().filter(|place| place.position == *from).map(|place| &place.vector)
     }
 
@@ -94,7 +94,7 @@ impl Beyond {
                 let pause = before.map_or(LEAST_PAUSE, |place| (place.pause * 2).min(MOST_PAUSE));
                 Place {
                     position: chunk.from.clone(),
-                    vector: Vector::new(),
+                    vector: VersionVector::new(),
                     ahead: true,
                     ended: false,
                     check_at: now + pause,
@@ -194,7 +194,7 @@ mod tests {
             contexts: Vec::new(),
             rows: Vec::new(),
             vector: [dot].into_iter().collect(),
-            floor: Vector::new(),
+            floor: VersionVector::new(),
             hlc: Hlc::from_i64(1),
             ready: true,
             epoch: 1,
@@ -221,7 +221,7 @@ mod tests {
         beyond.pass(&chunk(5, 9, true), at(1));
         assert_eq!(beyond.next(), Some(position(9)));
         assert_eq!(
-            beyond.vector_at(&position(9)).map(Vector::len),
+            beyond.vector_at(&position(9)).map(VersionVector::len),
             Some(1),
             "it is not sent again"
         );

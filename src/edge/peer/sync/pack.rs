@@ -27,7 +27,7 @@ pub(super) fn frame(message: sync::Message) -> Vec<u8> {
 
 /// A chunk as a whole frame; none where it is larger than one may be.
 pub(super) fn frame_of(chunk: &Chunk) -> Option<Vec<u8>> {
-    let entries = chunk.contexts.iter().map(sync::Vector::len).sum::<usize>();
+    let entries = chunk.contexts.iter().map(sync::VersionVector::len).sum::<usize>();
     if entries > CONTEXT_ENTRIES {
         return None;
     }
@@ -80,7 +80,7 @@ mod tests {
     use cortex_core::{
         directory::{Seen, Standing},
         model::{ActorId, Hlc, Stamp, TableUid},
-        sync::{ChangeLogId, Part, Position, RowVersion, Vector},
+        sync::{ChangeLogId, Part, Position, RowVersion, VersionVector},
     };
 
     use super::*;
@@ -100,10 +100,10 @@ mod tests {
             from: Position::default(),
             change_log: ChangeLogId([2; 16]),
             part: Part::Log { to: 1, last: true },
-            contexts: vec![Vector::new()],
+            contexts: vec![VersionVector::new()],
             rows: (0..values).map(row).collect(),
-            vector: Vector::new(),
-            floor: Vector::new(),
+            vector: VersionVector::new(),
+            floor: VersionVector::new(),
             hlc: Hlc::from_i64(1),
             ready: true,
             epoch: 1,

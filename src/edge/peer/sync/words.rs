@@ -152,7 +152,7 @@ mod tests {
     use cortex_core::{
         directory::{Seen, Standing},
         model::Stamp,
-        sync::{ChangeLogId, Dot, Part, Position, TableDigest, Vector},
+        sync::{ChangeLogId, Dot, Part, Position, TableDigest, VersionVector},
     };
 
     use super::*;
@@ -160,7 +160,7 @@ mod tests {
     const WRITER: ActorId = ActorId(7);
     const TABLE: TableUid = TableUid([1; 16]);
 
-    fn up_to(seq: u64) -> Vector {
+    fn up_to(seq: u64) -> VersionVector {
         [Dot { actor: WRITER, seq }].into_iter().collect()
     }
 
@@ -184,7 +184,7 @@ mod tests {
             contexts: Vec::new(),
             rows: Vec::new(),
             vector: up_to(seq),
-            floor: Vector::new(),
+            floor: VersionVector::new(),
             hlc: Hlc::from_unix_ms(1),
             ready: true,
             epoch: 1,

@@ -3,7 +3,7 @@
 
 use cortex_core::{
     model::{ActorId, Hlc, TableUid},
-    sync::{self, Dot, Position, Refuse, Vector, Want, Why},
+    sync::{self, Dot, Position, Refuse, VersionVector, Want, Why},
     wire::link::{Features, Hello, Incoming, Message, Status},
 };
 use cortexd::{
@@ -83,7 +83,7 @@ impl Link {
     }
 
     fn want(&mut self, table: TableUid, epoch: u64) {
-        let (position, vector) = (Position::default(), Vector::new());
+        let (position, vector) = (Position::default(), VersionVector::new());
         let want = Want { table, reader: ActorId(1), epoch, position, vector };
         self.tls.send(&framed(&Message::Sync(sync::Message::Want(Box::new(want)))));
     }

@@ -17,9 +17,9 @@ pub struct Dot {
 /// A version vector over actors (Parker et al., "Detection of Mutual Inconsistency", 1983).
 /// An origin that is not listed counts as 0.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Vector(BTreeMap<ActorId, u64>);
+pub struct VersionVector(BTreeMap<ActorId, u64>);
 
-impl Vector {
+impl VersionVector {
     /// Nothing incorporated.
     #[must_use]
     pub const fn new() -> Self {
@@ -101,7 +101,7 @@ impl Vector {
     }
 }
 
-impl FromIterator<Dot> for Vector {
+impl FromIterator<Dot> for VersionVector {
     fn from_iter<I: IntoIterator<Item = Dot>>(dots: I) -> Self {
         let mut vector = Self::default();
         dots.into_iter().for_each(|dot| vector.raise(dot));
@@ -115,7 +115,7 @@ mod tests {
 
     use super::*;
 
-    fn vector() -> impl Strategy<Value = Vector> {
+    fn vector() -> impl Strategy<Value = VersionVector> {
         prop::collection::vec((0..4u128, 0..6u64), 0..5).prop_map(|dots| {
             let dot = |(actor, seq)| Dot { actor: ActorId(actor), seq };
             dots.into_iter().map(dot).collect()
