@@ -46,7 +46,7 @@ const IDLE: Duration = Duration::from_secs(10);
 const LINK: &[u8] = b"cortex-sync/1";
 
 /// Rows of the limit that are sent at once.
-const LIMIT_CHUNK: usize = 1024;
+const LIMIT_BATCH: usize = 1024;
 
 fn main() -> ExitCode {
     if cfg!(debug_assertions) {
@@ -206,21 +206,21 @@ fn idle(a: &Daemon, b: &Daemon) -> Result<()> {
 fn limit(dir: &Path, mesh: &Mesh, rows: u32) -> Result<Duration> {
     let home = mesh.node("a")?;
     let port = home.serve(LINK, move |mut stream| {
-        let mut chunk = Vec::new();
+        let mut batch = Vec::new();
         let mut n = 0;
         while n < rows {
-            chunk.clear();
-            let end = (n + u32::try_from(LIMIT_CHUNK)?).min(rows);
+            batch.clear();
+            let end = (n + u32::try_from(LIMIT_BATCH)?).min(rows);
             for row in n..end {
                 let (key, value) = (key(row), value_of(row));
-                chunk.extend_from_slice(&u32::try_from(key.len())?.to_be_bytes());
-                chunk.extend_from_slice(key.as_bytes());
-                chunk.extend_from_slice(&u32::try_from(value.len())?.to_be_bytes());
-                chunk.extend_from_slice(&value);
+                batch.extend_from_slice(&u32::try_from(key.len())?.to_be_bytes());
+                batch.extend_from_slice(key.as_bytes());
+                batch.extend_from_slice(&u32::try_from(value.len())?.to_be_bytes());
+                batch.extend_from_slice(&value);
             }
             stream.write_all(&(end - n).to_be_bytes())?;
-            stream.write_all(&u32::try_from(chunk.len())?.to_be_bytes())?;
-            stream.write_all(&chunk)?;
+            stream.write_all(&u32::try_from(batch.len())?.to_be_bytes())?;
+            stream.write_all(&batch)?;
             n = end;
         }
         stream.flush()?;
@@ -240,15 +240,15 @@ fn limit(dir: &Path, mesh: &Mesh, rows: u32) -> Result<Duration> {
     let mut left = rows;
     while left > 0 {
         let (count, length) = (number(&mut stream)?, number(&mut stream)?);
-        let mut chunk = vec![0; usize::try_from(length)?];
-        stream.read_exact(&mut chunk)?;
+        let mut batch = vec![0; usize::try_from(length)?];
+        stream.read_exact(&mut batch)?;
         db.execute_batch("BEGIN IMMEDIATE")?;
         {
             let mut insert = db.prepare_cached(
                 "INSERT INTO records (table_id, key, value, hlc, actor, seq, lsn)
                  VALUES (1, ?1, ?2, 1, 1, ?3, ?3)",
             )?;
-            let mut rest = &chunk[..];
+            let mut rest = &batch[..];
             for n in 0..count {
                 let key = part(&mut rest)?;
                 insert.execute((key, part(&mut rest)?, n))?;
@@ -269,7 +269,7 @@ fn number(stream: &mut impl Read) -> Result<u32> {
 
 fn part<'a>(rest: &mut &'a [u8]) -> Result<&'a [u8]> {
     let length = usize::try_from(number(rest)?)?;
-    let (part, after) = rest.split_at_checked(length).context("a chunk that ends early")?;
+    let (part, after) = rest.split_at_checked(length).context("a batch that ends early")?;
     *rest = after;
     Ok(part)
 }

@@ -150,7 +150,7 @@ impl Server {
         Ok(tick()? * ticks)
     }
 
-    /// Waits for work that the server put off, such as checkpoints and rewrites of
+    /// Parked for work that the server put off, such as checkpoints and rewrites of
     /// its log, so that it is counted as its own and not felt by the next run.
     pub(crate) fn settle(&self) -> Result<()> {
         let deadline = Instant::now() + IDLE_LIMIT;
@@ -264,10 +264,10 @@ fn ask<W: Wire>(socket: &Path, encode: impl FnOnce(&mut W, &mut Vec<u8>)) -> Res
 }
 
 fn receive(stream: &mut UnixStream, bytes: &mut Vec<u8>) -> Result<()> {
-    let mut chunk = [0; 512];
-    let n = stream.read(&mut chunk).context("read a reply")?;
+    let mut batch = [0; 512];
+    let n = stream.read(&mut batch).context("read a reply")?;
     ensure!(n > 0, "the server closed the connection");
-    bytes.extend_from_slice(&chunk[..n]);
+    bytes.extend_from_slice(&batch[..n]);
     Ok(())
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use cortex_core::{
     model::{ActorId, Hlc, Limits, NodeName, TableUid},
-    sync::{Position, Want},
+    sync::{Position, PullRequest},
 };
 use rusqlite::Connection;
 
@@ -235,8 +235,8 @@ impl Database {
     pub fn serve(
         &self,
         reader: &NodeName,
-        want: &Want,
-        bounds: serve::ChunkBounds,
+        want: &PullRequest,
+        bounds: serve::BatchBounds,
     ) -> Result<serve::Served, Fault> {
         let Engine { conn, state, .. } = &self.engine;
         let served = self.engine.exposure.over(reader, want, || {
@@ -256,8 +256,8 @@ impl Database {
     pub fn serve_recent(
         &self,
         reader: &NodeName,
-        want: &Want,
-        bounds: serve::ChunkBounds,
+        want: &PullRequest,
+        bounds: serve::BatchBounds,
     ) -> Option<serve::Served> {
         let Engine { state, recent, .. } = &self.engine;
         let copy = state.replicas.committed_copy(want.table)?;

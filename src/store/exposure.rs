@@ -11,7 +11,7 @@ use std::{
 
 use cortex_core::{
     model::{Hlc, NodeName, TableUid},
-    sync::{Chunk, Position, Want},
+    sync::{Batch, Position, PullRequest},
 };
 
 use super::{
@@ -52,21 +52,21 @@ impl Exposure {
     pub(super) fn over<E>(
         &self,
         reader: &NodeName,
-        want: &Want,
+        want: &PullRequest,
         answer: impl FnOnce() -> Result<Served, E>,
     ) -> Result<Served, E> {
         let before = self.asked(reader, want);
         let served = answer()?;
         Ok(match &served {
-            Served::Chunk(chunk) if !self.answered(before, reader, chunk) => {
+            Served::Batch(batch) if !self.answered(before, reader, batch) => {
                 Served::Refused(Unserved::Busy)
             }
-            Served::Chunk(_) | Served::Nothing | Served::Refused(_) => served,
+            Served::Batch(_) | Served::Nothing | Served::Refused(_) => served,
         })
     }
 
     /// A reader asks. One that asks from the same place again has not taken what it was answered.
-    fn asked(&self, reader: &NodeName, want: &Want) -> Before {
+    fn asked(&self, reader: &NodeName, want: &PullRequest) -> Before {
         let mut state = self.state();
         if let Some((from, newest)) = state.under_way.remove(&(reader.clone(), want.table))
             && from != want.position
@@ -78,18 +78,18 @@ impl Exposure {
 
     /// Notes an answer that is about to leave. False where its rows may have other timestamps by now: it must
     /// not leave then.
-    fn answered(&self, before: Before, reader: &NodeName, chunk: &Chunk) -> bool {
+    fn answered(&self, before: Before, reader: &NodeName, batch: &Batch) -> bool {
         let mut state = self.state();
         if state.changing || state.changes != before.0 {
             return false;
         }
-        if chunk.table == system::UID {
+        if batch.table == system::UID {
             return true; // what the directory tells moves no clock, and its rows keep their timestamps
         }
         // Whoever takes it observes the clock that it tells too.
-        let newest = chunk.rows.iter().map(|row| row.stamp.hlc).fold(chunk.hlc, Ord::max);
-        let answer = (chunk.from.clone(), newest);
-        state.under_way.insert((reader.clone(), chunk.table), answer);
+        let newest = batch.rows.iter().map(|row| row.stamp.hlc).fold(batch.hlc, Ord::max);
+        let answer = (batch.from.clone(), newest);
+        state.under_way.insert((reader.clone(), batch.table), answer);
         true
     }
 

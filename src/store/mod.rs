@@ -69,7 +69,7 @@ use std::{
 use arc_swap::ArcSwap;
 use cortex_core::{
     model::{ActorId, Hlc, Limits, NodeName, TableId, TableUid},
-    sync::{Dot, Position, Want},
+    sync::{Dot, Position, PullRequest},
 };
 use rusqlite::hooks::Action;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
@@ -94,7 +94,7 @@ pub use repair::{BUCKETS, RowMark, bucket_of};
 pub use replica::Replica;
 pub use restamp::Restamp;
 pub use scan::{Flow, Scan};
-pub use serve::{ChunkBounds, Served, Unserved};
+pub use serve::{BatchBounds, Served, Unserved};
 pub use system::{
     Checked, SealedRow, UID as SYSTEM_TABLE, UnverifiedRow, VerifiedRow, check, verify,
 };
@@ -397,8 +397,8 @@ impl Store {
     pub fn serve(
         &self,
         reader: &NodeName,
-        want: &Want,
-        bounds: ChunkBounds,
+        want: &PullRequest,
+        bounds: BatchBounds,
     ) -> Result<Served, Fault> {
         let published = &self.inner.published;
         let served = self.inner.exposure.over(reader, want, || {
@@ -431,8 +431,8 @@ impl Store {
     pub fn serve_recent(
         &self,
         reader: &NodeName,
-        want: &Want,
-        bounds: ChunkBounds,
+        want: &PullRequest,
+        bounds: BatchBounds,
     ) -> Option<Served> {
         let (copy, recent) = self.inner.published.copies.with_recent(want.table)?;
         // The catalog comes last: it is no older than the rows.

@@ -1,4 +1,4 @@
-//! Chunks for other copies, read in one transaction each, so that the rows and what is said of them are of
+//! Batches for other copies, read in one transaction each, so that the rows and what is said of them are of
 //! one moment. Which rows, and who may have them, is decided by `cortex_core`.
 
 use std::{collections::BTreeSet, sync::Arc};
@@ -7,7 +7,7 @@ use cortex_core::{
     directory::{Directory, Standing},
     model::{Hlc, NodeName, Owner, QualifiedName, Stamp, TableId},
     rule::Rule,
-    sync::{Chunk, Dot, Head, Part, Plan, RowVersion, Source, VersionVector, Want},
+    sync::{Batch, Dot, Head, Part, Plan, PullRequest, RowVersion, Source, VersionVector},
 };
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
@@ -23,9 +23,9 @@ use super::{
     system,
 };
 
-/// What goes into one chunk. Each ends in a transaction of the reader, and is a place to go on from.
+/// What goes into one batch. Each ends in a transaction of the reader, and is a place to go on from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ChunkBounds {
+pub struct BatchBounds {
     /// Rows at most.
     pub rows: usize,
     /// Bytes of keys and values from which it is enough.
@@ -36,7 +36,7 @@ pub struct ChunkBounds {
     pub passed: u64,
 }
 
-impl Default for ChunkBounds {
+impl Default for BatchBounds {
     fn default() -> Self {
         Self { rows: 1024, bytes: 512 << 10, entries: 16_384, passed: 0 }
     }
@@ -46,7 +46,7 @@ impl Default for ChunkBounds {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Served {
     /// Rows, or at least what the source knows.
-    Chunk(Box<Chunk>),
+    Batch(Box<Batch>),
     /// The reader has everything.
     Nothing,
     /// There is nothing for this reader.
@@ -71,8 +71,8 @@ pub enum Unserved {
 impl Served {
     /// With the draining that the source wants acknowledged.
     pub(super) fn draining(mut self, drain: Option<[u8; 16]>) -> Self {
-        if let Self::Chunk(chunk) = &mut self {
-            chunk.drain = drain;
+        if let Self::Batch(batch) = &mut self {
+            batch.drain = drain;
         }
         self
     }
@@ -92,8 +92,8 @@ pub(super) fn serve(
     file: File<'_>,
     catalog: &Catalog,
     reader: &NodeName,
-    want: &Want,
-    bounds: ChunkBounds,
+    want: &PullRequest,
+    bounds: BatchBounds,
 ) -> Result<Served, Fault> {
     let File { conn, actors, .. } = file;
     let directory = catalog.directory();
@@ -115,7 +115,7 @@ pub(super) fn serve(
             if !Rule::CursorAtLastScanned.holds() {
                 to = copy.lsn;
             }
-            // A copy that leaves needs to hear that the reader has everything: only chunks are acknowledged.
+            // A copy that leaves needs to hear that the reader has everything: only batches are acknowledged.
             if last && copy.has_all(*after, want) && copy.standing(directory) != Standing::Out {
                 return Ok(Served::Nothing);
             }
@@ -141,7 +141,7 @@ pub(super) fn serve(
         contexts.iter().map(|id| load_context(conn, actors, *id)).collect::<Result<_, _>>()?;
     let entry = if is_system { None } else { load_entry(conn, copy.table)? };
     let head = entry.map(|entry| head_of(&entry, here));
-    Ok(copy.chunk(want, directory, Content { part, contexts, rows, head }))
+    Ok(copy.batch(want, directory, Content { part, contexts, rows, head }))
 }
 
 /// The same from memory; none where that does not do, and the file must be read. The copy and the changes are
@@ -151,8 +151,8 @@ pub(super) fn serve_recent(
     recent: &Recent,
     catalog: &Catalog,
     reader: &NodeName,
-    want: &Want,
-    bounds: ChunkBounds,
+    want: &PullRequest,
+    bounds: BatchBounds,
 ) -> Option<Served> {
     let directory = catalog.directory();
     let here = directory.here()?;
@@ -185,11 +185,11 @@ pub(super) fn serve_recent(
         return Some(Served::Nothing);
     }
     let part = Part::Log { to: copy.lsn, last: true };
-    Some(copy.chunk(want, directory, Content { part, contexts, rows, head: Some(head) }))
+    Some(copy.batch(want, directory, Content { part, contexts, rows, head: Some(head) }))
 }
 
 /// Why a reader may not have a table's rows, if it may not.
-fn objection(directory: &Directory, reader: &NodeName, want: &Want) -> Option<Unserved> {
+fn objection(directory: &Directory, reader: &NodeName, want: &PullRequest) -> Option<Unserved> {
     if want.table == system::UID {
         return None;
     }
@@ -220,7 +220,7 @@ struct Content {
 }
 
 impl Copy {
-    fn load(conn: &Connection, actors: &Actors, want: &Want) -> Result<Option<Self>, Fault> {
+    fn load(conn: &Connection, actors: &Actors, want: &PullRequest) -> Result<Option<Self>, Fault> {
         let replica = replica::load_one(conn, actors, want.table)?;
         let Some((replica, table)) =
             replica.filter(|r| r.epoch > 0).and_then(|r| r.table.map(|table| (r, table)))
@@ -233,15 +233,15 @@ impl Copy {
         Ok(Some(Self { table, replica: Arc::new(replica), lsn, hlc }))
     }
 
-    fn plan(&self, want: &Want) -> Plan {
+    fn plan(&self, want: &PullRequest) -> Plan {
         let Replica { change_log, truncated_lsn, floor, .. } = &*self.replica;
         Source { change_log: *change_log, lsn: self.lsn, truncated_lsn: *truncated_lsn, floor }
             .plan(want)
     }
 
     /// True where a reader that stands there in the change log lacks nothing. A copy that leaves needs to hear of
-    /// it all the same: only chunks are acknowledged.
-    fn has_all(&self, after: u64, want: &Want) -> bool {
+    /// it all the same: only batches are acknowledged.
+    fn has_all(&self, after: u64, want: &PullRequest) -> bool {
         after >= self.replica.last_lsn && want.vector.dominates(&self.replica.vector)
     }
 
@@ -254,10 +254,10 @@ impl Copy {
         }
     }
 
-    fn chunk(&self, want: &Want, directory: &Directory, content: Content) -> Served {
+    fn batch(&self, want: &PullRequest, directory: &Directory, content: Content) -> Served {
         let replica = &self.replica;
         let last = matches!(content.part, Part::Log { last: true, .. });
-        Served::Chunk(Box::new(Chunk {
+        Served::Batch(Box::new(Batch {
             table: want.table,
             reader: want.reader,
             from: want.position.clone(),
@@ -285,8 +285,8 @@ struct Reading<'a> {
     file: File<'a>,
     table: TableId,
     plan: &'a Plan,
-    want: &'a Want,
-    bounds: ChunkBounds,
+    want: &'a PullRequest,
+    bounds: BatchBounds,
     rows: Vec<RowVersion>,
     bytes: usize,
     /// True where a damaged row has ended it.
@@ -300,8 +300,8 @@ impl<'a> Reading<'a> {
         file: File<'a>,
         table: TableId,
         plan: &'a Plan,
-        want: &'a Want,
-        bounds: ChunkBounds,
+        want: &'a PullRequest,
+        bounds: BatchBounds,
     ) -> Self {
         let (rows, contexts) = (Vec::new(), Vec::new());
         Self { file, table, plan, want, bounds, rows, bytes: 0, stopped: false, contexts }

@@ -1,5 +1,5 @@
-//! A chunk of another copy in the writer's transaction: judged, its rows met with those that are here,
-//! and concluded. The rules are `cortex_core::sync`; nothing of a chunk that is not fit is taken.
+//! A batch of another copy in the writer's transaction: judged, its rows met with those that are here,
+//! and concluded. The rules are `cortex_core::sync`; nothing of a batch that is not fit is taken.
 
 use std::{cmp::Ordering, sync::Arc};
 
@@ -11,7 +11,7 @@ use cortex_core::{
     },
     rule::Rule,
     sync::{
-        ChangeLogId, Chunk, Conclusion, Cursor, Dot, Head, Meeting, Part, Pass, PassKind,
+        Batch, ChangeLogId, Conclusion, Cursor, Dot, Head, Meeting, Part, Pass, PassKind,
         PassStart, Position, Reader, RowVersion, Side, Sweep, Unfit, VersionVector, meet,
     },
 };
@@ -32,14 +32,14 @@ use super::{
 /// Rows of one table deleted at the end of a full pass in one statement's reach.
 const SWEEP_SLICE: u32 = 1024;
 
-/// A chunk on its way into the store.
+/// A batch on its way into the store.
 #[derive(Debug)]
 pub struct Delivery {
     /// The node that it comes from.
     pub from: NodeName,
-    /// The chunk.
-    pub chunk: Chunk,
-    /// For the system table its rows, with their signatures checked, in the order of the chunk's.
+    /// The batch.
+    pub batch: Batch,
+    /// For the system table its rows, with their signatures checked, in the order of the batch's.
     pub verified: Vec<VerifiedRow>,
     /// The latest timestamp that is believed, by the wall clock and the greatest skew.
     pub latest: Hlc,
@@ -47,13 +47,13 @@ pub struct Delivery {
 
 impl Delivery {
     pub(super) fn bytes(&self) -> usize {
-        let rows = self.chunk.rows.iter();
+        let rows = self.batch.rows.iter();
         rows.map(|row| row.key.len() + row.value.as_ref().map_or(0, Vec::len) + 64).sum::<usize>()
             * 2
     }
 }
 
-/// What a chunk has come to.
+/// What a batch has come to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Taken {
     /// It is stored.
@@ -73,8 +73,8 @@ pub enum Taken {
 
 impl Tx<'_> {
     pub(super) fn take(&mut self, delivery: &Delivery) -> Result<Done, Failure> {
-        let Delivery { from, chunk, verified, latest } = delivery;
-        let (uid, unfit) = (chunk.table, |why| Ok(Done::Taken(Taken::Unfit(why))));
+        let Delivery { from, batch, verified, latest } = delivery;
+        let (uid, unfit) = (batch.table, |why| Ok(Done::Taken(Taken::Unfit(why))));
         let Some(replica) = self.state.replicas.get(uid).filter(|replica| replica.epoch > 0) else {
             return unfit(Unfit::NotInScope);
         };
@@ -99,25 +99,25 @@ impl Tx<'_> {
                 false => *latest,
             },
         };
-        if let Err(why) = reader.admit(chunk) {
+        if let Err(why) = reader.admit(batch) {
             return unfit(why);
         }
         // Removals are learnt from the system table itself.
-        let knows_removals = || chunk.removed.iter().all(|database| directory.is_removed(database));
+        let knows_removals = || batch.removed.iter().all(|database| directory.is_removed(database));
         if Rule::RemovalsBeforeRows.holds() && !is_system && !knows_removals() {
             return unfit(Unfit::ScopeUnknown);
         }
-        let entry = if is_system { None } else { Some(self.adopt(chunk)?) };
+        let entry = if is_system { None } else { Some(self.adopt(batch)?) };
         let place = entry.as_ref().map_or(Place::SYSTEM, |entry| Place::of(entry));
         if !is_system || !Rule::DirectoryMovesNoClock.holds() {
-            self.exposure.came(chunk.hlc);
+            self.exposure.came(batch.hlc);
             if Rule::SourceClockObserved.holds() {
-                self.observe(chunk.hlc);
+                self.observe(batch.hlc);
             }
         }
         let mut pass = Running { number: cursor.number(), start: cursor.start };
-        if chunk.starts_pass() {
-            pass = Running { number: self.draw_lsn(), start: chunk.pass_start() };
+        if batch.starts_pass() {
+            pass = Running { number: self.draw_lsn(), start: batch.pass_start() };
             if Rule::MarksOfOnePass.holds() {
                 self.clear_marks(place.id, from)?;
             }
@@ -125,43 +125,43 @@ impl Tx<'_> {
         let mut incorporating = Incorporating {
             place,
             from,
-            chunk,
-            contexts: vec![None; chunk.contexts.len()],
+            batch,
+            contexts: vec![None; batch.contexts.len()],
             vector: self.state.replicas.get(uid).map(|r| r.vector.clone()).unwrap_or_default(),
-            beyond: self.is_beyond_all(place.id, chunk)?,
+            beyond: self.is_beyond_all(place.id, batch)?,
             conflicts: 0,
         };
         if is_system {
             self.take_system(&mut incorporating, verified)?;
         } else {
-            for row in &chunk.rows {
+            for row in &batch.rows {
                 self.incorporate(&mut incorporating, row)?;
             }
         }
         let conflicts = incorporating.conflicts;
-        self.conclude(place, from, chunk, &pass)?;
+        self.conclude(place, from, batch, &pass)?;
         let replica = self.state.replicas.get(uid);
         let (mut ready, mut verified) = (false, None);
         if let Some(replica) = replica {
             ready = replica.ready;
-            verified = chunk
+            verified = batch
                 .digest
-                .filter(|_| replica.vector == chunk.vector)
+                .filter(|_| replica.vector == batch.vector)
                 .map(|digest| digest == replica.digest);
         }
         let joined =
-            matches!(chunk.part, Part::Log { last: true, .. } | Part::Keys { reached: None, .. });
+            matches!(batch.part, Part::Log { last: true, .. } | Part::Keys { reached: None, .. });
         Ok(Done::Taken(Taken::Stored { joined, ready, conflicts, verified }))
     }
 
-    /// True where the chunk's rows are in the order of their keys and all of them come after every row
+    /// True where the batch's rows are in the order of their keys and all of them come after every row
     /// that is here: then none of them can meet another. So a copy fills twice as fast.
-    fn is_beyond_all(&self, table: TableId, chunk: &Chunk) -> Result<bool, Fault> {
-        let Part::Keys { .. } = chunk.part else {
+    fn is_beyond_all(&self, table: TableId, batch: &Batch) -> Result<bool, Fault> {
+        let Part::Keys { .. } = batch.part else {
             return Ok(false);
         };
-        let rises = chunk.rows.is_sorted_by(|one, next| one.key < next.key);
-        let Some(first) = chunk.rows.first().filter(|_| rises) else {
+        let rises = batch.rows.is_sorted_by(|one, next| one.key < next.key);
+        let Some(first) = batch.rows.first().filter(|_| rises) else {
             return Ok(false);
         };
         let mut later =
@@ -174,7 +174,7 @@ impl Tx<'_> {
         let place = at.place;
         self.observe(row.stamp.hlc);
         let nothing = VersionVector::new();
-        let context = at.chunk.contexts.get(row.context).unwrap_or(&nothing);
+        let context = at.batch.contexts.get(row.context).unwrap_or(&nothing);
         let arriving = Side { stamp: row.stamp, seq: row.seq, context };
         let found = if at.beyond { None } else { self.find_row(place.id, &row.key)? };
         let value = row.value.as_deref();
@@ -183,7 +183,7 @@ impl Tx<'_> {
         }
         let compare = || found.as_ref().map_or(Ordering::Equal, |found| found.compared_to(value));
         let present = found.as_ref().map(Found::side);
-        match meet(present, arriving, &at.vector, &at.chunk.vector, compare) {
+        match meet(present, arriving, &at.vector, &at.batch.vector, compare) {
             Meeting::Known => {}
             Meeting::Wins(meant) => {
                 let origin = self.origin_of(row.stamp)?;
@@ -239,7 +239,7 @@ impl Tx<'_> {
         context: &VersionVector,
     ) -> Result<(), Failure> {
         let is_as_late =
-            at.chunk.vector.covers(found.side().dot()) || row.stamp.hlc >= found.stamp.hlc;
+            at.batch.vector.covers(found.side().dot()) || row.stamp.hlc >= found.stamp.hlc;
         let mut lsn = found.lsn;
         if is_as_late {
             let origin = self.origin_of(row.stamp)?;
@@ -260,7 +260,7 @@ impl Tx<'_> {
 
     /// Notes that a full pass has delivered a version.
     fn mark(&mut self, at: &Incorporating<'_>, lsn: u64) -> Result<(), Fault> {
-        if at.chunk.is_whole() {
+        if at.batch.is_whole() {
             self.execute(
                 "INSERT OR IGNORE INTO marks (table_id, peer, lsn) VALUES (?1, ?2, ?3)",
                 params![at.place.id.0, at.from.as_str(), lsn],
@@ -276,7 +276,7 @@ impl Tx<'_> {
         rows: &[VerifiedRow],
     ) -> Result<(), Failure> {
         self.learn(rows)?;
-        for row in rows.iter().filter(|_| at.chunk.is_whole()) {
+        for row in rows.iter().filter(|_| at.batch.is_whole()) {
             if let Some(found) = self.find_row(at.place.id, &row.sealed.key)? {
                 self.mark(at, found.lsn)?;
             }
@@ -289,16 +289,16 @@ impl Tx<'_> {
         &mut self,
         place: Place<'_>,
         from: &NodeName,
-        chunk: &Chunk,
+        batch: &Batch,
         pass: &Running,
     ) -> Result<(), Failure> {
         let Conclusion { position, join, sweep, whole } =
-            chunk.conclude(pass.number, pass.start.clone());
+            batch.conclude(pass.number, pass.start.clone());
         if let Some(sweep) = sweep.as_ref().filter(|_| Rule::FullPassSweeps.holds()) {
             self.sweep(place, from, sweep)?;
         }
         let becomes_whole = whole
-            && (chunk.ready || !Rule::ReadyFromReady.holds())
+            && (batch.ready || !Rule::ReadyFromReady.holds())
             && self.state.replicas.get(place.uid).is_some_and(|replica| !replica.ready);
         if becomes_whole {
             self.draw_lsn(); // so that it is passed on, even where no row has come
@@ -317,9 +317,9 @@ impl Tx<'_> {
         }
         let learned = join.iter().chain(sweep.iter().map(|sweep| &sweep.floor));
         for dot in learned.flat_map(VersionVector::iter) {
-            self.state.actors.enter(self.conn, dot.actor, chunk.hlc)?;
+            self.state.actors.enter(self.conn, dot.actor, batch.hlc)?;
         }
-        if position.pass.is_none() && matches!(chunk.part, Part::Keys { .. }) {
+        if position.pass.is_none() && matches!(batch.part, Part::Keys { .. }) {
             self.clear_marks(place.id, from)?;
         }
         self.put_cursor(place.id, from, &position, &pass.start)?;
@@ -380,15 +380,15 @@ impl Tx<'_> {
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
-    /// The table that a chunk is of, made here where it is not known yet.
-    fn adopt(&mut self, chunk: &Chunk) -> Result<Arc<Entry>, Failure> {
+    /// The table that a batch is of, made here where it is not known yet.
+    fn adopt(&mut self, batch: &Batch) -> Result<Arc<Entry>, Failure> {
         let missing = || Fault::Corrupt("another machine has sent rows without their table".into());
-        let head = chunk.head.as_ref().ok_or_else(missing)?;
-        if let Some(entry) = self.state.catalog.by_uid(chunk.table) {
+        let head = batch.head.as_ref().ok_or_else(missing)?;
+        if let Some(entry) = self.state.catalog.by_uid(batch.table) {
             let entry = Arc::clone(entry);
             return self.settle_head(&entry, head);
         }
-        let name = self.believe(chunk.table, &head.name)?;
+        let name = self.believe(batch.table, &head.name)?;
         if self.state.catalog.find(&name.owner, name.name.as_str()).is_some() {
             let shown = self.state.catalog.show(&name);
             let text =
@@ -402,7 +402,7 @@ impl Tx<'_> {
         }
         let table = Table {
             id: TableId(0),
-            uid: chunk.table,
+            uid: batch.table,
             name,
             attributes: head.attributes.clone(),
             scope: Scope::default(),
@@ -508,7 +508,7 @@ impl Tx<'_> {
     }
 }
 
-/// The pass that a chunk belongs to.
+/// The pass that a batch belongs to.
 #[derive(Clone, Debug)]
 struct Running {
     number: u64,
@@ -570,14 +570,14 @@ impl<'v> LosingVersion<'v> {
     }
 }
 
-/// A chunk whose rows are being taken.
+/// A batch whose rows are being taken.
 struct Incorporating<'c> {
     place: Place<'c>,
     from: &'c NodeName,
-    chunk: &'c Chunk,
-    /// The numbers here of the chunk's contexts, as far as they were needed.
+    batch: &'c Batch,
+    /// The numbers here of the batch's contexts, as far as they were needed.
     contexts: Vec<Option<Option<i64>>>,
-    /// What was incorporated before the chunk.
+    /// What was incorporated before the batch.
     vector: VersionVector,
     /// See [`Tx::is_beyond_all`].
     beyond: bool,

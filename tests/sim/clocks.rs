@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use cortex_core::{
     clock::latest_believable,
     model::{Hlc, NodeName, TableUid},
-    sync::Chunk,
+    sync::Batch,
 };
 use cortexd::store::{Command, Done, Restamp, SYSTEM_TABLE};
 
@@ -29,16 +29,16 @@ impl World {
         self.wall_ms(a).abs_diff(self.wall_ms(b)) > SKEW_MS
     }
 
-    /// Up to which timestamp a reader believes a chunk; none where it takes nothing of its source at all.
+    /// Up to which timestamp a reader believes a batch; none where it takes nothing of its source at all.
     pub(crate) fn believed(
         &mut self,
         reader: usize,
         source: usize,
-        chunk: &Chunk,
+        batch: &Batch,
         session: u64,
     ) -> Option<Hlc> {
         let wall = Hlc::from_unix_ms(self.wall_ms(reader) + SKEW_MS);
-        if chunk.table == SYSTEM_TABLE {
+        if batch.table == SYSTEM_TABLE {
             return Some(wall);
         }
         if self.clocks_are_apart(reader, source) {
@@ -46,7 +46,7 @@ impl World {
         }
         let own = self.nodes[reader].db.hlc();
         let latest = wall.max(Hlc::from_unix_ms(own.unix_ms() + SKEW_MS));
-        // The link that a chunk belongs to ends with the process of its source, which asks anew who has met what.
+        // The link that a batch belongs to ends with the process of its source, which asks anew who has met what.
         let is_of_now = session == self.nodes[source].session;
         let is_held_off = !is_of_now || self.broken_by(Around::FutureNeverTaken);
         let time_limit = match (self.clocks_are_right, self.calm) {

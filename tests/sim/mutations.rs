@@ -21,7 +21,7 @@ pub(crate) enum Mutation {
 /// A rule that is kept around the store: by the links between machines, by upkeep, at the start, or by SQL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Around {
-    /// A chunk is acknowledged before it is stored.
+    /// A batch is acknowledged before it is stored.
     AckBeforeCommit,
     /// A place in a change log that is not read yet is acknowledged.
     AckWithinAPass,

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use cortex_core::{
     model::{Owner, Scope, TableUid},
     rule::Rule,
-    sync::{Chunk, Part},
+    sync::{Batch, Part},
 };
 use cortexd::store::{Collection, Command, SYSTEM_TABLE};
 
@@ -185,8 +185,8 @@ fn skewed(world: &mut World) {
     world.nodes[1].skew_ms = -(SKEW_MS / 2).cast_signed();
 }
 
-fn is_end_of_pass(chunk: &Chunk) -> bool {
-    matches!(chunk.part, Part::Keys { reached: None, .. })
+fn is_end_of_pass(batch: &Batch) -> bool {
+    matches!(batch.part, Part::Keys { reached: None, .. })
 }
 
 /// The end of a pass arrives when another one is under way, which has delivered little so far.
@@ -206,7 +206,7 @@ fn a_pass_ends_late(world: &mut World) {
     world.calm = false;
     let end = loop {
         let message = answer(world, 1, 0);
-        if matches!(&message, Message::Chunk { chunk, .. } if is_end_of_pass(chunk)) {
+        if matches!(&message, Message::Batch { batch, .. } if is_end_of_pass(batch)) {
             break message;
         }
         world.deliver(message);

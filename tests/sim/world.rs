@@ -9,10 +9,10 @@ use std::{
 
 use cortex_core::{
     model::{ActorId, NodeName, Signer, TableUid},
-    sync::{Ack, Chunk, Part, PassKind, Want, Word, Words},
+    sync::{Ack, Batch, Part, PassKind, PullRequest, Word, Words},
 };
 use cortexd::store::{
-    ChunkBounds, Collection, Command, Database, Delivery, Done, Failure, Fault, SYSTEM_TABLE,
+    BatchBounds, Collection, Command, Database, Delivery, Done, Failure, Fault, SYSTEM_TABLE,
     SealedRow, Served, Taken, verify,
 };
 
@@ -43,16 +43,16 @@ pub(crate) fn broken(what: String) -> ! {
 /// Whose copy of which table a message is about, and who sends it to whom.
 #[derive(Clone, Debug)]
 pub(crate) enum Message {
-    Want {
+    PullRequest {
         from: usize,
         to: usize,
-        want: Want,
+        want: PullRequest,
     },
     /// With what is true of it.
-    Chunk {
+    Batch {
         from: usize,
         to: usize,
-        chunk: Box<Chunk>,
+        batch: Box<Batch>,
         truth: Truth,
     },
     /// Belongs to a connection: it does not outlive the process at either end.
@@ -64,7 +64,7 @@ pub(crate) enum Message {
     },
 }
 
-/// What is true of a chunk when it is read.
+/// What is true of a batch when it is read.
 #[derive(Clone, Debug)]
 pub(crate) struct Truth {
     /// What the writers of its rows had seen.
@@ -80,8 +80,8 @@ pub(crate) struct Truth {
 impl Message {
     fn ends(&self) -> (usize, usize) {
         match self {
-            Self::Want { from, to, .. }
-            | Self::Chunk { from, to, .. }
+            Self::PullRequest { from, to, .. }
+            | Self::Batch { from, to, .. }
             | Self::Ack { from, to, .. } => (*from, *to),
         }
     }
@@ -174,11 +174,11 @@ pub(crate) struct World {
     pub(crate) tables: Vec<TableUid>,
     pub(crate) keys: usize,
     pub(crate) history: History,
-    /// Large chunks, and nothing else happens meanwhile.
+    /// Large batches, and nothing else happens meanwhile.
     pub(crate) calm: bool,
     /// It is so long since clocks are right that timestamps of the future are taken as they are.
     pub(crate) clocks_are_right: bool,
-    /// Chunks of one row.
+    /// Batches of one row.
     pub(crate) small: bool,
     /// Some records are large.
     pub(crate) large: bool,
@@ -302,14 +302,14 @@ impl World {
 
     pub(crate) fn ask(&mut self, reader: usize, source: usize, table: TableUid) {
         if let Some(want) = self.want(reader, source, table) {
-            self.network.push(Message::Want { from: reader, to: source, want });
+            self.network.push(Message::PullRequest { from: reader, to: source, want });
         }
     }
 
-    fn want(&self, reader: usize, source: usize, table: TableUid) -> Option<Want> {
+    fn want(&self, reader: usize, source: usize, table: TableUid) -> Option<PullRequest> {
         let db = &self.nodes[reader].db;
         let replica = db.replica(table).filter(|replica| replica.epoch > 0)?;
-        Some(Want {
+        Some(PullRequest {
             table,
             reader: db.actor(),
             epoch: replica.epoch,
@@ -325,9 +325,9 @@ impl World {
             return;
         }
         match message {
-            Message::Want { from, to, want } => self.serve(from, to, &want),
-            Message::Chunk { from, to, chunk, truth } => {
-                self.take(from, to, *chunk, &truth);
+            Message::PullRequest { from, to, want } => self.serve(from, to, &want),
+            Message::Batch { from, to, batch, truth } => {
+                self.take(from, to, *batch, &truth);
             }
             Message::Ack { from, to, sessions, ack } => {
                 if sessions == (self.nodes[from].session, self.nodes[to].session)
@@ -339,19 +339,19 @@ impl World {
         }
     }
 
-    fn bounds(&mut self) -> ChunkBounds {
+    fn bounds(&mut self) -> BatchBounds {
         if self.small {
-            return ChunkBounds { rows: 1, bytes: 1 << 20, entries: 1, passed: 0 };
+            return BatchBounds { rows: 1, bytes: 1 << 20, entries: 1, passed: 0 };
         }
         if self.calm {
-            return ChunkBounds { rows: 64, bytes: 1 << 20, entries: 1024, passed: 0 };
+            return BatchBounds { rows: 64, bytes: 1 << 20, entries: 1024, passed: 0 };
         }
         let rows = self.chance.below(3) + 1;
         let entries = self.chance.of(&[1, 2, 4, 1024]);
-        ChunkBounds { rows, bytes: 1 << 20, entries, passed: 0 }
+        BatchBounds { rows, bytes: 1 << 20, entries, passed: 0 }
     }
 
-    fn serve(&mut self, reader: usize, source: usize, want: &Want) {
+    fn serve(&mut self, reader: usize, source: usize, want: &PullRequest) {
         if want.table != SYSTEM_TABLE && self.clocks_are_apart(reader, source) {
             return;
         }
@@ -375,10 +375,10 @@ impl World {
             Some(served) => served,
             None => db.serve(&name, want, bounds).expect("an answer"),
         };
-        let Served::Chunk(chunk) = served else {
+        let Served::Batch(batch) = served else {
             return;
         };
-        if let Part::Keys { starts: true, kind, .. } = &chunk.part {
+        if let Part::Keys { starts: true, kind, .. } = &batch.part {
             match kind {
                 PassKind::Full => self.tally.full_passes += 1,
                 PassKind::Scan => self.tally.scans += 1,
@@ -388,26 +388,26 @@ impl World {
             checks::ended::is_not_fed(self, reader, source, want);
         }
         let disk = &self.nodes[source].disk;
-        let known = chunk.rows.iter().map(|row| {
-            let version = disk.version(&(chunk.table, row.key.clone()));
+        let known = batch.rows.iter().map(|row| {
+            let version = disk.version(&(batch.table, row.key.clone()));
             version.map(|version| Arc::clone(&version.known)).unwrap_or_default()
         });
         let whole = self.nodes[source].db.replica(want.table).is_some_and(|copy| copy.ready);
         let (removals, session) = (disk.removals.clone(), self.nodes[source].session);
         let truth = Truth { known: known.collect(), removals, whole, session };
-        if chunk.table != SYSTEM_TABLE {
-            for row in &chunk.rows {
+        if batch.table != SYSTEM_TABLE {
+            for row in &batch.rows {
                 checks::i12::may_hold(self, reader, row.dot());
             }
         }
-        self.network.push(Message::Chunk { from: source, to: reader, chunk, truth });
+        self.network.push(Message::Batch { from: source, to: reader, batch, truth });
     }
 
-    fn take(&mut self, source: usize, reader: usize, chunk: Chunk, truth: &Truth) {
-        let table = chunk.table;
+    fn take(&mut self, source: usize, reader: usize, batch: Batch, truth: &Truth) {
+        let table = batch.table;
         let mut verified = Vec::new();
         if table == SYSTEM_TABLE {
-            let rows = chunk.rows.iter().map(|row| SealedRow {
+            let rows = batch.rows.iter().map(|row| SealedRow {
                 key: row.key.clone(),
                 value: row.value.clone().unwrap_or_default(),
                 stamp: row.stamp,
@@ -418,39 +418,39 @@ impl World {
             match verify(node.signer.as_ref(), directory, rows.collect()) {
                 Ok(rows) => verified = rows,
                 Err(refusal) => {
-                    // The certificate comes with another chunk, of which this one was not the first.
+                    // The certificate comes with another batch, of which this one was not the first.
                     self.log.push(format!("  n{reader} cannot verify: {refusal}"));
                     return;
                 }
             }
         }
-        let Some(latest) = self.believed(reader, source, &chunk, truth.session) else { return };
+        let Some(latest) = self.believed(reader, source, &batch, truth.session) else { return };
         let from = self.nodes[source].name.clone();
-        let drain = chunk.drain;
+        let drain = batch.drain;
         let full_ends =
-            matches!(chunk.part, Part::Keys { kind: PassKind::Full, reached: None, .. });
-        let expected = checks::ledger::expect(self, reader, &chunk, &truth.known);
+            matches!(batch.part, Part::Keys { kind: PassKind::Full, reached: None, .. });
+        let expected = checks::ledger::expect(self, reader, &batch, &truth.known);
         let rows_before = self.nodes[reader].disk.copies.get(&table).map_or(0, |c| c.rows.len());
         if self.broken_by(Around::AckBeforeCommit) && self.chance.percent(30) {
-            self.acknowledge(reader, source, table, drain, Some(&chunk));
+            self.acknowledge(reader, source, table, drain, Some(&batch));
             return;
         }
         let above = self.nodes[reader].disk.lsn;
         let ready = |world: &Self| world.nodes[reader].db.replica(table).is_some_and(|r| r.ready);
         let was_ready = ready(self);
-        let delivery = Delivery { from, chunk, verified, latest };
+        let delivery = Delivery { from, batch, verified, latest };
         let command = Command::Take(Box::new(delivery));
         match self.run(reader, &command) {
             Ok(Done::Taken(Taken::Stored { conflicts, verified, .. })) => {
                 self.tally.taken += 1;
                 if table != SYSTEM_TABLE {
                     let Command::Take(delivery) = &command else { return };
-                    let rows: Vec<_> = (delivery.chunk.rows.iter())
+                    let rows: Vec<_> = (delivery.batch.rows.iter())
                         .map(|row| {
                             (String::from_utf8_lossy(&row.key).into_owned(), row.stamp.hlc, row.seq)
                         })
                         .collect();
-                    let part = &delivery.chunk.part;
+                    let part = &delivery.batch.part;
                     let note = format!("  n{reader} takes of n{source} {part:?} {rows:?}");
                     self.log.push(note);
                 }
@@ -461,11 +461,11 @@ impl World {
                 }
                 checks::i12::may_take(self, reader, table);
                 if table != SYSTEM_TABLE {
-                    checks::e3::nothing_is_of_the_future(reader, &delivery.chunk, latest);
-                    checks::e3::the_clock_comes_after(self, reader, &delivery.chunk);
+                    checks::e3::nothing_is_of_the_future(reader, &delivery.batch, latest);
+                    checks::e3::the_clock_comes_after(self, reader, &delivery.batch);
                 }
-                checks::ended::is_not_read(self, reader, source, &delivery.chunk, truth);
-                checks::ledger::settle(self, reader, &delivery.chunk, &expected, conflicts);
+                checks::ended::is_not_read(self, reader, source, &delivery.batch, truth);
+                checks::ledger::settle(self, reader, &delivery.batch, &expected, conflicts);
                 if full_ends {
                     checks::i07::after_full_pass(self, reader, source, table);
                     let rows =
@@ -500,28 +500,28 @@ impl World {
             return; // lost
         }
         self.network.retain(|message| match message {
-            Message::Chunk { from, to, chunk, .. } => {
-                (*from, *to, chunk.table) != (source, reader, table)
+            Message::Batch { from, to, batch, .. } => {
+                (*from, *to, batch.table) != (source, reader, table)
             }
-            Message::Want { .. } | Message::Ack { .. } => true,
+            Message::PullRequest { .. } | Message::Ack { .. } => true,
         });
         let name = self.nodes[reader].name.clone();
         self.nodes[source].db.was_refused(&name, table);
     }
 
-    /// What a reader says once a chunk is on its disk.
+    /// What a reader says once a batch is on its disk.
     fn acknowledge(
         &mut self,
         reader: usize,
         source: usize,
         table: TableUid,
         drain: Option<[u8; 16]>,
-        unstored: Option<&Chunk>,
+        unstored: Option<&Batch>,
     ) {
         let node = &self.nodes[reader];
         let Some(replica) = node.db.replica(table) else { return };
         let position = match unstored {
-            Some(chunk) => chunk.leads_to(0),
+            Some(batch) => batch.leads_to(0),
             None => node.db.position(table, &self.nodes[source].name).expect("a position"),
         };
         // Within a pass the place in the change log is where the change log will be read from: nothing is said of it.

@@ -1,22 +1,22 @@
 //! What two machines say to each other about their copies, as meanings.
 //! Bytes are `wire::sync`'s; when to say what is `session`'s.
 
-use super::{Ack, Chunk, Want, Word};
+use super::{Ack, Batch, PullRequest, Word};
 use crate::model::{NodeName, TableUid};
 
 /// A message about a copy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Message {
     /// A request for rows.
-    Want(Box<Want>),
+    PullRequest(Box<PullRequest>),
     /// Its answer.
-    Chunk(Box<Chunk>),
+    Batch(Box<Batch>),
     /// What was made durable.
     Ack(Box<Ack>),
     /// There are no rows, and why.
     Refuse(Refuse),
     /// There is nothing new: the request waits until there is.
-    Waits(Waits),
+    Parked(Parked),
     /// What copies have said of themselves, passed on.
     Words(Said),
 }
@@ -26,11 +26,11 @@ impl Message {
     #[must_use]
     pub fn table(&self) -> TableUid {
         match self {
-            Self::Want(want) => want.table,
-            Self::Chunk(chunk) => chunk.table,
+            Self::PullRequest(request) => request.table,
+            Self::Batch(batch) => batch.table,
             Self::Ack(ack) => ack.table,
             Self::Refuse(refuse) => refuse.table,
-            Self::Waits(waits) => waits.table,
+            Self::Parked(parked) => parked.table,
             Self::Words(words) => words.table,
         }
     }
@@ -41,11 +41,11 @@ impl Message {
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
-            Self::Want(_) => "want",
-            Self::Chunk(_) => "chunk",
+            Self::PullRequest(_) => "request",
+            Self::Batch(_) => "batch",
             Self::Ack(_) => "ack",
             Self::Refuse(_) => "refuse",
-            Self::Waits(_) => "waits",
+            Self::Parked(_) => "parked",
             Self::Words(_) => "words",
         }
     }
@@ -56,7 +56,7 @@ impl Message {
 pub struct Refuse {
     /// Of which table.
     pub table: TableUid,
-    /// True where a chunk was not taken; false where a request is not answered with one.
+    /// True where a batch was not taken; false where a request is not answered with one.
     pub taking: bool,
     /// Why.
     pub why: Why,
@@ -105,7 +105,7 @@ impl Why {
 
 /// A request waits at the source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Waits {
+pub struct Parked {
     /// Of which table.
     pub table: TableUid,
     /// Which draining the source wants to be acknowledged, where it is draining.

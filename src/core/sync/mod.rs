@@ -3,8 +3,8 @@
 //!
 //! ```text
 //!   reader                                        source
-//!   position, vector ── Want ───────────────────> plan: the change log, or a pass in key order
-//!                    <─────────────────── Chunk ── rows, and what the source knows
+//!   position, vector ── PullRequest ───────────────────> plan: the change log, or a pass in key order
+//!                    <─────────────────── Batch ── rows, and what the source knows
 //!   admit, meet each row, conclude
 //!   position, vector ── Ack ────────────────────> collect, drain, status
 //! ```
@@ -12,13 +12,13 @@
 //! Knowledge comes in three kinds, which are never mixed up (the invariants I7 to I9):
 //!
 //! - a *position* in the change log of one source: what is before it has been incorporated. It is moved by
-//!   every chunk, so that a transfer goes on where it was broken off;
+//!   every batch, so that a transfer goes on where it was broken off;
 //! - a *vector*: writes of anybody that have been incorporated, or something later for their key. It is
 //!   raised only by own writes, and by what a source knew at a moment whose every row has arrived;
 //! - a *floor*: deletions that have been forgotten. Who has not seen them cannot be told of them by rows
 //!   alone, and reads the whole copy.
 
-mod chunk;
+mod batch;
 mod collect;
 mod digest;
 mod meet;
@@ -29,12 +29,12 @@ mod session;
 mod source;
 mod version_vector;
 
-pub use chunk::{Ack, Chunk, Head, OpenConflicts, Part, RowVersion, Word};
+pub use batch::{Ack, Batch, Head, OpenConflicts, Part, RowVersion, Word};
 pub use collect::{Blocker, Blocking, Words};
 pub use digest::TableDigest;
 pub use meet::{Meant, Meeting, Side, meet};
-pub use message::{Message, Refuse, Said, Waits, Why};
-pub use position::{ChangeLogId, Cursor, Pass, PassKind, Position, Want};
+pub use message::{Message, Parked, Refuse, Said, Why};
+pub use position::{ChangeLogId, Cursor, Pass, PassKind, Position, PullRequest};
 pub use reader::{Conclusion, PassStart, Reader, Sweep, Unfit};
 pub use session::{Answer, Outcome, Output, Session};
 pub use source::{Plan, Source};

@@ -49,9 +49,9 @@ pub struct Position {
     pub pass: Option<Pass>,
 }
 
-/// A request for the next chunk.
+/// A request for the next batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Want {
+pub struct PullRequest {
     /// Of which table.
     pub table: TableUid,
     /// Who asks: which origin of writes the reader is at present.

@@ -1,14 +1,14 @@
-//! The taking side: whether a chunk is of use, where it brings the reader, and what it concludes.
+//! The taking side: whether a batch is of use, where it brings the reader, and what it concludes.
 //! How a row meets the one that is there is `meet`'s; storing it all is the store's.
 
-use super::{Chunk, Cursor, Part, Pass, PassKind, Position, VersionVector};
+use super::{Batch, Cursor, Part, Pass, PassKind, Position, VersionVector};
 use crate::{
     directory::{Seen, Standing},
     model::{ActorId, Hlc},
     rule::Rule,
 };
 
-/// What a reader is, in the transaction that takes a chunk.
+/// What a reader is, in the transaction that takes a batch.
 #[derive(Clone, Copy, Debug)]
 pub struct Reader<'a> {
     /// Which origin of writes it is.
@@ -27,7 +27,7 @@ pub struct Reader<'a> {
     pub latest: Hlc,
 }
 
-/// Why a chunk is not taken. Nothing has changed.
+/// Why a batch is not taken. Nothing has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unfit {
     /// It answers a request from a position, or an actor, that is past. Ask again.
@@ -48,35 +48,35 @@ pub enum Unfit {
 }
 
 impl Reader<'_> {
-    /// Judges a chunk.
+    /// Judges a batch.
     ///
     /// # Errors
     /// [`Unfit`].
-    pub fn admit(&self, chunk: &Chunk) -> Result<(), Unfit> {
-        let of_another = chunk.reader != self.actor && Rule::AnswersThisOrigin.holds();
-        let from_elsewhere = chunk.from != *self.position && Rule::AnswersThisPosition.holds();
+    pub fn admit(&self, batch: &Batch) -> Result<(), Unfit> {
+        let of_another = batch.reader != self.actor && Rule::AnswersThisOrigin.holds();
+        let from_elsewhere = batch.from != *self.position && Rule::AnswersThisPosition.holds();
         if of_another || from_elsewhere {
             return Err(Unfit::Past);
         }
         let known = |(node, count): (_, &u64)| self.knowledge.get(node).is_some_and(|n| n >= count);
-        if Rule::ScopeBeforeRows.holds() && !chunk.knowledge.iter().all(known) {
+        if Rule::ScopeBeforeRows.holds() && !batch.knowledge.iter().all(known) {
             return Err(Unfit::ScopeUnknown);
         }
         if Rule::TakerInScope.holds() && self.standing != Standing::In {
             return Err(Unfit::NotInScope);
         }
-        if Rule::EndedSourceRefused.holds() && chunk.epoch <= self.source_gone {
+        if Rule::EndedSourceRefused.holds() && batch.epoch <= self.source_gone {
             return Err(Unfit::SourceGone);
         }
         // A source that is leaving reads nothing more: what it has is taken, or it would be lost.
         if Rule::StaleSourceRefused.holds()
-            && !chunk.is_whole()
-            && !chunk.vector.dominates(self.floor)
-            && chunk.standing == Standing::In
+            && !batch.is_whole()
+            && !batch.vector.dominates(self.floor)
+            && batch.standing == Standing::In
         {
             return Err(Unfit::SourceStale);
         }
-        let newest = chunk.rows.iter().map(|row| row.stamp.hlc).fold(chunk.hlc, Ord::max);
+        let newest = batch.rows.iter().map(|row| row.stamp.hlc).fold(batch.hlc, Ord::max);
         if Rule::FutureRefused.holds() && newest > self.latest {
             let by_ms = newest.unix_ms().saturating_sub(self.latest.unix_ms());
             return Err(Unfit::Ahead { by_ms });
@@ -94,7 +94,7 @@ pub struct PassStart {
     pub floor: VersionVector,
 }
 
-/// What follows from a chunk once its rows are stored.
+/// What follows from a batch once its rows are stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Conclusion {
     /// Where the reader stands now.
@@ -117,20 +117,20 @@ pub struct Sweep {
     pub floor: VersionVector,
 }
 
-impl Chunk {
+impl Batch {
     /// True for a part of a full pass, which holds for whatever the reader lacks.
     #[must_use]
     pub fn is_whole(&self) -> bool {
         matches!(self.part, Part::Keys { kind: PassKind::Full, .. })
     }
 
-    /// True for the first chunk of a pass.
+    /// True for the first batch of a pass.
     #[must_use]
     pub fn starts_pass(&self) -> bool {
         matches!(self.part, Part::Keys { starts: true, .. })
     }
 
-    /// Where the chunk brings a reader that takes it. `number` is the number of the pass that it
+    /// Where the batch brings a reader that takes it. `number` is the number of the pass that it
     /// starts, if it does.
     #[must_use]
     pub fn leads_to(&self, number: u64) -> Position {
@@ -146,8 +146,8 @@ impl Chunk {
         }
     }
 
-    /// What follows from the chunk. `start` is what was kept of the beginning of its pass, or the
-    /// chunk's own word where it is the beginning.
+    /// What follows from the batch. `start` is what was kept of the beginning of its pass, or the
+    /// batch's own word where it is the beginning.
     ///
     /// A pass concludes with what the source knew at its *beginning*: rows have moved since, behind
     /// the place that the pass had reached. They come by the change log, whose end concludes with what the
@@ -178,7 +178,7 @@ impl Chunk {
         }
     }
 
-    /// What is to be kept of a chunk that begins a pass.
+    /// What is to be kept of a batch that begins a pass.
     #[must_use]
     pub fn pass_start(&self) -> PassStart {
         PassStart { vector: self.vector.clone(), floor: self.floor.clone() }

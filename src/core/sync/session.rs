@@ -1,26 +1,26 @@
 //! The exchange with one machine, on one link: what to ask it for and when, and what of its requests waits.
-//! What is said is `message`'s; rows, and what a chunk comes to, are the store's; sending is the edge's.
+//! What is said is `message`'s; rows, and what a batch comes to, are the store's; sending is the edge's.
 //!
 //! ```text
-//!            asked ── Waits: the request stays with the source ──┐
-//!   due ──> asked <── the copy there changes ── Chunk ───────────┘
-//!    ^        └─ Chunk ─> taking ── stored: Ack, and asked again from where it has led to
+//!            asked ── Parked: the request stays with the source ──┐
+//!   due ──> asked <── the copy there changes ── Batch ───────────┘
+//!    ^        └─ Batch ─> taking ── stored: Ack, and asked again from where it has led to
 //!    └─ after a pause ──────┴────── not taken
 //! ```
 //!
 //! A request for which there is nothing is kept by the source, so that a row travels when it is written and
-//! not when somebody asks. Of a long transfer the next chunk is asked for while one is being stored. The
+//! not when somebody asks. Of a long transfer the next batch is asked for while one is being stored. The
 //! system table comes first: until it was read to its end, nothing else is asked for.
 //!
 //! The machine does nothing by itself. It is told what happens, with the time since any fixed moment, and asked
-//! what is to be done: [`Session::next_output`] and [`Session::next_want`].
+//! what is to be done: [`Session::next_output`] and [`Session::next_pull_request`].
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     time::Duration,
 };
 
-use super::{Chunk, Message, Part, Position, Refuse, Unfit, Waits, Want, Why};
+use super::{Batch, Message, Parked, Part, Position, PullRequest, Refuse, Unfit, Why};
 use crate::model::TableUid;
 
 /// A request is made again after so long: whatever has become of it.
@@ -48,8 +48,8 @@ pub enum Output {
         /// From where.
         from: Option<Position>,
     },
-    /// Have a chunk stored. Followed by [`Session::taken`].
-    Take(Box<Chunk>),
+    /// Have a batch stored. Followed by [`Session::taken`].
+    Take(Box<Batch>),
     /// Say what is durable here, up to this position, or up to where the store says.
     Acknowledge {
         /// Of which table.
@@ -63,7 +63,7 @@ pub enum Output {
     Say(Message),
 }
 
-/// What has become of a chunk.
+/// What has become of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// It is stored.
@@ -78,7 +78,7 @@ pub enum Outcome {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
     /// Rows, or what goes with them.
-    Chunk(Box<Chunk>),
+    Batch(Box<Batch>),
     /// Nothing new; with the draining that is to be acknowledged.
     Nothing(Option<[u8; 16]>),
     /// There are no rows for this reader.
@@ -109,10 +109,10 @@ struct Pull {
     phase: Phase,
     /// Its entry in [`Session::wakes`].
     listed: Option<Duration>,
-    /// True while a chunk is being stored.
+    /// True while a batch is being stored.
     taking: bool,
     /// What the source has answered meanwhile.
-    next: Option<Box<Chunk>>,
+    next: Option<Box<Batch>>,
     /// True while more is known to come: it holds one of the [`TRANSFERS`].
     transfers: bool,
     /// True while it waits for one of them.
@@ -126,7 +126,7 @@ struct Pull {
 /// Where the asking stands.
 #[derive(Debug, Default)]
 enum Phase {
-    /// Nothing is asked: a chunk is being stored, or others come first.
+    /// Nothing is asked: a batch is being stored, or others come first.
     #[default]
     Rests,
     /// To be asked for at this time.
@@ -140,7 +140,7 @@ enum Phase {
 /// A request of the other side.
 #[derive(Debug)]
 struct Held {
-    want: Box<Want>,
+    request: Box<PullRequest>,
     state: State,
     /// True while nothing was answered.
     owed: bool,
@@ -157,7 +157,7 @@ enum State {
     Serving {
         stale: bool,
     },
-    Waits,
+    Parked,
 }
 
 impl Session {
@@ -201,10 +201,10 @@ impl Session {
     pub fn handle(&mut self, message: Message, now: Duration) {
         let table = message.table();
         match message {
-            Message::Want(want) => self.wanted(want),
-            Message::Chunk(chunk) => self.arrived(chunk),
+            Message::PullRequest(request) => self.pull_requested(request),
+            Message::Batch(batch) => self.arrived(batch),
             Message::Refuse(refuse) => self.refused(refuse, now),
-            Message::Waits(waits) => self.waits(waits, now),
+            Message::Parked(parked) => self.parked(parked, now),
             Message::Ack(_) | Message::Words(_) => {}
         }
         self.list(table);
@@ -246,19 +246,19 @@ impl Session {
         self.proceed(now);
     }
 
-    /// What has become of a chunk.
-    pub fn taken(&mut self, chunk: &Chunk, outcome: Outcome, now: Duration) {
-        let table = chunk.table;
+    /// What has become of a batch.
+    pub fn taken(&mut self, batch: &Batch, outcome: Outcome, now: Duration) {
+        let table = batch.table;
         let Some(pull) = self.pulls.get_mut(&table) else { return };
         pull.taking = false;
         match outcome {
             Outcome::Stored => {
                 pull.failures = 0;
                 pull.told = true;
-                let upto = chunk.sure_position();
-                let drain = chunk.drain;
+                let upto = batch.sure_position();
+                let drain = batch.drain;
                 self.outputs.push_back(Output::Acknowledge { table, upto: upto.clone(), drain });
-                let ends = chunk.is_last();
+                let ends = batch.is_last();
                 if ends {
                     pull.transfers = false;
                 }
@@ -325,7 +325,7 @@ impl Session {
         match &mut held.state {
             State::Queued => {}
             State::Serving { stale } => *stale = true,
-            State::Waits => self.enqueue(table),
+            State::Parked => self.enqueue(table),
         }
     }
 
@@ -343,13 +343,13 @@ impl Session {
 
     /// The next request to answer, as soon as there is room for an answer. Followed by
     /// [`Session::served`].
-    pub fn next_want(&mut self) -> Option<Want> {
+    pub fn next_pull_request(&mut self) -> Option<PullRequest> {
         while let Some(table) = self.to_serve.pop_front() {
             if let Some(held) = self.held.get_mut(&table)
                 && held.state == State::Queued
             {
                 held.state = State::Serving { stale: false };
-                return Some(Want::clone(&held.want));
+                return Some(PullRequest::clone(&held.request));
             }
         }
         None
@@ -357,21 +357,21 @@ impl Session {
 
     /// What a request has come to. The answer is for that request alone: where another one has come
     /// meanwhile, it is of no use.
-    pub fn served(&mut self, want: &Want, answer: Answer) {
-        let table = want.table;
+    pub fn served(&mut self, request: &PullRequest, answer: Answer) {
+        let table = request.table;
         let Some(held) = self.held.get_mut(&table) else { return };
         let State::Serving { stale } = held.state else { return };
         match answer {
-            Answer::Chunk(chunk) => {
+            Answer::Batch(batch) => {
                 self.held.remove(&table);
-                self.outputs.push_back(Output::Say(Message::Chunk(chunk)));
+                self.outputs.push_back(Output::Say(Message::Batch(batch)));
                 return;
             }
             Answer::Nothing(drain) => {
                 let news = drain.is_some() && drain != held.drain;
                 if std::mem::take(&mut held.owed) || news || held.refused.take().is_some() {
                     held.drain = drain;
-                    self.outputs.push_back(Output::Say(Message::Waits(Waits { table, drain })));
+                    self.outputs.push_back(Output::Say(Message::Parked(Parked { table, drain })));
                 }
             }
             Answer::Refused(why) => {
@@ -382,7 +382,7 @@ impl Session {
                 }
             }
         }
-        held.state = State::Waits;
+        held.state = State::Parked;
         if stale {
             self.enqueue(table);
         }
@@ -391,19 +391,19 @@ impl Session {
     /// The other side is known to have incorporated this: it need not be told of it.
     pub fn reader_has(&mut self, table: TableUid, vector: &super::VersionVector) {
         if let Some(held) = self.held.get_mut(&table) {
-            held.want.vector.join(vector);
+            held.request.vector.join(vector);
         }
     }
 
-    fn wanted(&mut self, want: Box<Want>) {
-        let table = want.table;
+    fn pull_requested(&mut self, request: Box<PullRequest>) {
+        let table = request.table;
         if self.held.len() >= REQUESTS && !self.held.contains_key(&table) {
             let refuse = Refuse { table, taking: false, why: Why::Busy };
             self.outputs.push_back(Output::Say(Message::Refuse(refuse)));
             return;
         }
         let queued = self.held.get(&table).is_some_and(|held| held.state == State::Queued);
-        let held = Held { want, state: State::Queued, owed: true, refused: None, drain: None };
+        let held = Held { request, state: State::Queued, owed: true, refused: None, drain: None };
         self.held.insert(table, held);
         if !queued {
             self.enqueue(table);
@@ -421,32 +421,32 @@ impl Session {
         }
     }
 
-    fn arrived(&mut self, chunk: Box<Chunk>) {
-        let Some(pull) = self.pulls.get_mut(&chunk.table) else { return };
+    fn arrived(&mut self, batch: Box<Batch>) {
+        let Some(pull) = self.pulls.get_mut(&batch.table) else { return };
         // Whatever was not asked for is no answer.
-        if !matches!(&pull.phase, Phase::Asked { from, .. } if *from == chunk.from) {
+        if !matches!(&pull.phase, Phase::Asked { from, .. } if *from == batch.from) {
             return;
         }
         pull.phase = Phase::Rests;
         if pull.taking {
-            pull.next = Some(chunk);
+            pull.next = Some(batch);
         } else {
-            self.begin(chunk);
+            self.begin(batch);
         }
     }
 
-    /// Has a chunk stored. Where more is to come it is asked for before, so that it is on its way
+    /// Has a batch stored. Where more is to come it is asked for before, so that it is on its way
     /// meanwhile.
-    fn begin(&mut self, chunk: Box<Chunk>) {
-        let table = chunk.table;
-        let more = !chunk.is_last();
+    fn begin(&mut self, batch: Box<Batch>) {
+        let table = batch.table;
+        let more = !batch.is_last();
         let transfers = if more { self.transfers() } else { 0 };
         let Some(pull) = self.pulls.get_mut(&table) else { return };
         pull.taking = true;
         if more {
             if pull.transfers || transfers < TRANSFERS {
                 pull.transfers = true;
-                if let Some(from) = chunk.sure_position() {
+                if let Some(from) = batch.sure_position() {
                     pull.phase = Phase::Located;
                     self.outputs.push_back(Output::Ask { table, from: Some(from) });
                 }
@@ -454,7 +454,7 @@ impl Session {
                 self.queued.push_back(table);
             }
         }
-        self.outputs.push_back(Output::Take(chunk));
+        self.outputs.push_back(Output::Take(batch));
     }
 
     fn refused(&mut self, refuse: Refuse, now: Duration) {
@@ -470,8 +470,8 @@ impl Session {
         self.free_transfers(now);
     }
 
-    fn waits(&mut self, waits: Waits, now: Duration) {
-        let Waits { table, drain } = waits;
+    fn parked(&mut self, parked: Parked, now: Duration) {
+        let Parked { table, drain } = parked;
         let Some(pull) = self.pulls.get_mut(&table) else { return };
         let Phase::Asked { from, again } = &mut pull.phase else { return };
         *again = now + ASK_AGAIN;
@@ -594,14 +594,14 @@ fn pause(failures: u32) -> Duration {
     LEAST_PAUSE.saturating_mul(1 << failures.min(10)).min(MOST_PAUSE)
 }
 
-impl Chunk {
+impl Batch {
     /// True where the source has no more at the moment.
     #[must_use]
     pub fn is_last(&self) -> bool {
         matches!(self.part, Part::Log { last: true, .. })
     }
 
-    /// Where the chunk leads to, where that can be said before it is stored: the number of a pass is
+    /// Where the batch leads to, where that can be said before it is stored: the number of a pass is
     /// drawn then.
     #[must_use]
     pub fn sure_position(&self) -> Option<Position> {

@@ -1,7 +1,7 @@
 //! The giving side: which part of its copy a source reads for a request.
 //! Reading the rows is the store's; who may ask is judged before, by the scope.
 
-use super::{ChangeLogId, Cursor, Dot, PassKind, VersionVector, Want};
+use super::{ChangeLogId, Cursor, Dot, PassKind, PullRequest, VersionVector};
 use crate::rule::Rule;
 
 /// What a source is, as of the moment at which it reads its rows.
@@ -42,10 +42,10 @@ impl Source<'_> {
     /// What to read for a request. A pass begins where the reader has no place in this change log, or one that
     /// was cut off; or where it may lack deletions that were collected.
     #[must_use]
-    pub fn plan(&self, want: &Want) -> Plan {
-        let cursor = want.position.cursor.filter(|cursor| cursor.change_log == self.change_log);
-        let pass = want.position.pass.as_ref().filter(|_| cursor.is_some());
-        let stale = Rule::FloorHeeded.holds() && !want.vector.dominates(self.floor);
+    pub fn plan(&self, request: &PullRequest) -> Plan {
+        let cursor = request.position.cursor.filter(|cursor| cursor.change_log == self.change_log);
+        let pass = request.position.pass.as_ref().filter(|_| cursor.is_some());
+        let stale = Rule::FloorHeeded.holds() && !request.vector.dominates(self.floor);
         let whole = Rule::FullPassBelowFloor.holds();
         let outgrown = stale && pass.is_none_or(|pass| pass.kind == PassKind::Scan && whole);
         let is_cut = |cursor: &Cursor| Rule::CutHeeded.holds() && cursor.lsn < self.truncated_lsn;

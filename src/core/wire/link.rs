@@ -39,12 +39,12 @@ pub mod kind {
     pub const REJECT: u64 = 2;
     pub const STATUS: u64 = 3;
     pub const BYE: u64 = 4;
-    pub const WANT: u64 = 16;
-    pub const CHUNK: u64 = 17;
+    pub const PULL_REQUEST: u64 = 16;
+    pub const BATCH: u64 = 17;
     pub const ACK: u64 = 18;
     pub const REFUSE: u64 = 19;
-    pub const WAITS: u64 = 20;
-    pub const WORDS: u64 = 21;
+    pub const PARKED: u64 = 20;
+    pub const STATUS_GOSSIP: u64 = 21;
     pub const REPAIR_ROOT: u64 = 24;
     pub const REPAIR_BUCKETS: u64 = 25;
     pub const REPAIR_KEYS: u64 = 26;
@@ -226,7 +226,7 @@ impl Incoming {
         let mut reader = super::Reader::new(body);
         let first = (reader.head(), reader.head(), reader.head());
         matches!(first, (Some(Head::Map(_)), Some(Head::Int(0)), Some(Head::Int(kind)))
-            if (i128::from(kind::WANT)..=i128::from(kind::WORDS)).contains(&kind))
+            if (i128::from(kind::PULL_REQUEST)..=i128::from(kind::STATUS_GOSSIP)).contains(&kind))
     }
 
     /// Reads a frame's body.
@@ -245,8 +245,10 @@ fn read(body: &[u8]) -> Option<Incoming> {
         kind::REJECT => Message::Reject(Reject::read(&fields)?),
         kind::STATUS => Message::Status(Status::read(&fields)?),
         kind::BYE => Message::Bye(Bye::read(&fields)?),
-        kind::CHUNK if Packed::is_one(&fields) => Message::Packed(Packed::read(&fields)?),
-        kind @ kind::WANT..=kind::WORDS => Message::Sync(sync::read(kind, &fields)?),
+        kind::BATCH if Packed::is_one(&fields) => Message::Packed(Packed::read(&fields)?),
+        kind @ kind::PULL_REQUEST..=kind::STATUS_GOSSIP => {
+            Message::Sync(sync::read(kind, &fields)?)
+        }
         other => return Some(Incoming::Unknown(other)),
     }))
 }

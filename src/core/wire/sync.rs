@@ -22,9 +22,9 @@ use crate::{
         ActorId, AttributeName, Hlc, NodeName, Owner, QualifiedName, Stamp, TableName, TableUid,
     },
     sync::{
-        Ack, ChangeLogId, Chunk, Cursor, Dot, Head as TableHead, Message, OpenConflicts, Part,
-        Pass, PassKind, Position, Refuse, RowVersion, Said, TableDigest, VersionVector, Waits,
-        Want, Why, Word,
+        Ack, Batch, ChangeLogId, Cursor, Dot, Head as TableHead, Message, OpenConflicts, Parked,
+        Part, Pass, PassKind, Position, PullRequest, Refuse, RowVersion, Said, TableDigest,
+        VersionVector, Why, Word,
     },
 };
 
@@ -38,19 +38,19 @@ use super::{
 /// power and each restore: some a year.
 pub const ORIGINS: usize = 4096;
 
-/// Rows of one chunk.
+/// Rows of one batch.
 pub const ROWS: usize = 16_384;
 
-/// Contexts of one chunk.
+/// Contexts of one batch.
 pub const CONTEXTS: usize = 65_536;
 
-/// Entries of all contexts of a chunk together: in memory each is many times as large as on the wire.
+/// Entries of all contexts of a batch together: in memory each is many times as large as on the wire.
 pub const CONTEXT_ENTRIES: usize = 262_144;
 
 /// Bytes of a key.
 pub const KEY_BYTES: usize = 64 << 10;
 
-/// Databases that were removed, in one chunk.
+/// Databases that were removed, in one batch.
 pub const REMOVED: usize = 4096;
 
 /// Machines in one list of counts: those that there have ever been in the mesh.
@@ -59,10 +59,10 @@ pub const COUNTS: usize = 1024;
 /// Attributes of a table. Their names are in one line of the database.
 const ATTRIBUTES: usize = 1024;
 
-/// Bytes of a chunk that was made smaller, once it is as it was.
+/// Bytes of a batch that was made smaller, once it is as it was.
 pub const PLAIN_BYTES: usize = 16 << 20;
 
-/// A chunk that was made smaller.
+/// A batch that was made smaller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Packed {
     /// Bytes of the message's body as it was, at most [`PLAIN_BYTES`].
@@ -77,7 +77,7 @@ impl Packed {
     }
 
     pub(super) fn write(&self, out: &mut Vec<u8>) {
-        begin(out, kind::CHUNK, 2);
+        begin(out, kind::BATCH, 2);
         uint(out, 30, self.length as u64);
         bytes(out, 31, &self.body);
     }
@@ -94,17 +94,17 @@ impl Packed {
 pub(super) fn write(message: &Message, out: &mut Vec<u8>) {
     let mut origins = Origins::default();
     match message {
-        Message::Want(want) => write_want(want, &mut origins, out),
-        Message::Chunk(chunk) => write_chunk(chunk, &mut origins, out),
+        Message::PullRequest(request) => write_pull_request(request, &mut origins, out),
+        Message::Batch(batch) => write_batch(batch, &mut origins, out),
         Message::Ack(ack) => write_ack(ack, &mut origins, out),
         Message::Refuse(refuse) => write_refuse(*refuse, out),
-        Message::Waits(waits) => {
-            begin(out, kind::WAITS, 1 + usize::from(waits.drain.is_some()));
-            bytes(out, 1, &waits.table.0);
-            write_id(out, 3, waits.drain);
+        Message::Parked(parked) => {
+            begin(out, kind::PARKED, 1 + usize::from(parked.drain.is_some()));
+            bytes(out, 1, &parked.table.0);
+            write_id(out, 3, parked.drain);
         }
         Message::Words(said) => {
-            begin(out, kind::WORDS, 4);
+            begin(out, kind::STATUS_GOSSIP, 4);
             bytes(out, 1, &said.table.0);
             array(out, 3, said.words.len());
             for (node, word) in &said.words {
@@ -123,8 +123,10 @@ pub(super) fn read(kind: u64, fields: &Fields<'_>) -> Option<Message> {
     let table = TableUid(fields.id(1)?);
     let origins = Origins::read(fields)?;
     Some(match kind {
-        kind::WANT => Message::Want(Box::new(read_want(table, fields, &origins)?)),
-        kind::CHUNK => Message::Chunk(Box::new(read_chunk(table, fields, &origins)?)),
+        kind::PULL_REQUEST => {
+            Message::PullRequest(Box::new(read_pull_request(table, fields, &origins)?))
+        }
+        kind::BATCH => Message::Batch(Box::new(read_batch(table, fields, &origins)?)),
         kind::ACK => Message::Ack(Box::new(Ack {
             table,
             cursor: if fields.has(3) { Some(read_cursor(&mut fields.value(3)?)?) } else { None },
@@ -138,8 +140,8 @@ pub(super) fn read(kind: u64, fields: &Fields<'_>) -> Option<Message> {
             },
         })),
         kind::REFUSE => Message::Refuse(read_refuse(table, fields)?),
-        kind::WAITS => Message::Waits(Waits { table, drain: read_id(fields, 3)? }),
-        kind::WORDS => {
+        kind::PARKED => Message::Parked(Parked { table, drain: read_id(fields, 3)? }),
+        kind::STATUS_GOSSIP => {
             let mut reader = fields.value(3)?;
             let mut words = read_list(&mut reader, NAMES, |reader| {
                 let Head::Array(2) = reader.head()? else {
@@ -162,20 +164,24 @@ pub(super) fn read(kind: u64, fields: &Fields<'_>) -> Option<Message> {
     })
 }
 
-fn write_want(want: &Want, origins: &mut Origins, out: &mut Vec<u8>) {
-    begin(out, kind::WANT, 6);
-    bytes(out, 1, &want.table.0);
-    uint(out, 3, origins.number(want.reader));
-    uint(out, 4, want.epoch);
+fn write_pull_request(request: &PullRequest, origins: &mut Origins, out: &mut Vec<u8>) {
+    begin(out, kind::PULL_REQUEST, 6);
+    bytes(out, 1, &request.table.0);
+    uint(out, 3, origins.number(request.reader));
+    uint(out, 4, request.epoch);
     encode::uint(out, 5);
-    write_position(&want.position, out);
+    write_position(&request.position, out);
     encode::uint(out, 6);
-    write_vector(&want.vector, origins, out);
+    write_vector(&request.vector, origins, out);
     origins.write(out);
 }
 
-fn read_want(table: TableUid, fields: &Fields<'_>, origins: &Origins) -> Option<Want> {
-    Some(Want {
+fn read_pull_request(
+    table: TableUid,
+    fields: &Fields<'_>,
+    origins: &Origins,
+) -> Option<PullRequest> {
+    Some(PullRequest {
         table,
         reader: origins.get(fields.uint(3)?)?,
         epoch: fields.uint(4)?,
@@ -184,20 +190,20 @@ fn read_want(table: TableUid, fields: &Fields<'_>, origins: &Origins) -> Option<
     })
 }
 
-fn write_chunk(chunk: &Chunk, origins: &mut Origins, out: &mut Vec<u8>) {
-    let optional = [chunk.head.is_some(), chunk.drain.is_some(), chunk.digest.is_some()];
-    begin(out, kind::CHUNK, 16 + optional.into_iter().filter(|there| *there).count());
-    bytes(out, 1, &chunk.table.0);
-    uint(out, 3, origins.number(chunk.reader));
+fn write_batch(batch: &Batch, origins: &mut Origins, out: &mut Vec<u8>) {
+    let optional = [batch.head.is_some(), batch.drain.is_some(), batch.digest.is_some()];
+    begin(out, kind::BATCH, 16 + optional.into_iter().filter(|there| *there).count());
+    bytes(out, 1, &batch.table.0);
+    uint(out, 3, origins.number(batch.reader));
     encode::uint(out, 4);
-    write_position(&chunk.from, out);
-    bytes(out, 5, &chunk.change_log.0);
+    write_position(&batch.from, out);
+    bytes(out, 5, &batch.change_log.0);
     encode::uint(out, 6);
-    write_part(&chunk.part, out);
-    array(out, 7, chunk.contexts.len());
-    chunk.contexts.iter().for_each(|context| write_vector(context, origins, out));
-    array(out, 8, chunk.rows.len());
-    for row in &chunk.rows {
+    write_part(&batch.part, out);
+    array(out, 7, batch.contexts.len());
+    batch.contexts.iter().for_each(|context| write_vector(context, origins, out));
+    array(out, 8, batch.rows.len());
+    for row in &batch.rows {
         encode::array(out, 6);
         encode::bin(out, &row.key);
         match &row.value {
@@ -210,38 +216,38 @@ fn write_chunk(chunk: &Chunk, origins: &mut Origins, out: &mut Vec<u8>) {
         encode::uint(out, row.context as u64);
     }
     encode::uint(out, 9);
-    write_vector(&chunk.vector, origins, out);
+    write_vector(&batch.vector, origins, out);
     encode::uint(out, 10);
-    write_vector(&chunk.floor, origins, out);
-    uint(out, 11, chunk.hlc.to_i64().unsigned_abs());
+    write_vector(&batch.floor, origins, out);
+    uint(out, 11, batch.hlc.to_i64().unsigned_abs());
     encode::uint(out, 12);
-    encode::bool(out, chunk.ready);
-    uint(out, 13, chunk.epoch);
-    let standing = match chunk.standing {
+    encode::bool(out, batch.ready);
+    uint(out, 13, batch.epoch);
+    let standing = match batch.standing {
         Standing::In => 1,
         Standing::Frozen => 2,
         Standing::Out => 3,
     };
     uint(out, 14, standing);
     encode::uint(out, 15);
-    write_counts(&chunk.knowledge, out);
-    array(out, 16, chunk.removed.len());
-    chunk.removed.iter().for_each(|database| encode::bin(out, database));
-    if let Some(head) = &chunk.head {
+    write_counts(&batch.knowledge, out);
+    array(out, 16, batch.removed.len());
+    batch.removed.iter().for_each(|database| encode::bin(out, database));
+    if let Some(head) = &batch.head {
         array(out, 17, 4);
         encode::str(out, &head.name.owner.to_string());
         encode::str(out, head.name.name.as_str());
         encode::strings(out, head.attributes.iter().map(AttributeName::as_str));
         encode::uint(out, head.created.to_i64().unsigned_abs());
     }
-    write_id(out, 18, chunk.drain);
-    if let Some(digest) = &chunk.digest {
+    write_id(out, 18, batch.drain);
+    if let Some(digest) = &batch.digest {
         bytes(out, 19, &digest.to_bytes());
     }
     origins.write(out);
 }
 
-fn read_chunk(table: TableUid, fields: &Fields<'_>, origins: &Origins) -> Option<Chunk> {
+fn read_batch(table: TableUid, fields: &Fields<'_>, origins: &Origins) -> Option<Batch> {
     let mut entries = 0;
     let contexts = read_list(&mut fields.value(7)?, CONTEXTS, |reader| {
         let context = read_vector(reader, origins)?;
@@ -260,7 +266,7 @@ fn read_chunk(table: TableUid, fields: &Fields<'_>, origins: &Origins) -> Option
         let stamp = Stamp { hlc, actor };
         (context < contexts.len()).then_some(RowVersion { key, value, stamp, seq, context })
     })?;
-    Some(Chunk {
+    Some(Batch {
         table,
         reader: origins.get(fields.uint(3)?)?,
         from: read_position(&mut fields.value(4)?)?,

@@ -391,7 +391,7 @@ impl Repair {
         Ok(())
     }
 
-    /// Waits until the copies are equal. What was kept as it is keeps them from it.
+    /// Parked until the copies are equal. What was kept as it is keeps them from it.
     async fn verify(&self, compared: &mut BTreeMap<NodeName, ComparedNode>) -> Result<(), Failure> {
         let deadline = clock::monotonic() + SETTLE_TIME;
         for (node, found) in compared.iter_mut().filter(|(_, found)| found.why.is_none()) {

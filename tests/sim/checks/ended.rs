@@ -3,7 +3,7 @@
 
 use cortex_core::{
     model::{NodeName, TableUid},
-    sync::{Chunk, Want},
+    sync::{Batch, PullRequest},
 };
 
 use cortexd::store::SYSTEM_TABLE;
@@ -17,26 +17,26 @@ pub(crate) fn is_not_read(
     world: &mut World,
     reader: usize,
     source: usize,
-    chunk: &Chunk,
+    batch: &Batch,
     truth: &Truth,
 ) {
     let name = world.nodes[source].name.clone();
     let removals = &mut world.nodes[reader].disk.removals;
-    // Before its last chunk a directory has not said yet what it knows.
-    if chunk.table != SYSTEM_TABLE || chunk.is_last() {
+    // Before its last batch a directory has not said yet what it knows.
+    if batch.table != SYSTEM_TABLE || batch.is_last() {
         removals.extend(&truth.removals);
     }
     if removals.contains(&source) {
         broken(format!("ended n{reader} reads of n{source}, which was removed"));
     }
-    let over = over_by(world, reader, &name, chunk.table);
-    if chunk.epoch > 0 && over >= chunk.epoch {
+    let over = over_by(world, reader, &name, batch.table);
+    if batch.epoch > 0 && over >= batch.epoch {
         broken(format!("ended n{reader} reads of n{source}, whose copy was written off"));
     }
 }
 
 /// Nor does who knows that a copy was written off give it anything.
-pub(crate) fn is_not_fed(world: &World, reader: usize, source: usize, want: &Want) {
+pub(crate) fn is_not_fed(world: &World, reader: usize, source: usize, want: &PullRequest) {
     let over = over_by(world, source, &world.nodes[reader].name, want.table);
     if want.epoch > 0 && over >= want.epoch {
         broken(format!("ended n{source} change_logs n{reader}, whose copy was written off"));

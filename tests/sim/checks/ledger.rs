@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use cortex_core::sync::{Chunk, Dot};
+use cortex_core::sync::{Batch, Dot};
 use cortexd::store::SYSTEM_TABLE;
 
 use crate::{
@@ -14,7 +14,7 @@ use crate::{
     world::{World, broken},
 };
 
-/// What a row of a chunk meets.
+/// What a row of a batch meets.
 pub(crate) struct Expected {
     place: Place,
     arriving: Known,
@@ -34,12 +34,12 @@ struct Met {
     backwards: bool,
 }
 
-pub(crate) fn expect(world: &World, n: usize, chunk: &Chunk, known: &[Known]) -> Vec<Expected> {
-    if chunk.table == SYSTEM_TABLE {
+pub(crate) fn expect(world: &World, n: usize, batch: &Batch, known: &[Known]) -> Vec<Expected> {
+    if batch.table == SYSTEM_TABLE {
         return Vec::new();
     }
-    let rows = chunk.rows.iter().zip(known).map(|(row, arriving)| {
-        let place = (chunk.table, row.key.clone());
+    let rows = batch.rows.iter().zip(known).map(|(row, arriving)| {
+        let place = (batch.table, row.key.clone());
         let met = world.nodes[n].disk.version(&place).map(|present| {
             let dot = row.dot();
             let seen = arriving.contains(&present.dot) || present.known.contains(&dot);
@@ -47,9 +47,9 @@ pub(crate) fn expect(world: &World, n: usize, chunk: &Chunk, known: &[Known]) ->
                 true => arriving.contains(&present.dot),
                 false => row.stamp > present.stamp && present.known.contains(&dot),
             };
-            let ours = world.nodes[n].db.replica(chunk.table).map(|copy| &copy.vector);
+            let ours = world.nodes[n].db.replica(batch.table).map(|copy| &copy.vector);
             let is_covered = match arriving.contains(&present.dot) {
-                true => chunk.vector.covers(present.dot),
+                true => batch.vector.covers(present.dot),
                 false => ours.is_some_and(|vector| vector.covers(dot)),
             };
             let collected = world.history.by_place.get(&place).into_iter().flatten();
@@ -75,7 +75,7 @@ pub(crate) fn expect(world: &World, n: usize, chunk: &Chunk, known: &[Known]) ->
 pub(crate) fn settle(
     world: &mut World,
     n: usize,
-    _chunk: &Chunk,
+    _batch: &Batch,
     expected: &[Expected],
     conflicts: u32,
 ) {

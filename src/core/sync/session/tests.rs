@@ -22,13 +22,13 @@ fn at(lsn: u64) -> Position {
     Position { cursor: Some(Cursor { change_log: CHANGE_LOG, lsn }), pass: None }
 }
 
-/// A chunk of the log, which leads to this LSN.
-fn log(table: TableUid, from: &Position, to: u64, last: bool) -> Box<Chunk> {
-    chunk(table, from, Part::Log { to, last })
+/// A batch of the log, which leads to this LSN.
+fn log(table: TableUid, from: &Position, to: u64, last: bool) -> Box<Batch> {
+    batch(table, from, Part::Log { to, last })
 }
 
-fn chunk(table: TableUid, from: &Position, part: Part) -> Box<Chunk> {
-    Box::new(Chunk {
+fn batch(table: TableUid, from: &Position, part: Part) -> Box<Batch> {
+    Box::new(Batch {
         table,
         reader: ActorId(1),
         from: from.clone(),
@@ -50,12 +50,12 @@ fn chunk(table: TableUid, from: &Position, part: Part) -> Box<Chunk> {
     })
 }
 
-fn want(table: TableUid, position: Position) -> Want {
-    Want { table, reader: ActorId(1), epoch: 1, position, vector: VersionVector::new() }
+fn request(table: TableUid, position: Position) -> PullRequest {
+    PullRequest { table, reader: ActorId(1), epoch: 1, position, vector: VersionVector::new() }
 }
 
-fn waits(table: TableUid) -> Message {
-    Message::Waits(Waits { table, drain: None })
+fn parked(table: TableUid) -> Message {
+    Message::Parked(Parked { table, drain: None })
 }
 
 fn refuse(table: TableUid, why: Why) -> Message {
@@ -66,7 +66,7 @@ fn refuse(table: TableUid, why: Why) -> Message {
 struct Scene {
     session: Session,
     now: Duration,
-    taken: Vec<Chunk>,
+    taken: Vec<Batch>,
     said: Vec<Message>,
     acknowledged: Vec<TableUid>,
 }
@@ -84,7 +84,7 @@ impl Scene {
     fn after_the_first(tables: &[u8]) -> Self {
         let mut scene = Self::new(tables);
         assert_eq!(scene.asks(), [SYSTEM]);
-        scene.hear(waits(SYSTEM));
+        scene.hear(parked(SYSTEM));
         assert_eq!(scene.asks(), tables.iter().map(|n| table(*n)).collect::<Vec<_>>());
         scene.acknowledged.clear();
         scene
@@ -104,7 +104,7 @@ impl Scene {
                     self.session.asked(table, Some(from.clone()), self.now);
                     asked.push((table, from));
                 }
-                Output::Take(chunk) => self.taken.push(*chunk),
+                Output::Take(batch) => self.taken.push(*batch),
                 Output::Acknowledge { table, .. } => self.acknowledged.push(table),
                 Output::Say(message) => self.said.push(message),
             }
@@ -116,10 +116,10 @@ impl Scene {
         self.session.handle(message, self.now);
     }
 
-    /// The chunk that has been stored for the longest time is stored, or not.
+    /// The batch that has been stored for the longest time is stored, or not.
     fn settle(&mut self, outcome: Outcome) {
-        let chunk = self.taken.remove(0);
-        self.session.taken(&chunk, outcome, self.now);
+        let batch = self.taken.remove(0);
+        self.session.taken(&batch, outcome, self.now);
     }
 
     /// Lets time pass, in the steps that were announced.
@@ -142,11 +142,11 @@ impl Scene {
 fn the_system_table_is_read_to_its_end_before_anything_else_is_asked_for() {
     let mut scene = Scene::new(&[1, 2]);
     assert_eq!(scene.asks(), [SYSTEM]);
-    scene.hear(Message::Chunk(log(SYSTEM, &at(0), 9, false)));
+    scene.hear(Message::Batch(log(SYSTEM, &at(0), 9, false)));
     assert_eq!(scene.asks(), [SYSTEM], "the next part is asked for at once");
     scene.settle(Outcome::Stored);
     assert_eq!(scene.asks(), []);
-    scene.hear(Message::Chunk(log(SYSTEM, &at(9), 12, true)));
+    scene.hear(Message::Batch(log(SYSTEM, &at(9), 12, true)));
     assert_eq!(scene.asks(), []);
     scene.settle(Outcome::Stored);
     let mut asked = scene.asks();
@@ -157,70 +157,72 @@ fn the_system_table_is_read_to_its_end_before_anything_else_is_asked_for() {
 #[test]
 fn a_request_that_waits_is_answered_when_the_copy_changes() {
     let mut scene = Scene::new(&[]);
-    scene.hear(Message::Want(Box::new(want(table(1), at(5)))));
-    let asked = scene.session.next_want().expect("to be answered");
-    assert_eq!(scene.session.next_want(), None);
+    scene.hear(Message::PullRequest(Box::new(request(table(1), at(5)))));
+    let asked = scene.session.next_pull_request().expect("to be answered");
+    assert_eq!(scene.session.next_pull_request(), None);
     scene.session.served(&asked, Answer::Nothing(None));
     scene.asks();
-    assert_eq!(scene.said, [waits(table(1))]);
+    assert_eq!(scene.said, [parked(table(1))]);
     scene.session.changed(table(2));
-    assert_eq!(scene.session.next_want(), None, "another table");
+    assert_eq!(scene.session.next_pull_request(), None, "another table");
     scene.session.changed(table(1));
-    let again = scene.session.next_want().expect("to be answered");
+    let again = scene.session.next_pull_request().expect("to be answered");
     scene.session.changed(table(1)); // while it is being answered
     scene.session.served(&again, Answer::Nothing(None));
-    assert!(scene.session.next_want().is_some(), "what has changed meanwhile counts");
-    let chunk = log(table(1), &at(5), 6, true);
-    scene.session.served(&again, Answer::Chunk(chunk.clone()));
+    assert!(scene.session.next_pull_request().is_some(), "what has changed meanwhile counts");
+    let batch = log(table(1), &at(5), 6, true);
+    scene.session.served(&again, Answer::Batch(batch.clone()));
     scene.asks();
-    assert_eq!(scene.said[1..], [Message::Chunk(chunk)], "and nothing else was said");
+    assert_eq!(scene.said[1..], [Message::Batch(batch)], "and nothing else was said");
     scene.session.changed(table(1));
-    assert_eq!(scene.session.next_want(), None, "it was answered");
+    assert_eq!(scene.session.next_pull_request(), None, "it was answered");
 }
 
 #[test]
 fn a_new_request_takes_the_place_of_the_one_before() {
     let mut scene = Scene::new(&[]);
-    scene.hear(Message::Want(Box::new(want(table(1), at(5)))));
-    let old = scene.session.next_want().expect("to be answered");
-    scene.hear(Message::Want(Box::new(want(table(1), at(8)))));
-    scene.session.served(&old, Answer::Chunk(log(table(1), &at(5), 6, true)));
+    scene.hear(Message::PullRequest(Box::new(request(table(1), at(5)))));
+    let old = scene.session.next_pull_request().expect("to be answered");
+    scene.hear(Message::PullRequest(Box::new(request(table(1), at(8)))));
+    scene.session.served(&old, Answer::Batch(log(table(1), &at(5), 6, true)));
     scene.asks();
-    assert_eq!(scene.said, [], "nobody waits for it any more");
-    assert_eq!(scene.session.next_want().map(|want| want.position), Some(at(8)));
+    assert_eq!(scene.said, [], "nobody parked for it any more");
+    assert_eq!(scene.session.next_pull_request().map(|request| request.position), Some(at(8)));
 }
 
 #[test]
 fn requests_for_the_system_table_are_answered_first_and_the_others_in_turn() {
     let mut scene = Scene::new(&[]);
     for number in [1, 2, 0, 3] {
-        scene.hear(Message::Want(Box::new(want(table(number), at(0)))));
+        scene.hear(Message::PullRequest(Box::new(request(table(number), at(0)))));
     }
-    let order: Vec<_> = std::iter::from_fn(|| scene.session.next_want()).map(|w| w.table).collect();
+    let order: Vec<_> = std::iter::from_fn(|| scene.session.next_pull_request())
+        .map(|request| request.table)
+        .collect();
     assert_eq!(order, [SYSTEM, table(1), table(2), table(3)]);
 }
 
 #[test]
 fn what_a_reader_has_said_to_have_is_left_out_of_the_answer_that_it_waits_for() {
     let mut scene = Scene::new(&[]);
-    scene.hear(Message::Want(Box::new(want(table(1), at(5)))));
+    scene.hear(Message::PullRequest(Box::new(request(table(1), at(5)))));
     let has: VersionVector = [Dot { actor: ActorId(1), seq: 4 }].into_iter().collect();
     scene.session.reader_has(table(1), &has);
-    assert_eq!(scene.session.next_want().map(|want| want.vector), Some(has));
+    assert_eq!(scene.session.next_pull_request().map(|request| request.vector), Some(has));
 }
 
 #[test]
 fn of_a_long_log_the_next_part_is_asked_for_while_one_is_stored() {
     let mut scene = Scene::after_the_first(&[1]);
-    scene.hear(Message::Chunk(log(table(1), &at(0), 10, false)));
+    scene.hear(Message::Batch(log(table(1), &at(0), 10, false)));
     assert_eq!(scene.positions(), [(table(1), at(10))]);
-    scene.hear(Message::Chunk(log(table(1), &at(10), 20, false)));
+    scene.hear(Message::Batch(log(table(1), &at(10), 20, false)));
     assert_eq!((scene.asks(), scene.taken.len()), (vec![], 1), "one at a time is stored");
     scene.settle(Outcome::Stored);
     assert_eq!(scene.positions(), [(table(1), at(20))]);
     assert_eq!(scene.taken[0].from, at(10));
     scene.settle(Outcome::Stored);
-    scene.hear(Message::Chunk(log(table(1), &at(20), 25, true)));
+    scene.hear(Message::Batch(log(table(1), &at(20), 25, true)));
     assert_eq!(scene.asks(), [], "nothing more is known to come");
     scene.settle(Outcome::Stored);
     assert_eq!(scene.asks(), [table(1)], "so the next request waits at the source");
@@ -231,7 +233,7 @@ fn of_a_long_log_the_next_part_is_asked_for_while_one_is_stored() {
 fn a_pass_is_gone_on_with_from_where_the_store_says_since_it_draws_its_number() {
     let mut scene = Scene::after_the_first(&[1]);
     let part = |starts, reached| Part::Keys { kind: PassKind::Scan, starts, pinned: 3, reached };
-    scene.hear(Message::Chunk(chunk(table(1), &at(0), part(true, Some(vec![5])))));
+    scene.hear(Message::Batch(batch(table(1), &at(0), part(true, Some(vec![5])))));
     assert_eq!(scene.asks(), []);
     scene.settle(Outcome::Stored);
     let asked = scene.session.next_output();
@@ -240,15 +242,15 @@ fn a_pass_is_gone_on_with_from_where_the_store_says_since_it_draws_its_number() 
     let pass = |after| Some(Pass { kind: PassKind::Scan, number: 44, after });
     let inside = Position { pass: pass(vec![5]), ..at(3) };
     scene.session.asked(table(1), Some(inside.clone()), scene.now);
-    scene.hear(Message::Chunk(chunk(table(1), &inside, part(false, Some(vec![9])))));
+    scene.hear(Message::Batch(batch(table(1), &inside, part(false, Some(vec![9])))));
     assert_eq!(scene.positions(), [(table(1), Position { pass: pass(vec![9]), ..at(3) })]);
 }
 
 #[test]
 fn what_nobody_has_asked_for_is_dropped() {
     let mut scene = Scene::after_the_first(&[1]);
-    scene.hear(Message::Chunk(log(table(1), &at(3), 9, true)));
-    scene.hear(Message::Chunk(log(table(9), &at(0), 9, true)));
+    scene.hear(Message::Batch(log(table(1), &at(3), 9, true)));
+    scene.hear(Message::Batch(log(table(9), &at(0), 9, true)));
     assert_eq!((scene.asks(), scene.taken.len()), (vec![], 0));
 }
 
@@ -264,7 +266,7 @@ fn pauses_grow_while_it_fails_and_are_short_again_afterwards() {
         scene.now = asked[0].0;
     }
     assert_eq!(pauses, [200, 400, 800, 1600, 3200, 6400, 10_000, 10_000]);
-    scene.hear(waits(table(1)));
+    scene.hear(parked(table(1)));
     scene.hear(refuse(table(1), Why::Busy));
     assert_eq!(scene.pass(ms(300)).len(), 1);
 }
@@ -273,7 +275,7 @@ fn pauses_grow_while_it_fails_and_are_short_again_afterwards() {
 fn a_request_that_was_refused_may_be_answered_all_the_same() {
     let mut scene = Scene::after_the_first(&[1]);
     scene.hear(refuse(table(1), Why::UnknownLife));
-    scene.hear(Message::Chunk(log(table(1), &at(0), 9, true)));
+    scene.hear(Message::Batch(log(table(1), &at(0), 9, true)));
     scene.asks();
     assert_eq!(scene.taken.len(), 1);
 }
@@ -281,7 +283,7 @@ fn a_request_that_was_refused_may_be_answered_all_the_same() {
 #[test]
 fn everything_is_asked_for_again_after_a_minute() {
     let mut scene = Scene::after_the_first(&[1]);
-    scene.hear(waits(table(1)));
+    scene.hear(parked(table(1)));
     scene.asks();
     let asked = scene.pass(ms(60_000));
     assert_eq!(asked, [(ms(60_000), SYSTEM), (ms(60_000), table(1))]);
@@ -290,13 +292,13 @@ fn everything_is_asked_for_again_after_a_minute() {
 #[test]
 fn decisions_that_are_not_known_yet_are_asked_for_at_once_and_the_rows_when_they_are_there() {
     let mut scene = Scene::after_the_first(&[1]);
-    scene.hear(Message::Chunk(log(table(1), &at(0), 9, true)));
+    scene.hear(Message::Batch(log(table(1), &at(0), 9, true)));
     scene.asks();
     scene.settle(Outcome::Unfit(Unfit::ScopeUnknown));
     assert_eq!(scene.asks(), [SYSTEM]);
     let told = Refuse { table: table(1), taking: true, why: Why::Directory };
     assert_eq!(scene.said, [Message::Refuse(told)]);
-    scene.hear(Message::Chunk(log(SYSTEM, &at(0), 7, true)));
+    scene.hear(Message::Batch(log(SYSTEM, &at(0), 7, true)));
     scene.asks();
     scene.settle(Outcome::Stored);
     let mut asked = scene.asks();
@@ -308,7 +310,7 @@ fn decisions_that_are_not_known_yet_are_asked_for_at_once_and_the_rows_when_they
 fn a_chunk_from_a_position_that_is_past_is_asked_for_anew_without_a_pause_once() {
     let mut scene = Scene::after_the_first(&[1]);
     for expected in [vec![table(1)], vec![]] {
-        scene.hear(Message::Chunk(log(table(1), &at(0), 9, true)));
+        scene.hear(Message::Batch(log(table(1), &at(0), 9, true)));
         scene.asks();
         scene.settle(Outcome::Unfit(Unfit::Past));
         assert_eq!(scene.asks(), expected);
@@ -319,9 +321,9 @@ fn a_chunk_from_a_position_that_is_past_is_asked_for_anew_without_a_pause_once()
 #[test]
 fn what_follows_a_chunk_that_was_not_stored_is_dropped_too() {
     let mut scene = Scene::after_the_first(&[1]);
-    scene.hear(Message::Chunk(log(table(1), &at(0), 10, false)));
+    scene.hear(Message::Batch(log(table(1), &at(0), 10, false)));
     scene.asks();
-    scene.hear(Message::Chunk(log(table(1), &at(10), 20, false)));
+    scene.hear(Message::Batch(log(table(1), &at(10), 20, false)));
     scene.asks();
     scene.settle(Outcome::Failed(Why::Storage));
     assert_eq!((scene.asks(), scene.taken.len()), (vec![], 0));
@@ -333,7 +335,7 @@ fn so_many_tables_are_transferred_at_a_time_and_small_ones_pass_them() {
     let numbers: Vec<u8> = (1..=10).collect();
     let mut scene = Scene::after_the_first(&numbers);
     for number in &numbers {
-        scene.hear(Message::Chunk(log(table(*number), &at(0), 5, false)));
+        scene.hear(Message::Batch(log(table(*number), &at(0), 5, false)));
     }
     assert_eq!(scene.asks().len(), TRANSFERS, "these go on");
     for _ in 0..10 {
@@ -347,7 +349,7 @@ fn so_many_tables_are_transferred_at_a_time_and_small_ones_pass_them() {
     );
     scene.session.follow(&numbers.iter().copied().chain([20]).map(table).collect(), ms(0));
     assert_eq!(scene.asks(), [table(20)], "one that has little to say is asked for");
-    scene.hear(Message::Chunk(log(table(1), &at(5), 9, true)));
+    scene.hear(Message::Batch(log(table(1), &at(5), 9, true)));
     scene.asks();
     scene.settle(Outcome::Stored);
     assert_eq!(scene.asks(), [table(1), table(9)], "a transfer has ended, another one begins");
@@ -356,7 +358,7 @@ fn so_many_tables_are_transferred_at_a_time_and_small_ones_pass_them() {
 #[test]
 fn a_table_that_is_not_followed_any_more_is_left_alone() {
     let mut scene = Scene::after_the_first(&[1]);
-    scene.hear(Message::Chunk(log(table(1), &at(0), 5, false)));
+    scene.hear(Message::Batch(log(table(1), &at(0), 5, false)));
     scene.asks();
     scene.session.follow(&BTreeSet::new(), ms(0));
     scene.settle(Outcome::Stored);
@@ -367,13 +369,13 @@ fn a_table_that_is_not_followed_any_more_is_left_alone() {
 #[test]
 fn a_copy_that_drains_is_acknowledged_even_where_nothing_was_missing() {
     let mut scene = Scene::after_the_first(&[1]);
-    scene.hear(waits(table(1)));
+    scene.hear(parked(table(1)));
     scene.asks();
     assert_eq!(scene.acknowledged, [table(1)], "what is here is told once");
-    scene.hear(waits(table(1)));
+    scene.hear(parked(table(1)));
     scene.asks();
     assert_eq!(scene.acknowledged.len(), 1);
-    scene.hear(Message::Waits(Waits { table: table(1), drain: Some([3; 16]) }));
+    scene.hear(Message::Parked(Parked { table: table(1), drain: Some([3; 16]) }));
     let acknowledge =
         Output::Acknowledge { table: table(1), upto: Some(at(0)), drain: Some([3; 16]) };
     assert_eq!(scene.session.next_output(), Some(acknowledge));
@@ -382,14 +384,14 @@ fn a_copy_that_drains_is_acknowledged_even_where_nothing_was_missing() {
 #[test]
 fn a_draining_is_told_once_to_a_request_that_waits() {
     let mut scene = Scene::new(&[]);
-    scene.hear(Message::Want(Box::new(want(table(1), at(5)))));
+    scene.hear(Message::PullRequest(Box::new(request(table(1), at(5)))));
     for drain in [None, Some([1; 16]), Some([1; 16]), Some([2; 16])] {
-        let asked = scene.session.next_want().expect("to be answered");
+        let asked = scene.session.next_pull_request().expect("to be answered");
         scene.session.served(&asked, Answer::Nothing(drain));
         scene.session.changed(table(1));
     }
     scene.asks();
-    let told = |drain| Message::Waits(Waits { table: table(1), drain });
+    let told = |drain| Message::Parked(Parked { table: table(1), drain });
     assert_eq!(scene.said, [told(None), told(Some([1; 16])), told(Some([2; 16]))]);
 }
 

@@ -58,14 +58,14 @@ fn digests() -> impl Strategy<Value = TableDigest> {
 }
 
 prop_compose! {
-    fn wants()(
+    fn pull_requests()(
         table in tables(),
         reader in origins(),
         epoch in any::<u64>(),
         position in positions(),
         vector in vectors(),
-    ) -> Want {
-        Want { table, reader, epoch, position, vector }
+    ) -> PullRequest {
+        PullRequest { table, reader, epoch, position, vector }
     }
 }
 
@@ -125,7 +125,7 @@ fn rows(contexts: usize) -> impl Strategy<Value = Vec<RowVersion>> {
 }
 
 prop_compose! {
-    fn chunks()(
+    fn batches()(
         (contexts, rows) in vec(vectors(), 1..4)
             .prop_flat_map(|contexts| (Just(contexts.clone()), rows(contexts.len()))),
         (table, reader, from, part) in (tables(), origins(), positions(), parts()),
@@ -135,8 +135,8 @@ prop_compose! {
         knowledge in counts(),
         (removed, drain) in any::<(Vec<[u8; 16]>, Option<[u8; 16]>)>(),
         (head, digest) in (option::of(heads()), option::of(digests())),
-    ) -> Chunk {
-        Chunk {
+    ) -> Batch {
+        Batch {
             table, reader, from, change_log: ChangeLogId(change_log), part, contexts, rows, vector, floor, hlc, ready,
             epoch, standing, knowledge, removed, head, drain, digest,
         }
@@ -161,8 +161,8 @@ fn whys() -> impl Strategy<Value = Why> {
 
 fn messages() -> impl Strategy<Value = Message> {
     prop_oneof![
-        wants().prop_map(|want| Message::Want(Box::new(want))),
-        chunks().prop_map(|chunk| Message::Chunk(Box::new(chunk))),
+        pull_requests().prop_map(|request| Message::PullRequest(Box::new(request))),
+        batches().prop_map(|batch| Message::Batch(Box::new(batch))),
         (tables(), option::of(cursors()), any::<Option<[u8; 16]>>(), words()).prop_map(
             |(table, cursor, drain, word)| {
                 Message::Ack(Box::new(Ack { table, cursor, drain, word }))
@@ -171,7 +171,7 @@ fn messages() -> impl Strategy<Value = Message> {
         (tables(), any::<bool>(), whys())
             .prop_map(|(table, taking, why)| Message::Refuse(Refuse { table, taking, why })),
         (tables(), any::<Option<[u8; 16]>>())
-            .prop_map(|(table, drain)| Message::Waits(Waits { table, drain })),
+            .prop_map(|(table, drain)| Message::Parked(Parked { table, drain })),
         (tables(), vec((names(), words()), 0..4))
             .prop_map(|(table, words)| Message::Words(Said { table, words })),
     ]
@@ -205,7 +205,7 @@ fn conflicts_stand_beside_a_word_that_is_as_it_always_was() {
     let said = Message::Words(Said { table: TableUid([0; 16]), words });
     let told = body_of(&link::Message::Sync(said.clone()));
     let mut earlier = Vec::new();
-    begin(&mut earlier, link::kind::WORDS, 3);
+    begin(&mut earlier, link::kind::STATUS_GOSSIP, 3);
     for key in [1, 2, 3] {
         encode::uint(&mut earlier, key);
         let fields = Fields::read(&told).expect("a map");
@@ -213,7 +213,7 @@ fn conflicts_stand_beside_a_word_that_is_as_it_always_was() {
         earlier.extend(fields.value(key).and_then(|mut value| value.raw()).expect("a field"));
     }
     let fields = Fields::read(&earlier).expect("a map");
-    assert_eq!(read(link::kind::WORDS, &fields), Some(said));
+    assert_eq!(read(link::kind::STATUS_GOSSIP, &fields), Some(said));
 }
 
 #[test]
@@ -233,14 +233,14 @@ fn an_origin_of_writes_is_named_once() {
 #[test]
 fn what_a_list_announces_takes_no_memory_and_is_no_message() {
     let mut body = Vec::new();
-    begin(&mut body, kind::WORDS, 3);
+    begin(&mut body, kind::STATUS_GOSSIP, 3);
     bytes(&mut body, 1, &[0; 16]);
     array(&mut body, 3, 65);
     (0..65).for_each(|_| encode::nil(&mut body));
     array(&mut body, 2, 0);
     assert_eq!(Incoming::read(&body), Err(Malformed), "more machines than a mesh has");
     let mut body = Vec::new();
-    begin(&mut body, kind::WORDS, 3);
+    begin(&mut body, kind::STATUS_GOSSIP, 3);
     bytes(&mut body, 1, &[0; 16]);
     array(&mut body, 2, 0);
     array(&mut body, 3, u32::MAX as usize);

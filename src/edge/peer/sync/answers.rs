@@ -1,4 +1,4 @@
-//! What a request for rows comes to, with the frame of its chunk, and whether what has come was signed: work for
+//! What a request for rows comes to, with the frame of its batch, and whether what has come was signed: work for
 //! threads that may block.
 //! Who may have which rows is the store's to say, by the rules of `cortex_core::sync`.
 
@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use cortex_core::{
     model::NodeName,
-    sync::{Answer, Chunk, Part, Position, Want, Why},
+    sync::{Answer, Batch, Part, Position, PullRequest, Why},
 };
 
 use super::{super::blocking, pack, troubles::TOO_LARGE};
 use crate::store::{
-    Checked, ChunkBounds, Fault, SYSTEM_TABLE, SealedRow, Served, Store, Unserved, check,
+    BatchBounds, Checked, Fault, SYSTEM_TABLE, SealedRow, Served, Store, Unserved, check,
 };
 
 /// Entries of a change log that a reader has written itself, and need not be told of at once.
@@ -24,7 +24,7 @@ const AT_ONCE: usize = 8 << 10;
 /// What a request comes to.
 pub(super) struct Answered {
     pub(super) answer: Answer,
-    /// The frame of its chunk.
+    /// The frame of its batch.
     pub(super) frame: Option<Vec<u8>>,
     /// Where nothing is told: the LSN up to which there was nothing for the reader.
     pub(super) passed: Option<u64>,
@@ -46,11 +46,11 @@ pub(super) struct Passed {
 }
 
 impl Passed {
-    pub(super) fn new(want: &Want, upto: u64) -> Self {
+    pub(super) fn new(want: &PullRequest, upto: u64) -> Self {
         Self { epoch: want.epoch, from: want.position.clone(), upto }
     }
 
-    pub(super) fn holds_for(&self, want: &Want) -> bool {
+    pub(super) fn holds_for(&self, want: &PullRequest) -> bool {
         (self.epoch, &self.from) == (want.epoch, &want.position)
     }
 }
@@ -68,22 +68,22 @@ pub(super) struct Heard {
 pub(super) fn answer_at_once(
     store: &Store,
     node: &NodeName,
-    want: &Want,
+    want: &PullRequest,
     heard: Heard,
 ) -> Option<Answered> {
-    let bounds = ChunkBounds { bytes: AT_ONCE, passed: heard.passed, ..ChunkBounds::default() };
+    let bounds = BatchBounds { bytes: AT_ONCE, passed: heard.passed, ..BatchBounds::default() };
     answered(store, want, heard, store.serve_recent(node, want, bounds)?).ok()
 }
 
-/// What a request comes to. A chunk that is too large for a frame is read again, with fewer rows; one row
+/// What a request comes to. A batch that is too large for a frame is read again, with fewer rows; one row
 /// always fits.
 pub(super) fn answer_to(
     store: &Store,
     node: &NodeName,
-    want: &Want,
+    want: &PullRequest,
     heard: Heard,
 ) -> Result<Answered, Fault> {
-    let mut bounds = ChunkBounds { passed: heard.passed, ..ChunkBounds::default() };
+    let mut bounds = BatchBounds { passed: heard.passed, ..BatchBounds::default() };
     loop {
         match answered(store, want, heard, store.serve(node, want, bounds)?) {
             Ok(answered) => return Ok(answered),
@@ -96,7 +96,12 @@ pub(super) fn answer_to(
 }
 
 /// How many rows there are is the error where they are too large for one frame.
-fn answered(store: &Store, want: &Want, heard: Heard, served: Served) -> Result<Answered, usize> {
+fn answered(
+    store: &Store,
+    want: &PullRequest,
+    heard: Heard,
+    served: Served,
+) -> Result<Answered, usize> {
     match served {
         Served::Nothing => {
             let drain = store.copy(want.table).and_then(|copy| copy.drain);
@@ -112,43 +117,43 @@ fn answered(store: &Store, want: &Want, heard: Heard, served: Served) -> Result<
             };
             Ok(Answered::just(Answer::Refused(why)))
         }
-        Served::Chunk(chunk) => {
-            if let Some(passed) = echo(&chunk, want, heard.told_whole) {
+        Served::Batch(batch) => {
+            if let Some(passed) = echo(&batch, want, heard.told_whole) {
                 return Ok(Answered {
                     passed: Some(passed),
                     ..Answered::just(Answer::Nothing(None))
                 });
             }
-            let frame = pack::frame_of(&chunk).ok_or(chunk.rows.len())?;
-            Ok(Answered { frame: Some(frame), ..Answered::just(Answer::Chunk(chunk)) })
+            let frame = pack::frame_of(&batch).ok_or(batch.rows.len())?;
+            Ok(Answered { frame: Some(frame), ..Answered::just(Answer::Batch(batch)) })
         }
     }
 }
 
-/// Where a chunk leads to that would only move the reader's place in the change log: what is new here has come from
+/// Where a batch leads to that would only move the reader's place in the change log: what is new here has come from
 /// there. It would cost the reader a commit for each of its own writes. Not for ever: the change log would have to be
 /// read from further and further back.
-fn echo(chunk: &Chunk, want: &Want, told_whole: Option<u64>) -> Option<u64> {
-    let Part::Log { to, last: true } = chunk.part else { return None };
-    let from = chunk.from.cursor.map_or(0, |cursor| cursor.lsn);
+fn echo(batch: &Batch, want: &PullRequest, told_whole: Option<u64>) -> Option<u64> {
+    let Part::Log { to, last: true } = batch.part else { return None };
+    let from = batch.from.cursor.map_or(0, |cursor| cursor.lsn);
     let is_echo = told_whole.is_some_and(|upto| from >= upto)
-        && chunk.rows.is_empty()
-        && chunk.drain.is_none()
+        && batch.rows.is_empty()
+        && batch.drain.is_none()
         && to.saturating_sub(from) < LONGEST_ECHO
-        && want.vector.dominates(&chunk.vector);
+        && want.vector.dominates(&batch.vector);
     is_echo.then_some(to)
 }
 
 /// The rows of the system table with their signatures checked; for any other table there is nothing to check.
 pub(super) async fn checked(
-    chunk: &Chunk,
+    batch: &Batch,
     store: &Store,
     signer: Arc<crate::pki::Credentials>,
 ) -> Result<Checked, Fault> {
-    if chunk.table != SYSTEM_TABLE || chunk.rows.is_empty() {
+    if batch.table != SYSTEM_TABLE || batch.rows.is_empty() {
         return Ok(Checked::default());
     }
-    let rows = chunk.rows.iter().map(|row| SealedRow {
+    let rows = batch.rows.iter().map(|row| SealedRow {
         key: row.key.clone(),
         value: row.value.clone().unwrap_or_default(),
         stamp: row.stamp,

@@ -1,7 +1,7 @@
 //! Rows of another machine's directory that cannot be verified: what stands behind them is read all the same.
 //! Which rows are good is the store's to say; when to ask, the session's.
 //!
-//! A chunk with such a row is not taken: on disk, the place in the change log and what is known to be incorporated stay
+//! A batch with such a row is not taken: on disk, the place in the change log and what is known to be incorporated stay
 //! before it, so that nothing is claimed that is not there. Its other rows, each signed by its writer, are learnt,
 //! and the source is asked for what follows from a place that is kept here alone. Every so often the store's own
 //! place is asked from once more: the row may be good by then, or another may stand in its place.
@@ -14,7 +14,7 @@
 
 use std::time::Duration;
 
-use cortex_core::sync::{Chunk, Position, VersionVector};
+use cortex_core::sync::{Batch, Position, VersionVector};
 use tracing::warn;
 
 use super::{Exchange, Finished};
@@ -31,7 +31,7 @@ const MOST_PAUSE: Duration = Duration::from_secs(300);
 /// The pause where what follows is just being asked for, or stored.
 const BUSY_PAUSE: Duration = Duration::from_millis(100);
 
-/// Rows of one chunk that are named to the operator.
+/// Rows of one batch that are named to the operator.
 const NAMED: usize = 64;
 
 /// How far a source's directory was read beyond rows that cannot be verified; nothing where there are none.
@@ -86,14 +86,14 @@ impl Beyond {
         self.0.is_some()
     }
 
-    /// Goes on behind a chunk that was learnt and not taken.
-    fn pass(&mut self, chunk: &Chunk, now: Duration) {
+    /// Goes on behind a batch that was learnt and not taken.
+    fn pass(&mut self, batch: &Batch, now: Duration) {
         let mut place = match self.0.take() {
-            Some(place) if place.position == chunk.from => place,
+            Some(place) if place.position == batch.from => place,
             before => {
                 let pause = before.map_or(LEAST_PAUSE, |place| (place.pause * 2).min(MOST_PAUSE));
                 Place {
-                    position: chunk.from.clone(),
+                    position: batch.from.clone(),
                     vector: VersionVector::new(),
                     ahead: true,
                     ended: false,
@@ -103,29 +103,29 @@ impl Beyond {
             }
         };
         // A pass that is read here alone has a number that none in the store has.
-        place.position = chunk.leads_to(0);
-        if chunk.is_last() {
-            place.vector.join(&chunk.vector);
+        place.position = batch.leads_to(0);
+        if batch.is_last() {
+            place.vector.join(&batch.vector);
             place.ended = true;
         }
         self.0 = Some(place);
     }
 
-    /// The store has taken a chunk; true where it has come to the end by that, and nothing is left behind.
-    fn taken(&mut self, chunk: &Chunk) -> bool {
-        chunk.is_last() && self.0.take().is_some()
+    /// The store has taken a batch; true where it has come to the end by that, and nothing is left behind.
+    fn taken(&mut self, batch: &Batch) -> bool {
+        batch.is_last() && self.0.take().is_some()
     }
 }
 
 impl Exchange<'_> {
-    /// Takes note of a chunk of which the good rows were learnt.
+    /// Takes note of a batch of which the good rows were learnt.
     pub(super) fn learnt(
         &mut self,
-        chunk: &Chunk,
+        batch: &Batch,
         keys: &[Vec<u8>],
         unverified: Vec<UnverifiedRow>,
     ) {
-        self.beyond.pass(chunk, self.shared.now());
+        self.beyond.pass(batch, self.shared.now());
         let mut news = Vec::new();
         self.shared.context.service.sync().update(SYSTEM_TABLE, self.node, |known| {
             known.taking = None;
@@ -153,11 +153,11 @@ impl Exchange<'_> {
         }
     }
 
-    /// Takes note that the store has taken a chunk of the directory as a whole.
-    pub(super) fn directory_taken(&mut self, chunk: &Chunk) {
+    /// Takes note that the store has taken a batch of the directory as a whole.
+    pub(super) fn directory_taken(&mut self, batch: &Batch) {
         let view = self.shared.context.service.sync();
-        let is_clear = self.beyond.taken(chunk);
-        if is_clear || (chunk.is_last() && !self.beyond.is_open()) {
+        let is_clear = self.beyond.taken(batch);
+        if is_clear || (batch.is_last() && !self.beyond.is_open()) {
             let mut was_doubtful = false;
             view.update(SYSTEM_TABLE, self.node, |known| {
                 was_doubtful = std::mem::take(&mut known.doubtful) != Doubtful::default();
@@ -183,9 +183,9 @@ mod tests {
         Position { cursor: Some(Cursor { change_log: ChangeLogId([1; 16]), lsn }), pass: None }
     }
 
-    fn chunk(from: u64, to: u64, last: bool) -> Chunk {
+    fn batch(from: u64, to: u64, last: bool) -> Batch {
         let dot = Dot { actor: ActorId(1), seq: to };
-        Chunk {
+        Batch {
             table: SYSTEM_TABLE,
             reader: ActorId(2),
             from: position(from),
@@ -215,10 +215,10 @@ mod tests {
     fn what_stands_behind_is_read_to_its_end_before_the_store_s_place_is_asked_from_again() {
         let mut beyond = Beyond::default();
         assert_eq!((beyond.next(), beyond.check_at()), (None, None));
-        beyond.pass(&chunk(0, 5, false), at(0));
+        beyond.pass(&batch(0, 5, false), at(0));
         assert_eq!(beyond.next(), Some(position(5)));
         beyond.check(at(60), || panic!("the end was not read"));
-        beyond.pass(&chunk(5, 9, true), at(1));
+        beyond.pass(&batch(5, 9, true), at(1));
         assert_eq!(beyond.next(), Some(position(9)));
         assert_eq!(
             beyond.vector_at(&position(9)).map(VersionVector::len),
@@ -232,13 +232,13 @@ mod tests {
         beyond.check(at(3), || true);
         assert_eq!((beyond.next(), beyond.check_at()), (None, None), "the store says from where");
 
-        beyond.pass(&chunk(0, 5, false), at(2));
-        beyond.pass(&chunk(5, 9, true), at(2));
+        beyond.pass(&batch(0, 5, false), at(2));
+        beyond.pass(&batch(5, 9, true), at(2));
         beyond.check(at(5), || panic!("the pause is twice as long"));
         beyond.check(at(6), || true);
-        assert!(!beyond.taken(&chunk(0, 5, false)));
+        assert!(!beyond.taken(&batch(0, 5, false)));
         assert!(beyond.is_open());
-        assert!(beyond.taken(&chunk(5, 9, true)), "the store has come to the end");
+        assert!(beyond.taken(&batch(5, 9, true)), "the store has come to the end");
         assert!(!beyond.is_open());
     }
 }

@@ -19,7 +19,7 @@ use std::{
 use cortex_core::{
     clock::latest_believable,
     model::{Hlc, NodeName, TableUid},
-    sync::{Chunk, Word},
+    sync::{Batch, Word},
 };
 use tracing::info;
 
@@ -91,18 +91,18 @@ impl Exchange<'_> {
         apart && table != SYSTEM_TABLE
     }
 
-    /// Up to which timestamp a chunk is believed.
-    pub(super) fn believed(&mut self, chunk: &Chunk) -> Hlc {
+    /// Up to which timestamp a batch is believed.
+    pub(super) fn believed(&mut self, batch: &Batch) -> Hlc {
         let own = self.store.hlc();
         // What this machine has met already can be met again.
         let reached_ms = clock::wall_ms().max(own.unix_ms());
         let latest = Hlc::from_unix_ms(reached_ms.saturating_add(MAX_SKEW_MS));
-        let newest = chunk.rows.iter().map(|row| row.stamp.hlc).fold(chunk.hlc, Ord::max);
-        if chunk.table == SYSTEM_TABLE {
+        let newest = batch.rows.iter().map(|row| row.stamp.hlc).fold(batch.hlc, Ord::max);
+        if batch.table == SYSTEM_TABLE {
             return latest;
         }
         if newest <= latest {
-            if chunk.is_last() && self.shared.held_off.clear(self.node) {
+            if batch.is_last() && self.shared.held_off.clear(self.node) {
                 info!(node = %self.node, "rows from {} are not ahead of this clock any more", self.node);
             }
             return latest;
@@ -119,7 +119,7 @@ impl Exchange<'_> {
             );
             return latest_believable();
         }
-        self.waiting.tables.insert(chunk.table);
+        self.waiting.tables.insert(batch.table);
         self.waiting.until = Some(ends);
         latest
     }

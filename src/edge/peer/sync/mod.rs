@@ -30,7 +30,8 @@ use cortex_core::{
     directory::Standing,
     model::{ActorId, NodeName, TableUid},
     sync::{
-        Ack, Answer, Chunk, Message, Outcome, Output, Part, Position, Refuse, Session, Want, Why,
+        Ack, Answer, Batch, Message, Outcome, Output, Part, Position, PullRequest, Refuse, Session,
+        Why,
     },
     wire::link::{Hello, Reject},
 };
@@ -60,7 +61,7 @@ use crate::{
 /// Frames that wait to be understood. When there are as many, the link reads no further.
 pub(super) const QUEUE: usize = 8;
 
-/// Chunks that are being stored, or wait for it, at a time. While there are as many, nothing else of this link
+/// Batches that are being stored, or wait for it, at a time. While there are as many, nothing else of this link
 /// is looked at: each may hold a mebibyte and more.
 const TAKING: usize = 8;
 
@@ -169,13 +170,13 @@ struct Exchange<'a> {
     session: Session,
     store: Store,
     jobs: JoinSet<Result<Finished, Fault>>,
-    /// Frames to be sent, each with whether it is a chunk: of those there is one at most.
+    /// Frames to be sent, each with whether it is a batch: of those there is one at most.
     outbox: VecDeque<(Vec<u8>, bool)>,
     /// True while a request is being answered, or its answer waits to be sent.
     serving: bool,
-    /// The frame of the chunk that is the answer.
+    /// The frame of the batch that is the answer.
     prepared: Option<Vec<u8>>,
-    /// Chunks that are being stored.
+    /// Batches that are being stored.
     taking: usize,
     /// True while a large frame is being understood.
     reading: bool,
@@ -210,12 +211,12 @@ enum Finished {
     Located(TableUid, Option<Position>),
     /// What is durable is known.
     Durable { table: TableUid, upto: Position, drain: Option<[u8; 16]> },
-    /// The good rows of a chunk were stored, and others were left aside.
-    Learnt { outline: Box<Chunk>, keys: Vec<Vec<u8>>, unverified: Vec<UnverifiedRow> },
-    /// A chunk was stored, or not.
-    Taken { outline: Box<Chunk>, done: Result<Done, Failure> },
+    /// The good rows of a batch were stored, and others were left aside.
+    Learnt { outline: Box<Batch>, keys: Vec<Vec<u8>>, unverified: Vec<UnverifiedRow> },
+    /// A batch was stored, or not.
+    Taken { outline: Box<Batch>, done: Result<Done, Failure> },
     /// A request was answered.
-    Served { want: Box<Want>, answered: Answered },
+    Served { want: Box<PullRequest>, answered: Answered },
     /// Something that nobody waits for.
     Noted,
 }
@@ -297,8 +298,8 @@ impl Exchange<'_> {
     /// What waits to be sent, as far as it is written at once.
     fn next_frames(&mut self) -> Vec<u8> {
         let mut frames = Vec::new();
-        while let Some((frame, is_chunk)) = self.outbox.pop_front() {
-            self.serving &= !is_chunk;
+        while let Some((frame, is_batch)) = self.outbox.pop_front() {
+            self.serving &= !is_batch;
             if frames.is_empty() {
                 frames = frame;
             } else {
@@ -324,15 +325,15 @@ impl Exchange<'_> {
                 match output {
                     Output::Ask { table, from: Some(from) } => self.ask(table, from),
                     Output::Ask { table, from: None } => self.locate(table),
-                    Output::Take(chunk) if self.clocks_hold_up(chunk.table, clock_offset_ms) => {
-                        self.wait_for_clocks(chunk.table);
-                        self.trouble(chunk.table, |known| {
+                    Output::Take(batch) if self.clocks_hold_up(batch.table, clock_offset_ms) => {
+                        self.wait_for_clocks(batch.table);
+                        self.trouble(batch.table, |known| {
                             known.taking = Some(Trouble::Clock(clock_offset_ms));
                         });
                         let why = Outcome::Failed(Why::Clock(clock_offset_ms));
-                        self.session.taken(&chunk, why, self.shared.now());
+                        self.session.taken(&batch, why, self.shared.now());
                     }
-                    Output::Take(chunk) => self.take(*chunk),
+                    Output::Take(batch) => self.take(*batch),
                     Output::Acknowledge { table, upto: Some(upto), drain } => {
                         self.acknowledge(table, &upto, drain);
                     }
@@ -342,13 +343,13 @@ impl Exchange<'_> {
                             let upto = blocking(move || store.position(table, &node)).await;
                             Ok(match unless_closed(upto)? {
                                 Some(upto) => Finished::Durable { table, upto, drain },
-                                None => Finished::Noted, // it is told with the next chunk
+                                None => Finished::Noted, // it is told with the next batch
                             })
                         });
                     }
-                    Output::Say(Message::Chunk(_)) => {
+                    Output::Say(Message::Batch(_)) => {
                         if let Some(frame) = self.prepared.take() {
-                            trace!(node = %self.node, bytes = frame.len(), "saying a chunk");
+                            trace!(node = %self.node, bytes = frame.len(), "saying a batch");
                             self.outbox.push_back((frame, true));
                             self.serving = true;
                         }
@@ -359,7 +360,7 @@ impl Exchange<'_> {
             if self.serving {
                 return;
             }
-            let Some(want) = self.session.next_want() else { return };
+            let Some(want) = self.session.next_pull_request() else { return };
             self.seen.insert(want.table, self.store.copy(want.table));
             if self.clocks_hold_up(want.table, clock_offset_ms) {
                 let why = Why::Clock(clock_offset_ms);
@@ -389,16 +390,16 @@ impl Exchange<'_> {
         };
         trace!(node = %self.node, table = ?message.table(), said = message.name(), "heard about a copy");
         match &message {
-            Message::Want(_) => {}
+            Message::PullRequest(_) => {}
             // What it has is not sent back to it.
-            Message::Chunk(chunk) => self.session.reader_has(chunk.table, &chunk.vector),
+            Message::Batch(batch) => self.session.reader_has(batch.table, &batch.vector),
             Message::Ack(ack) => self.heard_ack(ack),
             Message::Words(said) => {
                 for (node, word) in &said.words {
                     self.heard_word(said.table, node, word);
                 }
             }
-            Message::Waits(waits) => {
+            Message::Parked(waits) => {
                 self.trouble(waits.table, |known| known.taking = None);
             }
             Message::Refuse(Refuse { table, taking, why }) => {
@@ -457,8 +458,8 @@ impl Exchange<'_> {
         {
             vector.join(known);
         }
-        let want = Want { table, reader, epoch, position: position.clone(), vector };
-        self.say(Message::Want(Box::new(want)));
+        let want = PullRequest { table, reader, epoch, position: position.clone(), vector };
+        self.say(Message::PullRequest(Box::new(want)));
         self.session.asked(table, Some(position), now);
     }
 
@@ -488,19 +489,19 @@ impl Exchange<'_> {
         self.outbox.push_back((pack::frame(message), false));
     }
 
-    /// Has a chunk stored.
-    fn take(&mut self, mut chunk: Chunk) {
+    /// Has a batch stored.
+    fn take(&mut self, mut batch: Batch) {
         let (rows, contexts) =
-            (std::mem::take(&mut chunk.rows), std::mem::take(&mut chunk.contexts));
-        let outline = Box::new(chunk.clone());
-        (chunk.rows, chunk.contexts) = (rows, contexts);
+            (std::mem::take(&mut batch.rows), std::mem::take(&mut batch.contexts));
+        let outline = Box::new(batch.clone());
+        (batch.rows, batch.contexts) = (rows, contexts);
         let (store, from) = (self.store.clone(), self.node.clone());
         let signer = Arc::clone(self.shared.mesh().credentials());
-        let latest = self.believed(&chunk);
-        let is_beyond = chunk.table == SYSTEM_TABLE && self.beyond.vector_at(&chunk.from).is_some();
+        let latest = self.believed(&batch);
+        let is_beyond = batch.table == SYSTEM_TABLE && self.beyond.vector_at(&batch.from).is_some();
         self.taking += 1;
         self.jobs.spawn(async move {
-            let checked = checked(&chunk, &store, signer).await?;
+            let checked = checked(&batch, &store, signer).await?;
             if is_beyond || !checked.unverified.is_empty() {
                 let Checked { verified, unverified } = checked;
                 let keys = verified.iter().map(|row| row.key().to_vec()).collect();
@@ -510,13 +511,13 @@ impl Exchange<'_> {
                 });
             }
             let verified = checked.verified;
-            let delivery = Delivery { from, chunk, verified, latest };
+            let delivery = Delivery { from, batch, verified, latest };
             let done = store.execute(Command::Take(Box::new(delivery))).await;
             Ok(Finished::Taken { outline, done })
         });
     }
 
-    fn taken(&mut self, outline: &Chunk, done: Result<Done, Failure>) {
+    fn taken(&mut self, outline: &Batch, done: Result<Done, Failure>) {
         self.taking -= 1;
         let table = outline.table;
         let (outcome, trouble) = match done {
@@ -525,7 +526,7 @@ impl Exchange<'_> {
                     self.directory_taken(outline);
                 }
                 self.trouble(table, |known| {
-                    words::told_by_chunk(known, outline);
+                    words::told_by_batch(known, outline);
                     if verified == Some(true) {
                         known.verified_ms = Some(clock::wall_ms());
                         known.diverged = false;
@@ -534,13 +535,13 @@ impl Exchange<'_> {
                 (Outcome::Stored, (!outline.ready).then_some(Trouble::NotReady))
             }
             Ok(Done::Taken(Taken::Unfit(why))) => {
-                debug!(node = %self.node, ?why, "a chunk is of no use");
+                debug!(node = %self.node, ?why, "a batch is of no use");
                 (Outcome::Unfit(why), trouble_with(why))
             }
             Ok(_other) => (Outcome::Stored, None),
             Err(failure) => {
                 let why = why_failed(&failure);
-                debug!(node = %self.node, %failure, "a chunk was not stored");
+                debug!(node = %self.node, %failure, "a batch was not stored");
                 let trouble = match &failure {
                     Failure::Refused(refusal) if why == Why::Other(REFUSED) => {
                         Trouble::Refused(refusal.to_string())
@@ -555,7 +556,7 @@ impl Exchange<'_> {
     }
 
     /// Reads what is wanted: at once, where it was written just now.
-    fn serve(&mut self, want: Want) {
+    fn serve(&mut self, want: PullRequest) {
         let passed = self.passed.get(&want.table).filter(|passed| passed.holds_for(&want));
         let heard = Heard {
             told_whole: self.told_whole.get(&want.table).copied(),
@@ -576,22 +577,22 @@ impl Exchange<'_> {
         });
     }
 
-    fn served(&mut self, want: &Want, Answered { answer, frame, passed }: Answered) {
+    fn served(&mut self, want: &PullRequest, Answered { answer, frame, passed }: Answered) {
         if let Some(upto) = passed {
             self.passed.insert(want.table, Passed::new(want, upto));
         }
-        if let Answer::Chunk(chunk) = &answer
-            && let Part::Log { to, last: true } = chunk.part
+        if let Answer::Batch(batch) = &answer
+            && let Part::Log { to, last: true } = batch.part
         {
-            if chunk.ready {
-                self.told_whole.entry(chunk.table).or_insert(to);
+            if batch.ready {
+                self.told_whole.entry(batch.table).or_insert(to);
             } else {
-                self.told_whole.remove(&chunk.table);
+                self.told_whole.remove(&batch.table);
             }
         }
         self.trouble(want.table, |known| match &answer {
             // What the other side could not store it may fail to store again: it says so when it has.
-            Answer::Chunk(_) => {
+            Answer::Batch(_) => {
                 known.giving.take_if(|trouble| !trouble.is_of_the_reader());
             }
             Answer::Nothing(_) => known.giving = None,

@@ -1,18 +1,18 @@
-//! Messages about copies as frames, and back: large chunks are made smaller on the way.
+//! Messages about copies as frames, and back: large batches are made smaller on the way.
 //! What is in them is `cortex_core::wire::sync`'s.
 
 use std::io;
 
 use bytes::Bytes;
 use cortex_core::{
-    sync::{self, Chunk},
+    sync::{self, Batch},
     wire::{
         link::{FRAME_BYTES, Incoming, Message},
         sync::{CONTEXT_ENTRIES, PLAIN_BYTES, Packed},
     },
 };
 
-/// A chunk from this size on is compressed. Below, it goes into a few packets anyway.
+/// A batch from this size on is compressed. Below, it goes into a few packets anyway.
 const WORTH_IT: usize = 16 << 10;
 
 /// Of zstd's levels the fastest: the other end of a local network is closer than a better one is worth.
@@ -25,13 +25,13 @@ pub(super) fn frame(message: sync::Message) -> Vec<u8> {
     out
 }
 
-/// A chunk as a whole frame; none where it is larger than one may be.
-pub(super) fn frame_of(chunk: &Chunk) -> Option<Vec<u8>> {
-    let entries = chunk.contexts.iter().map(sync::VersionVector::len).sum::<usize>();
+/// A batch as a whole frame; none where it is larger than one may be.
+pub(super) fn frame_of(batch: &Batch) -> Option<Vec<u8>> {
+    let entries = batch.contexts.iter().map(sync::VersionVector::len).sum::<usize>();
     if entries > CONTEXT_ENTRIES {
         return None;
     }
-    let plain = frame(sync::Message::Chunk(Box::new(chunk.clone())));
+    let plain = frame(sync::Message::Batch(Box::new(batch.clone())));
     let length = plain.len() - 4;
     if length < WORTH_IT {
         return Some(plain);
@@ -63,7 +63,7 @@ pub(super) fn open(body: &Bytes) -> io::Result<sync::Message> {
             // Not a byte more than was announced, which is bounded, is written.
             let plain = zstd::bulk::decompress(&body, length)?;
             match Incoming::read(&plain).map_err(|_| no_message())? {
-                Incoming::Known(Message::Sync(message @ sync::Message::Chunk(_)))
+                Incoming::Known(Message::Sync(message @ sync::Message::Batch(_)))
                     if plain.len() == length =>
                 {
                     Ok(message)
@@ -85,7 +85,7 @@ mod tests {
 
     use super::*;
 
-    fn chunk(values: usize, value: &[u8]) -> Chunk {
+    fn batch(values: usize, value: &[u8]) -> Batch {
         let stamp = Stamp { hlc: Hlc::from_i64(1), actor: ActorId(1) };
         let row = |n: usize| RowVersion {
             key: n.to_be_bytes().to_vec(),
@@ -94,7 +94,7 @@ mod tests {
             seq: n as u64,
             context: 0,
         };
-        Chunk {
+        Batch {
             table: TableUid([1; 16]),
             reader: ActorId(2),
             from: Position::default(),
@@ -123,11 +123,11 @@ mod tests {
     #[test]
     fn a_chunk_of_any_size_arrives_as_it_was() {
         for (values, value) in [(1, &b"x"[..]), (1000, &[7; 500]), (1, &vec![3; 1 << 20])] {
-            let chunk = chunk(values, value);
-            let frame = frame_of(&chunk).expect("it fits");
+            let batch = batch(values, value);
+            let frame = frame_of(&batch).expect("it fits");
             assert!(frame.len() < 20 << 10, "{} bytes", frame.len());
             let arrived = reopened(&frame).expect("a message");
-            assert_eq!(arrived, sync::Message::Chunk(Box::new(chunk)));
+            assert_eq!(arrived, sync::Message::Batch(Box::new(batch)));
         }
     }
 
@@ -136,9 +136,9 @@ mod tests {
         let noise: Vec<u8> = (0..1_u64 << 17)
             .flat_map(|n| (n.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (n << 7)).to_be_bytes())
             .collect();
-        let frame = frame_of(&chunk(3, &noise)).expect("three of them fit");
+        let frame = frame_of(&batch(3, &noise)).expect("three of them fit");
         assert!(reopened(&frame).is_ok());
-        assert!(frame_of(&chunk(9, &noise)).is_none_or(|frame| frame.len() - 4 <= FRAME_BYTES));
+        assert!(frame_of(&batch(9, &noise)).is_none_or(|frame| frame.len() - 4 <= FRAME_BYTES));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use cortex_core::{
     directory::Directory,
     model::{ActorId, Hlc, NodeName, TableUid},
-    sync::{Ack, Chunk, Said, Word, Words},
+    sync::{Ack, Batch, Said, Word, Words},
     wire::link::NAMES,
 };
 
@@ -83,18 +83,18 @@ pub(super) fn overheard(
     heard(known, word, node, table, store);
 }
 
-/// Takes note of what a chunk says of the replica that it comes from, where that has said no more before.
+/// Takes note of what a batch says of the replica that it comes from, where that has said no more before.
 ///
-/// A word may have come while the chunk was being stored. Its digest belongs to its vector: the chunk's in its place
+/// A word may have come while the batch was being stored. Its digest belongs to its vector: the batch's in its place
 /// would be that of rows which are no more, and whoever hears of it from here would call replicas diverged.
-pub(super) fn told_by_chunk(known: &mut PeerCopy, chunk: &Chunk) {
-    if let (Some(word), Some(digest)) = (&mut known.word, chunk.digest)
-        && word.epoch == chunk.epoch
+pub(super) fn told_by_batch(known: &mut PeerCopy, batch: &Batch) {
+    if let (Some(word), Some(digest)) = (&mut known.word, batch.digest)
+        && word.epoch == batch.epoch
     {
         known.heard_ms = clock::wall_ms();
-        if chunk.vector.dominates(&word.vector) {
-            word.vector = chunk.vector.clone();
-            (word.digest, word.ready) = (digest, chunk.ready);
+        if batch.vector.dominates(&word.vector) {
+            word.vector = batch.vector.clone();
+            (word.digest, word.ready) = (digest, batch.ready);
         }
     }
 }
@@ -174,8 +174,8 @@ mod tests {
         PeerCopy { word: Some(word), ..PeerCopy::default() }
     }
 
-    fn last_chunk(seq: u64, row: &[u8]) -> Chunk {
-        Chunk {
+    fn last_batch(seq: u64, row: &[u8]) -> Batch {
+        Batch {
             table: TABLE,
             reader: ActorId(8),
             from: Position::default(),
@@ -201,10 +201,10 @@ mod tests {
     #[test]
     fn a_chunk_does_not_take_back_what_was_said_after_it() {
         let mut known = knows(5, b"new");
-        told_by_chunk(&mut known, &last_chunk(4, b"old"));
+        told_by_batch(&mut known, &last_batch(4, b"old"));
         let word = known.word.as_ref().expect("a word");
         assert_eq!((&word.vector, word.digest), (&up_to(5), digest(b"new")));
-        told_by_chunk(&mut known, &last_chunk(6, b"newer"));
+        told_by_batch(&mut known, &last_batch(6, b"newer"));
         let word = known.word.as_ref().expect("a word");
         assert_eq!((&word.vector, word.digest, word.ready), (&up_to(6), digest(b"newer"), true));
     }

@@ -3,7 +3,7 @@
 
 use cortex_core::{
     model::{ActorId, Hlc, TableUid},
-    sync::{self, Dot, Position, Refuse, VersionVector, Want, Why},
+    sync::{self, Dot, Position, PullRequest, Refuse, VersionVector, Why},
     wire::link::{Features, Hello, Incoming, Message, Status},
 };
 use cortexd::{
@@ -84,15 +84,15 @@ impl Link {
 
     fn want(&mut self, table: TableUid, epoch: u64) {
         let (position, vector) = (Position::default(), VersionVector::new());
-        let want = Want { table, reader: ActorId(1), epoch, position, vector };
-        self.tls.send(&framed(&Message::Sync(sync::Message::Want(Box::new(want)))));
+        let want = PullRequest { table, reader: ActorId(1), epoch, position, vector };
+        self.tls.send(&framed(&Message::Sync(sync::Message::PullRequest(Box::new(want)))));
     }
 
     /// What is said of a table next, but for what is asked for, and what copies have said.
     fn answer(&mut self, table: TableUid) -> sync::Message {
         loop {
             match self.next().expect("the link is there") {
-                Message::Sync(sync::Message::Want(_) | sync::Message::Words(_)) => {}
+                Message::Sync(sync::Message::PullRequest(_) | sync::Message::Words(_)) => {}
                 Message::Sync(message) if message.table() == table => return message,
                 Message::Sync(_)
                 | Message::Status(_)
@@ -147,11 +147,11 @@ fn a_machine_with_a_wrong_clock_gets_no_rows_until_it_is_right() {
     assert!((110_000..130_000).contains(&offset_ms), "{offset_ms}");
     link.want(SYSTEM_TABLE, 1);
     let answer = link.answer(SYSTEM_TABLE);
-    assert!(matches!(answer, sync::Message::Chunk(_)), "{answer:?}");
+    assert!(matches!(answer, sync::Message::Batch(_)), "{answer:?}");
     link.tell_time(clock::wall_ms() + 90_000);
     link.tell_time(clock::wall_ms());
     let answer = link.answer(open);
-    assert!(matches!(answer, sync::Message::Chunk(_)), "{answer:?}");
+    assert!(matches!(answer, sync::Message::Batch(_)), "{answer:?}");
     scene.home.wait_for_log(
         "do not come through to cabin: clock: its clock is 120 s ahead of this machine's",
     );
@@ -175,7 +175,7 @@ fn who_is_not_in_the_scope_asks_in_vain() {
         assert_eq!(link.answer(table), refusal(table, why));
     }
     link.want(open, 1);
-    assert!(matches!(link.answer(open), sync::Message::Chunk(_)), "its first stay may begin");
+    assert!(matches!(link.answer(open), sync::Message::Batch(_)), "its first stay may begin");
 }
 
 /// holds K3, K7: numbers of writes that others know already are not used again.

@@ -18,7 +18,7 @@ pub struct RowVersion {
     pub stamp: Stamp,
     /// Its number among the writes of its origin.
     pub seq: u64,
-    /// What its writer had seen of the table: an index into [`Chunk::contexts`].
+    /// What its writer had seen of the table: an index into [`Batch::contexts`].
     pub context: usize,
 }
 
@@ -30,19 +30,19 @@ impl RowVersion {
     }
 }
 
-/// Which part of the copy a chunk is.
+/// Which part of the copy a batch is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Part {
     /// Rows in the order of their keys.
     Keys {
         /// How the copy is read.
         kind: PassKind,
-        /// True for the first chunk of a pass: it is where the request did not lead to, since the
+        /// True for the first batch of a pass: it is where the request did not lead to, since the
         /// reader's place in the change log is of no use.
         starts: bool,
         /// The LSN at which the pass began, from which the change log is read afterwards.
         pinned: u64,
-        /// The last key of the chunk; none where the pass is complete.
+        /// The last key of the batch; none where the pass is complete.
         reached: Option<Vec<u8>>,
     },
     /// Rows in the order of the change log.
@@ -67,12 +67,12 @@ pub struct Head {
 
 /// An answer to a request for rows.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Chunk {
+pub struct Batch {
     /// Of which table.
     pub table: TableUid,
-    /// Whom it is for: the reader's [`super::Want::reader`].
+    /// Whom it is for: the reader's [`super::PullRequest::reader`].
     pub reader: ActorId,
-    /// The position that was asked from. The chunk is of use only to a reader that is still there.
+    /// The position that was asked from. The batch is of use only to a reader that is still there.
     pub from: Position,
     /// The change log that its numbers are of.
     pub change_log: ChangeLogId,
@@ -102,7 +102,7 @@ pub struct Chunk {
     pub head: Option<Head>,
     /// Which draining it wants to be acknowledged, where it is draining.
     pub drain: Option<[u8; 16]>,
-    /// What its live rows come to, with a last chunk.
+    /// What its live rows come to, with a last batch.
     pub digest: Option<TableDigest>,
 }
 
