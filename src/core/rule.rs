@@ -30,8 +30,8 @@ rules! {
     FullPassBelowFloor,
     /// A full pass leaves out nothing that the reader claims to have.
     FullPassUnfiltered,
-    /// A row that is pushed back passes by those who claim to have it.
-    PushedPasses,
+    /// A row that is re-announced passes by those who claim to have it.
+    ReAnnouncedPasses,
     /// Rows are given only to a node that may have them.
     ReaderInScope,
     /// Rows are given only to a stay that is known to have begun, and not to have ended.
@@ -85,7 +85,7 @@ rules! {
     /// A version that is covered and not there was collected: it is ignored.
     CollectedIgnored,
     /// A newer version that its reader has collected is told again.
-    PushBack,
+    ReAnnounce,
     /// The version that stays knows what the other one's writer had seen.
     ContextsUnite,
     /// A writer has seen all that its copy has incorporated.
@@ -170,8 +170,8 @@ mod tests {
 
     #[test]
     fn a_rule_holds_again_after_it_was_broken() {
-        let broken = || Rule::PushBack.holds();
-        assert!(!Rule::without(&[Rule::PushBack], broken), "it can be broken where it is tested");
+        let broken = || Rule::ReAnnounce.holds();
+        assert!(!Rule::without(&[Rule::ReAnnounce], broken), "it can be broken where it is tested");
         assert!(Rule::without(&[Rule::CutHeeded], broken));
         assert!(broken());
     }

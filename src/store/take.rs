@@ -11,8 +11,8 @@ use cortex_core::{
     },
     rule::Rule,
     sync::{
-        Batch, ChangeLogId, Conclusion, Cursor, Dot, Head, Meeting, Part, Pass, PassKind,
-        PassStart, Position, Reader, RowVersion, Side, Sweep, Unfit, VersionVector, meet,
+        Batch, ChangeLogId, Conclusion, Cursor, Dot, Head, Part, Pass, PassKind, PassStart,
+        Position, Reader, Resolution, RowVersion, Side, Sweep, Unfit, VersionVector, resolve,
     },
 };
 use rusqlite::{Connection, OptionalExtension, params};
@@ -183,17 +183,17 @@ impl Tx<'_> {
         }
         let compare = || found.as_ref().map_or(Ordering::Equal, |found| found.compared_to(value));
         let present = found.as_ref().map(Found::side);
-        match meet(present, arriving, &at.vector, &at.batch.vector, compare) {
-            Meeting::Known => {}
-            Meeting::Wins(meant) => {
+        match resolve(present, arriving, &at.vector, &at.batch.vector, compare) {
+            Resolution::Known => {}
+            Resolution::Wins(causality) => {
                 let origin = self.origin_of(row.stamp)?;
-                let context_id = match &meant.context {
+                let context_id = match &causality.context {
                     Some(both) => self.intern(both)?,
                     None => at.context_id(self, row.context, context)?,
                 };
                 let winner = Dot { actor: row.stamp.actor, seq: row.seq };
                 if let Some(found) =
-                    found.as_ref().filter(|found| meant.concurrent && found.differs(value))
+                    found.as_ref().filter(|found| causality.concurrent && found.differs(value))
                 {
                     at.conflicts += 1;
                     self.keep_losing_version(
@@ -208,19 +208,19 @@ impl Tx<'_> {
                 self.acknowledge_restored(place, row, context)?;
                 self.mark(at, lsn)?;
             }
-            Meeting::Loses { meant, push_back } => {
+            Resolution::Loses { causality, re_announce } => {
                 let Some(found) = found else { return Ok(()) };
-                if meant.concurrent && found.differs(value) {
+                if causality.concurrent && found.differs(value) {
                     at.conflicts += 1;
                     let winner = (found.stamp.hlc, found.side().dot());
                     let losing = LosingVersion { hlc: row.stamp.hlc, dot: row.dot(), value };
                     self.keep_losing_version(place, &row.key, &losing, winner)?;
                 }
-                if let Some(context) = &meant.context {
+                if let Some(context) = &causality.context {
                     self.put_context(&found, context)?;
                 }
                 let mut lsn = found.lsn;
-                if push_back {
+                if re_announce {
                     lsn = self.push_back(place, &found)?;
                 }
                 self.mark(at, lsn)?;

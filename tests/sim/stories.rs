@@ -52,7 +52,7 @@ pub(crate) const ALL: &[Story] = &[
     Story { rules: &[around(Around::RemovedHeard)], tell: one_that_was_removed_speaks_on },
     Story { rules: &[rule(Rule::EndedSourceRefused)], tell: one_does_not_know_it_is_written_off },
     Story {
-        rules: &[rule(Rule::PushBack), rule(Rule::PushedPasses)],
+        rules: &[rule(Rule::ReAnnounce), rule(Rule::ReAnnouncedPasses)],
         tell: a_deletion_was_forgotten_too_early,
     },
     Story { rules: &[rule(Rule::WordsOfOneOrigin)], tell: what_was_confirmed_is_lost },

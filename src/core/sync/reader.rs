@@ -1,5 +1,5 @@
 //! The taking side: whether a batch is of use, where it brings the reader, and what it concludes.
-//! How a row meets the one that is there is `meet`'s; storing it all is the store's.
+//! How a row meets the one that is there is `resolve`'s; storing it all is the store's.
 
 use super::{Batch, Cursor, Part, Pass, PassKind, Position, VersionVector};
 use crate::{

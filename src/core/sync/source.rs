@@ -69,10 +69,10 @@ impl Plan {
     /// True where a row is to be sent: not where the reader has it already, except where everything
     /// is wanted, or where the row must pass by those who only think they have it.
     #[must_use]
-    pub fn sends(&self, row: Dot, pushed_back: bool, reader: &VersionVector) -> bool {
+    pub fn sends(&self, row: Dot, re_announced: bool, reader: &VersionVector) -> bool {
         let unfiltered = matches!(self, Self::Keys { kind: PassKind::Full, .. });
         !reader.covers(row)
             || (unfiltered && Rule::FullPassUnfiltered.holds())
-            || (pushed_back && Rule::PushedPasses.holds())
+            || (re_announced && Rule::ReAnnouncedPasses.holds())
     }
 }

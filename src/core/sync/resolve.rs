@@ -44,24 +44,24 @@ impl Side<'_> {
 
 /// What becomes of the arriving version.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Meeting {
+pub enum Resolution {
     /// Nothing: this copy had it, and has collected its deletion since.
     Known,
     /// It takes the place of what is there, if anything is.
-    Wins(Meant),
+    Wins(Causality),
     /// What is there stays.
     Loses {
         /// How the two stand to each other.
-        meant: Meant,
+        causality: Causality,
         /// True where the sender claims to have seen the version that is there, and yet offers this
         /// one: it has collected it, and needs it again.
-        push_back: bool,
+        re_announce: bool,
     },
 }
 
 /// How two versions of a row stand to each other.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Meant {
+pub struct Causality {
     /// True where neither writer had seen the other's write.
     pub concurrent: bool,
     /// What the row's writers had seen together, besides the write of the version that stays; none
@@ -75,18 +75,18 @@ pub struct Meant {
 /// the arriving one's to the other's: it decides where one stamp was given to two versions, which no sound
 /// origin does.
 #[must_use]
-pub fn meet(
+pub fn resolve(
     present: Option<Side<'_>>,
     arriving: Side<'_>,
     ours: &VersionVector,
     theirs: &VersionVector,
     bytes: impl FnOnce() -> Ordering,
-) -> Meeting {
+) -> Resolution {
     let Some(present) = present else {
         if Rule::CollectedIgnored.holds() && ours.covers(arriving.dot()) {
-            return Meeting::Known;
+            return Resolution::Known;
         }
-        return Meeting::Wins(Meant::default());
+        return Resolution::Wins(Causality::default());
     };
     let order =
         arriving.stamp.cmp(&present.stamp).then_with(|| match arriving.seq == present.seq {
@@ -94,7 +94,7 @@ pub fn meet(
             false => arriving.seq.cmp(&present.seq),
         });
     if order == Ordering::Greater && arriving.had_seen_all(present) {
-        return Meeting::Wins(Meant::default()); // as all but a few do
+        return Resolution::Wins(Causality::default()); // as all but a few do
     }
     let same = arriving.dot() == present.dot();
     let concurrent =
@@ -108,13 +108,13 @@ pub fn meet(
         if both.get(needed.actor) <= needed.seq { both.without(needed.actor) } else { both };
     let unites = Rule::ContextsUnite.holds() && context != stays.context.without_own(needed);
     let context = unites.then_some(context);
-    let meant = Meant { concurrent, context };
+    let causality = Causality { concurrent, context };
     if order == Ordering::Greater {
-        return Meeting::Wins(meant);
+        return Resolution::Wins(causality);
     }
-    let push_back =
-        order == Ordering::Less && theirs.covers(present.dot()) && Rule::PushBack.holds();
-    Meeting::Loses { meant, push_back }
+    let re_announce =
+        order == Ordering::Less && theirs.covers(present.dot()) && Rule::ReAnnounce.holds();
+    Resolution::Loses { causality, re_announce }
 }
 
 impl VersionVector {
@@ -143,16 +143,16 @@ mod tests {
         Side { stamp, seq, context }
     }
 
-    fn met(present: Side<'_>, arriving: Side<'_>) -> Meeting {
-        meet(Some(present), arriving, &VersionVector::new(), &VersionVector::new(), || {
+    fn met(present: Side<'_>, arriving: Side<'_>) -> Resolution {
+        resolve(Some(present), arriving, &VersionVector::new(), &VersionVector::new(), || {
             Ordering::Equal
         })
     }
 
-    fn meant(meeting: Meeting) -> Meant {
+    fn causality(meeting: Resolution) -> Causality {
         match meeting {
-            Meeting::Known => panic!("there is a row"),
-            Meeting::Wins(meant) | Meeting::Loses { meant, .. } => meant,
+            Resolution::Known => panic!("there is a row"),
+            Resolution::Wins(causality) | Resolution::Loses { causality, .. } => causality,
         }
     }
 
@@ -161,20 +161,20 @@ mod tests {
         let nothing = VersionVector::new();
         let seen: VersionVector = [dot(1, 5)].into_iter().collect();
         let (first, second) = (side(100, 1, 5, &nothing), side(3, 2, 9, &seen));
-        assert!(!meant(met(first, second)).concurrent);
-        assert!(!meant(met(second, first)).concurrent);
+        assert!(!causality(met(first, second)).concurrent);
+        assert!(!causality(met(second, first)).concurrent);
     }
 
     #[test]
     fn writes_that_had_not_seen_each_other_are_a_conflict() {
         let nothing = VersionVector::new();
         let (first, second) = (side(1, 1, 5, &nothing), side(2, 2, 9, &nothing));
-        let Meeting::Wins(won) = met(first, second) else { panic!("it is later") };
+        let Resolution::Wins(won) = met(first, second) else { panic!("it is later") };
         assert_eq!(
             won,
-            Meant { concurrent: true, context: Some([dot(1, 5)].into_iter().collect()) }
+            Causality { concurrent: true, context: Some([dot(1, 5)].into_iter().collect()) }
         );
-        let Meeting::Loses { meant: lost, push_back: false } = met(second, first) else {
+        let Resolution::Loses { causality: lost, re_announce: false } = met(second, first) else {
             panic!("it is earlier")
         };
         assert_eq!(lost, won, "whichever comes first");
@@ -184,10 +184,10 @@ mod tests {
     fn what_was_collected_here_does_not_come_back() {
         let ours: VersionVector = [dot(1, 5)].into_iter().collect();
         let (nothing, compare) = (VersionVector::new(), || Ordering::Equal);
-        let known = meet(None, side(1, 1, 5, &nothing), &ours, &nothing, compare);
-        assert_eq!(known, Meeting::Known);
-        let new = meet(None, side(1, 1, 6, &nothing), &ours, &nothing, compare);
-        assert_eq!(new, Meeting::Wins(Meant::default()));
+        let known = resolve(None, side(1, 1, 5, &nothing), &ours, &nothing, compare);
+        assert_eq!(known, Resolution::Known);
+        let new = resolve(None, side(1, 1, 6, &nothing), &ours, &nothing, compare);
+        assert_eq!(new, Resolution::Wins(Causality::default()));
     }
 
     #[test]
@@ -195,17 +195,17 @@ mod tests {
         let nothing = VersionVector::new();
         let theirs: VersionVector = [dot(2, 9)].into_iter().collect();
         let (newer, older) = (side(2, 2, 9, &nothing), side(1, 1, 5, &nothing));
-        let meeting = meet(Some(newer), older, &nothing, &theirs, || Ordering::Equal);
-        assert!(matches!(meeting, Meeting::Loses { push_back: true, .. }), "{meeting:?}");
+        let meeting = resolve(Some(newer), older, &nothing, &theirs, || Ordering::Equal);
+        assert!(matches!(meeting, Resolution::Loses { re_announce: true, .. }), "{meeting:?}");
     }
 
     #[test]
     fn of_two_versions_with_one_stamp_every_copy_keeps_the_same() {
         let nothing = VersionVector::new();
         let one = side(1, 1, 5, &nothing);
-        let of = |order| meet(Some(one), one, &nothing, &nothing, || order);
-        assert!(matches!(of(Ordering::Greater), Meeting::Wins(_)));
-        assert!(matches!(of(Ordering::Less), Meeting::Loses { .. }));
+        let of = |order| resolve(Some(one), one, &nothing, &nothing, || order);
+        assert!(matches!(of(Ordering::Greater), Resolution::Wins(_)));
+        assert!(matches!(of(Ordering::Less), Resolution::Loses { .. }));
     }
 
     fn version() -> impl Strategy<Value = (i64, u128, u64, VersionVector)> {
@@ -224,13 +224,13 @@ mod tests {
             prop_assume!((a.0, a.1) != (b.0, b.1) && (a.1, a.2) != (b.1, b.2));
             let one = side(a.0, a.1, a.2, &a.3);
             let other = side(b.0, b.1, b.2, &b.3);
-            let settled = |meeting: Meeting, present: Side<'_>, arriving: Side<'_>| {
-                let wins = matches!(meeting, Meeting::Wins(_));
+            let settled = |meeting: Resolution, present: Side<'_>, arriving: Side<'_>| {
+                let wins = matches!(meeting, Resolution::Wins(_));
                 let stays = if wins { arriving } else { present };
-                let meant = meant(meeting);
+                let causality = causality(meeting);
                 let own = stays.dot();
-                let context = meant.context.unwrap_or_else(|| stays.context.clone());
-                (own, meant.concurrent, context.without_own(own))
+                let context = causality.context.unwrap_or_else(|| stays.context.clone());
+                (own, causality.concurrent, context.without_own(own))
             };
             prop_assert_eq!(
                 settled(met(one, other), one, other), settled(met(other, one), other, one)
