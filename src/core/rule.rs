@@ -27,9 +27,9 @@ rules! {
     /// A place in a change log that was cut off is of no use.
     CutHeeded,
     /// Who reads the whole copy for lack of deletions is told all of it, and removes the rest.
-    FullPassBelowFloor,
-    /// A full pass leaves out nothing that the reader claims to have.
-    FullPassUnfiltered,
+    FullSnapshotBelowWatermark,
+    /// A full snapshot transfer leaves out nothing that the reader claims to have.
+    FullSnapshotUnfiltered,
     /// A row that is re-announced passes by those who claim to have it.
     ReAnnouncedPasses,
     /// Rows are given only to a node that may have them.
@@ -40,8 +40,8 @@ rules! {
     EndIsTheEnd,
     /// A part of the change log brings the reader to the last entry that was looked at.
     CursorAtLastScanned,
-    /// After a pass the change log is read from where it was at the beginning of the pass.
-    FeedFromPassStart,
+    /// After a snapshot transfer the change log is read from where it was at the beginning of the snapshot transfer.
+    ChangeLogFromSnapshotStart,
 
     /// A chunk counts only where the reader still is where it asked from.
     AnswersThisPosition,
@@ -71,14 +71,14 @@ rules! {
     SourceClockObserved,
     /// Only the end of the change log brings what the source knows.
     VectorAtTheEnd,
-    /// A pass concludes with what its source knew at the beginning.
-    PassConcludesWithItsStart,
-    /// A full pass removes what its source has seen and has no more.
-    FullPassSweeps,
+    /// A snapshot transfer concludes with what its source knew at the beginning.
+    SnapshotConcludesWithItsStart,
+    /// A full snapshot transfer removes what its source has seen and has no more.
+    FullSnapshotSweeps,
     /// Who has read a whole copy has its floor.
     FloorInherited,
     /// What an earlier pass has delivered does not count for the next one.
-    MarksOfOnePass,
+    MarksOfOneSnapshot,
     /// Only a whole copy makes another one whole.
     ReadyFromReady,
 
@@ -120,8 +120,8 @@ rules! {
     /// Of competing decisions the narrower counts.
     NarrowerScope,
 
-    /// Nothing is collected during a full pass.
-    PassBeforeCollection,
+    /// Nothing is collected during a full snapshot transfer.
+    SnapshotBeforeGc,
     /// What is collected raises the floor.
     CollectionRaisesFloor,
     /// What a copy has said as one origin of writes does not count for the next.

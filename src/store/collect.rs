@@ -86,8 +86,8 @@ impl Tx<'_> {
         let Some(entry) = self.state.catalog.by_uid(collection.table).cloned() else {
             return nothing;
         };
-        // A pass that sweeps relies on deletions that were known when it began.
-        if Rule::PassBeforeCollection.holds() && serve::is_in_full_pass(self.conn, table)? {
+        // A snapshot transfer that sweeps relies on deletions that were known when it began.
+        if Rule::SnapshotBeforeGc.holds() && serve::is_in_full_snapshot(self.conn, table)? {
             return nothing;
         }
         let vector = replica.vector.clone();

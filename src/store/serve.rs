@@ -109,7 +109,7 @@ pub(super) fn serve(
     let plan = copy.plan(want);
     let mut reading = Reading::new(file, copy.table, &plan, want, bounds);
     let part = match &plan {
-        Plan::Log { after } => {
+        Plan::Delta { after } => {
             let (mut to, mut last) = reading.change_log(copy.table, *after, copy.lsn)?;
             last |= !Rule::EndIsTheEnd.holds() && reading.rows.is_empty();
             if !Rule::CursorAtLastScanned.holds() {
@@ -119,13 +119,13 @@ pub(super) fn serve(
             if last && copy.has_all(*after, want) && copy.standing(directory) != Standing::Out {
                 return Ok(Served::Nothing);
             }
-            Part::Log { to, last }
+            Part::Delta { to, last }
         }
-        Plan::Keys { kind, starts, after, pinned } => {
+        Plan::Snapshot { kind, starts, after, pinned } => {
             let reached = reading.keys(copy.table, after)?;
-            let late = reached.is_none() && !Rule::FeedFromPassStart.holds();
+            let late = reached.is_none() && !Rule::ChangeLogFromSnapshotStart.holds();
             let pinned = if late { copy.lsn } else { *pinned };
-            Part::Keys { kind: *kind, starts: *starts, pinned, reached }
+            Part::Snapshot { kind: *kind, starts: *starts, pinned, reached }
         }
     };
     // The reader would count what comes after a damaged row as complete.
@@ -164,7 +164,7 @@ pub(super) fn serve_recent(
     let replica = Arc::clone(replica);
     let copy = Copy { table: replica.table?, lsn: recent.lsn, hlc: recent.hlc, replica };
     let plan = (copy.replica.epoch > 0).then(|| copy.plan(want))?;
-    let Plan::Log { after } = plan else { return None };
+    let Plan::Delta { after } = plan else { return None };
     let changes = recent.since(want.table, bounds.passed.max(after))?;
     let (mut contexts, mut rows, mut bytes): (Vec<VersionVector>, _, _) =
         (Vec::new(), Vec::new(), 0);
@@ -184,7 +184,7 @@ pub(super) fn serve_recent(
     if copy.has_all(after, want) && copy.standing(directory) != Standing::Out {
         return Some(Served::Nothing);
     }
-    let part = Part::Log { to: copy.lsn, last: true };
+    let part = Part::Delta { to: copy.lsn, last: true };
     Some(copy.batch(want, directory, Content { part, contexts, rows, head: Some(head) }))
 }
 
@@ -256,7 +256,7 @@ impl Copy {
 
     fn batch(&self, want: &PullRequest, directory: &Directory, content: Content) -> Served {
         let replica = &self.replica;
-        let last = matches!(content.part, Part::Log { last: true, .. });
+        let last = matches!(content.part, Part::Delta { last: true, .. });
         Served::Batch(Box::new(Batch {
             table: want.table,
             reader: want.reader,
@@ -457,8 +457,8 @@ fn head_of(entry: &Entry, here: &NodeName) -> Head {
     Head { name, attributes: entry.table.attributes.clone(), created: entry.created }
 }
 
-/// True where a full pass over a table is under way here: it collects nothing meanwhile.
-pub(super) fn is_in_full_pass(conn: &Connection, table: TableId) -> Result<bool, Fault> {
+/// True where a full snapshot transfer over a table is under way here: it collects nothing meanwhile.
+pub(super) fn is_in_full_snapshot(conn: &Connection, table: TableId) -> Result<bool, Fault> {
     let running = conn
         .prepare_cached("SELECT 1 FROM cursors WHERE table_id = ?1 AND whole = 1 LIMIT 1")?
         .query_row([table.0], |_| Ok(()))

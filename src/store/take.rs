@@ -11,8 +11,9 @@ use cortex_core::{
     },
     rule::Rule,
     sync::{
-        Batch, ChangeLogId, Conclusion, Cursor, Dot, Head, Part, Pass, PassKind, PassStart,
-        Position, Reader, Resolution, RowVersion, Side, Sweep, Unfit, VersionVector, resolve,
+        Batch, ChangeLogId, Conclusion, Cursor, Dot, Head, Part, Position, Reader, Resolution,
+        RowVersion, Side, SnapshotKind, SnapshotStart, SnapshotTransfer, Sweep, Unfit,
+        VersionVector, resolve,
     },
 };
 use rusqlite::{Connection, OptionalExtension, params};
@@ -29,7 +30,7 @@ use super::{
     system::{self, VerifiedRow},
 };
 
-/// Rows of one table deleted at the end of a full pass in one statement's reach.
+/// Rows of one table deleted at the end of a full snapshot transfer in one statement's reach.
 const SWEEP_SLICE: u32 = 1024;
 
 /// A batch on its way into the store.
@@ -115,10 +116,10 @@ impl Tx<'_> {
                 self.observe(batch.hlc);
             }
         }
-        let mut pass = Running { number: cursor.number(), start: cursor.start };
-        if batch.starts_pass() {
-            pass = Running { number: self.draw_lsn(), start: batch.pass_start() };
-            if Rule::MarksOfOnePass.holds() {
+        let mut snapshot = Running { number: cursor.number(), start: cursor.start };
+        if batch.starts_snapshot() {
+            snapshot = Running { number: self.draw_lsn(), start: batch.snapshot_start() };
+            if Rule::MarksOfOneSnapshot.holds() {
                 self.clear_marks(place.id, from)?;
             }
         }
@@ -139,7 +140,7 @@ impl Tx<'_> {
             }
         }
         let conflicts = incorporating.conflicts;
-        self.conclude(place, from, batch, &pass)?;
+        self.conclude(place, from, batch, &snapshot)?;
         let replica = self.state.replicas.get(uid);
         let (mut ready, mut verified) = (false, None);
         if let Some(replica) = replica {
@@ -149,15 +150,17 @@ impl Tx<'_> {
                 .filter(|_| replica.vector == batch.vector)
                 .map(|digest| digest == replica.digest);
         }
-        let joined =
-            matches!(batch.part, Part::Log { last: true, .. } | Part::Keys { reached: None, .. });
+        let joined = matches!(
+            batch.part,
+            Part::Delta { last: true, .. } | Part::Snapshot { reached: None, .. }
+        );
         Ok(Done::Taken(Taken::Stored { joined, ready, conflicts, verified }))
     }
 
     /// True where the batch's rows are in the order of their keys and all of them come after every row
     /// that is here: then none of them can meet another. So a copy fills twice as fast.
     fn is_beyond_all(&self, table: TableId, batch: &Batch) -> Result<bool, Fault> {
-        let Part::Keys { .. } = batch.part else {
+        let Part::Snapshot { .. } = batch.part else {
             return Ok(false);
         };
         let rises = batch.rows.is_sorted_by(|one, next| one.key < next.key);
@@ -251,14 +254,14 @@ impl Tx<'_> {
         self.mark(at, lsn).map_err(Failure::from)
     }
 
-    /// Forgets what a pass has delivered.
+    /// Forgets what a snapshot transfer has delivered.
     fn clear_marks(&self, table: TableId, from: &NodeName) -> Result<(), Fault> {
         let statement = "DELETE FROM marks WHERE table_id = ?1 AND peer = ?2";
         self.execute(statement, params![table.0, from.as_str()])?;
         Ok(())
     }
 
-    /// Notes that a full pass has delivered a version.
+    /// Notes that a full snapshot transfer has delivered a version.
     fn mark(&mut self, at: &Incorporating<'_>, lsn: u64) -> Result<(), Fault> {
         if at.batch.is_whole() {
             self.execute(
@@ -290,11 +293,11 @@ impl Tx<'_> {
         place: Place<'_>,
         from: &NodeName,
         batch: &Batch,
-        pass: &Running,
+        snapshot: &Running,
     ) -> Result<(), Failure> {
         let Conclusion { position, join, sweep, whole } =
-            batch.conclude(pass.number, pass.start.clone());
-        if let Some(sweep) = sweep.as_ref().filter(|_| Rule::FullPassSweeps.holds()) {
+            batch.conclude(snapshot.number, snapshot.start.clone());
+        if let Some(sweep) = sweep.as_ref().filter(|_| Rule::FullSnapshotSweeps.holds()) {
             self.sweep(place, from, sweep)?;
         }
         let becomes_whole = whole
@@ -319,10 +322,10 @@ impl Tx<'_> {
         for dot in learned.flat_map(VersionVector::iter) {
             self.state.actors.enter(self.conn, dot.actor, batch.hlc)?;
         }
-        if position.pass.is_none() && matches!(batch.part, Part::Keys { .. }) {
+        if position.snapshot.is_none() && matches!(batch.part, Part::Snapshot { .. }) {
             self.clear_marks(place.id, from)?;
         }
-        self.put_cursor(place.id, from, &position, &pass.start)?;
+        self.put_cursor(place.id, from, &position, &snapshot.start)?;
         if becomes_whole && let Some(entry) = place.entry {
             self.refresh(entry.table.uid);
             let shown = self.state.catalog.show(&entry.table.name);
@@ -332,7 +335,7 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// Removes what a full pass has not delivered although its source has seen it: it was deleted, and
+    /// Removes what a full snapshot transfer has not delivered although its source has seen it: it was deleted, and
     /// the deletion was forgotten. Who reads of this copy hears of it by the floor, which covers the deletions.
     fn sweep(&mut self, place: Place<'_>, from: &NodeName, sweep: &Sweep) -> Result<(), Failure> {
         let (mut after, mut swept) = (Vec::new(), 0_u64);
@@ -359,7 +362,7 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// Some rows that a pass has not delivered, by their keys.
+    /// Some rows that a snapshot transfer has not delivered, by their keys.
     fn unmarked(
         &self,
         table: TableId,
@@ -478,28 +481,28 @@ impl Tx<'_> {
         table: TableId,
         peer: &NodeName,
         position: &Position,
-        start: &PassStart,
+        start: &SnapshotStart,
     ) -> Result<(), Fault> {
         let Some(Cursor { change_log, lsn }) = position.cursor else {
             return Ok(());
         };
         let (mut vector, mut floor) = (None, None);
-        if position.pass.is_some() {
+        if position.snapshot.is_some() {
             vector = Some(contexts::encode(self.conn, &mut self.state.actors, &start.vector)?);
             floor = Some(contexts::encode(self.conn, &mut self.state.actors, &start.floor)?);
         }
-        let pass = position.pass.as_ref();
+        let snapshot = position.snapshot.as_ref();
         self.execute(
-            "INSERT OR REPLACE INTO cursors (table_id, peer, change_log, lsn, pass, whole, reached, vector, floor)
+            "INSERT OR REPLACE INTO cursors (table_id, peer, change_log, lsn, snapshot, whole, reached, vector, floor)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
             params![
                 table.0,
                 peer.as_str(),
                 change_log.0,
                 lsn,
-                pass.map(|pass| pass.number),
-                pass.map(|pass| pass.kind == PassKind::Full),
-                pass.map(|pass| &pass.after),
+                snapshot.map(|snapshot| snapshot.number),
+                snapshot.map(|snapshot| snapshot.kind == SnapshotKind::Full),
+                snapshot.map(|snapshot| &snapshot.after),
                 vector,
                 floor
             ],
@@ -508,23 +511,23 @@ impl Tx<'_> {
     }
 }
 
-/// The pass that a batch belongs to.
+/// The snapshot transfer that a batch belongs to.
 #[derive(Clone, Debug)]
 struct Running {
     number: u64,
-    start: PassStart,
+    start: SnapshotStart,
 }
 
-/// Where a copy stands in another one, with what is kept of the pass that is under way.
+/// Where a copy stands in another one, with what is kept of the snapshot transfer that is under way.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Stand {
     pub(super) position: Position,
-    start: PassStart,
+    start: SnapshotStart,
 }
 
 impl Stand {
     fn number(&self) -> u64 {
-        self.position.pass.as_ref().map_or(0, |pass| pass.number)
+        self.position.snapshot.as_ref().map_or(0, |snapshot| snapshot.number)
     }
 }
 
@@ -536,22 +539,22 @@ pub(super) fn load_cursor(
     peer: &NodeName,
 ) -> Result<Stand, Fault> {
     let mut statement = conn.prepare_cached(
-        "SELECT change_log, lsn, pass, whole, reached, vector, floor FROM cursors
+        "SELECT change_log, lsn, snapshot, whole, reached, vector, floor FROM cursors
          WHERE table_id = ?1 AND peer = ?2",
     )?;
     let stand = statement.query_row(params![table.0, peer.as_str()], |row| {
         let cursor = Some(Cursor { change_log: ChangeLogId(row.get(0)?), lsn: row.get(1)? });
         let Some(number) = row.get::<_, Option<u64>>(2)? else {
             return Ok(Stand {
-                position: Position { cursor, pass: None },
-                start: PassStart::default(),
+                position: Position { cursor, snapshot: None },
+                start: SnapshotStart::default(),
             });
         };
-        let kind = if row.get(3)? { PassKind::Full } else { PassKind::Scan };
-        let pass = Some(Pass { kind, number, after: row.get(4)? });
+        let kind = if row.get(3)? { SnapshotKind::Full } else { SnapshotKind::Scan };
+        let snapshot = Some(SnapshotTransfer { kind, number, after: row.get(4)? });
         let vector = |index| row.get::<_, Vec<u8>>(index).map(|b| contexts::decode(actors, &b));
-        let start = PassStart { vector: vector(5)?, floor: vector(6)? };
-        Ok(Stand { position: Position { cursor, pass }, start })
+        let start = SnapshotStart { vector: vector(5)?, floor: vector(6)? };
+        Ok(Stand { position: Position { cursor, snapshot }, start })
     });
     Ok(stand.optional()?.unwrap_or_default())
 }

@@ -52,7 +52,7 @@ enum Action {
     Remove,
     Join,
     Partition,
-    StalePass,
+    StaleSnapshot,
     Decide,
     WriteOff,
     Decline,
@@ -96,7 +96,7 @@ impl Weights {
             (Remove, 5),
             (Join, 6),
             (Partition, 20),
-            (StalePass, 10),
+            (StaleSnapshot, 10),
             (Decide, 40),
             (WriteOff, 4),
             (Drop, 2),
@@ -116,7 +116,7 @@ impl Weights {
                 true => chance.of(&[5, 10, 20]),
                 false => chance.of(&[0, 3, 10, 10, 20, 40]),
             };
-            let only_in: &[Kind] = if matches!(action, Save | RollBack | Join | StalePass) {
+            let only_in: &[Kind] = if matches!(action, Save | RollBack | Join | StaleSnapshot) {
                 &[Kind::Disks, Kind::Everything]
             } else if matches!(action, Die | Remove) {
                 &[Kind::Disks, Kind::Scopes, Kind::Everything]
@@ -136,7 +136,7 @@ impl Weights {
         }
         // Half of the runs with rollbacks have many of them, and long calm moments between.
         if matches!(kind, Kind::Disks) && chance.percent(50) {
-            let more = [(Save, 3), (SyncAll, 3), (RollBack, 5), (Collect, 2), (StalePass, 4)];
+            let more = [(Save, 3), (SyncAll, 3), (RollBack, 5), (Collect, 2), (StaleSnapshot, 4)];
             for (action, weight) in &mut actions {
                 let factor = more.iter().find(|(often, _)| often == action);
                 *weight *= factor.map_or(1, |(_, factor)| *factor);
@@ -361,11 +361,11 @@ pub(crate) fn step(world: &mut World, weights: &Weights) {
                 world.cut = pairs.filter(|(a, b)| a < b && apart(a, b)).collect();
             }
         }
-        Action::StalePass if living.len() > 2 => {
+        Action::StaleSnapshot if living.len() > 2 => {
             let third: Vec<usize> =
                 living.iter().copied().filter(|x| *x != n && *x != other).collect();
             let third = world.chance.of(&third);
-            stale_pass(world, weights, (n, other, third));
+            stale_snapshot(world, weights, (n, other, third));
         }
         Action::Decide => decide(world, n, false),
         Action::WriteOff => decide(world, n, true),
@@ -416,7 +416,7 @@ pub(crate) fn step(world: &mut World, weights: &Weights) {
             };
         }
         Action::Restamp => wrong_clock(world, weights, n),
-        Action::Die | Action::Join | Action::StalePass => {}
+        Action::Die | Action::Join | Action::StaleSnapshot => {}
     }
     if !matches!(action, Action::Pull | Action::PullSystem | Action::Lose | Action::Pause) {
         checks::after(world, n);
@@ -582,7 +582,7 @@ fn calm_moment(world: &mut World) {
 
 /// The likely way into the corners: a node confirms deletions and is rolled back; another collects while
 /// that one is in a pass over its copy.
-fn stale_pass(world: &mut World, weights: &Weights, (r, s, c): (usize, usize, usize)) {
+fn stale_snapshot(world: &mut World, weights: &Weights, (r, s, c): (usize, usize, usize)) {
     let table = world.tables[world.chance.below(world.tables.len())];
     let aside = std::mem::take(&mut world.network);
     let spread = |world: &mut World, nodes: &[usize]| {

@@ -24,7 +24,7 @@ pub(crate) enum Around {
     /// A batch is acknowledged before it is stored.
     AckBeforeCommit,
     /// A place in a change log that is not read yet is acknowledged.
-    AckWithinAPass,
+    AckWithinASnapshot,
     /// An acknowledgement outlives its connection.
     AckOfAnEndedSession,
     /// Who was removed is spoken with all the same.
@@ -62,7 +62,7 @@ pub(crate) fn all() -> Vec<Mutation> {
     use Around::*;
     let around = [
         AckBeforeCommit,
-        AckWithinAPass,
+        AckWithinASnapshot,
         AckOfAnEndedSession,
         RemovedHeard,
         NoLeastAge,
@@ -128,10 +128,10 @@ pub(crate) const TABLE: &[(Mutation, Kind, u64)] = &[
     (Mutation::Rule(Rule::ContextsUnite), Kind::Disks, 1),
     (Mutation::Rule(Rule::CursorAtLastScanned), Kind::Disks, 1),
     (Mutation::Rule(Rule::EndIsTheEnd), Kind::Disks, 1),
-    (Mutation::Rule(Rule::FeedFromPassStart), Kind::Everything, 1),
+    (Mutation::Rule(Rule::ChangeLogFromSnapshotStart), Kind::Everything, 1),
     (Mutation::Around(Around::MergesUntold), Kind::Disks, 1),
     (Mutation::Rule(Rule::NarrowerScope), Kind::Scopes, 1),
-    (Mutation::Rule(Rule::PassConcludesWithItsStart), Kind::Everything, 1),
+    (Mutation::Rule(Rule::SnapshotConcludesWithItsStart), Kind::Everything, 1),
     (Mutation::Rule(Rule::SourceClockObserved), Kind::Disks, 1),
     (Mutation::Rule(Rule::VectorAtTheEnd), Kind::Disks, 1),
     (Mutation::Around(Around::AckBeforeCommit), Kind::Scopes, 2),
@@ -141,19 +141,19 @@ pub(crate) const TABLE: &[(Mutation, Kind, u64)] = &[
     (Mutation::Rule(Rule::FloorHeeded), Kind::Everything, 2),
     (Mutation::Rule(Rule::FrozenKeeps), Kind::Scopes, 2),
     (Mutation::Rule(Rule::FrozenTakesNoWrites), Kind::Scopes, 2),
-    (Mutation::Rule(Rule::FullPassBelowFloor), Kind::Everything, 2),
+    (Mutation::Rule(Rule::FullSnapshotBelowWatermark), Kind::Everything, 2),
     (Mutation::Rule(Rule::FutureRefused), Kind::Clocks, 2),
     (Mutation::Around(Around::NoMint), Kind::Disks, 2),
     (Mutation::Around(Around::NumbersReused), Kind::Disks, 2),
     (Mutation::Rule(Rule::OriginEndsFeeds), Kind::Disks, 2),
     (Mutation::Rule(Rule::ReaderInScope), Kind::Scopes, 2),
-    (Mutation::Rule(Rule::FullPassSweeps), Kind::Disks, 3),
+    (Mutation::Rule(Rule::FullSnapshotSweeps), Kind::Disks, 3),
     (Mutation::Rule(Rule::TakerInScope), Kind::Everything, 4),
-    (Mutation::Around(Around::AckWithinAPass), Kind::Scopes, 8),
+    (Mutation::Around(Around::AckWithinASnapshot), Kind::Scopes, 8),
     (Mutation::Rule(Rule::ContextOfVector), Kind::Everything, 10),
     (Mutation::Rule(Rule::WrittenOffEnds), Kind::Everything, 12),
     (Mutation::Rule(Rule::FloorInherited), Kind::Disks, 22),
-    (Mutation::Rule(Rule::FullPassUnfiltered), Kind::Disks, 22),
+    (Mutation::Rule(Rule::FullSnapshotUnfiltered), Kind::Disks, 22),
     (Mutation::Rule(Rule::FillingTakesNoWrites), Kind::Clocks, 23),
     (Mutation::Rule(Rule::HandedStays), Kind::Clocks, 82),
 ];

@@ -63,11 +63,11 @@ pub(crate) const ALL: &[Story] = &[
     Story { rules: &[rule(Rule::WordsOfOneStay)], tell: one_leaves_and_comes_back },
     Story { rules: &[rule(Rule::StaleSourceRefused)], tell: one_comes_back_with_an_old_clock },
     Story { rules: &[rule(Rule::AnswersThisOrigin)], tell: an_answer_outlives_who_has_asked },
-    Story { rules: &[rule(Rule::MarksOfOnePass)], tell: a_row_goes_between_two_passes },
+    Story { rules: &[rule(Rule::MarksOfOneSnapshot)], tell: a_row_goes_between_two_passes },
     Story { rules: &[rule(Rule::CollectedIgnored)], tell: a_version_arrives_twice },
     Story { rules: &[rule(Rule::LeavingEndsOrigin)], tell: one_forgets_what_it_has_written },
     Story { rules: &[rule(Rule::ReaderStayKnown)], tell: one_asks_on_that_was_written_off },
-    Story { rules: &[rule(Rule::PassBeforeCollection)], tell: a_pass_brings_what_was_deleted },
+    Story { rules: &[rule(Rule::SnapshotBeforeGc)], tell: a_pass_brings_what_was_deleted },
     Story { rules: &[rule(Rule::KnowledgeIsTransitive)], tell: a_decision_is_known_by_another },
     Story { rules: &[rule(Rule::ScopeBeforeRows)], tell: a_row_overtakes_a_decision },
     Story { rules: &[rule(Rule::ReadyFromReady)], tell: one_fills_from_one_that_fills },
@@ -185,11 +185,11 @@ fn skewed(world: &mut World) {
     world.nodes[1].skew_ms = -(SKEW_MS / 2).cast_signed();
 }
 
-fn is_end_of_pass(batch: &Batch) -> bool {
-    matches!(batch.part, Part::Keys { reached: None, .. })
+fn is_end_of_snapshot(batch: &Batch) -> bool {
+    matches!(batch.part, Part::Snapshot { reached: None, .. })
 }
 
-/// The end of a pass arrives when another one is under way, which has delivered little so far.
+/// The end of a snapshot transfer arrives when another one is under way, which has delivered little so far.
 fn a_pass_ends_late(world: &mut World) {
     nodes(world, 2);
     let scope = named(world, &[0].into());
@@ -206,7 +206,7 @@ fn a_pass_ends_late(world: &mut World) {
     world.calm = false;
     let end = loop {
         let message = answer(world, 1, 0);
-        if matches!(&message, Message::Batch { batch, .. } if is_end_of_pass(batch)) {
+        if matches!(&message, Message::Batch { batch, .. } if is_end_of_snapshot(batch)) {
             break message;
         }
         world.deliver(message);
@@ -516,7 +516,7 @@ fn one_asks_on_that_was_written_off(world: &mut World) {
     heal(world);
 }
 
-/// A full pass is about to bring a row whose deletion all have confirmed meanwhile. Its writer is gone, and
+/// A full snapshot transfer is about to bring a row whose deletion all have confirmed meanwhile. Its writer is gone, and
 /// no vector covers the write.
 fn a_pass_brings_what_was_deleted(world: &mut World) {
     nodes(world, 4);

@@ -9,7 +9,7 @@ use std::{
 
 use cortex_core::{
     model::{ActorId, NodeName, Signer, TableUid},
-    sync::{Ack, Batch, Part, PassKind, PullRequest, Word, Words},
+    sync::{Ack, Batch, Part, PullRequest, SnapshotKind, Word, Words},
 };
 use cortexd::store::{
     BatchBounds, Collection, Command, Database, Delivery, Done, Failure, Fault, SYSTEM_TABLE,
@@ -116,7 +116,7 @@ pub(crate) struct Tally {
     pub(crate) writes: u64,
     pub(crate) taken: u64,
     pub(crate) unfit: u64,
-    pub(crate) full_passes: u64,
+    pub(crate) full_snapshots: u64,
     pub(crate) scans: u64,
     pub(crate) collected: u64,
     pub(crate) swept: u64,
@@ -139,7 +139,7 @@ impl Tally {
             (&mut self.writes, other.writes),
             (&mut self.taken, other.taken),
             (&mut self.unfit, other.unfit),
-            (&mut self.full_passes, other.full_passes),
+            (&mut self.full_snapshots, other.full_snapshots),
             (&mut self.scans, other.scans),
             (&mut self.collected, other.collected),
             (&mut self.swept, other.swept),
@@ -378,10 +378,10 @@ impl World {
         let Served::Batch(batch) = served else {
             return;
         };
-        if let Part::Keys { starts: true, kind, .. } = &batch.part {
+        if let Part::Snapshot { starts: true, kind, .. } = &batch.part {
             match kind {
-                PassKind::Full => self.tally.full_passes += 1,
-                PassKind::Scan => self.tally.scans += 1,
+                SnapshotKind::Full => self.tally.full_snapshots += 1,
+                SnapshotKind::Scan => self.tally.scans += 1,
             }
         }
         if want.table != SYSTEM_TABLE {
@@ -428,7 +428,7 @@ impl World {
         let from = self.nodes[source].name.clone();
         let drain = batch.drain;
         let full_ends =
-            matches!(batch.part, Part::Keys { kind: PassKind::Full, reached: None, .. });
+            matches!(batch.part, Part::Snapshot { kind: SnapshotKind::Full, reached: None, .. });
         let expected = checks::ledger::expect(self, reader, &batch, &truth.known);
         let rows_before = self.nodes[reader].disk.copies.get(&table).map_or(0, |c| c.rows.len());
         if self.broken_by(Around::AckBeforeCommit) && self.chance.percent(30) {
@@ -467,7 +467,7 @@ impl World {
                 checks::ended::is_not_read(self, reader, source, &delivery.batch, truth);
                 checks::ledger::settle(self, reader, &delivery.batch, &expected, conflicts);
                 if full_ends {
-                    checks::i07::after_full_pass(self, reader, source, table);
+                    checks::i07::after_full_snapshot(self, reader, source, table);
                     let rows =
                         self.nodes[reader].disk.copies.get(&table).map_or(0, |c| c.rows.len());
                     self.tally.swept += rows_before.saturating_sub(rows) as u64;
@@ -524,8 +524,8 @@ impl World {
             Some(batch) => batch.leads_to(0),
             None => node.db.position(table, &self.nodes[source].name).expect("a position"),
         };
-        // Within a pass the place in the change log is where the change log will be read from: nothing is said of it.
-        let reached = position.pass.is_none() || self.broken_by(Around::AckWithinAPass);
+        // Within a snapshot transfer the place in the change log is where the change log will be read from: nothing is said of it.
+        let reached = position.snapshot.is_none() || self.broken_by(Around::AckWithinASnapshot);
         let ack = Ack {
             table,
             cursor: position.cursor.filter(|_| reached),

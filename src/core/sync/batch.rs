@@ -1,7 +1,7 @@
 //! What a source answers: some rows, where they bring the reader, and what the source knows.
 //! Bytes are `wire::sync`'s.
 
-use super::{ChangeLogId, Dot, PassKind, Position, TableDigest, VersionVector};
+use super::{ChangeLogId, Dot, Position, SnapshotKind, TableDigest, VersionVector};
 use crate::{
     directory::{Seen, Standing},
     model::{ActorId, AttributeName, Hlc, QualifiedName, Stamp, TableUid},
@@ -34,19 +34,19 @@ impl RowVersion {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Part {
     /// Rows in the order of their keys.
-    Keys {
+    Snapshot {
         /// How the copy is read.
-        kind: PassKind,
-        /// True for the first batch of a pass: it is where the request did not lead to, since the
+        kind: SnapshotKind,
+        /// True for the first batch of a snapshot transfer: it is where the request did not lead to, since the
         /// reader's place in the change log is of no use.
         starts: bool,
-        /// The LSN at which the pass began, from which the change log is read afterwards.
+        /// The LSN at which the snapshot transfer began, from which the change log is read afterwards.
         pinned: u64,
-        /// The last key of the batch; none where the pass is complete.
+        /// The last key of the batch; none where the snapshot transfer is complete.
         reached: Option<Vec<u8>>,
     },
     /// Rows in the order of the change log.
-    Log {
+    Delta {
         /// The LSN up to which they go.
         to: u64,
         /// True where the end of the change log was reached: only then the source's vector is of use.

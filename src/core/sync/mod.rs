@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!   reader                                        source
-//!   position, vector ── PullRequest ───────────────────> plan: the change log, or a pass in key order
+//!   position, vector ── PullRequest ───────────────────> plan: the change log, or a snapshot transfer in key order
 //!                    <─────────────────── Batch ── rows, and what the source knows
 //!   admit, meet each row, conclude
 //!   position, vector ── Ack ────────────────────> collect, drain, status
@@ -33,8 +33,8 @@ pub use batch::{Ack, Batch, Head, OpenConflicts, Part, RowVersion, Word};
 pub use collect::{Blocker, Blocking, Words};
 pub use digest::TableDigest;
 pub use message::{Message, Parked, Refuse, Said, Why};
-pub use position::{ChangeLogId, Cursor, Pass, PassKind, Position, PullRequest};
-pub use reader::{Conclusion, PassStart, Reader, Sweep, Unfit};
+pub use position::{ChangeLogId, Cursor, Position, PullRequest, SnapshotKind, SnapshotTransfer};
+pub use reader::{Conclusion, Reader, SnapshotStart, Sweep, Unfit};
 pub use resolve::{Causality, Resolution, Side, resolve};
 pub use session::{Answer, Outcome, Output, Session};
 pub use source::{Plan, Source};

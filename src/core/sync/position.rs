@@ -21,7 +21,7 @@ pub struct Cursor {
 
 /// How a copy is read as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PassKind {
+pub enum SnapshotKind {
     /// The reader may lack deletions that the source has collected already: everything is sent, and
     /// what the source does not have although it has seen it is removed at the end.
     Full,
@@ -31,10 +31,10 @@ pub enum PassKind {
 
 /// A read of the whole copy, in the order of its keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Pass {
+pub struct SnapshotTransfer {
     /// How.
-    pub kind: PassKind,
-    /// Told apart from other passes of the reader by this number.
+    pub kind: SnapshotKind,
+    /// Told apart from other snapshot transfers of the reader by this number.
     pub number: u64,
     /// The key up to which it has come.
     pub after: Vec<u8>,
@@ -43,10 +43,10 @@ pub struct Pass {
 /// All that a reader knows of where it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Position {
-    /// Its place in the change log; during a pass, the place from which it goes on afterwards.
+    /// Its place in the change log; during a snapshot transfer, the place from which it goes on afterwards.
     pub cursor: Option<Cursor>,
-    /// The pass that is under way.
-    pub pass: Option<Pass>,
+    /// The snapshot transfer that is under way.
+    pub snapshot: Option<SnapshotTransfer>,
 }
 
 /// A request for the next batch.

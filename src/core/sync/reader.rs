@@ -1,7 +1,7 @@
 //! The taking side: whether a batch is of use, where it brings the reader, and what it concludes.
 //! How a row meets the one that is there is `resolve`'s; storing it all is the store's.
 
-use super::{Batch, Cursor, Part, Pass, PassKind, Position, VersionVector};
+use super::{Batch, Cursor, Part, Position, SnapshotKind, SnapshotTransfer, VersionVector};
 use crate::{
     directory::{Seen, Standing},
     model::{ActorId, Hlc},
@@ -85,9 +85,9 @@ impl Reader<'_> {
     }
 }
 
-/// What a reader keeps of the beginning of a pass: what the source knew then.
+/// What a reader keeps of the beginning of a snapshot transfer: what the source knew then.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct PassStart {
+pub struct SnapshotStart {
     /// What it had incorporated.
     pub vector: VersionVector,
     /// Up to where it had collected.
@@ -101,16 +101,16 @@ pub struct Conclusion {
     pub position: Position,
     /// What is incorporated besides, since nothing that it covers can be missing.
     pub join: Option<VersionVector>,
-    /// At the end of a full pass, what becomes of rows that the source did not send.
+    /// At the end of a full snapshot transfer, what becomes of rows that the source did not send.
     pub sweep: Option<Sweep>,
     /// True where the copy is whole now, if the source's is.
     pub whole: bool,
 }
 
-/// The end of a full pass.
+/// The end of a full snapshot transfer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sweep {
-    /// Rows that the source did not send in the pass go where this covers them: the source has seen
+    /// Rows that the source did not send in the snapshot transfer go where this covers them: the source has seen
     /// them, and has them no more.
     pub covered: VersionVector,
     /// The source's floor, which is the reader's from now on too.
@@ -118,69 +118,76 @@ pub struct Sweep {
 }
 
 impl Batch {
-    /// True for a part of a full pass, which holds for whatever the reader lacks.
+    /// True for a part of a full snapshot transfer, which holds for whatever the reader lacks.
     #[must_use]
     pub fn is_whole(&self) -> bool {
-        matches!(self.part, Part::Keys { kind: PassKind::Full, .. })
+        matches!(self.part, Part::Snapshot { kind: SnapshotKind::Full, .. })
     }
 
-    /// True for the first batch of a pass.
+    /// True for the first batch of a snapshot transfer.
     #[must_use]
-    pub fn starts_pass(&self) -> bool {
-        matches!(self.part, Part::Keys { starts: true, .. })
+    pub fn starts_snapshot(&self) -> bool {
+        matches!(self.part, Part::Snapshot { starts: true, .. })
     }
 
-    /// Where the batch brings a reader that takes it. `number` is the number of the pass that it
+    /// Where the batch brings a reader that takes it. `number` is the number of the snapshot transfer that it
     /// starts, if it does.
     #[must_use]
     pub fn leads_to(&self, number: u64) -> Position {
         let at = |lsn| Some(Cursor { change_log: self.change_log, lsn });
         match &self.part {
-            Part::Log { to, .. } => Position { cursor: at(*to), pass: None },
-            Part::Keys { kind, starts, pinned, reached } => {
-                let running = self.from.pass.as_ref().filter(|_| !starts);
-                let number = running.map_or(number, |pass| pass.number);
-                let pass = |after: &Vec<u8>| Pass { kind: *kind, number, after: after.clone() };
-                Position { cursor: at(*pinned), pass: reached.as_ref().map(pass) }
+            Part::Delta { to, .. } => Position { cursor: at(*to), snapshot: None },
+            Part::Snapshot { kind, starts, pinned, reached } => {
+                let running = self.from.snapshot.as_ref().filter(|_| !starts);
+                let number = running.map_or(number, |snapshot| snapshot.number);
+                let snapshot = |after: &Vec<u8>| SnapshotTransfer {
+                    kind: *kind,
+                    number,
+                    after: after.clone(),
+                };
+                Position { cursor: at(*pinned), snapshot: reached.as_ref().map(snapshot) }
             }
         }
     }
 
-    /// What follows from the batch. `start` is what was kept of the beginning of its pass, or the
+    /// What follows from the batch. `start` is what was kept of the beginning of its snapshot transfer, or the
     /// batch's own word where it is the beginning.
     ///
-    /// A pass concludes with what the source knew at its *beginning*: rows have moved since, behind
-    /// the place that the pass had reached. They come by the change log, whose end concludes with what the
+    /// A snapshot transfer concludes with what the source knew at its *beginning*: rows have moved since, behind
+    /// the place that the snapshot transfer had reached. They come by the change log, whose end concludes with what the
     /// source knows then.
     #[must_use]
-    pub fn conclude(&self, number: u64, start: PassStart) -> Conclusion {
+    pub fn conclude(&self, number: u64, start: SnapshotStart) -> Conclusion {
         let position = self.leads_to(number);
         match &self.part {
-            Part::Log { last, .. } => {
+            Part::Delta { last, .. } => {
                 let joins = *last || !Rule::VectorAtTheEnd.holds();
                 let join = joins.then(|| self.vector.clone());
                 Conclusion { position, join, sweep: None, whole: *last }
             }
-            Part::Keys { reached: Some(_), .. } => {
+            Part::Snapshot { reached: Some(_), .. } => {
                 Conclusion { position, join: None, sweep: None, whole: false }
             }
-            Part::Keys { kind, reached: None, .. } => {
-                let start =
-                    if Rule::PassConcludesWithItsStart.holds() { start } else { self.pass_start() };
+            Part::Snapshot { kind, reached: None, .. } => {
+                let start = if Rule::SnapshotConcludesWithItsStart.holds() {
+                    start
+                } else {
+                    self.snapshot_start()
+                };
                 let sweep = match kind {
-                    PassKind::Full => {
+                    SnapshotKind::Full => {
                         Some(Sweep { covered: start.vector.clone(), floor: start.floor })
                     }
-                    PassKind::Scan => None,
+                    SnapshotKind::Scan => None,
                 };
                 Conclusion { position, join: Some(start.vector), sweep, whole: true }
             }
         }
     }
 
-    /// What is to be kept of a batch that begins a pass.
+    /// What is to be kept of a batch that begins a snapshot transfer.
     #[must_use]
-    pub fn pass_start(&self) -> PassStart {
-        PassStart { vector: self.vector.clone(), floor: self.floor.clone() }
+    pub fn snapshot_start(&self) -> SnapshotStart {
+        SnapshotStart { vector: self.vector.clone(), floor: self.floor.clone() }
     }
 }

@@ -598,15 +598,15 @@ impl Batch {
     /// True where the source has no more at the moment.
     #[must_use]
     pub fn is_last(&self) -> bool {
-        matches!(self.part, Part::Log { last: true, .. })
+        matches!(self.part, Part::Delta { last: true, .. })
     }
 
-    /// Where the batch leads to, where that can be said before it is stored: the number of a pass is
+    /// Where the batch leads to, where that can be said before it is stored: the number of a snapshot transfer is
     /// drawn then.
     #[must_use]
     pub fn sure_position(&self) -> Option<Position> {
         let position = self.leads_to(0);
-        (!self.starts_pass() || position.pass.is_none()).then_some(position)
+        (!self.starts_snapshot() || position.snapshot.is_none()).then_some(position)
     }
 }
 

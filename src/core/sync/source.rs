@@ -1,7 +1,7 @@
 //! The giving side: which part of its copy a source reads for a request.
 //! Reading the rows is the store's; who may ask is judged before, by the scope.
 
-use super::{ChangeLogId, Cursor, Dot, PassKind, PullRequest, VersionVector};
+use super::{ChangeLogId, Cursor, Dot, PullRequest, SnapshotKind, VersionVector};
 use crate::rule::Rule;
 
 /// What a source is, as of the moment at which it reads its rows.
@@ -21,10 +21,10 @@ pub struct Source<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Plan {
     /// Rows in the order of their keys.
-    Keys {
+    Snapshot {
         /// How.
-        kind: PassKind,
-        /// True where a pass begins.
+        kind: SnapshotKind,
+        /// True where a snapshot transfer begins.
         starts: bool,
         /// From after this key.
         after: Vec<u8>,
@@ -32,35 +32,36 @@ pub enum Plan {
         pinned: u64,
     },
     /// The change log, from after this number.
-    Log {
+    Delta {
         /// Where the reader stands.
         after: u64,
     },
 }
 
 impl Source<'_> {
-    /// What to read for a request. A pass begins where the reader has no place in this change log, or one that
+    /// What to read for a request. A snapshot transfer begins where the reader has no place in this change log, or one that
     /// was cut off; or where it may lack deletions that were collected.
     #[must_use]
     pub fn plan(&self, request: &PullRequest) -> Plan {
         let cursor = request.position.cursor.filter(|cursor| cursor.change_log == self.change_log);
-        let pass = request.position.pass.as_ref().filter(|_| cursor.is_some());
+        let snapshot = request.position.snapshot.as_ref().filter(|_| cursor.is_some());
         let stale = Rule::FloorHeeded.holds() && !request.vector.dominates(self.floor);
-        let whole = Rule::FullPassBelowFloor.holds();
-        let outgrown = stale && pass.is_none_or(|pass| pass.kind == PassKind::Scan && whole);
+        let whole = Rule::FullSnapshotBelowWatermark.holds();
+        let outgrown =
+            stale && snapshot.is_none_or(|snapshot| snapshot.kind == SnapshotKind::Scan && whole);
         let is_cut = |cursor: &Cursor| Rule::CutHeeded.holds() && cursor.lsn < self.truncated_lsn;
         let Some(Cursor { lsn, .. }) = cursor.filter(|cursor| !is_cut(cursor) && !outgrown) else {
-            let kind = if stale && whole { PassKind::Full } else { PassKind::Scan };
-            return Plan::Keys { kind, starts: true, after: Vec::new(), pinned: self.lsn };
+            let kind = if stale && whole { SnapshotKind::Full } else { SnapshotKind::Scan };
+            return Plan::Snapshot { kind, starts: true, after: Vec::new(), pinned: self.lsn };
         };
-        match pass {
-            Some(pass) => Plan::Keys {
-                kind: pass.kind,
+        match snapshot {
+            Some(snapshot) => Plan::Snapshot {
+                kind: snapshot.kind,
                 starts: false,
-                after: pass.after.clone(),
+                after: snapshot.after.clone(),
                 pinned: lsn,
             },
-            None => Plan::Log { after: lsn },
+            None => Plan::Delta { after: lsn },
         }
     }
 }
@@ -70,9 +71,9 @@ impl Plan {
     /// is wanted, or where the row must pass by those who only think they have it.
     #[must_use]
     pub fn sends(&self, row: Dot, re_announced: bool, reader: &VersionVector) -> bool {
-        let unfiltered = matches!(self, Self::Keys { kind: PassKind::Full, .. });
+        let unfiltered = matches!(self, Self::Snapshot { kind: SnapshotKind::Full, .. });
         !reader.covers(row)
-            || (unfiltered && Rule::FullPassUnfiltered.holds())
+            || (unfiltered && Rule::FullSnapshotUnfiltered.holds())
             || (re_announced && Rule::ReAnnouncedPasses.holds())
     }
 }

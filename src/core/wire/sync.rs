@@ -5,7 +5,7 @@
 //!   { 0: type, 1: table, 2: [origin, …], … }    an origin of writes is named once in a message, and is a
 //!                                                number elsewhere in it: its place in that list
 //!   vector    [origin, seq, origin, seq, …]
-//!   position  [change log or nil, number, 0: no pass | 1: full | 2: scan, number of the pass, key]
+//!   position  [change log or nil, number, 0: no pass | 1: full | 2: scan, number of the snapshot transfer, key]
 //!   row       [key, value or nil, hlc, origin, seq, context: its place in the list of contexts]
 //!   more      [latest, conflicts], each may be nil; it stands beside the word that it belongs to
 //!   conflicts [since, count]
@@ -23,8 +23,8 @@ use crate::{
     },
     sync::{
         Ack, Batch, ChangeLogId, Cursor, Dot, Head as TableHead, Message, OpenConflicts, Parked,
-        Part, Pass, PassKind, Position, PullRequest, Refuse, RowVersion, Said, TableDigest,
-        VersionVector, Why, Word,
+        Part, Position, PullRequest, Refuse, RowVersion, Said, SnapshotKind, SnapshotTransfer,
+        TableDigest, VersionVector, Why, Word,
     },
 };
 
@@ -309,10 +309,10 @@ fn read_head(reader: &mut Reader<'_>) -> Option<TableHead> {
 
 fn write_part(part: &Part, out: &mut Vec<u8>) {
     match part {
-        Part::Keys { kind, starts, pinned, reached } => {
+        Part::Snapshot { kind, starts, pinned, reached } => {
             encode::array(out, 5);
             encode::uint(out, 1);
-            encode::uint(out, pass_kind(*kind));
+            encode::uint(out, snapshot_kind(*kind));
             encode::bool(out, *starts);
             encode::uint(out, *pinned);
             match reached {
@@ -320,7 +320,7 @@ fn write_part(part: &Part, out: &mut Vec<u8>) {
                 None => encode::nil(out),
             }
         }
-        Part::Log { to, last } => {
+        Part::Delta { to, last } => {
             encode::array(out, 3);
             encode::uint(out, 2);
             encode::uint(out, *to);
@@ -334,8 +334,8 @@ fn read_part(reader: &mut Reader<'_>) -> Option<Part> {
         return None;
     };
     match (length, read_uint(reader)?) {
-        (5, 1) => Some(Part::Keys {
-            kind: read_pass_kind(read_uint(reader)?)?,
+        (5, 1) => Some(Part::Snapshot {
+            kind: read_snapshot_kind(read_uint(reader)?)?,
             starts: read_bool(reader)?,
             pinned: read_uint(reader)?,
             reached: match read_bin_or_nil(reader)? {
@@ -343,22 +343,22 @@ fn read_part(reader: &mut Reader<'_>) -> Option<Part> {
                 reached => reached.map(<[u8]>::to_vec),
             },
         }),
-        (3, 2) => Some(Part::Log { to: read_uint(reader)?, last: read_bool(reader)? }),
+        (3, 2) => Some(Part::Delta { to: read_uint(reader)?, last: read_bool(reader)? }),
         _other => None,
     }
 }
 
-fn pass_kind(kind: PassKind) -> u64 {
+fn snapshot_kind(kind: SnapshotKind) -> u64 {
     match kind {
-        PassKind::Full => 1,
-        PassKind::Scan => 2,
+        SnapshotKind::Full => 1,
+        SnapshotKind::Scan => 2,
     }
 }
 
-fn read_pass_kind(kind: u64) -> Option<PassKind> {
+fn read_snapshot_kind(kind: u64) -> Option<SnapshotKind> {
     match kind {
-        1 => Some(PassKind::Full),
-        2 => Some(PassKind::Scan),
+        1 => Some(SnapshotKind::Full),
+        2 => Some(SnapshotKind::Scan),
         _other => None,
     }
 }
@@ -375,10 +375,10 @@ fn write_position(position: &Position, out: &mut Vec<u8>) {
             encode::uint(out, 0);
         }
     }
-    let pass = position.pass.as_ref();
-    encode::uint(out, pass.map_or(0, |pass| pass_kind(pass.kind)));
-    encode::uint(out, pass.map_or(0, |pass| pass.number));
-    encode::bin(out, pass.map_or(&[], |pass| &pass.after));
+    let snapshot = position.snapshot.as_ref();
+    encode::uint(out, snapshot.map_or(0, |snapshot| snapshot_kind(snapshot.kind)));
+    encode::uint(out, snapshot.map_or(0, |snapshot| snapshot.number));
+    encode::bin(out, snapshot.map_or(&[], |snapshot| &snapshot.after));
 }
 
 fn read_position(reader: &mut Reader<'_>) -> Option<Position> {
@@ -391,11 +391,11 @@ fn read_position(reader: &mut Reader<'_>) -> Option<Position> {
     };
     let lsn = read_uint(reader)?;
     let (kind, number, after) = (read_uint(reader)?, read_uint(reader)?, read_key(reader)?);
-    let pass = match kind {
+    let snapshot = match kind {
         0 => None,
-        kind => Some(Pass { kind: read_pass_kind(kind)?, number, after }),
+        kind => Some(SnapshotTransfer { kind: read_snapshot_kind(kind)?, number, after }),
     };
-    Some(Position { cursor: change_log.map(|change_log| Cursor { change_log, lsn }), pass })
+    Some(Position { cursor: change_log.map(|change_log| Cursor { change_log, lsn }), snapshot })
 }
 
 fn write_ack(ack: &Ack, origins: &mut Origins, out: &mut Vec<u8>) {

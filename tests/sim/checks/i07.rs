@@ -32,9 +32,9 @@ pub(crate) fn nothing_is_claimed_that_is_not_there(world: &World, n: usize) {
     }
 }
 
-/// After a full pass every write that the source covers counts as incorporated, those too that it has
+/// After a full snapshot transfer every write that the source covers counts as incorporated, those too that it has
 /// collected.
-pub(crate) fn after_full_pass(world: &mut World, n: usize, source: usize, table: TableUid) {
+pub(crate) fn after_full_snapshot(world: &mut World, n: usize, source: usize, table: TableUid) {
     let Some(replica) = world.nodes[n].db.replica(table).cloned() else { return };
     let theirs = world.nodes[source].db.replica(table).map(|replica| replica.vector.clone());
     let theirs = theirs.unwrap_or_default();

@@ -19,7 +19,8 @@ pub(crate) fn a_position_says_what_has_come(world: &World, n: usize) {
             };
             for (key, row) in copy.rows.iter().filter(|(_, row)| row.lsn <= cursor.lsn) {
                 let place = (*table, key.clone());
-                let passed = position.pass.as_ref().is_none_or(|pass| *key <= pass.after);
+                let passed =
+                    position.snapshot.as_ref().is_none_or(|snapshot| *key <= snapshot.after);
                 let shadow = reader.disk.shadow.get(&place);
                 if passed
                     && shadow.is_none_or(|(newest, _)| *newest < row.stamp)

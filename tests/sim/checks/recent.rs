@@ -13,7 +13,8 @@ use crate::world::broken;
 pub(crate) fn told_as_by_the_file(db: &Database, to: &NodeName, want: &PullRequest, told: &Served) {
     let mut read = db.serve(to, want, BatchBounds::default()).expect("an answer");
     if let (Served::Batch(told), Served::Batch(read)) = (told, &mut read)
-        && let (Part::Log { to: until, .. }, Part::Log { to, .. }) = (&told.part, &mut read.part)
+        && let (Part::Delta { to: until, .. }, Part::Delta { to, .. }) =
+            (&told.part, &mut read.part)
         && *until <= *to
         && told.hlc <= read.hlc
     {

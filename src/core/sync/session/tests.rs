@@ -19,12 +19,12 @@ fn ms(ms: u64) -> Duration {
 }
 
 fn at(lsn: u64) -> Position {
-    Position { cursor: Some(Cursor { change_log: CHANGE_LOG, lsn }), pass: None }
+    Position { cursor: Some(Cursor { change_log: CHANGE_LOG, lsn }), snapshot: None }
 }
 
 /// A batch of the log, which leads to this LSN.
 fn log(table: TableUid, from: &Position, to: u64, last: bool) -> Box<Batch> {
-    batch(table, from, Part::Log { to, last })
+    batch(table, from, Part::Delta { to, last })
 }
 
 fn batch(table: TableUid, from: &Position, part: Part) -> Box<Batch> {
@@ -232,18 +232,19 @@ fn of_a_long_log_the_next_part_is_asked_for_while_one_is_stored() {
 #[test]
 fn a_pass_is_gone_on_with_from_where_the_store_says_since_it_draws_its_number() {
     let mut scene = Scene::after_the_first(&[1]);
-    let part = |starts, reached| Part::Keys { kind: PassKind::Scan, starts, pinned: 3, reached };
+    let part =
+        |starts, reached| Part::Snapshot { kind: SnapshotKind::Scan, starts, pinned: 3, reached };
     scene.hear(Message::Batch(batch(table(1), &at(0), part(true, Some(vec![5])))));
     assert_eq!(scene.asks(), []);
     scene.settle(Outcome::Stored);
     let asked = scene.session.next_output();
     assert_eq!(asked, Some(Output::Acknowledge { table: table(1), upto: None, drain: None }));
     assert_eq!(scene.session.next_output(), Some(Output::Ask { table: table(1), from: None }));
-    let pass = |after| Some(Pass { kind: PassKind::Scan, number: 44, after });
-    let inside = Position { pass: pass(vec![5]), ..at(3) };
+    let snapshot = |after| Some(SnapshotTransfer { kind: SnapshotKind::Scan, number: 44, after });
+    let inside = Position { snapshot: pass(vec![5]), ..at(3) };
     scene.session.asked(table(1), Some(inside.clone()), scene.now);
     scene.hear(Message::Batch(batch(table(1), &inside, part(false, Some(vec![9])))));
-    assert_eq!(scene.positions(), [(table(1), Position { pass: pass(vec![9]), ..at(3) })]);
+    assert_eq!(scene.positions(), [(table(1), Position { snapshot: pass(vec![9]), ..at(3) })]);
 }
 
 #[test]

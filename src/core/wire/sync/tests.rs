@@ -36,17 +36,15 @@ fn cursors() -> impl Strategy<Value = Cursor> {
         .prop_map(|(change_log, lsn)| Cursor { change_log: ChangeLogId(change_log), lsn })
 }
 
-fn pass_kinds() -> impl Strategy<Value = PassKind> {
-    prop_oneof![Just(PassKind::Full), Just(PassKind::Scan)]
+fn snapshot_kinds() -> impl Strategy<Value = SnapshotKind> {
+    prop_oneof![Just(SnapshotKind::Full), Just(SnapshotKind::Scan)]
 }
 
 fn positions() -> impl Strategy<Value = Position> {
-    let pass = (pass_kinds(), any::<u64>(), keys()).prop_map(|(kind, number, after)| Pass {
-        kind,
-        number,
-        after,
-    });
-    (option::of(cursors()), option::of(pass)).prop_map(|(cursor, pass)| Position { cursor, pass })
+    let snapshot = (snapshot_kinds(), any::<u64>(), keys())
+        .prop_map(|(kind, number, after)| SnapshotTransfer { kind, number, after });
+    (option::of(cursors()), option::of(snapshot))
+        .prop_map(|(cursor, snapshot)| Position { cursor, snapshot })
 }
 
 fn tables() -> impl Strategy<Value = TableUid> {
@@ -85,15 +83,15 @@ prop_compose! {
 }
 
 fn parts() -> impl Strategy<Value = Part> {
-    let keyed = (pass_kinds(), any::<bool>(), any::<u64>(), option::of(keys()));
+    let keyed = (snapshot_kinds(), any::<bool>(), any::<u64>(), option::of(keys()));
     prop_oneof![
-        keyed.prop_map(|(kind, starts, pinned, reached)| Part::Keys {
+        keyed.prop_map(|(kind, starts, pinned, reached)| Part::Snapshot {
             kind,
             starts,
             pinned,
             reached
         }),
-        any::<(u64, bool)>().prop_map(|(to, last)| Part::Log { to, last }),
+        any::<(u64, bool)>().prop_map(|(to, last)| Part::Delta { to, last }),
     ]
 }
 

@@ -134,7 +134,7 @@ fn answered(
 /// there. It would cost the reader a commit for each of its own writes. Not for ever: the change log would have to be
 /// read from further and further back.
 fn echo(batch: &Batch, want: &PullRequest, told_whole: Option<u64>) -> Option<u64> {
-    let Part::Log { to, last: true } = batch.part else { return None };
+    let Part::Delta { to, last: true } = batch.part else { return None };
     let from = batch.from.cursor.map_or(0, |cursor| cursor.lsn);
     let is_echo = told_whole.is_some_and(|upto| from >= upto)
         && batch.rows.is_empty()

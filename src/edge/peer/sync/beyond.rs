@@ -102,7 +102,7 @@ impl Beyond {
                 }
             }
         };
-        // A pass that is read here alone has a number that none in the store has.
+        // A snapshot transfer that is read here alone has a number that none in the store has.
         place.position = batch.leads_to(0);
         if batch.is_last() {
             place.vector.join(&batch.vector);
@@ -180,7 +180,7 @@ mod tests {
     use super::*;
 
     fn position(lsn: u64) -> Position {
-        Position { cursor: Some(Cursor { change_log: ChangeLogId([1; 16]), lsn }), pass: None }
+        Position { cursor: Some(Cursor { change_log: ChangeLogId([1; 16]), lsn }), snapshot: None }
     }
 
     fn batch(from: u64, to: u64, last: bool) -> Batch {
@@ -190,7 +190,7 @@ mod tests {
             reader: ActorId(2),
             from: position(from),
             change_log: ChangeLogId([1; 16]),
-            part: Part::Log { to, last },
+            part: Part::Delta { to, last },
             contexts: Vec::new(),
             rows: Vec::new(),
             vector: [dot].into_iter().collect(),

@@ -478,8 +478,9 @@ impl Exchange<'_> {
 
     fn acknowledge(&mut self, table: TableUid, upto: &Position, drain: Option<[u8; 16]>) {
         let Some(word) = words::own_word(&self.store, table) else { return };
-        // During a pass the place in the change log is where the pass began: not everything before has come.
-        let is_durable = upto.pass.is_none() && !(table == SYSTEM_TABLE && self.beyond.is_open());
+        // During a snapshot transfer the place in the change log is where the snapshot transfer began: not everything before has come.
+        let is_durable =
+            upto.snapshot.is_none() && !(table == SYSTEM_TABLE && self.beyond.is_open());
         let cursor = upto.cursor.filter(|_| is_durable);
         self.say(Message::Ack(Box::new(Ack { table, cursor, drain, word })));
     }
@@ -582,7 +583,7 @@ impl Exchange<'_> {
             self.passed.insert(want.table, Passed::new(want, upto));
         }
         if let Answer::Batch(batch) = &answer
-            && let Part::Log { to, last: true } = batch.part
+            && let Part::Delta { to, last: true } = batch.part
         {
             if batch.ready {
                 self.told_whole.entry(batch.table).or_insert(to);

@@ -99,7 +99,7 @@ mod tests {
             reader: ActorId(2),
             from: Position::default(),
             change_log: ChangeLogId([2; 16]),
-            part: Part::Log { to: 1, last: true },
+            part: Part::Delta { to: 1, last: true },
             contexts: vec![VersionVector::new()],
             rows: (0..values).map(row).collect(),
             vector: VersionVector::new(),

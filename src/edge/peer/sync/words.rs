@@ -180,7 +180,7 @@ mod tests {
             reader: ActorId(8),
             from: Position::default(),
             change_log: ChangeLogId([0; 16]),
-            part: Part::Log { to: seq, last: true },
+            part: Part::Delta { to: seq, last: true },
             contexts: Vec::new(),
             rows: Vec::new(),
             vector: up_to(seq),
