@@ -23,7 +23,7 @@ macro_rules! rules {
 
 rules! {
     /// A reader that may lack collected deletions reads the whole copy.
-    FloorHeeded,
+    WatermarkHeeded,
     /// A place in a change log that was cut off is of no use.
     CutHeeded,
     /// Who reads the whole copy for lack of deletions is told all of it, and removes the rest.
@@ -75,8 +75,8 @@ rules! {
     SnapshotConcludesWithItsStart,
     /// A full snapshot transfer removes what its source has seen and has no more.
     FullSnapshotSweeps,
-    /// Who has read a whole copy has its floor.
-    FloorInherited,
+    /// Who has read a whole copy has its GC watermark.
+    WatermarkInherited,
     /// What an earlier pass has delivered does not count for the next one.
     MarksOfOneSnapshot,
     /// Only a whole copy makes another one whole.
@@ -122,8 +122,8 @@ rules! {
 
     /// Nothing is collected during a full snapshot transfer.
     SnapshotBeforeGc,
-    /// What is collected raises the floor.
-    CollectionRaisesFloor,
+    /// What is collected raises the GC watermark.
+    GcRaisesWatermark,
     /// What a copy has said as one origin of writes does not count for the next.
     WordsOfOneOrigin,
     /// What a copy has said in one stay does not count for the next.

@@ -17,7 +17,7 @@ use cortex_core::{
     api::{self, KeptBy, NodeScope, OwnReplica, PeerReplica, ReplicaState, TableSync},
     directory::{Directory, Standing},
     model::{NodeName, TableUid},
-    sync::{Blocker, Blocking, VersionVector},
+    sync::{GcBlocker, GcBlocking, VersionVector},
 };
 
 use super::{
@@ -158,7 +158,7 @@ pub(super) struct Copies {
     pub(super) drain_path: Option<DrainPath>,
     pub(super) copy: Option<Arc<Replica>>,
     pub(super) others: Vec<Other>,
-    pub(super) kept_by: Option<Blocker>,
+    pub(super) kept_by: Option<GcBlocker>,
 }
 
 impl Service {
@@ -210,7 +210,7 @@ impl Service {
             others,
             name,
             copy,
-            kept_by: self.sync.blocker(table),
+            kept_by: self.sync.gc_blocker(table),
             entry: Arc::clone(entry),
         }
     }
@@ -225,11 +225,11 @@ impl Service {
     pub(super) fn table_sync(&self, copies: &Copies) -> TableSync {
         let Copies { entry, copy, .. } = copies;
         let replica = copy.as_deref();
-        let kept_by = copies.kept_by.as_ref().map(|Blocker { node, why }| {
+        let kept_by = copies.kept_by.as_ref().map(|GcBlocker { node, why }| {
             let why = match why {
-                Blocking::Silent => "silent: it has not said what it has",
-                Blocking::Ahead => "ahead: it has seen what this node has not",
-                Blocking::Behind => "behind: it has not said that it knows them all",
+                GcBlocking::Silent => "silent: it has not said what it has",
+                GcBlocking::Ahead => "ahead: it has seen what this node has not",
+                GcBlocking::Behind => "behind: it has not said that it knows them all",
             };
             KeptBy { node: node.to_string(), why: why.to_owned() }
         });
@@ -497,7 +497,7 @@ mod tests {
             truncated_lsn: 0,
             last_lsn: 0,
             vector: vector(seq),
-            floor: VersionVector::new(),
+            gc_watermark: VersionVector::new(),
             digest: digest(row),
             tombstones: 0,
             conflicts: Tally::default(),

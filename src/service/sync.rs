@@ -8,7 +8,7 @@ use std::{
 
 use cortex_core::{
     model::{ActorId, Hlc, NodeName, TableUid},
-    sync::{Blocker, Cursor, Word},
+    sync::{Cursor, GcBlocker, Word},
 };
 use tokio::sync::watch;
 
@@ -28,7 +28,7 @@ pub struct SyncView {
 #[derive(Debug, Default)]
 struct Known {
     copies: BTreeMap<(TableUid, NodeName), PeerCopy>,
-    blockers: BTreeMap<TableUid, Blocker>,
+    blockers: BTreeMap<TableUid, GcBlocker>,
     ahead: Option<AheadOfClock>,
 }
 
@@ -333,15 +333,15 @@ impl SyncView {
 
     /// Who keeps deletions of a table from being forgotten; none where nobody does.
     #[must_use]
-    pub fn blocker(&self, table: TableUid) -> Option<Blocker> {
+    pub fn gc_blocker(&self, table: TableUid) -> Option<GcBlocker> {
         self.known().blockers.get(&table).cloned()
     }
 
     /// Notes who keeps deletions of a table from being forgotten.
-    pub fn block(&self, table: TableUid, blocker: Option<Blocker>) {
+    pub fn block(&self, table: TableUid, gc_blocker: Option<GcBlocker>) {
         let mut known = self.known();
-        match blocker {
-            Some(blocker) => known.blockers.insert(table, blocker),
+        match gc_blocker {
+            Some(gc_blocker) => known.blockers.insert(table, gc_blocker),
             None => known.blockers.remove(&table),
         };
     }

@@ -14,12 +14,12 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use super::{
     audit::{AuditStep, Audited},
     catalog::Entry,
-    collect::Collection,
     error::Failure,
     events::Event,
     restamp::Restamp,
     system::VerifiedRow,
     take::{Delivery, Taken},
+    tombstone_gc::Collection,
 };
 
 /// A change to be made in the writer's next transaction. The caller is judged once more there.

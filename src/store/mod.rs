@@ -17,7 +17,6 @@ mod cache;
 mod catalog;
 mod checkpoint;
 mod checksum;
-mod collect;
 mod command;
 mod conflicts;
 mod contexts;
@@ -54,6 +53,7 @@ mod slack;
 mod system;
 mod tables;
 mod take;
+mod tombstone_gc;
 mod writer;
 
 use std::{
@@ -80,7 +80,6 @@ pub use audit::{AuditReport, AuditStep, Audited};
 pub(crate) use backup::{KEPT as KEPT_BACKUPS, SENDING as BACKUP_SENDING};
 pub use backup::{Restored, Summary, restore};
 pub use catalog::{Catalog, Entry, Namespace, Usage};
-pub use collect::Collection;
 pub use command::{Claim, Command, Done, Granting, Redemption, Registration, TokenId};
 pub use conflicts::{Conflict, Tally};
 pub use damage::News as DamageNews;
@@ -99,6 +98,7 @@ pub use system::{
     Checked, SealedRow, UID as SYSTEM_TABLE, UnverifiedRow, VerifiedRow, check, verify,
 };
 pub use take::{Delivery, Taken};
+pub use tombstone_gc::Collection;
 use writer::Published;
 
 use crate::sys::throttle::LogThrottle;

@@ -37,7 +37,7 @@ pub struct Replica {
     /// What is incorporated.
     pub vector: VersionVector,
     /// Up to where deletions were forgotten.
-    pub floor: VersionVector,
+    pub gc_watermark: VersionVector,
     /// What the live rows come to.
     pub digest: TableDigest,
     /// Deletions that are kept.
@@ -63,7 +63,7 @@ impl Replica {
             truncated_lsn: lsn,
             last_lsn: lsn,
             vector: VersionVector::new(),
-            floor: VersionVector::new(),
+            gc_watermark: VersionVector::new(),
             digest: TableDigest::default(),
             tombstones: 0,
             conflicts: Tally::default(),
@@ -153,7 +153,7 @@ impl Replicas {
 /// What [`from_row`] reads.
 const COLUMNS: &str =
     "uid, table_id, epoch, ready, change_log, truncated_lsn, last_lsn, digest, tombstones,
-     conflicts_evicted, vector, floor";
+     conflicts_evicted, vector, gc_watermark";
 
 /// A copy without its conflicts.
 fn from_row(row: &Row<'_>, actors: &Actors) -> rusqlite::Result<Replica> {
@@ -167,7 +167,7 @@ fn from_row(row: &Row<'_>, actors: &Actors) -> rusqlite::Result<Replica> {
         truncated_lsn: row.get(5)?,
         last_lsn: row.get(6)?,
         vector: vector(10)?,
-        floor: vector(11)?,
+        gc_watermark: vector(11)?,
         digest: TableDigest::from_bytes(row.get(7)?),
         tombstones: row.get(8)?,
         conflicts: Tally::default(),
@@ -202,15 +202,15 @@ fn save(
     // What is not set is in no index that would have to be written too.
     let sql = if before.is_some_and(|before| before.table == replica.table) {
         "UPDATE replicas SET epoch = ?3, ready = ?4, change_log = ?5, truncated_lsn = ?6, last_lsn = ?7, digest = ?8,
-         tombstones = ?9, conflicts_evicted = ?10, vector = ?11, floor = ?12
+         tombstones = ?9, conflicts_evicted = ?10, vector = ?11, gc_watermark = ?12
          WHERE uid = ?1 AND table_id IS ?2"
     } else {
         "INSERT OR REPLACE INTO replicas (uid, table_id, epoch, ready, change_log, truncated_lsn, last_lsn, digest,
-         tombstones, conflicts_evicted, vector, floor)
+         tombstones, conflicts_evicted, vector, gc_watermark)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)"
     };
     let vector = contexts::encode(conn, actors, &replica.vector)?;
-    let floor = contexts::encode(conn, actors, &replica.floor)?;
+    let gc_watermark = contexts::encode(conn, actors, &replica.gc_watermark)?;
     conn.prepare_cached(sql)?.execute(params![
         replica.uid.0,
         replica.table.map(|table| table.0),
@@ -223,7 +223,7 @@ fn save(
         replica.tombstones,
         replica.conflicts_evicted,
         vector,
-        floor,
+        gc_watermark,
     ])?;
     Ok(())
 }

@@ -234,9 +234,14 @@ impl Copy {
     }
 
     fn plan(&self, want: &PullRequest) -> Plan {
-        let Replica { change_log, truncated_lsn, floor, .. } = &*self.replica;
-        Source { change_log: *change_log, lsn: self.lsn, truncated_lsn: *truncated_lsn, floor }
-            .plan(want)
+        let Replica { change_log, truncated_lsn, gc_watermark, .. } = &*self.replica;
+        Source {
+            change_log: *change_log,
+            lsn: self.lsn,
+            truncated_lsn: *truncated_lsn,
+            gc_watermark,
+        }
+        .plan(want)
     }
 
     /// True where a reader that stands there in the change log lacks nothing. A copy that leaves needs to hear of
@@ -266,7 +271,7 @@ impl Copy {
             contexts: content.contexts,
             rows: content.rows,
             vector: replica.vector.clone(),
-            floor: replica.floor.clone(),
+            gc_watermark: replica.gc_watermark.clone(),
             hlc: self.hlc,
             ready: replica.ready,
             epoch: replica.epoch,

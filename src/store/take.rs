@@ -79,7 +79,7 @@ impl Tx<'_> {
         let Some(replica) = self.state.replicas.get(uid).filter(|replica| replica.epoch > 0) else {
             return unfit(Unfit::NotInScope);
         };
-        let (floor, numbered) = (replica.floor.clone(), replica.table);
+        let (gc_watermark, numbered) = (replica.gc_watermark.clone(), replica.table);
         let here = self.here()?;
         let cursor = match numbered {
             Some(table) => self.cursor(table, from)?,
@@ -91,7 +91,7 @@ impl Tx<'_> {
             actor: self.state.own_actor(),
             standing: if is_system { Standing::In } else { directory.standing(uid, &here) },
             position: &cursor.position,
-            floor: &floor,
+            gc_watermark: &gc_watermark,
             knowledge: &directory.scope_knowledge(uid),
             source_gone: directory.gone(uid).get(from).copied().unwrap_or(0),
             // Decisions of the directory are not ordered by clocks, and each row has one writer.
@@ -308,8 +308,8 @@ impl Tx<'_> {
         }
         let lsn = self.state.lsn;
         if let Some(replica) = self.state.replicas.get_mut(place.uid) {
-            if let Some(sweep) = sweep.as_ref().filter(|_| Rule::FloorInherited.holds()) {
-                replica.floor.join(&sweep.floor);
+            if let Some(sweep) = sweep.as_ref().filter(|_| Rule::WatermarkInherited.holds()) {
+                replica.gc_watermark.join(&sweep.gc_watermark);
             }
             if let Some(vector) = &join {
                 replica.vector.join(vector);
@@ -318,7 +318,7 @@ impl Tx<'_> {
                 (replica.ready, replica.last_lsn) = (true, lsn);
             }
         }
-        let learned = join.iter().chain(sweep.iter().map(|sweep| &sweep.floor));
+        let learned = join.iter().chain(sweep.iter().map(|sweep| &sweep.gc_watermark));
         for dot in learned.flat_map(VersionVector::iter) {
             self.state.actors.enter(self.conn, dot.actor, batch.hlc)?;
         }
@@ -336,7 +336,7 @@ impl Tx<'_> {
     }
 
     /// Removes what a full snapshot transfer has not delivered although its source has seen it: it was deleted, and
-    /// the deletion was forgotten. Who reads of this copy hears of it by the floor, which covers the deletions.
+    /// the deletion was forgotten. Who reads of this copy hears of it by the GC watermark, which covers the deletions.
     fn sweep(&mut self, place: Place<'_>, from: &NodeName, sweep: &Sweep) -> Result<(), Failure> {
         let (mut after, mut swept) = (Vec::new(), 0_u64);
         loop {
@@ -486,14 +486,15 @@ impl Tx<'_> {
         let Some(Cursor { change_log, lsn }) = position.cursor else {
             return Ok(());
         };
-        let (mut vector, mut floor) = (None, None);
+        let (mut vector, mut gc_watermark) = (None, None);
         if position.snapshot.is_some() {
             vector = Some(contexts::encode(self.conn, &mut self.state.actors, &start.vector)?);
-            floor = Some(contexts::encode(self.conn, &mut self.state.actors, &start.floor)?);
+            gc_watermark =
+                Some(contexts::encode(self.conn, &mut self.state.actors, &start.gc_watermark)?);
         }
         let snapshot = position.snapshot.as_ref();
         self.execute(
-            "INSERT OR REPLACE INTO cursors (table_id, peer, change_log, lsn, snapshot, whole, reached, vector, floor)
+            "INSERT OR REPLACE INTO cursors (table_id, peer, change_log, lsn, snapshot, whole, reached, vector, gc_watermark)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
             params![
                 table.0,
@@ -504,7 +505,7 @@ impl Tx<'_> {
                 snapshot.map(|snapshot| snapshot.kind == SnapshotKind::Full),
                 snapshot.map(|snapshot| &snapshot.after),
                 vector,
-                floor
+                gc_watermark
             ],
         )?;
         Ok(())
@@ -539,7 +540,7 @@ pub(super) fn load_cursor(
     peer: &NodeName,
 ) -> Result<Stand, Fault> {
     let mut statement = conn.prepare_cached(
-        "SELECT change_log, lsn, snapshot, whole, reached, vector, floor FROM cursors
+        "SELECT change_log, lsn, snapshot, whole, reached, vector, gc_watermark FROM cursors
          WHERE table_id = ?1 AND peer = ?2",
     )?;
     let stand = statement.query_row(params![table.0, peer.as_str()], |row| {
@@ -553,7 +554,7 @@ pub(super) fn load_cursor(
         let kind = if row.get(3)? { SnapshotKind::Full } else { SnapshotKind::Scan };
         let snapshot = Some(SnapshotTransfer { kind, number, after: row.get(4)? });
         let vector = |index| row.get::<_, Vec<u8>>(index).map(|b| contexts::decode(actors, &b));
-        let start = SnapshotStart { vector: vector(5)?, floor: vector(6)? };
+        let start = SnapshotStart { vector: vector(5)?, gc_watermark: vector(6)? };
         Ok(Stand { position: Position { cursor, snapshot }, start })
     });
     Ok(stand.optional()?.unwrap_or_default())

@@ -85,7 +85,7 @@ pub struct Batch {
     /// What the source has incorporated, as of the same moment as the rows.
     pub vector: VersionVector,
     /// Up to where it has collected deletions.
-    pub floor: VersionVector,
+    pub gc_watermark: VersionVector,
     /// Its hybrid clock.
     pub hlc: Hlc,
     /// True where the source has a whole copy.

@@ -15,11 +15,10 @@
 //!   every batch, so that a transfer goes on where it was broken off;
 //! - a *vector*: writes of anybody that have been incorporated, or something later for their key. It is
 //!   raised only by own writes, and by what a source knew at a moment whose every row has arrived;
-//! - a *floor*: deletions that have been forgotten. Who has not seen them cannot be told of them by rows
+//! - a *GC watermark*: deletions that have been forgotten. Who has not seen them cannot be told of them by rows
 //!   alone, and reads the whole copy.
 
 mod batch;
-mod collect;
 mod digest;
 mod message;
 mod position;
@@ -27,10 +26,10 @@ mod reader;
 mod resolve;
 mod session;
 mod source;
+mod tombstone_gc;
 mod version_vector;
 
 pub use batch::{Ack, Batch, Head, OpenConflicts, Part, RowVersion, Word};
-pub use collect::{Blocker, Blocking, Words};
 pub use digest::TableDigest;
 pub use message::{Message, Parked, Refuse, Said, Why};
 pub use position::{ChangeLogId, Cursor, Position, PullRequest, SnapshotKind, SnapshotTransfer};
@@ -38,4 +37,5 @@ pub use reader::{Conclusion, Reader, SnapshotStart, Sweep, Unfit};
 pub use resolve::{Causality, Resolution, Side, resolve};
 pub use session::{Answer, Outcome, Output, Session};
 pub use source::{Plan, Source};
+pub use tombstone_gc::{GcBlocker, GcBlocking, Words};
 pub use version_vector::{Dot, VersionVector};

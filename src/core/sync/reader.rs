@@ -18,7 +18,7 @@ pub struct Reader<'a> {
     /// Where it stands in the source's copy.
     pub position: &'a Position,
     /// Up to where it has collected deletions itself.
-    pub floor: &'a VersionVector,
+    pub gc_watermark: &'a VersionVector,
     /// How far it knows the decisions about the scope.
     pub knowledge: &'a Seen,
     /// The stay of the source's copy that is known to have ended; 0 for none.
@@ -71,7 +71,7 @@ impl Reader<'_> {
         // A source that is leaving reads nothing more: what it has is taken, or it would be lost.
         if Rule::StaleSourceRefused.holds()
             && !batch.is_whole()
-            && !batch.vector.dominates(self.floor)
+            && !batch.vector.dominates(self.gc_watermark)
             && batch.standing == Standing::In
         {
             return Err(Unfit::SourceStale);
@@ -91,7 +91,7 @@ pub struct SnapshotStart {
     /// What it had incorporated.
     pub vector: VersionVector,
     /// Up to where it had collected.
-    pub floor: VersionVector,
+    pub gc_watermark: VersionVector,
 }
 
 /// What follows from a batch once its rows are stored.
@@ -113,8 +113,8 @@ pub struct Sweep {
     /// Rows that the source did not send in the snapshot transfer go where this covers them: the source has seen
     /// them, and has them no more.
     pub covered: VersionVector,
-    /// The source's floor, which is the reader's from now on too.
-    pub floor: VersionVector,
+    /// The source's GC watermark, which is the reader's from now on too.
+    pub gc_watermark: VersionVector,
 }
 
 impl Batch {
@@ -175,9 +175,10 @@ impl Batch {
                     self.snapshot_start()
                 };
                 let sweep = match kind {
-                    SnapshotKind::Full => {
-                        Some(Sweep { covered: start.vector.clone(), floor: start.floor })
-                    }
+                    SnapshotKind::Full => Some(Sweep {
+                        covered: start.vector.clone(),
+                        gc_watermark: start.gc_watermark,
+                    }),
                     SnapshotKind::Scan => None,
                 };
                 Conclusion { position, join: Some(start.vector), sweep, whole: true }
@@ -188,6 +189,6 @@ impl Batch {
     /// What is to be kept of a batch that begins a snapshot transfer.
     #[must_use]
     pub fn snapshot_start(&self) -> SnapshotStart {
-        SnapshotStart { vector: self.vector.clone(), floor: self.floor.clone() }
+        SnapshotStart { vector: self.vector.clone(), gc_watermark: self.gc_watermark.clone() }
     }
 }

@@ -14,7 +14,7 @@ pub struct Source<'a> {
     /// Up to where the change log was cut: entries up to here are gone.
     pub truncated_lsn: u64,
     /// Up to where it has collected deletions.
-    pub floor: &'a VersionVector,
+    pub gc_watermark: &'a VersionVector,
 }
 
 /// What to read next for a reader.
@@ -45,7 +45,7 @@ impl Source<'_> {
     pub fn plan(&self, request: &PullRequest) -> Plan {
         let cursor = request.position.cursor.filter(|cursor| cursor.change_log == self.change_log);
         let snapshot = request.position.snapshot.as_ref().filter(|_| cursor.is_some());
-        let stale = Rule::FloorHeeded.holds() && !request.vector.dominates(self.floor);
+        let stale = Rule::WatermarkHeeded.holds() && !request.vector.dominates(self.gc_watermark);
         let whole = Rule::FullSnapshotBelowWatermark.holds();
         let outgrown =
             stale && snapshot.is_none_or(|snapshot| snapshot.kind == SnapshotKind::Scan && whole);

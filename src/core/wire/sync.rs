@@ -218,7 +218,7 @@ fn write_batch(batch: &Batch, origins: &mut Origins, out: &mut Vec<u8>) {
     encode::uint(out, 9);
     write_vector(&batch.vector, origins, out);
     encode::uint(out, 10);
-    write_vector(&batch.floor, origins, out);
+    write_vector(&batch.gc_watermark, origins, out);
     uint(out, 11, batch.hlc.to_i64().unsigned_abs());
     encode::uint(out, 12);
     encode::bool(out, batch.ready);
@@ -275,7 +275,7 @@ fn read_batch(table: TableUid, fields: &Fields<'_>, origins: &Origins) -> Option
         rows,
         contexts,
         vector: read_vector(&mut fields.value(9)?, origins)?,
-        floor: read_vector(&mut fields.value(10)?, origins)?,
+        gc_watermark: read_vector(&mut fields.value(10)?, origins)?,
         hlc: fields.hlc(11)?,
         ready: read_bool(&mut fields.value(12)?)?,
         epoch: fields.uint(13)?,

@@ -10,7 +10,7 @@ use std::{
 use cortex_core::{
     directory::Directory,
     model::{Hlc, NodeName, TableUid},
-    sync::{Blocker, TableDigest, VersionVector, Words},
+    sync::{GcBlocker, TableDigest, VersionVector, Words},
 };
 use tokio::time::sleep;
 use tracing::{info, warn};
@@ -264,8 +264,8 @@ impl Upkeep<'_> {
         };
         let confirmed = match confirmed {
             Ok(confirmed) => confirmed,
-            Err(blocker) => {
-                view.block(copy.uid, Some(blocker));
+            Err(gc_blocker) => {
+                view.block(copy.uid, Some(gc_blocker));
                 return Ok(());
             }
         };
@@ -296,7 +296,7 @@ impl Upkeep<'_> {
         view: &SyncView,
         copy: &Replica,
         confirmed: &VersionVector,
-    ) -> Result<Option<Blocker>, Failure> {
+    ) -> Result<Option<GcBlocker>, Failure> {
         let Some(table) = copy.table.filter(|_| copy.tombstones > 0) else { return Ok(None) };
         if confirmed.dominates(&copy.vector) {
             return Ok(None);
@@ -356,7 +356,7 @@ fn confirmed(
     view: &SyncView,
     here: &NodeName,
     copy: &Replica,
-) -> Result<VersionVector, Blocker> {
+) -> Result<VersionVector, GcBlocker> {
     let words = words_of(directory, view, copy);
     let (must, gone) = (directory.must_confirm(copy.uid), directory.gone(copy.uid));
     words.confirmed(here, &copy.vector, &must, &gone)

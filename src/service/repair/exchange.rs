@@ -47,21 +47,21 @@ fn write_vector(vector: &VersionVector, out: &mut Vec<u8>) {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(in crate::service) struct Stand {
     pub(in crate::service) vector: VersionVector,
-    pub(in crate::service) floor: VersionVector,
+    pub(in crate::service) gc_watermark: VersionVector,
     pub(in crate::service) digest: TableDigest,
 }
 
 impl Stand {
-    /// `vector, floor, digest`, as the first elements of an answer.
+    /// `vector, GC watermark, digest`, as the first elements of an answer.
     pub(super) fn write(&self, out: &mut Vec<u8>) {
         write_vector(&self.vector, out);
-        write_vector(&self.floor, out);
+        write_vector(&self.gc_watermark, out);
         encode::bin(out, &self.digest.to_bytes());
     }
 
     fn read(from: &mut Decoder<'_>) -> Option<Self> {
-        let (vector, floor) = (read_vector(from)?, read_vector(from)?);
-        Some(Self { vector, floor, digest: TableDigest::from_bytes(read_bin(from)?) })
+        let (vector, gc_watermark) = (read_vector(from)?, read_vector(from)?);
+        Some(Self { vector, gc_watermark, digest: TableDigest::from_bytes(read_bin(from)?) })
     }
 
     /// An answer of `sync_digest`.
@@ -81,7 +81,7 @@ impl Stand {
     }
 }
 
-/// As many rows as one answer has room for: `[vector, floor, digest, rows, more]`.
+/// As many rows as one answer has room for: `[vector, GC watermark, digest, rows, more]`.
 pub(super) fn encode_marks(stand: &Stand, marks: &[RowMark]) -> Vec<u8> {
     let (mut rows, mut count) = (Vec::new(), 0);
     for mark in marks {
@@ -235,8 +235,8 @@ mod tests {
         let marks: Vec<_> = (0..1000).map(|n| mark(&format!("{n:04}{key}"), n)).collect();
         let vector: VersionVector = [Dot { actor: ActorId(9), seq: 4 }].into_iter().collect();
         let digest = TableDigest::from_bytes([3; 32]);
-        let floor = [Dot { actor: ActorId(9), seq: 2 }].into_iter().collect();
-        let stand = Stand { vector, floor, digest };
+        let gc_watermark = [Dot { actor: ActorId(9), seq: 2 }].into_iter().collect();
+        let stand = Stand { vector, gc_watermark, digest };
         assert_eq!(Stand::decode(&stand.encoded()).as_ref(), Some(&stand));
         let (mut after, mut read) = (0, Vec::new());
         loop {

@@ -258,9 +258,9 @@ impl Repair {
         let per_bucket = self.entry.usage.records() / BUCKETS as u64 + 1;
         let at_once = usize::try_from(ROWS_AT_ONCE / per_bucket).unwrap_or(1).max(1);
         for some in differing.chunks(at_once) {
-            let Stand { vector, floor, .. } = position(&self.store, &self.entry)?;
+            let Stand { vector, gc_watermark, .. } = position(&self.store, &self.entry)?;
             let rows = marks(&self.store, &self.entry, some.to_vec(), &self.comparisons).await?;
-            let here = Rows { vector, floor, marks: rows.into_iter().map(by_key).collect() };
+            let here = Rows { vector, gc_watermark, marks: rows.into_iter().map(by_key).collect() };
             let there = self.rows_of(node, some).await?;
             self.mend(node, &here, &there, &mut found).await?;
         }
@@ -281,8 +281,9 @@ impl Repair {
             let Marks { stand, rows: found, more } = read_marks(&answer).ok_or_else(malformed)?;
             let more = more && !found.is_empty();
             // What was covered before the first answer was: later ones cover more.
-            let Stand { vector, floor, .. } = stand;
-            let rows = rows.get_or_insert_with(|| Rows { vector, floor, marks: BTreeMap::new() });
+            let Stand { vector, gc_watermark, .. } = stand;
+            let rows =
+                rows.get_or_insert_with(|| Rows { vector, gc_watermark, marks: BTreeMap::new() });
             rows.marks.extend(found.into_iter().map(by_key));
             if !more {
                 return Ok(std::mem::take(rows));
@@ -508,7 +509,11 @@ pub(super) async fn stand_of(
 /// Where the copy here is.
 fn position(store: &Store, entry: &Entry) -> Result<Stand, Failure> {
     let copy = store.copy(entry.table.uid).ok_or(Refusal::NotHere)?;
-    Ok(Stand { vector: copy.vector.clone(), floor: copy.floor.clone(), digest: copy.digest })
+    Ok(Stand {
+        vector: copy.vector.clone(),
+        gc_watermark: copy.gc_watermark.clone(),
+        digest: copy.digest,
+    })
 }
 
 fn is_same(one: &Stand, other: &Stand) -> bool {

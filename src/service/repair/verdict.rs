@@ -16,7 +16,7 @@ pub(super) struct Rows {
     /// What that side had incorporated before its rows were read.
     pub(super) vector: VersionVector,
     /// Up to where it had forgotten deletions by then.
-    pub(super) floor: VersionVector,
+    pub(super) gc_watermark: VersionVector,
     pub(super) marks: BTreeMap<Vec<u8>, RowMark>,
 }
 
@@ -40,7 +40,7 @@ impl Rows {
     /// that the other side has forgotten is known to every copy: this one, having incorporated it, would not have
     /// the row. Only a side that lacks some of what was forgotten there may hold a row that was deleted.
     pub(super) fn outlives(&self, other: &Self) -> bool {
-        self.vector.dominates(&other.floor)
+        self.vector.dominates(&other.gc_watermark)
     }
 }
 
@@ -80,7 +80,7 @@ mod tests {
         let dot = |(by, seq): &(u128, u64)| Dot { actor: ActorId(*by), seq: *seq };
         Rows {
             vector: covers.iter().map(dot).collect(),
-            floor: VersionVector::new(),
+            gc_watermark: VersionVector::new(),
             marks: marks.iter().cloned().map(by_key).collect(),
         }
     }
@@ -112,9 +112,9 @@ mod tests {
         let here = rows(&[(1, 3)], &[mark("k", 5, 1, 3, Some(1))]);
         let mut there = rows(&[(1, 3)], &[]);
         assert!(here.outlives(&there), "nothing was forgotten");
-        there.floor = rows(&[(1, 3)], &[]).vector;
+        there.gc_watermark = rows(&[(1, 3)], &[]).vector;
         assert!(here.outlives(&there), "what was forgotten is known here");
-        there.floor = rows(&[(2, 1)], &[]).vector;
+        there.gc_watermark = rows(&[(2, 1)], &[]).vector;
         assert!(!here.outlives(&there), "the row may have been deleted by what is not known here");
     }
 

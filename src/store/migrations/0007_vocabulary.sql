@@ -15,3 +15,6 @@ ALTER TABLE cursors RENAME COLUMN feed TO change_log;
 -- One stay of a replica in its table's scope is a replica epoch.
 ALTER TABLE replicas RENAME COLUMN life TO epoch;
 ALTER TABLE departures RENAME COLUMN life TO epoch;
+
+-- Up to where a replica has forgotten tombstones is its GC watermark.
+ALTER TABLE replicas RENAME COLUMN floor TO gc_watermark;

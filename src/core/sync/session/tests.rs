@@ -37,7 +37,7 @@ fn batch(table: TableUid, from: &Position, part: Part) -> Box<Batch> {
         contexts: vec![],
         rows: vec![],
         vector: VersionVector::new(),
-        floor: VersionVector::new(),
+        gc_watermark: VersionVector::new(),
         hlc: Hlc::from_i64(1),
         ready: true,
         epoch: 1,

@@ -127,7 +127,7 @@ prop_compose! {
         (contexts, rows) in vec(vectors(), 1..4)
             .prop_flat_map(|contexts| (Just(contexts.clone()), rows(contexts.len()))),
         (table, reader, from, part) in (tables(), origins(), positions(), parts()),
-        (vector, floor, hlc) in (vectors(), vectors(), hlcs()),
+        (vector, gc_watermark, hlc) in (vectors(), vectors(), hlcs()),
         (change_log, ready, epoch) in any::<([u8; 16], bool, u64)>(),
         standing in prop_oneof![Just(Standing::In), Just(Standing::Frozen), Just(Standing::Out)],
         knowledge in counts(),
@@ -135,7 +135,7 @@ prop_compose! {
         (head, digest) in (option::of(heads()), option::of(digests())),
     ) -> Batch {
         Batch {
-            table, reader, from, change_log: ChangeLogId(change_log), part, contexts, rows, vector, floor, hlc, ready,
+            table, reader, from, change_log: ChangeLogId(change_log), part, contexts, rows, vector, gc_watermark, hlc, ready,
             epoch, standing, knowledge, removed, head, drain, digest,
         }
     }

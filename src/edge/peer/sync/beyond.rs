@@ -194,7 +194,7 @@ mod tests {
             contexts: Vec::new(),
             rows: Vec::new(),
             vector: [dot].into_iter().collect(),
-            floor: VersionVector::new(),
+            gc_watermark: VersionVector::new(),
             hlc: Hlc::from_i64(1),
             ready: true,
             epoch: 1,

@@ -103,7 +103,7 @@ mod tests {
             contexts: vec![VersionVector::new()],
             rows: (0..values).map(row).collect(),
             vector: VersionVector::new(),
-            floor: VersionVector::new(),
+            gc_watermark: VersionVector::new(),
             hlc: Hlc::from_i64(1),
             ready: true,
             epoch: 1,

@@ -184,7 +184,7 @@ mod tests {
             contexts: Vec::new(),
             rows: Vec::new(),
             vector: up_to(seq),
-            floor: VersionVector::new(),
+            gc_watermark: VersionVector::new(),
             hlc: Hlc::from_unix_ms(1),
             ready: true,
             epoch: 1,

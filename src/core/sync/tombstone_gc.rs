@@ -12,16 +12,16 @@ use crate::{
 
 /// A node that keeps deletions from being collected.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Blocker {
+pub struct GcBlocker {
     /// Which.
     pub node: NodeName,
     /// Why.
-    pub why: Blocking,
+    pub why: GcBlocking,
 }
 
 /// Why a node keeps deletions from being collected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Blocking {
+pub enum GcBlocking {
     /// It has not said what it has.
     Silent,
     /// It has seen something that this copy has not.
@@ -77,10 +77,10 @@ impl Words {
         here: &NodeName,
         must: &BTreeMap<NodeName, u64>,
         deletion: Dot,
-    ) -> Option<Blocker> {
+    ) -> Option<GcBlocker> {
         let knows = |node| self.of(node).is_some_and(|word| word.vector.covers(deletion));
         let node = must.keys().find(|node| *node != here && !knows(node))?;
-        Some(Blocker { node: node.clone(), why: Blocking::Behind })
+        Some(GcBlocker { node: node.clone(), why: GcBlocking::Behind })
     }
 
     /// Everything that was said.
@@ -103,7 +103,7 @@ impl Words {
         own: &VersionVector,
         must: &BTreeMap<NodeName, u64>,
         gone: &Seen,
-    ) -> Result<VersionVector, Blocker> {
+    ) -> Result<VersionVector, GcBlocker> {
         let mut expected = must.clone();
         let heard_of = self.0.values().filter(|_| Rule::UnheardCopiesAsked.holds());
         for (node, epoch) in heard_of.flat_map(|word| &word.epochs) {
@@ -116,12 +116,12 @@ impl Words {
         let one_stay = Rule::WordsOfOneStay.holds();
         let mut confirmed = own.clone();
         for (node, epoch) in expected {
-            let block = |why| Blocker { node: node.clone(), why };
+            let block = |why| GcBlocker { node: node.clone(), why };
             let is_of_it = |word: &&Word| epoch != 0 && (word.epoch == epoch || !one_stay);
             let word = self.0.get(&node).filter(is_of_it);
-            let word = word.ok_or_else(|| block(Blocking::Silent))?;
+            let word = word.ok_or_else(|| block(GcBlocking::Silent))?;
             if Rule::NobodyAhead.holds() && !own.dominates(&word.vector) {
-                return Err(block(Blocking::Ahead));
+                return Err(block(GcBlocking::Ahead));
             }
             confirmed = confirmed.common(&word.vector);
         }
@@ -173,7 +173,7 @@ mod tests {
         words.hear(node("b"), word(2, &[(1, 5)]));
         let own = vector(&[(1, 7)]);
         let blocked = words.confirmed(&node("a"), &own, &both(), &Seen::new());
-        assert_eq!(blocked, Err(Blocker { node: node("c"), why: Blocking::Silent }));
+        assert_eq!(blocked, Err(GcBlocker { node: node("c"), why: GcBlocking::Silent }));
         let gone = [(node("c"), 1)].into();
         let confirmed = words.confirmed(&node("a"), &own, &both(), &gone);
         assert_eq!(confirmed, Ok(vector(&[(1, 5)])));
@@ -186,8 +186,8 @@ mod tests {
         words.hear(node("c"), word(3, &[(1, 3)]));
         let lacking = |seq| words.lacking(&node("a"), &both(), Dot { actor: ActorId(1), seq });
         assert_eq!(lacking(3), None);
-        assert_eq!(lacking(4), Some(Blocker { node: node("c"), why: Blocking::Behind }));
-        assert_eq!(lacking(6), Some(Blocker { node: node("b"), why: Blocking::Behind }));
+        assert_eq!(lacking(4), Some(GcBlocker { node: node("c"), why: GcBlocking::Behind }));
+        assert_eq!(lacking(6), Some(GcBlocker { node: node("b"), why: GcBlocking::Behind }));
     }
 
     #[test]
@@ -197,7 +197,7 @@ mod tests {
         words.hear(node("b"), Word { epochs, ..word(2, &[(1, 5)]) });
         words.hear(node("c"), word(3, &[(1, 5)]));
         let blocked = words.confirmed(&node("a"), &vector(&[(1, 7)]), &both(), &Seen::new());
-        assert_eq!(blocked, Err(Blocker { node: node("d"), why: Blocking::Silent }));
+        assert_eq!(blocked, Err(GcBlocker { node: node("d"), why: GcBlocking::Silent }));
     }
 
     #[test]
@@ -206,7 +206,7 @@ mod tests {
         words.hear(node("b"), word(2, &[(1, 5), (2, 1)]));
         words.hear(node("c"), word(3, &[(1, 5)]));
         let blocked = words.confirmed(&node("a"), &vector(&[(1, 7)]), &both(), &Seen::new());
-        assert_eq!(blocked, Err(Blocker { node: node("b"), why: Blocking::Ahead }));
+        assert_eq!(blocked, Err(GcBlocker { node: node("b"), why: GcBlocking::Ahead }));
     }
 
     #[test]

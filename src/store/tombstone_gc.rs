@@ -113,9 +113,9 @@ impl Tx<'_> {
             if let Some(row) = self.find_row(table, &key)?.filter(|row| !row.damaged) {
                 self.remove_row(Place::of(&entry), &key, &row)?;
                 if let Some(replica) = self.state.replicas.get_mut(collection.table)
-                    && Rule::CollectionRaisesFloor.holds()
+                    && Rule::GcRaisesWatermark.holds()
                 {
-                    replica.floor.raise(dot);
+                    replica.gc_watermark.raise(dot);
                 }
             }
         }
