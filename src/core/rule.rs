@@ -125,9 +125,9 @@ rules! {
     /// What is collected raises the GC watermark.
     GcRaisesWatermark,
     /// What a copy has said as one origin of writes does not count for the next.
-    WordsOfOneOrigin,
+    StatusOfOneActor,
     /// What a copy has said in one stay does not count for the next.
-    WordsOfOneStay,
+    StatusOfOneEpoch,
     /// Copies that only others know of are asked too.
     UnheardCopiesAsked,
     /// Nothing is collected that another copy may have an older version of.

@@ -353,19 +353,19 @@ fn here(entry: &Entry, copy: Option<&Replica>) -> Here {
 
 /// True where the last word of a copy names the same vector and digest as the copy here has now.
 pub(super) fn is_equal(here: &Replica, known: &PeerCopy) -> bool {
-    let word = known.word.as_ref();
-    word.is_some_and(|word| word.vector == here.vector && word.digest == here.digest)
+    let status = known.status.as_ref();
+    status.is_some_and(|status| status.vector == here.vector && status.digest == here.digest)
 }
 
 fn judge(node: NodeName, facts: &Facts<'_>) -> Other {
-    let word = facts.copy.and_then(|copy| copy.word.as_ref());
+    let status = facts.copy.and_then(|copy| copy.status.as_ref());
     // What was said in an earlier stay says nothing of this one.
-    let word = word.filter(|word| word.epoch >= facts.epoch && word.epoch > facts.gone);
+    let status = status.filter(|status| status.epoch >= facts.epoch && status.epoch > facts.gone);
     let obstacle = trouble::between(&node, facts);
     let mend = obstacle.as_ref().and_then(|obstacle| obstacle.mend.clone());
-    let (state, why) = state_of(&node, facts, word, obstacle.map(|obstacle| obstacle.why));
+    let (state, why) = state_of(&node, facts, status, obstacle.map(|obstacle| obstacle.why));
     let mend = mend.filter(|_| !matches!(state, State::InSync | State::Left));
-    let vectors = word.zip(facts.here).map(|(word, here)| (&word.vector, &here.vector));
+    let vectors = status.zip(facts.here).map(|(status, here)| (&status.vector, &here.vector));
     let heard_ms = facts.copy.map(|copy| copy.heard_ms).filter(|heard| *heard > 0);
     let verified_ms = facts.copy.and_then(|copy| copy.verified_ms);
     let since = |at: u64| facts.now_ms.saturating_sub(at) / 1000;
@@ -374,8 +374,8 @@ fn judge(node: NodeName, facts: &Facts<'_>) -> Other {
         node,
         state,
         epoch: facts.epoch,
-        ready: word.map(|word| word.ready),
-        conflicts: word.and_then(|word| word.conflicts).map(|conflicts| conflicts.count),
+        ready: status.map(|status| status.ready),
+        conflicts: status.and_then(|status| status.conflicts).map(|conflicts| conflicts.count),
         verified_ms,
         heard_ms,
         behind_writes: vectors
@@ -394,7 +394,7 @@ fn judge(node: NodeName, facts: &Facts<'_>) -> Other {
 fn state_of(
     node: &NodeName,
     facts: &Facts<'_>,
-    word: Option<&cortex_core::sync::Word>,
+    status: Option<&cortex_core::sync::ReplicaStatus>,
     trouble: Option<String>,
 ) -> (State, Option<String>) {
     if facts.standing == Standing::Out {
@@ -426,12 +426,12 @@ fn state_of(
     let Some(here) = facts.here.filter(|here| here.epoch > 0) else {
         return (State::Unknown, Some("there is no copy here to compare it with".into()));
     };
-    let Some(word) = word else {
+    let Some(status) = status else {
         let why = trouble.unwrap_or_else(|| "nothing was heard of its copy yet".into());
         return (State::Unknown, Some(why));
     };
-    let (same, equal) = (word.vector == here.vector, word.digest == here.digest);
-    let whole = word.ready && here.ready;
+    let (same, equal) = (status.vector == here.vector, status.digest == here.digest);
+    let whole = status.ready && here.ready;
     // That both have seen the same and differ may be so for a moment, in the middle of a transfer from a
     // third: whoever looks after copies says when it stays so.
     if facts.copy.is_some_and(|copy| copy.diverged) && !(same && equal) {
@@ -448,7 +448,7 @@ fn state_of(
         };
     }
     let why = trouble.unwrap_or_else(|| {
-        let why = match (word.ready, here.ready) {
+        let why = match (status.ready, here.ready) {
             (false, _) => "its copy is still being filled",
             (true, false) => "the copy here is still being filled",
             (true, true) => "rows are on their way",
@@ -470,7 +470,7 @@ pub(super) fn hex(bytes: &[u8]) -> String {
 mod tests {
     use cortex_core::{
         model::{ActorId, Hlc, Stamp},
-        sync::{ChangeLogId, Dot, OpenConflicts, TableDigest, Word},
+        sync::{ChangeLogId, Dot, OpenConflicts, ReplicaStatus, TableDigest},
     };
 
     use super::{super::sync::Trouble, *};
@@ -508,8 +508,9 @@ mod tests {
 
     fn heard(seq: u64, row: &[u8]) -> PeerCopy {
         let (vector, digest) = (vector(seq), digest(row));
-        let word = Word { epoch: 1, ready: true, vector, digest, ..Word::default() };
-        PeerCopy { word: Some(word), heard_ms: 9_000, ..PeerCopy::default() }
+        let status =
+            ReplicaStatus { epoch: 1, ready: true, vector, digest, ..ReplicaStatus::default() };
+        PeerCopy { status: Some(status), heard_ms: 9_000, ..PeerCopy::default() }
     }
 
     fn facts<'a>(copy: Option<&'a PeerCopy>, here: &'a Replica) -> Facts<'a> {
@@ -611,8 +612,8 @@ mod tests {
         let here = replica(3, b"v");
         let mut copy = heard(3, b"v");
         assert_eq!(of(&facts(Some(&copy), &here)).conflicts, None, "it has not said");
-        let word = copy.word.as_mut().expect("a word");
-        word.conflicts = Some(OpenConflicts { since: Hlc::from_unix_ms(5), count: 2 });
+        let status = copy.status.as_mut().expect("a status");
+        status.conflicts = Some(OpenConflicts { since: Hlc::from_unix_ms(5), count: 2 });
         assert_eq!(of(&facts(Some(&copy), &here)).conflicts, Some(2));
         let again = Facts { epoch: 2, gone: 1, ..facts(Some(&copy), &here) };
         assert_eq!(of(&again).conflicts, None);

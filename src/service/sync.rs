@@ -8,7 +8,7 @@ use std::{
 
 use cortex_core::{
     model::{ActorId, Hlc, NodeName, TableUid},
-    sync::{Cursor, GcBlocker, Word},
+    sync::{Cursor, GcBlocker, ReplicaStatus},
 };
 use tokio::sync::watch;
 
@@ -59,7 +59,7 @@ impl AheadOfClock {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PeerCopy {
     /// What it has said of itself last.
-    pub word: Option<Word>,
+    pub status: Option<ReplicaStatus>,
     /// When that was, in Unix milliseconds; 0 for never.
     pub heard_ms: u64,
     /// The origin of writes that it was before, where it has said that it is another one and the directory
@@ -93,7 +93,7 @@ impl PeerCopy {
     /// directory knows it as. What another one has said may be lost by now.
     pub fn is_now(&mut self, origin: ActorId, current: Option<ActorId>) {
         self.outdated = current.filter(|current| *current != origin);
-        if self.word.take_if(|word| word.actor != origin).is_some() {
+        if self.status.take_if(|status| status.actor != origin).is_some() {
             self.met = None;
         }
     }
@@ -115,8 +115,8 @@ impl PeerCopy {
         let now_ms = clock::wall_ms();
         (self.verified_ms, self.diverged) = (Some(now_ms), false);
         self.differs.clear();
-        if let Some(word) = &mut self.word {
-            (word.vector, word.digest) = (stand.vector.clone(), stand.digest);
+        if let Some(status) = &mut self.status {
+            (status.vector, status.digest) = (stand.vector.clone(), stand.digest);
             self.heard_ms = now_ms;
         }
     }
@@ -124,17 +124,17 @@ impl PeerCopy {
     /// Whether a word that somebody has passed on says more than what is known. `current` is the origin that
     /// the directory knows its machine as.
     #[must_use]
-    pub fn may_overhear(&self, word: &Word, current: Option<ActorId>) -> bool {
-        if current != Some(word.actor) || self.outdated == current {
+    pub fn may_overhear(&self, status: &ReplicaStatus, current: Option<ActorId>) -> bool {
+        if current != Some(status.actor) || self.outdated == current {
             return false;
         }
-        self.word.as_ref().is_none_or(|before| {
-            before.actor != word.actor
-                || before.epoch < word.epoch
-                || (before.epoch == word.epoch
-                    && (!before.vector.dominates(&word.vector)
-                        || before.conflicts < word.conflicts
-                        || before.latest < word.latest))
+        self.status.as_ref().is_none_or(|before| {
+            before.actor != status.actor
+                || before.epoch < status.epoch
+                || (before.epoch == status.epoch
+                    && (!before.vector.dominates(&status.vector)
+                        || before.conflicts < status.conflicts
+                        || before.latest < status.latest))
         })
     }
 }
@@ -376,23 +376,23 @@ mod tests {
     const OLD: ActorId = ActorId(1);
     const NEW: ActorId = ActorId(2);
 
-    fn word(actor: ActorId, epoch: u64, seq: u64) -> Word {
+    fn status(actor: ActorId, epoch: u64, seq: u64) -> ReplicaStatus {
         let vector: VersionVector = [Dot { actor, seq }].into_iter().collect();
-        Word { actor, epoch, vector, ..Word::default() }
+        ReplicaStatus { actor, epoch, vector, ..ReplicaStatus::default() }
     }
 
-    fn knows(word: Word) -> PeerCopy {
-        PeerCopy { word: Some(word), ..PeerCopy::default() }
+    fn knows(status: ReplicaStatus) -> PeerCopy {
+        PeerCopy { status: Some(status), ..PeerCopy::default() }
     }
 
     #[test]
     fn what_is_passed_on_counts_where_it_says_more() {
-        let known = knows(word(OLD, 2, 5));
-        assert!(known.may_overhear(&word(OLD, 2, 6), Some(OLD)));
-        assert!(known.may_overhear(&word(OLD, 3, 1), Some(OLD)));
-        assert!(!known.may_overhear(&word(OLD, 2, 5), Some(OLD)), "nothing new");
-        assert!(!known.may_overhear(&word(OLD, 1, 9), Some(OLD)), "an earlier stay");
-        assert!(PeerCopy::default().may_overhear(&word(OLD, 1, 1), Some(OLD)));
+        let known = knows(status(OLD, 2, 5));
+        assert!(known.may_overhear(&status(OLD, 2, 6), Some(OLD)));
+        assert!(known.may_overhear(&status(OLD, 3, 1), Some(OLD)));
+        assert!(!known.may_overhear(&status(OLD, 2, 5), Some(OLD)), "nothing new");
+        assert!(!known.may_overhear(&status(OLD, 1, 9), Some(OLD)), "an earlier stay");
+        assert!(PeerCopy::default().may_overhear(&status(OLD, 1, 1), Some(OLD)));
     }
 
     /// Where somebody takes note of conflicts, nothing else changes.
@@ -400,26 +400,26 @@ mod tests {
     fn of_two_numbers_of_conflicts_the_later_counts() {
         let counted = |at_ms, count| {
             let conflicts = Some(OpenConflicts { since: Hlc::from_unix_ms(at_ms), count });
-            Word { conflicts, ..word(OLD, 1, 5) }
+            ReplicaStatus { conflicts, ..status(OLD, 1, 5) }
         };
         let known = knows(counted(20, 3));
         assert!(known.may_overhear(&counted(30, 0), Some(OLD)));
         assert!(!known.may_overhear(&counted(10, 7), Some(OLD)));
-        assert!(!known.may_overhear(&word(OLD, 1, 5), Some(OLD)), "it does not say");
+        assert!(!known.may_overhear(&status(OLD, 1, 5), Some(OLD)), "it does not say");
     }
 
     #[test]
     fn what_is_passed_on_counts_of_the_origin_that_is_known_alone() {
-        assert!(!PeerCopy::default().may_overhear(&word(OLD, 1, 1), Some(NEW)));
-        assert!(!PeerCopy::default().may_overhear(&word(OLD, 1, 1), None));
-        assert!(knows(word(OLD, 1, 9)).may_overhear(&word(NEW, 1, 1), Some(NEW)));
+        assert!(!PeerCopy::default().may_overhear(&status(OLD, 1, 1), Some(NEW)));
+        assert!(!PeerCopy::default().may_overhear(&status(OLD, 1, 1), None));
+        assert!(knows(status(OLD, 1, 9)).may_overhear(&status(NEW, 1, 1), Some(NEW)));
     }
 
     #[test]
     fn what_a_machine_has_said_as_another_origin_counts_no_more() {
-        let mut known = knows(word(OLD, 1, 9));
+        let mut known = knows(status(OLD, 1, 9));
         known.is_now(OLD, Some(OLD));
-        assert_eq!(known, knows(word(OLD, 1, 9)));
+        assert_eq!(known, knows(status(OLD, 1, 9)));
         known.is_now(NEW, Some(OLD));
         assert_eq!(known, PeerCopy { outdated: Some(OLD), ..PeerCopy::default() });
     }
@@ -427,9 +427,9 @@ mod tests {
     /// It may have lost what the old one had said, and the directory is late.
     #[test]
     fn a_machine_that_has_said_to_be_another_origin_is_not_taken_for_the_old_one_again() {
-        let known = PeerCopy { outdated: Some(OLD), ..knows(word(NEW, 1, 1)) };
-        assert!(!known.may_overhear(&word(OLD, 1, 9), Some(OLD)));
-        assert!(known.may_overhear(&word(NEW, 1, 2), Some(NEW)), "once the directory knows it");
+        let known = PeerCopy { outdated: Some(OLD), ..knows(status(NEW, 1, 1)) };
+        assert!(!known.may_overhear(&status(OLD, 1, 9), Some(OLD)));
+        assert!(known.may_overhear(&status(NEW, 1, 2), Some(NEW)), "once the directory knows it");
     }
 
     fn unverified(key: &str, ms: u64) -> UnverifiedRow {

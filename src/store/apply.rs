@@ -558,10 +558,10 @@ impl<'a> Tx<'a> {
     fn note_grant(&self, done: &'static str, granting: &Granting) -> Result<(), Fault> {
         let Granting { caller, entry, principal, rights } = granting;
         let directory = self.state.catalog.directory();
-        let words = rights.words().collect::<Vec<_>>().join(", ");
+        let statuses = rights.words().collect::<Vec<_>>().join(", ");
         let name = &entry.table.name;
         let (table, whom) = (directory.show(name), directory.show_principal(principal));
-        self.note_of(name, done, format!("{words} on {table} {done}, for {whom}, by {caller}"))
+        self.note_of(name, done, format!("{statuses} on {table} {done}, for {whom}, by {caller}"))
     }
 
     /// Writes down what happened to a table, for its owner.

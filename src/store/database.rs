@@ -118,11 +118,11 @@ impl Engine {
     /// as that had come. Where nothing has ever left this machine it does not matter.
     pub(super) fn settle_origin(
         &mut self,
-        word: Option<(ActorId, u64)>,
+        status: Option<(ActorId, u64)>,
         around: Around<'_>,
     ) -> Result<(), Fault> {
         let own = self.state.own_actor();
-        let goes_on = word.is_some_and(|(who, seq)| who == own && seq <= self.state.seq);
+        let goes_on = status.is_some_and(|(who, seq)| who == own && seq <= self.state.seq);
         if goes_on || self.state.catalog.directory().here().is_none() {
             return Ok(());
         }

@@ -263,7 +263,7 @@ impl Store {
         let state = apply::State::load(&conn).map_err(fault)?;
         let mut engine = database::Engine::new(conn, state, random::id);
 
-        let (rollback_marker, word) = rollback_marker::RollbackMarker::open(
+        let (rollback_marker, status) = rollback_marker::RollbackMarker::open(
             options.rollback_marker.as_deref(),
             engine.state.database,
             &path,
@@ -278,7 +278,7 @@ impl Store {
             options,
             file,
         ));
-        engine.settle_origin(word, published.around(clock::wall_ms())).map_err(fault)?;
+        engine.settle_origin(status, published.around(clock::wall_ms())).map_err(fault)?;
         let state = &engine.state;
         published.show(&state.catalog);
         let (database, exposure) = (state.database, Arc::clone(&engine.exposure));

@@ -268,7 +268,7 @@ impl Tx<'_> {
         let (table, standing) = (ack.table, directory.standing(ack.table, &here));
         let gone = directory.gone(table).get(from).copied().unwrap_or(0);
         let epochs = directory.epochs(table).get(from).copied().unwrap_or(0);
-        let is_current = ack.word.epoch > gone && ack.word.epoch == epochs;
+        let is_current = ack.status.epoch > gone && ack.status.epoch == epochs;
         let counts = (standing == Standing::Out || !Rule::FrozenKeeps.holds())
             && (directory.standing(table, from) == Standing::In || !Rule::DrainedIntoScope.holds())
             && (is_current || !Rule::DrainedIntoLivingStay.holds())

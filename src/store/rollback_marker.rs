@@ -70,9 +70,9 @@ impl RollbackMarker {
         let Ok(file) = found else {
             return (rollback_marker, None);
         };
-        let word = if is_in_memory(&file) { rollback_marker.read(&file) } else { None };
+        let status = if is_in_memory(&file) { rollback_marker.read(&file) } else { None };
         rollback_marker.place = Place::File(file);
-        (rollback_marker, word)
+        (rollback_marker, status)
     }
 
     /// Writes down how far an origin has come. Where that fails there must be no older word.
@@ -87,34 +87,34 @@ impl RollbackMarker {
             };
         }
         let Place::File(file) = &self.place else { return };
-        if let Err(error) = file.write_all_at(&self.word(actor, seq), 0) {
+        if let Err(error) = file.write_all_at(&self.status(actor, seq), 0) {
             warn!(%error, "how far the store has come could not be noted: {error}");
             let _no_word_at_all = file.set_len(0);
             self.place = Place::Nowhere;
         }
     }
 
-    fn word(&self, actor: ActorId, seq: u64) -> [u8; WORD] {
+    fn status(&self, actor: ActorId, seq: u64) -> [u8; WORD] {
         let (device, inode) = self.of;
-        let mut word = [0; WORD];
-        word[..8].copy_from_slice(FORM);
-        word[8..24].copy_from_slice(&self.database);
-        word[24..40].copy_from_slice(&actor.0.to_be_bytes());
-        word[40..48].copy_from_slice(&seq.to_be_bytes());
-        word[48..56].copy_from_slice(&device.to_be_bytes());
-        word[56..64].copy_from_slice(&inode.to_be_bytes());
-        let sum = Sha256::digest(&word[..64]);
-        word[64..].copy_from_slice(&sum[..16]);
-        word
+        let mut status = [0; WORD];
+        status[..8].copy_from_slice(FORM);
+        status[8..24].copy_from_slice(&self.database);
+        status[24..40].copy_from_slice(&actor.0.to_be_bytes());
+        status[40..48].copy_from_slice(&seq.to_be_bytes());
+        status[48..56].copy_from_slice(&device.to_be_bytes());
+        status[56..64].copy_from_slice(&inode.to_be_bytes());
+        let sum = Sha256::digest(&status[..64]);
+        status[64..].copy_from_slice(&sum[..16]);
+        status
     }
 
     fn read(&self, file: &File) -> Option<(ActorId, u64)> {
-        let mut word = [0; WORD];
-        file.read_exact_at(&mut word, 0).ok()?;
-        let actor = ActorId(u128::from_be_bytes(*word[24..].first_chunk()?));
-        let seq = u64::from_be_bytes(*word[40..].first_chunk()?);
+        let mut status = [0; WORD];
+        file.read_exact_at(&mut status, 0).ok()?;
+        let actor = ActorId(u128::from_be_bytes(*status[24..].first_chunk()?));
+        let seq = u64::from_be_bytes(*status[40..].first_chunk()?);
         // Of another file, or half written, it is not what would be written for this one.
-        (word == self.word(actor, seq)).then_some((actor, seq))
+        (status == self.status(actor, seq)).then_some((actor, seq))
     }
 }
 
@@ -174,7 +174,7 @@ mod tests {
             RollbackMarker::open(Some(dir.path()), DATABASE, database.path());
         rollback_marker.note(ActorId(3), 41);
         let name = dir.path().join(format!("{:032x}", u128::from_be_bytes(DATABASE)));
-        let file = File::options().write(true).open(name).expect("the word");
+        let file = File::options().write(true).open(name).expect("the status");
         file.write_all_at(&[1], 45).expect("a byte");
         assert_eq!(RollbackMarker::open(Some(dir.path()), DATABASE, database.path()).1, None);
     }
@@ -184,9 +184,9 @@ mod tests {
         let (_, database) = places();
         let disk = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).expect("a disk");
         for _ in 0..2 {
-            let (mut rollback_marker, word) =
+            let (mut rollback_marker, status) =
                 RollbackMarker::open(Some(disk.path()), DATABASE, database.path());
-            assert_eq!(word, None);
+            assert_eq!(status, None);
             rollback_marker.note(ActorId(3), 41);
         }
     }

@@ -92,7 +92,7 @@ impl World {
         let directory = node.db.catalog().directory();
         let mut must: BTreeSet<NodeName> = directory.must_confirm(table).into_keys().collect();
         must.remove(&node.name);
-        let met = |name| node.words.get(&table)?.of(name)?.latest;
+        let met = |name| node.statuses.get(&table)?.of(name)?.latest;
         !must.iter().all(|name| met(name).is_some_and(|met| met <= latest))
     }
 }

@@ -4,7 +4,7 @@
 use cortex_core::{
     model::TableUid,
     rule::Rule,
-    sync::{Dot, VersionVector, Words},
+    sync::{Dot, ReplicaStatuses, VersionVector},
 };
 
 use crate::{actions::Kind, world::World};
@@ -109,8 +109,8 @@ pub(crate) fn on_confirmed(
     if !world.broken_by(Around::CollectByMajority) {
         return confirmed;
     }
-    let words = node.words.get(&table).into_iter().flat_map(Words::iter);
-    let said: Vec<_> = words.map(|(_, word)| &word.vector).collect();
+    let statuses = node.statuses.get(&table).into_iter().flat_map(ReplicaStatuses::iter);
+    let said: Vec<_> = statuses.map(|(_, status)| &status.vector).collect();
     let others = node.db.catalog().directory().must_confirm(table).len() - 1;
     let by_majority = |dot: Dot| {
         let has = |seq: &u64| {

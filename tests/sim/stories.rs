@@ -55,12 +55,12 @@ pub(crate) const ALL: &[Story] = &[
         rules: &[rule(Rule::ReAnnounce), rule(Rule::ReAnnouncedPasses)],
         tell: a_deletion_was_forgotten_too_early,
     },
-    Story { rules: &[rule(Rule::WordsOfOneOrigin)], tell: what_was_confirmed_is_lost },
+    Story { rules: &[rule(Rule::StatusOfOneActor)], tell: what_was_confirmed_is_lost },
     Story {
         rules: &[around(Around::AckOfAnEndedSession)],
         tell: a_word_arrives_after_its_connection,
     },
-    Story { rules: &[rule(Rule::WordsOfOneStay)], tell: one_leaves_and_comes_back },
+    Story { rules: &[rule(Rule::StatusOfOneEpoch)], tell: one_leaves_and_comes_back },
     Story { rules: &[rule(Rule::StaleSourceRefused)], tell: one_comes_back_with_an_old_clock },
     Story { rules: &[rule(Rule::AnswersThisOrigin)], tell: an_answer_outlives_who_has_asked },
     Story { rules: &[rule(Rule::MarksOfOneSnapshot)], tell: a_row_goes_between_two_passes },
@@ -389,10 +389,10 @@ fn a_word_arrives_after_its_connection(world: &mut World) {
     delete(world, 0, 0);
     let deletion = answer(world, 1, 0);
     world.deliver(deletion);
-    let word = world.network.pop().expect("an acknowledgement");
+    let status = world.network.pop().expect("an acknowledgement");
     roll_back(world, 1);
     let _lost = answer(world, 1, 0);
-    world.deliver(word);
+    world.deliver(status);
     a_day_later(world);
     collect(world, 0);
     heal(world);
@@ -632,7 +632,7 @@ fn the_heir_has_a_part(world: &mut World) {
 }
 
 /// The word of a copy that has all that another one had, which leaves: on its way.
-fn word_of_an_heir(world: &mut World) -> Message {
+fn status_of_an_heir(world: &mut World) -> Message {
     nodes(world, 3);
     shared(world);
     put(world, 1, 1);
@@ -645,19 +645,19 @@ fn word_of_an_heir(world: &mut World) -> Message {
 }
 
 fn the_heir_is_excluded_too(world: &mut World) {
-    let word = word_of_an_heir(world);
+    let status = status_of_an_heir(world);
     decide(world, 0, &[0], &[]);
     directory(world, 1, 0);
-    world.deliver(word);
+    world.deliver(status);
     heal(world);
 }
 
 /// And is admitted again, to begin with nothing.
 fn the_heir_is_written_off(world: &mut World) {
-    let word = word_of_an_heir(world);
+    let status = status_of_an_heir(world);
     decide(world, 0, &[0], &[2]);
     decide(world, 0, &[0, 2], &[]);
     directory(world, 1, 0);
-    world.deliver(word);
+    world.deliver(status);
     heal(world);
 }

@@ -9,7 +9,7 @@ use std::{
 
 use cortex_core::{
     model::{ActorId, NodeName, Signer, TableUid},
-    sync::{Ack, Batch, Part, PullRequest, SnapshotKind, Word, Words},
+    sync::{Ack, Batch, Part, PullRequest, ReplicaStatus, ReplicaStatuses, SnapshotKind},
 };
 use cortexd::store::{
     BatchBounds, Collection, Command, Database, Delivery, Done, Failure, Fault, SYSTEM_TABLE,
@@ -102,7 +102,7 @@ pub(crate) struct Node {
     /// Its disk is full.
     pub(crate) full: bool,
     pub(crate) session: u64,
-    pub(crate) words: BTreeMap<TableUid, Words>,
+    pub(crate) statuses: BTreeMap<TableUid, ReplicaStatuses>,
     /// As which origin of writes each other node has asked last.
     pub(crate) heard: BTreeMap<usize, ActorId>,
     pub(crate) disk: Disk,
@@ -237,7 +237,7 @@ impl World {
             removed: false,
             full: false,
             session: 0,
-            words: BTreeMap::new(),
+            statuses: BTreeMap::new(),
             heard: BTreeMap::new(),
             disk: Disk::default(),
             saved: None,
@@ -358,8 +358,8 @@ impl World {
         let bounds = self.bounds();
         let name = self.nodes[reader].name.clone();
         // A link begins with who asks.
-        for words in self.nodes[source].words.values_mut() {
-            words.void_others(&name, want.reader);
+        for statuses in self.nodes[source].statuses.values_mut() {
+            statuses.void_others(&name, want.reader);
         }
         self.nodes[source].heard.insert(reader, want.reader);
         let db = &self.nodes[source].db;
@@ -530,7 +530,7 @@ impl World {
             table,
             cursor: position.cursor.filter(|_| reached),
             drain,
-            word: Word {
+            status: ReplicaStatus {
                 actor: node.db.actor(),
                 epoch: replica.epoch,
                 vector: replica.vector.clone(),
@@ -556,7 +556,7 @@ impl World {
                 before.is_handed_over(self);
                 self.tally.drained += 1;
                 self.log.push(format!("  n{to} leaves, n{from} has everything: {:?}", ack.cursor));
-                let stay = (table, name.clone(), ack.word.epoch);
+                let stay = (table, name.clone(), ack.status.epoch);
                 if self.history.lost.contains(&stay) {
                     // One acknowledgement is one disk, and that one is gone.
                     self.tally.acked_lost += 1;
@@ -565,7 +565,7 @@ impl World {
             }
             checks::after(self, to);
         }
-        self.nodes[to].words.entry(table).or_default().hear(name, ack.word);
+        self.nodes[to].statuses.entry(table).or_default().hear(name, ack.status);
     }
 
     /// Forgets the deletions of a table that every copy has confirmed.
@@ -575,9 +575,9 @@ impl World {
             return;
         };
         let directory = node.db.catalog().directory();
-        let words = node.words.get(&table).cloned().unwrap_or_default();
+        let statuses = node.statuses.get(&table).cloned().unwrap_or_default();
         let (must, gone) = (directory.must_confirm(table), directory.gone(table));
-        let confirmed = words.confirmed(&node.name, &replica.vector, &must, &gone);
+        let confirmed = statuses.confirmed(&node.name, &replica.vector, &must, &gone);
         let Some(confirmed) = mutations::on_confirmed(self, n, table, confirmed.ok()) else {
             return;
         };
@@ -618,7 +618,7 @@ impl World {
             self.nodes[n].db = image;
         }
         self.nodes[n].session += 1;
-        self.nodes[n].words.clear();
+        self.nodes[n].statuses.clear();
         self.nodes[n].heard.clear();
         if rolled_back {
             checks::i13::excuse(self);

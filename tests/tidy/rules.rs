@@ -244,20 +244,20 @@ pub(crate) fn is_finished(file: &File) -> Vec<Finding> {
     }
     let mut findings = Vec::new();
     for (index, line) in file.text.lines().enumerate() {
-        for word in UNFINISHED.iter().filter(|word| has_word(line, word)) {
+        for word in UNFINISHED.iter().filter(|word| has_status(line, word)) {
             findings.push(finding(
                 index + 1,
                 format!("{word}: finish it, or say in words what is not there"),
             ));
         }
-        for path in MACHINE_PATHS.iter().filter(|path| has_word(line, path)) {
+        for path in MACHINE_PATHS.iter().filter(|path| has_status(line, path)) {
             findings.push(finding(index + 1, format!("{path} is a directory of one machine")));
         }
     }
     findings
 }
 
-fn has_word(line: &str, word: &str) -> bool {
+fn has_status(line: &str, word: &str) -> bool {
     let is_part = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '.');
     line.match_indices(word).any(|(at, _)| {
         !line[..at].ends_with(is_part) && !line[at + word.len()..].starts_with(is_part)

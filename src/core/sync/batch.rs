@@ -116,12 +116,12 @@ pub struct Ack {
     /// The draining that it answers.
     pub drain: Option<[u8; 16]>,
     /// What the reader says of itself.
-    pub word: Word,
+    pub status: ReplicaStatus,
 }
 
 /// What a copy says of itself: what it has incorporated, and who it knows of.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Word {
+pub struct ReplicaStatus {
     /// Which origin of writes it is; an earlier one's words do not count any more.
     pub actor: ActorId,
     /// Which stay it is.
@@ -137,11 +137,11 @@ pub struct Word {
     /// The conflicts that it keeps; none where it does not say.
     pub conflicts: Option<OpenConflicts>,
     /// Not less than any timestamp that its machine has met; none where it does not say. See
-    /// [`Word::not_before`].
+    /// [`ReplicaStatus::not_before`].
     pub latest: Option<Hlc>,
 }
 
-impl Word {
+impl ReplicaStatus {
     /// A hybrid clock as it stands in words: to the next 65 s, so that they do not change with each write.
     #[must_use]
     pub fn not_before(hlc: Hlc) -> Hlc {

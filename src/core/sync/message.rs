@@ -1,7 +1,7 @@
 //! What two machines say to each other about their copies, as meanings.
 //! Bytes are `wire::sync`'s; when to say what is `session`'s.
 
-use super::{Ack, Batch, PullRequest, Word};
+use super::{Ack, Batch, PullRequest, ReplicaStatus};
 use crate::model::{NodeName, TableUid};
 
 /// A message about a copy.
@@ -18,7 +18,7 @@ pub enum Message {
     /// There is nothing new: the request waits until there is.
     Parked(Parked),
     /// What copies have said of themselves, passed on.
-    Words(Said),
+    StatusGossip(StatusGossip),
 }
 
 impl Message {
@@ -31,7 +31,7 @@ impl Message {
             Self::Ack(ack) => ack.table,
             Self::Refuse(refuse) => refuse.table,
             Self::Parked(parked) => parked.table,
-            Self::Words(words) => words.table,
+            Self::StatusGossip(statuses) => statuses.table,
         }
     }
 }
@@ -46,7 +46,7 @@ impl Message {
             Self::Ack(_) => "ack",
             Self::Refuse(_) => "refuse",
             Self::Parked(_) => "parked",
-            Self::Words(_) => "words",
+            Self::StatusGossip(_) => "statuses",
         }
     }
 }
@@ -114,9 +114,9 @@ pub struct Parked {
 
 /// What copies of a table have said of themselves.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Said {
+pub struct StatusGossip {
     /// Of which table.
     pub table: TableUid,
     /// Each with the machine that it is of.
-    pub words: Vec<(NodeName, Word)>,
+    pub statuses: Vec<(NodeName, ReplicaStatus)>,
 }

@@ -29,13 +29,13 @@ mod source;
 mod tombstone_gc;
 mod version_vector;
 
-pub use batch::{Ack, Batch, Head, OpenConflicts, Part, RowVersion, Word};
+pub use batch::{Ack, Batch, Head, OpenConflicts, Part, ReplicaStatus, RowVersion};
 pub use digest::TableDigest;
-pub use message::{Message, Parked, Refuse, Said, Why};
+pub use message::{Message, Parked, Refuse, StatusGossip, Why};
 pub use position::{ChangeLogId, Cursor, Position, PullRequest, SnapshotKind, SnapshotTransfer};
 pub use reader::{Conclusion, Reader, SnapshotStart, Sweep, Unfit};
 pub use resolve::{Causality, Resolution, Side, resolve};
 pub use session::{Answer, Outcome, Output, Session};
 pub use source::{Plan, Source};
-pub use tombstone_gc::{GcBlocker, GcBlocking, Words};
+pub use tombstone_gc::{GcBlocker, GcBlocking, ReplicaStatuses};
 pub use version_vector::{Dot, VersionVector};

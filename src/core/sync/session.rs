@@ -205,7 +205,7 @@ impl Session {
             Message::Batch(batch) => self.arrived(batch),
             Message::Refuse(refuse) => self.refused(refuse, now),
             Message::Parked(parked) => self.parked(parked, now),
-            Message::Ack(_) | Message::Words(_) => {}
+            Message::Ack(_) | Message::StatusGossip(_) => {}
         }
         self.list(table);
         self.proceed(now);

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Dot, VersionVector, Word};
+use super::{Dot, ReplicaStatus, VersionVector};
 use crate::{
     directory::Seen,
     model::{ActorId, NodeName},
@@ -32,41 +32,41 @@ pub enum GcBlocking {
 
 /// What copies have said of themselves, as far as it counts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Words(BTreeMap<NodeName, Word>);
+pub struct ReplicaStatuses(BTreeMap<NodeName, ReplicaStatus>);
 
-impl Words {
+impl ReplicaStatuses {
     /// Takes note of what a copy has said. Within one epoch of one origin it only grows; a word of
     /// another origin of writes voids what was said before: that copy may have lost it.
-    pub fn hear(&mut self, node: NodeName, word: Word) {
+    pub fn hear(&mut self, node: NodeName, status: ReplicaStatus) {
         match self.0.get_mut(&node) {
-            Some(known) if continues(known, &word) => {
-                known.vector.join(&word.vector);
-                for (node, epoch) in word.epochs {
+            Some(known) if continues(known, &status) => {
+                known.vector.join(&status.vector);
+                for (node, epoch) in status.epochs {
                     let known = known.epochs.entry(node).or_default();
                     *known = epoch.max(*known);
                 }
-                known.digest = word.digest;
-                known.ready = word.ready;
-                known.conflicts = known.conflicts.max(word.conflicts);
-                known.latest = known.latest.max(word.latest);
+                known.digest = status.digest;
+                known.ready = status.ready;
+                known.conflicts = known.conflicts.max(status.conflicts);
+                known.latest = known.latest.max(status.latest);
             }
             Some(_) | None => {
-                self.0.insert(node, word);
+                self.0.insert(node, status);
             }
         }
     }
 
     /// Forgets what a node has said, unless it has said so as this origin of writes.
     pub fn void_others(&mut self, node: &NodeName, actor: ActorId) {
-        let is_other = |word: &Word| word.actor != actor;
-        if Rule::WordsOfOneOrigin.holds() && self.0.get(node).is_some_and(is_other) {
+        let is_other = |status: &ReplicaStatus| status.actor != actor;
+        if Rule::StatusOfOneActor.holds() && self.0.get(node).is_some_and(is_other) {
             self.0.remove(node);
         }
     }
 
     /// What a node has said.
     #[must_use]
-    pub fn of(&self, node: &NodeName) -> Option<&Word> {
+    pub fn of(&self, node: &NodeName) -> Option<&ReplicaStatus> {
         self.0.get(node)
     }
 
@@ -78,13 +78,13 @@ impl Words {
         must: &BTreeMap<NodeName, u64>,
         deletion: Dot,
     ) -> Option<GcBlocker> {
-        let knows = |node| self.of(node).is_some_and(|word| word.vector.covers(deletion));
+        let knows = |node| self.of(node).is_some_and(|status| status.vector.covers(deletion));
         let node = must.keys().find(|node| *node != here && !knows(node))?;
         Some(GcBlocker { node: node.clone(), why: GcBlocking::Behind })
     }
 
     /// Everything that was said.
-    pub fn iter(&self) -> impl Iterator<Item = (&NodeName, &Word)> {
+    pub fn iter(&self) -> impl Iterator<Item = (&NodeName, &ReplicaStatus)> {
         self.0.iter()
     }
 
@@ -106,33 +106,34 @@ impl Words {
     ) -> Result<VersionVector, GcBlocker> {
         let mut expected = must.clone();
         let heard_of = self.0.values().filter(|_| Rule::UnheardCopiesAsked.holds());
-        for (node, epoch) in heard_of.flat_map(|word| &word.epochs) {
+        for (node, epoch) in heard_of.flat_map(|status| &status.epochs) {
             let known = expected.entry(node.clone()).or_default();
             *known = (*epoch).max(*known);
         }
         expected.retain(|node, epoch| {
             node != here && (*epoch == 0 || *epoch > gone.get(node).copied().unwrap_or(0))
         });
-        let one_stay = Rule::WordsOfOneStay.holds();
+        let one_stay = Rule::StatusOfOneEpoch.holds();
         let mut confirmed = own.clone();
         for (node, epoch) in expected {
             let block = |why| GcBlocker { node: node.clone(), why };
-            let is_of_it = |word: &&Word| epoch != 0 && (word.epoch == epoch || !one_stay);
-            let word = self.0.get(&node).filter(is_of_it);
-            let word = word.ok_or_else(|| block(GcBlocking::Silent))?;
-            if Rule::NobodyAhead.holds() && !own.dominates(&word.vector) {
+            let is_of_it =
+                |status: &&ReplicaStatus| epoch != 0 && (status.epoch == epoch || !one_stay);
+            let status = self.0.get(&node).filter(is_of_it);
+            let status = status.ok_or_else(|| block(GcBlocking::Silent))?;
+            if Rule::NobodyAhead.holds() && !own.dominates(&status.vector) {
                 return Err(block(GcBlocking::Ahead));
             }
-            confirmed = confirmed.common(&word.vector);
+            confirmed = confirmed.common(&status.vector);
         }
         Ok(confirmed)
     }
 }
 
 /// True where a copy goes on from what it has said before.
-fn continues(known: &Word, word: &Word) -> bool {
-    let same_origin = known.actor == word.actor || !Rule::WordsOfOneOrigin.holds();
-    same_origin && (known.epoch == word.epoch || !Rule::WordsOfOneStay.holds())
+fn continues(known: &ReplicaStatus, status: &ReplicaStatus) -> bool {
+    let same_origin = known.actor == status.actor || !Rule::StatusOfOneActor.holds();
+    same_origin && (known.epoch == status.epoch || !Rule::StatusOfOneEpoch.holds())
 }
 
 #[cfg(test)]
@@ -148,9 +149,9 @@ mod tests {
         dots.iter().map(dot).collect()
     }
 
-    fn word(actor: u128, dots: &[(u128, u64)]) -> Word {
+    fn status(actor: u128, dots: &[(u128, u64)]) -> ReplicaStatus {
         let actor = ActorId(actor);
-        Word { actor, epoch: 1, vector: vector(dots), ..Word::default() }
+        ReplicaStatus { actor, epoch: 1, vector: vector(dots), ..ReplicaStatus::default() }
     }
 
     fn both() -> BTreeMap<NodeName, u64> {
@@ -159,32 +160,32 @@ mod tests {
 
     #[test]
     fn what_all_copies_have_said_they_know_is_confirmed() {
-        let mut words = Words::default();
-        words.hear(node("b"), word(2, &[(1, 5)]));
-        words.hear(node("c"), word(3, &[(1, 3)]));
+        let mut statuses = ReplicaStatuses::default();
+        statuses.hear(node("b"), status(2, &[(1, 5)]));
+        statuses.hear(node("c"), status(3, &[(1, 3)]));
         let own = vector(&[(1, 7)]);
-        let confirmed = words.confirmed(&node("a"), &own, &both(), &Seen::new());
+        let confirmed = statuses.confirmed(&node("a"), &own, &both(), &Seen::new());
         assert_eq!(confirmed, Ok(vector(&[(1, 3)])));
     }
 
     #[test]
     fn a_silent_copy_blocks_until_it_is_written_off() {
-        let mut words = Words::default();
-        words.hear(node("b"), word(2, &[(1, 5)]));
+        let mut statuses = ReplicaStatuses::default();
+        statuses.hear(node("b"), status(2, &[(1, 5)]));
         let own = vector(&[(1, 7)]);
-        let blocked = words.confirmed(&node("a"), &own, &both(), &Seen::new());
+        let blocked = statuses.confirmed(&node("a"), &own, &both(), &Seen::new());
         assert_eq!(blocked, Err(GcBlocker { node: node("c"), why: GcBlocking::Silent }));
         let gone = [(node("c"), 1)].into();
-        let confirmed = words.confirmed(&node("a"), &own, &both(), &gone);
+        let confirmed = statuses.confirmed(&node("a"), &own, &both(), &gone);
         assert_eq!(confirmed, Ok(vector(&[(1, 5)])));
     }
 
     #[test]
     fn a_copy_that_has_not_said_that_it_knows_a_deletion_is_named() {
-        let mut words = Words::default();
-        words.hear(node("b"), word(2, &[(1, 5)]));
-        words.hear(node("c"), word(3, &[(1, 3)]));
-        let lacking = |seq| words.lacking(&node("a"), &both(), Dot { actor: ActorId(1), seq });
+        let mut statuses = ReplicaStatuses::default();
+        statuses.hear(node("b"), status(2, &[(1, 5)]));
+        statuses.hear(node("c"), status(3, &[(1, 3)]));
+        let lacking = |seq| statuses.lacking(&node("a"), &both(), Dot { actor: ActorId(1), seq });
         assert_eq!(lacking(3), None);
         assert_eq!(lacking(4), Some(GcBlocker { node: node("c"), why: GcBlocking::Behind }));
         assert_eq!(lacking(6), Some(GcBlocker { node: node("b"), why: GcBlocking::Behind }));
@@ -192,37 +193,40 @@ mod tests {
 
     #[test]
     fn a_copy_that_only_others_know_of_counts() {
-        let mut words = Words::default();
+        let mut statuses = ReplicaStatuses::default();
         let epochs = [(node("d"), 1)].into();
-        words.hear(node("b"), Word { epochs, ..word(2, &[(1, 5)]) });
-        words.hear(node("c"), word(3, &[(1, 5)]));
-        let blocked = words.confirmed(&node("a"), &vector(&[(1, 7)]), &both(), &Seen::new());
+        statuses.hear(node("b"), ReplicaStatus { epochs, ..status(2, &[(1, 5)]) });
+        statuses.hear(node("c"), status(3, &[(1, 5)]));
+        let blocked = statuses.confirmed(&node("a"), &vector(&[(1, 7)]), &both(), &Seen::new());
         assert_eq!(blocked, Err(GcBlocker { node: node("d"), why: GcBlocking::Silent }));
     }
 
     #[test]
     fn a_copy_that_has_seen_more_blocks() {
-        let mut words = Words::default();
-        words.hear(node("b"), word(2, &[(1, 5), (2, 1)]));
-        words.hear(node("c"), word(3, &[(1, 5)]));
-        let blocked = words.confirmed(&node("a"), &vector(&[(1, 7)]), &both(), &Seen::new());
+        let mut statuses = ReplicaStatuses::default();
+        statuses.hear(node("b"), status(2, &[(1, 5), (2, 1)]));
+        statuses.hear(node("c"), status(3, &[(1, 5)]));
+        let blocked = statuses.confirmed(&node("a"), &vector(&[(1, 7)]), &both(), &Seen::new());
         assert_eq!(blocked, Err(GcBlocker { node: node("b"), why: GcBlocking::Ahead }));
     }
 
     #[test]
     fn a_new_origin_or_a_new_life_voids_what_was_said() {
-        let mut words = Words::default();
-        words.hear(node("b"), word(2, &[(1, 5)]));
-        words.hear(node("b"), word(7, &[(1, 2)]));
-        assert_eq!(words.of(&node("b")).map(|word| word.vector.clone()), Some(vector(&[(1, 2)])));
-        words.hear(node("b"), Word { epoch: 2, ..word(7, &[]) });
+        let mut statuses = ReplicaStatuses::default();
+        statuses.hear(node("b"), status(2, &[(1, 5)]));
+        statuses.hear(node("b"), status(7, &[(1, 2)]));
         assert_eq!(
-            words.of(&node("b")).map(|word| word.vector.clone()),
+            statuses.of(&node("b")).map(|status| status.vector.clone()),
+            Some(vector(&[(1, 2)]))
+        );
+        statuses.hear(node("b"), ReplicaStatus { epoch: 2, ..status(7, &[]) });
+        assert_eq!(
+            statuses.of(&node("b")).map(|status| status.vector.clone()),
             Some(VersionVector::new())
         );
-        words.void_others(&node("b"), ActorId(7));
-        assert!(words.of(&node("b")).is_some());
-        words.void_others(&node("b"), ActorId(8));
-        assert!(words.of(&node("b")).is_none());
+        statuses.void_others(&node("b"), ActorId(7));
+        assert!(statuses.of(&node("b")).is_some());
+        statuses.void_others(&node("b"), ActorId(8));
+        assert!(statuses.of(&node("b")).is_none());
     }
 }

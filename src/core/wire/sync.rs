@@ -23,8 +23,8 @@ use crate::{
     },
     sync::{
         Ack, Batch, ChangeLogId, Cursor, Dot, Head as TableHead, Message, OpenConflicts, Parked,
-        Part, Position, PullRequest, Refuse, RowVersion, Said, SnapshotKind, SnapshotTransfer,
-        TableDigest, VersionVector, Why, Word,
+        Part, Position, PullRequest, Refuse, ReplicaStatus, RowVersion, SnapshotKind,
+        SnapshotTransfer, StatusGossip, TableDigest, VersionVector, Why,
     },
 };
 
@@ -103,17 +103,17 @@ pub(super) fn write(message: &Message, out: &mut Vec<u8>) {
             bytes(out, 1, &parked.table.0);
             write_id(out, 3, parked.drain);
         }
-        Message::Words(said) => {
+        Message::StatusGossip(said) => {
             begin(out, kind::STATUS_GOSSIP, 4);
             bytes(out, 1, &said.table.0);
-            array(out, 3, said.words.len());
-            for (node, word) in &said.words {
+            array(out, 3, said.statuses.len());
+            for (node, status) in &said.statuses {
                 encode::array(out, 2);
                 encode::str(out, node.as_str());
-                write_word(word, &mut origins, out);
+                write_status(status, &mut origins, out);
             }
-            array(out, 4, said.words.len());
-            said.words.iter().for_each(|(_, word)| write_more(word, out));
+            array(out, 4, said.statuses.len());
+            said.statuses.iter().for_each(|(_, status)| write_more(status, out));
             origins.write(out);
         }
     }
@@ -131,34 +131,34 @@ pub(super) fn read(kind: u64, fields: &Fields<'_>) -> Option<Message> {
             table,
             cursor: if fields.has(3) { Some(read_cursor(&mut fields.value(3)?)?) } else { None },
             drain: read_id(fields, 4)?,
-            word: {
-                let mut word = read_word(&mut fields.value(5)?, &origins)?;
+            status: {
+                let mut status = read_status(&mut fields.value(5)?, &origins)?;
                 if let Some(mut reader) = fields.value(6) {
-                    read_more(&mut reader)?.add_to(&mut word);
+                    read_more(&mut reader)?.add_to(&mut status);
                 }
-                word
+                status
             },
         })),
         kind::REFUSE => Message::Refuse(read_refuse(table, fields)?),
         kind::PARKED => Message::Parked(Parked { table, drain: read_id(fields, 3)? }),
         kind::STATUS_GOSSIP => {
             let mut reader = fields.value(3)?;
-            let mut words = read_list(&mut reader, NAMES, |reader| {
+            let mut statuses = read_list(&mut reader, NAMES, |reader| {
                 let Head::Array(2) = reader.head()? else {
                     return None;
                 };
-                Some((node(reader)?, read_word(reader, &origins)?))
+                Some((node(reader)?, read_status(reader, &origins)?))
             })?;
             if let Some(mut reader) = fields.value(4) {
                 let more = read_list(&mut reader, NAMES, read_more)?;
-                if more.len() != words.len() {
+                if more.len() != statuses.len() {
                     return None;
                 }
-                for ((_, word), more) in words.iter_mut().zip(more) {
-                    more.add_to(word);
+                for ((_, status), more) in statuses.iter_mut().zip(more) {
+                    more.add_to(status);
                 }
             }
-            Message::Words(Said { table, words })
+            Message::StatusGossip(StatusGossip { table, statuses })
         }
         _other => return None,
     })
@@ -409,9 +409,9 @@ fn write_ack(ack: &Ack, origins: &mut Origins, out: &mut Vec<u8>) {
     }
     write_id(out, 4, ack.drain);
     encode::uint(out, 5);
-    write_word(&ack.word, origins, out);
+    write_status(&ack.status, origins, out);
     encode::uint(out, 6);
-    write_more(&ack.word, out);
+    write_more(&ack.status, out);
     origins.write(out);
 }
 
@@ -422,21 +422,21 @@ fn read_cursor(reader: &mut Reader<'_>) -> Option<Cursor> {
     Some(Cursor { change_log: ChangeLogId(change_log.try_into().ok()?), lsn: read_uint(reader)? })
 }
 
-fn write_word(word: &Word, origins: &mut Origins, out: &mut Vec<u8>) {
+fn write_status(status: &ReplicaStatus, origins: &mut Origins, out: &mut Vec<u8>) {
     encode::array(out, 6);
-    encode::uint(out, origins.number(word.actor));
-    encode::uint(out, word.epoch);
-    write_vector(&word.vector, origins, out);
-    write_counts(&word.epochs, out);
-    encode::bin(out, &word.digest.to_bytes());
-    encode::bool(out, word.ready);
+    encode::uint(out, origins.number(status.actor));
+    encode::uint(out, status.epoch);
+    write_vector(&status.vector, origins, out);
+    write_counts(&status.epochs, out);
+    encode::bin(out, &status.digest.to_bytes());
+    encode::bool(out, status.ready);
 }
 
-fn read_word(reader: &mut Reader<'_>, origins: &Origins) -> Option<Word> {
+fn read_status(reader: &mut Reader<'_>, origins: &Origins) -> Option<ReplicaStatus> {
     let Head::Array(6) = reader.head()? else {
         return None;
     };
-    Some(Word {
+    Some(ReplicaStatus {
         actor: origins.get(read_uint(reader)?)?,
         epoch: read_uint(reader)?,
         vector: read_vector(reader, origins)?,
@@ -455,18 +455,18 @@ struct More {
 }
 
 impl More {
-    fn add_to(self, word: &mut Word) {
-        (word.latest, word.conflicts) = (self.latest, self.conflicts);
+    fn add_to(self, status: &mut ReplicaStatus) {
+        (status.latest, status.conflicts) = (self.latest, self.conflicts);
     }
 }
 
-fn write_more(word: &Word, out: &mut Vec<u8>) {
+fn write_more(status: &ReplicaStatus, out: &mut Vec<u8>) {
     encode::array(out, 2);
-    match word.latest {
+    match status.latest {
         Some(latest) => encode::uint(out, latest.to_i64().unsigned_abs()),
         None => encode::nil(out),
     }
-    write_conflicts(word.conflicts, out);
+    write_conflicts(status.conflicts, out);
 }
 
 fn read_more(reader: &mut Reader<'_>) -> Option<More> {

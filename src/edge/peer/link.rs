@@ -56,7 +56,7 @@ const SILENCE: Duration = Duration::from_secs(15);
 
 /// How long the other side may take to accept a message, and how long a last word may take to leave.
 const STALL: Duration = Duration::from_secs(15);
-const LAST_WORD: Duration = Duration::from_secs(1);
+const LAST_STATUS: Duration = Duration::from_secs(1);
 
 /// Messages that wait to be written.
 const QUEUE: usize = 16;
@@ -126,7 +126,7 @@ impl Ended {
     }
 
     /// What the other side is told at the end, if it is still there to hear it.
-    fn last_word(&self) -> Option<Message> {
+    fn last_status(&self) -> Option<Message> {
         match self {
             Self::Unwanted(reject) => Some(Message::Reject(*reject)),
             Self::Mistake(_) => Some(Message::Bye(Bye::Mistake)),
@@ -180,7 +180,7 @@ pub(super) async fn run(greeted: Greeted, dialled_by: Side, shared: &Shared) -> 
     let ended = tokio::select! {
         ended = &mut talking => {
             // The queue is closed now: the writer ends when all was said.
-            let _gone_already = timeout(LAST_WORD, writing).await;
+            let _gone_already = timeout(LAST_STATUS, writing).await;
             ended
         }
         // It has told why, and the link is brought to its end.
@@ -229,7 +229,7 @@ impl<R: AsyncRead + Unpin> Link<'_, R> {
             Ok((hello, held)) => self.live(&hello, held).await,
             Err(ended) => ended,
         };
-        if let Some(word) = ended.last_word() {
+        if let Some(word) = ended.last_status() {
             let _full_or_gone = self.say.try_send(word);
         }
         ended

@@ -10,7 +10,7 @@ use std::{
 use cortex_core::{
     directory::Directory,
     model::{Hlc, NodeName, TableUid},
-    sync::{GcBlocker, TableDigest, VersionVector, Words},
+    sync::{GcBlocker, ReplicaStatuses, TableDigest, VersionVector},
 };
 use tokio::time::sleep;
 use tracing::{info, warn};
@@ -306,9 +306,9 @@ impl Upkeep<'_> {
         let Some(deletion) = found else { return Ok(None) };
         let catalog = store.catalog();
         let directory = catalog.directory();
-        let words = words_of(directory, view, copy);
+        let statuses = statuses_of(directory, view, copy);
         let here = self.shared.mesh().node().clone();
-        Ok(words.lacking(&here, &directory.must_confirm(copy.uid), deletion))
+        Ok(statuses.lacking(&here, &directory.must_confirm(copy.uid), deletion))
     }
 
     /// Notes where a copy elsewhere has stayed different although both know the same. Answers with whose copies it is
@@ -319,9 +319,9 @@ impl Upkeep<'_> {
         for (node, known) in view.copies_of(copy.uid) {
             let place = (copy.uid, node);
             let differs = known
-                .word
-                .filter(|word| word.vector == copy.vector && word.digest != copy.digest)
-                .map(|word| (word.digest, copy.digest));
+                .status
+                .filter(|status| status.vector == copy.vector && status.digest != copy.digest)
+                .map(|status| (status.digest, copy.digest));
             let Some(digests) = differs else {
                 self.suspected.remove(&place);
                 continue;
@@ -357,24 +357,24 @@ fn confirmed(
     here: &NodeName,
     copy: &Replica,
 ) -> Result<VersionVector, GcBlocker> {
-    let words = words_of(directory, view, copy);
+    let statuses = statuses_of(directory, view, copy);
     let (must, gone) = (directory.must_confirm(copy.uid), directory.gone(copy.uid));
-    words.confirmed(here, &copy.vector, &must, &gone)
+    statuses.confirmed(here, &copy.vector, &must, &gone)
 }
 
 /// What the copies of a table have said of themselves, as far as it counts.
-fn words_of(directory: &Directory, view: &SyncView, copy: &Replica) -> Words {
-    let mut words = Words::default();
+fn statuses_of(directory: &Directory, view: &SyncView, copy: &Replica) -> ReplicaStatuses {
+    let mut statuses = ReplicaStatuses::default();
     for (node, known) in view.copies_of(copy.uid) {
-        if let Some(word) = known.word {
-            words.hear(node.clone(), word);
+        if let Some(status) = known.status {
+            statuses.hear(node.clone(), status);
             // What an earlier origin has said may be lost by now.
             if let Some(row) = directory.node(&node) {
-                words.void_others(&node, row.actor);
+                statuses.void_others(&node, row.actor);
             }
         }
     }
-    words
+    statuses
 }
 
 /// Whose machines have met a later timestamp, and who has not said, of all other copies of tables. Only what a machine

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use cortex_core::{
     model::TableUid,
-    sync::{Dot, Words},
+    sync::{Dot, ReplicaStatuses},
 };
 
 use crate::world::{World, broken};
@@ -28,8 +28,8 @@ pub(crate) fn by_all_who_are_known(
     let after = deletions(world, n, table);
     let gone = directory.gone(table);
     let mut known = directory.epochs(table);
-    for (_, word) in node.words.get(&table).into_iter().flat_map(Words::iter) {
-        for (name, epoch) in &word.epochs {
+    for (_, status) in node.statuses.get(&table).into_iter().flat_map(ReplicaStatuses::iter) {
+        for (name, epoch) in &status.epochs {
             let newest = known.entry(name.clone()).or_default();
             *newest = (*epoch).max(*newest);
         }

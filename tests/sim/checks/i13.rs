@@ -38,7 +38,7 @@ impl Leaving {
         let directory = world.nodes[leaver].db.catalog().directory();
         let name = &world.nodes[heir].name;
         let over = directory.gone(table).get(name).copied().unwrap_or(0);
-        let counts = directory.standing(table, name) == Standing::In && ack.word.epoch > over;
+        let counts = directory.standing(table, name) == Standing::In && ack.status.epoch > over;
         let shadow = world.nodes[leaver].disk.shadow.iter();
         let held = shadow.filter(|((of, _), _)| *of == table);
         let held = held.map(|(place, version)| (place.clone(), *version)).collect();

@@ -76,9 +76,9 @@ prop_compose! {
         digest in digests(),
         conflicts in option::of((hlcs(), any::<u64>())),
         latest in option::of(hlcs()),
-    ) -> Word {
+    ) -> ReplicaStatus {
         let conflicts = conflicts.map(|(since, count)| OpenConflicts { since, count });
-        Word { actor, epoch, vector, epochs, digest, ready, conflicts, latest }
+        ReplicaStatus { actor, epoch, vector, epochs, digest, ready, conflicts, latest }
     }
 }
 
@@ -162,8 +162,8 @@ fn messages() -> impl Strategy<Value = Message> {
         pull_requests().prop_map(|request| Message::PullRequest(Box::new(request))),
         batches().prop_map(|batch| Message::Batch(Box::new(batch))),
         (tables(), option::of(cursors()), any::<Option<[u8; 16]>>(), words()).prop_map(
-            |(table, cursor, drain, word)| {
-                Message::Ack(Box::new(Ack { table, cursor, drain, word }))
+            |(table, cursor, drain, status)| {
+                Message::Ack(Box::new(Ack { table, cursor, drain, status }))
             }
         ),
         (tables(), any::<bool>(), whys())
@@ -171,7 +171,7 @@ fn messages() -> impl Strategy<Value = Message> {
         (tables(), any::<Option<[u8; 16]>>())
             .prop_map(|(table, drain)| Message::Parked(Parked { table, drain })),
         (tables(), vec((names(), words()), 0..4))
-            .prop_map(|(table, words)| Message::Words(Said { table, words })),
+            .prop_map(|(table, statuses)| Message::StatusGossip(StatusGossip { table, statuses })),
     ]
 }
 
@@ -187,20 +187,20 @@ fn body_of(message: &link::Message) -> Vec<u8> {
 #[test]
 fn conflicts_stand_beside_a_word_that_is_as_it_always_was() {
     let conflicts = Some(OpenConflicts { since: Hlc::from_i64(9), count: 3 });
-    let word = |conflicts| Word { conflicts, ..Word::default() };
+    let status = |conflicts| ReplicaStatus { conflicts, ..ReplicaStatus::default() };
     let ack = |conflicts| {
-        let word = word(conflicts);
-        Message::Ack(Box::new(Ack { table: TableUid([0; 16]), cursor: None, drain: None, word }))
+        let status = status(conflicts);
+        Message::Ack(Box::new(Ack { table: TableUid([0; 16]), cursor: None, drain: None, status }))
     };
     let bodies = [ack(None), ack(conflicts)].map(|ack| body_of(&link::Message::Sync(ack)));
-    let word_in = |body: &[u8]| {
+    let status_in = |body: &[u8]| {
         let fields = Fields::read(body).expect("a map");
-        fields.value(5).and_then(|mut value| value.raw()).expect("a word").to_vec()
+        fields.value(5).and_then(|mut value| value.raw()).expect("a status").to_vec()
     };
-    assert_eq!(word_in(&bodies[0]), word_in(&bodies[1]));
+    assert_eq!(status_in(&bodies[0]), status_in(&bodies[1]));
 
-    let words = vec![(NodeName::parse("a").expect("a name"), word(None))];
-    let said = Message::Words(Said { table: TableUid([0; 16]), words });
+    let statuses = vec![(NodeName::parse("a").expect("a name"), status(None))];
+    let said = Message::StatusGossip(StatusGossip { table: TableUid([0; 16]), statuses });
     let told = body_of(&link::Message::Sync(said.clone()));
     let mut earlier = Vec::new();
     begin(&mut earlier, link::kind::STATUS_GOSSIP, 3);
@@ -219,10 +219,10 @@ fn an_origin_of_writes_is_named_once() {
     let (one, other) = (ActorId(u128::MAX), ActorId(u128::MAX - 1));
     let vector: VersionVector =
         [one, other].map(|actor| Dot { actor, seq: 7 }).into_iter().collect();
-    let word = Word { actor: one, vector, ..Word::default() };
+    let status = ReplicaStatus { actor: one, vector, ..ReplicaStatus::default() };
     let name = |name| NodeName::parse(name).expect("a name");
-    let words = vec![(name("a"), word.clone()), (name("b"), word)];
-    let said = Message::Words(Said { table: TableUid([0; 16]), words });
+    let statuses = vec![(name("a"), status.clone()), (name("b"), status)];
+    let said = Message::StatusGossip(StatusGossip { table: TableUid([0; 16]), statuses });
     let body = body_of(&link::Message::Sync(said));
     let times = body.windows(16).filter(|bytes| *bytes == one.0.to_be_bytes()).count();
     assert_eq!(times, 1);

@@ -19,7 +19,7 @@ use std::{
 use cortex_core::{
     clock::latest_believable,
     model::{Hlc, NodeName, TableUid},
-    sync::{Batch, Word},
+    sync::{Batch, ReplicaStatus},
 };
 use tracing::info;
 
@@ -108,7 +108,8 @@ impl Exchange<'_> {
             return latest;
         }
         let now = self.shared.now();
-        let others = self.shared.context.service.sync().who_has_met(Word::not_before(latest));
+        let others =
+            self.shared.context.service.sync().who_has_met(ReplicaStatus::not_before(latest));
         let is_spread = others.iter().any(|other| other != self.node);
         let ends = self.shared.held_off.ends(self.node, now, is_spread);
         if ends <= now {

@@ -3,14 +3,13 @@
 
 use cortex_core::{
     model::{NodeName, TableUid},
-    sync::{Ack, Message, Word},
+    sync::{Ack, Message, ReplicaStatus},
 };
 use tracing::debug;
 
 use super::{
-    Exchange, Finished, OUTBOX, ROUND, ROUNDS, pack,
+    Exchange, Finished, OUTBOX, ROUND, ROUNDS, pack, statuses,
     troubles::{self, Direction, is_for_the_operator},
-    words,
 };
 use crate::{service::sync::PeerCopy, store::Command, sys::clock};
 
@@ -42,7 +41,7 @@ impl Exchange<'_> {
     pub(super) fn heard_ack(&mut self, ack: &Ack) {
         self.trouble(ack.table, |known| {
             known.giving.take_if(|trouble| trouble.is_of_the_reader());
-            words::acknowledged(known, ack, self.node, &self.store);
+            statuses::acknowledged(known, ack, self.node, &self.store);
         });
         if ack.drain.is_none() {
             return;
@@ -56,18 +55,18 @@ impl Exchange<'_> {
         });
     }
 
-    pub(super) fn heard_word(&self, table: TableUid, node: &NodeName, word: &Word) {
+    pub(super) fn received_status(&self, table: TableUid, node: &NodeName, status: &ReplicaStatus) {
         let view = self.shared.context.service.sync();
         if node == self.node {
             view.update(table, node, |known| {
-                words::heard(known, word.clone(), node, table, &self.store);
-                known.met = word.latest;
+                statuses::heard(known, status.clone(), node, table, &self.store);
+                known.met = status.latest;
             });
         } else if node != self.shared.mesh().node()
-            && words::concerns(self.store.catalog().directory(), table, node)
+            && statuses::concerns(self.store.catalog().directory(), table, node)
         {
             view.update(table, node, |known| {
-                words::overheard(known, word.clone(), node, table, &self.store);
+                statuses::overheard(known, status.clone(), node, table, &self.store);
             });
         }
     }
@@ -91,13 +90,13 @@ impl Exchange<'_> {
         let view = self.shared.context.service.sync();
         for copy in self.store.copies().iter().filter(|copy| copy.epoch > 0) {
             let table = copy.uid;
-            if !words::concerns(catalog.directory(), table, self.node) {
+            if !statuses::concerns(catalog.directory(), table, self.node) {
                 continue;
             }
             let known = view.copies_of(table).into_iter();
-            let said = known.filter_map(|(node, copy)| Some((node, copy.word?)));
+            let said = known.filter_map(|(node, copy)| Some((node, copy.status?)));
             if let Some(said) = self.told.news(table, self.node, &here, said, &self.store) {
-                self.outbox.push_back((pack::frame(Message::Words(said)), false));
+                self.outbox.push_back((pack::frame(Message::StatusGossip(said)), false));
             }
         }
     }

@@ -15,8 +15,8 @@ mod beyond;
 mod clocks;
 mod known;
 mod pack;
+mod status_gossip;
 mod troubles;
-mod words;
 
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
@@ -126,7 +126,7 @@ pub(super) async fn run(node: &NodeName, shared: &Shared, hello: &Hello, ends: E
         catalog_changed: false,
         followed: Duration::ZERO,
         follow_at: None,
-        told: words::Told::default(),
+        told: status_gossip::Told::default(),
         rounds: 0,
         next_round: shared.now() + Duration::from_secs(1),
         store,
@@ -194,7 +194,7 @@ struct Exchange<'a> {
     /// When the tables to ask for were looked at last, and are to be looked at again.
     followed: Duration,
     follow_at: Option<Duration>,
-    told: words::Told,
+    told: status_gossip::Told,
     rounds: u32,
     next_round: Duration,
     /// How far the directory of the other side was read beyond rows that cannot be verified.
@@ -394,9 +394,9 @@ impl Exchange<'_> {
             // What it has is not sent back to it.
             Message::Batch(batch) => self.session.reader_has(batch.table, &batch.vector),
             Message::Ack(ack) => self.heard_ack(ack),
-            Message::Words(said) => {
-                for (node, word) in &said.words {
-                    self.heard_word(said.table, node, word);
+            Message::StatusGossip(said) => {
+                for (node, status) in &said.statuses {
+                    self.received_status(said.table, node, status);
                 }
             }
             Message::Parked(waits) => {
@@ -477,12 +477,12 @@ impl Exchange<'_> {
     }
 
     fn acknowledge(&mut self, table: TableUid, upto: &Position, drain: Option<[u8; 16]>) {
-        let Some(word) = words::own_word(&self.store, table) else { return };
+        let Some(status) = statuses::own_status(&self.store, table) else { return };
         // During a snapshot transfer the place in the change log is where the snapshot transfer began: not everything before has come.
         let is_durable =
             upto.snapshot.is_none() && !(table == SYSTEM_TABLE && self.beyond.is_open());
         let cursor = upto.cursor.filter(|_| is_durable);
-        self.say(Message::Ack(Box::new(Ack { table, cursor, drain, word })));
+        self.say(Message::Ack(Box::new(Ack { table, cursor, drain, status })));
     }
 
     fn say(&mut self, message: Message) {
@@ -527,7 +527,7 @@ impl Exchange<'_> {
                     self.directory_taken(outline);
                 }
                 self.trouble(table, |known| {
-                    words::told_by_batch(known, outline);
+                    statuses::told_by_batch(known, outline);
                     if verified == Some(true) {
                         known.verified_ms = Some(clock::wall_ms());
                         known.diverged = false;
@@ -627,7 +627,7 @@ impl Exchange<'_> {
             copy.epoch > 0
                 && copy.uid != SYSTEM_TABLE
                 && directory.standing(copy.uid, &here) == Standing::In
-                && words::concerns(directory, copy.uid, self.node)
+                && statuses::concerns(directory, copy.uid, self.node)
         });
         let known = self.shared.context.service.sync().of(SYSTEM_TABLE, self.node);
         let doubtful = known.map(|known| known.doubtful).unwrap_or_default();

@@ -69,7 +69,7 @@ fn framed(message: &Message) -> Vec<u8> {
 }
 
 /// What is said before the link is closed, but for greetings and signs of life.
-fn last_word(link: &mut Tls) -> Option<Message> {
+fn last_status(link: &mut Tls) -> Option<Message> {
     let mut last = None;
     while let Some(body) = link.frame() {
         match Incoming::read(&body) {
@@ -218,7 +218,7 @@ fn a_link_of_another_name_mesh_or_version_is_rejected() {
     ] {
         let mut link = scene.link();
         link.send(&framed(&Message::Hello(hello)));
-        assert_eq!(last_word(&mut link), Some(Message::Reject(reject)));
+        assert_eq!(last_status(&mut link), Some(Message::Reject(reject)));
         wait_until(reason, || refused(&scene.home, reason) == 1);
     }
     assert!(!is_connected(&scene.home, "cabin"));
@@ -251,7 +251,7 @@ fn a_link_that_says_what_it_should_not_is_ended() {
     ] {
         let mut link = scene.link();
         link.send(&bytes);
-        assert_eq!(last_word(&mut link), mistake, "{:x?}", &bytes[..bytes.len().min(80)]);
+        assert_eq!(last_status(&mut link), mistake, "{:x?}", &bytes[..bytes.len().min(80)]);
     }
     scene.assert_healthy();
 }

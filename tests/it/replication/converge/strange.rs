@@ -92,7 +92,9 @@ impl Link {
     fn answer(&mut self, table: TableUid) -> sync::Message {
         loop {
             match self.next().expect("the link is there") {
-                Message::Sync(sync::Message::PullRequest(_) | sync::Message::Words(_)) => {}
+                Message::Sync(
+                    sync::Message::PullRequest(_) | sync::Message::ReplicaStatuses(_),
+                ) => {}
                 Message::Sync(message) if message.table() == table => return message,
                 Message::Sync(_)
                 | Message::Status(_)

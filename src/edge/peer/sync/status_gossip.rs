@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use cortex_core::{
     directory::Directory,
     model::{ActorId, Hlc, NodeName, TableUid},
-    sync::{Ack, Batch, Said, Word, Words},
+    sync::{Ack, Batch, ReplicaStatus, ReplicaStatuses, StatusGossip},
     wire::link::NAMES,
 };
 
@@ -17,15 +17,20 @@ use crate::{
 };
 
 /// What this machine's copy of a table says of itself; none where there is none.
-pub(super) fn own_word(store: &Store, table: TableUid) -> Option<Word> {
+pub(super) fn own_status(store: &Store, table: TableUid) -> Option<ReplicaStatus> {
     // In this order: see where they are published.
     let actor = store.actor();
     let copy = store.copy(table).filter(|copy| copy.epoch > 0)?;
-    Some(word_of(&copy, actor, store.hlc(), store.catalog().directory()))
+    Some(status_of(&copy, actor, store.hlc(), store.catalog().directory()))
 }
 
-fn word_of(copy: &Arc<Replica>, actor: ActorId, hlc: Hlc, directory: &Directory) -> Word {
-    Word {
+fn status_of(
+    copy: &Arc<Replica>,
+    actor: ActorId,
+    hlc: Hlc,
+    directory: &Directory,
+) -> ReplicaStatus {
+    ReplicaStatus {
         actor,
         epoch: copy.epoch,
         vector: copy.vector.clone(),
@@ -33,54 +38,54 @@ fn word_of(copy: &Arc<Replica>, actor: ActorId, hlc: Hlc, directory: &Directory)
         digest: copy.digest,
         ready: copy.ready,
         conflicts: Some(copy.conflicts.open),
-        latest: Some(Word::not_before(hlc)),
+        latest: Some(ReplicaStatus::not_before(hlc)),
     }
 }
 
 /// Takes note of what a machine has said of its own copy, and of how far it has come here.
 pub(super) fn acknowledged(known: &mut PeerCopy, ack: &Ack, node: &NodeName, store: &Store) {
     known.reached = ack.cursor;
-    heard(known, ack.word.clone(), node, ack.table, store);
-    known.met = ack.word.latest;
+    heard(known, ack.status.clone(), node, ack.table, store);
+    known.met = ack.status.latest;
     // Of the machine itself the last word counts, also where it has said more before.
-    if let Some(word) = &mut known.word {
-        (word.conflicts, word.latest) = (ack.word.conflicts, ack.word.latest);
+    if let Some(status) = &mut known.status {
+        (status.conflicts, status.latest) = (ack.status.conflicts, ack.status.latest);
     }
 }
 
 /// Takes note of what a machine has said of its own copy.
 pub(super) fn heard(
     known: &mut PeerCopy,
-    word: Word,
+    status: ReplicaStatus,
     node: &NodeName,
     table: TableUid,
     store: &Store,
 ) {
     known.heard_ms = clock::wall_ms();
     let current = store.catalog().directory().node(node).map(|row| row.actor);
-    known.is_now(word.actor, current);
-    let mut words = Words::default();
-    if let Some(before) = known.word.take() {
-        words.hear(node.clone(), before);
+    known.is_now(status.actor, current);
+    let mut statuses = ReplicaStatuses::default();
+    if let Some(before) = known.status.take() {
+        statuses.hear(node.clone(), before);
     }
-    words.hear(node.clone(), word);
-    known.word = words.of(node).cloned();
+    statuses.hear(node.clone(), status);
+    known.status = statuses.of(node).cloned();
     compare(known, table, store);
 }
 
 /// Takes note of what another machine has passed on. It may be older than what is known already.
 pub(super) fn overheard(
     known: &mut PeerCopy,
-    word: Word,
+    status: ReplicaStatus,
     node: &NodeName,
     table: TableUid,
     store: &Store,
 ) {
     let current = store.catalog().directory().node(node).map(|row| row.actor);
-    if !known.may_overhear(&word, current) {
+    if !known.may_overhear(&status, current) {
         return;
     }
-    heard(known, word, node, table, store);
+    heard(known, status, node, table, store);
 }
 
 /// Takes note of what a batch says of the replica that it comes from, where that has said no more before.
@@ -88,21 +93,21 @@ pub(super) fn overheard(
 /// A word may have come while the batch was being stored. Its digest belongs to its vector: the batch's in its place
 /// would be that of rows which are no more, and whoever hears of it from here would call replicas diverged.
 pub(super) fn told_by_batch(known: &mut PeerCopy, batch: &Batch) {
-    if let (Some(word), Some(digest)) = (&mut known.word, batch.digest)
-        && word.epoch == batch.epoch
+    if let (Some(status), Some(digest)) = (&mut known.status, batch.digest)
+        && status.epoch == batch.epoch
     {
         known.heard_ms = clock::wall_ms();
-        if batch.vector.dominates(&word.vector) {
-            word.vector = batch.vector.clone();
-            (word.digest, word.ready) = (digest, batch.ready);
+        if batch.vector.dominates(&status.vector) {
+            status.vector = batch.vector.clone();
+            (status.digest, status.ready) = (digest, batch.ready);
         }
     }
 }
 
 /// Notes where both copies hold the same.
 fn compare(known: &mut PeerCopy, table: TableUid, store: &Store) {
-    let Some((word, copy)) = known.word.as_ref().zip(store.copy(table)) else { return };
-    if word.vector == copy.vector && word.digest == copy.digest {
+    let Some((status, copy)) = known.status.as_ref().zip(store.copy(table)) else { return };
+    if status.vector == copy.vector && status.digest == copy.digest {
         known.verified_ms = Some(clock::wall_ms());
         known.diverged = false;
     }
@@ -110,7 +115,7 @@ fn compare(known: &mut PeerCopy, table: TableUid, store: &Store) {
 
 /// What was passed on to one machine.
 #[derive(Debug, Default)]
-pub(super) struct Told(BTreeMap<(TableUid, NodeName), Word>);
+pub(super) struct Told(BTreeMap<(TableUid, NodeName), ReplicaStatus>);
 
 impl Told {
     /// Has everything told once more.
@@ -124,20 +129,20 @@ impl Told {
         table: TableUid,
         to: &NodeName,
         here: &NodeName,
-        words: impl Iterator<Item = (NodeName, Word)>,
+        statuses: impl Iterator<Item = (NodeName, ReplicaStatus)>,
         store: &Store,
-    ) -> Option<Said> {
-        let own = own_word(store, table).map(|word| (here.clone(), word));
+    ) -> Option<StatusGossip> {
+        let own = own_status(store, table).map(|status| (here.clone(), status));
         let mut news = Vec::new();
-        for (node, word) in own.into_iter().chain(words.filter(|(node, _)| node != here)) {
+        for (node, status) in own.into_iter().chain(statuses.filter(|(node, _)| node != here)) {
             let place = (table, node);
-            if place.1 == *to || self.0.get(&place) == Some(&word) || news.len() == NAMES {
+            if place.1 == *to || self.0.get(&place) == Some(&status) || news.len() == NAMES {
                 continue;
             }
-            news.push((place.1.clone(), word.clone()));
-            self.0.insert(place, word);
+            news.push((place.1.clone(), status.clone()));
+            self.0.insert(place, status);
         }
-        (!news.is_empty()).then_some(Said { table, words: news })
+        (!news.is_empty()).then_some(StatusGossip { table, statuses: news })
     }
 }
 
@@ -170,8 +175,13 @@ mod tests {
     }
 
     fn knows(seq: u64, row: &[u8]) -> PeerCopy {
-        let word = Word { epoch: 1, vector: up_to(seq), digest: digest(row), ..Word::default() };
-        PeerCopy { word: Some(word), ..PeerCopy::default() }
+        let status = ReplicaStatus {
+            epoch: 1,
+            vector: up_to(seq),
+            digest: digest(row),
+            ..ReplicaStatus::default()
+        };
+        PeerCopy { status: Some(status), ..PeerCopy::default() }
     }
 
     fn last_batch(seq: u64, row: &[u8]) -> Batch {
@@ -202,10 +212,13 @@ mod tests {
     fn a_chunk_does_not_take_back_what_was_said_after_it() {
         let mut known = knows(5, b"new");
         told_by_batch(&mut known, &last_batch(4, b"old"));
-        let word = known.word.as_ref().expect("a word");
-        assert_eq!((&word.vector, word.digest), (&up_to(5), digest(b"new")));
+        let status = known.status.as_ref().expect("a status");
+        assert_eq!((&status.vector, status.digest), (&up_to(5), digest(b"new")));
         told_by_batch(&mut known, &last_batch(6, b"newer"));
-        let word = known.word.as_ref().expect("a word");
-        assert_eq!((&word.vector, word.digest, word.ready), (&up_to(6), digest(b"newer"), true));
+        let status = known.status.as_ref().expect("a status");
+        assert_eq!(
+            (&status.vector, status.digest, status.ready),
+            (&up_to(6), digest(b"newer"), true)
+        );
     }
 }
