@@ -37,16 +37,16 @@
 //! | what names, keys, grants and records are | `src/core/model/` |
 //! | who may do what | `src/core/gate/` |
 //! | who is who, where tables may be | `src/core/directory/` |
-//! | what copies of a table ask of each other, what follows | `src/core/sync/`; stored by [`store`], sent by [`edge::peer`] |
+//! | what copies of a table ask of each other, what follows | `src/core/replication/`; stored by [`store`], sent by [`edge::peer`] |
 //! | the bytes of requests and replies | `src/core/wire/` |
 //! | a method | `src/core/wire/method.rs`, then [`service`] |
 //! | what is on disk, and when | [`store`] |
 //! | connections, their bounds, their order | [`edge`] |
 //! | the other machines: their port, links, requests to them | [`edge::peer`]; what requests see of them, [`service::mesh`] |
 //! | who is alive | `src/core/membership.rs` |
-//! | what machines say to each other | `src/core/wire/link.rs`; of copies of tables, `src/core/wire/sync.rs` |
-//! | when rows travel, and which | `src/core/sync/`: `session` asks, `reader` and `source` decide; `src/edge/peer/sync/` does it |
-//! | what copies need not keep | `src/core/sync/collect.rs`, then `src/edge/peer/upkeep.rs` |
+//! | what machines say to each other | `src/core/wire/link.rs`; of copies of tables, `src/core/wire/replication.rs` |
+//! | when rows travel, and which | `src/core/replication/`: `session` asks, `reader` and `source` decide; `src/edge/peer/replication/` does it |
+//! | what copies need not keep | `src/core/replication/collect.rs`, then `src/edge/peer/upkeep.rs` |
 //! | settings, start and stop, signals | [`daemon`]; the files of settings, [`sys::fragments`] |
 //! | a command of `cortex` | [`cli`], which speaks through [`client`] |
 //! | where socket and data are | [`sys::paths`] |
@@ -65,7 +65,7 @@
 //!
 //!  pki <── edge, daemon, cli
 //!
-//!  within the core:  model <── clock, gate, merge        directory <── sync <── wire::sync, wire::link
+//!  within the core:  model <── clock, gate, merge        directory <── sync <── wire::replication, wire::link
 //!                    wire <── model::record              model <── wire::rpc
 //! ```
 //!

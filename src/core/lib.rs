@@ -21,6 +21,6 @@ pub mod gate;
 pub mod membership;
 pub mod merge;
 pub mod model;
+pub mod replication;
 pub mod rule;
-pub mod sync;
 pub mod wire;

@@ -394,7 +394,7 @@ fn judge(node: NodeName, facts: &Facts<'_>) -> Other {
 fn state_of(
     node: &NodeName,
     facts: &Facts<'_>,
-    status: Option<&cortex_core::sync::ReplicaStatus>,
+    status: Option<&cortex_core::replication::ReplicaStatus>,
     trouble: Option<String>,
 ) -> (State, Option<String>) {
     if facts.standing == Standing::Out {

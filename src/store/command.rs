@@ -8,7 +8,7 @@ use cortex_core::model::{
     AttributeName, Caller, IdentityId, IdentityName, Key, NodeName, Owner, Permissions, Principal,
     QualifiedName, Scope, Signer, Stamp, TableName, TableUid, Uid,
 };
-use cortex_core::sync::{Ack, Dot};
+use cortex_core::replication::{Ack, Dot};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::{

@@ -96,7 +96,7 @@ impl Copies {
 
 #[cfg(test)]
 mod tests {
-    use cortex_core::sync::ChangeLogId;
+    use cortex_core::replication::ChangeLogId;
 
     use super::*;
 

@@ -1,5 +1,5 @@
 //! This machine's copies of tables: what each has incorporated and where its change log stands, in memory and
-//! in the file. What follows from it is decided by `cortex_core::sync`.
+//! in the file. What follows from it is decided by `cortex_core::replication`.
 
 use std::{collections::BTreeMap, sync::Arc};
 

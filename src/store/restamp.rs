@@ -7,7 +7,7 @@
 //! written over since.
 //!
 //! Nobody waits for it. Where it may not be, since two machines were ahead together, or one does not answer, the
-//! timestamps stay, and the others take them as they are after a while (`edge::peer::sync::future`): their hybrid
+//! timestamps stay, and the others take them as they are after a while (`edge::peer::replication::future`): their hybrid
 //! clocks go on from there, so that all that is written afterwards comes later still (Lamport's clock condition).
 //! Rows of the directory keep their timestamps in any case: they say which of *one* writer's rows is the newer.
 

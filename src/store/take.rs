@@ -1,5 +1,5 @@
 //! A batch of another copy in the writer's transaction: judged, its rows met with those that are here,
-//! and concluded. The rules are `cortex_core::sync`; nothing of a batch that is not fit is taken.
+//! and concluded. The rules are `cortex_core::replication`; nothing of a batch that is not fit is taken.
 
 use std::{cmp::Ordering, sync::Arc};
 

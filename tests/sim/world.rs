@@ -479,7 +479,7 @@ impl World {
             Ok(Done::Taken(Taken::Unfit(why))) => {
                 self.tally.unfit += 1;
                 self.log.push(format!("  n{reader} takes nothing of n{source}: {why:?}"));
-                if matches!(why, cortex_core::sync::Unfit::Ahead { .. }) {
+                if matches!(why, cortex_core::replication::Unfit::Ahead { .. }) {
                     self.tally.ahead += 1;
                     self.refuse(reader, source, table);
                 }

@@ -58,7 +58,7 @@ const CORE: &[(&str, &[&str])] = &[
     ("wire::rpc", &["model"]),
     ("wire::fields", &["model"]),
     ("wire::link", &["model", "sync"]),
-    ("wire::sync", &["directory", "model", "sync"]),
+    ("wire::replication", &["directory", "model", "sync"]),
 ];
 
 /// What the core must not touch: it is given time, and does nothing in the world.

@@ -91,7 +91,7 @@ pub enum Message {
     /// Why the link ends; the last message.
     Bye(Bye),
     /// About copies of tables.
-    Sync(crate::sync::Message),
+    Sync(crate::replication::Message),
     /// A chunk, made smaller.
     Packed(Packed),
 }

@@ -7,8 +7,8 @@ mod fields;
 pub mod frame;
 pub mod link;
 pub mod method;
+pub mod replication;
 pub mod rpc;
-pub mod sync;
 pub mod value;
 
 pub use bounds::{Bounds, OutOfBounds};

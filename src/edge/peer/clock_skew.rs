@@ -6,7 +6,7 @@ use std::time::Duration;
 use cortex_core::model::NodeName;
 use tracing::{info, warn};
 
-use super::sync::MAX_SKEW_MS;
+use super::replication::MAX_SKEW_MS;
 use crate::{service::sync::apart, sys::journal};
 
 /// A clock that is further off than this is worth a word: timestamps of the two machines disagree. It is right again

@@ -28,8 +28,8 @@ mod live;
 mod mesh;
 mod pace;
 mod refused;
+mod replication;
 mod rpc;
-mod sync;
 mod upkeep;
 
 use std::{

@@ -1,5 +1,5 @@
 //! What copies need not keep for ever: deletions that every copy knows, and the beginning of their change logs.
-//! Which those are is decided by `cortex_core::sync`; removing them is the store's, a little at a time.
+//! Which those are is decided by `cortex_core::replication`; removing them is the store's, a little at a time.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use cortex_core::{
     api::Verdict,
-    sync::{Dot, VersionVector},
+    replication::{Dot, VersionVector},
 };
 
 use crate::store::RowMark;

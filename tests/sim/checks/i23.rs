@@ -1,6 +1,6 @@
 //! I23: a digest is that of the rows, so that equal digests mean equal rows.
 
-use cortex_core::sync::TableDigest;
+use cortex_core::replication::TableDigest;
 
 use crate::world::{World, broken};
 

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use cortex_core::sync::{Batch, Dot};
+use cortex_core::replication::{Batch, Dot};
 use cortexd::store::SYSTEM_TABLE;
 
 use crate::{

@@ -1,5 +1,5 @@
 //! What two machines say to each other about their copies, as meanings.
-//! Bytes are `wire::sync`'s; when to say what is `session`'s.
+//! Bytes are `wire::replication`'s; when to say what is `session`'s.
 
 use super::{Ack, Batch, PullRequest, ReplicaStatus};
 use crate::model::{NodeName, TableUid};

@@ -14,7 +14,7 @@
 
 use std::time::Duration;
 
-use cortex_core::sync::{Batch, Position, VersionVector};
+use cortex_core::replication::{Batch, Position, VersionVector};
 use tracing::warn;
 
 use super::{Exchange, Finished};

@@ -1,5 +1,5 @@
 //! The bytes of messages about copies of tables.
-//! What they mean is `crate::sync`'s. Making them smaller is the edge's, which a [`Packed`] is for.
+//! What they mean is `crate::replication`'s. Making them smaller is the edge's, which a [`Packed`] is for.
 //!
 //! ```text
 //!   { 0: type, 1: table, 2: [origin, …], … }    an origin of writes is named once in a message, and is a

@@ -1,5 +1,5 @@
 //! Messages about copies as frames, and back: large batches are made smaller on the way.
-//! What is in them is `cortex_core::wire::sync`'s.
+//! What is in them is `cortex_core::wire::replication`'s.
 
 use std::io;
 

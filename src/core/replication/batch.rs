@@ -1,5 +1,5 @@
 //! What a source answers: some rows, where they bring the reader, and what the source knows.
-//! Bytes are `wire::sync`'s.
+//! Bytes are `wire::replication`'s.
 
 use super::{ChangeLogId, Dot, Position, SnapshotKind, TableDigest, VersionVector};
 use crate::{

@@ -1,6 +1,6 @@
 //! What a request for rows comes to, with the frame of its batch, and whether what has come was signed: work for
 //! threads that may block.
-//! Who may have which rows is the store's to say, by the rules of `cortex_core::sync`.
+//! Who may have which rows is the store's to say, by the rules of `cortex_core::replication`.
 
 use std::sync::Arc;
 

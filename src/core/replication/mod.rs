@@ -1,5 +1,5 @@
 //! Replication: what a copy of a table asks of another, what it is answered, and what follows.
-//! Rows are kept by the store, bytes by `wire::sync`, connections by the edge; here nothing waits.
+//! Rows are kept by the store, bytes by `wire::replication`, connections by the edge; here nothing waits.
 //!
 //! ```text
 //!   reader                                        source

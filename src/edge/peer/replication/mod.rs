@@ -1,5 +1,5 @@
 //! Rows on a link: does what the session of it says, with the store on one side and frames on the other.
-//! What to ask for and when is `cortex_core::sync`'s; the link itself, and its signs of life, are `link`'s.
+//! What to ask for and when is `cortex_core::replication`'s; the link itself, and its signs of life, are `link`'s.
 //!
 //! ```text
 //!   link ── frames, at most QUEUE ──> Exchange ──> position, take, serve: on threads that may block
@@ -148,10 +148,10 @@ pub(super) fn ended(node: &NodeName, shared: &Shared) {
 }
 
 /// The last write of a machine that is known here, as the origin that it is known as.
-pub(super) fn last_of(store: &Store, node: &NodeName) -> Option<cortex_core::sync::Dot> {
+pub(super) fn last_of(store: &Store, node: &NodeName) -> Option<cortex_core::replication::Dot> {
     let actor = store.catalog().directory().node(node)?.actor;
     let seq = store.copies().iter().map(|copy| copy.vector.get(actor)).max()?;
-    Some(cortex_core::sync::Dot { actor, seq })
+    Some(cortex_core::replication::Dot { actor, seq })
 }
 
 /// True where the database of the other side was removed from the mesh.
