@@ -34,7 +34,7 @@ rules! {
     ReAnnouncedPasses,
     /// Rows are given only to a node that may have them.
     ReaderInScope,
-    /// Rows are given only to a stay that is known to have begun, and not to have ended.
+    /// Rows are given only to a replica epoch that is known to have begun, and not to have ended.
     ReaderStayKnown,
     /// A part of the change log without fresh rows is not its end.
     EndIsTheEnd,
@@ -45,7 +45,7 @@ rules! {
 
     /// A chunk counts only where the reader still is where it asked from.
     AnswersThisPosition,
-    /// A chunk counts only for the origin of writes that asked for it.
+    /// A chunk counts only for the actor that asked for it.
     AnswersThisOrigin,
     /// The decisions about the scope that a source knows come before its rows.
     ScopeBeforeRows,
@@ -93,13 +93,13 @@ rules! {
 
     /// A clock does not go back while somebody may take a timestamp of the future.
     HandedStays,
-    /// Another origin of writes begins other change logs.
+    /// Another actor begins other change logs.
     OriginEndsFeeds,
-    /// A copy that has left writes as another origin.
+    /// A copy that has left writes as another actor.
     LeavingEndsOrigin,
     /// A draining copy ends only by the word of one that is in scope.
     DrainedIntoScope,
-    /// A draining copy ends only by the word of a stay that goes on.
+    /// A draining copy ends only by the word of a replica epoch that goes on.
     DrainedIntoLivingStay,
     /// A draining copy ends only when all of it was read.
     DrainedWholly,
@@ -113,7 +113,7 @@ rules! {
     WrittenOffEnds,
     /// An epoch that this node has ended itself, and that an older disk brings back, goes on as the next one.
     EndedEpochResumes,
-    /// A stay that its disk has forgotten is over.
+    /// A replica epoch that its disk has forgotten is over.
     ForgottenStayEnds,
     /// Who knows a decision knows of those that it had seen.
     KnowledgeIsTransitive,
@@ -124,9 +124,9 @@ rules! {
     SnapshotBeforeGc,
     /// What is collected raises the GC watermark.
     GcRaisesWatermark,
-    /// What a copy has said as one origin of writes does not count for the next.
+    /// What a copy has said as one actor does not count for the next.
     StatusOfOneActor,
-    /// What a copy has said in one stay does not count for the next.
+    /// What a copy has said in one replica epoch does not count for the next.
     StatusOfOneEpoch,
     /// Copies that only others know of are asked too.
     UnheardCopiesAsked,

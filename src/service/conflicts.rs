@@ -152,7 +152,7 @@ fn shown(conflict: &Conflict, directory: &Directory) -> api::Conflict {
     }
 }
 
-/// The node whose database writes as that origin now; none for an origin of earlier.
+/// The node whose database writes as that actor now; none for an actor of earlier.
 pub(super) fn writer(directory: &Directory, origin: ActorId) -> Option<&str> {
     if origin == ActorId::default() {
         return None;

@@ -17,7 +17,7 @@ use cortex_core::{
     api::{self, KeptBy, NodeScope, OwnReplica, PeerReplica, ReplicaState, TableSync},
     directory::{Directory, Standing},
     model::{NodeName, TableUid},
-    sync::{GcBlocker, GcBlocking, VersionVector},
+    replication::{GcBlocker, GcBlocking, VersionVector},
 };
 
 use super::{
@@ -104,7 +104,7 @@ pub(super) enum Link {
 #[derive(Clone, Debug)]
 pub(super) struct Facts<'a> {
     pub(super) standing: Standing,
-    /// The last stay that has begun, and the last that is over.
+    /// The last replica epoch that has begun, and the last that is over.
     pub(super) epoch: u64,
     pub(super) gone: u64,
     pub(super) removed: bool,
@@ -359,7 +359,7 @@ pub(super) fn is_equal(here: &Replica, known: &PeerCopy) -> bool {
 
 fn judge(node: NodeName, facts: &Facts<'_>) -> Other {
     let status = facts.copy.and_then(|copy| copy.status.as_ref());
-    // What was said in an earlier stay says nothing of this one.
+    // What was said in an earlier replica epoch says nothing of this one.
     let status = status.filter(|status| status.epoch >= facts.epoch && status.epoch > facts.gone);
     let obstacle = trouble::between(&node, facts);
     let mend = obstacle.as_ref().and_then(|obstacle| obstacle.mend.clone());
@@ -470,7 +470,7 @@ pub(super) fn hex(bytes: &[u8]) -> String {
 mod tests {
     use cortex_core::{
         model::{ActorId, Hlc, Stamp},
-        sync::{ChangeLogId, Dot, OpenConflicts, ReplicaStatus, TableDigest},
+        replication::{ChangeLogId, Dot, OpenConflicts, ReplicaStatus, TableDigest},
     };
 
     use super::{super::sync::Trouble, *};

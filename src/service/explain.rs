@@ -9,7 +9,7 @@ use cortex_core::{
     directory::Standing,
     gate,
     model::{Caller, Key, NodeName, Owner, Permissions, Refusal, Scope, Stamp},
-    sync::Dot,
+    replication::Dot,
     wire::encode,
 };
 

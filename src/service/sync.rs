@@ -8,7 +8,7 @@ use std::{
 
 use cortex_core::{
     model::{ActorId, Hlc, NodeName, TableUid},
-    sync::{Cursor, GcBlocker, ReplicaStatus},
+    replication::{Cursor, GcBlocker, ReplicaStatus},
 };
 use tokio::sync::watch;
 
@@ -62,7 +62,7 @@ pub struct PeerCopy {
     pub status: Option<ReplicaStatus>,
     /// When that was, in Unix milliseconds; 0 for never.
     pub heard_ms: u64,
-    /// The origin of writes that it was before, where it has said that it is another one and the directory
+    /// The actor that it was before, where it has said that it is another one and the directory
     /// does not know that yet: what is passed on of the old one does not count any more.
     pub outdated: Option<ActorId>,
     /// How far it has come in this machine's change log.
@@ -89,7 +89,7 @@ pub struct PeerCopy {
 }
 
 impl PeerCopy {
-    /// Takes note of the origin of writes that its machine says it is; `current` is the one that the
+    /// Takes note of the actor that its machine says it is; `current` is the one that the
     /// directory knows it as. What another one has said may be lost by now.
     pub fn is_now(&mut self, origin: ActorId, current: Option<ActorId>) {
         self.outdated = current.filter(|current| *current != origin);
@@ -121,7 +121,7 @@ impl PeerCopy {
         }
     }
 
-    /// Whether a word that somebody has passed on says more than what is known. `current` is the origin that
+    /// Whether a word that somebody has passed on says more than what is known. `current` is the actor that
     /// the directory knows its machine as.
     #[must_use]
     pub fn may_overhear(&self, status: &ReplicaStatus, current: Option<ActorId>) -> bool {
@@ -368,7 +368,7 @@ impl SyncView {
 mod tests {
     use cortex_core::{
         model::Stamp,
-        sync::{Dot, OpenConflicts, VersionVector},
+        replication::{Dot, OpenConflicts, VersionVector},
     };
 
     use super::*;

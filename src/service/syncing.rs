@@ -12,7 +12,7 @@ use cortex_core::{
     directory::Standing,
     gate,
     model::{Caller, NodeName, Permissions, Refusal},
-    sync::VersionVector,
+    replication::VersionVector,
 };
 
 use super::{

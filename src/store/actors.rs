@@ -47,12 +47,12 @@ impl Actors {
         self.0.ids.get(&number).copied().unwrap_or_default()
     }
 
-    /// The short number of an origin, if it has one here.
+    /// The short number of an actor, if it has one here.
     pub(super) fn number(&self, id: ActorId) -> Option<i64> {
         self.0.numbers.get(&id).copied()
     }
 
-    /// The short number of an origin, which gets one if it has none.
+    /// The short number of an actor, which gets one if it has none.
     pub(super) fn enter(
         &mut self,
         conn: &Connection,

@@ -8,7 +8,7 @@
 use cortex_core::{
     directory::{NodeRow, Row, UNKNOWN_DATABASE},
     model::{Hlc, NodeName, Signer, Stamp},
-    sync::Dot,
+    replication::Dot,
 };
 
 use super::{

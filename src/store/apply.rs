@@ -12,7 +12,7 @@ use cortex_core::{
         ActorId, Caller, Hlc, Limits, Owner, Permissions, QualifiedName, Refusal, Signer, Stamp,
         TableId,
     },
-    sync::VersionVector,
+    replication::VersionVector,
 };
 use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
 
@@ -558,10 +558,10 @@ impl<'a> Tx<'a> {
     fn note_grant(&self, done: &'static str, granting: &Granting) -> Result<(), Fault> {
         let Granting { caller, entry, principal, rights } = granting;
         let directory = self.state.catalog.directory();
-        let statuses = rights.words().collect::<Vec<_>>().join(", ");
+        let words = rights.words().collect::<Vec<_>>().join(", ");
         let name = &entry.table.name;
         let (table, whom) = (directory.show(name), directory.show_principal(principal));
-        self.note_of(name, done, format!("{statuses} on {table} {done}, for {whom}, by {caller}"))
+        self.note_of(name, done, format!("{words} on {table} {done}, for {whom}, by {caller}"))
     }
 
     /// Writes down what happened to a table, for its owner.
@@ -675,7 +675,7 @@ impl<'a> Tx<'a> {
         (stamp, self.state.seq)
     }
 
-    /// The short number of an origin of rows, which gets one if it has none.
+    /// The short number of an actor of rows, which gets one if it has none.
     pub(super) fn origin_of(&mut self, stamp: Stamp) -> Result<i64, Fault> {
         self.state.actors.enter(self.conn, stamp.actor, stamp.hlc)
     }

@@ -14,7 +14,7 @@ use std::collections::BTreeSet;
 use cortex_core::{
     merge::Delta,
     model::{Hlc, Stamp, TableId, TableUid},
-    sync::TableDigest,
+    replication::TableDigest,
 };
 use rusqlite::{Connection, params};
 

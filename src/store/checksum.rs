@@ -7,7 +7,7 @@
 
 use cortex_core::model::TableId;
 
-/// A row as the file has it: the origin by its short number.
+/// A row as the file has it: the actor by its short number.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct StoredRow<'r> {
     pub(super) table: TableId,

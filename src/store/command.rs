@@ -176,7 +176,7 @@ pub enum Command {
     },
     /// Read some more rows of a table, and compare what they come to with what is kept beside them.
     Audit(AuditStep),
-    /// Write as another origin from now on.
+    /// Write as another actor from now on.
     Mint,
     /// Put a node out of the mesh with the database that it has.
     RemoveNode {
@@ -460,7 +460,7 @@ pub enum Done {
     },
     /// What an audit has come to so far.
     Audited(Audited),
-    /// Writes are by another origin.
+    /// Writes are by another actor.
     Minted,
     /// The node is out of the mesh.
     Removed,

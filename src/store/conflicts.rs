@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use cortex_core::{
     model::{Hlc, Stamp, TableId, TableUid},
-    sync::{Dot, OpenConflicts, RowVersion, VersionVector},
+    replication::{Dot, OpenConflicts, RowVersion, VersionVector},
 };
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -36,7 +36,7 @@ pub struct Conflict {
     pub value: Option<Vec<u8>>,
     /// When it was written, and by whom.
     pub stamp: Stamp,
-    /// Its number among the writes of its origin.
+    /// Its number among the writes of its actor.
     pub seq: u64,
     /// The version that has won.
     pub winner: Stamp,

@@ -9,7 +9,7 @@ use std::{
 
 use cortex_core::{
     model::Hlc,
-    sync::{Dot, VersionVector},
+    replication::{Dot, VersionVector},
 };
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -118,10 +118,10 @@ pub(super) fn load(conn: &Connection, actors: &Actors, id: i64) -> Result<Versio
 /// What a vector begins with. One of the first form, pairs of eight bytes each, begins with a zero.
 const COMPACT: u8 = 1;
 
-/// For each origin, by rising number: how much its number is above the one before, and its seq, both in seven bits a
+/// For each actor, by rising number: how much its number is above the one before, and its seq, both in seven bits a
 /// byte (LEB128).
 ///
-/// Each restart of a machine adds an origin to the tables that are written afterwards, and every row that is written
+/// Each restart of a machine adds an actor to the tables that are written afterwards, and every row that is written
 /// then keeps a vector with all of them. So it is these few bytes that decide how fast a database grows by restarts.
 pub(super) fn encode(
     conn: &Connection,

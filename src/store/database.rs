@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use cortex_core::{
     model::{ActorId, Hlc, Limits, NodeName, TableUid},
-    sync::{Position, PullRequest},
+    replication::{Position, PullRequest},
 };
 use rusqlite::Connection;
 
@@ -114,15 +114,15 @@ impl Engine {
         Ok(Committed { totals, outcomes, copies, before, wrote })
     }
 
-    /// At the start: goes on as the same origin of writes only where it is certain that the file is as far
+    /// At the start: goes on as the same actor only where it is certain that the file is as far
     /// as that had come. Where nothing has ever left this machine it does not matter.
     pub(super) fn settle_origin(
         &mut self,
-        status: Option<(ActorId, u64)>,
+        mark: Option<(ActorId, u64)>,
         around: Around<'_>,
     ) -> Result<(), Fault> {
         let own = self.state.own_actor();
-        let goes_on = status.is_some_and(|(who, seq)| who == own && seq <= self.state.seq);
+        let goes_on = mark.is_some_and(|(who, seq)| who == own && seq <= self.state.seq);
         if goes_on || self.state.catalog.directory().here().is_none() {
             return Ok(());
         }
@@ -298,7 +298,7 @@ impl Database {
         self.engine.state.replicas.get(table)
     }
 
-    /// Which origin of writes it is.
+    /// Which actor it is.
     #[must_use]
     pub fn actor(&self) -> ActorId {
         self.engine.state.own_actor()

@@ -1,12 +1,12 @@
 //! Stays of copies that are over here and of which bytes may still be on the disk.
-//! What a stay is, and when it is over, is `epoch`'s; emptying the log is the writer's (`erasure`).
+//! What a replica epoch is, and when it is over, is `epoch`'s; emptying the log is the writer's (`erasure`).
 //!
 //! ```text
 //!   handed over ──> rows out of sight, departure stored ──> rows removed (purge) ──> log emptied ──> told to all
 //!                   one transaction                         many small ones          and the gaps    departure gone
 //! ```
 //!
-//! The others take the stay for over once they are told, and people take "left" for a promise. So it is told
+//! The others take the replica epoch for over once they are told, and people take "left" for a promise. So it is told
 //! last. Each arrow may be the last thing before a crash: the departure is in the file, and what follows is
 //! done by the next start; of a log nothing is believed that this process has not emptied itself.
 
@@ -26,7 +26,7 @@ use super::{
     replica::Replica,
 };
 
-/// A stay that is over.
+/// A replica epoch that is over.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Departure {
     uid: TableUid,
@@ -71,7 +71,7 @@ impl Departures {
         self.waiting.values().any(|departure| departure.rows_gone == Some(self.emptied))
     }
 
-    /// True where the bytes of an earlier stay of a table's copy may still be here.
+    /// True where the bytes of an earlier replica epoch of a table's copy may still be here.
     pub(super) fn include(&self, table: TableUid) -> bool {
         self.waiting.values().any(|departure| departure.uid == table)
     }
@@ -100,7 +100,7 @@ impl Departures {
 }
 
 impl Tx<'_> {
-    /// Remembers that a stay is over whose rows have just gone out of sight.
+    /// Remembers that a replica epoch is over whose rows have just gone out of sight.
     pub(super) fn depart(
         &mut self,
         entry: &Entry,
@@ -127,7 +127,7 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// Tells of the stays of which no byte is left. True where there were some.
+    /// Tells of the replica epochs of which no byte is left. True where there were some.
     pub(super) fn tell_departures(&mut self) -> Result<bool, Failure> {
         let departures = &mut self.state.departures;
         if departures.emptied > 0 && !departures.swept {

@@ -11,7 +11,7 @@ use std::{
 
 use cortex_core::{
     model::{Hlc, NodeName, TableUid},
-    sync::{Batch, Position, PullRequest},
+    replication::{Batch, Position, PullRequest},
 };
 
 use super::{

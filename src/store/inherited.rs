@@ -117,23 +117,23 @@ fn newest_schema(log: &File) -> io::Result<Option<u32>> {
 
 /// The running checksum over a log.
 struct Checksum {
-    status: fn([u8; 4]) -> u32,
+    word: fn([u8; 4]) -> u32,
     sums: (u32, u32),
 }
 
 impl Checksum {
     /// The lowest bit of the magic number says how words are read.
     fn new(magic: u32) -> Self {
-        let status = if magic & 1 == 1 { u32::from_be_bytes } else { u32::from_le_bytes };
-        Self { status, sums: (0, 0) }
+        let word = if magic & 1 == 1 { u32::from_be_bytes } else { u32::from_le_bytes };
+        Self { word, sums: (0, 0) }
     }
 
     fn add(&mut self, bytes: &[u8]) {
-        let (statuses, _) = bytes.as_chunks::<4>();
-        for [first, second] in statuses.as_chunks::<2>().0 {
+        let (words, _) = bytes.as_chunks::<4>();
+        for [first, second] in words.as_chunks::<2>().0 {
             let (a, b) = &mut self.sums;
-            *a = a.wrapping_add((self.status)(*first)).wrapping_add(*b);
-            *b = b.wrapping_add((self.status)(*second)).wrapping_add(*a);
+            *a = a.wrapping_add((self.word)(*first)).wrapping_add(*b);
+            *b = b.wrapping_add((self.word)(*second)).wrapping_add(*a);
         }
     }
 

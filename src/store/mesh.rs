@@ -12,8 +12,8 @@ use cortex_core::{
         Caller, IdentityId, IdentityName, NodeName, Permissions, Principal, Refusal, Scope, Signer,
         Stamp, TableName, TableUid, Uid,
     },
+    replication::Dot,
     rule::Rule,
-    sync::Dot,
 };
 use rusqlite::{OptionalExtension, params};
 

@@ -69,7 +69,7 @@ use std::{
 use arc_swap::ArcSwap;
 use cortex_core::{
     model::{ActorId, Hlc, Limits, NodeName, TableId, TableUid},
-    sync::{Dot, Position, PullRequest},
+    replication::{Dot, Position, PullRequest},
 };
 use rusqlite::hooks::Action;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
@@ -169,7 +169,7 @@ pub struct Options {
     /// The SQLite VFS to use; none for the system's.
     pub vfs: Option<String>,
     /// A directory in memory, for a word on how far the database has come. Without one, a database of a
-    /// mesh writes as another origin after each start.
+    /// mesh writes as another actor after each start.
     pub rollback_marker: Option<PathBuf>,
 }
 
@@ -263,7 +263,7 @@ impl Store {
         let state = apply::State::load(&conn).map_err(fault)?;
         let mut engine = database::Engine::new(conn, state, random::id);
 
-        let (rollback_marker, status) = rollback_marker::RollbackMarker::open(
+        let (rollback_marker, mark) = rollback_marker::RollbackMarker::open(
             options.rollback_marker.as_deref(),
             engine.state.database,
             &path,
@@ -278,7 +278,7 @@ impl Store {
             options,
             file,
         ));
-        engine.settle_origin(status, published.around(clock::wall_ms())).map_err(fault)?;
+        engine.settle_origin(mark, published.around(clock::wall_ms())).map_err(fault)?;
         let state = &engine.state;
         published.show(&state.catalog);
         let (database, exposure) = (state.database, Arc::clone(&engine.exposure));

@@ -8,7 +8,7 @@ use std::{
 
 use cortex_core::{
     model::{Hlc, Stamp, TableUid},
-    sync::{Dot, VersionVector},
+    replication::{Dot, VersionVector},
 };
 
 /// Changes that are kept, of all tables together, and bytes of their keys and values. Whoever is further

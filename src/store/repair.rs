@@ -3,7 +3,7 @@
 
 use cortex_core::{
     model::{Hlc, Stamp, TableId},
-    sync::{Dot, TableDigest},
+    replication::{Dot, TableDigest},
 };
 use rusqlite::{Connection, OptionalExtension, params};
 use sha2::{Digest, Sha256};
@@ -28,7 +28,7 @@ pub struct RowMark {
     pub key: Vec<u8>,
     /// Its place in the merge order.
     pub stamp: Stamp,
-    /// Its number among the writes of its origin.
+    /// Its number among the writes of its actor.
     pub seq: u64,
     /// The SHA-256 of its value; none for a deletion.
     pub value: Option<[u8; 32]>,

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use cortex_core::{
     model::{Hlc, Stamp, TableId, TableUid},
-    sync::{ChangeLogId, TableDigest, VersionVector},
+    replication::{ChangeLogId, TableDigest, VersionVector},
 };
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
@@ -24,7 +24,7 @@ pub struct Replica {
     pub uid: TableUid,
     /// The table's number here; none until its first rows have come.
     pub table: Option<TableId>,
-    /// Which stay of the copy it is; 0 where there is none.
+    /// Which replica epoch of the copy it is; 0 where there is none.
     pub epoch: u64,
     /// True once it is whole.
     pub ready: bool,

@@ -10,8 +10,8 @@ use cortex_core::{
         Acl, ActorId, Caller, NodeName, Owner, QualifiedName, Refusal, Scope, TableName, TableUid,
         Uid,
     },
+    replication::{Ack, ChangeLogId, Cursor, Dot},
     rule::Rule,
-    sync::{Ack, ChangeLogId, Cursor, Dot},
 };
 use rusqlite::params;
 
@@ -81,14 +81,14 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// A stay begins. Where the rows are here already, since the table was made here, it is whole.
+    /// A replica epoch begins. Where the rows are here already, since the table was made here, it is whole.
     fn begin_epoch(&mut self, table: TableUid, here: &NodeName) -> Result<(), Failure> {
         let directory = self.state.catalog.directory();
         let gone = directory.gone(table).get(here).copied().unwrap_or(0);
         let known = directory.epochs(table).get(here).copied().unwrap_or(0);
         let mut epoch = known.max(gone + 1);
         if directory.replica(table, here).is_some_and(|row| row.up >= epoch) {
-            // That stay has begun, in a database that is not this one any more: it has ended with it.
+            // That replica epoch has begun, in a database that is not this one any more: it has ended with it.
             epoch += 1;
         }
         match self.state.replicas.get_mut(table) {
@@ -129,7 +129,7 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// Says that a stay of this copy has begun, and that those before it are over.
+    /// Says that a replica epoch of this copy has begun, and that those before it are over.
     fn publish_epoch(
         &mut self,
         table: TableUid,
@@ -141,7 +141,7 @@ impl Tx<'_> {
         self.publish_epochs(table, here, epoch, down)
     }
 
-    /// Says which stay of this copy has begun last, and up to which they are over.
+    /// Says which replica epoch of this copy has begun last, and up to which they are over.
     pub(super) fn publish_epochs(
         &mut self,
         table: TableUid,
@@ -210,7 +210,7 @@ impl Tx<'_> {
         Ok(Done::Declined { declined })
     }
 
-    /// A stay that others know of and this database does not: it was begun in a newer one than this, or a decision
+    /// A replica epoch that others know of and this database does not: it was begun in a newer one than this, or a decision
     /// let it begin and another ended it before this node heard of either. It is over, or everybody would wait for
     /// this node's word for ever, and remember deletions for it.
     fn end_forgotten_epoch(&mut self, table: TableUid, here: &NodeName) -> Result<(), Failure> {
@@ -223,7 +223,7 @@ impl Tx<'_> {
         }
     }
 
-    /// The newest stay that is not over by what the directory says, of a node that has none.
+    /// The newest replica epoch that is not over by what the directory says, of a node that has none.
     pub(super) fn forgotten_life(&self, table: TableUid, here: &NodeName) -> Option<u64> {
         let directory = self.state.catalog.directory();
         let gone = directory.gone(table).get(here).copied().unwrap_or(0);
@@ -289,7 +289,7 @@ impl Tx<'_> {
         Ok(Done::Drained { left: counts })
     }
 
-    /// The stay is over: its rows go, and nothing that it knew counts any more. The others are told once no
+    /// The replica epoch is over: its rows go, and nothing that it knew counts any more. The others are told once no
     /// byte of it is left.
     fn end_epoch(&mut self, table: TableUid, taker: &str) -> Result<(), Failure> {
         let here = self.here()?;
@@ -310,11 +310,11 @@ impl Tx<'_> {
         if !Rule::LeavingEndsOrigin.holds() {
             return Ok(());
         }
-        // It must not claim, as the same origin, what it has just thrown away.
+        // It must not claim, as the same actor, what it has just thrown away.
         self.mint()
     }
 
-    /// The stay was declared lost while it was not: what it has becomes a table of this machine alone, and
+    /// The replica epoch was declared lost while it was not: what it has becomes a table of this machine alone, and
     /// the copy starts again.
     fn write_off(&mut self, table: TableUid) -> Result<(), Failure> {
         let Some(replica) = self.state.replicas.get(table).cloned() else {
@@ -412,7 +412,7 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// Becomes another origin of writes, with other change logs. Passes that are under way go on: their rows and
+    /// Becomes another actor, with other change logs. Passes that are under way go on: their rows and
     /// marks are in this file, and an answer to a request of the old origin does not count.
     pub(super) fn mint(&mut self) -> Result<(), Failure> {
         let id = ActorId(u128::from_be_bytes(self.draw_id()));

@@ -13,8 +13,8 @@
 
 use cortex_core::{
     model::{Hlc, NodeName, Stamp, TableId, TableUid},
+    replication::VersionVector,
     rule::Rule,
-    sync::VersionVector,
 };
 use rusqlite::params;
 
@@ -42,7 +42,7 @@ struct Ahead {
 }
 
 impl Tx<'_> {
-    /// Stamps rows of the future again: those too that this machine has written as another origin, before it
+    /// Stamps rows of the future again: those too that this machine has written as another actor, before it
     /// was started anew.
     pub(super) fn restamp(&mut self, restamp: &Restamp) -> Result<Done, Failure> {
         let nothing = Ok(Done::Restamped { rows: 0 });

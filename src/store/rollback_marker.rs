@@ -2,12 +2,12 @@
 //! machine clears. A database that is older than its marker was put back; one that has none may have been.
 //!
 //! ```text
-//!   start   marker found, of this file, not ahead of it: the same origin of writes goes on
-//!           else: another origin, since numbers of the old one may be in the world already
+//!   start   marker found, of this file, not ahead of it: the same actor goes on
+//!           else: another actor, since numbers of the old one may be in the world already
 //!   commit  marker written, then replies
 //! ```
 //!
-//! So a restart of the daemon and kill -9 keep the origin; a restart of the machine, a copy of the disk, an
+//! So a restart of the daemon and kill -9 keep the actor; a restart of the machine, a copy of the disk, an
 //! image of a virtual machine and a restored backup get a new one (I3, I11).
 
 use std::{
@@ -29,7 +29,7 @@ use tracing::warn;
 const FORM: &[u8; 8] = b"cxanchr1";
 
 /// Bytes of the word.
-const WORD: usize = 80;
+const MARK: usize = 80;
 
 /// The place of the word of one database.
 #[derive(Debug)]
@@ -52,7 +52,7 @@ enum Place {
 }
 
 impl RollbackMarker {
-    /// Finds the word of a database. Answers what it says: the origin, and how far that had come.
+    /// Finds the word of a database. Answers what it says: the actor, and how far that had come.
     ///
     /// Without a directory, or in one that outlives the machine's memory, there is no word.
     pub(super) fn open(
@@ -70,12 +70,12 @@ impl RollbackMarker {
         let Ok(file) = found else {
             return (rollback_marker, None);
         };
-        let status = if is_in_memory(&file) { rollback_marker.read(&file) } else { None };
+        let mark = if is_in_memory(&file) { rollback_marker.read(&file) } else { None };
         rollback_marker.place = Place::File(file);
-        (rollback_marker, status)
+        (rollback_marker, mark)
     }
 
-    /// Writes down how far an origin has come. Where that fails there must be no older word.
+    /// Writes down how far an actor has come. Where that fails there must be no older word.
     pub(super) fn note(&mut self, actor: ActorId, seq: u64) {
         if let Place::Directory(path) = &self.place {
             self.place = match make(path) {
@@ -87,34 +87,34 @@ impl RollbackMarker {
             };
         }
         let Place::File(file) = &self.place else { return };
-        if let Err(error) = file.write_all_at(&self.status(actor, seq), 0) {
+        if let Err(error) = file.write_all_at(&self.mark(actor, seq), 0) {
             warn!(%error, "how far the store has come could not be noted: {error}");
             let _no_word_at_all = file.set_len(0);
             self.place = Place::Nowhere;
         }
     }
 
-    fn status(&self, actor: ActorId, seq: u64) -> [u8; WORD] {
+    fn mark(&self, actor: ActorId, seq: u64) -> [u8; MARK] {
         let (device, inode) = self.of;
-        let mut status = [0; WORD];
-        status[..8].copy_from_slice(FORM);
-        status[8..24].copy_from_slice(&self.database);
-        status[24..40].copy_from_slice(&actor.0.to_be_bytes());
-        status[40..48].copy_from_slice(&seq.to_be_bytes());
-        status[48..56].copy_from_slice(&device.to_be_bytes());
-        status[56..64].copy_from_slice(&inode.to_be_bytes());
-        let sum = Sha256::digest(&status[..64]);
-        status[64..].copy_from_slice(&sum[..16]);
-        status
+        let mut mark = [0; MARK];
+        mark[..8].copy_from_slice(FORM);
+        mark[8..24].copy_from_slice(&self.database);
+        mark[24..40].copy_from_slice(&actor.0.to_be_bytes());
+        mark[40..48].copy_from_slice(&seq.to_be_bytes());
+        mark[48..56].copy_from_slice(&device.to_be_bytes());
+        mark[56..64].copy_from_slice(&inode.to_be_bytes());
+        let sum = Sha256::digest(&mark[..64]);
+        mark[64..].copy_from_slice(&sum[..16]);
+        mark
     }
 
     fn read(&self, file: &File) -> Option<(ActorId, u64)> {
-        let mut status = [0; WORD];
-        file.read_exact_at(&mut status, 0).ok()?;
-        let actor = ActorId(u128::from_be_bytes(*status[24..].first_chunk()?));
-        let seq = u64::from_be_bytes(*status[40..].first_chunk()?);
+        let mut mark = [0; MARK];
+        file.read_exact_at(&mut mark, 0).ok()?;
+        let actor = ActorId(u128::from_be_bytes(*mark[24..].first_chunk()?));
+        let seq = u64::from_be_bytes(*mark[40..].first_chunk()?);
         // Of another file, or half written, it is not what would be written for this one.
-        (status == self.status(actor, seq)).then_some((actor, seq))
+        (mark == self.mark(actor, seq)).then_some((actor, seq))
     }
 }
 
@@ -174,7 +174,7 @@ mod tests {
             RollbackMarker::open(Some(dir.path()), DATABASE, database.path());
         rollback_marker.note(ActorId(3), 41);
         let name = dir.path().join(format!("{:032x}", u128::from_be_bytes(DATABASE)));
-        let file = File::options().write(true).open(name).expect("the status");
+        let file = File::options().write(true).open(name).expect("the mark");
         file.write_all_at(&[1], 45).expect("a byte");
         assert_eq!(RollbackMarker::open(Some(dir.path()), DATABASE, database.path()).1, None);
     }
@@ -184,9 +184,9 @@ mod tests {
         let (_, database) = places();
         let disk = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).expect("a disk");
         for _ in 0..2 {
-            let (mut rollback_marker, status) =
+            let (mut rollback_marker, mark) =
                 RollbackMarker::open(Some(disk.path()), DATABASE, database.path());
-            assert_eq!(status, None);
+            assert_eq!(mark, None);
             rollback_marker.note(ActorId(3), 41);
         }
     }

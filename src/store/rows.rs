@@ -6,8 +6,8 @@ use std::{cmp::Ordering, sync::Arc};
 use cortex_core::{
     merge::Delta,
     model::{Hlc, Stamp, TableId, TableUid},
+    replication::{Dot, Side, TableDigest, VersionVector},
     rule::Rule,
-    sync::{Dot, Side, TableDigest, VersionVector},
 };
 use rusqlite::{OptionalExtension, params};
 
@@ -117,7 +117,7 @@ impl Tx<'_> {
     }
 
     /// What a writer here has seen of a row: all that its table has incorporated, and what was seen by
-    /// those who wrote the row before. The write says for itself that it follows this origin's others.
+    /// those who wrote the row before. The write says for itself that it follows this actor's others.
     pub(super) fn context_here(
         &mut self,
         place: Place<'_>,

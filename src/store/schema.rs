@@ -240,7 +240,7 @@ pub(super) fn create(conn: &mut Connection, draw_id: &dyn Fn() -> [u8; 16]) -> R
     Ok(())
 }
 
-/// Makes a restored copy another origin of writes: what it writes from now on must never be taken
+/// Makes a restored copy another actor: what it writes from now on must never be taken
 /// for what the original wrote after the copy was made. And its pages are to be looked at: that they were is said of
 /// those of the original.
 pub(super) fn adopt_copy(conn: &mut Connection) -> rusqlite::Result<()> {

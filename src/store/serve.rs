@@ -6,8 +6,8 @@ use std::{collections::BTreeSet, sync::Arc};
 use cortex_core::{
     directory::{Directory, Standing},
     model::{Hlc, NodeName, Owner, QualifiedName, Stamp, TableId},
+    replication::{Batch, Dot, Head, Part, Plan, PullRequest, RowVersion, Source, VersionVector},
     rule::Rule,
-    sync::{Batch, Dot, Head, Part, Plan, PullRequest, RowVersion, Source, VersionVector},
 };
 use rusqlite::{Connection, OptionalExtension, Row, params};
 

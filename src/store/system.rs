@@ -37,9 +37,9 @@ pub struct SealedRow {
     pub key: Vec<u8>,
     /// The row and the signature.
     pub value: Vec<u8>,
-    /// Its place in the merge order, with the origin's id.
+    /// Its place in the merge order, with the actor's id.
     pub stamp: Stamp,
-    /// Its number among the writes of its origin.
+    /// Its number among the writes of its actor.
     pub seq: u64,
 }
 

@@ -9,12 +9,12 @@ use cortex_core::{
         Acl, AttributeName, Hlc, NodeName, Owner, QualifiedName, Refusal, Scope, Table, TableId,
         TableUid,
     },
-    rule::Rule,
-    sync::{
+    replication::{
         Batch, ChangeLogId, Conclusion, Cursor, Dot, Head, Part, Position, Reader, Resolution,
         RowVersion, Side, SnapshotKind, SnapshotStart, SnapshotTransfer, Sweep, Unfit,
         VersionVector, resolve,
     },
+    rule::Rule,
 };
 use rusqlite::{Connection, OptionalExtension, params};
 

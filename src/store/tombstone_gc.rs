@@ -3,8 +3,8 @@
 
 use cortex_core::{
     model::{TableId, TableUid},
+    replication::{Dot, VersionVector},
     rule::Rule,
-    sync::{Dot, VersionVector},
 };
 use rusqlite::{Connection, params};
 

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use cortex_core::{
     clock::latest_believable,
     model::{Hlc, NodeName, TableUid},
-    sync::Batch,
+    replication::Batch,
 };
 use cortexd::store::{Command, Done, Restamp, SYSTEM_TABLE};
 

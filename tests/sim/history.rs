@@ -9,7 +9,7 @@ use std::{
 use cortex_core::{
     directory::Seen,
     model::{ActorId, Hlc, NodeName, Stamp, TableUid},
-    sync::{ChangeLogId, Dot},
+    replication::{ChangeLogId, Dot},
 };
 use cortexd::store::{Database, Replica};
 
@@ -41,7 +41,7 @@ pub(crate) struct Decision {
     pub(crate) scope: Option<BTreeSet<usize>>,
     /// The decisions that it knew.
     pub(crate) past: BTreeSet<usize>,
-    /// The stays that were over by it.
+    /// The replica epochs that were over by it.
     pub(crate) off: Seen,
 }
 

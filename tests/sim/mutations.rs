@@ -3,8 +3,8 @@
 
 use cortex_core::{
     model::TableUid,
+    replication::{Dot, ReplicaStatuses, VersionVector},
     rule::Rule,
-    sync::{Dot, ReplicaStatuses, VersionVector},
 };
 
 use crate::{actions::Kind, world::World};
@@ -35,7 +35,7 @@ pub(crate) enum Around {
     CollectByMajority,
     /// What this copy has incorporated is collected.
     CollectAlone,
-    /// Writes go on as the same origin after a rollback.
+    /// Writes go on as the same actor after a rollback.
     NoMint,
     /// After a start, LSNs are drawn from after the greatest one of a row.
     NumbersReused,

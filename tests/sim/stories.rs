@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 
 use cortex_core::{
     model::{Owner, Scope, TableUid},
+    replication::{Batch, Part},
     rule::Rule,
-    sync::{Batch, Part},
 };
 use cortexd::store::{Collection, Command, SYSTEM_TABLE};
 

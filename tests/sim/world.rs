@@ -9,7 +9,7 @@ use std::{
 
 use cortex_core::{
     model::{ActorId, NodeName, Signer, TableUid},
-    sync::{Ack, Batch, Part, PullRequest, ReplicaStatus, ReplicaStatuses, SnapshotKind},
+    replication::{Ack, Batch, Part, PullRequest, ReplicaStatus, ReplicaStatuses, SnapshotKind},
 };
 use cortexd::store::{
     BatchBounds, Collection, Command, Database, Delivery, Done, Failure, Fault, SYSTEM_TABLE,
@@ -103,7 +103,7 @@ pub(crate) struct Node {
     pub(crate) full: bool,
     pub(crate) session: u64,
     pub(crate) statuses: BTreeMap<TableUid, ReplicaStatuses>,
-    /// As which origin of writes each other node has asked last.
+    /// As which actor each other node has asked last.
     pub(crate) heard: BTreeMap<usize, ActorId>,
     pub(crate) disk: Disk,
     pub(crate) saved: Option<(Database, Disk)>,

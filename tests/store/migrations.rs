@@ -47,7 +47,7 @@ fn definition_of(db: &Connection) -> BTreeMap<(String, String), Option<String>> 
     rows.expect("the schema").collect::<Result<_, _>>().expect("the schema")
 }
 
-/// Of the file its name and three counters, and the name of an origin.
+/// Of the file its name and three counters, and the name of an actor.
 type Identity = (Vec<u8>, i64, i64, i64, Vec<u8>);
 
 /// The numbers and names that must survive: of the file, of its writes, of its actors.

@@ -1,4 +1,4 @@
-//! Which origin of writes a database is after a start: the same one only where it is certain that no number
+//! Which actor a database is after a start: the same one only where it is certain that no number
 //! of it can be used twice. What follows between copies is the simulation's.
 
 #[path = "../sim/signer.rs"]
@@ -187,8 +187,8 @@ fn a_table_that_is_shared_gets_an_id_that_no_copy_of_the_database_gives_it() {
     wait(store.close());
 }
 
-/// Each restart of the machine is an origin more, which every row that is written from then on has seen: so
-/// what rows have seen grows with the square of the restarts, and an origin has to be little.
+/// Each restart of the machine is an actor more, which every row that is written from then on has seen: so
+/// what rows have seen grows with the square of the restarts, and an actor has to be little.
 #[test]
 fn what_rows_have_seen_takes_little_for_each_restart_of_the_machine() {
     const RESTARTS: usize = 40;

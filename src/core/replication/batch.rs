@@ -16,7 +16,7 @@ pub struct RowVersion {
     pub value: Option<Vec<u8>>,
     /// Its place in the merge order.
     pub stamp: Stamp,
-    /// Its number among the writes of its origin.
+    /// Its number among the writes of its actor.
     pub seq: u64,
     /// What its writer had seen of the table: an index into [`Batch::contexts`].
     pub context: usize,
@@ -90,7 +90,7 @@ pub struct Batch {
     pub hlc: Hlc,
     /// True where the source has a whole copy.
     pub ready: bool,
-    /// Which stay of its copy it is.
+    /// Which replica epoch of its copy it is.
     pub epoch: u64,
     /// What the source takes itself to be, by the scope as it knows it.
     pub standing: Standing,
@@ -122,13 +122,13 @@ pub struct Ack {
 /// What a copy says of itself: what it has incorporated, and who it knows of.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ReplicaStatus {
-    /// Which origin of writes it is; an earlier one's words do not count any more.
+    /// Which actor it is; an earlier one's words do not count any more.
     pub actor: ActorId,
-    /// Which stay it is.
+    /// Which replica epoch it is.
     pub epoch: u64,
     /// What it has incorporated.
     pub vector: VersionVector,
-    /// The stays of other copies that it knows to have begun.
+    /// The replica epochs of other copies that it knows to have begun.
     pub epochs: Seen,
     /// What its live rows come to.
     pub digest: TableDigest,
@@ -153,7 +153,7 @@ impl ReplicaStatus {
 /// How many conflicts a copy keeps of which nobody has taken note.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct OpenConflicts {
-    /// When it came to that number, by the copy's own clock: of two words about one stay the later counts.
+    /// When it came to that number, by the copy's own clock: of two words about one replica epoch the later counts.
     pub since: Hlc,
     /// How many they are.
     pub count: u64,

@@ -31,7 +31,7 @@ impl Message {
             Self::Ack(ack) => ack.table,
             Self::Refuse(refuse) => refuse.table,
             Self::Parked(parked) => parked.table,
-            Self::StatusGossip(statuses) => statuses.table,
+            Self::StatusGossip(gossip) => gossip.table,
         }
     }
 }
@@ -41,12 +41,12 @@ impl Message {
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
-            Self::PullRequest(_) => "request",
+            Self::PullRequest(_) => "pull request",
             Self::Batch(_) => "batch",
             Self::Ack(_) => "ack",
             Self::Refuse(_) => "refuse",
             Self::Parked(_) => "parked",
-            Self::StatusGossip(_) => "statuses",
+            Self::StatusGossip(_) => "status gossip",
         }
     }
 }

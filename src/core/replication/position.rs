@@ -5,7 +5,7 @@ use super::VersionVector;
 use crate::model::{ActorId, TableUid};
 
 /// The epoch of one change log of one copy of a table. A position in a change log says nothing about another: a
-/// change log ends with the origin of writes, since its numbers may have been drawn by a disk that is lost, and with
+/// change log ends with the actor, since its numbers may have been drawn by a disk that is lost, and with
 /// the copy.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ChangeLogId(pub [u8; 16]);
@@ -54,9 +54,9 @@ pub struct Position {
 pub struct PullRequest {
     /// Of which table.
     pub table: TableUid,
-    /// Who asks: which origin of writes the reader is at present.
+    /// Who asks: which actor the reader is at present.
     pub reader: ActorId,
-    /// Which stay of its copy it is.
+    /// Which replica epoch of its copy it is.
     pub epoch: u64,
     /// Where it stands.
     pub position: Position,

@@ -11,7 +11,7 @@ use crate::{
 /// What a reader is, in the transaction that takes a batch.
 #[derive(Clone, Copy, Debug)]
 pub struct Reader<'a> {
-    /// Which origin of writes it is.
+    /// Which actor it is.
     pub actor: ActorId,
     /// What it is by the scope; only a copy that is in it takes rows.
     pub standing: Standing,
@@ -21,7 +21,7 @@ pub struct Reader<'a> {
     pub gc_watermark: &'a VersionVector,
     /// How far it knows the decisions about the scope.
     pub knowledge: &'a Seen,
-    /// The stay of the source's copy that is known to have ended; 0 for none.
+    /// The replica epoch of the source's copy that is known to have ended; 0 for none.
     pub source_gone: u64,
     /// The latest timestamp that it believes.
     pub latest: Hlc,

@@ -11,7 +11,7 @@ use crate::{model::Stamp, rule::Rule};
 pub struct Side<'a> {
     /// Its place in the merge order.
     pub stamp: Stamp,
-    /// Its number among the writes of its origin.
+    /// Its number among the writes of its actor.
     pub seq: u64,
     /// What its writer had seen, besides its own writes.
     pub context: &'a VersionVector,
@@ -102,7 +102,7 @@ pub fn resolve(
     let stays = if order == Ordering::Greater { arriving } else { present };
     let mut both = present.seen();
     both.join(&arriving.seen());
-    // The version that stays says for itself which of its origin's writes it is.
+    // The version that stays says for itself which of its actor's writes it is.
     let needed = Dot { seq: stays.seq, ..stays.dot() };
     let context =
         if both.get(needed.actor) <= needed.seq { both.without(needed.actor) } else { both };
@@ -118,7 +118,7 @@ pub fn resolve(
 }
 
 impl VersionVector {
-    /// The vector without what a version of a row says of its origin itself.
+    /// The vector without what a version of a row says of its actor itself.
     fn without_own(&self, own: Dot) -> Self {
         if self.get(own.actor) <= own.seq {
             return self.without(own.actor);
@@ -212,7 +212,7 @@ mod tests {
         let context = prop::collection::vec((0..3u128, 1..6u64), 0..4);
         (1..9i64, 0..3u128, 1..6u64, context).prop_map(|(hlc, actor, seq, dots)| {
             let dots = dots.into_iter().map(|(actor, seq)| dot(actor, seq));
-            // Numbers and timestamps of one origin rise together.
+            // Numbers and timestamps of one actor rise together.
             (hlc + i64::try_from(seq).expect("small") * 10, actor, seq, dots.collect())
         })
     }

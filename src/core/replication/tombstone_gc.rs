@@ -35,8 +35,8 @@ pub enum GcBlocking {
 pub struct ReplicaStatuses(BTreeMap<NodeName, ReplicaStatus>);
 
 impl ReplicaStatuses {
-    /// Takes note of what a copy has said. Within one epoch of one origin it only grows; a word of
-    /// another origin of writes voids what was said before: that copy may have lost it.
+    /// Takes note of what a copy has said. Within one epoch of one actor it only grows; a word of
+    /// another actor voids what was said before: that copy may have lost it.
     pub fn hear(&mut self, node: NodeName, status: ReplicaStatus) {
         match self.0.get_mut(&node) {
             Some(known) if continues(known, &status) => {
@@ -56,7 +56,7 @@ impl ReplicaStatuses {
         }
     }
 
-    /// Forgets what a node has said, unless it has said so as this origin of writes.
+    /// Forgets what a node has said, unless it has said so as this actor.
     pub fn void_others(&mut self, node: &NodeName, actor: ActorId) {
         let is_other = |status: &ReplicaStatus| status.actor != actor;
         if Rule::StatusOfOneActor.holds() && self.0.get(node).is_some_and(is_other) {

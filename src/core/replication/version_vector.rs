@@ -1,11 +1,11 @@
-//! What has been incorporated: for each origin of writes, the number up to which.
+//! What has been incorporated: for each actor, the number up to which.
 //! What may be concluded from it is `reader`'s and `collect`'s.
 
 use std::collections::{BTreeMap, btree_map};
 
 use crate::model::ActorId;
 
-/// The name of one write for ever: its origin, and its number among the writes of that origin.
+/// The name of one write for ever: its actor, and its number among the writes of that actor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Dot {
     /// Who has made it.
@@ -15,7 +15,7 @@ pub struct Dot {
 }
 
 /// A version vector over actors (Parker et al., "Detection of Mutual Inconsistency", 1983).
-/// An origin that is not listed counts as 0.
+/// An actor that is not listed counts as 0.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct VersionVector(BTreeMap<ActorId, u64>);
 
@@ -26,7 +26,7 @@ impl VersionVector {
         Self(BTreeMap::new())
     }
 
-    /// The number up to which an origin's writes are covered.
+    /// The number up to which an actor's writes are covered.
     #[must_use]
     pub fn get(&self, actor: ActorId) -> u64 {
         self.0.get(&actor).copied().unwrap_or(0)
@@ -44,7 +44,7 @@ impl VersionVector {
         other.iter().all(|dot| self.covers(dot))
     }
 
-    /// Covers a write, and all before it of the same origin.
+    /// Covers a write, and all before it of the same actor.
     pub fn raise(&mut self, dot: Dot) {
         if dot.seq > 0 {
             let known = self.0.entry(dot.actor).or_default();
@@ -76,13 +76,13 @@ impl VersionVector {
         other.iter().map(missing).fold(0, u64::saturating_add)
     }
 
-    /// The greatest covered write of each origin.
+    /// The greatest covered write of each actor.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = Dot> {
         let dots: btree_map::Iter<'_, _, _> = self.0.iter();
         dots.map(|(actor, seq)| Dot { actor: *actor, seq: *seq })
     }
 
-    /// How many origins are listed.
+    /// How many actors are listed.
     #[must_use]
     pub fn len(&self) -> usize {
         self.0.len()
@@ -94,7 +94,7 @@ impl VersionVector {
         self.0.is_empty()
     }
 
-    /// The vector without one origin.
+    /// The vector without one actor.
     #[must_use]
     pub fn without(&self, actor: ActorId) -> Self {
         self.iter().filter(|dot| dot.actor != actor).collect()

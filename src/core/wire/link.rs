@@ -12,13 +12,13 @@
 
 use crate::{
     model::{ActorId, Hlc, NodeName},
-    sync::Dot,
+    replication::Dot,
 };
 
 use super::{
     Head, encode,
     fields::{Fields, begin, bytes, hlc, text, uint},
-    sync::{self, Packed},
+    replication::{self, Packed},
 };
 
 pub use super::fields::NAMES;
@@ -211,7 +211,7 @@ impl Message {
             Self::Reject(reject) => reject.write(out),
             Self::Status(status) => status.write(out),
             Self::Bye(bye) => bye.write(out),
-            Self::Sync(message) => sync::write(message, out),
+            Self::Sync(message) => replication::write(message, out),
             Self::Packed(packed) => packed.write(out),
         }
         let length = u32::try_from(out.len() - start - 4).expect("a message is bounded");
@@ -247,7 +247,7 @@ fn read(body: &[u8]) -> Option<Incoming> {
         kind::BYE => Message::Bye(Bye::read(&fields)?),
         kind::BATCH if Packed::is_one(&fields) => Message::Packed(Packed::read(&fields)?),
         kind @ kind::PULL_REQUEST..=kind::STATUS_GOSSIP => {
-            Message::Sync(sync::read(kind, &fields)?)
+            Message::Sync(replication::read(kind, &fields)?)
         }
         other => return Some(Incoming::Unknown(other)),
     }))

@@ -2,7 +2,7 @@
 //! What they mean is `crate::replication`'s. Making them smaller is the edge's, which a [`Packed`] is for.
 //!
 //! ```text
-//!   { 0: type, 1: table, 2: [origin, …], … }    an origin of writes is named once in a message, and is a
+//!   { 0: type, 1: table, 2: [origin, …], … }    an actor is named once in a message, and is a
 //!                                                number elsewhere in it: its place in that list
 //!   vector    [origin, seq, origin, seq, …]
 //!   position  [change log or nil, number, 0: no pass | 1: full | 2: scan, number of the snapshot transfer, key]
@@ -21,7 +21,7 @@ use crate::{
     model::{
         ActorId, AttributeName, Hlc, NodeName, Owner, QualifiedName, Stamp, TableName, TableUid,
     },
-    sync::{
+    replication::{
         Ack, Batch, ChangeLogId, Cursor, Dot, Head as TableHead, Message, OpenConflicts, Parked,
         Part, Position, PullRequest, Refuse, ReplicaStatus, RowVersion, SnapshotKind,
         SnapshotTransfer, StatusGossip, TableDigest, VersionVector, Why,
@@ -660,7 +660,7 @@ fn array(out: &mut Vec<u8>, key: u64, length: usize) {
     encode::array(out, length);
 }
 
-/// The origins of writes that a message names, each once.
+/// The actors that a message names, each once.
 #[derive(Debug, Default)]
 struct Origins {
     list: Vec<ActorId>,

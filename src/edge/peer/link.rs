@@ -41,7 +41,7 @@ use super::{
     live::Place,
     pace::{RoundTrip, measured_us, offset_ms},
     refused::Refused,
-    sync,
+    replication,
 };
 use crate::sys::clock;
 
@@ -275,7 +275,7 @@ impl<R: AsyncRead + Unpin> Link<'_, R> {
             features: Features::OURS,
             boot: self.shared.boot,
             database: Some(store.database()),
-            last_of_yours: sync::last_of(store, self.node),
+            last_of_yours: replication::last_of(store, self.node),
         }
     }
 
@@ -289,7 +289,7 @@ impl<R: AsyncRead + Unpin> Link<'_, R> {
         if Features::OURS.common(hello.features).is_none() {
             return Err(Reject::Version);
         }
-        if sync::is_evicted(self.shared.context.service.store(), hello) {
+        if replication::is_evicted(self.shared.context.service.store(), hello) {
             return Err(Reject::Evicted);
         }
         if self.is_second(hello) {
@@ -328,9 +328,9 @@ impl<R: AsyncRead + Unpin> Link<'_, R> {
         let mut up = false;
         // Until the round trip is known, that of the greeting does.
         let (clock, watched) = watch::channel(offset_ms(clock::wall_ms(), hello.wall_ms, 0));
-        let (hand_over, incoming) = mpsc::channel(sync::QUEUE);
-        let ends = sync::Ends { incoming, outgoing: self.send_rows.clone(), clock: watched };
-        let rows = sync::run(self.node, self.shared, hello, ends);
+        let (hand_over, incoming) = mpsc::channel(replication::QUEUE);
+        let ends = replication::Ends { incoming, outgoing: self.send_rows.clone(), clock: watched };
+        let rows = replication::run(self.node, self.shared, hello, ends);
         pin!(rows);
         // What has come about rows while there was no room for it. Until there is, nothing more is read.
         let mut kept = None;
@@ -356,7 +356,7 @@ impl<R: AsyncRead + Unpin> Link<'_, R> {
                         Ok(None) => {}
                         Ok(Some(heard)) => {
                             if let Some(offset_ms) = heard.clock_offset_ms {
-                                clock.send_if_modified(|known| sync::tells(known, offset_ms));
+                                clock.send_if_modified(|known| replication::tells(known, offset_ms));
                             }
                             if !std::mem::replace(&mut up, true) {
                                 self.tell(News::Up {
@@ -386,7 +386,7 @@ impl<R: AsyncRead + Unpin> Link<'_, R> {
             }
         };
         if !ended.is_for_another() {
-            sync::ended(self.node, self.shared);
+            replication::ended(self.node, self.shared);
         }
         if up {
             let news = News::Down {

@@ -99,9 +99,9 @@ struct Shared {
     /// Monotonic times are told from here.
     started: Instant,
     /// Machines whose rows are ahead of this one's clock.
-    held_off: sync::HeldOff,
+    held_off: replication::HeldOff,
     /// What keeps rows from coming through, as far as the operator was told.
-    told: sync::TroubleLog,
+    told: replication::TroubleLog,
     /// Which run of the daemon this is.
     boot: [u8; 16],
 }
@@ -130,8 +130,8 @@ impl PeerPort {
             limiter: ConnectionLimiter::new(Arc::default()),
             news,
             started: clock::monotonic(),
-            held_off: sync::HeldOff::default(),
-            told: sync::TroubleLog::default(),
+            held_off: replication::HeldOff::default(),
+            told: replication::TroubleLog::default(),
             boot: random::id(),
         });
         tokio::join!(

@@ -10,12 +10,12 @@ use std::{
 use cortex_core::{
     directory::Directory,
     model::{Hlc, NodeName, TableUid},
-    sync::{GcBlocker, ReplicaStatuses, TableDigest, VersionVector},
+    replication::{GcBlocker, ReplicaStatuses, TableDigest, VersionVector},
 };
 use tokio::time::sleep;
 use tracing::{info, warn};
 
-use super::{Shared, sync::MAX_SKEW_MS};
+use super::{Shared, replication::MAX_SKEW_MS};
 use crate::{
     pki::Credentials,
     service::sync::{AheadOfClock, SyncView},
@@ -368,7 +368,7 @@ fn statuses_of(directory: &Directory, view: &SyncView, copy: &Replica) -> Replic
     for (node, known) in view.copies_of(copy.uid) {
         if let Some(status) = known.status {
             statuses.hear(node.clone(), status);
-            // What an earlier origin has said may be lost by now.
+            // What an earlier actor has said may be lost by now.
             if let Some(row) = directory.node(&node) {
                 statuses.void_others(&node, row.actor);
             }

@@ -3,7 +3,7 @@
 
 use cortex_core::{
     model::{ActorId, Hlc, Stamp},
-    sync::{Dot, TableDigest, VersionVector},
+    replication::{Dot, TableDigest, VersionVector},
     wire::{Head, Reader as Decoder, encode},
 };
 

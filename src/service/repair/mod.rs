@@ -33,7 +33,7 @@ use cortex_core::{
     },
     directory::Standing,
     model::{Caller, NodeName, Permissions, Refusal, TableUid, Uid},
-    sync::{Dot, TableDigest},
+    replication::{Dot, TableDigest},
     wire::encode,
 };
 use tokio::sync::Semaphore;

@@ -147,9 +147,9 @@ impl Tx<'_> {
             return Ok(());
         };
         let done = if has { "granted" } else { "revoked" };
-        let statuses = right.words().collect::<Vec<_>>().join(", ");
+        let words = right.words().collect::<Vec<_>>().join(", ");
         let whom = directory.show_principal(whose);
-        self.note_of(&name, done, format!("{statuses} on {shown} {done}, for {whom}, on {by}"))
+        self.note_of(&name, done, format!("{words} on {shown} {done}, for {whom}, on {by}"))
     }
 
     /// Tables of whom nobody is any more are for root to look after.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use cortex_core::{
     model::TableUid,
-    sync::{Dot, ReplicaStatuses},
+    replication::{Dot, ReplicaStatuses},
 };
 
 use crate::world::{World, broken};

@@ -1,7 +1,7 @@
 //! E3: a timestamp of the future is not taken, whoever has drawn it; and what was heard of comes before what is
 //! written afterwards (the clock condition: Lamport, "Time, Clocks, and the Ordering of Events", 1978).
 
-use cortex_core::{model::Hlc, sync::Batch};
+use cortex_core::{model::Hlc, replication::Batch};
 
 use crate::world::{World, broken};
 

@@ -3,7 +3,7 @@
 
 use cortex_core::{
     model::{NodeName, TableUid},
-    sync::{Batch, PullRequest},
+    replication::{Batch, PullRequest},
 };
 
 use cortexd::store::SYSTEM_TABLE;
@@ -43,7 +43,7 @@ pub(crate) fn is_not_fed(world: &World, reader: usize, source: usize, want: &Pul
     }
 }
 
-/// The last stay of a node that is over by the decisions that another one knows.
+/// The last replica epoch of a node that is over by the decisions that another one knows.
 fn over_by(world: &World, by: usize, name: &NodeName, table: TableUid) -> u64 {
     let decided = world.nodes[by].disk.decided(table);
     let over = |decision: &Decision| decision.off.get(name).copied().unwrap_or(0);

@@ -1,7 +1,7 @@
 //! I12: a row that was written in the knowledge of an exclusion never reaches who was excluded.
 //! What is on the wire counts as having arrived.
 
-use cortex_core::{model::TableUid, sync::Dot};
+use cortex_core::{model::TableUid, replication::Dot};
 use cortexd::store::SYSTEM_TABLE;
 
 use crate::world::{World, broken};

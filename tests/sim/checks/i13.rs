@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use cortex_core::{
     directory::Standing,
     model::{Stamp, TableUid},
-    sync::{Ack, Dot},
+    replication::{Ack, Dot},
 };
 
 use crate::{

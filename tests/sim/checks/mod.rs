@@ -24,7 +24,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use cortex_core::{
     directory::{Row, Seen},
     model::{QualifiedName, Scope, TableUid},
-    sync::Dot,
+    replication::Dot,
 };
 use cortexd::store::{Command, Done, Failure, Replica, SYSTEM_TABLE, Taken};
 

@@ -2,7 +2,7 @@
 
 use cortex_core::{
     model::NodeName,
-    sync::{Part, PullRequest},
+    replication::{Part, PullRequest},
 };
 use cortexd::store::{BatchBounds, Database, Served};
 

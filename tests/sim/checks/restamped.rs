@@ -3,7 +3,7 @@
 
 use cortex_core::{
     model::{Hlc, Stamp},
-    sync::Dot,
+    replication::Dot,
 };
 
 use crate::{history::Place, world::World};

@@ -241,10 +241,10 @@ fn a_pass_is_gone_on_with_from_where_the_store_says_since_it_draws_its_number() 
     assert_eq!(asked, Some(Output::Acknowledge { table: table(1), upto: None, drain: None }));
     assert_eq!(scene.session.next_output(), Some(Output::Ask { table: table(1), from: None }));
     let snapshot = |after| Some(SnapshotTransfer { kind: SnapshotKind::Scan, number: 44, after });
-    let inside = Position { snapshot: pass(vec![5]), ..at(3) };
+    let inside = Position { snapshot: snapshot(vec![5]), ..at(3) };
     scene.session.asked(table(1), Some(inside.clone()), scene.now);
     scene.hear(Message::Batch(batch(table(1), &inside, part(false, Some(vec![9])))));
-    assert_eq!(scene.positions(), [(table(1), Position { snapshot: pass(vec![9]), ..at(3) })]);
+    assert_eq!(scene.positions(), [(table(1), Position { snapshot: snapshot(vec![9]), ..at(3) })]);
 }
 
 #[test]

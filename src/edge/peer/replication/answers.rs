@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use cortex_core::{
     model::NodeName,
-    sync::{Answer, Batch, Part, Position, PullRequest, Why},
+    replication::{Answer, Batch, Part, Position, PullRequest, Why},
 };
 
 use super::{super::blocking, pack, troubles::TOO_LARGE};
@@ -37,7 +37,7 @@ impl Answered {
 }
 
 /// A part of the change log that was looked at for a request and held nothing for it. Nor will it later, for a
-/// request from the same place in the same stay: what a reader has incorporated only grows.
+/// request from the same place in the same replica epoch: what a reader has incorporated only grows.
 #[derive(Debug)]
 pub(super) struct Passed {
     epoch: u64,

@@ -174,7 +174,7 @@ mod tests {
     use cortex_core::{
         directory::{Seen, Standing},
         model::{ActorId, Hlc},
-        sync::{ChangeLogId, Cursor, Dot, Part},
+        replication::{ChangeLogId, Cursor, Dot, Part},
     };
 
     use super::*;

@@ -19,7 +19,7 @@ use std::{
 use cortex_core::{
     clock::latest_believable,
     model::{Hlc, NodeName, TableUid},
-    sync::{Batch, ReplicaStatus},
+    replication::{Batch, ReplicaStatus},
 };
 use tracing::info;
 

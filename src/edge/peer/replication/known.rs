@@ -3,12 +3,12 @@
 
 use cortex_core::{
     model::{NodeName, TableUid},
-    sync::{Ack, Message, ReplicaStatus},
+    replication::{Ack, Message, ReplicaStatus},
 };
 use tracing::debug;
 
 use super::{
-    Exchange, Finished, OUTBOX, ROUND, ROUNDS, pack, statuses,
+    Exchange, Finished, OUTBOX, ROUND, ROUNDS, pack, status_gossip,
     troubles::{self, Direction, is_for_the_operator},
 };
 use crate::{service::sync::PeerCopy, store::Command, sys::clock};
@@ -41,7 +41,7 @@ impl Exchange<'_> {
     pub(super) fn heard_ack(&mut self, ack: &Ack) {
         self.trouble(ack.table, |known| {
             known.giving.take_if(|trouble| trouble.is_of_the_reader());
-            statuses::acknowledged(known, ack, self.node, &self.store);
+            status_gossip::acknowledged(known, ack, self.node, &self.store);
         });
         if ack.drain.is_none() {
             return;
@@ -59,14 +59,14 @@ impl Exchange<'_> {
         let view = self.shared.context.service.sync();
         if node == self.node {
             view.update(table, node, |known| {
-                statuses::heard(known, status.clone(), node, table, &self.store);
+                status_gossip::heard(known, status.clone(), node, table, &self.store);
                 known.met = status.latest;
             });
         } else if node != self.shared.mesh().node()
-            && statuses::concerns(self.store.catalog().directory(), table, node)
+            && status_gossip::concerns(self.store.catalog().directory(), table, node)
         {
             view.update(table, node, |known| {
-                statuses::overheard(known, status.clone(), node, table, &self.store);
+                status_gossip::overheard(known, status.clone(), node, table, &self.store);
             });
         }
     }
@@ -90,7 +90,7 @@ impl Exchange<'_> {
         let view = self.shared.context.service.sync();
         for copy in self.store.copies().iter().filter(|copy| copy.epoch > 0) {
             let table = copy.uid;
-            if !statuses::concerns(catalog.directory(), table, self.node) {
+            if !status_gossip::concerns(catalog.directory(), table, self.node) {
                 continue;
             }
             let known = view.copies_of(table).into_iter();

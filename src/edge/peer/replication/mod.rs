@@ -29,7 +29,7 @@ use bytes::Bytes;
 use cortex_core::{
     directory::Standing,
     model::{ActorId, NodeName, TableUid},
-    sync::{
+    replication::{
         Ack, Answer, Batch, Message, Outcome, Output, Part, Position, PullRequest, Refuse, Session,
         Why,
     },
@@ -147,7 +147,7 @@ pub(super) fn ended(node: &NodeName, shared: &Shared) {
     });
 }
 
-/// The last write of a machine that is known here, as the origin that it is known as.
+/// The last write of a machine that is known here, as the actor that it is known as.
 pub(super) fn last_of(store: &Store, node: &NodeName) -> Option<cortex_core::replication::Dot> {
     let actor = store.catalog().directory().node(node)?.actor;
     let seq = store.copies().iter().map(|copy| copy.vector.get(actor)).max()?;
@@ -477,7 +477,7 @@ impl Exchange<'_> {
     }
 
     fn acknowledge(&mut self, table: TableUid, upto: &Position, drain: Option<[u8; 16]>) {
-        let Some(status) = statuses::own_status(&self.store, table) else { return };
+        let Some(status) = status_gossip::own_status(&self.store, table) else { return };
         // During a snapshot transfer the place in the change log is where the snapshot transfer began: not everything before has come.
         let is_durable =
             upto.snapshot.is_none() && !(table == SYSTEM_TABLE && self.beyond.is_open());
@@ -527,7 +527,7 @@ impl Exchange<'_> {
                     self.directory_taken(outline);
                 }
                 self.trouble(table, |known| {
-                    statuses::told_by_batch(known, outline);
+                    status_gossip::told_by_batch(known, outline);
                     if verified == Some(true) {
                         known.verified_ms = Some(clock::wall_ms());
                         known.diverged = false;
@@ -627,7 +627,7 @@ impl Exchange<'_> {
             copy.epoch > 0
                 && copy.uid != SYSTEM_TABLE
                 && directory.standing(copy.uid, &here) == Standing::In
-                && statuses::concerns(directory, copy.uid, self.node)
+                && status_gossip::concerns(directory, copy.uid, self.node)
         });
         let known = self.shared.context.service.sync().of(SYSTEM_TABLE, self.node);
         let doubtful = known.map(|known| known.doubtful).unwrap_or_default();

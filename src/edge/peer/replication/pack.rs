@@ -5,10 +5,10 @@ use std::io;
 
 use bytes::Bytes;
 use cortex_core::{
-    sync::{self, Batch},
+    replication::{self, Batch},
     wire::{
         link::{FRAME_BYTES, Incoming, Message},
-        sync::{CONTEXT_ENTRIES, PLAIN_BYTES, Packed},
+        replication::{CONTEXT_ENTRIES, PLAIN_BYTES, Packed},
     },
 };
 
@@ -19,7 +19,7 @@ const WORTH_IT: usize = 16 << 10;
 const LEVEL: i32 = 1;
 
 /// A message as a whole frame.
-pub(super) fn frame(message: sync::Message) -> Vec<u8> {
+pub(super) fn frame(message: replication::Message) -> Vec<u8> {
     let mut out = Vec::new();
     Message::Sync(message).write(&mut out);
     out
@@ -27,11 +27,11 @@ pub(super) fn frame(message: sync::Message) -> Vec<u8> {
 
 /// A batch as a whole frame; none where it is larger than one may be.
 pub(super) fn frame_of(batch: &Batch) -> Option<Vec<u8>> {
-    let entries = batch.contexts.iter().map(sync::VersionVector::len).sum::<usize>();
+    let entries = batch.contexts.iter().map(replication::VersionVector::len).sum::<usize>();
     if entries > CONTEXT_ENTRIES {
         return None;
     }
-    let plain = frame(sync::Message::Batch(Box::new(batch.clone())));
+    let plain = frame(replication::Message::Batch(Box::new(batch.clone())));
     let length = plain.len() - 4;
     if length < WORTH_IT {
         return Some(plain);
@@ -55,7 +55,7 @@ pub(super) fn frame_of(batch: &Batch) -> Option<Vec<u8>> {
 ///
 /// # Errors
 /// Any other body.
-pub(super) fn open(body: &Bytes) -> io::Result<sync::Message> {
+pub(super) fn open(body: &Bytes) -> io::Result<replication::Message> {
     let no_message = || io::Error::from(io::ErrorKind::InvalidData);
     match Incoming::read(body).map_err(|_| no_message())? {
         Incoming::Known(Message::Sync(message)) => Ok(message),
@@ -63,7 +63,7 @@ pub(super) fn open(body: &Bytes) -> io::Result<sync::Message> {
             // Not a byte more than was announced, which is bounded, is written.
             let plain = zstd::bulk::decompress(&body, length)?;
             match Incoming::read(&plain).map_err(|_| no_message())? {
-                Incoming::Known(Message::Sync(message @ sync::Message::Batch(_)))
+                Incoming::Known(Message::Sync(message @ replication::Message::Batch(_)))
                     if plain.len() == length =>
                 {
                     Ok(message)
@@ -80,7 +80,7 @@ mod tests {
     use cortex_core::{
         directory::{Seen, Standing},
         model::{ActorId, Hlc, Stamp, TableUid},
-        sync::{ChangeLogId, Part, Position, RowVersion, VersionVector},
+        replication::{ChangeLogId, Part, Position, RowVersion, VersionVector},
     };
 
     use super::*;
@@ -116,7 +116,7 @@ mod tests {
         }
     }
 
-    fn reopened(frame: &[u8]) -> io::Result<sync::Message> {
+    fn reopened(frame: &[u8]) -> io::Result<replication::Message> {
         open(&Bytes::copy_from_slice(&frame[4..]))
     }
 
@@ -127,7 +127,7 @@ mod tests {
             let frame = frame_of(&batch).expect("it fits");
             assert!(frame.len() < 20 << 10, "{} bytes", frame.len());
             let arrived = reopened(&frame).expect("a message");
-            assert_eq!(arrived, sync::Message::Batch(Box::new(batch)));
+            assert_eq!(arrived, replication::Message::Batch(Box::new(batch)));
         }
     }
 

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use cortex_core::{
     directory::Directory,
     model::{ActorId, Hlc, NodeName, TableUid},
-    sync::{Ack, Batch, ReplicaStatus, ReplicaStatuses, StatusGossip},
+    replication::{Ack, Batch, ReplicaStatus, ReplicaStatuses, StatusGossip},
     wire::link::NAMES,
 };
 
@@ -157,7 +157,7 @@ mod tests {
     use cortex_core::{
         directory::{Seen, Standing},
         model::Stamp,
-        sync::{ChangeLogId, Dot, Part, Position, TableDigest, VersionVector},
+        replication::{ChangeLogId, Dot, Part, Position, TableDigest, VersionVector},
     };
 
     use super::*;

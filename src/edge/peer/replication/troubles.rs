@@ -11,7 +11,7 @@ use std::{
 
 use cortex_core::{
     model::{NodeName, Refusal, TableUid},
-    sync::{Unfit, Why},
+    replication::{Unfit, Why},
 };
 use tracing::{info, warn};
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use cortex_core::{
     model::{ActorId, Hlc, Stamp, TableUid},
-    sync::TableDigest,
+    replication::TableDigest,
 };
 use daemon::{Daemon, time_of, wait_until};
 use mesh::{Authority, free_port, is_connected};

@@ -3,7 +3,7 @@
 
 use cortex_core::{
     model::{ActorId, Hlc, TableUid},
-    sync::{self, Dot, Position, PullRequest, Refuse, VersionVector, Why},
+    replication::{self, Dot, Position, PullRequest, Refuse, VersionVector, Why},
     wire::link::{Features, Hello, Incoming, Message, Status},
 };
 use cortexd::{
@@ -85,15 +85,15 @@ impl Link {
     fn want(&mut self, table: TableUid, epoch: u64) {
         let (position, vector) = (Position::default(), VersionVector::new());
         let want = PullRequest { table, reader: ActorId(1), epoch, position, vector };
-        self.tls.send(&framed(&Message::Sync(sync::Message::PullRequest(Box::new(want)))));
+        self.tls.send(&framed(&Message::Sync(replication::Message::PullRequest(Box::new(want)))));
     }
 
     /// What is said of a table next, but for what is asked for, and what copies have said.
-    fn answer(&mut self, table: TableUid) -> sync::Message {
+    fn answer(&mut self, table: TableUid) -> replication::Message {
         loop {
             match self.next().expect("the link is there") {
                 Message::Sync(
-                    sync::Message::PullRequest(_) | sync::Message::ReplicaStatuses(_),
+                    replication::Message::PullRequest(_) | replication::Message::StatusGossip(_),
                 ) => {}
                 Message::Sync(message) if message.table() == table => return message,
                 Message::Sync(_)
@@ -131,8 +131,8 @@ fn framed(message: &Message) -> Vec<u8> {
     bytes
 }
 
-fn refusal(table: TableUid, why: Why) -> sync::Message {
-    sync::Message::Refuse(Refuse { table, taking: false, why })
+fn refusal(table: TableUid, why: Why) -> replication::Message {
+    replication::Message::Refuse(Refuse { table, taking: false, why })
 }
 
 /// holds E3: until the clocks agree again, no row goes to a machine whose clock is wrong; then it comes by itself. The
@@ -143,17 +143,18 @@ fn a_machine_with_a_wrong_clock_gets_no_rows_until_it_is_right() {
     let open = scene.table("open", "home,cabin");
     let (mut link, _) = scene.link(clock::wall_ms() + 120_000, None);
     link.want(open, 1);
-    let sync::Message::Refuse(Refuse { why: Why::Clock(offset_ms), .. }) = link.answer(open) else {
+    let replication::Message::Refuse(Refuse { why: Why::Clock(offset_ms), .. }) = link.answer(open)
+    else {
         panic!("it is not refused")
     };
     assert!((110_000..130_000).contains(&offset_ms), "{offset_ms}");
     link.want(SYSTEM_TABLE, 1);
     let answer = link.answer(SYSTEM_TABLE);
-    assert!(matches!(answer, sync::Message::Batch(_)), "{answer:?}");
+    assert!(matches!(answer, replication::Message::Batch(_)), "{answer:?}");
     link.tell_time(clock::wall_ms() + 90_000);
     link.tell_time(clock::wall_ms());
     let answer = link.answer(open);
-    assert!(matches!(answer, sync::Message::Batch(_)), "{answer:?}");
+    assert!(matches!(answer, replication::Message::Batch(_)), "{answer:?}");
     scene.home.wait_for_log(
         "do not come through to cabin: clock: its clock is 120 s ahead of this machine's",
     );
@@ -177,7 +178,10 @@ fn who_is_not_in_the_scope_asks_in_vain() {
         assert_eq!(link.answer(table), refusal(table, why));
     }
     link.want(open, 1);
-    assert!(matches!(link.answer(open), sync::Message::Batch(_)), "its first stay may begin");
+    assert!(
+        matches!(link.answer(open), replication::Message::Batch(_)),
+        "its first stay may begin"
+    );
 }
 
 /// holds K3, K7: numbers of writes that others know already are not used again.
