@@ -2,7 +2,7 @@
 //! Lipton and Sayward, "Hints on Test Data Selection", 1978). In a release build every rule holds, and to ask
 //! costs nothing.
 //!
-//! A rule is asked for in the line that keeps it: `Rule::CutHeeded.holds() && …`.
+//! A rule is asked for in the line that keeps it: `Rule::TruncationHeeded.holds() && …`.
 
 use std::cell::Cell;
 
@@ -25,7 +25,7 @@ rules! {
     /// A reader that may lack collected deletions reads the whole copy.
     WatermarkHeeded,
     /// A place in a change log that was cut off is of no use.
-    CutHeeded,
+    TruncationHeeded,
     /// Who reads the whole copy for lack of deletions is told all of it, and removes the rest.
     FullSnapshotBelowWatermark,
     /// A full snapshot transfer leaves out nothing that the reader claims to have.
@@ -46,7 +46,7 @@ rules! {
     /// A chunk counts only where the reader still is where it asked from.
     AnswersThisPosition,
     /// A chunk counts only for the actor that asked for it.
-    AnswersThisOrigin,
+    AnswersThisActor,
     /// The decisions about the scope that a source knows come before its rows.
     ScopeBeforeRows,
     /// The removals of nodes that a source knows come before its rows.
@@ -94,13 +94,13 @@ rules! {
     /// A clock does not go back while somebody may take a timestamp of the future.
     HandedStays,
     /// Another actor begins other change logs.
-    OriginEndsFeeds,
+    ActorEndsChangeLogs,
     /// A copy that has left writes as another actor.
-    LeavingEndsOrigin,
+    LeavingRotatesActor,
     /// A draining copy ends only by the word of one that is in scope.
     DrainedIntoScope,
     /// A draining copy ends only by the word of a replica epoch that goes on.
-    DrainedIntoLivingStay,
+    DrainedIntoLivingEpoch,
     /// A draining copy ends only when all of it was read.
     DrainedWholly,
     /// A copy that only some of competing decisions admit keeps what it has.
@@ -109,12 +109,12 @@ rules! {
     FrozenTakesNoWrites,
     /// A copy that is not whole takes no writes.
     FillingTakesNoWrites,
-    /// A copy that was written off begins anew.
-    WrittenOffEnds,
+    /// A copy that was abandoned begins anew.
+    AbandonedEnds,
     /// An epoch that this node has ended itself, and that an older disk brings back, goes on as the next one.
     EndedEpochResumes,
     /// A replica epoch that its disk has forgotten is over.
-    ForgottenStayEnds,
+    ForgottenEpochEnds,
     /// Who knows a decision knows of those that it had seen.
     KnowledgeIsTransitive,
     /// Of competing decisions the narrower counts.
@@ -129,7 +129,7 @@ rules! {
     /// What a copy has said in one replica epoch does not count for the next.
     StatusOfOneEpoch,
     /// Copies that only others know of are asked too.
-    UnheardCopiesAsked,
+    UnheardReplicasAsked,
     /// Nothing is collected that another copy may have an older version of.
     NobodyAhead,
 }
@@ -172,7 +172,7 @@ mod tests {
     fn a_rule_holds_again_after_it_was_broken() {
         let broken = || Rule::ReAnnounce.holds();
         assert!(!Rule::without(&[Rule::ReAnnounce], broken), "it can be broken where it is tested");
-        assert!(Rule::without(&[Rule::CutHeeded], broken));
+        assert!(Rule::without(&[Rule::TruncationHeeded], broken));
         assert!(broken());
     }
 }

@@ -144,8 +144,7 @@ impl Service {
         self.check_claimable(&token, signer.node(), uid)?;
         let (store, mesh) = (self.store.clone(), self.mesh().cloned());
         Ok(Answer::later(async move {
-            let rows =
-                told_by_origin(&store, mesh.as_ref(), &signer, &token, &written, uid).await?;
+            let rows = told_by_actor(&store, mesh.as_ref(), &signer, &token, &written, uid).await?;
             let mut told = store.catalog().directory().clone();
             told.extend(rows.iter().map(|row| row.row().clone()));
             // A token made here for a uid here, or one whose origin did not need to be asked, is
@@ -162,7 +161,7 @@ impl Service {
                 token: TokenId { id: token.id, expires_ms: token.expires_at * 1000 },
             };
             store.execute(Command::Claim(Box::new(claim))).await?;
-            tell_origin(&store, mesh.as_ref(), signer.node(), &token, uid).await;
+            tell_actor(&store, mesh.as_ref(), signer.node(), &token, uid).await;
             let name = store.catalog().directory().show_identity(token.identity);
             Ok(format!("claimed identity '{name}'"))
         }))
@@ -360,7 +359,7 @@ fn whom_to_map(asking: Uid, named: Option<Uid>, name: &IdentityName) -> Result<U
 }
 
 /// What is known of a token's identity once it has been used up where it was made.
-async fn told_by_origin(
+async fn told_by_actor(
     store: &Store,
     mesh: Option<&Mesh>,
     signer: &Arc<dyn Signer>,
@@ -380,7 +379,7 @@ async fn told_by_origin(
         .await;
     let encoded = match told {
         Ok(encoded) => encoded,
-        Err(AskError::Refused(why)) => return Err(said_by_origin(why).into()),
+        Err(AskError::Refused(why)) => return Err(said_by_actor(why).into()),
         Err(AskError::UnknownNode(node)) => {
             return Err(Refusal::UnknownNode(node.as_str().into()).into());
         }
@@ -421,7 +420,7 @@ fn is_known(store: &Store, token: &Token) -> bool {
 
 /// Lets the node that made a token know who has used it, so that it serves them at once. Where that
 /// fails, it will learn of them all the same when the directory is replicated.
-async fn tell_origin(store: &Store, mesh: Option<&Mesh>, here: &NodeName, token: &Token, uid: Uid) {
+async fn tell_actor(store: &Store, mesh: Option<&Mesh>, here: &NodeName, token: &Token, uid: Uid) {
     let (Some(mesh), false) = (mesh, token.origin == *here) else {
         return;
     };
@@ -440,7 +439,7 @@ async fn tell_origin(store: &Store, mesh: Option<&Mesh>, here: &NodeName, token:
 }
 
 /// What the origin has against a token is the same that this node could have against it.
-fn said_by_origin(why: Box<str>) -> Refusal {
+fn said_by_actor(why: Box<str>) -> Refusal {
     let known = [
         Refusal::TokenUsed,
         Refusal::TokenExpired,

@@ -372,7 +372,7 @@ impl Service {
             | Done::Rewritten { .. }
             | Done::Erased { .. }
             | Done::Audited(_)
-            | Done::Minted => "ok",
+            | Done::Rotated => "ok",
             Done::Removed => "removed",
             Done::Settled => "resolved",
             Done::Granted => "granted",

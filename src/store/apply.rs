@@ -42,7 +42,7 @@ pub(super) struct State {
     pub(super) seq: u64,
     pub(super) lsn: u64,
     /// The origin of local writes, by its short number.
-    pub(super) origin: i64,
+    pub(super) actor_number: i64,
     /// The ids behind the short numbers of actors.
     pub(super) actors: Actors,
     /// This file, as others know it.
@@ -83,7 +83,7 @@ impl State {
 
     /// Who the writes of this database are by.
     pub(super) fn own_actor(&self) -> ActorId {
-        self.actors.id(self.origin)
+        self.actors.id(self.actor_number)
     }
 
     pub(super) fn load(conn: &Connection) -> Result<Self, Fault> {
@@ -99,7 +99,7 @@ impl State {
                     clock: HybridClock::resume(Hlc::from_i64(row.get(3)?)),
                     seq: row.get(1)?,
                     lsn: row.get(2)?,
-                    origin: row.get(0)?,
+                    actor_number: row.get(0)?,
                     actors,
                     database: row.get(4)?,
                     catalog,
@@ -213,7 +213,7 @@ struct Present {
 struct Arriving<'v> {
     version: Version,
     /// The short number of the actor that made it.
-    origin: i64,
+    actor_number: i64,
     /// Its number among the writes of that actor.
     seq: u64,
     value: Option<&'v [u8]>,
@@ -294,8 +294,8 @@ impl<'a> Tx<'a> {
             Command::Delete { caller, entry, key } => self.delete(caller, entry, key.as_bytes()),
             Command::Grant(granting) => self.grant(granting),
             Command::Revoke(granting) => self.revoke(granting),
-            Command::SetScope { caller, entry, scope, write_off } => {
-                self.set_scope(caller, entry, scope, write_off)
+            Command::SetScope { caller, entry, scope, abandon } => {
+                self.set_scope(caller, entry, scope, abandon)
             }
             Command::Join(signer) => self.join(signer),
             Command::Register(registration) => self.register(registration),
@@ -340,9 +340,9 @@ impl<'a> Tx<'a> {
                 Ok(Done::Erased { count })
             }
             Command::Audit(step) => self.audit(*step),
-            Command::Mint => {
-                self.mint()?;
-                Ok(Done::Minted)
+            Command::RotateActor => {
+                self.rotate_actor()?;
+                Ok(Done::Rotated)
             }
             Command::RemoveNode { caller, node } => self.remove_node(caller, node),
             Command::SettleName { caller, name, keep } => self.settle_name(caller, name, *keep),
@@ -483,9 +483,9 @@ impl<'a> Tx<'a> {
         arriving: Arriving<'_>,
         change: Change,
     ) -> Result<(), Fault> {
-        let Arriving { version, origin, seq, value } = arriving;
+        let Arriving { version, actor_number, seq, value } = arriving;
         let (hlc, lsn) = (version.stamp.hlc.to_i64(), self.state.lsn + 1);
-        let checksum = StoredRow { table, key, hlc, origin, seq, value }.checksum();
+        let checksum = StoredRow { table, key, hlc, actor_number, seq, value }.checksum();
         match (change, present) {
             (Change::Keep, _) | (Change::Erase, None) => return Ok(()),
             (Change::Erase, Some(Present { id, .. })) => {
@@ -494,12 +494,12 @@ impl<'a> Tx<'a> {
             (Change::Store | Change::Bury, Some(Present { id, .. })) => self.execute(
                 "UPDATE records SET value = ?2, hlc = ?3, actor = ?4, seq = ?5, lsn = ?6,
                  checksum = ?7 WHERE id = ?1",
-                params![id, value, hlc, origin, seq, lsn, checksum],
+                params![id, value, hlc, actor_number, seq, lsn, checksum],
             )?,
             (Change::Store | Change::Bury, None) => self.execute(
                 "INSERT INTO records (table_id, key, value, hlc, actor, seq, lsn, checksum)
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
-                params![table.0, key, value, hlc, origin, seq, lsn, checksum],
+                params![table.0, key, value, hlc, actor_number, seq, lsn, checksum],
             )?,
         }
         self.damage.gone(table, key);
@@ -623,7 +623,7 @@ impl<'a> Tx<'a> {
         let stamp = self.draw_stamp();
         self.state.seq += 1;
         let version = Version { stamp, content };
-        Arriving { version, origin: self.state.origin, seq: self.state.seq, value }
+        Arriving { version, actor_number: self.state.actor_number, seq: self.state.seq, value }
     }
 
     pub(super) fn draw_stamp(&mut self) -> Stamp {
@@ -662,8 +662,8 @@ impl<'a> Tx<'a> {
         if found.as_ref().filter(|found| !found.damaged).is_some_and(is_newer) {
             return Ok(false);
         }
-        let origin = self.origin_of(stamp)?;
-        let new = Stored { stamp, origin, seq, value: Some(value), context_id: None };
+        let actor_number = self.actor_number_of(stamp)?;
+        let new = Stored { stamp, actor_number, seq, value: Some(value), context_id: None };
         self.put_row(Place::SYSTEM, key, found.as_ref(), new)?;
         Ok(true)
     }
@@ -676,7 +676,7 @@ impl<'a> Tx<'a> {
     }
 
     /// The short number of an actor of rows, which gets one if it has none.
-    pub(super) fn origin_of(&mut self, stamp: Stamp) -> Result<i64, Fault> {
+    pub(super) fn actor_number_of(&mut self, stamp: Stamp) -> Result<i64, Fault> {
         self.state.actors.enter(self.conn, stamp.actor, stamp.hlc)
     }
 

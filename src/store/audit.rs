@@ -215,9 +215,9 @@ impl Tx<'_> {
             let damaged = |e: rusqlite::types::FromSqlError| Fault::Corrupt(e.to_string());
             let key = row.get_ref(1)?.as_blob().map_err(damaged)?;
             let value = row.get_ref(2)?.as_blob_or_null().map_err(damaged)?;
-            let (hlc, origin, seq) = (row.get(3)?, row.get(4)?, row.get(5)?);
-            let stored = StoredRow { table: audit.table, key, hlc, origin, seq, value };
-            let actor = self.state.actors.id(origin);
+            let (hlc, actor_number, seq) = (row.get(3)?, row.get(4)?, row.get(5)?);
+            let stored = StoredRow { table: audit.table, key, hlc, actor_number, seq, value };
+            let actor = self.state.actors.id(actor_number);
             let stamp = Stamp { hlc: Hlc::from_i64(hlc), actor };
             bytes += (key.len() + value.map_or(0, <[u8]>::len)) as u64;
             rows.push(Read {

@@ -115,7 +115,7 @@ fn check_checksums(conn: &Connection) -> Result<(), Fault> {
             table: TableId(row.get(0)?),
             key,
             hlc: row.get(3)?,
-            origin: row.get(4)?,
+            actor_number: row.get(4)?,
             seq: row.get(5)?,
             value: row.get_ref(2)?.as_blob_or_null().map_err(blob)?,
         };

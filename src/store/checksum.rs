@@ -13,7 +13,7 @@ pub(super) struct StoredRow<'r> {
     pub(super) table: TableId,
     pub(super) key: &'r [u8],
     pub(super) hlc: i64,
-    pub(super) origin: i64,
+    pub(super) actor_number: i64,
     pub(super) seq: u64,
     /// None for a tombstone.
     pub(super) value: Option<&'r [u8]>,
@@ -25,7 +25,7 @@ impl StoredRow<'_> {
         let head = [
             &self.table.0.to_le_bytes()[..],
             &self.hlc.to_le_bytes(),
-            &self.origin.to_le_bytes(),
+            &self.actor_number.to_le_bytes(),
             &self.seq.to_le_bytes(),
             &(self.key.len() as u64).to_le_bytes(),
             self.key,
@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     fn row<'r>(key: &'r [u8], value: Option<&'r [u8]>) -> StoredRow<'r> {
-        StoredRow { table: TableId(3), key, hlc: 77, origin: 2, seq: 5, value }
+        StoredRow { table: TableId(3), key, hlc: 77, actor_number: 2, seq: 5, value }
     }
 
     #[test]
@@ -63,7 +63,7 @@ mod tests {
             row(b"k", Some(b"w")),
             StoredRow { table: TableId(4), ..one },
             StoredRow { hlc: 78, ..one },
-            StoredRow { origin: 3, ..one },
+            StoredRow { actor_number: 3, ..one },
             StoredRow { seq: 6, ..one },
         ];
         for (n, one) in all.iter().enumerate() {

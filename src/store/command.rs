@@ -98,7 +98,7 @@ pub enum Command {
         /// Where.
         scope: Scope,
         /// Nodes whose copies are given up: nobody waits for what only they have.
-        write_off: BTreeSet<NodeName>,
+        abandon: BTreeSet<NodeName>,
     },
     /// Become, or be again, a node of a mesh: sign for it from now on.
     Join(Arc<dyn Signer>),
@@ -177,7 +177,7 @@ pub enum Command {
     /// Read some more rows of a table, and compare what they come to with what is kept beside them.
     Audit(AuditStep),
     /// Write as another actor from now on.
-    Mint,
+    RotateActor,
     /// Put a node out of the mesh with the database that it has.
     RemoveNode {
         /// Who asks. That they may is judged before.
@@ -291,7 +291,7 @@ impl Command {
             | Self::TruncateChangeLog { .. }
             | Self::Restamp(_)
             | Self::Audit(_)
-            | Self::Mint
+            | Self::RotateActor
             | Self::RemoveNode { .. }
             | Self::SettleName { .. }
             | Self::Note(_)
@@ -319,7 +319,7 @@ impl Command {
             | Self::Collect(_)
             | Self::TruncateChangeLog { .. }
             | Self::Acknowledge { .. }
-            | Self::Mint
+            | Self::RotateActor
             | Self::Note(_)
             | Self::Audit(_)
             | Self::Purge
@@ -373,7 +373,7 @@ impl Command {
             | Self::Acknowledge { .. }
             | Self::Restamp(_)
             | Self::Audit(_)
-            | Self::Mint
+            | Self::RotateActor
             | Self::RemoveNode { .. }
             | Self::SettleName { .. }
             | Self::Note(_)
@@ -461,7 +461,7 @@ pub enum Done {
     /// What an audit has come to so far.
     Audited(Audited),
     /// Writes are by another actor.
-    Minted,
+    Rotated,
     /// The node is out of the mesh.
     Removed,
     /// The name means one identity.

@@ -73,7 +73,7 @@ impl Tx<'_> {
         losing: &LosingVersion<'_>,
         winner: (Hlc, Dot),
     ) -> Result<(), Failure> {
-        let origin = self.state.actors.enter(self.conn, losing.dot.actor, losing.hlc)?;
+        let actor_number = self.state.actors.enter(self.conn, losing.dot.actor, losing.hlc)?;
         let winning = self.state.actors.enter(self.conn, winner.1.actor, winner.0)?;
         let bytes = key.len() + losing.value.map_or(0, <[u8]>::len);
         let met = self
@@ -88,7 +88,7 @@ impl Tx<'_> {
                 key,
                 losing.value,
                 losing.hlc.to_i64(),
-                origin,
+                actor_number,
                 losing.dot.seq,
                 bytes,
                 winner.0.to_i64(),
@@ -213,8 +213,8 @@ pub(super) fn read(
          acknowledged FROM conflicts WHERE table_id = ?1 AND id < ?2 ORDER BY id DESC LIMIT ?3",
     )?;
     let rows = statement.query_map(params![table.0, before, limit], |row| {
-        let stamp = |hlc: usize, origin: usize| -> rusqlite::Result<Stamp> {
-            let actor = actors.id(row.get(origin)?);
+        let stamp = |hlc: usize, actor_number: usize| -> rusqlite::Result<Stamp> {
+            let actor = actors.id(row.get(actor_number)?);
             Ok(Stamp { hlc: Hlc::from_i64(row.get(hlc)?), actor })
         };
         Ok(Conflict {

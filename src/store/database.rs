@@ -116,7 +116,7 @@ impl Engine {
 
     /// At the start: goes on as the same actor only where it is certain that the file is as far
     /// as that had come. Where nothing has ever left this machine it does not matter.
-    pub(super) fn settle_origin(
+    pub(super) fn settle_actor(
         &mut self,
         mark: Option<(ActorId, u64)>,
         around: Around<'_>,
@@ -126,7 +126,7 @@ impl Engine {
         if goes_on || self.state.catalog.directory().here().is_none() {
             return Ok(());
         }
-        self.transact(std::iter::once(&Command::Mint), around, |_| ())?;
+        self.transact(std::iter::once(&Command::RotateActor), around, |_| ())?;
         Ok(())
     }
 

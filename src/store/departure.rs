@@ -159,7 +159,7 @@ impl Tx<'_> {
             // One that was decided and taken back meanwhile is over with it.
             let is_here = self.state.replicas.get(*uid).is_some_and(|replica| replica.epoch > 0);
             let is_out = directory.standing(*uid, &here) == Standing::Out;
-            let forgotten = self.forgotten_life(*uid, &here).filter(|_| is_out && !is_here);
+            let forgotten = self.forgotten_epoch(*uid, &here).filter(|_| is_out && !is_here);
             let (up, down) = forgotten.map_or((up, down), |epoch| (up.max(epoch), down.max(epoch)));
             self.publish_epochs(*uid, &here, up.max(*epoch), down)?;
         }

@@ -54,7 +54,7 @@ impl Tx<'_> {
         )?;
         if mesh.is_none() {
             // What was made here before may be in a copy of this file too, which may join as well.
-            self.mint()?;
+            self.rotate_actor()?;
         }
         self.state.signer = Some(Arc::clone(signer));
         self.directory_mut().set_here(signer.node().clone());
@@ -276,7 +276,7 @@ impl Tx<'_> {
         caller: &Caller,
         entry: &Entry,
         scope: &Scope,
-        write_off: &BTreeSet<NodeName>,
+        abandon: &BTreeSet<NodeName>,
     ) -> Result<Done, Failure> {
         let entry = self.admit_anywhere(caller, entry, Permissions::ADMIN)?;
         if !entry.replicated && *scope == Scope::Local {
@@ -284,10 +284,10 @@ impl Tx<'_> {
         }
         let here = self.here()?;
         let is_decided = self.directory().is_decided(&here, entry.table.uid, scope);
-        if entry.replicated && write_off.is_empty() && is_decided {
+        if entry.replicated && abandon.is_empty() && is_decided {
             return Ok(Done::Scoped); // nothing to decide, and nothing to compete with
         }
-        gate::admit_scope(&entry.table.name.owner, scope, write_off, self.directory())?;
+        gate::admit_scope(&entry.table.name.owner, scope, abandon, self.directory())?;
         if *scope == Scope::Local {
             // Nobody else would keep it, and there may be nothing here to keep.
             entry.takes_reads()?;
@@ -296,7 +296,7 @@ impl Tx<'_> {
             }
         }
         let table = if entry.replicated { entry.table.uid } else { self.share(&entry)? };
-        self.decide_scope(table, scope, write_off)?;
+        self.decide_scope(table, scope, abandon)?;
         if entry.is_in_file() {
             self.execute(
                 "UPDATE tables SET scope = ?2, replicated = 1 WHERE id = ?1",
@@ -366,11 +366,11 @@ impl Tx<'_> {
         &mut self,
         table: TableUid,
         scope: &Scope,
-        write_off: &BTreeSet<NodeName>,
+        abandon: &BTreeSet<NodeName>,
     ) -> Result<(), Failure> {
         let here = self.here()?;
         let now_ms = self.wall_ms;
-        let row = self.directory().decide_scope(&here, table, scope.clone(), write_off, now_ms)?;
+        let row = self.directory().decide_scope(&here, table, scope.clone(), abandon, now_ms)?;
         self.write(vec![row])
     }
 

@@ -278,7 +278,7 @@ impl Store {
             options,
             file,
         ));
-        engine.settle_origin(mark, published.around(clock::wall_ms())).map_err(fault)?;
+        engine.settle_actor(mark, published.around(clock::wall_ms())).map_err(fault)?;
         let state = &engine.state;
         published.show(&state.catalog);
         let (database, exposure) = (state.database, Arc::clone(&engine.exposure));

@@ -150,7 +150,7 @@ impl Held {
             table,
             key,
             hlc: row.get(1)?,
-            origin: row.get(2)?,
+            actor_number: row.get(2)?,
             seq: row.get(3)?,
             value: Some(value),
         };

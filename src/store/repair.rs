@@ -120,7 +120,7 @@ fn visit(
             table,
             key,
             hlc: row.get(1)?,
-            origin: row.get(2)?,
+            actor_number: row.get(2)?,
             seq: row.get(3)?,
             value,
         };

@@ -261,7 +261,7 @@ fn recount_by(
             table,
             key,
             hlc: row.get(2)?,
-            origin: row.get(3)?,
+            actor_number: row.get(3)?,
             seq: row.get(4)?,
             value: Some(value),
         };

@@ -1,5 +1,5 @@
 //! The lives of this machine's copies: begun where the directory says so, drained where it says no more,
-//! ended once somebody else has everything, or where they were written off.
+//! ended once somebody else has everything, or where they were abandoned.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -50,11 +50,11 @@ impl Tx<'_> {
             return self.forget(table);
         }
         let epoch = self.state.replicas.get(table).map_or(0, |replica| replica.epoch);
-        if epoch > 0 && gone >= epoch && Rule::WrittenOffEnds.holds() {
+        if epoch > 0 && gone >= epoch && Rule::AbandonedEnds.holds() {
             if self.ended_by_own_word(table, here, epoch) {
                 self.resume(table, here)?;
             } else {
-                self.write_off(table)?;
+                self.abandon(table)?;
             }
         }
         let epoch = self.state.replicas.get(table).map_or(0, |replica| replica.epoch);
@@ -71,7 +71,7 @@ impl Tx<'_> {
                 self.begin_drain(table)?;
             }
             Standing::In | Standing::Frozen => self.stop_drain(table),
-            Standing::Out if Rule::ForgottenStayEnds.holds() => {
+            Standing::Out if Rule::ForgottenEpochEnds.holds() => {
                 self.end_forgotten_epoch(table, here)?;
             }
             Standing::Out => {}
@@ -217,14 +217,14 @@ impl Tx<'_> {
         if self.state.departures.include(table) {
             return Ok(()); // it is known, and told once its bytes are gone
         }
-        match self.forgotten_life(table, here) {
+        match self.forgotten_epoch(table, here) {
             Some(epoch) => self.publish_epochs(table, here, epoch, epoch),
             None => Ok(()),
         }
     }
 
     /// The newest replica epoch that is not over by what the directory says, of a node that has none.
-    pub(super) fn forgotten_life(&self, table: TableUid, here: &NodeName) -> Option<u64> {
+    pub(super) fn forgotten_epoch(&self, table: TableUid, here: &NodeName) -> Option<u64> {
         let directory = self.state.catalog.directory();
         let gone = directory.gone(table).get(here).copied().unwrap_or(0);
         directory.epochs(table).get(here).copied().filter(|epoch| *epoch > gone)
@@ -271,7 +271,7 @@ impl Tx<'_> {
         let is_current = ack.status.epoch > gone && ack.status.epoch == epochs;
         let counts = (standing == Standing::Out || !Rule::FrozenKeeps.holds())
             && (directory.standing(table, from) == Standing::In || !Rule::DrainedIntoScope.holds())
-            && (is_current || !Rule::DrainedIntoLivingStay.holds())
+            && (is_current || !Rule::DrainedIntoLivingEpoch.holds())
             && self.state.replicas.get(table).is_some_and(|replica| {
                 let has_all = |cursor: &Cursor| {
                     let read_up_to =
@@ -307,16 +307,16 @@ impl Tx<'_> {
                 self.publish_epochs(table, &here, replica.epoch, replica.epoch)?;
             }
         }
-        if !Rule::LeavingEndsOrigin.holds() {
+        if !Rule::LeavingRotatesActor.holds() {
             return Ok(());
         }
         // It must not claim, as the same actor, what it has just thrown away.
-        self.mint()
+        self.rotate_actor()
     }
 
     /// The replica epoch was declared lost while it was not: what it has becomes a table of this machine alone, and
     /// the copy starts again.
-    fn write_off(&mut self, table: TableUid) -> Result<(), Failure> {
+    fn abandon(&mut self, table: TableUid) -> Result<(), Failure> {
         let Some(replica) = self.state.replicas.get(table).cloned() else {
             return Ok(());
         };
@@ -324,7 +324,7 @@ impl Tx<'_> {
             self.rescue(&entry)?;
         }
         self.clear_copy(&replica)?;
-        self.mint()
+        self.rotate_actor()
     }
 
     /// Makes the rows of a copy a table that has no other copies.
@@ -414,18 +414,18 @@ impl Tx<'_> {
 
     /// Becomes another actor, with other change logs. Passes that are under way go on: their rows and
     /// marks are in this file, and an answer to a request of the old origin does not count.
-    pub(super) fn mint(&mut self) -> Result<(), Failure> {
+    pub(super) fn rotate_actor(&mut self) -> Result<(), Failure> {
         let id = ActorId(u128::from_be_bytes(self.draw_id()));
         let number = self.state.actors.enter(self.conn, id, self.state.hlc())?;
         self.execute("UPDATE node_state SET actor = ?1 WHERE id = 1", [number])?;
-        (self.state.origin, self.state.seq) = (number, 0);
+        (self.state.actor_number, self.state.seq) = (number, 0);
         self.changed = true;
         let lsn = self.draw_lsn();
         let copies: Vec<_> = self.state.replicas.iter().map(|replica| replica.uid).collect();
         for uid in copies {
             let change_log = ChangeLogId(self.draw_id());
             if let Some(replica) = self.state.replicas.get_mut(uid)
-                && Rule::OriginEndsFeeds.holds()
+                && Rule::ActorEndsChangeLogs.holds()
             {
                 (replica.change_log, replica.truncated_lsn) = (change_log, lsn);
             }

@@ -81,7 +81,7 @@ impl RollbackMarker {
             self.place = match make(path) {
                 Ok(file) => Place::File(file),
                 Err(error) => {
-                    warn!(%error, path = %path.display(), "how far the store has come cannot be noted: after each start it writes as another origin: {error}");
+                    warn!(%error, path = %path.display(), "how far the store has come cannot be noted: after each start the actor id is rotated: {error}");
                     Place::Nowhere
                 }
             };

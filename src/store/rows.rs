@@ -72,7 +72,7 @@ impl Found {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Stored<'v> {
     pub(super) stamp: Stamp,
-    pub(super) origin: i64,
+    pub(super) actor_number: i64,
     pub(super) seq: u64,
     pub(super) value: Option<&'v [u8]>,
     pub(super) context_id: Option<i64>,
@@ -91,7 +91,7 @@ impl Tx<'_> {
                 table,
                 key,
                 hlc: row.get(1)?,
-                origin: row.get(2)?,
+                actor_number: row.get(2)?,
                 seq: row.get(3)?,
                 value: row.get_ref(6)?.as_blob_or_null()?,
             };
@@ -158,7 +158,7 @@ impl Tx<'_> {
         context_id: Option<i64>,
     ) -> Result<(), Failure> {
         let (stamp, seq) = self.draw();
-        let new = Stored { stamp, origin: self.state.origin, seq, value, context_id };
+        let new = Stored { stamp, actor_number: self.state.actor_number, seq, value, context_id };
         self.put_row(place, key, found, new)?;
         if let Some(replica) = self.state.replicas.get_mut(place.uid) {
             replica.vector.raise(Dot { actor: stamp.actor, seq });
@@ -181,16 +181,16 @@ impl Tx<'_> {
             self.totals.add(entry, delta);
         }
         let lsn = self.draw_lsn();
-        let Stored { stamp, origin, seq, value, context_id } = new;
+        let Stored { stamp, actor_number, seq, value, context_id } = new;
         let hlc = stamp.hlc.to_i64();
-        let stored = StoredRow { table: place.id, key, hlc, origin, seq, value };
+        let stored = StoredRow { table: place.id, key, hlc, actor_number, seq, value };
         let checksum = stored.checksum();
         let record = match found {
             Some(found) => {
                 self.execute(
                     "UPDATE records SET value = ?2, hlc = ?3, actor = ?4, seq = ?5, lsn = ?6,
                      context = ?7, pushed = 0, checksum = ?8 WHERE id = ?1",
-                    params![found.id, value, hlc, origin, seq, lsn, context_id, checksum],
+                    params![found.id, value, hlc, actor_number, seq, lsn, context_id, checksum],
                 )?;
                 found.id
             }
@@ -199,7 +199,17 @@ impl Tx<'_> {
                     "INSERT INTO records
                      (table_id, key, value, hlc, actor, seq, lsn, context, checksum)
                      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
-                    params![place.id.0, key, value, hlc, origin, seq, lsn, context_id, checksum],
+                    params![
+                        place.id.0,
+                        key,
+                        value,
+                        hlc,
+                        actor_number,
+                        seq,
+                        lsn,
+                        context_id,
+                        checksum
+                    ],
                 )?;
                 self.conn.last_insert_rowid()
             }

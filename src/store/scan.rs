@@ -146,7 +146,7 @@ impl Scan {
                 table: self.table,
                 key,
                 hlc: row.get(2)?,
-                origin: row.get(3)?,
+                actor_number: row.get(3)?,
                 seq: row.get(4)?,
                 value: Some(value),
             };

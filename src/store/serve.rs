@@ -61,7 +61,7 @@ pub enum Unserved {
     /// The reader may not have the rows, as far as is known here.
     NotInScope,
     /// Its stay is not known here yet, or not any more.
-    UnknownLife,
+    UnknownEpoch,
     /// A row that comes next is damaged.
     Damaged,
     /// Not just now.
@@ -200,7 +200,7 @@ fn objection(directory: &Directory, reader: &NodeName, want: &PullRequest) -> Op
     let known = directory.epochs(want.table).get(reader).copied().unwrap_or(0);
     let gone = directory.gone(want.table).get(reader).copied().unwrap_or(0);
     let is_current = known == want.epoch && want.epoch > gone;
-    (Rule::ReaderStayKnown.holds() && !is_current).then_some(Unserved::UnknownLife)
+    (Rule::ReaderStayKnown.holds() && !is_current).then_some(Unserved::UnknownEpoch)
 }
 
 /// A copy as it is at one moment.
@@ -419,7 +419,7 @@ impl<'a> Reading<'a> {
             table: self.table,
             key,
             hlc: row.get(2)?,
-            origin: row.get(3)?,
+            actor_number: row.get(3)?,
             seq: row.get(4)?,
             value: row.get_ref(1)?.as_blob_or_null().map_err(blob)?,
         };

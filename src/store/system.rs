@@ -442,7 +442,7 @@ pub(super) fn load(conn: &Connection) -> Result<Directory, Fault> {
             table: NUMBER,
             key,
             hlc: row.get(2)?,
-            origin: row.get(3)?,
+            actor_number: row.get(3)?,
             seq: row.get(4)?,
             value: Some(value),
         };
@@ -474,7 +474,7 @@ pub(super) fn sealed(conn: &Connection, keys: &[String]) -> Result<Vec<SealedRow
                 table: NUMBER,
                 key: key.as_bytes(),
                 hlc: row.get(1)?,
-                origin: row.get(4)?,
+                actor_number: row.get(4)?,
                 seq: row.get(3)?,
                 value: Some(row.get_ref(0)?.as_blob()?),
             };

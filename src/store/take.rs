@@ -189,7 +189,7 @@ impl Tx<'_> {
         match resolve(present, arriving, &at.vector, &at.batch.vector, compare) {
             Resolution::Known => {}
             Resolution::Wins(causality) => {
-                let origin = self.origin_of(row.stamp)?;
+                let actor_number = self.actor_number_of(row.stamp)?;
                 let context_id = match &causality.context {
                     Some(both) => self.intern(both)?,
                     None => at.context_id(self, row.context, context)?,
@@ -206,7 +206,8 @@ impl Tx<'_> {
                         (row.stamp.hlc, winner),
                     )?;
                 }
-                let stored = Stored { stamp: row.stamp, origin, seq: row.seq, value, context_id };
+                let stored =
+                    Stored { stamp: row.stamp, actor_number, seq: row.seq, value, context_id };
                 let lsn = self.put_row(place, &row.key, found.as_ref(), stored)?;
                 self.acknowledge_restored(place, row, context)?;
                 self.mark(at, lsn)?;
@@ -245,10 +246,10 @@ impl Tx<'_> {
             at.batch.vector.covers(found.side().dot()) || row.stamp.hlc >= found.stamp.hlc;
         let mut lsn = found.lsn;
         if is_as_late {
-            let origin = self.origin_of(row.stamp)?;
+            let actor_number = self.actor_number_of(row.stamp)?;
             let context_id = at.context_id(self, row.context, context)?;
             let (stamp, seq, value) = (row.stamp, row.seq, row.value.as_deref());
-            let stored = Stored { stamp, origin, seq, value, context_id };
+            let stored = Stored { stamp, actor_number, seq, value, context_id };
             lsn = self.put_row(at.place, &row.key, Some(found), stored)?;
         }
         self.mark(at, lsn).map_err(Failure::from)

@@ -54,7 +54,7 @@ enum Action {
     Partition,
     StaleSnapshot,
     Decide,
-    WriteOff,
+    Abandon,
     Decline,
     Drop,
     Create,
@@ -98,7 +98,7 @@ impl Weights {
             (Partition, 20),
             (StaleSnapshot, 10),
             (Decide, 40),
-            (WriteOff, 4),
+            (Abandon, 4),
             (Drop, 2),
             (Create, 3),
             (Acknowledge, 5),
@@ -120,7 +120,7 @@ impl Weights {
                 &[Kind::Disks, Kind::Everything]
             } else if matches!(action, Die | Remove) {
                 &[Kind::Disks, Kind::Scopes, Kind::Everything]
-            } else if matches!(action, Decide | WriteOff) {
+            } else if matches!(action, Decide | Abandon) {
                 &[Kind::Scopes, Kind::Everything]
             } else if matches!(action, DiskFull) {
                 &[Kind::Clocks, Kind::Everything]
@@ -368,7 +368,7 @@ pub(crate) fn step(world: &mut World, weights: &Weights) {
             stale_snapshot(world, weights, (n, other, third));
         }
         Action::Decide => decide(world, n, false),
-        Action::WriteOff => decide(world, n, true),
+        Action::Abandon => decide(world, n, true),
         Action::Decline => {
             let table = world.tables[world.chance.below(world.tables.len())];
             let name = world.nodes[n].name.clone();
@@ -508,11 +508,11 @@ fn decide(world: &mut World, n: usize, gives_up: bool) {
         .filter(|x| directory.standing(table, &world.nodes[*x].name) == Standing::In)
         .collect();
     let other = world.chance.of(&all);
-    let mut write_off = BTreeSet::new();
+    let mut abandon = BTreeSet::new();
     if gives_up && other != n {
         nodes.remove(&other);
         nodes.insert(n);
-        write_off.insert(world.nodes[other].name.clone());
+        abandon.insert(world.nodes[other].name.clone());
     } else if world.chance.percent(70) {
         if !nodes.remove(&other) {
             nodes.insert(other);
@@ -527,8 +527,8 @@ fn decide(world: &mut World, n: usize, gives_up: bool) {
         true => Scope::All,
         false => named(world, &nodes),
     };
-    world.log.push(format!("  {scope:?}, writing off {write_off:?}"));
-    set_scope(world, n, &entry, scope, write_off);
+    world.log.push(format!("  {scope:?}, writing off {abandon:?}"));
+    set_scope(world, n, &entry, scope, abandon);
 }
 
 /// One reads of another until there is no more.

@@ -107,7 +107,7 @@ pub(crate) fn set_scope(
     n: usize,
     entry: &Arc<Entry>,
     mut scope: Scope,
-    mut write_off: BTreeSet<NodeName>,
+    mut abandon: BTreeSet<NodeName>,
 ) -> bool {
     settle_in(world, n);
     // The table of a uid is never without its home: who decides otherwise is told so, and names it.
@@ -117,14 +117,14 @@ pub(crate) fn set_scope(
         Owner::Identity(_) => None,
     };
     if let Some(home) = home {
-        write_off.remove(home);
+        abandon.remove(home);
         if let Scope::Nodes(nodes) = &mut scope {
             nodes.insert(home.clone());
         }
     }
     // Where the owner has no account any more, root of a machine that holds the table decides.
     [OWNER, Uid::ROOT].map(Caller::Local).into_iter().any(|caller| {
-        let (entry, scope, write_off) = (Arc::clone(entry), scope.clone(), write_off.clone());
-        world.run(n, &Command::SetScope { caller, entry, scope, write_off }).is_ok()
+        let (entry, scope, abandon) = (Arc::clone(entry), scope.clone(), abandon.clone());
+        world.run(n, &Command::SetScope { caller, entry, scope, abandon }).is_ok()
     })
 }

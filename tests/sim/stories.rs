@@ -45,7 +45,7 @@ pub(crate) const ALL: &[Story] = &[
     },
     Story { rules: &[rule(Rule::AnswersThisPosition)], tell: a_pass_ends_late },
     Story { rules: &[around(Around::CollectByMajority)], tell: one_is_away },
-    Story { rules: &[rule(Rule::UnheardCopiesAsked)], tell: one_joins_unseen },
+    Story { rules: &[rule(Rule::UnheardReplicasAsked)], tell: one_joins_unseen },
     Story { rules: &[around(Around::NoLeastAge)], tell: a_late_clock_forgets },
     Story { rules: &[rule(Rule::NobodyAhead)], tell: a_chunk_is_long_under_way },
     Story { rules: &[rule(Rule::RemovalsBeforeRows)], tell: a_removal_is_heard_of_late },
@@ -62,23 +62,23 @@ pub(crate) const ALL: &[Story] = &[
     },
     Story { rules: &[rule(Rule::StatusOfOneEpoch)], tell: one_leaves_and_comes_back },
     Story { rules: &[rule(Rule::StaleSourceRefused)], tell: one_comes_back_with_an_old_clock },
-    Story { rules: &[rule(Rule::AnswersThisOrigin)], tell: an_answer_outlives_who_has_asked },
+    Story { rules: &[rule(Rule::AnswersThisActor)], tell: an_answer_outlives_who_has_asked },
     Story { rules: &[rule(Rule::MarksOfOneSnapshot)], tell: a_row_goes_between_two_passes },
     Story { rules: &[rule(Rule::CollectedIgnored)], tell: a_version_arrives_twice },
-    Story { rules: &[rule(Rule::LeavingEndsOrigin)], tell: one_forgets_what_it_has_written },
+    Story { rules: &[rule(Rule::LeavingRotatesActor)], tell: one_forgets_what_it_has_written },
     Story { rules: &[rule(Rule::ReaderStayKnown)], tell: one_asks_on_that_was_written_off },
     Story { rules: &[rule(Rule::SnapshotBeforeGc)], tell: a_pass_brings_what_was_deleted },
     Story { rules: &[rule(Rule::KnowledgeIsTransitive)], tell: a_decision_is_known_by_another },
     Story { rules: &[rule(Rule::ScopeBeforeRows)], tell: a_row_overtakes_a_decision },
     Story { rules: &[rule(Rule::ReadyFromReady)], tell: one_fills_from_one_that_fills },
-    Story { rules: &[rule(Rule::ForgottenStayEnds)], tell: a_disk_forgets_a_stay },
+    Story { rules: &[rule(Rule::ForgottenEpochEnds)], tell: a_disk_forgets_a_stay },
     Story {
         rules: &[rule(Rule::EndedEpochResumes)],
         tell: restored::a_disk_brings_back_what_has_left,
     },
     Story { rules: &[rule(Rule::DrainedWholly)], tell: the_heir_has_a_part },
     Story { rules: &[rule(Rule::DrainedIntoScope)], tell: the_heir_is_excluded_too },
-    Story { rules: &[rule(Rule::DrainedIntoLivingStay)], tell: the_heir_is_written_off },
+    Story { rules: &[rule(Rule::DrainedIntoLivingEpoch)], tell: the_heir_is_written_off },
 ];
 
 const fn rule(rule: Rule) -> Mutation {
@@ -131,10 +131,10 @@ fn delete(world: &mut World, n: usize, key: usize) {
     world.now_ms += 10;
 }
 
-pub(crate) fn decide(world: &mut World, n: usize, nodes: &[usize], write_off: &[usize]) {
+pub(crate) fn decide(world: &mut World, n: usize, nodes: &[usize], abandon: &[usize]) {
     let entry = entry(world, n, world.tables[0]).expect("a table");
     let scope = named(world, &nodes.iter().copied().collect());
-    let off: BTreeSet<_> = write_off.iter().map(|n| world.nodes[*n].name.clone()).collect();
+    let off: BTreeSet<_> = abandon.iter().map(|n| world.nodes[*n].name.clone()).collect();
     set_scope(world, n, &entry, scope, off);
     world.now_ms += 10;
 }
@@ -505,7 +505,7 @@ fn one_forgets_what_it_has_written(world: &mut World) {
     heal(world);
 }
 
-/// A copy that was written off, and may begin anew, asks on as if it had not heard of that. It has not.
+/// A copy that was abandoned, and may begin anew, asks on as if it had not heard of that. It has not.
 fn one_asks_on_that_was_written_off(world: &mut World) {
     nodes(world, 2);
     shared(world);

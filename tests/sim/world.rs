@@ -624,8 +624,8 @@ impl World {
             checks::i13::excuse(self);
         }
         self.must(n, &Command::Join(Arc::clone(&self.nodes[n].signer)));
-        if rolled_back && !self.broken_by(Around::NoMint) {
-            self.must(n, &Command::Mint);
+        if rolled_back && !self.broken_by(Around::NoRotation) {
+            self.must(n, &Command::RotateActor);
         }
         checks::after(self, n);
     }

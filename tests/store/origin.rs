@@ -178,7 +178,7 @@ fn a_table_that_is_shared_gets_an_id_that_no_copy_of_the_database_gives_it() {
         caller,
         entry: Arc::clone(&before),
         scope: Scope::All,
-        write_off: BTreeSet::new(),
+        abandon: BTreeSet::new(),
     };
     wait(store.execute(command)).expect("it is shared");
     let after = find();
@@ -213,6 +213,6 @@ fn what_rows_have_seen_takes_little_for_each_restart_of_the_machine() {
     let (contexts, bytes): (usize, usize) =
         db.query_row(sum, [], |row| Ok((row.get(0)?, row.get(1)?))).expect("they are counted");
     assert!(contexts + 1 >= RESTARTS, "{contexts}: each row has seen another number of actors");
-    let origins_seen = RESTARTS * (RESTARTS + 1) / 2;
-    assert!(bytes <= origins_seen * BYTES_OF_ONE, "{bytes} bytes for {origins_seen} actors");
+    let actors_seen = RESTARTS * (RESTARTS + 1) / 2;
+    assert!(bytes <= actors_seen * BYTES_OF_ONE, "{bytes} bytes for {actors_seen} actors");
 }

@@ -212,7 +212,7 @@ impl Directory {
     }
 
     /// Decides where a table may be, in the place of all that was decided before. What the copies
-    /// of some machines hold alone may be written off with it: nobody waits for those any more.
+    /// of some machines hold alone may be abandoned with it: nobody waits for those any more.
     ///
     /// # Errors
     /// [`Refusal::DirectoryFull`].
@@ -221,13 +221,13 @@ impl Directory {
         here: &NodeName,
         table: TableUid,
         scope: Scope,
-        write_off: &BTreeSet<NodeName>,
+        abandon: &BTreeSet<NodeName>,
         now_ms: u64,
     ) -> Result<Row, Refusal> {
         let seen = self.scope_knowledge(table);
         let count = next_count(seen.get(here).copied(), now_ms);
         let (mut epochs, mut off) = (self.epochs(table), self.gone(table));
-        for node in write_off {
+        for node in abandon {
             if let Some(epoch) = epochs.get(node).copied() {
                 note(&mut off, node, epoch);
             }

@@ -192,7 +192,7 @@ pub struct ScopeRow {
     pub seen: Seen,
     /// Of each machine, the newest epoch of its copy that this decision knows of or begins.
     pub epochs: Seen,
-    /// Of each machine, the last epoch of its copy that is over or was written off.
+    /// Of each machine, the last epoch of its copy that is over or was abandoned.
     pub off: Seen,
 }
 
@@ -208,7 +208,7 @@ pub struct ReplicaRow {
     pub database: Database,
     /// The epoch that has begun.
     pub up: u64,
-    /// The epoch that has ended: what it held was handed over, or written off.
+    /// The epoch that has ended: what it held was handed over, or abandoned.
     pub down: u64,
     /// True while the machine's root keeps the table away from it, whatever the scope says.
     pub declined: bool,

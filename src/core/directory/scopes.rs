@@ -133,7 +133,7 @@ impl Directory {
         epochs
     }
 
-    /// Of each node, the last epoch of its copy that is over: handed over, written off, or in a
+    /// Of each node, the last epoch of its copy that is over: handed over, abandoned, or in a
     /// database that was removed.
     #[must_use]
     pub fn gone(&self, table: TableUid) -> Seen {

@@ -70,7 +70,7 @@ pub enum Why {
     /// The reader may not have the rows, as far as who says so knows.
     NotInScope,
     /// The reader's stay is not known to the source, or not any more.
-    UnknownLife,
+    UnknownEpoch,
     /// Not just now.
     Busy,
     /// The clocks are so many milliseconds apart.

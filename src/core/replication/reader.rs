@@ -53,7 +53,7 @@ impl Reader<'_> {
     /// # Errors
     /// [`Unfit`].
     pub fn admit(&self, batch: &Batch) -> Result<(), Unfit> {
-        let of_another = batch.reader != self.actor && Rule::AnswersThisOrigin.holds();
+        let of_another = batch.reader != self.actor && Rule::AnswersThisActor.holds();
         let from_elsewhere = batch.from != *self.position && Rule::AnswersThisPosition.holds();
         if of_another || from_elsewhere {
             return Err(Unfit::Past);

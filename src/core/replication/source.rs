@@ -49,7 +49,8 @@ impl Source<'_> {
         let whole = Rule::FullSnapshotBelowWatermark.holds();
         let outgrown =
             stale && snapshot.is_none_or(|snapshot| snapshot.kind == SnapshotKind::Scan && whole);
-        let is_cut = |cursor: &Cursor| Rule::CutHeeded.holds() && cursor.lsn < self.truncated_lsn;
+        let is_cut =
+            |cursor: &Cursor| Rule::TruncationHeeded.holds() && cursor.lsn < self.truncated_lsn;
         let Some(Cursor { lsn, .. }) = cursor.filter(|cursor| !is_cut(cursor) && !outgrown) else {
             let kind = if stale && whole { SnapshotKind::Full } else { SnapshotKind::Scan };
             return Plan::Snapshot { kind, starts: true, after: Vec::new(), pinned: self.lsn };

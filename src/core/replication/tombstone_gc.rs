@@ -105,7 +105,7 @@ impl ReplicaStatuses {
         gone: &Seen,
     ) -> Result<VersionVector, GcBlocker> {
         let mut expected = must.clone();
-        let heard_of = self.0.values().filter(|_| Rule::UnheardCopiesAsked.holds());
+        let heard_of = self.0.values().filter(|_| Rule::UnheardReplicasAsked.holds());
         for (node, epoch) in heard_of.flat_map(|status| &status.epochs) {
             let known = expected.entry(node.clone()).or_default();
             *known = (*epoch).max(*known);
@@ -132,8 +132,8 @@ impl ReplicaStatuses {
 
 /// True where a copy goes on from what it has said before.
 fn continues(known: &ReplicaStatus, status: &ReplicaStatus) -> bool {
-    let same_origin = known.actor == status.actor || !Rule::StatusOfOneActor.holds();
-    same_origin && (known.epoch == status.epoch || !Rule::StatusOfOneEpoch.holds())
+    let same_actor = known.actor == status.actor || !Rule::StatusOfOneActor.holds();
+    same_actor && (known.epoch == status.epoch || !Rule::StatusOfOneEpoch.holds())
 }
 
 #[cfg(test)]

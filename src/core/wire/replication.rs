@@ -36,7 +36,7 @@ use super::{
 
 /// Origins of writes in one message, and entries of one vector. A machine gets a new one with each loss of
 /// power and each restore: some a year.
-pub const ORIGINS: usize = 4096;
+pub const ACTORS: usize = 4096;
 
 /// Rows of one batch.
 pub const ROWS: usize = 16_384;
@@ -92,11 +92,11 @@ impl Packed {
 }
 
 pub(super) fn write(message: &Message, out: &mut Vec<u8>) {
-    let mut origins = Origins::default();
+    let mut actors = Actors::default();
     match message {
-        Message::PullRequest(request) => write_pull_request(request, &mut origins, out),
-        Message::Batch(batch) => write_batch(batch, &mut origins, out),
-        Message::Ack(ack) => write_ack(ack, &mut origins, out),
+        Message::PullRequest(request) => write_pull_request(request, &mut actors, out),
+        Message::Batch(batch) => write_batch(batch, &mut actors, out),
+        Message::Ack(ack) => write_ack(ack, &mut actors, out),
         Message::Refuse(refuse) => write_refuse(*refuse, out),
         Message::Parked(parked) => {
             begin(out, kind::PARKED, 1 + usize::from(parked.drain.is_some()));
@@ -110,29 +110,29 @@ pub(super) fn write(message: &Message, out: &mut Vec<u8>) {
             for (node, status) in &said.statuses {
                 encode::array(out, 2);
                 encode::str(out, node.as_str());
-                write_status(status, &mut origins, out);
+                write_status(status, &mut actors, out);
             }
             array(out, 4, said.statuses.len());
             said.statuses.iter().for_each(|(_, status)| write_more(status, out));
-            origins.write(out);
+            actors.write(out);
         }
     }
 }
 
 pub(super) fn read(kind: u64, fields: &Fields<'_>) -> Option<Message> {
     let table = TableUid(fields.id(1)?);
-    let origins = Origins::read(fields)?;
+    let actors = Actors::read(fields)?;
     Some(match kind {
         kind::PULL_REQUEST => {
-            Message::PullRequest(Box::new(read_pull_request(table, fields, &origins)?))
+            Message::PullRequest(Box::new(read_pull_request(table, fields, &actors)?))
         }
-        kind::BATCH => Message::Batch(Box::new(read_batch(table, fields, &origins)?)),
+        kind::BATCH => Message::Batch(Box::new(read_batch(table, fields, &actors)?)),
         kind::ACK => Message::Ack(Box::new(Ack {
             table,
             cursor: if fields.has(3) { Some(read_cursor(&mut fields.value(3)?)?) } else { None },
             drain: read_id(fields, 4)?,
             status: {
-                let mut status = read_status(&mut fields.value(5)?, &origins)?;
+                let mut status = read_status(&mut fields.value(5)?, &actors)?;
                 if let Some(mut reader) = fields.value(6) {
                     read_more(&mut reader)?.add_to(&mut status);
                 }
@@ -147,7 +147,7 @@ pub(super) fn read(kind: u64, fields: &Fields<'_>) -> Option<Message> {
                 let Head::Array(2) = reader.head()? else {
                     return None;
                 };
-                Some((node(reader)?, read_status(reader, &origins)?))
+                Some((node(reader)?, read_status(reader, &actors)?))
             })?;
             if let Some(mut reader) = fields.value(4) {
                 let more = read_list(&mut reader, NAMES, read_more)?;
@@ -164,44 +164,40 @@ pub(super) fn read(kind: u64, fields: &Fields<'_>) -> Option<Message> {
     })
 }
 
-fn write_pull_request(request: &PullRequest, origins: &mut Origins, out: &mut Vec<u8>) {
+fn write_pull_request(request: &PullRequest, actors: &mut Actors, out: &mut Vec<u8>) {
     begin(out, kind::PULL_REQUEST, 6);
     bytes(out, 1, &request.table.0);
-    uint(out, 3, origins.number(request.reader));
+    uint(out, 3, actors.number(request.reader));
     uint(out, 4, request.epoch);
     encode::uint(out, 5);
     write_position(&request.position, out);
     encode::uint(out, 6);
-    write_vector(&request.vector, origins, out);
-    origins.write(out);
+    write_vector(&request.vector, actors, out);
+    actors.write(out);
 }
 
-fn read_pull_request(
-    table: TableUid,
-    fields: &Fields<'_>,
-    origins: &Origins,
-) -> Option<PullRequest> {
+fn read_pull_request(table: TableUid, fields: &Fields<'_>, actors: &Actors) -> Option<PullRequest> {
     Some(PullRequest {
         table,
-        reader: origins.get(fields.uint(3)?)?,
+        reader: actors.get(fields.uint(3)?)?,
         epoch: fields.uint(4)?,
         position: read_position(&mut fields.value(5)?)?,
-        vector: read_vector(&mut fields.value(6)?, origins)?,
+        vector: read_vector(&mut fields.value(6)?, actors)?,
     })
 }
 
-fn write_batch(batch: &Batch, origins: &mut Origins, out: &mut Vec<u8>) {
+fn write_batch(batch: &Batch, actors: &mut Actors, out: &mut Vec<u8>) {
     let optional = [batch.head.is_some(), batch.drain.is_some(), batch.digest.is_some()];
     begin(out, kind::BATCH, 16 + optional.into_iter().filter(|there| *there).count());
     bytes(out, 1, &batch.table.0);
-    uint(out, 3, origins.number(batch.reader));
+    uint(out, 3, actors.number(batch.reader));
     encode::uint(out, 4);
     write_position(&batch.from, out);
     bytes(out, 5, &batch.change_log.0);
     encode::uint(out, 6);
     write_part(&batch.part, out);
     array(out, 7, batch.contexts.len());
-    batch.contexts.iter().for_each(|context| write_vector(context, origins, out));
+    batch.contexts.iter().for_each(|context| write_vector(context, actors, out));
     array(out, 8, batch.rows.len());
     for row in &batch.rows {
         encode::array(out, 6);
@@ -211,14 +207,14 @@ fn write_batch(batch: &Batch, origins: &mut Origins, out: &mut Vec<u8>) {
             None => encode::nil(out),
         }
         encode::uint(out, row.stamp.hlc.to_i64().unsigned_abs());
-        encode::uint(out, origins.number(row.stamp.actor));
+        encode::uint(out, actors.number(row.stamp.actor));
         encode::uint(out, row.seq);
         encode::uint(out, row.context as u64);
     }
     encode::uint(out, 9);
-    write_vector(&batch.vector, origins, out);
+    write_vector(&batch.vector, actors, out);
     encode::uint(out, 10);
-    write_vector(&batch.gc_watermark, origins, out);
+    write_vector(&batch.gc_watermark, actors, out);
     uint(out, 11, batch.hlc.to_i64().unsigned_abs());
     encode::uint(out, 12);
     encode::bool(out, batch.ready);
@@ -244,13 +240,13 @@ fn write_batch(batch: &Batch, origins: &mut Origins, out: &mut Vec<u8>) {
     if let Some(digest) = &batch.digest {
         bytes(out, 19, &digest.to_bytes());
     }
-    origins.write(out);
+    actors.write(out);
 }
 
-fn read_batch(table: TableUid, fields: &Fields<'_>, origins: &Origins) -> Option<Batch> {
+fn read_batch(table: TableUid, fields: &Fields<'_>, actors: &Actors) -> Option<Batch> {
     let mut entries = 0;
     let contexts = read_list(&mut fields.value(7)?, CONTEXTS, |reader| {
-        let context = read_vector(reader, origins)?;
+        let context = read_vector(reader, actors)?;
         entries += context.len();
         (entries <= CONTEXT_ENTRIES).then_some(context)
     })?;
@@ -261,21 +257,21 @@ fn read_batch(table: TableUid, fields: &Fields<'_>, origins: &Origins) -> Option
         let key = read_key(reader)?;
         let value = read_bin_or_nil(reader)?.map(<[u8]>::to_vec);
         let hlc = read_hlc(reader)?;
-        let actor = origins.get(read_uint(reader)?)?;
+        let actor = actors.get(read_uint(reader)?)?;
         let (seq, context) = (read_uint(reader)?, usize::try_from(read_uint(reader)?).ok()?);
         let stamp = Stamp { hlc, actor };
         (context < contexts.len()).then_some(RowVersion { key, value, stamp, seq, context })
     })?;
     Some(Batch {
         table,
-        reader: origins.get(fields.uint(3)?)?,
+        reader: actors.get(fields.uint(3)?)?,
         from: read_position(&mut fields.value(4)?)?,
         change_log: ChangeLogId(fields.id(5)?),
         part: read_part(&mut fields.value(6)?)?,
         rows,
         contexts,
-        vector: read_vector(&mut fields.value(9)?, origins)?,
-        gc_watermark: read_vector(&mut fields.value(10)?, origins)?,
+        vector: read_vector(&mut fields.value(9)?, actors)?,
+        gc_watermark: read_vector(&mut fields.value(10)?, actors)?,
         hlc: fields.hlc(11)?,
         ready: read_bool(&mut fields.value(12)?)?,
         epoch: fields.uint(13)?,
@@ -398,7 +394,7 @@ fn read_position(reader: &mut Reader<'_>) -> Option<Position> {
     Some(Position { cursor: change_log.map(|change_log| Cursor { change_log, lsn }), snapshot })
 }
 
-fn write_ack(ack: &Ack, origins: &mut Origins, out: &mut Vec<u8>) {
+fn write_ack(ack: &Ack, actors: &mut Actors, out: &mut Vec<u8>) {
     let optional = [ack.cursor.is_some(), ack.drain.is_some()];
     begin(out, kind::ACK, 4 + optional.into_iter().filter(|there| *there).count());
     bytes(out, 1, &ack.table.0);
@@ -409,10 +405,10 @@ fn write_ack(ack: &Ack, origins: &mut Origins, out: &mut Vec<u8>) {
     }
     write_id(out, 4, ack.drain);
     encode::uint(out, 5);
-    write_status(&ack.status, origins, out);
+    write_status(&ack.status, actors, out);
     encode::uint(out, 6);
     write_more(&ack.status, out);
-    origins.write(out);
+    actors.write(out);
 }
 
 fn read_cursor(reader: &mut Reader<'_>) -> Option<Cursor> {
@@ -422,24 +418,24 @@ fn read_cursor(reader: &mut Reader<'_>) -> Option<Cursor> {
     Some(Cursor { change_log: ChangeLogId(change_log.try_into().ok()?), lsn: read_uint(reader)? })
 }
 
-fn write_status(status: &ReplicaStatus, origins: &mut Origins, out: &mut Vec<u8>) {
+fn write_status(status: &ReplicaStatus, actors: &mut Actors, out: &mut Vec<u8>) {
     encode::array(out, 6);
-    encode::uint(out, origins.number(status.actor));
+    encode::uint(out, actors.number(status.actor));
     encode::uint(out, status.epoch);
-    write_vector(&status.vector, origins, out);
+    write_vector(&status.vector, actors, out);
     write_counts(&status.epochs, out);
     encode::bin(out, &status.digest.to_bytes());
     encode::bool(out, status.ready);
 }
 
-fn read_status(reader: &mut Reader<'_>, origins: &Origins) -> Option<ReplicaStatus> {
+fn read_status(reader: &mut Reader<'_>, actors: &Actors) -> Option<ReplicaStatus> {
     let Head::Array(6) = reader.head()? else {
         return None;
     };
     Some(ReplicaStatus {
-        actor: origins.get(read_uint(reader)?)?,
+        actor: actors.get(read_uint(reader)?)?,
         epoch: read_uint(reader)?,
-        vector: read_vector(reader, origins)?,
+        vector: read_vector(reader, actors)?,
         epochs: read_counts(reader)?,
         digest: read_digest(reader)?,
         ready: read_bool(reader)?,
@@ -503,7 +499,7 @@ fn write_refuse(refuse: Refuse, out: &mut Vec<u8>) {
     let (code, detail) = match refuse.why {
         Why::NoCopy => (1, 0),
         Why::NotInScope => (2, 0),
-        Why::UnknownLife => (3, 0),
+        Why::UnknownEpoch => (3, 0),
         Why::Busy => (4, 0),
         Why::Clock(offset_ms) => (5, offset_ms),
         Why::Ahead(by_ms) => (6, i64::try_from(by_ms).unwrap_or(i64::MAX)),
@@ -528,7 +524,7 @@ fn read_refuse(table: TableUid, fields: &Fields<'_>) -> Option<Refuse> {
     let why = match fields.uint(3)? {
         1 => Why::NoCopy,
         2 => Why::NotInScope,
-        3 => Why::UnknownLife,
+        3 => Why::UnknownEpoch,
         4 => Why::Busy,
         5 => Why::Clock(i64::try_from(detail).ok()?),
         6 => Why::Ahead(u64::try_from(detail).ok()?),
@@ -561,23 +557,23 @@ fn read_counts(reader: &mut Reader<'_>) -> Option<Seen> {
     (0..length / 2).map(pair).collect::<Option<BTreeMap<NodeName, u64>>>()
 }
 
-fn write_vector(vector: &VersionVector, origins: &mut Origins, out: &mut Vec<u8>) {
+fn write_vector(vector: &VersionVector, actors: &mut Actors, out: &mut Vec<u8>) {
     encode::array(out, 2 * vector.len());
     for Dot { actor, seq } in vector.iter() {
-        encode::uint(out, origins.number(actor));
+        encode::uint(out, actors.number(actor));
         encode::uint(out, seq);
     }
 }
 
-fn read_vector(reader: &mut Reader<'_>, origins: &Origins) -> Option<VersionVector> {
+fn read_vector(reader: &mut Reader<'_>, actors: &Actors) -> Option<VersionVector> {
     let Head::Array(length) = reader.head()? else {
         return None;
     };
-    if length > 2 * ORIGINS || length % 2 == 1 {
+    if length > 2 * ACTORS || length % 2 == 1 {
         return None;
     }
     let dot = |_| {
-        let actor = origins.get(read_uint(reader)?)?;
+        let actor = actors.get(read_uint(reader)?)?;
         Some(Dot { actor, seq: read_uint(reader)? })
     };
     (0..length / 2).map(dot).collect()
@@ -662,12 +658,12 @@ fn array(out: &mut Vec<u8>, key: u64, length: usize) {
 
 /// The actors that a message names, each once.
 #[derive(Debug, Default)]
-struct Origins {
+struct Actors {
     list: Vec<ActorId>,
     numbers: BTreeMap<ActorId, u64>,
 }
 
-impl Origins {
+impl Actors {
     fn number(&mut self, actor: ActorId) -> u64 {
         *self.numbers.entry(actor).or_insert_with(|| {
             self.list.push(actor);
@@ -689,7 +685,7 @@ impl Origins {
         if !fields.has(2) {
             return Some(Self::default());
         }
-        let list = read_list(&mut fields.value(2)?, ORIGINS, |reader| {
+        let list = read_list(&mut fields.value(2)?, ACTORS, |reader| {
             Some(ActorId(u128::from_be_bytes(read_bin(reader)?.try_into().ok()?)))
         })?;
         Some(Self { list, numbers: BTreeMap::new() })

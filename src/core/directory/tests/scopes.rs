@@ -292,7 +292,7 @@ impl World {
         Ok(())
     }
 
-    /// Just decided: who is in has a epoch that is not over, and who was written off is not waited for.
+    /// Just decided: who is in has a epoch that is not over, and who was abandoned is not waited for.
     fn check_decision(
         &self,
         at: usize,

@@ -275,7 +275,7 @@ fn pauses_grow_while_it_fails_and_are_short_again_afterwards() {
 #[test]
 fn a_request_that_was_refused_may_be_answered_all_the_same() {
     let mut scene = Scene::after_the_first(&[1]);
-    scene.hear(refuse(table(1), Why::UnknownLife));
+    scene.hear(refuse(table(1), Why::UnknownEpoch));
     scene.hear(Message::Batch(log(table(1), &at(0), 9, true)));
     scene.asks();
     assert_eq!(scene.taken.len(), 1);

@@ -14,13 +14,13 @@ fn hlcs() -> impl Strategy<Value = Hlc> {
     (0..=i64::MAX).prop_map(Hlc::from_i64)
 }
 
-fn origins() -> impl Strategy<Value = ActorId> {
+fn actors() -> impl Strategy<Value = ActorId> {
     prop_oneof![(0..4_u128).prop_map(ActorId), any::<u128>().prop_map(ActorId)]
 }
 
 fn vectors() -> impl Strategy<Value = VersionVector> {
     let dot = |(actor, seq)| Dot { actor, seq };
-    vec((origins(), 1..=u64::MAX), 0..6).prop_map(move |dots| dots.into_iter().map(dot).collect())
+    vec((actors(), 1..=u64::MAX), 0..6).prop_map(move |dots| dots.into_iter().map(dot).collect())
 }
 
 fn counts() -> impl Strategy<Value = Seen> {
@@ -58,7 +58,7 @@ fn digests() -> impl Strategy<Value = TableDigest> {
 prop_compose! {
     fn pull_requests()(
         table in tables(),
-        reader in origins(),
+        reader in actors(),
         epoch in any::<u64>(),
         position in positions(),
         vector in vectors(),
@@ -69,7 +69,7 @@ prop_compose! {
 
 prop_compose! {
     fn words()(
-        actor in origins(),
+        actor in actors(),
         (epoch, ready) in any::<(u64, bool)>(),
         vector in vectors(),
         epochs in counts(),
@@ -113,7 +113,7 @@ prop_compose! {
 }
 
 fn rows(contexts: usize) -> impl Strategy<Value = Vec<RowVersion>> {
-    let row = (keys(), option::of(keys()), hlcs(), origins(), any::<u64>(), 0..contexts).prop_map(
+    let row = (keys(), option::of(keys()), hlcs(), actors(), any::<u64>(), 0..contexts).prop_map(
         |(key, value, hlc, actor, seq, context)| {
             let stamp = Stamp { hlc, actor };
             RowVersion { key, value, stamp, seq, context }
@@ -126,7 +126,7 @@ prop_compose! {
     fn batches()(
         (contexts, rows) in vec(vectors(), 1..4)
             .prop_flat_map(|contexts| (Just(contexts.clone()), rows(contexts.len()))),
-        (table, reader, from, part) in (tables(), origins(), positions(), parts()),
+        (table, reader, from, part) in (tables(), actors(), positions(), parts()),
         (vector, gc_watermark, hlc) in (vectors(), vectors(), hlcs()),
         (change_log, ready, epoch) in any::<([u8; 16], bool, u64)>(),
         standing in prop_oneof![Just(Standing::In), Just(Standing::Frozen), Just(Standing::Out)],
@@ -145,7 +145,7 @@ fn whys() -> impl Strategy<Value = Why> {
     prop_oneof![
         Just(Why::NoCopy),
         Just(Why::NotInScope),
-        Just(Why::UnknownLife),
+        Just(Why::UnknownEpoch),
         Just(Why::Busy),
         any::<i64>().prop_map(Why::Clock),
         (0..i64::MAX.unsigned_abs()).prop_map(Why::Ahead),

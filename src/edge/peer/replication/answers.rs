@@ -111,7 +111,7 @@ fn answered(
             let why = match why {
                 Unserved::NoCopy => Why::NoCopy,
                 Unserved::NotInScope => Why::NotInScope,
-                Unserved::UnknownLife => Why::UnknownLife,
+                Unserved::UnknownEpoch => Why::UnknownEpoch,
                 Unserved::Busy => Why::Busy,
                 Unserved::Damaged => Why::Damaged,
             };

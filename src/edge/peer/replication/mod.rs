@@ -678,7 +678,7 @@ impl Exchange<'_> {
                     last.seq, own.seq
                 );
                 let event = Event { uid: None, kind: "rolled_back", text };
-                for command in [Command::Mint, Command::Note(event)] {
+                for command in [Command::RotateActor, Command::Note(event)] {
                     if let Err(failure) = store.execute(command).await {
                         warn!(%failure, "no new origin of writes was made: {failure}");
                     }

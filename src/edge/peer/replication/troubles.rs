@@ -40,7 +40,7 @@ pub(super) fn trouble_of(why: Why) -> Trouble {
     match why {
         Why::NoCopy | Why::Busy => Trouble::NotReady,
         Why::NotInScope => Trouble::Scope,
-        Why::UnknownLife | Why::Directory => Trouble::Directory,
+        Why::UnknownEpoch | Why::Directory => Trouble::Directory,
         Why::Clock(offset_ms) => Trouble::Clock(offset_ms),
         Why::Ahead(by_ms) => Trouble::Ahead(by_ms),
         Why::Stale => Trouble::Stale,

@@ -172,7 +172,7 @@ fn who_is_not_in_the_scope_asks_in_vain() {
         (closed, 1, Why::NotInScope),
         (local, 1, Why::NotInScope),
         (TableUid([77; 16]), 1, Why::NotInScope),
-        (open, 2, Why::UnknownLife),
+        (open, 2, Why::UnknownEpoch),
     ] {
         link.want(table, epoch);
         assert_eq!(link.answer(table), refusal(table, why));
