@@ -50,10 +50,11 @@ fn every_file_says_what_it_is() {
 }
 
 #[test]
-fn no_file_is_too_long() {
-    check(rules::is_not_too_long);
-    assert_eq!(lines(rules::is_not_too_long, "src/x.rs", &"//\n".repeat(701)), [701]);
-    assert_eq!(lines(rules::is_not_too_long, "src/x.rs", &"//\n".repeat(700)), []);
+fn one_concept_has_one_word() {
+    check(rules::speaks_by_the_glossary);
+    let text = ["// the fe", "ed\nlet fe", "ed = 1;\nfeedback(fe", "ed_me);\n"].concat();
+    assert_eq!(lines(rules::speaks_by_the_glossary, "src/store/rows.rs", &text), [1, 2]);
+    assert_eq!(lines(rules::speaks_by_the_glossary, "src/store/schema.rs", &text), []);
 }
 
 #[test]

@@ -32,7 +32,7 @@ pub enum Change {
     /// Store the arriving record, in place of what was there.
     Store,
     /// Leave a tombstone, so that copies elsewhere learn of the deletion.
-    Bury,
+    Tombstone,
     /// Remove the row without a trace: no copy can exist elsewhere.
     Erase,
 }
@@ -48,7 +48,7 @@ pub fn decide(present: Option<Version>, arriving: Version, replicated: bool) -> 
     }
     match (arriving.content, replicated, present) {
         (Content::Live { .. }, _, _) => Change::Store,
-        (Content::Deleted, true, _) => Change::Bury,
+        (Content::Deleted, true, _) => Change::Tombstone,
         (Content::Deleted, false, Some(_)) => Change::Erase,
         (Content::Deleted, false, None) => Change::Keep,
     }
@@ -70,7 +70,7 @@ impl Delta {
         let after = match change {
             Change::Keep => return Self::default(),
             Change::Store => Some(arriving),
-            Change::Bury | Change::Erase => None,
+            Change::Tombstone | Change::Erase => None,
         };
         let (records_before, bytes_before) = totals(present);
         let (records_after, bytes_after) = totals(after);
@@ -124,8 +124,8 @@ mod tests {
         let deletion = version(9, 1, Content::Deleted);
         let present = Some(version(5, 1, Content::Live { bytes: 1 }));
         assert_eq!(decide(present, deletion, false), Change::Erase);
-        assert_eq!(decide(present, deletion, true), Change::Bury);
-        assert_eq!(decide(None, deletion, true), Change::Bury, "it may arrive before the row");
+        assert_eq!(decide(present, deletion, true), Change::Tombstone);
+        assert_eq!(decide(None, deletion, true), Change::Tombstone, "it may arrive before the row");
         assert_eq!(decide(None, deletion, false), Change::Keep);
     }
 
@@ -147,7 +147,7 @@ mod tests {
                 for (hlc, inc, content) in order {
                     let arriving = version(*hlc, *inc, *content);
                     match decide(row, arriving, true) {
-                        Change::Store | Change::Bury => row = Some(arriving),
+                        Change::Store | Change::Tombstone => row = Some(arriving),
                         Change::Keep | Change::Erase => {}
                     }
                 }
@@ -171,7 +171,7 @@ mod tests {
                 let change = decide(row, arriving, replicated);
                 sum = sum.plus(Delta::of(row, arriving, change));
                 match change {
-                    Change::Store | Change::Bury => row = Some(arriving),
+                    Change::Store | Change::Tombstone => row = Some(arriving),
                     Change::Erase => row = None,
                     Change::Keep => {}
                 }

@@ -374,7 +374,7 @@ impl Service {
         let what = if mark.value.is_some() { "it was written" } else { "it was deleted" };
         because.add(format!("{what} {}", self.written(mark.stamp)));
         let dot = Dot { actor: mark.stamp.actor, seq: mark.seq };
-        let known = self.sync.of(copies.entry.table.uid, node).and_then(|known| known.word);
+        let known = self.sync.of(copies.entry.table.uid, node).and_then(|known| known.status);
         let is_known = known.is_some_and(|word| word.vector.covers(dot));
         if is_known {
             because.add(format!("{node} has said that it has incorporated this write"));

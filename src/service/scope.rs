@@ -52,7 +52,12 @@ impl Service {
         let catalog = self.store.catalog();
         gate::admit_scope(&entry.table.name.owner, &scope, &write_off, catalog.directory())?;
         self.check_write_off(&entry, &write_off)?;
-        Ok(Answer::Commit(Command::SetScope { caller: caller.clone(), entry, scope, abandon }))
+        Ok(Answer::Commit(Command::SetScope {
+            caller: caller.clone(),
+            entry,
+            scope,
+            abandon: write_off,
+        }))
     }
 
     /// The decisions about a scope that no other has replaced. Where they compete, somebody has to choose.

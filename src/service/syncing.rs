@@ -222,7 +222,7 @@ impl Wait {
                 return false;
             };
             let has_all = known
-                .word
+                .status
                 .as_ref()
                 .is_some_and(|word| word.ready && word.vector.dominates(&self.vector));
             let since = known.verified_ms.is_some_and(|at| at >= self.since_ms);

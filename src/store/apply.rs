@@ -420,7 +420,7 @@ impl<'a> Tx<'a> {
             arriving.version.stamp.hlc = after.max(arriving.version.stamp.hlc);
         }
         let outcome = self.merge(entry, key, present, arriving);
-        if !matches!(outcome, Ok(Change::Store | Change::Bury | Change::Erase)) {
+        if !matches!(outcome, Ok(Change::Store | Change::Tombstone | Change::Erase)) {
             (self.state.clock, self.state.seq, self.changed) = (clock, seq, changed);
         }
         outcome.map(|_change| ())
@@ -491,12 +491,12 @@ impl<'a> Tx<'a> {
             (Change::Erase, Some(Present { id, .. })) => {
                 self.execute("DELETE FROM records WHERE id = ?1", [id])?;
             }
-            (Change::Store | Change::Bury, Some(Present { id, .. })) => self.execute(
+            (Change::Store | Change::Tombstone, Some(Present { id, .. })) => self.execute(
                 "UPDATE records SET value = ?2, hlc = ?3, actor = ?4, seq = ?5, lsn = ?6,
                  checksum = ?7 WHERE id = ?1",
                 params![id, value, hlc, actor_number, seq, lsn, checksum],
             )?,
-            (Change::Store | Change::Bury, None) => self.execute(
+            (Change::Store | Change::Tombstone, None) => self.execute(
                 "INSERT INTO records (table_id, key, value, hlc, actor, seq, lsn, checksum)
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
                 params![table.0, key, value, hlc, actor_number, seq, lsn, checksum],

@@ -356,7 +356,7 @@ impl Tx<'_> {
         self.catalog_mut().remove(&entry.table.name);
         let shown = self.state.catalog.show(&entry.table.name);
         let text = format!(
-            "the copy of {shown} was written off elsewhere; its rows are in {} now",
+            "the copy of {shown} was abandoned elsewhere; its rows are in {} now",
             rescued.table.name
         );
         self.note_of(&rescued.table.name, "table_rescued", text)?;

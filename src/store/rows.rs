@@ -353,13 +353,13 @@ impl Tx<'_> {
         // A damaged row is no part of the digest: what it was before is not known.
         let before = before.filter(|found| !found.damaged);
         let before = before.map(|found| (found.stamp, found.value.as_deref()));
-        let buried = |version: Option<(Stamp, Option<&[u8]>)>| {
+        let tombstones = |version: Option<(Stamp, Option<&[u8]>)>| {
             i64::from(version.is_some_and(|(_, value)| value.is_none()))
         };
         let change = DigestChange {
             minus: before.and_then(leaf),
             plus: after.and_then(leaf),
-            tombstones: buried(after) - buried(before),
+            tombstones: tombstones(after) - tombstones(before),
         };
         if let Some(replica) = self.state.replicas.get_mut(place.uid) {
             (replica.digest, replica.tombstones) =

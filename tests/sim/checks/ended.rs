@@ -31,7 +31,7 @@ pub(crate) fn is_not_read(
     }
     let over = over_by(world, reader, &name, batch.table);
     if batch.epoch > 0 && over >= batch.epoch {
-        broken(format!("ended n{reader} reads of n{source}, whose copy was written off"));
+        broken(format!("ended n{reader} reads of n{source}, whose copy was abandoned"));
     }
 }
 
@@ -39,7 +39,7 @@ pub(crate) fn is_not_read(
 pub(crate) fn is_not_fed(world: &World, reader: usize, source: usize, want: &PullRequest) {
     let over = over_by(world, source, &world.nodes[reader].name, want.table);
     if want.epoch > 0 && over >= want.epoch {
-        broken(format!("ended n{source} change_logs n{reader}, whose copy was written off"));
+        broken(format!("ended n{source} serves n{reader}, whose copy was abandoned"));
     }
 }
 

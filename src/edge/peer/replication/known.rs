@@ -66,7 +66,7 @@ impl Exchange<'_> {
             && status_gossip::concerns(self.store.catalog().directory(), table, node)
         {
             view.update(table, node, |known| {
-                status_gossip::overheard(known, status.clone(), node, table, &self.store);
+                status_gossip::heard_by_gossip(known, status.clone(), node, table, &self.store);
             });
         }
     }

@@ -74,7 +74,7 @@ pub(super) fn heard(
 }
 
 /// Takes note of what another machine has passed on. It may be older than what is known already.
-pub(super) fn overheard(
+pub(super) fn heard_by_gossip(
     known: &mut PeerCopy,
     status: ReplicaStatus,
     node: &NodeName,

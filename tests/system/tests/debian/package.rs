@@ -43,7 +43,7 @@ fn uncompressed((name, (mode, bytes)): (String, (u32, Vec<u8>))) -> (String, (u3
         .spawn()
         .expect("run gunzip");
     // A page fits into the pipe.
-    gunzip.stdin.take().expect("piped").write_all(&bytes).expect("feed gunzip");
+    gunzip.stdin.take().expect("piped").write_all(&bytes).expect("write to gunzip");
     let output = gunzip.wait_with_output().expect("run gunzip");
     assert!(output.status.success(), "{name}");
     (plain.to_owned(), (mode, output.stdout))
