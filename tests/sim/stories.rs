@@ -78,7 +78,7 @@ pub(crate) const ALL: &[Story] = &[
     },
     Story { rules: &[rule(Rule::DrainedWholly)], tell: the_heir_has_a_part },
     Story { rules: &[rule(Rule::DrainedIntoScope)], tell: the_heir_is_excluded_too },
-    Story { rules: &[rule(Rule::DrainedIntoLivingEpoch)], tell: the_heir_is_written_off },
+    Story { rules: &[rule(Rule::DrainedIntoLivingEpoch)], tell: the_heir_is_abandoned },
 ];
 
 const fn rule(rule: Rule) -> Mutation {
@@ -653,7 +653,7 @@ fn the_heir_is_excluded_too(world: &mut World) {
 }
 
 /// And is admitted again, to begin with nothing.
-fn the_heir_is_written_off(world: &mut World) {
+fn the_heir_is_abandoned(world: &mut World) {
     let status = status_of_an_heir(world);
     decide(world, 0, &[0], &[2]);
     decide(world, 0, &[0, 2], &[]);
