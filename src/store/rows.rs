@@ -189,7 +189,7 @@ impl Tx<'_> {
             Some(found) => {
                 self.execute(
                     "UPDATE records SET value = ?2, hlc = ?3, actor = ?4, seq = ?5, lsn = ?6,
-                     context = ?7, pushed = 0, checksum = ?8 WHERE id = ?1",
+                     context = ?7, re_announced = 0, checksum = ?8 WHERE id = ?1",
                     params![found.id, value, hlc, actor_number, seq, lsn, context_id, checksum],
                 )?;
                 found.id
@@ -265,7 +265,7 @@ impl Tx<'_> {
     pub(super) fn push_back(&mut self, place: Place<'_>, found: &Found) -> Result<u64, Fault> {
         let lsn = self.draw_lsn();
         self.execute(
-            "UPDATE records SET lsn = ?2, pushed = 1 WHERE id = ?1",
+            "UPDATE records SET lsn = ?2, re_announced = 1 WHERE id = ?1",
             params![found.id, lsn],
         )?;
         self.execute(

@@ -320,7 +320,7 @@ impl<'a> Reading<'a> {
     /// to the greatest number there is.
     fn change_log(&mut self, table: TableId, after: u64, lsn: u64) -> Result<(u64, bool), Fault> {
         let mut statement = self.file.conn.prepare_cached(
-            "SELECT r.key, r.value, r.hlc, r.actor, r.seq, r.context, r.pushed, r.checksum,
+            "SELECT r.key, r.value, r.hlc, r.actor, r.seq, r.context, r.re_announced, r.checksum,
                     f.lsn, r.lsn
              FROM change_log f LEFT JOIN records r ON r.id = f.record
              WHERE f.table_id = ?1 AND f.lsn > ?2 ORDER BY f.lsn",
@@ -344,7 +344,7 @@ impl<'a> Reading<'a> {
     /// Reads rows in the order of their keys, from after one. Answers the last; none at the end.
     fn keys(&mut self, table: TableId, after: &[u8]) -> Result<Option<Vec<u8>>, Fault> {
         let mut statement = self.file.conn.prepare_cached(
-            "SELECT key, value, hlc, actor, seq, context, pushed, checksum FROM records
+            "SELECT key, value, hlc, actor, seq, context, re_announced, checksum FROM records
              WHERE table_id = ?1 AND key > ?2 ORDER BY key",
         )?;
         // No key is empty, so that all come after the empty one.
@@ -376,7 +376,7 @@ impl<'a> Reading<'a> {
             keys.remove(&row.key);
         });
         let mut statement = self.file.conn.prepare_cached(
-            "SELECT key, value, hlc, actor, seq, context, pushed, checksum FROM records
+            "SELECT key, value, hlc, actor, seq, context, re_announced, checksum FROM records
              WHERE table_id = ?1 AND key = ?2",
         )?;
         for key in keys {

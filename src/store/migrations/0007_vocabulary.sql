@@ -18,3 +18,8 @@ ALTER TABLE departures RENAME COLUMN life TO epoch;
 
 -- Up to where a replica has forgotten tombstones is its GC watermark.
 ALTER TABLE replicas RENAME COLUMN floor TO gc_watermark;
+ALTER TABLE cursors RENAME COLUMN floor TO gc_watermark;
+
+-- A read of a whole replica is a snapshot transfer. A row that a source may lack is announced again.
+ALTER TABLE cursors RENAME COLUMN pass TO snapshot;
+ALTER TABLE records RENAME COLUMN pushed TO re_announced;
