@@ -93,7 +93,7 @@ fuzz_target!(|input: &[u8]| {
             let (mut from, mut to) = tokio::io::split(&mut client);
             let mut received = Vec::new();
             let send = async {
-                for piece in sent.batches(piece) {
+                for piece in sent.chunks(piece) {
                     // The daemon may have closed the connection.
                     if to.write_all(piece).await.is_err() {
                         return;

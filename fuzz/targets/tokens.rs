@@ -27,7 +27,7 @@ impl Signer for Unconvinced {
     fn sign(&self, _message: &[u8]) -> Vec<u8> {
         Vec::new()
     }
-    fn signer(&self, _: &[u8], _: &[u8], _: &[u8]) -> Result<(NodeName, KeyHash), NotSigned> {
+    fn verify(&self, _: &[u8], _: &[u8], _: &[u8]) -> Result<(NodeName, KeyHash), NotSigned> {
         Err(NotSigned("never".into()))
     }
 }
