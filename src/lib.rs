@@ -39,7 +39,7 @@
 //! | who is who, where tables may be | `src/core/directory/` |
 //! | what copies of a table ask of each other, what follows | `src/core/replication/`; stored by [`store`], sent by [`edge::peer`] |
 //! | the bytes of requests and replies | `src/core/wire/` |
-//! | a method | `src/core/wire/method.rs`, then [`service`] |
+//! | a method | `src/core/wire/method.rs`, `src/core/api/` for what it is asked and answers, then [`service`] |
 //! | what is on disk, and when | [`store`] |
 //! | connections, their bounds, their order | [`edge`] |
 //! | the other machines: their port, links, requests to them | [`edge::peer`]; what requests see of them, [`service::mesh`] |
@@ -48,7 +48,8 @@
 //! | when rows travel, and which | `src/core/replication/`: `session` asks, `reader` and `source` decide; `src/edge/peer/replication/` does it |
 //! | what copies need not keep | `src/core/replication/collect.rs`, then `src/edge/peer/upkeep.rs` |
 //! | settings, start and stop, signals | [`daemon`]; the files of settings, [`sys::fragments`] |
-//! | a command of `cortex` | [`cli`], which speaks through [`client`] |
+//! | a command of `cortex` | [`cli`], which speaks through `cortex-client` |
+//! | how programs call the daemon | `src/client/`, package `cortex-client` |
 //! | where socket and data are | [`sys::paths`] |
 //! | keys, certificates, who belongs to the mesh | [`pki`] |
 //! | what is advised where a node is not reached | [`remedy`] |
@@ -60,20 +61,19 @@
 //! ```text
 //!  cortex-core <── store <── service <── edge <── daemon <── bin/cortexd
 //!       ^
-//!       ├───────── client <── cli <── bin/cortex
-//!       └───────── cortex-top (tui/)
+//!       ├── cortex-client <── cli <── bin/cortex
+//!       └── cortex-top (tui/)
 //!
 //!  pki <── edge, daemon, cli
 //!
-//!  within the core:  model <── clock, gate, merge        directory <── sync <── wire::replication, wire::link
-//!                    wire <── model::record              model <── wire::rpc
+//!  within the core:  model <── clock, gate, merge        directory <── replication <── wire::replication, wire::link
+//!                    wire <── model::record              model <── wire::rpc       model, wire <── api
 //! ```
 //!
 //! Nobody imports [`daemon`], which puts the parts together; [`sys`] and [`remedy`] import nobody. Cargo
 //! holds the walls between packages, `deny.toml` those around crates, and `tests/tidy.rs` those between modules.
 
 pub mod cli;
-pub mod client;
 pub mod daemon;
 pub mod edge;
 pub mod pki;

@@ -78,10 +78,11 @@ fn modules_import_only_what_stands_before_them() {
         ("src/edge/mod.rs", "use crate::{daemon, service};", &[1]),
         (
             "src/cli/acl.rs",
-            "use crate::client;\nuse crate::store::Store;\nuse crate::service;",
+            "use crate::pki;\nuse crate::store::Store;\nuse crate::service;",
             &[2, 3],
         ),
-        ("src/client/mod.rs", "use crate::cli;", &[1]),
+        ("src/client/pipeline.rs", "use crate::raw;", &[]),
+        ("src/core/api/sync.rs", "use crate::replication::VersionVector;", &[1]),
         ("src/bin/cortex.rs", "fn main() { cortexd::store::open() }", &[1]),
         ("src/bin/cortex.rs", "fn main() { cortexd::cli::main() }", &[]),
         ("src/attic.rs", "use std::fs;", &[1]),
@@ -114,7 +115,7 @@ fn a_crate_is_named_where_it_belongs() {
         lines(rule, "src/service/mod.rs", "use tokio::{sync::watch, net::UnixStream};"),
         [1]
     );
-    assert_eq!(lines(rule, "src/client/mod.rs", "use tokio::sync::watch;"), [1]);
+    assert_eq!(lines(rule, "src/client/lib.rs", "use tokio::sync::watch;"), [1]);
     assert_eq!(lines(rule, "src/store/mod.rs", "use rusqlite::Connection;"), []);
     assert_eq!(lines(rule, "tests/x.rs", "use rusqlite::Connection;"), []);
 }

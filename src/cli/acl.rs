@@ -2,11 +2,11 @@
 //! Leaves what an identity and a permission are to the daemon.
 
 use clap::{Args, Subcommand};
+use cortex_client::api::{AclGrant, AclList, AclRevoke, Words};
 
 use super::context::Context;
 use super::failure::Failure;
 use super::tables::words;
-use crate::client::Params;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Acl {
@@ -31,14 +31,18 @@ pub(crate) struct Change {
 
 pub(crate) fn run(command: &Acl, context: &Context) -> Result<(), Failure> {
     match command {
-        Acl::Grant(change) => call("acl_grant", change, context),
-        Acl::Revoke(change) => call("acl_revoke", change, context),
-        Acl::List => context.call("acl_list", &Params::new()),
+        Acl::Grant(Change { identity, table, permissions }) => {
+            let permissions = &words(permissions).join(",");
+            let permissions = Words::Text(permissions);
+            let granted = context.call(&AclGrant { identity, table, permissions });
+            granted.map_err(|failure| failure.about_table(table))
+        }
+        Acl::Revoke(Change { identity, table, permissions }) => {
+            let permissions = &words(permissions).join(",");
+            let permissions = Words::Text(permissions);
+            let revoked = context.call(&AclRevoke { identity, table, permissions });
+            revoked.map_err(|failure| failure.about_table(table))
+        }
+        Acl::List => context.call(&AclList {}),
     }
-}
-
-fn call(method: &str, change: &Change, context: &Context) -> Result<(), Failure> {
-    let permissions = words(&change.permissions).join(",");
-    let params = Params::new().str(&change.identity).str(&change.table).str(&permissions);
-    context.call(method, &params).map_err(|failure| failure.about_table(&change.table))
 }

@@ -5,13 +5,15 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use cortex_client::api;
 use rmpv::Value;
 
 use super::context::Context;
 use super::failure::{Exit, Failure};
 use super::progress::Progress;
 use super::target::Target;
-use crate::client::{Params, pack};
+
+use super::json::packed;
 
 #[derive(Debug, Args)]
 pub(crate) struct Events {
@@ -20,7 +22,7 @@ pub(crate) struct Events {
     limit: Option<u32>,
     /// Only those after the event with this id
     #[arg(long, value_name = "ID")]
-    after: Option<u64>,
+    after: Option<i64>,
 }
 
 #[derive(Debug, Args)]
@@ -37,30 +39,25 @@ pub(crate) enum Config {
 
 pub(crate) fn config(command: &Config, context: &Context) -> Result<(), Failure> {
     match command {
-        Config::Show => {
-            context.call("settings", &Params::new()).map_err(Failure::about_administration)
-        }
+        Config::Show => context.call(&api::Settings {}).map_err(Failure::about_administration),
     }
 }
 
 pub(crate) fn usage(context: &Context) -> Result<(), Failure> {
-    context.call("usage", &Params::new())
+    context.call(&api::Usage {})
 }
 
 pub(crate) fn events(args: &Events, context: &Context) -> Result<(), Failure> {
-    let mut page = Vec::new();
-    page.extend(args.limit.map(|limit| ("limit".into(), limit.into())));
-    page.extend(args.after.map(|after| ("after".into(), after.into())));
-    let params = Params::new();
-    context.call("events", &if page.is_empty() { params } else { params.value(&Value::Map(page)) })
+    let options = api::EventsOptions { limit: args.limit, after: args.after.unwrap_or_default() };
+    context.call(&api::Events { options })
 }
 
 pub(crate) fn reload(context: &Context) -> Result<(), Failure> {
-    context.call("reload", &Params::new()).map_err(Failure::about_administration)
+    context.call(&api::Reload {}).map_err(Failure::about_administration)
 }
 
 pub(crate) fn checkpoint(context: &Context) -> Result<(), Failure> {
-    context.call("checkpoint", &Params::new()).map_err(Failure::about_administration)
+    context.call(&api::Checkpoint {}).map_err(Failure::about_administration)
 }
 
 /// Asks for a copy of the whole database and writes it to a file. The daemon has checked the copy
@@ -73,7 +70,7 @@ pub(crate) fn backup(args: &Backup, context: &Context) -> Result<(), Failure> {
     let mut target = Target::open_private(path).map_err(writing)?;
     let mut client = context.connect_patiently()?;
     let mut chunks = client
-        .call_streamed("backup", &Params::new())
+        .call_streamed(&api::Backup { name: None })
         .map_err(|error| Failure::from(error).about_administration())?;
     let progress = Progress::begin(None);
     let mut bytes = 0;
@@ -93,13 +90,11 @@ pub(crate) fn backup(args: &Backup, context: &Context) -> Result<(), Failure> {
     if is_output {
         return Ok(());
     }
-    let mut summary = Vec::new();
     let path = Value::from(path.display().to_string());
     let fields = vec![
         ("backup".into(), path),
         ("bytes".into(), bytes.into()),
         ("seconds".into(), seconds.into()),
     ];
-    pack::value(&mut summary, &Value::Map(fields));
-    context.printer().value(&summary)
+    context.printer().value(&packed(&Value::Map(fields)))
 }

@@ -2,13 +2,12 @@
 //! Leaves which version wins, and keeping the others, to the daemon.
 
 use clap::{ArgAction, Args, Subcommand};
-use rmpv::Value;
+use cortex_client::api::{self, ConflictsOptions};
 
 use super::context::Context;
 use super::failure::Failure;
 use super::output;
 use super::sync::conflicts_elsewhere;
-use crate::client::Params;
 
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -25,10 +24,10 @@ pub(crate) struct List {
     table: Option<String>,
     /// At most so many, and at most 1000 [default: 100]
     #[arg(long, value_name = "N", requires = "table")]
-    limit: Option<u64>,
+    limit: Option<u32>,
     /// Only those with a smaller number than this
     #[arg(long, value_name = "ID", requires = "table")]
-    before: Option<u64>,
+    before: Option<i64>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -46,7 +45,7 @@ pub(crate) struct One {
     /// The table
     table: String,
     /// The conflict's number, as `conflicts TABLE` lists it
-    id: u64,
+    id: i64,
 }
 
 #[derive(Debug, Args)]
@@ -55,7 +54,7 @@ pub(crate) struct Ack {
     table: String,
     /// The conflict's number
     #[arg(required_unless_present = "all")]
-    id: Option<u64>,
+    id: Option<i64>,
     /// All conflicts of the table
     #[arg(long, action = ArgAction::SetTrue, conflicts_with = "id")]
     all: bool,
@@ -64,42 +63,35 @@ pub(crate) struct Ack {
 pub(crate) fn run(args: &Conflicts, context: &Context) -> Result<(), Failure> {
     match &args.command {
         None => list(&args.list, context),
-        Some(Command::Show(one)) => about(one, "conflict_show", context),
-        Some(Command::Restore(one)) => about(one, "conflict_restore", context),
-        Some(Command::Ack(args)) => {
-            let params = Params::new().str(&args.table);
-            let params = match args.id {
-                Some(id) => params.value(&Value::from(id)),
-                None => params,
-            };
-            let outcome = context.call("conflict_ack", &params);
-            outcome.map_err(|failure| of_conflict(failure, &args.table))
+        Some(Command::Show(One { table, id })) => {
+            let shown = context.call(&api::ConflictShow { table, id: *id });
+            shown.map_err(|failure| of_conflict(failure, table))
+        }
+        Some(Command::Restore(One { table, id })) => {
+            let restored = context.call(&api::ConflictRestore { table, id: *id });
+            restored.map_err(|failure| of_conflict(failure, table))
+        }
+        Some(Command::Ack(Ack { table, id, all: _ })) => {
+            let noted = context.call(&api::ConflictAck { table, id: *id });
+            noted.map_err(|failure| of_conflict(failure, table))
         }
     }
 }
 
 fn list(args: &List, context: &Context) -> Result<(), Failure> {
-    let Some(table) = &args.table else {
-        return context.call("conflicts", &Params::new());
+    let options = ConflictsOptions { limit: args.limit, before: args.before };
+    let Some(table) = args.table.as_deref() else {
+        return context.call(&api::Conflicts { table: None, options });
     };
-    let limit = args.limit.map(|limit| ("limit".into(), limit.into()));
-    let before = args.before.map(|id| ("before".into(), id.into()));
-    let options: Vec<(Value, Value)> = limit.into_iter().chain(before).collect();
-    let params = Params::new().str(table).value(&Value::Map(options));
-    context.call("conflicts", &params).map_err(|failure| failure.about_table(table))?;
+    let listed = context.call(&api::Conflicts { table: Some(table), options });
+    listed.map_err(|failure| failure.about_table(table))?;
     // The list is this node's. It is complete without what others keep, of which a node alone knows nothing.
-    let status = context
-        .connect()
-        .and_then(|mut client| Ok(client.call("sync_status_table", &Params::new().str(table))?));
+    let status =
+        context.connect().and_then(|mut client| Ok(client.call(&api::SyncStatusTable { table })?));
     if let Some(elsewhere) = status.ok().as_ref().and_then(conflicts_elsewhere) {
         output::note(&format!("note: {elsewhere}"));
     }
     Ok(())
-}
-
-fn about(one: &One, method: &str, context: &Context) -> Result<(), Failure> {
-    let params = Params::new().str(&one.table).value(&Value::from(one.id));
-    context.call(method, &params).map_err(|failure| of_conflict(failure, &one.table))
 }
 
 /// What is not found here is no record.

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{ArgAction, Args, ColorChoice};
+use cortex_client::{Client, api::Request};
 
 use super::failure::{Exit, Failure};
 use super::output::Printer;
-use crate::client::{Client, Params};
 use crate::sys::fragments;
 use crate::sys::paths::{self, Environment};
 
@@ -114,8 +114,8 @@ impl Context {
     }
 
     /// Calls a method and prints its result.
-    pub(crate) fn call(&self, method: &str, params: &Params) -> Result<(), Failure> {
-        let result = self.connect()?.call_raw(method, params)?;
+    pub(crate) fn call<'r, R: Request<'r>>(&self, request: &R) -> Result<(), Failure> {
+        let result = self.connect()?.call_raw(request)?;
         self.printer().value(&result)
     }
 

@@ -2,12 +2,11 @@
 //! Leaves the reasons to the daemon.
 
 use clap::Args;
-use rmpv::Value;
+use cortex_client::api::{self, ExplainOptions, KeyText};
 
 use super::context::Context;
 use super::failure::Failure;
 use super::records;
-use crate::client::Params;
 
 #[derive(Debug, Args)]
 pub(crate) struct Explain {
@@ -26,13 +25,11 @@ pub(crate) struct Explain {
 
 pub(crate) fn run(args: &Explain, context: &Context) -> Result<(), Failure> {
     let key = match (&args.key, &args.key_json) {
-        (Some(text), _) => Some(Value::from(text.as_str())),
-        (None, Some(json)) => Some(records::key_in_json("--key-json", json)?),
+        (Some(text), _) => Some(text.clone().into_bytes()),
+        (None, Some(json)) => Some(records::key_text("--key-json", json)?),
         (None, None) => None,
     };
-    let key = key.map(|key| (Value::from("key"), key));
-    let node = args.node.as_deref().map(|node| (Value::from("node"), Value::from(node)));
-    let options = Value::Map(key.into_iter().chain(node).collect());
-    let params = Params::new().str(&args.table).value(&options);
-    context.call("explain", &params).map_err(|failure| failure.about_table(&args.table))
+    let options = ExplainOptions { key: key.map(KeyText), node: args.node.clone() };
+    let explain = api::Explain { table: &args.table, options };
+    context.call(&explain).map_err(|failure| failure.about_table(&args.table))
 }

@@ -16,9 +16,8 @@ use super::output;
 use super::printable::Shown;
 use super::progress::Progress;
 use super::source::Format;
-use super::stream::{List, Lists};
+use super::stream::{List, Lists, What};
 use super::target::Target;
-use crate::client::pack;
 
 /// A page is one answer of the daemon: large enough that asking costs nothing, small enough that nobody
 /// else waits for it.
@@ -78,7 +77,7 @@ fn copy(
     table: &str,
     sink: &mut Sink<impl Write, impl Fn(io::Error) -> Failure>,
 ) -> Result<(), Failure> {
-    let mut list = List { method: "all", table, pattern: None, limit: None, after: None };
+    let mut list = List { what: What::All, table, limit: None, after: None };
     loop {
         list.limit = Some(PAGE);
         if lists.visit(&mut list, |record| sink.record(record))? == 0 {
@@ -129,16 +128,11 @@ impl<W: Write, F: Fn(io::Error) -> Failure> Sink<W, F> {
     }
 
     fn summary(&self) -> Vec<u8> {
-        let mut summary = Vec::new();
-        pack::value(
-            &mut summary,
-            &Value::Map(vec![
-                ("exported".into(), self.exported.into()),
-                ("bytes".into(), self.bytes.into()),
-                ("seconds".into(), self.progress.end().into()),
-            ]),
-        );
-        summary
+        json::packed(&Value::Map(vec![
+            ("exported".into(), self.exported.into()),
+            ("bytes".into(), self.bytes.into()),
+            ("seconds".into(), self.progress.end().into()),
+        ]))
     }
 }
 

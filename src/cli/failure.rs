@@ -4,9 +4,9 @@
 use std::path::Path;
 use std::process::ExitCode;
 
+use cortex_client as client;
 use cortex_core::wire::OutOfBounds;
 
-use crate::client;
 use crate::sys::paths;
 
 /// The exit statuses of `cortex`. Scripts depend on the numbers.

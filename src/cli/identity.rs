@@ -4,11 +4,10 @@
 use std::io::Read as _;
 
 use clap::{Args, Subcommand};
-use rmpv::Value;
+use cortex_client::api::{self, TokenOptions};
 
 use super::context::Context;
 use super::failure::{Exit, Failure};
-use crate::client::Params;
 
 /// The longest token that is read from standard input.
 const TOKEN_BYTES: u64 = 8192;
@@ -98,53 +97,39 @@ pub(crate) struct Resolve {
 
 pub(crate) fn run(command: &Identity, context: &Context) -> Result<(), Failure> {
     match command {
-        Identity::Register(args) => {
-            let options = options(&args.good, args.uid.map(|uid| ("uid", Value::from(uid))));
-            let params = Params::new().str(&args.name).value(&options);
-            context.call("identity_register", &params)
+        Identity::Register(Register { name, uid, good }) => {
+            let options = TokenOptions { uid: *uid, ..good.options() };
+            context.call(&api::IdentityRegister { name, options })
         }
-        Identity::Token(args) => {
-            let name = args.name.as_deref().map(|name| ("name", Value::from(name)));
-            context.call("identity_token", &Params::new().value(&options(&args.good, name)))
+        Identity::Token(Token { name, good }) => {
+            let options = TokenOptions { name: name.clone(), ..good.options() };
+            context.call(&api::IdentityToken { options })
         }
-        Identity::Claim(args) => {
-            context.call("identity_claim", &Params::new().str(&token(&args.token)?))
+        Identity::Claim(args) => context.call(&api::IdentityClaim { token: &token(&args.token)? }),
+        Identity::List => context.call(&api::IdentityList {}),
+        Identity::Lookup(Lookup { name, uid }) => {
+            context.call(&api::IdentityLookup { name, uid: *uid })
         }
-        Identity::List => context.call("identity_list", &Params::new()),
-        Identity::Lookup(args) => {
-            let params = Params::new().str(&args.name);
-            let params = match args.uid {
-                Some(uid) => params.value(&Value::from(uid)),
-                None => params,
-            };
-            context.call("identity_lookup", &params)
+        Identity::Revoke(Revoke { name, node }) => {
+            context.call(&api::IdentityRevoke { name, node: node.as_deref() })
         }
-        Identity::Revoke(args) => {
-            let params = Params::new().str(&args.name);
-            let params = match &args.node {
-                Some(node) => params.str(node),
-                None => params,
-            };
-            context.call("identity_revoke", &params)
-        }
-        Identity::Resolve(args) => {
-            let params = Params::new().str(&args.name).str(&args.keep);
-            let outcome = context.call("identity_resolve", &params);
+        Identity::Resolve(Resolve { name, keep }) => {
+            let outcome = context.call(&api::IdentityResolve { name, id: keep });
             outcome.map_err(Failure::about_administration)
         }
     }
 }
 
-/// What was asked for besides the name, as the daemon takes it.
-fn options(good: &For, more: Option<(&str, Value)>) -> Value {
-    let given = [
-        good.for_node.as_deref().map(|node| ("for_node", Value::from(node))),
-        good.for_uid.map(|uid| ("for_uid", Value::from(uid))),
-        good.minutes.map(|minutes| ("seconds", Value::from(minutes * 60))),
-        more,
-    ];
-    let pairs = given.into_iter().flatten().map(|(name, value)| (Value::from(name), value));
-    Value::Map(pairs.collect())
+impl For {
+    /// What the daemon is told of it.
+    fn options(&self) -> TokenOptions {
+        TokenOptions {
+            for_node: self.for_node.clone(),
+            for_uid: self.for_uid,
+            seconds: self.minutes.map(|minutes| minutes * 60),
+            ..TokenOptions::default()
+        }
+    }
 }
 
 fn token(argument: &str) -> Result<String, Failure> {

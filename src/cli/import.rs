@@ -14,14 +14,18 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use cortex_client::{
+    Client, Error, Pipeline, Window,
+    api::{CreateTable, Put, Raw},
+};
 use rmpv::Value;
 
 use super::context::Context;
 use super::failure::{Exit, Failure, exit_of_refusal};
+use super::json::packed;
 use super::progress::Progress;
 use super::source::{Format, Found, Source};
 use super::tables;
-use crate::client::{Client, Error, Params, Pipeline, Window, pack};
 
 /// Enough under way for the daemon to make many records durable with one write to disk (beyond some thirty,
 /// its limit is no longer the disk's latency), and little enough that an error stops an import soon.
@@ -84,7 +88,8 @@ fn open(file: &Path) -> Result<(Box<dyn Read>, Option<u64>), Failure> {
 
 fn create(client: &mut Client, table: &str, attributes: &str) -> Result<(), Failure> {
     let attributes = [attributes.to_owned()];
-    match client.call_raw("create_table", &tables::creation(table, &tables::words(&attributes))) {
+    let attributes = tables::words(&attributes).into_iter().collect();
+    match client.call(&CreateTable { name: table, attributes, scope: None }) {
         Ok(_) => Ok(()),
         Err(Error::Refused(refusal)) if refusal == "already_exists" => Ok(()),
         Err(error) => Err(Failure::from(error).about_table(table)),
@@ -134,7 +139,6 @@ fn fill(
     tally: &mut Tally,
 ) -> Result<(), Interruption> {
     let mut record = Vec::new();
-    let mut params = Params::new();
     while tally.stop.is_none() {
         if source.may_wait() {
             // Nothing that was read waits for what may take hours to be written.
@@ -153,14 +157,12 @@ fn fill(
                 while !pipeline.has_room() {
                     take_answer(pipeline, tally)?;
                 }
-                params.clear();
-                params.push_str(table);
-                params.push_raw(&record);
-                let mut sent = pipeline.send("put", &params, source.number());
+                let put = Put { table, record: Raw(&record) };
+                let mut sent = pipeline.send(&put, source.number());
                 if matches!(sent, Err(Error::OutOfBounds(_))) {
                     // With nothing under way, the daemon can be asked whether these are its bounds.
                     settle(pipeline, tally)?;
-                    sent = pipeline.send("put", &params, source.number());
+                    sent = pipeline.send(&put, source.number());
                 }
                 match sent {
                     Err(Error::OutOfBounds(why)) => tally.bad(source.number(), &why.to_string()),
@@ -284,15 +286,10 @@ impl Tally {
 }
 
 fn summary(tally: &Tally, bytes: u64, seconds: f64) -> Vec<u8> {
-    let mut summary = Vec::new();
-    pack::value(
-        &mut summary,
-        &Value::Map(vec![
-            ("imported".into(), tally.imported.into()),
-            ("failed".into(), tally.failed.into()),
-            ("bytes".into(), bytes.into()),
-            ("seconds".into(), seconds.into()),
-        ]),
-    );
-    summary
+    packed(&Value::Map(vec![
+        ("imported".into(), tally.imported.into()),
+        ("failed".into(), tally.failed.into()),
+        ("bytes".into(), bytes.into()),
+        ("seconds".into(), seconds.into()),
+    ]))
 }

@@ -4,14 +4,14 @@
 use std::io::{self, Read};
 
 use clap::Args;
-use rmpv::Value;
+use cortex_client::api::{self, Raw};
+use cortex_core::model::{Key, Limits};
 
 use super::context::Context;
 use super::failure::{Exit, Failure};
 use super::json;
 use super::source::{self, MAX_TEXT};
-use super::stream::{self, List};
-use crate::client::Params;
+use super::stream::{self, List, What};
 
 #[derive(Debug, Args)]
 pub(crate) struct Get {
@@ -81,13 +81,13 @@ pub(crate) struct Page {
 
 impl Page {
     /// The list of this page.
-    fn list<'t>(&self, method: &'static str, table: &'t str) -> Result<List<'t>, Failure> {
+    fn list<'t>(&self, what: What, table: &'t str) -> Result<List<'t>, Failure> {
         let after = match (&self.after, &self.after_json) {
-            (Some(text), _) => Some(Value::from(text.as_str())),
+            (Some(text), _) => Some(api::encoded(text)),
             (None, Some(json)) => Some(key_in_json("--after-json", json)?),
             (None, None) => None,
         };
-        Ok(List { method, table, pattern: None, limit: self.limit, after })
+        Ok(List { what, table, limit: self.limit, after })
     }
 }
 
@@ -103,55 +103,61 @@ struct OneKey {
 }
 
 impl OneKey {
-    fn params(&self, table: &str) -> Result<Params, Failure> {
-        let key = match (&self.key, &self.key_json) {
-            (Some(text), _) => text.as_str().into(),
-            (None, Some(json)) => key_in_json("--key-json", json)?,
-            (None, None) => Value::Nil,
-        };
-        Ok(Params::new().str(table).value(&key))
+    /// As MessagePack.
+    fn encoded(&self) -> Result<Vec<u8>, Failure> {
+        match (&self.key, &self.key_json) {
+            (Some(text), _) => Ok(api::encoded(text)),
+            (None, Some(json)) => key_in_json("--key-json", json),
+            (None, None) => Ok(api::encoded(&())),
+        }
     }
 }
 
-/// The key that the JSON in an option is.
-pub(crate) fn key_in_json(option: &str, json: &str) -> Result<Value, Failure> {
+/// The key that the JSON in an option is, as MessagePack.
+fn key_in_json(option: &str, json: &str) -> Result<Vec<u8>, Failure> {
     let mut bytes = Vec::new();
     json::read(json.as_bytes(), &mut bytes).map_err(|e| {
         Failure::new(Exit::Usage, format!("{option} is not JSON: {e}"))
             .hint(format!(r#"A text has double quotes, as in: {option} '"a"'"#))
     })?;
-    rmpv::decode::read_value(&mut bytes.as_slice())
-        .map_err(|e| Failure::while_doing("decoding the key", e))
+    Ok(bytes)
+}
+
+/// The same, as the text by which the daemon knows it.
+pub(crate) fn key_text(option: &str, json: &str) -> Result<Vec<u8>, Failure> {
+    let any_length = Limits { key_bytes: usize::MAX, ..Limits::default() };
+    let key = Key::read(&key_in_json(option, json)?, &any_length);
+    let key = key.map_err(|why| Failure::new(Exit::Usage, format!("{option} is no key: {why}")))?;
+    Ok(key.as_bytes().to_vec())
 }
 
 pub(crate) fn get(args: &Get, context: &Context) -> Result<(), Failure> {
-    let params = args.key.params(&args.table)?;
-    context.call("get", &params).map_err(|failure| failure.about_table(&args.table))
+    let get = api::Get { table: &args.table, key: Raw(&args.key.encoded()?) };
+    context.call(&get).map_err(|failure| failure.about_table(&args.table))
 }
 
 pub(crate) fn put(args: &Put, context: &Context) -> Result<(), Failure> {
     let record = object("the record", &args.record)?;
-    let params = Params::new().str(&args.table).raw(&record);
-    context.call("put", &params).map_err(|failure| failure.about_table(&args.table))
+    let put = api::Put { table: &args.table, record: Raw(&record) };
+    context.call(&put).map_err(|failure| failure.about_table(&args.table))
 }
 
 pub(crate) fn delete(args: &Delete, context: &Context) -> Result<(), Failure> {
-    let params = args.key.params(&args.table)?;
-    context.call("delete", &params).map_err(|failure| failure.about_table(&args.table))
+    let delete = api::Delete { table: &args.table, key: Raw(&args.key.encoded()?) };
+    context.call(&delete).map_err(|failure| failure.about_table(&args.table))
 }
 
 pub(crate) fn query(args: &Query, context: &Context) -> Result<(), Failure> {
     let pattern = object("the pattern", &args.pattern)?;
-    let list = args.page.list("match", &args.table)?;
-    print(List { pattern: Some(pattern), ..list }, context)
+    print(args.page.list(What::Match(pattern), &args.table)?, context)
 }
 
 pub(crate) fn all(args: &All, context: &Context) -> Result<(), Failure> {
-    print(args.page.list("all", &args.table)?, context)
+    print(args.page.list(What::All, &args.table)?, context)
 }
 
 pub(crate) fn keys(args: &Keys, context: &Context) -> Result<(), Failure> {
-    print(args.page.list("keys", &args.table)?, context)
+    print(args.page.list(What::Keys, &args.table)?, context)
 }
 
 fn print(mut list: List<'_>, context: &Context) -> Result<(), Failure> {

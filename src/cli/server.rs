@@ -1,14 +1,15 @@
 //! Commands about the daemon itself: `ping` and `status`.
 //! Leaves what they report to the daemon.
 
+use cortex_client::api::{Ping, Status};
+
 use super::context::Context;
 use super::failure::Failure;
-use crate::client::Params;
 
 pub(crate) fn ping(context: &Context) -> Result<(), Failure> {
-    context.call("ping", &Params::new())
+    context.call(&Ping {})
 }
 
 pub(crate) fn status(context: &Context) -> Result<(), Failure> {
-    context.call("status", &Params::new())
+    context.call(&Status {})
 }

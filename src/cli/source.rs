@@ -4,9 +4,9 @@
 use std::io::{self, BufRead, BufReader, Read};
 
 use clap::ValueEnum;
+use cortex_client::{MAX_REQUEST, raw};
 
 use super::json;
-use crate::client::{MAX_REQUEST, raw};
 
 /// How records are written in a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -10,38 +10,49 @@
 //!
 //! A list is one snapshot of the table; one that went on is one snapshot for each of its parts.
 
+use cortex_client::{
+    Client, Elements, Error,
+    api::{self, Raw},
+};
 use cortex_core::model::{Key, Limits};
-use rmpv::Value;
 
 use super::context::Context;
 use super::failure::{Exit, Failure};
-use crate::client::{Client, Error, Params};
+
+/// What the elements are.
+#[derive(Debug, Clone)]
+pub(crate) enum What {
+    /// Every record.
+    All,
+    /// The records that match an encoded pattern.
+    Match(Vec<u8>),
+    /// Keys.
+    Keys,
+}
 
 /// Which elements are wanted.
 #[derive(Debug, Clone)]
 pub(crate) struct List<'a> {
-    /// `all`, `match` or `keys`.
-    pub(crate) method: &'static str,
+    pub(crate) what: What,
     pub(crate) table: &'a str,
-    /// The encoded pattern of `match`.
-    pub(crate) pattern: Option<Vec<u8>>,
     /// At most so many.
     pub(crate) limit: Option<u64>,
-    /// Only those after this key.
-    pub(crate) after: Option<Value>,
+    /// Only those after this encoded key.
+    pub(crate) after: Option<Vec<u8>>,
 }
 
 impl List<'_> {
     /// A whole table is asked for in the form that every daemon knows.
-    fn params(&self) -> Params {
-        let mut params = Params::new().str(self.table);
-        if let Some(pattern) = &self.pattern {
-            params.push_raw(pattern);
+    fn ask<'c>(&self, client: &'c mut Client) -> Result<Elements<'c>, Error> {
+        let (table, after) = (self.table, self.after.as_deref().map(Raw));
+        let page = api::Page { limit: self.limit, after };
+        match &self.what {
+            What::All => client.call_streamed(&api::All { table, page }),
+            What::Match(pattern) => {
+                client.call_streamed(&api::Match { table, pattern: Raw(pattern), page })
+            }
+            What::Keys => client.call_streamed(&api::Keys { table, page }),
         }
-        let limit = self.limit.map(|limit| ("limit".into(), limit.into()));
-        let after = self.after.clone().map(|key| ("after".into(), key));
-        let options: Vec<(Value, Value)> = limit.into_iter().chain(after).collect();
-        if options.is_empty() { params } else { params.value(&Value::Map(options)) }
     }
 
     /// Makes of the list what is left of it after its first `count` elements, the last of which is given.
@@ -52,14 +63,13 @@ impl List<'_> {
         key_field: Option<&str>,
     ) -> Result<(), Failure> {
         let key = match key_field {
-            None => rmpv::decode::read_value(&mut &*last)
-                .map_err(|e| Failure::while_doing("decoding a key", e))?,
-            Some(field) => key_of(last, field)?.into(),
+            None => last.to_vec(),
+            Some(field) => api::encoded(&key_of(last, field)?),
         };
         if self.after.as_ref() == Some(&key) {
             return Err(Failure::new(
                 Exit::Failed,
-                format!("unexpected answer: what comes after the key {key} ends with it"),
+                "unexpected answer: what comes after a key ends with it",
             ));
         }
         self.after = Some(key);
@@ -113,7 +123,7 @@ impl<'c> Lists<'c> {
         visit: &mut impl FnMut(&[u8]) -> Result<(), Failure>,
     ) -> Result<bool, Failure> {
         self.fresh = 0;
-        let mut elements = self.client.call_streamed(list.method, &list.params())?;
+        let mut elements = list.ask(&mut self.client)?;
         loop {
             match elements.next_element() {
                 Ok(Some(element)) => {
@@ -135,10 +145,11 @@ impl<'c> Lists<'c> {
         if self.fresh == 0 {
             return Ok(());
         }
-        if list.method != "keys" && self.key_field.is_none() {
+        let of_records = !matches!(list.what, What::Keys);
+        if of_records && self.key_field.is_none() {
             self.key_field = Some(key_field(&mut self.client, list.table)?);
         }
-        let key_field = self.key_field.as_deref().filter(|_| list.method != "keys");
+        let key_field = self.key_field.as_deref().filter(|_| of_records);
         list.go_on_after(self.fresh, &self.last, key_field)?;
         self.fresh = 0;
         Ok(())
@@ -155,13 +166,11 @@ pub(crate) fn print(context: &Context, list: &mut List<'_>) -> Result<(), Failur
 
 /// The name of the field that holds the keys of a table.
 fn key_field(client: &mut Client, table: &str) -> Result<String, Failure> {
-    let info = client.call("table_info", &Params::new().str(table))?;
-    let fields = info.as_map().into_iter().flatten();
-    let mut named = fields.filter(|(key, _)| key.as_str() == Some("key_field"));
-    let field = named.next().and_then(|(_, value)| value.as_str());
-    field.map(str::to_owned).ok_or_else(|| {
-        Failure::new(Exit::Failed, "unexpected answer: table_info names no key_field")
-    })
+    let field = client.call(&api::TableInfo { table })?.key_field;
+    if field.is_empty() {
+        return Err(Failure::new(Exit::Failed, "unexpected answer: table_info names no key_field"));
+    }
+    Ok(field)
 }
 
 /// The key of a record as the daemon compares it: as text. Whether a key may be that long was the daemon's to
@@ -179,7 +188,8 @@ fn key_of(record: &[u8], key_field: &str) -> Result<String, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::client::pack;
+    use crate::cli::json::packed;
+    use rmpv::Value;
 
     #[test]
     fn a_key_of_any_kind_has_the_text_by_which_the_daemon_orders_it() {
@@ -194,11 +204,7 @@ mod tests {
             (true.into(), "true"),
             (longer_than_any_default.as_str().into(), &longer_than_any_default),
         ] {
-            let mut record = Vec::new();
-            pack::value(
-                &mut record,
-                &Value::Map(vec![("n".into(), 1.into()), ("id".into(), value)]),
-            );
+            let record = packed(&Value::Map(vec![("n".into(), 1.into()), ("id".into(), value)]));
             assert_eq!(key_of(&record, "id").expect("a key"), expected);
             assert!(key_of(&record, "other").is_err());
         }

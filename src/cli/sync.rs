@@ -5,12 +5,13 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use clap::{ArgAction, Args, Subcommand};
-use rmpv::Value;
+use cortex_client::api::{
+    self, Prefer, RepairOptions, RepairReport, Response as _, TableSync, WaitOptions,
+};
 
 use super::context::Context;
 use super::failure::{Exit, Failure};
 use super::output;
-use crate::client::Params;
 use crate::sys::clock;
 
 /// How long copies are waited for, unless the user says so.
@@ -74,19 +75,25 @@ pub(crate) fn run(command: &Sync, context: &Context) -> Result<(), Failure> {
 }
 
 fn status(args: &Status, context: &Context) -> Result<(), Failure> {
-    let (method, params) = match &args.table {
-        Some(table) => ("sync_status_table", Params::new().str(table)),
-        None => ("sync_status", Params::new()),
-    };
     let about = |failure: Failure| match &args.table {
         Some(table) => failure.about_table(table),
         None => failure,
     };
+    let all = api::SyncStatus {};
+    let one = args.table.as_deref().map(|table| api::SyncStatusTable { table });
     if !context.is_for_people() {
-        return context.call(method, &params).map_err(about);
+        return match &one {
+            Some(one) => context.call(one),
+            None => context.call(&all),
+        }
+        .map_err(about);
     }
-    let status = context.connect()?.call(method, &params).map_err(Failure::from).map_err(about)?;
-    let tables = if status.is_array() { status } else { Value::Array(vec![status]) };
+    let mut client = context.connect()?;
+    let tables = match &one {
+        Some(one) => client.call(one).map(|table| vec![table]),
+        None => client.call(&all),
+    };
+    let tables = tables.map_err(Failure::from).map_err(about)?;
     output::text(&shown(&tables, clock::wall_ms()))
 }
 
@@ -95,16 +102,13 @@ fn wait(args: &Wait, context: &Context) -> Result<(), Failure> {
         None => WAIT,
         Some(chosen) => chosen.unwrap_or(FOR_EVER),
     };
-    let mut options = vec![(
-        "timeout_ms".into(),
-        u64::try_from(time_limit.as_millis()).unwrap_or(u64::MAX).into(),
-    )];
-    match &args.node {
-        Some(node) => options.push(("node".into(), node.as_str().into())),
-        None => options.push(("all".into(), true.into())),
-    }
-    let params = Params::new().str(&args.table).value(&Value::Map(options));
-    let result = context.connect_for(time_limit + MARGIN)?.call_raw("sync_wait", &params);
+    let options = WaitOptions {
+        node: args.node.clone(),
+        all: args.node.is_none(),
+        timeout_ms: Some(u64::try_from(time_limit.as_millis()).unwrap_or(u64::MAX)),
+    };
+    let mut client = context.connect_for(time_limit + MARGIN)?;
+    let result = client.call_raw(&api::SyncWait { table: &args.table, options });
     let result =
         result.map_err(Failure::from).map_err(|failure| failure.about_table(&args.table))?;
     context.printer().value(&result)
@@ -112,20 +116,19 @@ fn wait(args: &Wait, context: &Context) -> Result<(), Failure> {
 
 fn repair(args: &Repair, context: &Context) -> Result<(), Failure> {
     let prefer = match (args.prefer_present, args.prefer_absent) {
-        (true, _) => "present".into(),
-        (false, true) => "absent".into(),
-        (false, false) => Value::Nil,
+        (true, _) => Some(Prefer::Present),
+        (false, true) => Some(Prefer::Absent),
+        (false, false) => None,
     };
-    let options = vec![("dry_run".into(), args.dry_run.into()), ("prefer".into(), prefer)];
-    let params = Params::new().str(&args.table).value(&Value::Map(options));
+    let options = RepairOptions { dry_run: args.dry_run, prefer };
     let mut client = context.connect_patiently()?;
-    let result = client.call_raw("sync_repair", &params);
+    let result = client.call_raw(&api::SyncRepair { table: &args.table, options });
     let result =
         result.map_err(Failure::from).map_err(|failure| failure.about_table(&args.table))?;
     context.printer().value(&result)?;
-    let report = rmpv::decode::read_value(&mut &*result)
+    let report = RepairReport::read(&result)
         .map_err(|error| Failure::while_doing("reading the report", error))?;
-    if report["verified"] == Value::from(true) {
+    if report.verified {
         return Ok(());
     }
     let failure = Failure::new(Exit::Failed, "the copies are not known to be equal");
@@ -137,77 +140,65 @@ fn repair(args: &Repair, context: &Context) -> Result<(), Failure> {
 }
 
 /// The state of copies as text: a line for each table, and one for each other node.
-fn shown(tables: &Value, now_ms: u64) -> String {
+fn shown(tables: &[TableSync], now_ms: u64) -> String {
     let mut text = String::new();
-    for table in tables.as_array().into_iter().flatten() {
-        let word = |value: &Value| value.as_str().unwrap_or("-").to_owned();
-        let here = &table["here"];
-        let scope = match table["scope"].as_array() {
-            Some(nodes) => nodes.iter().map(word).collect::<Vec<_>>().join(","),
-            None => word(&table["scope"]),
-        };
+    for table in tables {
+        let here = &table.here;
         let mut line = format!(
-            "{}  scope {scope}{}  {} here, {} records",
-            word(&table["table"]),
-            if table["contested"] == Value::from(true) { " (contested)" } else { "" },
-            word(&here["state"]),
-            here["records"].as_u64().unwrap_or(0),
+            "{}  scope {}{}  {} here, {} records",
+            table.table,
+            table.scope,
+            if table.contested { " (contested)" } else { "" },
+            here.state.word(),
+            here.records,
         );
-        if let Some(damaged @ 1..) = here["damaged"].as_u64() {
-            let _never_fails = write!(line, ", {damaged} damaged");
+        if here.damaged > 0 {
+            let _never_fails = write!(line, ", {} damaged", here.damaged);
         }
-        if let Some(conflicts @ 1..) = here["conflicts"].as_u64() {
-            let _never_fails = write!(line, ", {}", counted(conflicts));
+        if here.conflicts > 0 {
+            let _never_fails = write!(line, ", {}", counted(here.conflicts));
         }
-        for why in [&here["why"], &here["drain_blocked"]].into_iter().filter_map(Value::as_str) {
+        for why in [&here.why, &here.drain_blocked].into_iter().flatten() {
             let _never_fails = write!(line, "  {why}");
         }
         let _never_fails = writeln!(text, "{line}");
-        for node in table["nodes"].as_array().into_iter().flatten() {
-            let verified = match node["verified_ms"].as_u64() {
+        for node in &table.nodes {
+            let verified = match node.verified_ms {
                 Some(at) => format!("equal {} ago", ago(now_ms.saturating_sub(at))),
                 None => "not found equal since this daemon started".to_owned(),
             };
-            let conflicts = match node["conflicts"].as_u64() {
+            let conflicts = match node.conflicts {
                 Some(conflicts @ 1..) => format!(", {}", counted(conflicts)),
                 Some(0) | None => String::new(),
             };
-            let why = node["why"].as_str().map(|why| format!("  {why}")).unwrap_or_default();
-            let _never_fails = writeln!(
-                text,
-                "  {:<16}  {:<9}  {verified}{conflicts}{why}",
-                word(&node["node"]),
-                word(&node["state"])
-            );
-            let differs: Vec<_> =
-                node["differs"].as_array().into_iter().flatten().map(word).collect();
-            if !differs.is_empty() {
-                let _never_fails = writeln!(text, "    rows that differ: {}", differs.join(", "));
+            let why = node.why.as_ref().map(|why| format!("  {why}")).unwrap_or_default();
+            let (name, state) = (&node.node, node.state.word());
+            let _never_fails =
+                writeln!(text, "  {name:<16}  {state:<9}  {verified}{conflicts}{why}");
+            if !node.differs.is_empty() {
+                let _never_fails =
+                    writeln!(text, "    rows that differ: {}", node.differs.join(", "));
             }
         }
-        if here["conflicts"].as_u64().is_some_and(|conflicts| conflicts > 0) {
-            let _never_fails = writeln!(
-                text,
-                "  to see the conflicts here: cortex conflicts {}",
-                word(&table["table"])
-            );
+        if here.conflicts > 0 {
+            let _never_fails =
+                writeln!(text, "  to see the conflicts here: cortex conflicts {}", table.table);
         }
         if let Some(elsewhere) = conflicts_elsewhere(table) {
             let _never_fails = writeln!(text, "  {elsewhere}");
         }
-        if let Some(node) = table["deletions_kept_by"]["node"].as_str() {
-            let why = word(&table["deletions_kept_by"]["why"]);
-            let _never_fails = writeln!(text, "  deletions are remembered for {node}, {why}");
+        if let Some(by) = &table.deletions_kept_by {
+            let _never_fails =
+                writeln!(text, "  deletions are remembered for {}, {}", by.node, by.why);
         }
     }
     if text.is_empty() { "no table has copies on other nodes\n".to_owned() } else { text }
 }
 
 /// Which other nodes keep conflicts of a table, and where they are seen. A table of a uid has another name there.
-pub(crate) fn conflicts_elsewhere(table: &Value) -> Option<String> {
-    let nodes = table["nodes"].as_array().into_iter().flatten();
-    let holders = nodes.filter(|node| node["conflicts"].as_u64().is_some_and(|count| count > 0));
-    let holders: Vec<_> = holders.filter_map(|node| node["node"].as_str()).collect();
+pub(crate) fn conflicts_elsewhere(table: &TableSync) -> Option<String> {
+    let holders = table.nodes.iter().filter(|node| node.conflicts.is_some_and(|count| count > 0));
+    let holders: Vec<_> = holders.map(|node| node.node.as_str()).collect();
     (!holders.is_empty()).then(|| {
         format!("conflicts that {} has met are seen there: cortex conflicts", holders.join(", "))
     })
@@ -231,41 +222,37 @@ fn ago(ms: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use cortex_client::api::{NodeScope, OwnReplica, PeerReplica, ReplicaState};
 
-    fn map(fields: &[(&str, Value)]) -> Value {
-        let pairs = fields.iter().map(|(name, value)| (Value::from(*name), value.clone()));
-        Value::Map(pairs.collect())
-    }
+    use super::*;
 
     #[test]
     fn the_state_of_copies_is_a_line_for_each_node() {
-        let node = map(&[
-            ("node", "office".into()),
-            ("state", "unknown".into()),
-            ("verified_ms", 1_000.into()),
-            ("conflicts", 1.into()),
-            ("why", "unreachable".into()),
-            ("differs", Value::Array(vec!["a".into(), "b".into()])),
-        ]);
-        let here =
-            map(&[("state", "ready".into()), ("records", 3.into()), ("conflicts", 2.into())]);
-        let table = map(&[
-            ("table", "@alice:notes".into()),
-            ("scope", Value::Array(vec!["home".into(), "office".into()])),
-            ("contested", false.into()),
-            ("here", here),
-            ("nodes", Value::Array(vec![node])),
-            ("deletions_kept_by", Value::Nil),
-        ]);
+        let office = PeerReplica {
+            node: "office".into(),
+            state: ReplicaState::Unknown,
+            verified_ms: Some(1_000),
+            conflicts: Some(1),
+            why: Some("unreachable".into()),
+            differs: vec!["a".into(), "b".into()],
+            ..PeerReplica::default()
+        };
+        let state = ReplicaState::Ready;
+        let table = TableSync {
+            table: "@alice:notes".into(),
+            scope: NodeScope::Nodes(vec!["home".into(), "office".into()]),
+            here: OwnReplica { state, records: 3, conflicts: 2, ..OwnReplica::default() },
+            nodes: vec![office],
+            ..TableSync::default()
+        };
         assert_eq!(
-            shown(&Value::Array(vec![table]), 601_000),
+            shown(&[table], 601_000),
             "@alice:notes  scope home,office  ready here, 3 records, 2 conflicts\n  \
              office            unknown    equal 10 min ago, 1 conflict  unreachable\n    \
              rows that differ: a, b\n  \
              to see the conflicts here: cortex conflicts @alice:notes\n  \
              conflicts that office has met are seen there: cortex conflicts\n"
         );
-        assert_eq!(shown(&Value::Array(vec![]), 0), "no table has copies on other nodes\n");
+        assert_eq!(shown(&[], 0), "no table has copies on other nodes\n");
     }
 }

@@ -4,11 +4,12 @@
 use std::io::{self, IsTerminal, Write};
 
 use clap::{ArgAction, Args, Subcommand};
-use rmpv::Value;
+use cortex_client::api::{
+    self, Attributes, ChownOptions, DropOptions, ScopeOptions, TablesOptions, Words,
+};
 
 use super::context::Context;
 use super::failure::{Exit, Failure};
-use crate::client::Params;
 
 #[derive(Debug, Args)]
 pub(crate) struct List {
@@ -85,14 +86,8 @@ pub(crate) struct Scope {
 }
 
 pub(crate) fn list(args: &List, context: &Context) -> Result<(), Failure> {
-    let chosen = [("all", args.all), ("details", args.long)];
-    let chosen = chosen.into_iter().filter(|(_, wanted)| *wanted);
-    let options: Vec<_> = chosen.map(|(name, _)| (name.into(), true.into())).collect();
-    if options.is_empty() {
-        // In the form that every daemon knows.
-        return context.call("tables", &Params::new());
-    }
-    context.call("tables", &Params::new().value(&Value::Map(options)))
+    // In the form that every daemon knows, unless something is chosen.
+    context.call(&api::Tables { options: TablesOptions { all: args.all, details: args.long } })
 }
 
 pub(crate) fn create(args: &Create, context: &Context) -> Result<(), Failure> {
@@ -101,18 +96,12 @@ pub(crate) fn create(args: &Create, context: &Context) -> Result<(), Failure> {
         return Err(Failure::new(Exit::Usage, "a table needs at least one attribute, its key")
             .hint(format!("For example: cortex create {} id name", args.name)));
     }
-    let mut params = creation(&args.name, &attributes);
-    if let Some(scope) = &args.scope {
-        params.push_str(scope);
-    }
-    context.call("create_table", &params).map_err(|failure| failure.about_table(&args.name))
-}
-
-/// The parameters of `create_table`, without a scope.
-pub(crate) fn creation(name: &str, attributes: &[&str]) -> Params {
-    Params::new()
-        .str(name)
-        .value(&Value::Array(attributes.iter().map(|&word| word.into()).collect()))
+    let creation = api::CreateTable {
+        name: &args.name,
+        attributes: attributes.into_iter().collect::<Attributes<'_>>(),
+        scope: args.scope.as_deref().map(Words::Text),
+    };
+    context.call(&creation).map_err(|failure| failure.about_table(&args.name))
 }
 
 /// Splits arguments into words at spaces and commas.
@@ -131,13 +120,9 @@ pub(crate) fn drop(args: &Drop, context: &Context) -> Result<(), Failure> {
     if somebody_is_there && !args.yes && !args.undo && !confirmed(args)? {
         return Err(Failure::new(Exit::Failed, format!("{} is not dropped", args.table)));
     }
-    let mut params = Params::new().str(&args.table);
-    if args.replica {
-        let options = [("replica", true), ("undo", args.undo)];
-        let options = options.into_iter().map(|(name, wanted)| (name.into(), wanted.into()));
-        params = params.value(&Value::Map(options.collect()));
-    }
-    context.call("drop_table", &params).map_err(|failure| failure.about_table(&args.table))
+    let options = DropOptions { replica: args.replica, undo: args.undo };
+    let dropped = context.call(&api::DropTable { table: &args.table, options });
+    dropped.map_err(|failure| failure.about_table(&args.table))
 }
 
 fn confirmed(args: &Drop) -> Result<bool, Failure> {
@@ -155,12 +140,9 @@ fn confirmed(args: &Drop) -> Result<bool, Failure> {
 
 pub(crate) fn table(command: &Table, context: &Context) -> Result<(), Failure> {
     let Table::Chown(args) = command;
-    let params = Params::new().str(&args.table).str(&args.owner);
-    let params = match &args.name {
-        None => params,
-        Some(name) => params.value(&Value::Map(vec![("name".into(), Value::from(name.as_str()))])),
-    };
-    context.call("table_chown", &params).map_err(|mut failure| {
+    let options = ChownOptions { name: args.name.clone() };
+    let chown = api::TableChown { table: &args.table, owner: &args.owner, options };
+    context.call(&chown).map_err(|mut failure| {
         if failure.message == "already_exists" {
             failure.hint = Some(TAKEN.to_owned());
         }
@@ -173,20 +155,17 @@ const TAKEN: &str = "They have a table of that name. To hand it over under anoth
 
 pub(crate) fn info(args: &Info, context: &Context) -> Result<(), Failure> {
     context
-        .call("table_info", &Params::new().str(&args.table))
+        .call(&api::TableInfo { table: &args.table })
         .map_err(|failure| failure.about_table(&args.table))
 }
 
 pub(crate) fn scope(args: &Scope, context: &Context) -> Result<(), Failure> {
-    let params = Params::new().str(&args.table);
+    let table = &args.table;
     let outcome = match &args.scope {
-        None => context.call("get_scope", &params),
+        None => context.call(&api::GetScope { table }),
         Some(scope) => {
-            let nodes = args.write_off.iter().map(|node| Value::from(node.as_str())).collect();
-            let write_off = Value::Map(vec![("write_off".into(), Value::Array(nodes))]);
-            let params = params.str(scope);
-            let params = if args.write_off.is_empty() { params } else { params.value(&write_off) };
-            context.call("set_scope", &params)
+            let options = ScopeOptions { write_off: args.write_off.clone() };
+            context.call(&api::SetScope { table, scope: Words::Text(scope), options })
         }
     };
     outcome.map_err(|failure| failure.about_table(&args.table))

@@ -4,29 +4,40 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use cortex_core::api::Malformed;
 use cortex_core::wire::OutOfBounds;
 use nix::errno::Errno;
-use rmp::decode::ValueReadError;
 
 /// Why a call has no result. After anything but `Refused` and `OutOfBounds` the connection is of no more use.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// There is no daemon: no socket at the path, or nobody behind it.
     #[error("nothing listens on {}", socket.display())]
-    NotRunning { socket: PathBuf },
+    NotRunning {
+        /// Its path.
+        socket: PathBuf,
+    },
 
     /// The file permissions of the socket keep this user out.
     #[error("no permission to connect to {}", socket.display())]
-    NoPermission { socket: PathBuf },
+    NoPermission {
+        /// Its path.
+        socket: PathBuf,
+    },
 
     /// The path is longer than that of any socket.
     #[error("{} has {} bytes, and the path of a socket at most 107", socket.display(), socket.as_os_str().len())]
-    PathTooLong { socket: PathBuf },
+    PathTooLong {
+        /// It.
+        socket: PathBuf,
+    },
 
     /// Connecting failed in some other way.
     #[error("connecting to {}", socket.display())]
     Connect {
+        /// The path of the socket.
         socket: PathBuf,
+        /// In which.
         #[source]
         source: io::Error,
     },
@@ -71,15 +82,11 @@ impl Error {
             Self::Connect { socket, source: errno.into() }
         }
     }
+}
 
-    /// What a failed read of a MessagePack header means, `expected` if it was another type of value.
-    pub(super) fn decoding(error: ValueReadError, expected: &str) -> Self {
-        match error {
-            ValueReadError::InvalidMarkerRead(e) | ValueReadError::InvalidDataRead(e) => e.into(),
-            ValueReadError::TypeMismatch(marker) => {
-                Self::Protocol(format!("{expected} ({marker:?})"))
-            }
-        }
+impl From<Malformed> for Error {
+    fn from(malformed: Malformed) -> Self {
+        Self::Protocol(malformed.to_string())
     }
 }
 

@@ -14,11 +14,12 @@
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, AsRawFd};
 
+use cortex_core::api::Request;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{MsgFlags, send};
 
-use super::{Client, Error, MAX_VALUE, Params, error, raw, reply};
+use super::{Client, Error, MAX_VALUE, error, raw, reply};
 
 /// Requests are handed to the socket in pieces of about this size: a system call per request would cost more
 /// than encoding it.
@@ -27,7 +28,9 @@ const WRITE_SIZE: usize = 64 * 1024;
 /// How much may be under way at once. The last request may exceed `bytes`, so that one of any size fits.
 #[derive(Debug, Clone, Copy)]
 pub struct Window {
+    /// Requests without an answer.
     pub requests: usize,
+    /// Their bytes.
     pub bytes: usize,
 }
 
@@ -74,6 +77,7 @@ impl<'c, T> Pipeline<'c, T> {
     }
 
     /// Whether another request may be sent before an answer is taken.
+    #[must_use]
     pub fn has_room(&self) -> bool {
         !self.hung_up
             && self.under_way.len() < self.window.requests
@@ -83,15 +87,18 @@ impl<'c, T> Pipeline<'c, T> {
     /// Queues a request, and sends what is queued if it is enough. Whether a request is out of bounds that the
     /// daemon may have set wider is asked of it if nothing is under way. After `OutOfBounds` the pipeline goes on as if
     /// nothing had been asked of it.
-    pub fn send(&mut self, method: &str, params: &Params, tag: T) -> Result<(), Error> {
+    ///
+    /// # Errors
+    /// [`Error`]; after any but `OutOfBounds` the connection is of no more use.
+    pub fn send<'r, R: Request<'r>>(&mut self, request: &R, tag: T) -> Result<(), Error> {
         self.client.skip_unread()?;
         let start = self.out.len();
-        let id = match self.client.encode(method, params, &mut self.out) {
+        let id = match self.client.encode(request, &mut self.out) {
             Err(Error::OutOfBounds(_))
                 if self.under_way.is_empty() && !self.client.bounds_known =>
             {
                 self.client.learn_bounds()?;
-                self.client.encode(method, params, &mut self.out)?
+                self.client.encode(request, &mut self.out)?
             }
             encoded => encoded?,
         };
@@ -102,11 +109,17 @@ impl<'c, T> Pipeline<'c, T> {
     }
 
     /// Waits for the answer to the oldest request; `None` if none is under way.
+    ///
+    /// # Errors
+    /// [`Error`]; the connection is of no more use then.
     pub fn next_answer(&mut self) -> Result<Option<Answer<T>>, Error> {
         self.answer(&mut Vec::new(), 0)
     }
 
     /// The same, and puts the MessagePack bytes of the result in the place of what is in `result`.
+    ///
+    /// # Errors
+    /// [`Error`]; the connection is of no more use then.
     pub fn next_result(&mut self, result: &mut Vec<u8>) -> Result<Option<Answer<T>>, Error> {
         result.clear();
         self.answer(result, MAX_VALUE)
@@ -139,6 +152,9 @@ impl<'c, T> Pipeline<'c, T> {
     }
 
     /// Sends everything that is queued, taking in answers meanwhile.
+    ///
+    /// # Errors
+    /// [`Error`]; the connection is of no more use then.
     pub fn flush(&mut self) -> Result<(), Error> {
         let mut sent = 0;
         while sent < self.out.len() && !self.hung_up {

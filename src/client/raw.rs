@@ -3,22 +3,33 @@
 
 use std::io::{self, BufRead};
 
+use cortex_core::wire::{FrameError, Head, Reader, Step};
+
 /// Copies the next value from `input` to the end of `out`, at most `keep` bytes of it; the rest is read and
 /// dropped. Returns the size of the value, so a value was cut if that is more than was copied.
 ///
 /// Lengths that the value claims are never believed beforehand: memory grows with what has arrived.
-pub(crate) fn copy_value(
-    input: &mut impl BufRead,
-    out: &mut Vec<u8>,
-    keep: usize,
-) -> io::Result<u64> {
+///
+/// # Errors
+/// What reading fails with; [`io::ErrorKind::UnexpectedEof`] where the value is cut short, and
+/// [`io::ErrorKind::InvalidData`] where what comes is no MessagePack.
+pub fn copy_value(input: &mut impl BufRead, out: &mut Vec<u8>, keep: usize) -> io::Result<u64> {
     let mut copy = Copy { input, out, room: keep, size: 0 };
     let mut values_left: u64 = 1;
     while values_left > 0 {
-        let marker = copy.number(1)?;
-        values_left = values_left - 1 + copy.body(marker)?;
+        let children = copy.one_value()?;
+        values_left = (values_left - 1).saturating_add(children);
     }
     Ok(copy.size)
+}
+
+/// Enters an array, and answers how many elements follow; none where something else comes.
+pub(crate) fn enter_array(input: &mut impl BufRead) -> io::Result<Option<usize>> {
+    let (header, step) = Copy { input, out: &mut Vec::new(), room: 0, size: 0 }.header()?;
+    match Reader::new(&header).head() {
+        Some(Head::Array(count)) if step.bytes <= header.len() => Ok(Some(count)),
+        _ => Ok(None),
+    }
 }
 
 /// Reads past the next value.
@@ -34,49 +45,29 @@ struct Copy<'a, R> {
 }
 
 impl<R: BufRead> Copy<'_, R> {
-    /// Copies what belongs to the value itself and returns how many values follow inside it.
-    /// The arms are the rows of the table in the MessagePack specification.
-    fn body(&mut self, marker: u64) -> io::Result<u64> {
-        let bytes = match marker {
-            0x00..=0x7f | 0xc0 | 0xc2 | 0xc3 | 0xe0..=0xff => 0,
-            0x80..=0x8f => return Ok(2 * (marker & 0x0f)),
-            0x90..=0x9f => return Ok(marker & 0x0f),
-            0xa0..=0xbf => marker & 0x1f,
-            0xc4 | 0xd9 => self.number(1)?,
-            0xc5 | 0xda => self.number(2)?,
-            0xc6 | 0xdb => self.number(4)?,
-            0xc7 => self.number(1)? + 1,
-            0xc8 => self.number(2)? + 1,
-            0xc9 => self.number(4)? + 1,
-            0xcc | 0xd0 => 1,
-            0xcd | 0xd1 => 2,
-            0xca | 0xce | 0xd2 => 4,
-            0xcb | 0xcf | 0xd3 => 8,
-            0xd4..=0xd8 => (1 << (marker - 0xd4)) + 1,
-            0xdc => return self.number(2),
-            0xdd => return self.number(4),
-            0xde => return Ok(2 * self.number(2)?),
-            0xdf => return Ok(2 * self.number(4)?),
-            _ => {
-                return Err(io::Error::new(
-                    io::ErrorKind::InvalidData,
-                    format!("{marker:#x} begins no MessagePack value"),
-                ));
-            }
-        };
-        self.copy(bytes)?;
-        Ok(0)
+    /// Copies one value without those inside it, and answers how many these are.
+    fn one_value(&mut self) -> io::Result<u64> {
+        let (header, step) = self.header()?;
+        self.copy((step.bytes - header.len()) as u64)?;
+        Ok(step.children)
     }
 
-    /// Copies a big-endian number of `width` bytes and returns it.
-    fn number(&mut self, width: u64) -> io::Result<u64> {
-        let mut number = 0;
-        for _ in 0..width {
+    /// Copies bytes until they say how long the value is.
+    fn header(&mut self) -> io::Result<(Vec<u8>, Step)> {
+        let mut header = Vec::new();
+        loop {
             let byte = *self.available()?.first().ok_or(io::ErrorKind::UnexpectedEof)?;
             self.take(1);
-            number = number << 8 | u64::from(byte);
+            header.push(byte);
+            match Step::read(&header) {
+                Ok(Some(step)) => return Ok((header, step)),
+                Ok(None) => {}
+                Err(FrameError::NotMessagePack | FrameError::TooLarge(_)) => {
+                    let why = format!("{byte:#x} begins no MessagePack value");
+                    return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+                }
+            }
         }
-        Ok(number)
     }
 
     fn copy(&mut self, mut bytes: u64) -> io::Result<()> {
@@ -113,35 +104,58 @@ impl<R: BufRead> Copy<'_, R> {
 mod tests {
     use std::io::BufReader;
 
-    use super::*;
-    use crate::client::{arbitrary::any_value, pack};
     use proptest::prelude::*;
 
+    use super::*;
+
+    /// Bytes of which many begin with a value: containers and lengths at the front, then anything.
+    fn bytes() -> impl Strategy<Value = Vec<u8>> {
+        let marker = prop_oneof![any::<u8>(), 0x80_u8..0xa4, 0xc0_u8..0xe0];
+        (prop::collection::vec(marker, 1..6), prop::collection::vec(0_u8..6, 0..80))
+            .prop_map(|(front, rest)| [front, rest].concat())
+    }
+
     proptest! {
+        /// The core's reader has the whole of it at once; here the bytes arrive as they please.
         #[test]
-        fn a_value_is_copied_as_it_is_however_its_bytes_arrive(value in any_value(), step in 1_usize..9) {
-            let mut bytes = Vec::new();
-            pack::value(&mut bytes, &value);
-            let length = bytes.len();
-            let followed: Vec<u8> = bytes.iter().copied().chain([0xc1, 0xc1]).collect();
-            let mut input = BufReader::with_capacity(step, followed.as_slice());
+        fn a_value_is_copied_as_it_is_however_its_bytes_arrive(bytes in bytes(), step in 1_usize..9) {
+            let whole = Reader::new(&bytes).raw();
+            let mut input = BufReader::with_capacity(step, bytes.as_slice());
             let mut out = Vec::new();
-            prop_assert_eq!(copy_value(&mut input, &mut out, usize::MAX).expect("a whole value"), length as u64);
-            prop_assert_eq!(out, bytes);
+            match copy_value(&mut input, &mut out, usize::MAX) {
+                Ok(size) => {
+                    prop_assert_eq!(Some(out.as_slice()), whole);
+                    prop_assert_eq!(size, out.len() as u64);
+                }
+                Err(error) => {
+                    prop_assert_eq!(whole, None);
+                    let known = [io::ErrorKind::UnexpectedEof, io::ErrorKind::InvalidData];
+                    prop_assert!(known.contains(&error.kind()), "{}", error);
+                }
+            }
         }
 
         #[test]
-        fn a_value_cut_short_is_an_unexpected_end(value in any_value(), cut in any::<prop::sample::Index>()) {
-            let mut bytes = Vec::new();
-            pack::value(&mut bytes, &value);
-            let mut part = &bytes[..cut.index(bytes.len())];
+        fn a_value_cut_short_is_an_unexpected_end(bytes in bytes(), cut in any::<prop::sample::Index>()) {
+            let whole = Reader::new(&bytes).raw();
+            prop_assume!(whole.is_some());
+            let whole = whole.unwrap_or_default();
+            let mut part = &whole[..cut.index(whole.len())];
             let error = skip_value(&mut part).expect_err("the end is missing");
             prop_assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
         }
+    }
 
-        #[test]
-        fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..60)) {
-            let _ = skip_value(&mut bytes.as_slice());
+    #[test]
+    fn an_array_is_entered_and_nothing_else() {
+        for (mut bytes, expected) in [
+            (&[0x92, 1, 2][..], Some(2)),
+            (&[0xdc, 1, 0][..], Some(256)),
+            (&[0x82, 1, 2, 3, 4][..], None),
+            (&[0xc0][..], None),
+            (&[0xa3, b'a', b'b', b'c'][..], None),
+        ] {
+            assert_eq!(enter_array(&mut bytes).expect("a header"), expected);
         }
     }
 

@@ -1,5 +1,5 @@
 //! A MessagePack-RPC client that does as little as it can: it sends any bytes and shows those that come back.
-//! Leaves sense and convenience to `cortexd::client`, which it must not share a mistake with.
+//! Leaves sense and convenience to `cortex_client`, which it must not share a mistake with.
 
 #![allow(dead_code, reason = "each test uses its own part")]
 

@@ -6,11 +6,12 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use cortex_client::api::{self, Setting};
+
 use super::super::context::Context;
 use super::finding::Finding;
 use super::place::{Place, WRITABLE_BY_OTHERS, user};
 use super::program::{Answer, ask};
-use crate::client::Params;
 use crate::sys::fragments;
 
 const CONFIGURATION: &str = "configuration";
@@ -105,12 +106,8 @@ pub(super) fn data_dir_in_force(context: &Context) -> Option<PathBuf> {
 }
 
 fn settings_in_force(context: &Context) -> Option<Settings> {
-    let answer = context.connect().ok()?.call("settings", &Params::new()).ok()?;
-    let text = |value: &rmpv::Value| value.as_str().map(ToOwned::to_owned);
-    let one = |(name, setting): &(rmpv::Value, rmpv::Value)| {
-        Some((text(name)?, (text(&setting["value"])?, text(&setting["source"]))))
-    };
-    answer.as_map()?.iter().map(one).collect()
+    let settings = context.connect().ok()?.call(&api::Settings {}).ok()?.0.into_iter();
+    Some(settings.map(|(name, Setting { value, source })| (name, (value, source))).collect())
 }
 
 /// The daemon's binary: the installed one, or the one beside this program.

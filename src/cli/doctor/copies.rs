@@ -1,11 +1,16 @@
 //! Copies of tables on other nodes: they hold the same, deletions are forgotten in time, names and scopes are decided.
 //! Links, clocks and certificates are left to `mesh`; rows, to `sync repair`.
 
-use rmpv::Value;
+use cortex_client::{
+    Client,
+    api::{
+        self, PeerReplica, ReplicaState, ScrubReport, ScrubStatus, TableList, TableSync,
+        TablesOptions,
+    },
+};
 
 use super::super::context::Context;
 use super::finding::Finding;
-use crate::client::{Client, Params};
 use crate::sys::clock;
 
 const COPIES: &str = "copies";
@@ -31,9 +36,9 @@ pub(super) struct Facts {
     now_ms: u64,
     uptime_ms: u64,
     /// What the daemon says of each table; none where it says nothing, or runs alone.
-    tables: Option<Vec<Table>>,
+    tables: Option<Vec<TableSync>>,
     /// How far the rows were compared with their checksums; none where the daemon does not say.
-    scrub: Option<Scrub>,
+    scrub: Option<ScrubStatus>,
     /// What reading all of it has come to, where that was asked for.
     deep: Option<Finding>,
     /// Identities of which another has the name: how each is shown, and its id.
@@ -42,53 +47,21 @@ pub(super) struct Facts {
     orphans: Vec<String>,
 }
 
-/// What the daemon says of its rows.
-#[derive(Debug, Clone, Copy, Default)]
-struct Scrub {
-    records: u64,
-    damaged: u64,
-    corrected: u64,
-    failed: u64,
-    ended_ms: Option<u64>,
-}
-
-#[derive(Debug, Clone, Default)]
-struct Table {
-    name: String,
-    contested: bool,
-    conflicts: u64,
-    nodes: Vec<Node>,
-    deletions_kept_by: Option<String>,
-    /// Why the replica here cannot drain.
-    drain_blocked: Option<String>,
-}
-
-#[derive(Debug, Clone, Default)]
-struct Node {
-    name: String,
-    state: String,
-    conflicts: u64,
-    verified_ms: Option<u64>,
-    heard_ms: Option<u64>,
-    why: Option<String>,
-}
-
 pub(super) fn gather(context: &Context, deep: bool) -> Facts {
     let mut facts = Facts { now_ms: clock::wall_ms(), ..Facts::default() };
     let Ok(mut client) = context.connect() else {
         return facts;
     };
-    let daemon = client.call("status", &Params::new()).ok();
-    facts.scrub = daemon.as_ref().and_then(|status| Scrub::read(&status["scrub"]));
-    let uptime_s = daemon.and_then(|status| status["uptime_seconds"].as_u64());
-    facts.uptime_ms = uptime_s.unwrap_or(0).saturating_mul(1000);
+    let daemon = client.call(&api::Status {}).unwrap_or_default();
+    facts.scrub = daemon.scrub;
+    facts.uptime_ms = daemon.uptime_seconds.saturating_mul(1000);
     if deep {
         facts.deep = Some(look_deep(context));
     }
-    let Ok(status) = client.call("sync_status", &Params::new()) else {
+    let Ok(tables) = client.call(&api::SyncStatus {}) else {
         return facts;
     };
-    facts.tables = Some(status.as_array().into_iter().flatten().map(Table::read).collect());
+    facts.tables = Some(tables);
     facts.contested = contested(&mut client);
     facts.orphans = orphans(&mut client);
     facts
@@ -96,20 +69,18 @@ pub(super) fn gather(context: &Context, deep: bool) -> Facts {
 
 /// Only root is told of them.
 fn orphans(client: &mut Client) -> Vec<String> {
-    let details = Value::Map(vec![("details".into(), true.into())]);
-    let Ok(list) = client.call("tables", &Params::new().value(&details)) else {
+    let options = TablesOptions { all: false, details: true };
+    let Ok(TableList::Details(tables)) = client.call(&api::Tables { options }) else {
         return Vec::new();
     };
-    let tables = list.as_array().into_iter().flatten();
-    let orphans = tables.filter(|table| table["orphaned"] == Value::from(true));
-    orphans.map(|table| text(&table["table"])).collect()
+    tables.into_iter().filter(|table| table.orphaned).map(|table| table.table).collect()
 }
 
 /// Has the daemon read every row, and its database's structure.
 fn look_deep(context: &Context) -> Finding {
-    let read = || -> Result<Value, String> {
+    let read = || -> Result<ScrubReport, String> {
         let mut client = context.connect_patiently().map_err(|_| "no daemon answers".to_owned())?;
-        client.call("scrub", &Params::new()).map_err(|error| error.to_string())
+        client.call(&api::Scrub {}).map_err(|error| error.to_string())
     };
     let found = match read() {
         Ok(found) => found,
@@ -118,68 +89,24 @@ fn look_deep(context: &Context) -> Finding {
         }
         Err(why) => return Finding::unchecked(ROWS, format!("the rows were not read: {why}")),
     };
-    if let Some(broken) = found["structure"].as_str() {
+    if let Some(broken) = found.structure {
         return Finding::problem(
             ROWS,
             format!("the structure of the database is damaged: {broken}"),
             "look at the disk: dmesg; then, on a copy of the directory: cortexd restore FILE",
         );
     }
-    let scrub = Scrub::read(&found).map(|scrub| Scrub { ended_ms: Some(0), ..scrub });
-    scrub.map_or_else(|| Finding::unchecked(ROWS, "the daemon does not say"), rows)
+    let ScrubReport { records, damaged, corrected, failed, .. } = found;
+    let ended_ms = Some(0);
+    rows(ScrubStatus { records, damaged, corrected, failed, ended_ms, ..ScrubStatus::default() })
 }
 
 fn contested(client: &mut Client) -> Vec<(String, String)> {
-    let Ok(list) = client.call("identity_list", &Params::new()) else {
+    let Ok(identities) = client.call(&api::IdentityList {}) else {
         return Vec::new();
     };
-    let identities = list.as_array().into_iter().flatten();
-    let contested = identities.filter(|who| who["metadata"]["contested"] == Value::from(true));
-    contested.map(|who| (text(&who["fed_id"]), text(&who["fid"]))).collect()
-}
-
-impl Scrub {
-    fn read(scrub: &Value) -> Option<Self> {
-        let figure = |name: &str| scrub[name].as_u64();
-        Some(Self {
-            records: figure("records")?,
-            damaged: figure("damaged")?,
-            corrected: figure("corrected")?,
-            failed: figure("failed")?,
-            ended_ms: figure("ended_ms"),
-        })
-    }
-}
-
-impl Table {
-    fn read(table: &Value) -> Self {
-        let nodes = table["nodes"].as_array().into_iter().flatten();
-        Self {
-            name: text(&table["table"]),
-            contested: table["contested"].as_bool().unwrap_or(false),
-            conflicts: table["here"]["conflicts"].as_u64().unwrap_or(0),
-            nodes: nodes.map(Node::read).collect(),
-            deletions_kept_by: table["deletions_kept_by"]["node"].as_str().map(str::to_owned),
-            drain_blocked: table["here"]["drain_blocked"].as_str().map(str::to_owned),
-        }
-    }
-}
-
-impl Node {
-    fn read(node: &Value) -> Self {
-        Self {
-            name: text(&node["node"]),
-            state: text(&node["state"]),
-            conflicts: node["conflicts"].as_u64().unwrap_or(0),
-            verified_ms: node["verified_ms"].as_u64(),
-            heard_ms: node["heard_ms"].as_u64(),
-            why: node["why"].as_str().map(str::to_owned),
-        }
-    }
-}
-
-fn text(value: &Value) -> String {
-    value.as_str().unwrap_or_default().to_owned()
+    let contested = identities.into_iter().filter(|who| who.metadata.contested);
+    contested.map(|who| (who.fed_id, who.fid)).collect()
 }
 
 pub(super) fn check(facts: &Facts) -> Vec<Finding> {
@@ -221,8 +148,8 @@ pub(super) fn check(facts: &Facts) -> Vec<Finding> {
 }
 
 /// Whether the rows are what was stored, as far as they were read.
-fn rows(scrub: Scrub) -> Finding {
-    let Scrub { records, damaged, corrected, failed, ended_ms } = scrub;
+fn rows(scrub: ScrubStatus) -> Finding {
+    let ScrubStatus { records, damaged, corrected, failed, ended_ms, .. } = scrub;
     if damaged > 0 {
         let are = if damaged == 1 { "row is" } else { "rows are" };
         return Finding::problem(
@@ -251,26 +178,26 @@ fn rows(scrub: Scrub) -> Finding {
     }
 }
 
-fn of_table(table: &Table, facts: &Facts) -> Vec<Finding> {
-    let name = &table.name;
+fn of_table(table: &TableSync, facts: &Facts) -> Vec<Finding> {
+    let name = &table.table;
     let mut findings = Vec::new();
-    for node in table.nodes.iter().filter(|node| node.state == "diverged") {
+    for node in table.nodes.iter().filter(|node| node.state == ReplicaState::Diverged) {
         findings.push(Finding::problem(
             DIVERGED,
-            format!("{name} holds other rows on {} than here", node.name),
+            format!("{name} holds other rows on {} than here", node.node),
             format!("cortex sync repair {name}"),
         ));
     }
-    let blocked = |node: &&Node| node.why.as_deref().is_some_and(is_blocked);
+    let blocked = |node: &&PeerReplica| node.why.as_deref().is_some_and(is_blocked);
     for node in table.nodes.iter().filter(blocked) {
         let why = node.why.as_deref().unwrap_or_default();
         findings.push(Finding::problem(
             BLOCKED,
-            format!("rows of {name} do not pass between this node and {}: {why}", node.name),
-            format!("cortex explain {name} --node {}", node.name),
+            format!("rows of {name} do not pass between this node and {}: {why}", node.node),
+            format!("cortex explain {name} --node {}", node.node),
         ));
     }
-    if let Some(why) = &table.drain_blocked {
+    if let Some(why) = &table.here.drain_blocked {
         findings.push(Finding::warning(
             DRAINING,
             format!("{name} is to leave this machine, and cannot drain: {why}"),
@@ -286,15 +213,20 @@ fn of_table(table: &Table, facts: &Facts) -> Vec<Finding> {
     }
     findings.extend(unverified(table, facts));
     findings.extend(deletions(table, facts));
-    if table.conflicts > 0 {
+    if table.here.conflicts > 0 {
         findings.push(Finding::note(
             CONFLICTS,
-            format!("{} versions of records of {name} have lost against others", table.conflicts),
+            format!(
+                "{} versions of records of {name} have lost against others",
+                table.here.conflicts
+            ),
             format!("cortex conflicts {name}"),
         ));
     }
-    for node in table.nodes.iter().filter(|node| node.conflicts > 0) {
-        let (count, node) = (node.conflicts, &node.name);
+    for node in &table.nodes {
+        let (Some(count @ 1..), node) = (node.conflicts, &node.node) else {
+            continue;
+        };
         findings.push(Finding::note(
             CONFLICTS,
             format!("{count} versions of records of {name} have lost against others on {node}"),
@@ -315,15 +247,15 @@ fn is_blocked(why: &str) -> bool {
 }
 
 /// A table that others should have, and of which nobody has had the same for long.
-fn unverified(table: &Table, facts: &Facts) -> Option<Finding> {
-    let holders = || table.nodes.iter().filter(|node| node.state != "left");
+fn unverified(table: &TableSync, facts: &Facts) -> Option<Finding> {
+    let holders = || table.nodes.iter().filter(|node| node.state != ReplicaState::Left);
     let newest = holders().filter_map(|node| node.verified_ms).max();
     let age = match newest {
         Some(at) => facts.now_ms.saturating_sub(at),
         // What was found before the daemon started is not remembered.
         None => facts.uptime_ms,
     };
-    let (name, days) = (&table.name, age / 86_400_000);
+    let (name, days) = (&table.table, age / 86_400_000);
     (holders().next().is_some() && age > UNVERIFIED_MS).then(|| {
         Finding::warning(
             VERIFIED,
@@ -333,9 +265,9 @@ fn unverified(table: &Table, facts: &Facts) -> Option<Finding> {
     })
 }
 
-fn deletions(table: &Table, facts: &Facts) -> Option<Finding> {
-    let (name, by) = (&table.name, table.deletions_kept_by.as_ref()?);
-    let node = table.nodes.iter().find(|node| node.name == *by);
+fn deletions(table: &TableSync, facts: &Facts) -> Option<Finding> {
+    let (name, by) = (&table.table, &table.deletions_kept_by.as_ref()?.node);
+    let node = table.nodes.iter().find(|node| node.node == *by);
     let silent_ms = match node.and_then(|node| node.heard_ms) {
         Some(at) => facts.now_ms.saturating_sub(at),
         None => facts.uptime_ms,
@@ -360,24 +292,31 @@ mod tests {
     const DAY: u64 = 24 * 60 * 60 * 1000;
     const NOW: u64 = 1000 * DAY;
 
-    fn office(state: &str) -> Node {
-        Node {
-            name: "office".into(),
-            state: state.into(),
-            conflicts: 0,
+    fn office(state: ReplicaState) -> PeerReplica {
+        PeerReplica {
+            node: "office".into(),
+            state,
+            conflicts: Some(0),
             verified_ms: Some(NOW - DAY),
             heard_ms: Some(NOW - DAY),
-            why: None,
+            ..PeerReplica::default()
         }
     }
 
-    fn notes(node: Node) -> Table {
-        Table { name: "@alice:notes".into(), nodes: vec![node], ..Table::default() }
+    fn notes(node: PeerReplica) -> TableSync {
+        TableSync { table: "@alice:notes".into(), nodes: vec![node], ..TableSync::default() }
     }
 
-    fn of(table: Table) -> Vec<Finding> {
+    fn of(table: TableSync) -> Vec<Finding> {
         let tables = Some(vec![table]);
         check(&Facts { now_ms: NOW, uptime_ms: DAY, tables, ..Facts::default() })
+    }
+
+    /// Of a table whose copies are equal, but for this.
+    fn with(change: impl FnOnce(&mut TableSync)) -> Vec<Finding> {
+        let mut table = notes(office(ReplicaState::InSync));
+        change(&mut table);
+        of(table)
     }
 
     fn only(findings: &[Finding]) -> (&'static str, Status) {
@@ -387,20 +326,20 @@ mod tests {
 
     #[test]
     fn copies_that_were_equal_lately_are_well() {
-        assert_eq!(only(&of(notes(office("in_sync")))), (COPIES, Status::Ok));
-        assert_eq!(only(&of(notes(office("behind")))), (COPIES, Status::Ok));
+        assert_eq!(only(&of(notes(office(ReplicaState::InSync)))), (COPIES, Status::Ok));
+        assert_eq!(only(&of(notes(office(ReplicaState::Behind)))), (COPIES, Status::Ok));
         let none = Facts { now_ms: NOW, ..Facts::default() };
         assert_eq!(check(&none), []);
     }
 
     #[test]
     fn rows_that_are_not_what_was_stored_are_a_problem() {
-        let well = Scrub { records: 7, ended_ms: Some(NOW), ..Scrub::default() };
+        let well = ScrubStatus { records: 7, ended_ms: Some(NOW), ..ScrubStatus::default() };
         assert_eq!(rows(well).status, Status::Ok);
-        assert_eq!(rows(Scrub { ended_ms: None, ..well }).status, Status::Unchecked);
-        assert_eq!(rows(Scrub { damaged: 1, ..well }).status, Status::Problem);
-        assert_eq!(rows(Scrub { failed: 1, ..well }).status, Status::Problem);
-        assert_eq!(rows(Scrub { corrected: 1, ..well }).status, Status::Warning);
+        assert_eq!(rows(ScrubStatus { ended_ms: None, ..well }).status, Status::Unchecked);
+        assert_eq!(rows(ScrubStatus { damaged: 1, ..well }).status, Status::Problem);
+        assert_eq!(rows(ScrubStatus { failed: 1, ..well }).status, Status::Problem);
+        assert_eq!(rows(ScrubStatus { corrected: 1, ..well }).status, Status::Warning);
     }
 
     #[test]
@@ -417,7 +356,7 @@ mod tests {
             ("it does not take rows: not ready", COPIES),
             ("rows are on their way", COPIES),
         ] {
-            let node = Node { why: Some(why.into()), ..office("behind") };
+            let node = PeerReplica { why: Some(why.into()), ..office(ReplicaState::Behind) };
             assert_eq!(only(&of(notes(node))).0, expected, "{why}");
         }
     }
@@ -436,7 +375,7 @@ mod tests {
     #[test]
     fn a_replica_that_cannot_drain_is_worth_a_warning_that_says_where_it_is_explained() {
         let why = "no node of its scope is linked to this one: cortex explain @alice:notes";
-        let found = of(Table { drain_blocked: Some(why.into()), ..notes(office("in_sync")) });
+        let found = with(|table| table.here.drain_blocked = Some(why.into()));
         assert_eq!(only(&found), (DRAINING, Status::Warning));
         assert_eq!(found[0].mend.as_deref(), Some("cortex explain @alice:notes"));
     }
@@ -444,36 +383,38 @@ mod tests {
     /// holds R5
     #[test]
     fn a_copy_that_has_diverged_is_a_problem_that_a_repair_mends() {
-        let (check, mend) = the_problem(of(notes(office("diverged"))));
+        let (check, mend) = the_problem(of(notes(office(ReplicaState::Diverged))));
         assert_eq!((check, mend.as_str()), (DIVERGED, "cortex sync repair @alice:notes"));
     }
 
     #[test]
     fn what_nobody_has_compared_for_a_week_is_worth_a_warning() {
-        let old = Node { verified_ms: Some(NOW - 8 * DAY), ..office("unknown") };
+        let old = PeerReplica { verified_ms: Some(NOW - 8 * DAY), ..office(ReplicaState::Unknown) };
         assert_eq!(only(&of(notes(old.clone()))), (VERIFIED, Status::Warning));
-        let left = Node { state: "left".into(), ..old };
+        let left = PeerReplica { state: ReplicaState::Left, ..old };
         assert_eq!(only(&of(notes(left))), (COPIES, Status::Ok));
     }
 
     #[test]
     fn a_node_for_which_deletions_are_remembered_for_a_week_is_named() {
-        let silent = Node { heard_ms: Some(NOW - 8 * DAY), ..office("unknown") };
-        let table = |node| Table { deletions_kept_by: Some("office".into()), ..notes(node) };
+        let silent = PeerReplica { heard_ms: Some(NOW - 8 * DAY), ..office(ReplicaState::Unknown) };
+        let kept_by = || Some(api::KeptBy { node: "office".into(), why: "silent".into() });
+        let table = |node| TableSync { deletions_kept_by: kept_by(), ..notes(node) };
         let found = of(table(silent));
         assert_eq!(only(&found), (DELETIONS, Status::Warning));
         let mend = found[0].mend.as_deref().expect("it can be mended");
         assert!(mend.contains("cortex mesh remove-node office"), "{mend}");
-        assert_eq!(only(&of(table(office("unknown")))), (COPIES, Status::Ok));
+        assert_eq!(only(&of(table(office(ReplicaState::Unknown)))), (COPIES, Status::Ok));
     }
 
     #[test]
     fn what_is_contested_is_for_somebody_to_decide_and_conflicts_are_worth_a_note() {
-        let contested = Table { contested: true, ..notes(office("in_sync")) };
-        assert_eq!(the_problem(of(contested)).0, SCOPE);
-        let conflicts = Table { conflicts: 2, ..notes(office("in_sync")) };
-        assert_eq!(only(&of(conflicts)), (CONFLICTS, Status::Note));
-        let elsewhere = of(notes(Node { conflicts: 2, ..office("in_sync") }));
+        let contested = with(|table| table.contested = true);
+        assert_eq!(the_problem(contested).0, SCOPE);
+        let conflicts = with(|table| table.here.conflicts = 2);
+        assert_eq!(only(&conflicts), (CONFLICTS, Status::Note));
+        let elsewhere =
+            of(notes(PeerReplica { conflicts: Some(2), ..office(ReplicaState::InSync) }));
         assert_eq!(only(&elsewhere), (CONFLICTS, Status::Note));
         assert_eq!(elsewhere[0].mend.as_deref(), Some("on office: cortex conflicts"));
         let contested = vec![("alice~3f2a".into(), "3f2a00".into())];

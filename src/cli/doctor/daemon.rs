@@ -3,11 +3,12 @@
 
 use std::time::Duration;
 
+use cortex_client::{Error, api};
+
 use super::super::context::Context;
 use super::super::failure::Failure;
 use super::Whose;
 use super::finding::Finding;
-use crate::client::{Error, Params};
 
 const PING: &str = "ping";
 const VERSION: &str = "version";
@@ -51,17 +52,16 @@ pub(super) fn gather(context: &Context, whose: Whose) -> Facts {
 
 fn ask(context: &Context) -> Result<Status, Failure> {
     let mut client = context.connect()?;
-    let pong = client.call("ping", &Params::new())?;
-    if pong.as_str() != Some("pong") {
+    let pong = client.call(&api::Ping {})?;
+    if pong != "pong" {
         return Err(Error::Protocol(format!("ping is answered {pong}")).into());
     }
-    let status = client.call("status", &Params::new())?;
-    let number = |name: &str| status[name].as_u64();
-    let last_commit = number("last_commit_us").map(Duration::from_micros);
+    let status = client.call(&api::Status {})?;
+    let last_commit = Duration::from_micros(status.last_commit_us);
     Ok(Status {
-        version: status["version"].as_str().unwrap_or_default().to_owned(),
-        disk_bytes: number("disk_bytes"),
-        last_commit: last_commit.filter(|_| number("commits").is_some_and(|commits| commits > 0)),
+        version: status.version,
+        disk_bytes: Some(status.disk_bytes).filter(|bytes| *bytes > 0),
+        last_commit: (status.commits > 0).then_some(last_commit),
     })
 }
 

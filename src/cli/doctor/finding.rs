@@ -5,7 +5,7 @@ use std::fmt;
 
 use rmpv::Value;
 
-use crate::client::pack;
+use super::super::json;
 
 /// How a check came out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,9 +118,7 @@ pub(super) fn packed(findings: &[Finding]) -> Vec<u8> {
     });
     let fields =
         vec![("ok".into(), healthy.into()), ("findings".into(), Value::Array(listed.collect()))];
-    let mut packed = Vec::new();
-    pack::value(&mut packed, &Value::Map(fields));
-    packed
+    json::packed(&Value::Map(fields))
 }
 
 /// The one problem among findings: what it is about, and what mends it.

@@ -7,14 +7,16 @@
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use cortex_client::{
+    Error as CallError,
+    api::{self, MeshReport, PeerNode},
+};
 use cortex_core::model::NodeName;
-use rmpv::Value;
 
 use super::super::context::Context;
 use super::super::mesh;
 use super::Whose;
 use super::finding::Finding;
-use crate::client::{Error as CallError, Params};
 use crate::pki::{Credentials, Error, shown};
 use crate::remedy::{self, NEW_LIST, renewal};
 use crate::sys::clock;
@@ -75,31 +77,7 @@ enum Running {
     Alone,
     /// A mesh is configured and cannot be joined; why.
     Down(String),
-    InMesh(Status),
-}
-
-#[derive(Debug, Clone, Default)]
-struct Status {
-    node: String,
-    certificate_expires: u64,
-    peers: Vec<Peer>,
-    /// Connections refused since the start, of a second machine under the name of another.
-    second: u64,
-}
-
-#[derive(Debug, Clone, Default)]
-struct Peer {
-    name: String,
-    host: String,
-    port: u64,
-    connected: bool,
-    state: String,
-    clock_offset_ms: Option<i64>,
-    certificate_expires: Option<u64>,
-    last_error: Option<String>,
-    directory: Option<String>,
-    /// Two machines use its name.
-    twice: bool,
+    InMesh(MeshReport),
 }
 
 pub(super) fn gather(context: &Context, whose: Whose, configuration: Option<&Path>) -> Facts {
@@ -124,8 +102,8 @@ fn ask(context: &Context) -> Running {
     let Ok(mut client) = context.connect() else {
         return Running::NoAnswer;
     };
-    match client.call("mesh_status", &Params::new()) {
-        Ok(status) => Running::InMesh(Status::read(&status)),
+    match client.call(&api::MeshStatus {}) {
+        Ok(status) => Running::InMesh(status),
         Err(CallError::Refused(why)) if why.starts_with(DOWN) => {
             Running::Down(why.trim_start_matches(DOWN).to_owned())
         }
@@ -133,39 +111,6 @@ fn ask(context: &Context) -> Running {
         Err(CallError::Refused(_)) => Running::Alone,
         Err(_) => Running::NoAnswer,
     }
-}
-
-impl Status {
-    fn read(status: &Value) -> Self {
-        let peers = status["peers"].as_array().into_iter().flatten();
-        Self {
-            node: text(&status["node"]),
-            certificate_expires: status["certificate_expires"].as_u64().unwrap_or(0),
-            peers: peers.map(Peer::read).collect(),
-            second: status["refused"]["name_taken"].as_u64().unwrap_or(0),
-        }
-    }
-}
-
-impl Peer {
-    fn read(peer: &Value) -> Self {
-        Self {
-            name: text(&peer["name"]),
-            host: text(&peer["host"]),
-            port: peer["port"].as_u64().unwrap_or(0),
-            connected: peer["connected"].as_bool().unwrap_or(false),
-            state: text(&peer["state"]),
-            clock_offset_ms: peer["clock_offset_ms"].as_i64(),
-            certificate_expires: peer["certificate_expires"].as_u64(),
-            last_error: peer["last_error"].as_str().map(str::to_owned),
-            directory: peer["directory"].as_str().map(str::to_owned),
-            twice: peer["name_in_use_twice"].as_bool().unwrap_or(false),
-        }
-    }
-}
-
-fn text(value: &Value) -> String {
-    value.as_str().unwrap_or_default().to_owned()
 }
 
 pub(super) fn check(facts: &Facts) -> Vec<Finding> {
@@ -210,7 +155,7 @@ fn not_joined(node: &Node, whose: Whose) -> Finding {
 }
 
 /// The name is in the database as soon as the mesh was joined, and the daemon keeps to it.
-fn name(node: &Node, status: &Status) -> Finding {
+fn name(node: &Node, status: &MeshReport) -> Finding {
     let (configured, own) = (&node.name, &status.node);
     if configured == own {
         return Finding::ok(NAME, format!("this is the node {own}"));
@@ -226,8 +171,8 @@ fn name(node: &Node, status: &Status) -> Finding {
 }
 
 /// None where no machine has come under the name of another.
-fn second(status: &Status) -> Option<Finding> {
-    let count = Some(status.second).filter(|count| *count > 0)?;
+fn second(status: &MeshReport) -> Option<Finding> {
+    let count = status.refused.get("name_taken").filter(|count| **count > 0)?;
     Some(Finding::warning(
         SECOND,
         format!(
@@ -238,7 +183,7 @@ fn second(status: &Status) -> Option<Finding> {
 }
 
 /// What the files say, or, where this user may not read them, what the daemon says.
-fn credentials(node: Option<&Node>, running: Option<&Status>, now: u64) -> Vec<Finding> {
+fn credentials(node: Option<&Node>, running: Option<&MeshReport>, now: u64) -> Vec<Finding> {
     match node.map(|node| (&node.name, &node.credentials)) {
         Some((name, Ok(expiries))) => vec![
             own_certificate(name, expiries.certificate, now),
@@ -310,8 +255,8 @@ fn mend(name: &str, error: &Error) -> String {
     }
 }
 
-fn reach(peer: &Peer, own: &str) -> Finding {
-    let Peer { name, host, port, state, .. } = peer;
+fn reach(peer: &PeerNode, own: &str) -> Finding {
+    let PeerNode { name, host, port, state, .. } = peer;
     if peer.connected {
         return Finding::ok(PEER, format!("{name} is connected, and {state}"));
     }
@@ -324,7 +269,7 @@ fn reach(peer: &Peer, own: &str) -> Finding {
 }
 
 /// None before the offset was measured.
-fn clock(peer: &Peer) -> Option<Finding> {
+fn clock(peer: &PeerNode) -> Option<Finding> {
     let offset = peer.clock_offset_ms.filter(|_| peer.connected)?;
     let (name, apart) = (&peer.name, offset.unsigned_abs());
     let mend = format!("here, and on {name}: timedatectl set-ntp true");
@@ -340,7 +285,7 @@ fn clock(peer: &Peer) -> Option<Finding> {
 }
 
 /// None where all that it passes on is believed.
-fn directory(peer: &Peer) -> Option<Finding> {
+fn directory(peer: &PeerNode) -> Option<Finding> {
     let trouble = peer.directory.as_ref()?;
     Some(Finding::warning(
         DIRECTORY,
@@ -350,9 +295,9 @@ fn directory(peer: &Peer) -> Option<Finding> {
 }
 
 /// None where one machine alone uses the name.
-fn twice(peer: &Peer) -> Option<Finding> {
+fn twice(peer: &PeerNode) -> Option<Finding> {
     let name = &peer.name;
-    peer.twice.then(|| {
+    peer.name_in_use_twice.then(|| {
         Finding::problem(
             NAME,
             format!("two machines use the name {name}, and take each other's place"),
@@ -362,7 +307,7 @@ fn twice(peer: &Peer) -> Option<Finding> {
 }
 
 /// None as long as it was not seen.
-fn peer_certificate(peer: &Peer, now: u64) -> Option<Finding> {
+fn peer_certificate(peer: &PeerNode, now: u64) -> Option<Finding> {
     let what = format!("the certificate of {}", peer.name);
     let expires = peer.certificate_expires?;
     Some(expiry(PEER_CERTIFICATE, &what, expires, now, &renewal(&peer.name)))
@@ -384,8 +329,8 @@ mod tests {
         Expiries { certificate: LATER, ca: LATER, list: LATER }
     }
 
-    fn office() -> Peer {
-        Peer {
+    fn office() -> PeerNode {
+        PeerNode {
             name: "office".into(),
             host: "office.lan".into(),
             port: 4712,
@@ -393,22 +338,21 @@ mod tests {
             state: "alive".into(),
             clock_offset_ms: Some(-3),
             certificate_expires: Some(LATER),
-            last_error: None,
-            directory: None,
-            twice: false,
+            ..PeerNode::default()
         }
     }
 
-    fn seen(peer: Peer) -> Running {
+    fn seen(peer: PeerNode) -> Running {
         let (node, certificate_expires) = ("home".into(), LATER);
-        Running::InMesh(Status { node, certificate_expires, peers: vec![peer], second: 0 })
+        let peers = vec![peer];
+        Running::InMesh(MeshReport { node, certificate_expires, peers, ..MeshReport::default() })
     }
 
     fn facts(configured: Option<Node>, running: Running) -> Facts {
         Facts { whose: Whose::System, now: NOW, configured, running }
     }
 
-    fn with(peer: Peer) -> Vec<Finding> {
+    fn with(peer: PeerNode) -> Vec<Finding> {
         check(&facts(node(Ok(good())), seen(peer)))
     }
 
@@ -440,9 +384,9 @@ mod tests {
     #[test]
     fn rows_of_the_directory_that_are_not_believed_are_worth_a_warning() {
         let trouble = Some("a row of the directory cannot be verified".to_owned());
-        let twice = with(Peer { twice: true, ..office() });
+        let twice = with(PeerNode { name_in_use_twice: true, ..office() });
         assert_eq!(the_problem(twice).0, NAME);
-        let found = with(Peer { directory: trouble, ..office() });
+        let found = with(PeerNode { directory: trouble, ..office() });
         assert_eq!(outcome(&found, DIRECTORY), Outcome::Warning);
     }
 
@@ -454,10 +398,10 @@ mod tests {
             (60_000, Outcome::Warning),
             (-60_001, Outcome::Problem),
         ] {
-            let found = with(Peer { clock_offset_ms: Some(offset), ..office() });
+            let found = with(PeerNode { clock_offset_ms: Some(offset), ..office() });
             assert_eq!(outcome(&found, CLOCK), expected, "{offset}");
         }
-        let unknown = with(Peer { clock_offset_ms: None, ..office() });
+        let unknown = with(PeerNode { clock_offset_ms: None, ..office() });
         assert!(unknown.iter().all(|finding| finding.check != CLOCK), "{unknown:?}");
     }
 
@@ -474,7 +418,7 @@ mod tests {
             assert_eq!(outcome(&certificate, CERTIFICATE), expected, "{at}");
             assert_eq!(outcome(&of(Expiries { ca: at, ..good() }), CA), expected, "{at}");
             assert_eq!(outcome(&of(Expiries { list: at, ..good() }), LIST), expected, "{at}");
-            let peer = with(Peer { certificate_expires: Some(at), ..office() });
+            let peer = with(PeerNode { certificate_expires: Some(at), ..office() });
             assert_eq!(outcome(&peer, PEER_CERTIFICATE), expected, "{at}");
         }
     }
@@ -482,7 +426,7 @@ mod tests {
     #[test]
     fn a_node_that_is_not_reached_is_a_problem_with_the_reason() {
         let peer =
-            Peer { connected: false, last_error: Some("no route to host".into()), ..office() };
+            PeerNode { connected: false, last_error: Some("no route to host".into()), ..office() };
         let found = with(peer);
         assert!(found.iter().any(|finding| finding.text.contains("no route to host")));
         let (check, mend) = the_problem(found);

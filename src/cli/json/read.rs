@@ -4,10 +4,11 @@
 use std::fmt;
 use std::ops::Range;
 
+use cortex_core::wire::encode;
 use serde::de::{DeserializeSeed, Error, MapAccess, SeqAccess, Visitor};
 
 use super::form::Form;
-use crate::client::pack;
+use super::packed;
 
 /// Appends the JSON `text`, which is one value and nothing more, to `out` as MessagePack.
 /// On an error `out` is as it was.
@@ -87,49 +88,49 @@ impl<'de> Visitor<'de> for Encoder<'_> {
     }
 
     fn visit_unit<E>(self) -> Result<(), E> {
-        pack::nil(self.out);
+        encode::nil(self.out);
         Ok(())
     }
 
     fn visit_bool<E>(self, value: bool) -> Result<(), E> {
-        pack::boolean(self.out, value);
+        encode::bool(self.out, value);
         Ok(())
     }
 
     fn visit_u64<E>(self, value: u64) -> Result<(), E> {
-        pack::unsigned(self.out, value);
+        encode::uint(self.out, value);
         Ok(())
     }
 
     fn visit_i64<E>(self, value: i64) -> Result<(), E> {
-        pack::signed(self.out, value);
+        encode::int(self.out, value);
         Ok(())
     }
 
     fn visit_f64<E>(self, value: f64) -> Result<(), E> {
-        pack::float(self.out, value);
+        encode::float(self.out, value);
         Ok(())
     }
 
     fn visit_str<E>(self, value: &str) -> Result<(), E> {
-        pack::string(self.out, value);
+        encode::str(self.out, value);
         Ok(())
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<(), A::Error> {
         let out = self.out;
-        let header = pack::open(out);
+        let header = encode::open(out);
         let mut count = 0;
         while elements.next_element_seed(Encoder { out })?.is_some() {
             count += 1;
         }
-        pack::close(out, header, pack::ARRAY, count);
+        encode::close(out, header, encode::array, count);
         Ok(())
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<(), A::Error> {
         let out = self.out;
-        let header = pack::open(out);
+        let header = encode::open(out);
         let mut keys = Vec::new();
         while let Some(key) = entries.next_key_seed(Key { out })? {
             keys.push(key);
@@ -141,7 +142,7 @@ impl<'de> Visitor<'de> for Encoder<'_> {
         {
             if escapes == 0 {
                 out.truncate(header);
-                pack::value(out, &meant);
+                out.extend(packed(&meant));
             } else {
                 unescape(out, header, only);
             }
@@ -151,7 +152,7 @@ impl<'de> Visitor<'de> for Encoder<'_> {
         if let Some(twice) = repeated(keys, out) {
             return Err(A::Error::custom(format!("the key {twice:?} stands twice in one object")));
         }
-        pack::close(out, header, pack::MAP, count);
+        encode::close(out, header, encode::map, count);
         Ok(())
     }
 }
@@ -178,7 +179,7 @@ impl Visitor<'_> for Key<'_> {
     }
 
     fn visit_str<E>(self, key: &str) -> Result<Range<usize>, E> {
-        pack::string(self.out, key);
+        encode::str(self.out, key);
         let end = self.out.len();
         Ok(end - key.len()..end)
     }
@@ -196,7 +197,7 @@ fn unescape(out: &mut Vec<u8>, header: usize, only: &Range<usize>) {
     let key = String::from_utf8_lossy(&out[only.start + 1..only.end]).into_owned();
     let value = out.split_off(only.end);
     out.truncate(header);
-    pack::map_header(out, 1);
-    pack::string(out, &key);
+    encode::map(out, 1);
+    encode::str(out, &key);
     out.extend_from_slice(&value);
 }

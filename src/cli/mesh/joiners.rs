@@ -17,8 +17,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
-use cortex_core::model::NodeName;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
+
+use cortex_core::model::NodeName;
 
 use super::code::Secret;
 use super::conversation::{self, Answer, Done, Grant, Hello};

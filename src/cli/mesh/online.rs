@@ -3,6 +3,7 @@
 //! Leaves what they report to the daemon.
 
 use clap::{Args, Subcommand};
+use cortex_client::api::{MeshListNodes, MeshRemoveNode, MeshStatus};
 use cortex_core::model::NodeName;
 
 use super::report::node_name;
@@ -10,7 +11,6 @@ use crate::cli::admin;
 use crate::cli::context::Context;
 use crate::cli::failure::Failure;
 use crate::cli::output::note;
-use crate::client::Params;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Online {
@@ -33,16 +33,15 @@ pub(crate) struct RemoveNode {
 
 pub(crate) fn run(command: &Online, context: &Context) -> Result<(), Failure> {
     match command {
-        Online::ListNodes => context.call("mesh_list_nodes", &Params::new()),
-        Online::Status => context.call("mesh_status", &Params::new()),
+        Online::ListNodes => context.call(&MeshListNodes {}),
+        Online::Status => context.call(&MeshStatus {}),
         Online::RemoveNode(args) => remove_node(&args.name, context),
         Online::Reload => admin::reload(context),
     }
 }
 
 fn remove_node(name: &NodeName, context: &Context) -> Result<(), Failure> {
-    let params = Params::new().str(name.as_str());
-    context.call("mesh_remove_node", &params).map_err(Failure::about_administration)?;
+    context.call(&MeshRemoveNode { node: name.as_str() }).map_err(Failure::about_administration)?;
     note(&format!(
         "{name} is out of the mesh on every node that hears of it. What only it had is lost."
     ));

@@ -9,7 +9,7 @@ use rmpv::Value;
 
 use crate::cli::context::Context;
 use crate::cli::failure::{Exit, Failure};
-use crate::client::pack;
+use crate::cli::json::packed;
 use crate::pki::{Error, IssueError};
 use crate::sys::clock;
 
@@ -19,9 +19,7 @@ pub(super) fn print(context: &Context, fields: Vec<(&str, Value)>) -> Result<(),
 }
 
 pub(super) fn print_value(context: &Context, value: &Value) -> Result<(), Failure> {
-    let mut packed = Vec::new();
-    pack::value(&mut packed, value);
-    context.printer().value(&packed)
+    context.printer().value(&packed(value))
 }
 
 pub(super) fn object(fields: Vec<(&str, Value)>) -> Value {

@@ -1,11 +1,14 @@
 //! Some records of a table at a time: read from the source, and looked up in the target by their keys.
 //! Leaves what to do about each to `table` and `compare`.
 
+use cortex_client::{
+    Client, Elements, Error, MAX_REQUEST, Pipeline, Window,
+    api::{Get, Put, Raw, encoded},
+};
 use cortex_core::model::{Key, Limits};
 use cortex_core::wire::{Scan, Scanner};
 
 use super::same;
-use crate::client::{Client, Elements, Error, MAX_REQUEST, Params, Pipeline, Window};
 
 /// Enough under way for the target to make many records durable with one write to disk.
 const WINDOW: Window = Window { requests: 256, bytes: 1024 * 1024 };
@@ -87,15 +90,12 @@ fn shown(record: &[u8]) -> String {
 pub(super) fn look_up(target: &mut Client, table: &str, rows: &[Row]) -> Result<Vec<There>, Error> {
     let mut found = Vec::with_capacity(rows.len());
     let mut pipeline = target.pipeline(WINDOW);
-    let (mut params, mut result) = (Params::new(), Vec::new());
+    let mut result = Vec::new();
     for row in rows {
         while !pipeline.has_room() {
             next(&mut pipeline, &mut result, &mut found)?;
         }
-        params.clear();
-        params.push_str(table);
-        params.push_str(&row.key);
-        pipeline.send("get", &params, row)?;
+        pipeline.send(&Get { table, key: Raw(&encoded(&row.key)) }, row)?;
     }
     while next(&mut pipeline, &mut result, &mut found)? {}
     Ok(found)
@@ -126,17 +126,13 @@ pub(super) fn put<'r>(
     mut outcome: impl FnMut(&'r Row, Result<(), String>),
 ) -> Result<(), Error> {
     let mut pipeline: Pipeline<'_, &'r Row> = target.pipeline(WINDOW);
-    let mut params = Params::new();
     for row in rows {
         while !pipeline.has_room() {
             if let Some(answer) = pipeline.next_answer()? {
                 outcome(answer.tag, answer.outcome);
             }
         }
-        params.clear();
-        params.push_str(table);
-        params.push_raw(&row.record);
-        match pipeline.send("put", &params, row) {
+        match pipeline.send(&Put { table, record: Raw(&row.record) }, row) {
             Err(Error::OutOfBounds(why)) => {
                 outcome(row, Err(why.to_string()));
             }

@@ -1,12 +1,14 @@
 //! The comparison at the end: every record of the source against what is here, and both counted.
 //! Leaves bringing anything over to `table`.
 
-use rmpv::Value;
+use cortex_client::{
+    Client, Error,
+    api::{Keys, Page, TableInfo},
+};
 
 use super::batch::{self, There};
 use super::report::{Report, TableReport};
-use super::source::{Source, decoded};
-use crate::client::{Client, Error, Params};
+use super::source::{Source, text};
 
 /// Reads the source's table once more, looks every record up here, and finds what is here alone.
 pub(super) fn records(
@@ -50,18 +52,17 @@ fn only_here(
     report: &mut Report,
     table: &mut TableReport,
 ) -> Result<(), Error> {
-    let info = target.call("table_info", &Params::new().str(name))?;
+    let info = target.call(&TableInfo { table: name })?;
     let met = table.same + table.different;
-    let surplus = info["records"].as_u64().unwrap_or(met).saturating_sub(met);
-    let mut keys = target.call_streamed("keys", &Params::new().str(name))?;
+    let surplus = info.records.saturating_sub(met);
+    let mut keys = target.call_streamed(&Keys { table: name, page: Page::default() })?;
     while table.only_here < surplus
         && let Some(key) = keys.next_element()?
     {
-        let Value::String(key) = decoded(key)? else {
+        let Some(key) = text(key) else {
             continue;
         };
-        let key = key.into_str().unwrap_or_default();
-        if !source.has(name, &key)? {
+        if !source.has(name, key)? {
             table.only_here += 1;
             report.note(table, &format!("{key:?} is here alone"));
         }

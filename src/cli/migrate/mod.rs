@@ -28,11 +28,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{ArgAction, Args};
+use cortex_client::Client;
 
 use super::context::Context;
 use super::failure::{Exit, Failure};
 use super::tables::words;
-use crate::client::Client;
 use report::Report;
 use table::Job;
 

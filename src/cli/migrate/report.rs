@@ -6,8 +6,8 @@ use std::path::Path;
 use rmpv::Value;
 
 use crate::cli::failure::{Exit, Failure};
+use crate::cli::json::packed;
 use crate::cli::progress::Progress;
-use crate::client::pack;
 
 /// Lines about single records and grants of one table; more are counted.
 const LINES: u64 = 100;
@@ -186,9 +186,7 @@ impl Report {
         fields.push(("unseen".into(), Value::Array(unseen.collect())));
         let details = self.tables.iter().map(TableReport::tree);
         fields.push(("details".into(), Value::Array(details.collect())));
-        let mut out = Vec::new();
-        pack::value(&mut out, &Value::Map(fields));
-        out
+        packed(&Value::Map(fields))
     }
 
     fn is_equal(&self) -> bool {

@@ -5,9 +5,10 @@
 //! another width. So what is compared is a canonical form: maps sorted by name, numbers in one width. 1 and 1.0,
 //! text and bytes stay different.
 
+use cortex_core::wire::encode;
 use rmpv::Value;
 
-use crate::client::pack;
+use crate::cli::json::packed;
 
 /// Whether two encoded records are the same.
 pub(super) fn records(one: &[u8], other: &[u8]) -> bool {
@@ -23,13 +24,13 @@ fn canonical(mut encoded: &[u8]) -> Option<Vec<u8>> {
 
 fn write(value: &Value, out: &mut Vec<u8>) {
     match value {
-        Value::F32(number) => pack::float(out, f64::from(*number)),
+        Value::F32(number) => encode::float(out, f64::from(*number)),
         Value::Array(items) => {
-            pack::array_header(out, items.len());
+            encode::array(out, items.len());
             items.iter().for_each(|item| write(item, out));
         }
         Value::Map(pairs) => {
-            pack::map_header(out, pairs.len());
+            encode::map(out, pairs.len());
             let mut sorted: Vec<_> = pairs.iter().map(pair).collect();
             sorted.sort_unstable();
             sorted.iter().for_each(|pair| out.extend_from_slice(pair));
@@ -40,7 +41,7 @@ fn write(value: &Value, out: &mut Vec<u8>) {
         | Value::F64(_)
         | Value::String(_)
         | Value::Binary(_)
-        | Value::Ext(..) => pack::value(out, value),
+        | Value::Ext(..) => out.extend(packed(value)),
     }
 }
 
@@ -57,9 +58,7 @@ mod tests {
     use super::*;
 
     fn encoded(value: &Value) -> Vec<u8> {
-        let mut out = Vec::new();
-        pack::value(&mut out, value);
-        out
+        packed(value)
     }
 
     fn map(pairs: &[(&str, Value)]) -> Value {

@@ -3,11 +3,20 @@
 
 use std::collections::BTreeMap;
 
+use cortex_client::{
+    Client, Elements, Error,
+    api::{
+        AclList, All, Get, Keys, NodeScope, Page, Raw, RawValue, TableGrant, TableInfo, TableList,
+        Tables, TablesOptions, encoded,
+    },
+};
 use cortex_core::model::{Key, Limits};
+use cortex_core::wire::Reader;
 use rmpv::Value;
+use serde::Deserialize;
 
 use crate::cli::failure::Failure;
-use crate::client::{Client, Elements, Error, Params, pack};
+use crate::cli::json::packed;
 
 /// Records that are looked at to find out which of their fields is the key.
 const SAMPLE: usize = 64;
@@ -28,6 +37,15 @@ pub(super) struct Description {
     pub(super) scope: String,
 }
 
+/// What `table_info` says, as far as every daemon says it alike: the owner is a number to the original one.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Told {
+    key_field: String,
+    attributes: Vec<String>,
+    node_scope: NodeScope,
+}
+
 /// Rights that somebody has.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Grant {
@@ -43,8 +61,10 @@ impl Source {
 
     /// The user's tables, by the names that this user calls them.
     pub(super) fn tables(&mut self) -> Result<Vec<String>, Failure> {
-        let names = self.client.call("tables", &Params::new())?;
-        Ok(texts(&names))
+        match self.client.call(&Tables { options: TablesOptions::default() })? {
+            TableList::Names(names) => Ok(names),
+            TableList::Details(tables) => Ok(tables.into_iter().map(|of| of.table).collect()),
+        }
     }
 
     /// The grants on each of them but those to the owner.
@@ -54,12 +74,12 @@ impl Source {
 
     /// All records of a table, as they arrive.
     pub(super) fn records(&mut self, table: &str) -> Result<Elements<'_>, Error> {
-        self.client.call_streamed("all", &Params::new().str(table))
+        self.client.call_streamed(&All { table, page: Page::default() })
     }
 
     /// Whether there is a record with that key.
     pub(super) fn has(&mut self, table: &str, key: &str) -> Result<bool, Error> {
-        match self.client.call_raw("get", &Params::new().str(table).str(key)) {
+        match self.client.call_raw(&Get { table, key: Raw(&encoded(&key)) }) {
             Ok(_record) => Ok(true),
             Err(Error::Refused(refusal)) if refusal == "not_found" => Ok(false),
             Err(error) => Err(error),
@@ -82,16 +102,16 @@ impl Source {
     /// The one field that holds the key in every record looked at.
     fn find_key(&mut self, table: &str) -> Result<Option<String>, Error> {
         let mut keys = Vec::new();
-        let mut elements = self.client.call_streamed("keys", &Params::new().str(table))?;
+        let mut elements = self.client.call_streamed(&Keys { table, page: Page::default() })?;
         while let Some(element) = elements.next_element()? {
             if keys.len() < SAMPLE {
-                keys.extend(decoded(element)?.as_str().map(str::to_owned));
+                keys.extend(text(element).map(str::to_owned));
             }
         }
         let mut candidates: Option<Vec<String>> = None;
         for key in keys {
-            let record = self.client.call("get", &Params::new().str(table).str(&key))?;
-            let fields = fields_with(&record, &key);
+            let record = self.client.call_raw(&Get { table, key: Raw(&encoded(&key)) })?;
+            let fields = fields_with(&decoded(&record)?, &key);
             candidates = Some(match candidates {
                 None => fields,
                 Some(before) => before.into_iter().filter(|name| fields.contains(name)).collect(),
@@ -103,33 +123,24 @@ impl Source {
 
 /// What a daemon says of a table.
 pub(super) fn describe(client: &mut Client, table: &str) -> Result<Description, Error> {
-    let info = client.call("table_info", &Params::new().str(table))?;
-    let key = info["key_field"].as_str().unwrap_or_default().to_owned();
-    let others = texts(&info["attributes"]).into_iter().filter(|name| *name != key);
-    let attributes = std::iter::once(key.clone()).chain(others).collect();
-    let scope = &info["node_scope"];
-    let scope = if scope.is_array() {
-        texts(scope).join(",")
-    } else {
-        scope.as_str().unwrap_or("local").to_owned()
-    };
-    Ok(Description { attributes, scope })
+    let told: Told = RawValue(client.call_raw(&TableInfo { table })?).decoded()?;
+    let others = told.attributes.into_iter().filter(|name| *name != told.key_field);
+    let attributes = std::iter::once(told.key_field.clone()).chain(others).collect();
+    Ok(Description { attributes, scope: told.node_scope.to_string() })
 }
 
 /// The grants on a user's tables by the user's names for them, but those to the owner.
 pub(super) fn grants(client: &mut Client, uid: u32) -> Result<BTreeMap<String, Vec<Grant>>, Error> {
-    let rows = client.call("acl_list", &Params::new())?;
+    let rows = client.call(&AclList {})?;
     let mut grants: BTreeMap<String, Vec<Grant>> = BTreeMap::new();
     let own = format!("{uid}:");
-    for row in rows.as_array().into_iter().flatten() {
-        let text = |name: &str| row[name].as_str().unwrap_or_default().to_owned();
-        let (identity, table) = (text("identity"), text("table"));
+    for TableGrant { identity, table, permissions } in rows {
         let is_owner = identity == format!("uid:{uid}")
             || table.split_once(':').is_some_and(|(owner, _)| owner == identity);
         if is_owner {
             continue;
         }
-        let permissions = ordered(&texts(&row["permissions"]));
+        let permissions = ordered(&permissions);
         let name = table.strip_prefix(&own).unwrap_or(&table).to_owned();
         grants.entry(name).or_default().push(Grant { identity, permissions });
     }
@@ -156,17 +167,16 @@ fn makes_key(value: &Value, key: &str) -> bool {
     if let (Value::F64(number), Ok(written)) = (value, key.parse::<f64>()) {
         return number.to_bits() == written.to_bits();
     }
-    let mut encoded = Vec::new();
-    pack::value(&mut encoded, value);
-    Key::read(&encoded, &Limits::default()).is_ok_and(|made| made.as_bytes() == key.as_bytes())
+    Key::read(&packed(value), &Limits::default())
+        .is_ok_and(|made| made.as_bytes() == key.as_bytes())
 }
 
-fn texts(list: &Value) -> Vec<String> {
-    let items = list.as_array().map(Vec::as_slice).unwrap_or_default();
-    items.iter().filter_map(|item| item.as_str().map(str::to_owned)).collect()
+/// A text among the elements of a list; none for anything else.
+pub(super) fn text(encoded: &[u8]) -> Option<&str> {
+    Reader::new(encoded).text()
 }
 
-pub(super) fn decoded(bytes: &[u8]) -> Result<Value, Error> {
+fn decoded(bytes: &[u8]) -> Result<Value, Error> {
     rmpv::decode::read_value(&mut &*bytes)
         .map_err(|e| Error::Protocol(format!("a value cannot be decoded: {e}")))
 }

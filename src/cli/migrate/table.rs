@@ -3,14 +3,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use cortex_client::{
+    Client, Error,
+    api::{AclGrant, CreateTable, Words},
+};
+
 use super::Migrate;
 use super::batch::{self, Row, There};
 use super::compare;
 use super::report::{Report, TableReport};
 use super::source::{self, Description, Grant, Source};
 use crate::cli::failure::{Exit, Failure};
-use crate::cli::tables::creation;
-use crate::client::{Client, Error, Params};
 
 /// What is to be done, as whom.
 #[derive(Debug, Clone, Copy)]
@@ -135,8 +138,8 @@ impl Work<'_, '_> {
                 if self.job.args.dry_run {
                     return Ok(false);
                 }
-                let words: Vec<&str> = attributes.iter().map(String::as_str).collect();
-                self.target.call_raw("create_table", &creation(self.name, &words))?;
+                let attributes = attributes.iter().map(String::as_str).collect();
+                self.target.call(&CreateTable { name: self.name, attributes, scope: None })?;
                 source::describe(self.target, self.name)?
             }
             Err(error) => return Err(error.into()),
@@ -233,8 +236,10 @@ impl Work<'_, '_> {
                 self.table.grants_copied += 1;
                 continue;
             }
-            let params = Params::new().str(&grant.identity).str(self.name).str(&lacking.join(","));
-            match self.target.call_raw("acl_grant", &params) {
+            let identity = &grant.identity;
+            let permissions = &lacking.join(",");
+            let permissions = Words::Text(permissions);
+            match self.target.call(&AclGrant { identity, table: self.name, permissions }) {
                 Ok(_granted) => self.table.grants_copied += 1,
                 Err(Error::Refused(refusal)) => {
                     self.table.grants_refused += 1;

@@ -93,6 +93,14 @@ impl<T: Serialize + DeserializeOwned> Response for T {
     }
 }
 
+/// A value as MessagePack, fields by their names: a record, a pattern or a key.
+#[must_use]
+pub fn encoded(value: &impl Serialize) -> Vec<u8> {
+    let mut out = Vec::new();
+    write_named(value, &mut out);
+    out
+}
+
 fn write_named(value: &impl Serialize, out: &mut Vec<u8>) {
     rmp_serde::encode::write_named(out, value)
         .expect("a Vec takes every write, and the length of every list and map is known");

@@ -1,6 +1,8 @@
 //! Single records, and lists of them: their bytes stay as they came.
 //! What a record and a key are is `crate::model`'s.
 
+use serde::Deserialize;
+
 use super::{
     Malformed, Response,
     param::{Param, Raw, WriteParam, request},
@@ -10,6 +12,16 @@ use crate::wire::{Head, Reader, encode};
 /// One MessagePack value, with the bytes that it came with.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RawValue(pub Vec<u8>);
+
+impl RawValue {
+    /// What it says.
+    ///
+    /// # Errors
+    /// [`Malformed`] where it says something else.
+    pub fn decoded<'a, T: Deserialize<'a>>(&'a self) -> Result<T, Malformed> {
+        rmp_serde::from_slice(&self.0).map_err(|error| Malformed(error.to_string().into()))
+    }
+}
 
 impl Response for RawValue {
     fn read(result: &[u8]) -> Result<Self, Malformed> {

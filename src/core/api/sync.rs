@@ -1,5 +1,5 @@
 //! How the copies of a table compare, waiting for them, mending them, and why a row is or is not somewhere.
-//! What copies say to each other is `peers`'s and `crate::wire::sync`'s.
+//! What copies say to each other is `peers`'s and `crate::wire::replication`'s.
 
 use std::{collections::BTreeMap, fmt};
 

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::wire::{Head, Reader, encode};
+use crate::wire::{Head, Method, Reader, encode};
 
 fn params<'a>(request: &impl Request<'a>) -> Vec<u8> {
     let mut out = Vec::new();
@@ -41,6 +41,23 @@ fn names(map: &[u8]) -> Vec<&str> {
         name
     };
     (0..count).map(name).collect()
+}
+
+/// A method that is added gets its types here, or nobody can ask for it in the language.
+#[test]
+fn every_method_has_a_request() {
+    macro_rules! methods {
+        ($($request:ident)*) => { vec![$($request::METHOD),*] };
+    }
+    let typed = methods! {
+        Ping Status Tables CreateTable DropTable TableChown TableInfo Put Get Delete Match All Keys
+        AclGrant AclRevoke AclList Usage Events Reload Settings Checkpoint Backup GetScope SetScope
+        IdentityRegister IdentityToken IdentityClaim IdentityRedeem IdentityLearn IdentityList
+        IdentityLookup IdentityRevoke MeshListNodes MeshStatus MeshRemoveNode IdentityResolve
+        SyncStatus SyncStatusTable SyncWait SyncRepair SyncBuckets SyncMarks SyncPush SyncDigest
+        Scrub Conflicts ConflictShow ConflictRestore ConflictAck Explain
+    };
+    assert_eq!(typed, Method::all().collect::<Vec<_>>());
 }
 
 #[test]
@@ -162,6 +179,54 @@ fn fields_stand_in_their_order_and_none_is_nil() {
     assert_eq!(result(&NodeScope::default()), b"\xa5local");
 }
 
+/// The same of what only a mesh has: names and order are those of the first daemon that had one.
+#[test]
+fn what_is_said_of_a_mesh_keeps_its_fields_and_their_order() {
+    let check = |written: &[u8], known: &str| assert_eq!(names(written).join(" "), known);
+    let table = TableSync::default();
+    check(&result(&table), "table scope contested conflicts here nodes deletions_kept_by");
+    check(
+        &result(&table.here),
+        "node state why drain_blocked life records tombstones conflicts damaged conflicts_evicted digest",
+    );
+    check(
+        &result(&PeerReplica::default()),
+        "node state conflicts verified_ms behind_writes ahead_writes behind_seconds why heard_ms differs",
+    );
+    check(
+        &result(&TableReport::default()),
+        "table id owner key_field attributes node_scope scope_contested decisions orphaned replicas state \
+         conflicts records bytes acl",
+    );
+    check(&result(&ScopeReport::default()), "table node_scope contested decisions replicas");
+    let replica = Replica {
+        node: "n".into(),
+        state: ReplicaState::Left,
+        epoch: None,
+        ready: None,
+        conflicts: None,
+        verified_ms: None,
+        heard_ms: None,
+        why: None,
+    };
+    check(&result(&replica), "node state life ready conflicts verified_ms heard_ms why");
+    check(&result(&Verified::default()), "verified nodes waited_ms");
+    check(&result(&RepairReport::default()), "table dry_run corrected damaged compared verified");
+    check(
+        &result(&ComparedNode::default()),
+        "node buckets_differing verdicts keys pushed on_its_way kept verified why",
+    );
+    check(&result(&MeshReport::default()), "node mesh certificate_expires peers refused matrix");
+    check(
+        &result(&PeerNode::default()),
+        "name host port connected state since_ms round_trip_us clock_offset_ms certificate_expires \
+         name_in_use_twice last_error directory",
+    );
+    check(&result(&Identity::default()), "fed_id fid mappings metadata");
+    check(&result(&IdentityMetadata::default()), "home created_ms contested");
+    check(&result(&ClaimToken::default()), "name fid expires_at token");
+}
+
 #[test]
 fn who_reads_passes_over_what_a_later_version_adds() {
     let later = b"\x83\xa4node\xa1n\xa5state\xa7healing\xa3new\x90";
@@ -214,6 +279,15 @@ fn a_record_keeps_its_bytes_among_the_fields_of_a_conflict() {
     ];
     assert_eq!(names(&written), known);
     assert_eq!(ConflictReport::read(&written), Ok(report));
+}
+
+#[test]
+fn a_program_puts_and_gets_its_own_types() {
+    let ann = || std::collections::BTreeMap::from([("id", 7), ("age", 41)]);
+    let record = encoded(&ann());
+    assert_eq!(record, b"\x82\xa3age\x29\xa2id\x07");
+    assert_eq!(RawValue(record).decoded(), Ok(ann()));
+    assert!(RawValue(encoded(&"text")).decoded::<u64>().is_err());
 }
 
 #[test]

@@ -25,6 +25,11 @@ pub fn int(out: &mut Vec<u8>, value: i64) {
     encode::write_sint(out, value).expect(INFALLIBLE);
 }
 
+/// Writes a float of 64 bits.
+pub fn float(out: &mut Vec<u8>, value: f64) {
+    encode::write_f64(out, value).expect(INFALLIBLE);
+}
+
 /// Writes a string.
 pub fn str(out: &mut Vec<u8>, value: &str) {
     encode::write_str(out, value).expect(INFALLIBLE);
@@ -65,7 +70,42 @@ pub fn strings<'a>(out: &mut Vec<u8>, values: impl ExactSizeIterator<Item = &'a 
     }
 }
 
+/// Begins a container whose size is not known yet; [`close`] wants the position that this returns.
+#[must_use]
+pub fn open(out: &mut Vec<u8>) -> usize {
+    out.push(0);
+    out.len() - 1
+}
+
+/// Writes the header, [`array()`] or [`map()`], of the container that was opened at `position`. Beyond fifteen elements
+/// the header is longer than the byte that was kept for it, and the contents move.
+pub fn close(out: &mut Vec<u8>, position: usize, header: fn(&mut Vec<u8>, usize), length: usize) {
+    let mut written = Vec::with_capacity(5);
+    header(&mut written, length);
+    out.splice(position..=position, written);
+}
+
 /// The format's counts are 32 bits wide.
 fn count(length: usize) -> u32 {
     u32::try_from(length).expect("fewer than 2^32 elements")
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_container_closed_late_equals_one_whose_size_was_known(length in 0_usize..70_000) {
+            let (mut late, mut known) = (vec![7], vec![7]);
+            let position = open(&mut late);
+            late.extend(std::iter::repeat_n(0xc0, length));
+            close(&mut late, position, array, length);
+            array(&mut known, length);
+            known.extend(std::iter::repeat_n(0xc0, length));
+            prop_assert_eq!(late, known);
+        }
+    }
 }

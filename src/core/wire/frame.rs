@@ -74,7 +74,7 @@ impl Scanner {
     /// [`FrameError`]; the stream is then lost and the scanner of no further use.
     pub fn scan(&mut self, bytes: &[u8]) -> Result<Scan, FrameError> {
         while !self.is_done() {
-            let Some(step) = self.step(bytes)? else {
+            let Some(step) = Step::read(bytes.get(self.reached..).unwrap_or_default())? else {
                 return Ok(Scan::More);
             };
             self.reached += step.bytes;
@@ -102,9 +102,47 @@ impl Scanner {
         pending.saturating_add(self.reached as u64)
     }
 
-    /// Reads the marker at `reached`, with its length where it has one.
-    fn step(&self, bytes: &[u8]) -> Result<Option<Step>, FrameError> {
-        let Some((&marker, rest)) = bytes.get(self.reached..).and_then(<[u8]>::split_first) else {
+    /// Counts one value as seen and opens it if it holds others.
+    fn account(&mut self, children: u64) {
+        self.started = true;
+        if self.below > 0 {
+            self.below = (self.below - 1).saturating_add(children);
+        } else {
+            if let Some(innermost) = self.open.last_mut() {
+                *innermost -= 1;
+            }
+            if children > 0 && self.open.len() < self.max_depth {
+                self.open.push(children);
+            } else if children > 0 {
+                self.deep = true;
+                self.below = children;
+            }
+        }
+        if self.below == 0 {
+            while self.open.last() == Some(&0) {
+                self.open.pop();
+            }
+        }
+    }
+}
+
+/// What one marker tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// The bytes up to the next marker, this one's among them.
+    pub bytes: usize,
+    /// The values nested below this one, which come next.
+    pub children: u64,
+}
+
+impl Step {
+    /// Reads the marker at the front, with its length where it has one. None where more bytes are needed for that:
+    /// five are always enough.
+    ///
+    /// # Errors
+    /// [`FrameError::NotMessagePack`].
+    pub fn read(bytes: &[u8]) -> Result<Option<Self>, FrameError> {
+        let Some((&marker, rest)) = bytes.split_first() else {
             return Ok(None);
         };
         let leaf = |bytes: u64| Some(Step::new(bytes, 0));
@@ -141,37 +179,6 @@ impl Scanner {
         })
     }
 
-    /// Counts one value as seen and opens it if it holds others.
-    fn account(&mut self, children: u64) {
-        self.started = true;
-        if self.below > 0 {
-            self.below = (self.below - 1).saturating_add(children);
-        } else {
-            if let Some(innermost) = self.open.last_mut() {
-                *innermost -= 1;
-            }
-            if children > 0 && self.open.len() < self.max_depth {
-                self.open.push(children);
-            } else if children > 0 {
-                self.deep = true;
-                self.below = children;
-            }
-        }
-        if self.below == 0 {
-            while self.open.last() == Some(&0) {
-                self.open.pop();
-            }
-        }
-    }
-}
-
-/// What one marker tells: the bytes up to the next marker, and the values nested below this one.
-struct Step {
-    bytes: usize,
-    children: u64,
-}
-
-impl Step {
     fn new(bytes: u64, children: u64) -> Self {
         Self { bytes: usize::try_from(bytes).unwrap_or(usize::MAX), children }
     }

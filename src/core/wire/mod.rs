@@ -12,7 +12,7 @@ pub mod rpc;
 pub mod value;
 
 pub use bounds::{Bounds, OutOfBounds};
-pub use frame::{FrameError, Scan, Scanner};
+pub use frame::{FrameError, Scan, Scanner, Step};
 pub use method::Method;
 pub use rpc::Request;
 pub use value::{Head, Reader, Value};

@@ -86,6 +86,14 @@ pub fn peer_uid(metadata: &[u8]) -> Result<Option<Uid>, Refusal> {
     }
 }
 
+/// Starts a request of a client: exactly one value, the array of parameters, must follow.
+pub fn begin_request(out: &mut Vec<u8>, msgid: u64, method: &str) {
+    encode::array(out, 4);
+    encode::uint(out, 0); // a request
+    encode::uint(out, msgid);
+    encode::str(out, method);
+}
+
 /// Writes a whole request to another machine, on behalf of a user of this one.
 pub fn request(out: &mut Vec<u8>, msgid: u64, method: &str, params: &[u8], uid: Option<Uid>) {
     encode::array(out, 4 + usize::from(uid.is_some()));

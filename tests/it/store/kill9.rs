@@ -8,7 +8,10 @@ use std::sync::Barrier;
 use std::thread;
 use std::time::Duration;
 
-use cortexd::client::{Client, Error, Params, Window};
+use cortex_client::{
+    Client, Error, Pipeline, Window,
+    api::{self, Page, Raw, encoded},
+};
 use rmpv::Value;
 
 use daemon::{Daemon, Guarded, TIME_LIMIT, cortexd};
@@ -72,17 +75,17 @@ impl Write {
         Self::Put(key, packed(&record))
     }
 
-    fn method(&self) -> &'static str {
-        match self {
-            Self::Put(..) => "put",
-            Self::Delete(_) => "delete",
-        }
-    }
-
-    fn params(&self, table: &str) -> Params {
-        match self {
-            Self::Put(_, record) => Params::new().str(table).raw(record),
-            Self::Delete(key) => Params::new().str(table).str(key),
+    /// What could not be sent is in doubt too: some of it may have been.
+    fn send(self, table: &str, pipeline: &mut Pipeline<'_, Self>) -> Result<(), Error> {
+        match &self {
+            Self::Put(_, record) => {
+                let record = record.clone();
+                pipeline.send(&api::Put { table, record: Raw(&record) }, self)
+            }
+            Self::Delete(key) => {
+                let key = encoded(key);
+                pipeline.send(&api::Delete { table, key: Raw(&key) }, self)
+            }
         }
     }
 
@@ -120,12 +123,11 @@ impl Writer {
             while pipeline.has_room() {
                 let write = Write::draw(self.id, self.written, &mut self.luck);
                 self.written += 1;
-                // What could not be sent is in doubt too: some of it may have been.
-                let _seen_below = pipeline.send(write.method(), &write.params(table), write);
+                let _seen_below = write.send(table, &mut pipeline);
             }
             match pipeline.next_answer() {
                 Ok(Some(answer)) => {
-                    assert_eq!(answer.outcome, Ok(()), "{:?}", answer.tag.method());
+                    assert_eq!(answer.outcome, Ok(()), "{:?}", answer.tag);
                     answer.tag.apply(&mut self.records);
                 }
                 Ok(None) => unreachable!("there is always something under way"),
@@ -173,35 +175,30 @@ fn contents(daemon: &Daemon) -> Vec<Records> {
     for table in TABLES {
         let found = all(&mut client, table);
         let held = found.iter().map(|(key, record)| key.len() + record.len()).sum::<usize>();
-        let info = client.call("table_info", &Params::new().str(table)).expect("an answer");
-        assert_eq!(number(&info, "records"), found.len() as u64, "{table}");
-        assert_eq!(number(&info, "bytes"), held as u64, "{table}");
-        let keys = client.call("keys", &Params::new().str(table)).expect("an answer");
-        let keys = keys.as_array().expect("a list").iter().map(|key| key.as_str().expect("text"));
-        assert!(keys.eq(found.keys().map(String::as_str)), "{table}");
+        let info = client.call(&api::TableInfo { table }).expect("an answer");
+        assert_eq!((info.records, info.bytes), (found.len() as u64, held as u64), "{table}");
+        let keys = client.call(&api::Keys { table, page: Page::default() }).expect("an answer");
+        assert!(keys.iter().eq(found.keys()), "{table}");
         records += found.len() as u64;
         bytes += held as u64;
         tables.push(found);
     }
-    let status = client.call("status", &Params::new()).expect("an answer");
-    assert_eq!(number(&status, "tables"), TABLES.len() as u64);
-    assert_eq!((number(&status, "records"), number(&status, "bytes")), (records, bytes));
+    let status = client.call(&api::Status {}).expect("an answer");
+    assert_eq!(status.tables, TABLES.len() as u64);
+    assert_eq!((status.records, status.bytes), (records, bytes));
     tables
 }
 
 fn all(client: &mut Client, table: &str) -> Records {
     let mut found = Records::new();
-    let mut elements = client.call_streamed("all", &Params::new().str(table)).expect("an answer");
+    let mut elements =
+        client.call_streamed(&api::All { table, page: Page::default() }).expect("an answer");
     while let Some(bytes) = elements.next_element().expect("a record") {
         let record = rmpv::decode::read_value(&mut &*bytes).expect("a record");
         let key = field(&record, "id").and_then(Value::as_str).expect("a key").to_owned();
         assert_eq!(found.insert(key, bytes.to_vec()), None, "a record is listed twice");
     }
     found
-}
-
-fn number(map: &Value, name: &str) -> u64 {
-    field(map, name).and_then(Value::as_u64).unwrap_or_else(|| panic!("no {name} in {map}"))
 }
 
 /// Starts a daemon and kills it a moment later: while it opens the store, or soon after.

@@ -21,7 +21,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use cortexd::{client::Client, sys::paths::SYSTEM_SOCKET};
+use cortex_client::Client;
+use cortexd::sys::paths::SYSTEM_SOCKET;
 use tempfile::TempDir;
 
 use crate::{
@@ -297,7 +298,7 @@ impl Host {
     ///
     /// # Errors
     /// As [`Client::connect`].
-    pub fn client(&self) -> Result<Client, cortexd::client::Error> {
+    pub fn client(&self) -> Result<Client, cortex_client::Error> {
         Client::connect(&self.path(SYSTEM_SOCKET), Some(TIME_LIMIT))
     }
 

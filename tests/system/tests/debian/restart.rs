@@ -2,6 +2,7 @@
 //! Faults that do not end it are `faults`'s.
 
 use std::{
+    collections::BTreeMap,
     io::{ErrorKind, Read, Write},
     os::unix::net::UnixStream,
     path::Path,
@@ -9,7 +10,10 @@ use std::{
     thread,
 };
 
-use cortexd::client::{Client, Params};
+use cortex_client::{
+    Client,
+    api::{self, Raw, encoded},
+};
 use system_tests::{Host, package};
 
 /// `[0, 1, "ping", []]`
@@ -108,9 +112,8 @@ fn a_thousand_connections_across_restarts_and_none_is_refused() {
 /// Puts records `1, 2, …` until the daemon is gone, and answers how many puts were confirmed.
 fn put_until_gone(mut client: Client, stored: &AtomicUsize) -> usize {
     for n in 1.. {
-        let record = [("id".into(), n.to_string().into())].to_vec();
-        let params = Params::new().str("survivors").value(&rmpv::Value::Map(record));
-        if client.call("put", &params).is_err() {
+        let record = encoded(&BTreeMap::from([("id", n.to_string())]));
+        if client.call(&api::Put { table: "survivors", record: Raw(&record) }).is_err() {
             return n - 1;
         }
         stored.store(n, Relaxed);

@@ -1,26 +1,70 @@
-//! A blocking client of the daemon: connect, call, stream a huge answer, pipeline many requests.
-//! Leaves to its callers what the methods mean, and everything about JSON and printing.
+//! Talks to cortexd over its Unix socket: one call after another, an answer of any size by its elements, or many
+//! requests at once. It blocks; who the caller is, the kernel tells the daemon.
+//! What the methods mean, and their types, is [`api`]'s.
 //!
 //! ```text
-//!  Params ──> Client::call ────────> one answer, as a value
-//!             Client::call_raw ────> one answer, as the bytes that came
-//!             Client::call_streamed > Elements: an array's elements, one at a time
-//!             Client::pipeline ────> Pipeline: many requests under way, answers in their order
-//!                    │
-//!              Incoming (buffered reads) ─> raw (one MessagePack value's bytes) ─> reply (head of an answer)
+//!  Request ──> Client::call ────────> its Response
+//!              Client::call_raw ────> the same, as the bytes that came
+//!              Client::call_streamed > Elements: an array's elements, one at a time
+//!              Client::pipeline ────> Pipeline: many requests under way, answers in their order
+//!                     │
+//!               Incoming (buffered reads) ─> raw (one MessagePack value's bytes) ─> reply (head of an answer)
+//! ```
+//!
+//! A table of one's own, a record in it, and the same record back:
+//!
+//! ```no_run
+//! use std::{path::Path, time::Duration};
+//!
+//! use cortex_client::{
+//!     Client, Error,
+//!     api::{self, Raw, encoded},
+//! };
+//! use serde::{Deserialize, Serialize};
+//!
+//! #[derive(Debug, PartialEq, Serialize, Deserialize)]
+//! struct User {
+//!     id: u64,
+//!     name: String,
+//! }
+//!
+//! fn main() -> Result<(), Error> {
+//!     let socket = Path::new("/run/cortex/cortex.sock");
+//!     let mut client = Client::connect(socket, Some(Duration::from_secs(30)))?;
+//!     let attributes = ["id", "name"].into_iter().collect();
+//!     match client.call(&api::CreateTable { name: "users", attributes, scope: None }) {
+//!         Err(Error::Refused(why)) if why == "already_exists" => {}
+//!         made => assert_eq!(made?, "created"),
+//!     }
+//!
+//!     let ann = User { id: 7, name: "Ann".to_owned() };
+//!     client.call(&api::Put { table: "users", record: Raw(&encoded(&ann)) })?;
+//!     let found = client.call(&api::Get { table: "users", key: Raw(&encoded(&7)) })?;
+//!     assert_eq!(found.decoded::<User>()?, ann);
+//!
+//!     // A table may be larger than memory, and a record may have other fields than these.
+//!     let all = api::All { table: "users", page: api::Page::default() };
+//!     let mut records = client.call_streamed(&all)?;
+//!     while let Some(record) = records.next_element()? {
+//!         println!("{} bytes", record.len());
+//!     }
+//!     let status = client.call(&api::Status {})?;
+//!     println!("cortexd {} on {}", status.version, status.node);
+//!     Ok(())
+//! }
 //! ```
 //!
 //! No runtime and no thread: a command line tool makes one call and is gone. Only [`Pipeline`] must read
-//! while it writes, and does it with `poll`.
+//! while it writes, and does it with `poll`. Who lives in a runtime runs a client on a thread of its own, or moves
+//! the bytes themselves: [`api::Request::write`] and [`api::Response::read`] are all but the frames, which are
+//! [`cortex_core::wire::rpc`]'s and [`cortex_core::wire::Scanner`]'s.
 
-#[cfg(test)]
-pub(crate) mod arbitrary;
+#![warn(missing_docs)]
+
 mod error;
 mod incoming;
-pub(crate) mod pack;
-mod params;
 mod pipeline;
-pub(crate) mod raw;
+pub mod raw;
 mod reply;
 
 use std::io::Write;
@@ -29,16 +73,16 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
-use cortex_core::wire::Bounds;
+use cortex_core::api::{Request, Response, Status, StatusReport};
+use cortex_core::wire::{Bounds, rpc};
 use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, UnixAddr, connect, setsockopt, socket, sockopt,
 };
 use nix::sys::time::TimeVal;
-use rmpv::Value;
 
+pub use cortex_core::api;
 pub use error::Error;
-pub use params::Params;
 pub use pipeline::{Answer, Pipeline, Window};
 
 use incoming::Incoming;
@@ -57,7 +101,7 @@ pub struct Client {
     timeout: Option<Duration>,
     last_id: u32,
     /// Elements of a streamed answer that nobody has read yet; they stand before the next answer.
-    unread: u32,
+    unread: usize,
     /// What the daemon takes. It closes the connection on a longer request, and with it everything else
     /// under way, so what is out of bounds is refused here, by itself.
     bounds: Bounds,
@@ -68,6 +112,10 @@ pub struct Client {
 impl Client {
     /// Connects to the daemon at `path`. `timeout` bounds the connecting, and from then on every wait
     /// for the daemon to take or give a byte; `None` waits for ever.
+    ///
+    /// # Errors
+    /// [`Error::NotRunning`], [`Error::NoPermission`], [`Error::PathTooLong`], [`Error::Timeout`] and
+    /// [`Error::Connect`].
     pub fn connect(path: &Path, timeout: Option<Duration>) -> Result<Self, Error> {
         let stream =
             connect_within(path, timeout).map_err(|errno| Error::connecting(path, errno))?;
@@ -86,47 +134,55 @@ impl Client {
     /// Asks the daemon what it takes. One that does not say takes what it always did.
     fn learn_bounds(&mut self) -> Result<(), Error> {
         self.bounds_known = true;
-        let status = match self.call("status", &Params::new()) {
-            Err(Error::Refused(_)) => Value::Nil,
-            answered => answered?,
+        let status = match self.call_raw(&Status {}) {
+            Err(Error::Refused(_)) => StatusReport::default(),
+            answered => StatusReport::read(&answered?).unwrap_or_default(),
         };
-        let said = |name: &str| {
-            let fields = status.as_map()?;
-            let (_, value) = fields.iter().find(|(key, _)| key.as_str() == Some(name))?;
-            usize::try_from(value.as_u64()?).ok()
-        };
+        let said = |figure: u64| usize::try_from(figure).ok().filter(|figure| *figure > 0);
         let Bounds { message_bytes, nesting } = self.bounds;
         self.bounds = Bounds {
-            message_bytes: said("message_bytes").unwrap_or(message_bytes),
-            nesting: said("nesting").unwrap_or(nesting),
+            message_bytes: said(status.message_bytes).unwrap_or(message_bytes),
+            nesting: said(status.nesting).unwrap_or(nesting),
         };
         Ok(())
     }
 
-    /// Calls `method` and decodes its result.
-    pub fn call(&mut self, method: &str, params: &Params) -> Result<Value, Error> {
-        let bytes = self.call_raw(method, params)?;
-        rmpv::decode::read_value(&mut bytes.as_slice())
-            .map_err(|e| Error::Protocol(format!("the result of {method} cannot be decoded: {e}")))
+    /// Asks, and waits for the answer.
+    ///
+    /// # Errors
+    /// [`Error`]; after any but `Refused` and `OutOfBounds` the connection is of no more use.
+    pub fn call<'r, R: Request<'r>>(&mut self, request: &R) -> Result<R::Response, Error> {
+        Ok(R::Response::read(&self.call_raw(request)?)?)
     }
 
-    /// Calls `method` and returns its result as the MessagePack bytes that came.
-    pub fn call_raw(&mut self, method: &str, params: &Params) -> Result<Vec<u8>, Error> {
-        self.ask(method, params)?;
+    /// The same, with the result as the MessagePack bytes that came: for fields that this version does not know.
+    ///
+    /// # Errors
+    /// As of [`call`](Self::call).
+    pub fn call_raw<'r, R: Request<'r>>(&mut self, request: &R) -> Result<Vec<u8>, Error> {
+        self.ask(request)?;
         let mut result = Vec::new();
         let size = raw::copy_value(&mut self.incoming, &mut result, MAX_VALUE)?;
         if size > result.len() as u64 {
+            let method = R::METHOD.name();
             return Err(Error::Protocol(format!("the result of {method} is {size} bytes long")));
         }
         Ok(result)
     }
 
-    /// Calls `method`, whose result is an array, and hands out the elements as they arrive.
+    /// Asks for a result that is an array, and hands out the elements as they arrive.
     /// Elements left unread are skipped by the next call.
-    pub fn call_streamed(&mut self, method: &str, params: &Params) -> Result<Elements<'_>, Error> {
-        self.ask(method, params)?;
-        self.unread = rmp::decode::read_array_len(&mut self.incoming)
-            .map_err(|e| Error::decoding(e, "the result is not an array"))?;
+    ///
+    /// # Errors
+    /// As of [`call`](Self::call); [`Error::Protocol`] where the result is no array.
+    pub fn call_streamed<'r, R: Request<'r>>(
+        &mut self,
+        request: &R,
+    ) -> Result<Elements<'_>, Error> {
+        self.ask(request)?;
+        let count = raw::enter_array(&mut self.incoming)?;
+        self.unread =
+            count.ok_or_else(|| Error::Protocol("the result is not an array".to_owned()))?;
         Ok(Elements { client: self, element: Vec::new() })
     }
 
@@ -137,17 +193,17 @@ impl Client {
     }
 
     /// Sends one request and reads its answer up to where the result begins.
-    fn ask(&mut self, method: &str, params: &Params) -> Result<(), Error> {
+    fn ask<'r, R: Request<'r>>(&mut self, request: &R) -> Result<(), Error> {
         self.skip_unread()?;
-        let mut request = Vec::new();
-        let id = match self.encode(method, params, &mut request) {
+        let mut message = Vec::new();
+        let id = match self.encode(request, &mut message) {
             Err(Error::OutOfBounds(_)) if !self.bounds_known => {
                 self.learn_bounds()?;
-                self.encode(method, params, &mut request)?
+                self.encode(request, &mut message)?
             }
             encoded => encoded?,
         };
-        match self.incoming.stream().write_all(&request) {
+        match self.incoming.stream().write_all(&message) {
             Ok(()) => {}
             // The daemon may have said why before it hung up, and that can still be read.
             Err(e) if error::means_closed(&e) => {}
@@ -163,15 +219,12 @@ impl Client {
     }
 
     /// Appends a request to `out` and returns its id; refuses one that is out of bounds, leaving `out` as it was.
-    fn encode(&mut self, method: &str, params: &Params, out: &mut Vec<u8>) -> Result<u32, Error> {
+    fn encode<'r, R: Request<'r>>(&mut self, request: &R, out: &mut Vec<u8>) -> Result<u32, Error> {
         let start = out.len();
         // 0 is what the daemon answers with when it refuses the connection rather than a request.
         let id = self.last_id.checked_add(1).unwrap_or(1);
-        pack::array_header(out, 4);
-        pack::unsigned(out, 0);
-        pack::unsigned(out, u64::from(id));
-        pack::string(out, method);
-        params.append_to(out);
+        rpc::begin_request(out, id.into(), R::METHOD.name());
+        request.write(out);
         if let Err(why) = self.bounds.check(&out[start..]) {
             out.truncate(start);
             return Err(Error::OutOfBounds(why));
@@ -198,6 +251,9 @@ pub struct Elements<'c> {
 
 impl Elements<'_> {
     /// The MessagePack bytes of the next element, or `None` after the last.
+    ///
+    /// # Errors
+    /// [`Error`]; the connection is of no more use then.
     pub fn next_element(&mut self) -> Result<Option<&[u8]>, Error> {
         if self.client.unread == 0 {
             return Ok(None);
@@ -236,6 +292,7 @@ mod tests {
     use std::thread::{self, JoinHandle};
 
     use super::*;
+    use crate::api::{All, Get, Page, Ping, Put, Raw};
 
     /// Long enough for a loaded machine, short enough to end a test that hangs.
     const TIME_LIMIT: Duration = Duration::from_secs(20);
@@ -251,34 +308,42 @@ mod tests {
         (Client::connect(&path, Some(TIME_LIMIT)).expect("connect"), daemon, dir)
     }
 
-    fn answer(stream: &mut UnixStream, id: u64, error: &Value, result: &Value) {
+    fn answer(stream: &mut UnixStream, id: u64, result: &impl Response) {
         let mut bytes = Vec::new();
-        pack::value(
-            &mut bytes,
-            &Value::Array(vec![1.into(), id.into(), error.clone(), result.clone()]),
-        );
+        rpc::begin_result(&mut bytes, id);
+        result.write(&mut bytes);
         stream.write_all(&bytes).expect("answer");
     }
 
-    fn read_request(input: &mut impl Read) -> Option<Value> {
-        rmpv::decode::read_value(input).ok()
+    fn text(stream: &mut UnixStream, id: u64, result: &str) {
+        answer(stream, id, &result.to_owned());
     }
+
+    fn refuse(stream: &mut UnixStream, id: u64, why: &str) {
+        let mut bytes = Vec::new();
+        rpc::error(&mut bytes, id, why);
+        stream.write_all(&bytes).expect("answer");
+    }
+
+    fn read_request(input: &mut impl Read) -> Option<Vec<u8>> {
+        let mut bytes = Vec::new();
+        // One byte at a time: what follows is for the next call.
+        raw::copy_value(&mut BufReader::with_capacity(1, input), &mut bytes, usize::MAX).ok()?;
+        Some(bytes)
+    }
+
+    const KEY: Raw<'static> = Raw(b"\xa17");
+    const GET: Get<'static> = Get { table: "users", key: KEY };
 
     #[test]
     fn a_call_sends_the_request_and_returns_the_result() {
         let (mut client, daemon, _dir) = against(|mut stream| {
             let request = read_request(&mut stream).expect("a request");
-            let expected = vec![
-                0.into(),
-                1.into(),
-                "get".into(),
-                Value::Array(vec!["users".into(), "7".into()]),
-            ];
-            assert_eq!(request, Value::Array(expected));
-            answer(&mut stream, 1, &Value::Nil, &"found".into());
+            assert_eq!(request, b"\x94\x00\x01\xa3get\x92\xa5users\xa17");
+            text(&mut stream, 1, "found");
         });
-        let result = client.call("get", &Params::new().str("users").str("7")).expect("an answer");
-        assert_eq!(result, "found".into());
+        let result = client.call(&GET).expect("an answer");
+        assert_eq!(result.decoded(), Ok("found"));
         daemon.join().expect("the daemon's side");
     }
 
@@ -286,23 +351,23 @@ mod tests {
     fn a_refusal_leaves_the_connection_usable() {
         let (mut client, daemon, _dir) = against(|mut stream| {
             read_request(&mut stream);
-            answer(&mut stream, 1, &"not_found".into(), &Value::Nil);
+            refuse(&mut stream, 1, "not_found");
             read_request(&mut stream);
-            answer(&mut stream, 2, &Value::Nil, &"pong".into());
+            text(&mut stream, 2, "pong");
         });
-        let refused = client.call("get", &Params::new());
+        let refused = client.call(&GET);
         assert!(matches!(refused, Err(Error::Refused(text)) if text == "not_found"));
-        assert_eq!(client.call("ping", &Params::new()).expect("an answer"), "pong".into());
+        assert_eq!(client.call(&Ping {}).expect("an answer"), "pong");
         daemon.join().expect("the daemon's side");
     }
 
     #[test]
     fn why_the_connection_is_refused_is_heard_even_if_the_daemon_hung_up_first() {
         let (mut client, daemon, _dir) = against(|mut stream| {
-            answer(&mut stream, 0, &"too_many_connections".into(), &Value::Nil);
+            refuse(&mut stream, 0, "too_many_connections");
         });
         daemon.join().expect("the daemon's side");
-        let refused = client.call("ping", &Params::new());
+        let refused = client.call(&Ping {});
         assert!(matches!(refused, Err(Error::Refused(text)) if text == "too_many_connections"));
     }
 
@@ -310,21 +375,21 @@ mod tests {
     fn elements_left_unread_do_not_stand_in_the_way_of_the_next_call() {
         let (mut client, daemon, _dir) = against(|mut stream| {
             read_request(&mut stream);
-            answer(&mut stream, 1, &Value::Nil, &Value::Array((0..100).map(Value::from).collect()));
+            answer(&mut stream, 1, &(0..100).collect::<Vec<u8>>());
             read_request(&mut stream);
-            answer(&mut stream, 2, &Value::Nil, &"pong".into());
+            text(&mut stream, 2, "pong");
         });
-        let mut elements = client.call_streamed("all", &Params::new()).expect("an answer");
+        let mut elements =
+            client.call_streamed(&All { table: "t", page: Page::default() }).expect("an answer");
         assert_eq!(elements.next_element().expect("an element"), Some([0].as_slice()));
-        assert_eq!(client.call("ping", &Params::new()).expect("an answer"), "pong".into());
+        assert_eq!(client.call(&Ping {}).expect("an answer"), "pong");
         daemon.join().expect("the daemon's side");
     }
 
     #[test]
     fn an_answer_to_another_request_is_not_taken_for_ours() {
-        let (mut client, daemon, _dir) =
-            against(|mut stream| answer(&mut stream, 9, &Value::Nil, &"pong".into()));
-        assert!(matches!(client.call("ping", &Params::new()), Err(Error::Protocol(_))));
+        let (mut client, daemon, _dir) = against(|mut stream| text(&mut stream, 9, "pong"));
+        assert!(matches!(client.call(&Ping {}), Err(Error::Protocol(_))));
         daemon.join().expect("the daemon's side");
     }
 
@@ -332,16 +397,14 @@ mod tests {
     fn a_request_over_the_limit_is_refused_here_and_the_connection_goes_on() {
         let (mut client, daemon, _dir) = against(|mut stream| {
             read_request(&mut stream);
-            answer(&mut stream, 1, &Value::Nil, &"of an older daemon".into());
+            text(&mut stream, 1, "of an older daemon");
             read_request(&mut stream);
-            answer(&mut stream, 2, &Value::Nil, &"pong".into());
+            text(&mut stream, 2, "pong");
         });
-        let long = "x".repeat(MAX_REQUEST);
-        assert!(matches!(
-            client.call("put", &Params::new().str(&long)),
-            Err(Error::OutOfBounds(_))
-        ));
-        assert_eq!(client.call("ping", &Params::new()).expect("an answer"), "pong".into());
+        let long = api::encoded(&"x".repeat(MAX_REQUEST));
+        let put = Put { table: "t", record: Raw(&long) };
+        assert!(matches!(client.call(&put), Err(Error::OutOfBounds(_))));
+        assert_eq!(client.call(&Ping {}).expect("an answer"), "pong");
         daemon.join().expect("the daemon's side");
     }
 
@@ -359,7 +422,7 @@ mod tests {
         let _listener = UnixListener::bind(&silent).expect("bind");
         let mut client =
             Client::connect(&silent, Some(Duration::from_millis(50))).expect("connect");
-        assert!(matches!(client.call("ping", &Params::new()), Err(Error::Timeout)));
+        assert!(matches!(client.call(&Ping {}), Err(Error::Timeout)));
     }
 
     /// The daemon answers each request at length before it reads the next: unless the client reads while it
@@ -371,14 +434,15 @@ mod tests {
             let mut input = BufReader::new(stream.try_clone().expect("clone"));
             for id in 1..=REQUESTS as u64 {
                 read_request(&mut input).expect("a request");
-                answer(&mut stream, id, &"no".repeat(2_000).into(), &Value::Nil);
+                refuse(&mut stream, id, &"no".repeat(2_000));
             }
         });
         let mut pipeline = client.pipeline(Window { requests: REQUESTS, bytes: usize::MAX });
-        let params = Params::new().str(&"x".repeat(1_000));
+        let long = api::encoded(&"x".repeat(1_000));
+        let put = Put { table: "t", record: Raw(&long) };
         for tag in 0..REQUESTS {
             assert!(pipeline.has_room());
-            pipeline.send("put", &params, tag).expect("send");
+            pipeline.send(&put, tag).expect("send");
         }
         assert!(!pipeline.has_room());
         for tag in 0..REQUESTS {
@@ -395,12 +459,12 @@ mod tests {
             let mut input = BufReader::new(stream.try_clone().expect("clone"));
             for id in 1..=2 {
                 read_request(&mut input).expect("a request");
-                answer(&mut stream, id, &Value::Nil, &"ok".into());
+                text(&mut stream, id, "ok");
             }
         });
         let mut pipeline = client.pipeline(Window { requests: 10, bytes: usize::MAX });
         for tag in 0..5 {
-            pipeline.send("put", &Params::new(), tag).expect("send");
+            pipeline.send(&GET, tag).expect("send");
         }
         let mut answered = Vec::new();
         let end = loop {
