@@ -57,13 +57,18 @@ pub(crate) fn heal(world: &mut World) {
 
 /// Who is left.
 fn members(world: &mut World) -> Vec<usize> {
-    // Whoever was put out by a node that has told nobody before it died was not put out.
+    // Whoever was put out by a node that has told nobody before it died was not put out. Nor was whom only a node has
+    // put out that the others had put out before it could tell them: nobody listens to it any more.
     let living = world.living();
-    for n in &living {
-        let name = world.nodes[*n].name.clone();
-        let mut others = living.iter().filter(|other| *other != n);
-        world.nodes[*n].removed =
-            others.any(|other| world.nodes[*other].db.catalog().directory().is_put_out(&name));
+    let says = |by: usize, whom: usize| {
+        let directory = world.nodes[by].db.catalog().directory();
+        by != whom && directory.is_put_out(&world.nodes[whom].name)
+    };
+    let is_heard = |by: usize, of: usize| !living.iter().any(|n| *n != of && says(*n, by));
+    let is_removed = |n: usize| living.iter().any(|by| says(*by, n) && is_heard(*by, n));
+    let removed: Vec<bool> = living.iter().map(|n| is_removed(*n)).collect();
+    for (n, removed) in living.iter().zip(removed) {
+        world.nodes[*n].removed = removed;
     }
     living.into_iter().filter(|n| !world.nodes[*n].removed).collect()
 }
