@@ -11,6 +11,9 @@
 //!                                     DEAD ──────────────────┘ a gap for 30 s
 //! ```
 //!
+//! An alive machine that says that it stops is dead at once: nothing is to be waited for. It is alive at once with its
+//! next heartbeat, too, since a restart in good order is no flapping.
+//!
 //! A gap is a silence that would have made an alive machine suspect: after it the wait begins anew. A machine
 //! that comes and goes therefore stays suspect or dead, and does not change its state with every packet.
 //!
@@ -30,7 +33,7 @@ pub enum State {
     Alive,
     /// Silent for longer than a network takes to repeat a lost packet, or only just back from it.
     Suspect,
-    /// Silent for so long that others may take over its work, or only just back from it.
+    /// Silent for so long that others may take over its work, or only just back from it; or stopped, by its own word.
     Dead,
 }
 
@@ -105,6 +108,8 @@ struct Peer {
     heard: Duration,
     /// The first heartbeat after the last gap.
     steady_since: Duration,
+    /// It is dead by its own word, and was alive until then.
+    stopped: bool,
 }
 
 impl Membership {
@@ -134,6 +139,15 @@ impl Membership {
         let heard = peer.hear(now, &self.timing);
         let named = |(from, to)| Transition { node: node.clone(), from, to, at: now };
         silent.into_iter().chain(heard).map(named).collect()
+    }
+
+    /// Takes the word of a machine that it stops. Of one that is suspect or dead it changes nothing: what it was damped
+    /// for is not undone by an end in good order.
+    pub fn stop(&mut self, node: &NodeName, now: Duration) -> Option<Transition> {
+        let peer = self.peers.get_mut(node).filter(|peer| peer.state == State::Alive)?;
+        peer.stopped = true;
+        let (from, to) = peer.become_(State::Dead, now)?;
+        Some(Transition { node: node.clone(), from, to, at: now })
     }
 
     /// Notices who has fallen silent.
@@ -203,8 +217,9 @@ impl Peer {
             State::Unseen => true,
             State::Alive => false,
             State::Suspect => steady >= timing.back_from_suspect,
-            State::Dead => steady >= timing.back_from_dead,
+            State::Dead => self.stopped || steady >= timing.back_from_dead,
         };
+        self.stopped = false;
         if back { self.become_(State::Alive, now) } else { None }
     }
 
@@ -246,6 +261,29 @@ mod tests {
             changes.into_iter().map(move |change| (second, change.to)).collect::<Vec<_>>()
         };
         seconds.flat_map(one).collect()
+    }
+
+    #[test]
+    fn who_says_that_it_stops_is_dead_at_once_and_alive_at_once_when_it_is_back() {
+        let mut members = watching(&["a"]);
+        beat(&mut members, "a", 1..=3);
+        let stopped = members.stop(&node("a"), 3 * SECOND).map(|change| (change.from, change.to));
+        assert_eq!(stopped, Some((State::Alive, State::Dead)));
+        assert_eq!(members.stop(&node("a"), 3 * SECOND), None, "once");
+        assert_eq!(members.handle_timeout(20 * SECOND), []);
+        assert_eq!(beat(&mut members, "a", 21..=22), [(21, State::Alive)]);
+        let silent: Vec<_> = members.handle_timeout(40 * SECOND).iter().map(|c| c.to).collect();
+        assert_eq!(silent, [State::Dead], "and then it is as any other");
+        assert_eq!(beat(&mut members, "a", 41..=71), [(71, State::Alive)]);
+    }
+
+    #[test]
+    fn an_end_in_good_order_does_not_undo_what_a_machine_is_damped_for() {
+        let mut members = watching(&["a"]);
+        beat(&mut members, "a", 1..=1);
+        assert_eq!(beat(&mut members, "a", 10..=11), [(10, State::Suspect)]);
+        assert_eq!(members.stop(&node("a"), 11 * SECOND), None);
+        assert_eq!(beat(&mut members, "a", 12..=20), [(15, State::Alive)]);
     }
 
     #[test]

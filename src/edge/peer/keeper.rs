@@ -39,10 +39,21 @@ pub(super) enum News {
     Up { node: NodeName, certificate_expires: u64 },
     /// A sign of life.
     Heard(Heard),
-    /// A link that was up has ended; perhaps since another one is kept.
-    Down { node: NodeName, why: String, replaced: bool },
+    /// A link that was up has ended.
+    Down { node: NodeName, why: String, end: End },
     /// A machine was not reached, or what was dialled has ended.
     Failed { node: NodeName, why: String },
+}
+
+/// What the end of a link means for the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// Another link is kept: nothing.
+    Replaced,
+    /// It has said that its daemon stops.
+    Stopped,
+    /// Nobody knows.
+    Lost,
 }
 
 /// What a sign of life says.
@@ -185,7 +196,7 @@ impl<'a> Keeper<'a> {
         match news {
             News::Up { node, certificate_expires } => self.up(&node, certificate_expires),
             News::Heard(heard) => self.heard(heard),
-            News::Down { node, why, replaced } => self.down(&node, why, replaced),
+            News::Down { node, why, end } => self.down(&node, why, end),
             News::Failed { node, why } => self.failed(&node, why),
         }
     }
@@ -201,7 +212,7 @@ impl<'a> Keeper<'a> {
         }
     }
 
-    fn down(&mut self, node: &NodeName, why: String, replaced: bool) {
+    fn down(&mut self, node: &NodeName, why: String, end: End) {
         let Some(known) = self.peers.get_mut(node) else { return };
         known.links = known.links.saturating_sub(1);
         if known.links > 0 {
@@ -210,7 +221,7 @@ impl<'a> Keeper<'a> {
         known.certificate_expires = None;
         known.round_trip_us = None;
         known.clock_offset_ms = None;
-        if replaced {
+        if end == End::Replaced {
             // The other link reports itself in a moment.
             return;
         }
@@ -219,6 +230,20 @@ impl<'a> Keeper<'a> {
         if let Some(known) = self.peers.get_mut(node) {
             known.last_error = Some(why);
         }
+        if end == End::Stopped {
+            self.stopped(node);
+        }
+    }
+
+    fn stopped(&mut self, node: &NodeName) {
+        let Some(Transition { from, to, .. }) = self.members.stop(node, self.shared.now()) else {
+            return;
+        };
+        if let Some(known) = self.peers.get_mut(node) {
+            (known.since_ms, known.heard) = (clock::wall_ms(), None);
+        }
+        info!(%node, %from, %to, "{node} is {to}: its daemon was stopped");
+        self.note("peer_dead", format!("{node}: {to}, was {from}: its daemon was stopped"));
     }
 
     fn failed(&mut self, node: &NodeName, why: String) {

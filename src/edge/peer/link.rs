@@ -36,7 +36,7 @@ use super::{
     Shared,
     frames::{FrameError, Frames, write_all},
     handshake::Greeted,
-    keeper::{Heard, News},
+    keeper::{End, Heard, News},
     links::{Held, Origin, Side},
     live::Place,
     pace::{RoundTrip, measured_us, offset_ms},
@@ -64,6 +64,9 @@ const QUEUE: usize = 16;
 /// Signs of life that may come at once, after a pause of the network; and how many come in a second at most.
 const BURST: u32 = 30;
 const PER_SECOND: u32 = 4;
+
+/// For how long what has come on a link that is lost is read: it is here already, or nothing more comes.
+const LAST_WORD: Duration = Duration::from_secs(1);
 
 /// The longest round trip by which a clock is measured, in microseconds: half of it is the error. A process that stood
 /// still, or a link that was full, measures a longer one, which says nothing of the clock.
@@ -123,6 +126,16 @@ impl Ended {
                 | Self::Unwanted(Reject::Duplicate)
                 | Self::Bye(Bye::Replaced)
         )
+    }
+
+    fn end(&self) -> End {
+        if self.is_for_another() {
+            End::Replaced
+        } else if matches!(self, Self::Bye(Bye::Stopping)) {
+            End::Stopped
+        } else {
+            End::Lost
+        }
     }
 
     /// What the other side is told at the end, if it is still there to hear it.
@@ -385,18 +398,30 @@ impl<R: AsyncRead + Unpin> Link<'_, R> {
                 () = self.shared.stopped() => break Ended::Stopping,
             }
         };
+        let is_lost = matches!(ended, Ended::Closed | Ended::Io(_));
+        let last = if is_lost { self.last_heard().await } else { None };
+        let ended = last.map_or(ended, Ended::Bye);
         if !ended.is_for_another() {
             replication::ended(self.node, self.shared);
         }
         if up {
-            let news = News::Down {
-                node: self.node.clone(),
-                why: ended.to_string(),
-                replaced: ended.is_for_another(),
-            };
+            let news =
+                News::Down { node: self.node.clone(), why: ended.to_string(), end: ended.end() };
             self.tell(news).await;
         }
         ended
+    }
+
+    /// Why the other side has ended the link, where it has said so. Writing to a link that was closed from there fails,
+    /// and may do so before what has come on it is read.
+    async fn last_heard(&mut self) -> Option<Bye> {
+        let deadline = clock::monotonic() + LAST_WORD;
+        while let Ok(Ok(body)) = timeout_at(deadline.into(), self.frames.next(FRAME_BYTES)).await {
+            if let Ok(Incoming::Known(Message::Bye(bye))) = Incoming::read(&body) {
+                return Some(bye);
+            }
+        }
+        None
     }
 
     /// Takes a message; answers what a sign of life says.

@@ -158,6 +158,21 @@ fn a_machine_that_is_gone_becomes_suspect_and_comes_back_by_itself() {
     assert!(field(&peer(&pair.home, "office"), "last_error").is_some_and(Value::is_nil));
 }
 
+/// holds R1: nobody waits for the silence of a machine that has said that it stops, and a restart is no flapping.
+#[test]
+fn a_machine_that_stops_in_good_order_is_dead_at_once_and_alive_as_soon_as_it_is_back() {
+    let mut pair = Pair::start();
+    assert!(pair.office.stop().success());
+    wait_until("the link is gone", || !is_connected(&pair.home, "office"));
+    assert_eq!(state(&pair.home, "office"), "dead");
+    pair.office.restart();
+    wait_until("it is alive again", || {
+        let state = state(&pair.home, "office");
+        assert_ne!(state, "suspect", "it is not damped");
+        state == "alive"
+    });
+}
+
 /// holds M1, E1
 #[test]
 fn a_reload_that_is_wrong_changes_nothing() {
