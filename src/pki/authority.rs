@@ -194,7 +194,7 @@ impl Authority {
     /// Whether a node of this name may be given a certificate.
     ///
     /// # Errors
-    /// [`IssueError::Name`], [`IssueError::Duplicate`]
+    /// [`IssueError::Name`], [`IssueError::NodeIsHost`], [`IssueError::Duplicate`]
     pub fn may_name(
         &self,
         node: &NodeName,
@@ -202,7 +202,14 @@ impl Authority {
         now_unix_s: u64,
     ) -> Result<(), IssueError> {
         tls::server_name(node).map_err(|_| IssueError::Name(node.clone()))?;
-        match self.index.good(node.as_str(), now_unix_s) {
+        let known = self.index.good(node.as_str(), now_unix_s);
+        // One that has the name already may go on: it is the other's certificate that is refused.
+        if known.is_none()
+            && let Some(other) = self.index.reached_at(node, now_unix_s)
+        {
+            return Err(IssueError::NodeIsHost { node: node.clone(), other: other.name.clone() });
+        }
+        match known {
             Some(record) if duplicate == Duplicate::Refuse => Err(IssueError::Duplicate {
                 node: node.clone(),
                 serial: record.serial.clone(),
@@ -226,7 +233,9 @@ impl Authority {
         self.may_name(node, duplicate, now_unix_s)?;
         policy::host_name(host)?;
         // A node that could show the name of another as one of its own would pass for it in TLS.
-        let is_others = |record: &Record| record.name == host && record.name != node.as_str();
+        let is_others = |record: &Record| {
+            record.name.eq_ignore_ascii_case(host) && record.name != node.as_str()
+        };
         if self.index.records.iter().any(is_others) {
             return Err(IssueError::HostIsNode(host.to_owned()));
         }

@@ -73,6 +73,10 @@ pub enum IssueError {
     Host(String),
     #[error("`{0}` cannot be the host: it is the name of another node")]
     HostIsNode(String),
+    #[error(
+        "`{node}` cannot be a node's name: the certificate of node `{other}` has it as its host"
+    )]
+    NodeIsHost { node: NodeName, other: String },
     #[error("`{node}` has a certificate already, {serial}, good until {expires}")]
     Duplicate { node: NodeName, serial: String, expires: String },
     #[error("no certificate of `{0}` is known here")]

@@ -4,6 +4,7 @@
 use std::io;
 use std::path::Path;
 
+use cortex_core::model::NodeName;
 use serde::{Deserialize, Serialize};
 
 use super::files::{self, Present, Readers};
@@ -86,6 +87,15 @@ impl Index {
     /// The certificate of a node that is in use.
     pub(super) fn good(&self, name: &str, now: u64) -> Option<&Record> {
         self.records.iter().rev().find(|record| record.name == name && record.is_good(now))
+    }
+
+    /// A certificate in use of another node, which names this one as the host where that node is reached.
+    pub(super) fn reached_at(&self, node: &NodeName, now: u64) -> Option<&Record> {
+        let name = node.as_str();
+        let is_reached = |record: &&Record| {
+            record.host.eq_ignore_ascii_case(name) && record.name != name && record.is_good(now)
+        };
+        self.records.iter().find(is_reached)
     }
 }
 

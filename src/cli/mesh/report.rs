@@ -69,6 +69,9 @@ impl From<IssueError> for Failure {
             IssueError::Duplicate { node, .. } => failed(Exit::Failed).hint(format!(
                 "If the node is lost: cortex mesh revoke-certificate {node}. To make it anew for the same key: cortex mesh renew {node}"
             )),
+            IssueError::NodeIsHost { node, other } => failed(Exit::Failed).hint(format!(
+                "Choose another name. To have this one: cortex mesh add-node --force {other} HOST, then revoke the certificate with the host {node} by its serial number"
+            )),
             IssueError::Unknown(_) => failed(Exit::NotFound).hint("What there is: cortex mesh certificates"),
             IssueError::Io { error, .. } if exit_of(&error) == Exit::Denied => failed(Exit::Denied).hint(AS_ROOT),
             IssueError::Unusable { .. }

@@ -104,7 +104,9 @@ fn a_node_is_refused_without_a_ca_with_a_bad_name_or_host_and_twice() {
     }
     let first = machine.good(&["add-node", "home", "home.lan"]);
     machine.refused(&["add-node", "home", "home.lan"], 1, &["has a certificate already", "renew"]);
-    machine.refused(&["add-node", "office", "home"], 1, &["the name of another node"]);
+    for host in ["home", "Home"] {
+        machine.refused(&["add-node", "office", host], 1, &["the name of another node"]);
+    }
     let second = machine.good(&["add-node", "home", "home.lan", "--force"]);
     assert_ne!(first["serial"], second["serial"]);
     load(&machine.path("state/ca/nodes/home"), "home");
@@ -112,6 +114,20 @@ fn a_node_is_refused_without_a_ca_with_a_bad_name_or_host_and_twice() {
     // The files of the lost node are still there, and are not overwritten.
     machine.refused(&["add-node", "home", "home.lan"], 1, &["is there already", "--force"]);
     machine.good(&["add-node", "home", "home.lan", "--force"]);
+}
+
+/// holds M3: the nodes would refuse the other's certificate from then on, as one that names two of them.
+#[test]
+fn no_node_gets_the_name_that_anothers_certificate_has_as_its_host() {
+    let machine = Machine::new();
+    machine.good(&["init-ca"]);
+    machine.good(&["add-node", "office", "Attic"]);
+    let expected = ["`office` has it as its host", "add-node --force office"];
+    machine.refused(&["add-node", "attic", "attic.lan"], 1, &expected);
+    machine.refused(&["add-node", "attic", "attic.lan", "--force"], 1, &expected);
+    machine.good(&["renew", "office"]);
+    machine.good(&["revoke-certificate", "office"]);
+    machine.good(&["add-node", "attic", "attic.lan"]);
 }
 
 /// holds M3
