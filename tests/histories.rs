@@ -116,7 +116,7 @@ impl Running {
     /// What came of it, once it has ended.
     fn ended(&mut self) -> Option<Account> {
         let ended = self.process.try_wait().expect("look after the process");
-        let is_late = clock::monotonic() > self.until;
+        let is_late = ended.is_none() && clock::monotonic() > self.until;
         if ended.is_none() && !is_late {
             return None;
         }
