@@ -316,7 +316,7 @@ impl World {
                 }
                 Step::Begin(fault) => {
                     *self.faults.entry(fault.kind()).or_default() += 1;
-                    self.begin(fault);
+                    self.begin(fault, still.is_some());
                 }
                 Step::End(fault) => self.end(fault, still.is_some()),
             }
@@ -324,7 +324,7 @@ impl World {
         until(self.frame.cycle_ms);
     }
 
-    fn begin(&mut self, fault: Fault) {
+    fn begin(&mut self, fault: Fault, is_still: bool) {
         match fault {
             Fault::Kill(node) => {
                 self.cycle.ended.insert(node);
@@ -359,7 +359,12 @@ impl World {
                 self.nodes[node].client(Duration::from_secs(2)).call("reload", &[]);
             }
             Fault::Renew(node) => {
+                // A client that has the node reload meanwhile would have it read a key beside another's certificate.
+                let shared = Arc::clone(&self.shared);
+                let gate = (!is_still)
+                    .then(|| shared.gate.write().expect("nobody panics while holding it"));
                 self.ca.issue(&self.shared.names[node]);
+                drop(gate);
                 self.nodes[node].client(Duration::from_secs(2)).call("reload", &[]);
             }
         }

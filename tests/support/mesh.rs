@@ -8,6 +8,7 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use cortex_core::model::NodeName;
 use cortexd::pki::{Credentials, Files, server_name};
@@ -206,10 +207,20 @@ impl Authority {
     }
 }
 
-/// A port on which nobody listens at the moment.
+/// A port on which nobody listens, and that this process has not answered before. It is none of those that the kernel
+/// gives to whoever names none: while a daemon is down, such a one would become the near end of a connection.
 pub(crate) fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
-    listener.local_addr().expect("it is bound").port()
+    const FIRST: u32 = 10_240;
+    const COUNT: u32 = 20_000;
+    static ANSWERED: AtomicU32 = AtomicU32::new(0);
+    let own = std::process::id().wrapping_mul(7_919); // so that two processes try other ones
+    (0..COUNT)
+        .filter_map(|_| {
+            let n = own.wrapping_add(ANSWERED.fetch_add(1, Relaxed)) % COUNT;
+            u16::try_from(FIRST + n).ok()
+        })
+        .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
+        .expect("a free port")
 }
 
 /// What a daemon says of its mesh.

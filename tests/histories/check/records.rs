@@ -121,15 +121,14 @@ impl<'h> KeyCheck<'h> {
             replaces: Bits::default(),
             is_certain: true,
         };
-        let is_loss = |event: &&Event| matches!(event, Event::MayLose { .. });
-        let losses: Vec<&Event> = events.iter().filter(is_loss).collect();
+        let losses = Losses::of(table, events);
         let candidates = history.writes.iter().map(|write| Candidate {
             value: &write.value,
             node: Some(write.node),
             invoked: write.invoked,
             acked: write.acked,
             replaces: Bits::default(),
-            is_certain: write.acked.is_some_and(|acked| !may_be_lost(write.node, acked, &losses)),
+            is_certain: write.acked.is_some_and(|acked| !losses.concern(write.node, acked)),
         });
         let mut forgets = Vec::new();
         let mut unordered: BTreeMap<NodeId, Micros> = BTreeMap::new();
@@ -316,12 +315,40 @@ impl<'h> KeyCheck<'h> {
     }
 }
 
-/// True where a write of a node that was acknowledged then may be gone with what became of its database.
-fn may_be_lost(node: NodeId, acked: Micros, losses: &[&Event]) -> bool {
-    losses.iter().any(|event| {
-        matches!(event, Event::MayLose { node: of, since, at }
-            if *of == node && *since < acked && acked <= *at)
-    })
+/// What may have become of a table's writes with databases that were set back.
+struct Losses {
+    /// Nodes whose writes of that time may be gone, since when and until when.
+    of_nodes: Vec<(NodeId, Micros, Micros)>,
+    /// From when on a node may have handed over all that it had.
+    leaves: Vec<(NodeId, Micros)>,
+}
+
+impl Losses {
+    fn of(table: TableId, events: &[Event]) -> Self {
+        let (mut of_nodes, mut leaves) = (Vec::new(), Vec::new());
+        for event in events {
+            match event {
+                Event::MayLose { node, since, at } => of_nodes.push((*node, *since, *at)),
+                Event::MayLeave { node, table: of, at } if *of == table => {
+                    leaves.push((*node, *at));
+                }
+                Event::Write(_)
+                | Event::Read(_)
+                | Event::Forgets { .. }
+                | Event::MayLeave { .. } => {}
+            }
+        }
+        Self { of_nodes, leaves }
+    }
+
+    /// True where a write of a node that was acknowledged then may be gone: with its own database, or with that of the
+    /// node which it was handed over to. One acknowledgement is one disk.
+    fn concern(&self, node: NodeId, acked: Micros) -> bool {
+        self.of_nodes.iter().any(|(lost, since, at)| {
+            let handed_over = || self.leaves.iter().any(|(left, from)| *left == node && from < at);
+            acked <= *at && if *lost == node { *since < acked } else { handed_over() }
+        })
+    }
 }
 
 #[cfg(test)]
@@ -437,6 +464,16 @@ mod tests {
         assert_bad(&with(&[get(1, "a", 3, 4)]), "base", RULES, "was replaced");
         let earlier = Event::MayLose { node: 0, since: 3, at: 5 };
         assert_bad(&[put(0, "a", 1, 2), earlier], "base", RULES, "was replaced");
+    }
+
+    #[test]
+    fn what_was_handed_over_to_a_database_that_was_set_back_may_be_lost() {
+        let leaves = |at| Event::MayLeave { node: 1, table: 0, at };
+        let lost = Event::MayLose { node: 0, since: 3, at: 5 };
+        assert_good(&[put(1, "a", 1, 2), leaves(1), lost.clone()], "base", RULES);
+        assert_bad(&[put(1, "a", 1, 2), lost.clone()], "base", RULES, "was replaced");
+        assert_bad(&[put(1, "a", 1, 2), leaves(6), lost.clone()], "base", RULES, "was replaced");
+        assert_bad(&[put(2, "a", 1, 2), leaves(1), lost], "base", RULES, "was replaced");
     }
 
     #[test]
