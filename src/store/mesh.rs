@@ -195,7 +195,7 @@ impl Tx<'_> {
         if rows.is_empty() {
             return Ok(());
         }
-        let concerned = Concerned::by(&rows);
+        let concerned = Concerned::by(&rows, self.directory());
         let before = Before::of(&rows, self.directory());
         self.directory_mut().extend(rows);
         self.notice(&before)?;

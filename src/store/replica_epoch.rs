@@ -4,7 +4,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use cortex_core::{
-    directory::{ReplicaRow, Row, Standing},
+    directory::{Directory, ReplicaRow, Row, Standing},
     gate,
     model::{
         Acl, ActorId, Caller, NodeName, Owner, QualifiedName, Refusal, Scope, TableName, TableUid,
@@ -476,8 +476,8 @@ pub(super) enum Concerned {
 }
 
 impl Concerned {
-    /// What rows of the directory may have changed.
-    pub(super) fn by(rows: &[Row]) -> Self {
+    /// What rows may change that the directory does not have yet.
+    pub(super) fn by(rows: &[Row], directory: &Directory) -> Self {
         let mut tables = BTreeSet::new();
         for row in rows {
             match row {
@@ -486,7 +486,15 @@ impl Concerned {
                 Row::Grant(row) => tables.insert(row.table),
                 Row::Dropped(row) => tables.insert(row.table),
                 Row::Transfer(row) => tables.insert(row.table),
-                Row::Node(_) | Row::Removal(_) | Row::Name(_) => return Self::All,
+                // Not all tables: creating the thousandth would look at the 999 others.
+                Row::Name(row) => match directory.tables_concerned(row) {
+                    Some(concerned) => {
+                        tables.extend(concerned);
+                        continue;
+                    }
+                    None => return Self::All,
+                },
+                Row::Node(_) | Row::Removal(_) => return Self::All,
                 Row::Identity(_)
                 | Row::Binding(_)
                 | Row::Unbinding(_)

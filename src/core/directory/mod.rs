@@ -380,6 +380,20 @@ impl Directory {
         made.or_else(|| self.received(owner, name))
     }
 
+    /// The tables whose name a row about names may change: the one that has it, and the one that the row gives it
+    /// to. None where it is not known which mesh this is.
+    #[must_use]
+    pub fn tables_concerned(&self, row: &NameRow) -> Option<BTreeSet<TableUid>> {
+        let mesh = self.mesh?;
+        let known = self.generation(row.owner, &row.name).map(|known| known.number);
+        let numbers = known.into_iter().chain([row.generation]);
+        Some(
+            numbers
+                .map(|number| TableUid::of_federated(mesh, row.owner, &row.name, number))
+                .collect(),
+        )
+    }
+
     /// The names of the federated tables that an identity has, wherever they are.
     pub fn names_of(&self, owner: IdentityId) -> impl Iterator<Item = &TableName> {
         let made = self.names.keys().filter(move |(of, _)| *of == owner).map(|(_, name)| name);

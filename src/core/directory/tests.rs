@@ -269,6 +269,23 @@ fn a_federated_table_is_found_by_its_id_as_long_as_there_is_no_newer_one_of_its_
     assert_eq!(say("a", 2, false), [None, generation(2, false)]);
 }
 
+/// Else each of two thousand tables would be looked at when another one is created.
+#[test]
+fn a_name_concerns_the_table_that_has_it_and_the_one_that_gets_it() {
+    let (mesh, notes) = (MeshId([5; 16]), TableName::parse("notes").expect("a name"));
+    let row = |generation| {
+        let (name, by) = (notes.clone(), node("home"));
+        NameRow { owner: id(1), name, by, generation, dropped: false }
+    };
+    let table = |number| TableUid::of_federated(mesh, id(1), &notes, number);
+    let mut directory = Directory::new(Some(node("home")));
+    assert_eq!(directory.tables_concerned(&row(1)), None, "it is not known which mesh this is");
+    directory.set_mesh(mesh);
+    assert_eq!(directory.tables_concerned(&row(1)), Some([table(1)].into()));
+    directory.insert(Row::Name(row(1)));
+    assert_eq!(directory.tables_concerned(&row(3)), Some([table(1), table(3)].into()));
+}
+
 #[test]
 fn what_another_node_needs_to_know_of_an_identity_leads_to_the_same_answers_there() {
     let mut directory = with_alice();
