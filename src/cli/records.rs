@@ -42,7 +42,8 @@ pub(crate) struct Delete {
 pub(crate) struct Query {
     /// The table
     table: String,
-    /// A JSON object: each of its fields must equal the record's, or be in the record's list; - reads it from standard input
+    /// A JSON object: each of its fields must equal the record's, or be in the record's list; - reads it from
+    /// standard input
     #[arg(value_name = "PATTERN|-")]
     pattern: String,
     #[command(flatten)]

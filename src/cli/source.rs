@@ -17,7 +17,8 @@ pub(crate) enum Format {
     Msgpack,
 }
 
-/// A text of this length is no record, and a line of it none either: the most wasteful JSON of a record that the daemon takes (a megabyte
+/// A text of this length is no record, and a line of it none either: the most wasteful JSON of a record that the
+/// daemon takes (a megabyte
 /// of binaries of a byte or none) has some 22 bytes of text for each of its own. It bounds the memory that a
 /// file without line breaks can take.
 pub(crate) const MAX_TEXT: usize = 24 * MAX_REQUEST;

@@ -8,7 +8,7 @@ use std::cell::Cell;
 
 macro_rules! rules {
     ($($(#[$text:meta])* $name:ident,)*) => {
-        /// A rule that copies rely on. Its text says what holds; what it is for, the line that keeps it.
+        /// A rule that replicas rely on. Its text says what holds; what it is for, the line that keeps it.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum Rule {
             $($(#[$text])* $name,)*
@@ -22,11 +22,11 @@ macro_rules! rules {
 }
 
 rules! {
-    /// A reader that may lack collected deletions reads the whole copy.
+    /// A reader that may lack collected deletions reads the whole replica.
     WatermarkHeeded,
     /// A place in a change log that was cut off is of no use.
     TruncationHeeded,
-    /// Who reads the whole copy for lack of deletions is told all of it, and removes the rest.
+    /// Who reads the whole replica for lack of deletions is told all of it, and removes the rest.
     FullSnapshotBelowWatermark,
     /// A full snapshot transfer leaves out nothing that the reader claims to have.
     FullSnapshotUnfiltered,
@@ -51,11 +51,11 @@ rules! {
     ScopeBeforeRows,
     /// The removals of nodes that a source knows come before its rows.
     RemovalsBeforeRows,
-    /// Rows are taken only by a copy that is in scope.
+    /// Rows are taken only by a replica that is in scope.
     TakerInScope,
-    /// A copy that has ended is not believed.
+    /// A replica that has ended is not believed.
     EndedSourceRefused,
-    /// A source that lacks what was collected here reads this copy before it is read.
+    /// A source that lacks what was collected here reads this replica before it is read.
     StaleSourceRefused,
     /// Timestamps of the future are refused.
     FutureRefused,
@@ -75,11 +75,11 @@ rules! {
     SnapshotConcludesWithItsStart,
     /// A full snapshot transfer removes what its source has seen and has no more.
     FullSnapshotSweeps,
-    /// Who has read a whole copy has its GC watermark.
+    /// Who has read a whole replica has its GC watermark.
     WatermarkInherited,
     /// What an earlier pass has delivered does not count for the next one.
     MarksOfOneSnapshot,
-    /// Only a whole copy makes another one whole.
+    /// Only a whole replica makes another one whole.
     ReadyFromReady,
 
     /// A version that is covered and not there was collected: it is ignored.
@@ -88,28 +88,28 @@ rules! {
     ReAnnounce,
     /// The version that stays knows what the other one's writer had seen.
     ContextsUnite,
-    /// A writer has seen all that its copy has incorporated.
+    /// A writer has seen all that its replica has incorporated.
     ContextOfVector,
 
     /// A clock does not go back while somebody may take a timestamp of the future.
     HandedStays,
     /// Another actor begins other change logs.
     ActorEndsChangeLogs,
-    /// A copy that has left writes as another actor.
+    /// A replica that has left writes as another actor.
     LeavingRotatesActor,
-    /// A draining copy ends only by the word of one that is in scope.
+    /// A draining replica ends only by the word of one that is in scope.
     DrainedIntoScope,
-    /// A draining copy ends only by the word of a replica epoch that goes on.
+    /// A draining replica ends only by the word of a replica epoch that goes on.
     DrainedIntoLivingEpoch,
-    /// A draining copy ends only when all of it was read.
+    /// A draining replica ends only when all of it was read.
     DrainedWholly,
-    /// A copy that only some of competing decisions admit keeps what it has.
+    /// A replica that only some of competing decisions admit keeps what it has.
     FrozenKeeps,
-    /// A copy that only some of competing decisions admit takes no writes.
+    /// A replica that only some of competing decisions admit takes no writes.
     FrozenTakesNoWrites,
-    /// A copy that is not whole takes no writes.
+    /// A replica that is not whole takes no writes.
     FillingTakesNoWrites,
-    /// A copy that was abandoned begins anew.
+    /// A replica that was abandoned begins anew.
     AbandonedEnds,
     /// An epoch that this node has ended itself, and that an older disk brings back, goes on as the next one.
     EndedEpochResumes,
@@ -124,13 +124,13 @@ rules! {
     SnapshotBeforeGc,
     /// What is collected raises the GC watermark.
     GcRaisesWatermark,
-    /// What a copy has said as one actor does not count for the next.
+    /// What a replica has said as one actor does not count for the next.
     StatusOfOneActor,
-    /// What a copy has said in one replica epoch does not count for the next.
+    /// What a replica has said in one replica epoch does not count for the next.
     StatusOfOneEpoch,
-    /// Copies that only others know of are asked too.
+    /// Replicas that only others know of are asked too.
     UnheardReplicasAsked,
-    /// Nothing is collected that another copy may have an older version of.
+    /// Nothing is collected that another replica may have an older version of.
     NobodyAhead,
 }
 

@@ -1,15 +1,15 @@
-//! How a table's copies are, as far as this node can tell: its own, and each of the others.
+//! How a table's replicas are, as far as this node can tell: its own, and each of the others.
 //! What others say of themselves comes from `sync`; what may be concluded from it is decided here, once.
 //!
 //! ```text
 //!   directory: who may hold it, which stays are over ──┐
-//!   SyncView: the last word of each copy ──────────────┼──> judge ──> sync_status, scope, explain, sync_wait
+//!   SyncView: the last word of each replica ──────────────┼──> judge ──> sync_status, scope, explain, sync_wait
 //!   MeshView: who is linked                            │
-//!   store: the copy here ──────────────────────────────┘
+//!   store: the replica here ──────────────────────────────┘
 //! ```
 //!
-//! A copy is in sync only while there is a link to it, and if its last word names the same vector and the same
-//! digest as the copy here has now. Whatever falls short of that is called by what is known of it.
+//! A replica is in sync only while there is a link to it, and if its last word names the same vector and the same
+//! digest as the replica here has now. Whatever falls short of that is called by what is known of it.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -32,7 +32,7 @@ use crate::{
     sys::clock,
 };
 
-/// How the copy here is.
+/// How the replica here is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Here {
     /// Whole, and in the scope.
@@ -59,7 +59,7 @@ impl From<Here> for ReplicaState {
     }
 }
 
-/// How a copy on another node is, compared with the one here.
+/// How a replica on another node is, compared with the one here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
     /// It holds the same, by its own word.
@@ -100,7 +100,7 @@ pub(super) enum Link {
     Unknown,
 }
 
-/// All that is known of another node's copy.
+/// All that is known of another node's replica.
 #[derive(Clone, Debug)]
 pub(super) struct Facts<'a> {
     pub(super) standing: Standing,
@@ -121,7 +121,7 @@ pub(super) struct Facts<'a> {
     pub(super) now_ms: u64,
 }
 
-/// Another node's copy, judged.
+/// Another node's replica, judged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Other {
     pub(super) node: NodeName,
@@ -134,17 +134,17 @@ pub(super) struct Other {
     pub(super) heard_ms: Option<u64>,
     /// Writes that it lacks, at most.
     pub(super) behind_writes: Option<u64>,
-    /// Writes that the copy here lacks, at most.
+    /// Writes that the replica here lacks, at most.
     pub(super) ahead_writes: Option<u64>,
     pub(super) behind_seconds: Option<u64>,
     pub(super) why: Option<String>,
     /// What mends that nothing passes between the two; none where nothing is to be done but to wait.
     pub(super) mend: Option<String>,
-    /// Keys of rows that differ where the copies have diverged, as far as they are named.
+    /// Keys of rows that differ where the replicas have diverged, as far as they are named.
     pub(super) differs: Vec<Vec<u8>>,
 }
 
-/// A table with all its copies.
+/// A table with all its replicas.
 #[derive(Clone, Debug)]
 pub(super) struct Copies {
     /// Who says that this node was removed from the mesh.
@@ -154,7 +154,7 @@ pub(super) struct Copies {
     pub(super) here: Here,
     /// True where root of this machine keeps the table away.
     pub(super) declined: bool,
-    /// Where the rows of the copy here can go; none where it does not drain.
+    /// Where the rows of the replica here can go; none where it does not drain.
     pub(super) drain_path: Option<DrainPath>,
     pub(super) copy: Option<Arc<Replica>>,
     pub(super) others: Vec<Other>,
@@ -162,7 +162,7 @@ pub(super) struct Copies {
 }
 
 impl Service {
-    /// The copies of a table, judged now.
+    /// The replicas of a table, judged now.
     pub(super) fn copies_of(&self, entry: &Arc<Entry>) -> Copies {
         let catalog = self.store.catalog();
         let directory = catalog.directory();
@@ -256,7 +256,7 @@ impl Service {
         }
     }
 
-    /// What `get_scope` and `table_info` say of a table's copies, the one here first.
+    /// What `get_scope` and `table_info` say of a table's replicas, the one here first.
     pub(super) fn replicas(&self, copies: &Copies) -> Vec<api::Replica> {
         let own = || api::Replica {
             node: self.node.to_string(),
@@ -351,7 +351,7 @@ fn here(entry: &Entry, copy: Option<&Replica>) -> Here {
     }
 }
 
-/// True where the last word of a copy names the same vector and digest as the copy here has now.
+/// True where the last word of a replica names the same vector and digest as the replica here has now.
 pub(super) fn is_equal(here: &Replica, known: &PeerCopy) -> bool {
     let status = known.status.as_ref();
     status.is_some_and(|status| status.vector == here.vector && status.digest == here.digest)
@@ -433,7 +433,7 @@ fn state_of(
     let (same, equal) = (status.vector == here.vector, status.digest == here.digest);
     let whole = status.ready && here.ready;
     // That both have seen the same and differ may be so for a moment, in the middle of a transfer from a
-    // third: whoever looks after copies says when it stays so.
+    // third: whoever looks after replicas says when it stays so.
     if facts.copy.is_some_and(|copy| copy.diverged) && !(same && equal) {
         let why = "both have seen the same writes and hold different rows";
         return (State::Diverged, Some(why.into()));

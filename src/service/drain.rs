@@ -1,5 +1,5 @@
 //! A replica that drains: to whom it can hand over what only it has, and what helps where that is nobody.
-//! How the copies are is `copies`'s; what people are told at length, `explain`'s.
+//! How the replicas are is `copies`'s; what people are told at length, `explain`'s.
 
 use std::collections::BTreeSet;
 
@@ -93,7 +93,7 @@ impl Copies {
         }
     }
 
-    /// Why the copy here is not whole, or not gone yet, where that does not pass by itself.
+    /// Why the replica here is not whole, or not gone yet, where that does not pass by itself.
     pub(super) fn why_here(&self) -> Option<String> {
         let away = self.declined.then(|| KEPT_AWAY.to_owned());
         let removed = self.removed_by.as_ref().map(removed);

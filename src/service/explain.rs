@@ -237,7 +237,7 @@ impl Service {
         })
     }
 
-    /// A copy that the scope does not contain any more, and that is still here.
+    /// A replica that the scope does not contain any more, and that is still here.
     fn explain_drain(&self, copies: &Copies, because: &mut Because) -> Found {
         let name = &copies.name;
         because.add(self.holders(copies));
@@ -480,7 +480,7 @@ fn other<'c>(copies: &'c Copies, node: &NodeName) -> Option<&'c Other> {
     copies.others.iter().find(|other| other.node == *node)
 }
 
-/// A copy whose rows have not all come: waiting helps as long as somebody can send them.
+/// A replica whose rows have not all come: waiting helps as long as somebody can send them.
 fn of_filling(copies: &Copies, because: &mut Because) -> Found {
     let name = &copies.name;
     let others = copies.others.iter().filter(|other| other.state != State::Left);
@@ -516,7 +516,7 @@ fn contested(name: &str) -> String {
     format!("cortex scope {name} SCOPE")
 }
 
-/// A copy that has not said yet that it has left.
+/// A replica that has not said yet that it has left.
 fn explain_drain_there(
     [name, name_there]: [&str; 2],
     node: &NodeName,

@@ -52,7 +52,7 @@ impl Service {
         table: &str,
         permissions: &Words<'_>,
     ) -> Result<Granting, Failure> {
-        // Rights are decided wherever the owner is, with or without a copy.
+        // Rights are decided wherever the owner is, with or without a replica.
         let entry = self.open_anywhere(caller, table, Permissions::ADMIN)?;
         let principal = self.store.catalog().directory().principal(identity)?;
         let rights = parse_permissions(permissions)?;

@@ -244,7 +244,7 @@ impl Service {
         Option::clone(&self.signer.load()).ok_or_else(|| self.without_mesh())
     }
 
-    /// What is known of the copies on other machines.
+    /// What is known of the replicas on other machines.
     #[must_use]
     pub fn sync(&self) -> &Arc<sync::SyncView> {
         &self.sync

@@ -71,7 +71,7 @@ impl Service {
         decisions.into_iter().map(decision).collect()
     }
 
-    /// Refuses to give up copies that there are not, or that the scope keeps: a slip of the pen would give up
+    /// Refuses to give up replicas that there are not, or that the scope keeps: a slip of the pen would give up
     /// the wrong one, or nothing. What only this node has, nobody gives up here.
     fn check_write_off(&self, entry: &Entry, nodes: &BTreeSet<NodeName>) -> Result<(), Refusal> {
         let catalog = self.store.catalog();

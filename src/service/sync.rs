@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use super::repair::Stand;
 use crate::{store::UnverifiedRow, sys::clock};
 
-/// What is known of the copies on other machines. In memory alone: what others have confirmed must not
+/// What is known of the replicas on other machines. In memory alone: what others have confirmed must not
 /// outlive what this machine has done about it.
 #[derive(Debug)]
 pub struct SyncView {
@@ -55,7 +55,7 @@ impl AheadOfClock {
     }
 }
 
-/// A table's copy on another machine.
+/// A table's replica on another machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PeerCopy {
     /// What it has said of itself last.
@@ -67,7 +67,7 @@ pub struct PeerCopy {
     pub outdated: Option<ActorId>,
     /// How far it has come in this machine's change log.
     pub reached: Option<Cursor>,
-    /// When both copies were last found to hold the same, vector and digest, in Unix milliseconds.
+    /// When both replicas were last found to hold the same, vector and digest, in Unix milliseconds.
     pub verified_ms: Option<u64>,
     /// True where both have incorporated the same and yet hold different rows.
     pub diverged: bool,
@@ -110,7 +110,7 @@ impl PeerCopy {
         }
     }
 
-    /// Takes note that both copies were found to hold the same, from their rows.
+    /// Takes note that both replicas were found to hold the same, from their rows.
     pub(super) fn found_equal(&mut self, stand: &Stand) {
         let now_ms = clock::wall_ms();
         (self.verified_ms, self.diverged) = (Some(now_ms), false);
@@ -229,10 +229,10 @@ pub enum Trouble {
     /// Decisions that the other has are not known here yet.
     #[error("waiting for the directory")]
     Directory,
-    /// The copy there is not whole yet.
+    /// The replica there is not whole yet.
     #[error("not ready")]
     NotReady,
-    /// It must read the whole copy here first: it may lack deletions that were forgotten.
+    /// It must read the whole replica here first: it may lack deletions that were forgotten.
     #[error("stale")]
     Stale,
     /// The owner's rows would be over a bound.
@@ -280,13 +280,13 @@ impl SyncView {
         Arc::new(Self { known: Mutex::default(), changed: watch::Sender::new(()) })
     }
 
-    /// What is known of a machine's copy of a table.
+    /// What is known of a machine's replica of a table.
     #[must_use]
     pub fn of(&self, table: TableUid, node: &NodeName) -> Option<PeerCopy> {
         self.known().copies.get(&(table, node.clone())).cloned()
     }
 
-    /// What is known of all copies of a table.
+    /// What is known of all replicas of a table.
     #[must_use]
     pub fn copies_of(&self, table: TableUid) -> Vec<(NodeName, PeerCopy)> {
         let known = self.known();
@@ -294,13 +294,13 @@ impl SyncView {
         copies.map(|((_, node), copy)| (node.clone(), copy.clone())).collect()
     }
 
-    /// Changes what is known of a machine's copy of a table.
+    /// Changes what is known of a machine's replica of a table.
     pub fn update(&self, table: TableUid, node: &NodeName, change: impl FnOnce(&mut PeerCopy)) {
         change(self.known().copies.entry((table, node.clone())).or_default());
         self.changed.send_replace(());
     }
 
-    /// Changes what is known of every copy of a machine.
+    /// Changes what is known of every replica of a machine.
     pub fn update_all(&self, node: &NodeName, mut change: impl FnMut(&mut PeerCopy)) {
         let mut known = self.known();
         known

@@ -1,5 +1,5 @@
-//! Methods on how copies of tables are: sync_status, sync_status_table, sync_wait.
-//! How a copy is judged is `copies`; bringing rows to it, the sync worker's.
+//! Methods on how replicas of tables are: sync_status, sync_status_table, sync_wait.
+//! How a replica is judged is `copies`; bringing rows to it, the sync worker's.
 
 use std::{
     sync::Arc,
@@ -35,19 +35,19 @@ const MOST_WAIT_MS: u64 = 24 * 60 * 60 * 1000;
 const ASK_TIME: Duration = Duration::from_secs(5);
 const ASK_AGAIN: Duration = Duration::from_millis(500);
 
-/// What is waited for: that the copy here is whole, and that others have confirmed to have the same.
+/// What is waited for: that the replica here is whole, and that others have confirmed to have the same.
 #[derive(Debug)]
 struct Wait {
     here: Box<str>,
     entry: Arc<Entry>,
-    /// What this node's copy had when the call came.
+    /// What this node's replica had when the call came.
     vector: VersionVector,
     nodes: Vec<NodeName>,
     since_ms: u64,
 }
 
 impl Service {
-    /// `sync_status []`: how the copies are of every table that the caller may read and that others may have.
+    /// `sync_status []`: how the replicas are of every table that the caller may read and that others may have.
     /// Without a mesh there is none.
     pub(super) fn sync_status(
         &self,
@@ -70,7 +70,7 @@ impl Service {
         Ok(self.table_sync(&self.copies_of(&entry)))
     }
 
-    /// The tables that the caller may read and of which others may have copies, by name.
+    /// The tables that the caller may read and of which others may have replicas, by name.
     pub(super) fn replicated_for(&self, caller: &Caller) -> Vec<Arc<Entry>> {
         let catalog = self.store.catalog();
         let directory = catalog.directory();
@@ -85,7 +85,7 @@ impl Service {
     }
 
     /// `sync_wait [table]` or `[table, {node, all, timeout_ms}]`: waits until a node, or every other node in
-    /// the scope, has all that this node's copy has now, and both were found equal. A copy here that is being
+    /// the scope, has all that this node's replica has now, and both were found equal. A replica here that is being
     /// filled is waited for too.
     pub(super) fn sync_wait(&self, caller: &Caller, params: &Bytes) -> Result<Answer, Failure> {
         self.signer()?;

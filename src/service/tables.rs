@@ -89,7 +89,7 @@ impl Service {
         Ok(Answer::Commit(Command::CreateTable { caller, owner, name, attributes, scope }))
     }
 
-    /// `drop_table [table]`, or `[table, {replica: true}]` for the copy of this machine alone, which
+    /// `drop_table [table]`, or `[table, {replica: true}]` for the replica of this machine alone, which
     /// `[table, {replica: true, undo: true}]` takes back.
     pub(super) fn drop_table(&self, caller: &Caller, params: &Bytes) -> Result<Answer, Failure> {
         let api::DropTable { table, options: api::DropOptions { replica, undo } } = read(params)?;

@@ -1,4 +1,4 @@
-//! What stands between two copies of a table, in words, and what mends it.
+//! What stands between two replicas of a table, in words, and what mends it.
 //! What is known of it is gathered by `copies`; what a node that is not reached needs is `crate::remedy`'s.
 
 use cortex_core::model::NodeName;
@@ -9,7 +9,7 @@ use super::{
 };
 use crate::remedy;
 
-/// Why no rows pass between the copy here and another.
+/// Why no rows pass between the replica here and another.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Obstacle {
     /// What `sync_status` says of it.
@@ -18,7 +18,7 @@ pub(super) struct Obstacle {
     pub(super) mend: Option<String>,
 }
 
-/// What stands between the copy here and that on a node; none where nothing is known to.
+/// What stands between the replica here and that on a node; none where nothing is known to.
 pub(super) fn between(node: &NodeName, facts: &Facts<'_>) -> Option<Obstacle> {
     let because = |why: String, mend: String| Some(Obstacle { why, mend: Some(mend) });
     match &facts.link {

@@ -134,7 +134,7 @@ impl Namespace {
 #[derive(Clone, Debug, Default)]
 pub struct Catalog {
     owners: HashMap<Owner, Arc<Namespace>>,
-    /// The names of tables that others may have copies of.
+    /// The names of tables that others may have replicas of.
     shared: Arc<BTreeMap<TableUid, QualifiedName>>,
     tables: usize,
     directory: Arc<Directory>,
@@ -209,14 +209,14 @@ impl Catalog {
         is_same.then_some(now)
     }
 
-    /// A table that others may have copies of, by its lasting id.
+    /// A table that others may have replicas of, by its lasting id.
     #[must_use]
     pub fn by_uid(&self, table: TableUid) -> Option<&Arc<Entry>> {
         let name = self.shared.get(&table)?;
         self.find(&name.owner, name.name.as_str())
     }
 
-    /// A table by its lasting id, whether or not others may have copies and whether or not anything of it is here.
+    /// A table by its lasting id, whether or not others may have replicas and whether or not anything of it is here.
     /// Looks at all tables where none of those is shared.
     #[must_use]
     pub fn find_by_id(&self, table: TableUid) -> Option<Arc<Entry>> {

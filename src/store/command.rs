@@ -97,7 +97,7 @@ pub enum Command {
         entry: Arc<Entry>,
         /// Where.
         scope: Scope,
-        /// Nodes whose copies are given up: nobody waits for what only they have.
+        /// Nodes whose replicas are given up: nobody waits for what only they have.
         abandon: BTreeSet<NodeName>,
     },
     /// Become, or be again, a node of a mesh: sign for it from now on.
@@ -122,16 +122,16 @@ pub enum Command {
         /// On that node alone; none for everywhere.
         node: Option<NodeName>,
     },
-    /// Take rows of another copy.
+    /// Take rows of another replica.
     Take(Box<Delivery>),
-    /// End a copy that drains, where another one confirms to have everything.
+    /// End a replica that drains, where another one confirms to have everything.
     Drained {
         /// Which node confirms.
         from: NodeName,
         /// What.
         ack: Box<Ack>,
     },
-    /// Forget deletions that every copy knows.
+    /// Forget deletions that every replica knows.
     Collect(Collection),
     /// Remove the beginning of a table's change log.
     TruncateChangeLog {
@@ -149,7 +149,7 @@ pub enum Command {
         /// One of them; none for all of the table.
         conflict: Option<i64>,
     },
-    /// Have rows told to all other copies again, those too that claim to have them.
+    /// Have rows told to all other replicas again, those too that claim to have them.
     Push {
         /// Of which table.
         entry: Arc<Entry>,
@@ -158,7 +158,7 @@ pub enum Command {
     },
     /// Give rows of the future timestamps of the present.
     Restamp(Restamp),
-    /// Write rows once more as they are: for copies that have lost them and claim to have them.
+    /// Write rows once more as they are: for replicas that have lost them and claim to have them.
     Rewrite {
         /// Of which table.
         entry: Arc<Entry>,
@@ -423,7 +423,7 @@ pub enum Done {
     Unbound,
     /// What has become of the rows.
     Taken(Taken),
-    /// Whether the copy has ended.
+    /// Whether the replica has ended.
     Drained {
         /// True where it has.
         left: bool,

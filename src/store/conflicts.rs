@@ -46,7 +46,7 @@ pub struct Conflict {
     pub acknowledged: bool,
 }
 
-/// How many conflicts a copy keeps of which nobody has taken note.
+/// How many conflicts a replica keeps of which nobody has taken note.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Tally {
     /// How many they are, and since when.

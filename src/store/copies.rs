@@ -1,4 +1,4 @@
-//! This machine's copies as everybody but the writer sees them: as of the last commit, and never of a later
+//! This machine's replicas as everybody but the writer sees them: as of the last commit, and never of a later
 //! moment than the catalog that is shown.
 
 use std::{
@@ -11,10 +11,10 @@ use tokio::sync::watch;
 
 use super::{actors::Actors, recent::Recent, replica::Replica};
 
-/// Changes of copies that are listed. Whoever has missed more looks at every copy.
+/// Changes of replicas that are listed. Whoever has missed more looks at every replica.
 const LISTED: usize = 1024;
 
-/// The copies, shared.
+/// The replicas, shared.
 #[derive(Debug)]
 pub(super) struct Copies {
     /// Locked for a look-up, and for putting those that a commit has changed in their place.
@@ -29,7 +29,7 @@ struct Shown {
     recent: Arc<Recent>,
     /// Every origin that rows of that commit name.
     actors: Actors,
-    /// The tables whose copies have changed last, the newest at the end.
+    /// The tables whose replicas have changed last, the newest at the end.
     changes: VecDeque<TableUid>,
     /// How many have changed so far.
     count: u64,
@@ -52,7 +52,7 @@ impl Copies {
         self.shown().by_table.values().cloned().collect()
     }
 
-    /// A copy, and the newest changes as of the same commit.
+    /// A replica, and the newest changes as of the same commit.
     pub(super) fn with_recent(&self, table: TableUid) -> Option<(Arc<Replica>, Arc<Recent>)> {
         let shown = self.shown();
         let copy = shown.by_table.get(&table)?;
@@ -72,7 +72,7 @@ impl Copies {
         (shown.count, listed.map(|known| shown.changes.range(known..).copied().collect()))
     }
 
-    /// Changes after a copy has.
+    /// Changes after a replica has.
     pub(super) fn changes(&self) -> watch::Receiver<()> {
         self.changed.subscribe()
     }

@@ -1,4 +1,4 @@
-//! Stays of copies that are over here and of which bytes may still be on the disk.
+//! Stays of replicas that are over here and of which bytes may still be on the disk.
 //! What a replica epoch is, and when it is over, is `epoch`'s; emptying the log is the writer's (`erasure`).
 //!
 //! ```text
@@ -71,7 +71,7 @@ impl Departures {
         self.waiting.values().any(|departure| departure.rows_gone == Some(self.emptied))
     }
 
-    /// True where the bytes of an earlier replica epoch of a table's copy may still be here.
+    /// True where the bytes of an earlier replica epoch of a table's replica may still be here.
     pub(super) fn include(&self, table: TableUid) -> bool {
         self.waiting.values().any(|departure| departure.uid == table)
     }

@@ -28,7 +28,7 @@ struct State {
     /// The greatest timestamp of what others have gone on from, or have sent themselves.
     met: Hlc,
     /// Of each reader and table the last answer: from where it was asked for, and its greatest timestamp. As many
-    /// as there are members and copies.
+    /// as there are members and replicas.
     under_way: HashMap<(NodeName, TableUid), (Position, Hlc)>,
     /// How often timestamps were given anew.
     changes: u64,

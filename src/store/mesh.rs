@@ -53,7 +53,7 @@ impl Tx<'_> {
             params![signer.mesh().0, signer.node().as_str()],
         )?;
         if mesh.is_none() {
-            // What was made here before may be in a copy of this file too, which may join as well.
+            // What was made here before may be in a replica of this file too, which may join as well.
             self.rotate_actor()?;
         }
         self.state.signer = Some(Arc::clone(signer));
@@ -310,11 +310,11 @@ impl Tx<'_> {
         Ok(Done::Scoped)
     }
 
-    /// Makes a table that was only ever here one that others may have copies of.
+    /// Makes a table that was only ever here one that others may have replicas of.
     pub(super) fn share(&mut self, entry: &Entry) -> Result<TableUid, Failure> {
         let mut shared = Entry::clone(entry);
         shared.replicated = true;
-        // A copy of this file may have the table too, and it may be shared there: that is another one.
+        // A replica of this file may have the table too, and it may be shared there: that is another one.
         shared.table.uid = TableUid(self.draw_id());
         self.execute(
             "UPDATE tables SET uid = ?2 WHERE id = ?1",
@@ -361,7 +361,7 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// Decides where a table may be, and which copies are not to be waited for any more.
+    /// Decides where a table may be, and which replicas are not to be waited for any more.
     pub(super) fn decide_scope(
         &mut self,
         table: TableUid,
@@ -374,7 +374,7 @@ impl Tx<'_> {
         self.write(vec![row])
     }
 
-    /// Says that a table is gone for good, to all that may have copies.
+    /// Says that a table is gone for good, to all that may have replicas.
     pub(super) fn declare_dropped(&mut self, table: TableUid) -> Result<(), Failure> {
         let by = self.here()?;
         self.write(vec![Row::Dropped(DroppedRow { table, by })])

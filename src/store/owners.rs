@@ -1,7 +1,8 @@
 //! Tables that change their owner, in the writer's transaction. Who may hand one over is the gate's; what a transfer
 //! means, `cortex_core::directory`'s.
 //!
-//! Nothing of a table moves: rows, grants, change log and copies belong to its lasting id. So a table of any size changes
+//! Nothing of a table moves: rows, grants, change log and replicas belong to its lasting id. So a table of any size
+//! changes
 //! its owner in one transaction, and either has wholly.
 
 use std::{collections::BTreeSet, sync::Arc};
@@ -108,7 +109,7 @@ impl Tx<'_> {
         self.write(rows)
     }
 
-    /// Calls the copy here what the directory says that its table is called.
+    /// Calls the replica here what the directory says that its table is called.
     pub(super) fn rename_as_told(&mut self, table: TableUid) -> Result<(), Failure> {
         let Some(entry) = self.state.catalog.by_uid(table).cloned() else {
             return Ok(());

@@ -1,4 +1,4 @@
-//! The newest changes of copies, kept in memory: another machine that has all others is told of them without a
+//! The newest changes of replicas, kept in memory: another machine that has all others is told of them without a
 //! read of the file. What a batch says besides is `serve`'s.
 
 use std::{

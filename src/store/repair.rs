@@ -1,4 +1,4 @@
-//! Comparing two copies of a table that should be equal: digests of buckets of keys, then the keys of those
+//! Comparing two replicas of a table that should be equal: digests of buckets of keys, then the keys of those
 //! that differ. What is done about a difference is for the service to say.
 
 use cortex_core::{
@@ -174,7 +174,7 @@ impl Tx<'_> {
         Ok(pushed)
     }
 
-    /// Writes versions once more, each as a new one: a copy that claims to have the old one must take it.
+    /// Writes versions once more, each as a new one: a replica that claims to have the old one must take it.
     /// Answers how many there were.
     pub(super) fn write_again(&mut self, entry: &Entry, keys: &[Vec<u8>]) -> Result<u64, Failure> {
         let mut written = 0;

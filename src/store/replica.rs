@@ -1,4 +1,4 @@
-//! This machine's copies of tables: what each has incorporated and where its change log stands, in memory and
+//! This machine's replicas of tables: what each has incorporated and where its change log stands, in memory and
 //! in the file. What follows from it is decided by `cortex_core::replication`.
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -17,14 +17,14 @@ use super::{
     error::Fault,
 };
 
-/// One copy, as of one commit.
+/// One replica, as of one commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Replica {
     /// Of which table.
     pub uid: TableUid,
     /// The table's number here; none until its first rows have come.
     pub table: Option<TableId>,
-    /// Which replica epoch of the copy it is; 0 where there is none.
+    /// Which replica epoch of the replica it is; 0 where there is none.
     pub epoch: u64,
     /// True once it is whole.
     pub ready: bool,
@@ -52,7 +52,7 @@ pub struct Replica {
 }
 
 impl Replica {
-    /// A copy that begins.
+    /// A replica that begins.
     pub(super) fn new(uid: TableUid, epoch: u64, change_log: ChangeLogId, lsn: u64) -> Self {
         Self {
             uid,
@@ -73,7 +73,7 @@ impl Replica {
     }
 }
 
-/// All copies: those of the last commit, and above them what the transaction has changed.
+/// All replicas: those of the last commit, and above them what the transaction has changed.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Replicas {
     committed: Arc<BTreeMap<TableUid, Arc<Replica>>>,
@@ -85,7 +85,7 @@ impl Replicas {
         self.changed.get(&uid).or_else(|| self.committed.get(&uid).map(Arc::as_ref))
     }
 
-    /// The copy, to be changed; none where there is none.
+    /// The replica, to be changed; none where there is none.
     pub(super) fn get_mut(&mut self, uid: TableUid) -> Option<&mut Replica> {
         if !self.changed.contains_key(&uid) {
             let replica = Replica::clone(self.committed.get(&uid)?);
@@ -98,17 +98,17 @@ impl Replicas {
         self.changed.insert(replica.uid, replica);
     }
 
-    /// A copy, as of the last commit.
+    /// A replica, as of the last commit.
     pub(super) fn committed_copy(&self, uid: TableUid) -> Option<Arc<Replica>> {
         self.committed.get(&uid).cloned()
     }
 
-    /// Every copy, as of the last commit.
+    /// Every replica, as of the last commit.
     pub(super) fn committed(&self) -> Vec<Arc<Replica>> {
         self.committed.values().cloned().collect()
     }
 
-    /// Every copy.
+    /// Every replica.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Replica> {
         let unchanged = self.committed.values().filter(|r| !self.changed.contains_key(&r.uid));
         self.changed.values().chain(unchanged.map(Arc::as_ref))
@@ -155,7 +155,7 @@ const COLUMNS: &str =
     "uid, table_id, epoch, ready, change_log, truncated_lsn, last_lsn, digest, tombstones,
      conflicts_evicted, vector, gc_watermark";
 
-/// A copy without its conflicts.
+/// A replica without its conflicts.
 fn from_row(row: &Row<'_>, actors: &Actors) -> rusqlite::Result<Replica> {
     let vector = |index| row.get::<_, Vec<u8>>(index).map(|body| contexts::decode(actors, &body));
     Ok(Replica {
@@ -176,7 +176,7 @@ fn from_row(row: &Row<'_>, actors: &Actors) -> rusqlite::Result<Replica> {
     })
 }
 
-/// One copy without its conflicts.
+/// One replica without its conflicts.
 pub(super) fn load_one(
     conn: &Connection,
     actors: &Actors,
@@ -187,7 +187,7 @@ pub(super) fn load_one(
     Ok(statement.query_row([uid.0], |row| from_row(row, actors)).optional()?)
 }
 
-/// The LSN of a copy's last change.
+/// The LSN of a replica's last change.
 pub(super) fn last_change(conn: &Connection, uid: TableUid) -> Result<Option<u64>, Fault> {
     let mut statement = conn.prepare_cached("SELECT last_lsn FROM replicas WHERE uid = ?1")?;
     Ok(statement.query_row([uid.0], |row| row.get(0)).optional()?)

@@ -1,4 +1,4 @@
-//! The lives of this machine's copies: begun where the directory says so, drained where it says no more,
+//! The lives of this machine's replicas: begun where the directory says so, drained where it says no more,
 //! ended once somebody else has everything, or where they were abandoned.
 
 use std::{collections::BTreeSet, sync::Arc};
@@ -26,10 +26,10 @@ use super::{
 };
 
 impl Tx<'_> {
-    /// Brings the copies of some tables, or of all, in line with what the directory says now.
+    /// Brings the replicas of some tables, or of all, in line with what the directory says now.
     pub(super) fn reconcile(&mut self, tables: Concerned) -> Result<(), Failure> {
         let Ok(here) = self.here() else {
-            return Ok(()); // no mesh: nobody has copies
+            return Ok(()); // no mesh: nobody has replicas
         };
         let tables: BTreeSet<TableUid> = match tables {
             Concerned::These(tables) => tables,
@@ -62,7 +62,7 @@ impl Tx<'_> {
         if epoch > 0
             && said.is_some_and(|row| row.up == epoch && row.database != self.state.database)
         {
-            self.publish_epoch(table, here, epoch)?; // restored: the copy is in another database now
+            self.publish_epoch(table, here, epoch)?; // restored: the replica is in another database now
         }
         match standing {
             Standing::In if epoch == 0 => self.begin_epoch(table, here)?,
@@ -129,7 +129,7 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// Says that a replica epoch of this copy has begun, and that those before it are over.
+    /// Says that a replica epoch of this replica has begun, and that those before it are over.
     fn publish_epoch(
         &mut self,
         table: TableUid,
@@ -141,7 +141,7 @@ impl Tx<'_> {
         self.publish_epochs(table, here, epoch, down)
     }
 
-    /// Says which replica epoch of this copy has begun last, and up to which they are over.
+    /// Says which replica epoch of this replica has begun last, and up to which they are over.
     pub(super) fn publish_epochs(
         &mut self,
         table: TableUid,
@@ -154,7 +154,7 @@ impl Tx<'_> {
         self.write(vec![Row::Replica(ReplicaRow { table, node, database, up, down, declined })])
     }
 
-    /// Keeps a table away from this machine's disk, or takes that back. What only this copy has is handed over
+    /// Keeps a table away from this machine's disk, or takes that back. What only this replica has is handed over
     /// first, as where the scope leaves it out.
     pub(super) fn decline(
         &mut self,
@@ -210,7 +210,8 @@ impl Tx<'_> {
         Ok(Done::Declined { declined })
     }
 
-    /// A replica epoch that others know of and this database does not: it was begun in a newer one than this, or a decision
+    /// A replica epoch that others know of and this database does not: it was begun in a newer one than this, or a
+    /// decision
     /// let it begin and another ended it before this node heard of either. It is over, or everybody would wait for
     /// this node's word for ever, and remember deletions for it.
     fn end_forgotten_epoch(&mut self, table: TableUid, here: &NodeName) -> Result<(), Failure> {
@@ -260,7 +261,7 @@ impl Tx<'_> {
         }
     }
 
-    /// Another copy confirms that it has everything of one that drains. What was written meanwhile, by
+    /// Another replica confirms that it has everything of one that drains. What was written meanwhile, by
     /// whatever came, keeps it from ending.
     pub(super) fn drained(&mut self, from: &NodeName, ack: &Ack) -> Result<Done, Failure> {
         let here = self.here()?;
@@ -315,7 +316,7 @@ impl Tx<'_> {
     }
 
     /// The replica epoch was declared lost while it was not: what it has becomes a table of this machine alone, and
-    /// the copy starts again.
+    /// the replica starts again.
     fn abandon(&mut self, table: TableUid) -> Result<(), Failure> {
         let Some(replica) = self.state.replicas.get(table).cloned() else {
             return Ok(());
@@ -327,7 +328,7 @@ impl Tx<'_> {
         self.rotate_actor()
     }
 
-    /// Makes the rows of a copy a table that has no other copies.
+    /// Makes the rows of a replica a table that has no other replicas.
     fn rescue(&mut self, entry: &Entry) -> Result<(), Failure> {
         let owner = self.state.catalog.uid_here(&entry.table.name.owner).unwrap_or(Uid::ROOT);
         let owner = Owner::Uid(owner);
@@ -384,7 +385,7 @@ impl Tx<'_> {
     /// Takes a table's rows out of sight; they are removed by and by.
     pub(super) fn discard_rows(&mut self, entry: &Entry) -> Result<(), Failure> {
         let id = entry.table.id.0;
-        // Its lasting id is free for the copy that may come back.
+        // Its lasting id is free for the replica that may come back.
         self.execute(
             "UPDATE tables SET dropped = 1, uid = ?2 WHERE id = ?1",
             params![id, self.draw_id()],
@@ -396,7 +397,7 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// Forgets what a copy knew of itself and of others. Its change log and marks go with its rows.
+    /// Forgets what a replica knew of itself and of others. Its change log and marks go with its rows.
     pub(super) fn clear_copy(&mut self, replica: &Replica) -> Result<(), Failure> {
         if let Some(table) = replica.table {
             for statement in [
@@ -438,7 +439,7 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// Has a copy know the rows that its table had before it was shared. They are in no change log: others read
+    /// Has a replica know the rows that its table had before it was shared. They are in no change log: others read
     /// them in the order of their keys.
     pub(super) fn share_rows(&mut self, entry: &Entry) -> Result<(), Failure> {
         let (table, uid) = (entry.table.id, entry.table.uid);
@@ -458,7 +459,7 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// Makes the copy of a table whose rows are here.
+    /// Makes the replica of a table whose rows are here.
     pub(super) fn found_copy(&mut self, entry: &Entry) -> Result<(), Fault> {
         let (change_log, lsn) = (ChangeLogId(self.draw_id()), self.draw_lsn());
         let mut replica = Replica::new(entry.table.uid, 0, change_log, lsn);

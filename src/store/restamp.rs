@@ -7,7 +7,8 @@
 //! written over since.
 //!
 //! Nobody waits for it. Where it may not be, since two machines were ahead together, or one does not answer, the
-//! timestamps stay, and the others take them as they are after a while (`edge::peer::replication::future`): their hybrid
+//! timestamps stay, and the others take them as they are after a while (`edge::peer::replication::future`): their
+//! hybrid
 //! clocks go on from there, so that all that is written afterwards comes later still (Lamport's clock condition).
 //! Rows of the directory keep their timestamps in any case: they say which of *one* writer's rows is the newer.
 
@@ -92,7 +93,7 @@ impl Tx<'_> {
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
-    /// The greatest timestamp in any copy that is not of the future.
+    /// The greatest timestamp in any replica that is not of the future.
     fn newest_before(&self, latest: Hlc) -> Result<Hlc, Fault> {
         let newest: Option<i64> = self
             .cached(

@@ -1,4 +1,4 @@
-//! Rows of tables that have copies elsewhere: stored with what others need to know of them.
+//! Rows of tables that have replicas elsewhere: stored with what others need to know of them.
 //! Local writes and peers' rows end here alike; which version stays was decided before.
 
 use std::{cmp::Ordering, sync::Arc};
@@ -296,7 +296,7 @@ impl Tx<'_> {
         };
         replica.last_lsn = lsn;
         if !replica.ready {
-            // Nobody follows the change log of a copy that fills: whoever reads it reads it by its keys.
+            // Nobody follows the change log of a replica that fills: whoever reads it reads it by its keys.
             replica.truncated_lsn = lsn;
             return Ok(false);
         }

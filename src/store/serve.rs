@@ -1,4 +1,4 @@
-//! Batches for other copies, read in one transaction each, so that the rows and what is said of them are of
+//! Batches for other replicas, read in one transaction each, so that the rows and what is said of them are of
 //! one moment. Which rows, and who may have them, is decided by `cortex_core`.
 
 use std::{collections::BTreeSet, sync::Arc};
@@ -56,7 +56,7 @@ pub enum Served {
 /// Why a request for rows is not answered with any.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unserved {
-    /// There is no copy here.
+    /// There is no replica here.
     NoCopy,
     /// The reader may not have the rows, as far as is known here.
     NotInScope,
@@ -115,7 +115,7 @@ pub(super) fn serve(
             if !Rule::CursorAtLastScanned.holds() {
                 to = copy.lsn;
             }
-            // A copy that leaves needs to hear that the reader has everything: only batches are acknowledged.
+            // A replica that leaves needs to hear that the reader has everything: only batches are acknowledged.
             if last && copy.has_all(*after, want) && copy.standing(directory) != Standing::Out {
                 return Ok(Served::Nothing);
             }
@@ -144,7 +144,7 @@ pub(super) fn serve(
     Ok(copy.batch(want, directory, Content { part, contexts, rows, head }))
 }
 
-/// The same from memory; none where that does not do, and the file must be read. The copy and the changes are
+/// The same from memory; none where that does not do, and the file must be read. The replica and the changes are
 /// of one commit, and the catalog is none before that.
 pub(super) fn serve_recent(
     replica: &Arc<Replica>,
@@ -203,7 +203,7 @@ fn objection(directory: &Directory, reader: &NodeName, want: &PullRequest) -> Op
     (Rule::ReaderStayKnown.holds() && !is_current).then_some(Unserved::UnknownEpoch)
 }
 
-/// A copy as it is at one moment.
+/// A replica as it is at one moment.
 struct Copy {
     table: TableId,
     replica: Arc<Replica>,
@@ -244,7 +244,7 @@ impl Copy {
         .plan(want)
     }
 
-    /// True where a reader that stands there in the change log lacks nothing. A copy that leaves needs to hear of
+    /// True where a reader that stands there in the change log lacks nothing. A replica that leaves needs to hear of
     /// it all the same: only batches are acknowledged.
     fn has_all(&self, after: u64, want: &PullRequest) -> bool {
         after >= self.replica.last_lsn && want.vector.dominates(&self.replica.vector)

@@ -1,4 +1,4 @@
-//! Tables made, found and dropped, in the writer's transaction. Their rows are `rows` and `take`, their copies
+//! Tables made, found and dropped, in the writer's transaction. Their rows are `rows` and `take`, their replicas
 //! `epoch`; what of the dropped is left goes here by and by.
 
 use std::{collections::BTreeSet, sync::Arc};
@@ -62,7 +62,7 @@ impl Tx<'_> {
         Ok(Done::Created)
     }
 
-    /// A table that others have told of. Its copy was begun before.
+    /// A table that others have told of. Its replica was begun before.
     pub(super) fn insert_table(
         &mut self,
         table: Table,
@@ -105,7 +105,7 @@ impl Tx<'_> {
         Ok(entry)
     }
 
-    /// Brings what the catalog says of a table up to what the directory and its copy say.
+    /// Brings what the catalog says of a table up to what the directory and its replica say.
     pub(super) fn refresh(&mut self, table: TableUid) {
         let Some(entry) = self.state.catalog.by_uid(table) else {
             return;
@@ -141,7 +141,7 @@ impl Tx<'_> {
         Ok(Done::Dropped)
     }
 
-    /// Removes some rows of a dropped table, and the table once it has none; tells of the copies of which
+    /// Removes some rows of a dropped table, and the table once it has none; tells of the replicas of which
     /// nothing is left. True where there is more to do.
     pub(super) fn purge(&mut self) -> Result<bool, Failure> {
         let told = self.tell_departures()?;

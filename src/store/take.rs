@@ -1,4 +1,4 @@
-//! A batch of another copy in the writer's transaction: judged, its rows met with those that are here,
+//! A batch of another replica in the writer's transaction: judged, its rows met with those that are here,
 //! and concluded. The rules are `cortex_core::replication`; nothing of a batch that is not fit is taken.
 
 use std::{cmp::Ordering, sync::Arc};
@@ -59,13 +59,13 @@ impl Delivery {
 pub enum Taken {
     /// It is stored.
     Stored {
-        /// True where the source's vector is part of this copy's now.
+        /// True where the source's vector is part of this replica's now.
         joined: bool,
-        /// True where the copy is whole by now.
+        /// True where the replica is whole by now.
         ready: bool,
         /// Versions that have lost without having been seen.
         conflicts: u32,
-        /// Whether both copies hold the same; none where they are not as far.
+        /// Whether both replicas hold the same; none where they are not as far.
         verified: Option<bool>,
     },
     /// It is of no use, and nothing has changed.
@@ -158,7 +158,7 @@ impl Tx<'_> {
     }
 
     /// True where the batch's rows are in the order of their keys and all of them come after every row
-    /// that is here: then none of them can meet another. So a copy fills twice as fast.
+    /// that is here: then none of them can meet another. So a replica fills twice as fast.
     fn is_beyond_all(&self, table: TableId, batch: &Batch) -> Result<bool, Fault> {
         let Part::Snapshot { .. } = batch.part else {
             return Ok(false);
@@ -172,7 +172,7 @@ impl Tx<'_> {
         Ok(!later.exists(params![table.0, first.key])?)
     }
 
-    /// Lets a row of another copy meet the one that is here.
+    /// Lets a row of another replica meet the one that is here.
     fn incorporate(&mut self, at: &mut Incorporating<'_>, row: &RowVersion) -> Result<(), Failure> {
         let place = at.place;
         self.observe(row.stamp.hlc);
@@ -337,7 +337,8 @@ impl Tx<'_> {
     }
 
     /// Removes what a full snapshot transfer has not delivered although its source has seen it: it was deleted, and
-    /// the deletion was forgotten. Who reads of this copy hears of it by the GC watermark, which covers the deletions.
+    /// the deletion was forgotten. Who reads of this replica hears of it by the GC watermark, which covers the
+    /// deletions.
     fn sweep(&mut self, place: Place<'_>, from: &NodeName, sweep: &Sweep) -> Result<(), Failure> {
         let (mut after, mut swept) = (Vec::new(), 0_u64);
         loop {
@@ -472,7 +473,7 @@ impl Tx<'_> {
         self.state.catalog.by_uid(uid).cloned().ok_or_else(|| Fault::Closed.into())
     }
 
-    /// Where this copy stands in another one.
+    /// Where this replica stands in another one.
     pub(super) fn cursor(&self, table: TableId, peer: &NodeName) -> Result<Stand, Fault> {
         load_cursor(self.conn, &self.state.actors, table, peer)
     }
@@ -520,7 +521,7 @@ struct Running {
     start: SnapshotStart,
 }
 
-/// Where a copy stands in another one, with what is kept of the snapshot transfer that is under way.
+/// Where a replica stands in another one, with what is kept of the snapshot transfer that is under way.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Stand {
     pub(super) position: Position,
@@ -533,7 +534,7 @@ impl Stand {
     }
 }
 
-/// Where this copy stands in another one, as the file says.
+/// Where this replica stands in another one, as the file says.
 pub(super) fn load_cursor(
     conn: &Connection,
     actors: &Actors,

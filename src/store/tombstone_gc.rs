@@ -1,4 +1,4 @@
-//! What copies need not keep: deletions that every copy knows, the beginning of the change log, and rows of
+//! What replicas need not keep: deletions that every replica knows, the beginning of the change log, and rows of
 //! tables that are gone. Removed a little at a time; a transaction over millions holds up every write.
 
 use cortex_core::{
@@ -26,7 +26,7 @@ const SLICE: u32 = 512;
 pub struct Collection {
     /// Of which table.
     pub table: TableUid,
-    /// Which every copy knows, by its own word.
+    /// Which every replica knows, by its own word.
     pub confirmed: VersionVector,
     /// Only those that are older than this, in Unix milliseconds: much older than clocks may differ, or a
     /// write of a machine whose clock is late would come before a deletion that nobody remembers.
@@ -38,7 +38,7 @@ pub struct Collection {
 /// Deletions that are looked at for one that is not confirmed: the newest are confirmed last.
 const NEWEST: u32 = 512;
 
-/// One of the newest deletions of a table that is not among those that every copy knows.
+/// One of the newest deletions of a table that is not among those that every replica knows.
 pub(super) fn unconfirmed(
     conn: &Connection,
     actors: &Actors,
@@ -60,7 +60,7 @@ pub(super) fn unconfirmed(
 }
 
 impl Store {
-    /// One of the newest deletions of a table that is not among those that every copy knows, if there is one.
+    /// One of the newest deletions of a table that is not among those that every replica knows, if there is one.
     ///
     /// # Errors
     /// What SQLite reports.

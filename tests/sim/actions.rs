@@ -167,7 +167,7 @@ impl Weights {
                         (SyncAll, 0),
                     ],
                 ),
-                // Copies that come back, and collection.
+                // Replicas that come back, and collection.
                 2 => set(
                     &mut actions,
                     &[
@@ -454,7 +454,7 @@ fn wrong_clock(world: &mut World, weights: &Weights, n: usize) {
     world.mend_clock(n);
 }
 
-/// What a repair does with a row that copies differ in, whether they do or not.
+/// What a repair does with a row that replicas differ in, whether they do or not.
 fn repair(world: &mut World, n: usize) {
     let table = world.tables[world.chance.below(world.tables.len())];
     let Some(entry) = entry(world, n, table) else { return };
@@ -581,7 +581,7 @@ fn calm_moment(world: &mut World) {
 }
 
 /// The likely way into the corners: a node confirms deletions and is rolled back; another collects while
-/// that one is in a pass over its copy.
+/// that one is in a pass over its replica.
 fn stale_snapshot(world: &mut World, weights: &Weights, (r, s, c): (usize, usize, usize)) {
     let table = world.tables[world.chance.below(world.tables.len())];
     let aside = std::mem::take(&mut world.network);

@@ -83,7 +83,7 @@ impl World {
         checks::after(self, n);
     }
 
-    /// True where not all other copies have said that their machines have met no later timestamp.
+    /// True where not all other replicas have said that their machines have met no later timestamp.
     fn may_be_met(&self, n: usize, table: TableUid, latest: Hlc) -> bool {
         let node = &self.nodes[n];
         if node.db.replica(table).is_none_or(|replica| replica.epoch == 0) {

@@ -64,7 +64,7 @@ pub(crate) struct History {
     pub(crate) orphans: BTreeSet<Place>,
     /// When each deletion was first forgotten.
     pub(crate) collected: BTreeMap<Dot, u64>,
-    /// Stays of copies that were lost without being handed over.
+    /// Stays of replicas that were lost without being handed over.
     pub(crate) lost: BTreeSet<(TableUid, NodeName, u64)>,
 }
 
@@ -79,7 +79,7 @@ pub(crate) struct Version {
     pub(crate) known: Known,
 }
 
-/// A copy as it was after the last command.
+/// A replica as it was after the last command.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct CopyView {
     /// As it was when its rows were read.

@@ -33,13 +33,13 @@ pub(crate) enum Around {
     NoLeastAge,
     /// What a majority has confirmed is collected.
     CollectByMajority,
-    /// What this copy has incorporated is collected.
+    /// What this replica has incorporated is collected.
     CollectAlone,
     /// Writes go on as the same actor after a rollback.
     NoRotation,
     /// After a start, LSNs are drawn from after the greatest one of a row.
     NumbersReused,
-    /// What has come from another copy is in no change log.
+    /// What has come from another replica is in no change log.
     MergesUntold,
     /// Timestamps of the future are never taken as they are.
     FutureNeverTaken,

@@ -120,7 +120,7 @@ pub(crate) fn settle(world: &mut World) {
 pub(crate) fn settle_tables(world: &mut World, tables: &[TableUid]) {
     for _round in 0..60 {
         let before = (world.tally.taken, world.tally.drained);
-        // Copies have left once their rows are gone.
+        // Replicas have left once their rows are gone.
         for n in world.living() {
             while world
                 .run(n, &Command::Purge)

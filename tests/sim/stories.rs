@@ -234,7 +234,7 @@ fn one_is_away(world: &mut World) {
     heal(world);
 }
 
-/// One fills its copy from another before that one hears of a deletion; who has deleted knows nothing of it.
+/// One fills its replica from another before that one hears of a deletion; who has deleted knows nothing of it.
 fn one_joins_unseen(world: &mut World) {
     nodes(world, 2);
     shared(world);
@@ -267,7 +267,7 @@ fn a_late_clock_forgets(world: &mut World) {
     heal(world);
 }
 
-/// An older version of what was deleted meanwhile, and collected, arrives at last: from a copy that changed
+/// An older version of what was deleted meanwhile, and collected, arrives at last: from a replica that changed
 /// nothing when it was sent, since decisions competed.
 fn a_chunk_is_long_under_way(world: &mut World) {
     nodes(world, 3);
@@ -398,7 +398,7 @@ fn a_word_arrives_after_its_connection(world: &mut World) {
     heal(world);
 }
 
-/// A copy has confirmed a deletion, leaves, and begins again with nothing. Who would forget the deletion hears
+/// A replica has confirmed a deletion, leaves, and begins again with nothing. Who would forget the deletion hears
 /// that from others.
 fn one_leaves_and_comes_back(world: &mut World) {
     nodes(world, 3);
@@ -452,7 +452,7 @@ fn an_answer_outlives_who_has_asked(world: &mut World) {
     heal(world);
 }
 
-/// A row was read from a copy which finds out, before it is read anew, that the row was deleted long ago.
+/// A row was read from a replica which finds out, before it is read anew, that the row was deleted long ago.
 fn a_row_goes_between_two_passes(world: &mut World) {
     nodes(world, 2);
     shared(world);
@@ -487,7 +487,7 @@ fn a_row_goes_between_two_passes(world: &mut World) {
     heal(world);
 }
 
-/// A copy leaves and fills again, from one that has not got all that it had written itself.
+/// A replica leaves and fills again, from one that has not got all that it had written itself.
 fn one_forgets_what_it_has_written(world: &mut World) {
     nodes(world, 3);
     shared(world);
@@ -505,7 +505,7 @@ fn one_forgets_what_it_has_written(world: &mut World) {
     heal(world);
 }
 
-/// A copy that was abandoned, and may begin anew, asks on as if it had not heard of that. It has not.
+/// A replica that was abandoned, and may begin anew, asks on as if it had not heard of that. It has not.
 fn one_asks_on_that_was_written_off(world: &mut World) {
     nodes(world, 2);
     shared(world);
@@ -516,7 +516,8 @@ fn one_asks_on_that_was_written_off(world: &mut World) {
     heal(world);
 }
 
-/// A full snapshot transfer is about to bring a row whose deletion all have confirmed meanwhile. Its writer is gone, and
+/// A full snapshot transfer is about to bring a row whose deletion all have confirmed meanwhile. Its writer is gone,
+/// and
 /// no vector covers the write.
 fn a_pass_brings_what_was_deleted(world: &mut World) {
     nodes(world, 4);
@@ -609,7 +610,7 @@ fn one_fills_from_one_that_fills(world: &mut World) {
     heal(world);
 }
 
-/// A copy that others wait for was begun on a disk that is as it was before.
+/// A replica that others wait for was begun on a disk that is as it was before.
 fn a_disk_forgets_a_stay(world: &mut World) {
     nodes(world, 2);
     world.save(1);
@@ -631,7 +632,7 @@ fn the_heir_has_a_part(world: &mut World) {
     heal(world);
 }
 
-/// The word of a copy that has all that another one had, which leaves: on its way.
+/// The word of a replica that has all that another one had, which leaves: on its way.
 fn status_of_an_heir(world: &mut World) -> Message {
     nodes(world, 3);
     shared(world);

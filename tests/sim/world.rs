@@ -40,7 +40,7 @@ pub(crate) fn broken(what: String) -> ! {
     panic_any(Broken(what))
 }
 
-/// Whose copy of which table a message is about, and who sends it to whom.
+/// Whose replica of which table a message is about, and who sends it to whom.
 #[derive(Clone, Debug)]
 pub(crate) enum Message {
     PullRequest {
@@ -524,7 +524,8 @@ impl World {
             Some(batch) => batch.leads_to(0),
             None => node.db.position(table, &self.nodes[source].name).expect("a position"),
         };
-        // Within a snapshot transfer the place in the change log is where the change log will be read from: nothing is said of it.
+        // Within a snapshot transfer the place in the change log is where the change log will be read from: nothing
+        // is said of it.
         let reached = position.snapshot.is_none() || self.broken_by(Around::AckWithinASnapshot);
         let ack = Ack {
             table,
@@ -568,7 +569,7 @@ impl World {
         self.nodes[to].statuses.entry(table).or_default().hear(name, ack.status);
     }
 
-    /// Forgets the deletions of a table that every copy has confirmed.
+    /// Forgets the deletions of a table that every replica has confirmed.
     pub(crate) fn collect(&mut self, n: usize, table: TableUid) {
         let node = &self.nodes[n];
         let Some(replica) = node.db.replica(table).filter(|replica| replica.epoch > 0) else {

@@ -1,5 +1,5 @@
-//! A copy of a table on a node, and on which nodes it may be, as answers show it.
-//! How copies compare is `sync`'s.
+//! A replica of a table on a node, and on which nodes it may be, as answers show it.
+//! How replicas compare is `sync`'s.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{NodeName, Scope};
 
-/// How a copy of a table is: the first five words are said of the copy here.
+/// How a replica of a table is: the first five words are said of the replica here.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ReplicaState {
@@ -89,14 +89,14 @@ impl fmt::Display for NodeScope {
     }
 }
 
-/// A copy of a table on a node.
+/// A replica of a table on a node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Replica {
     /// Where.
     pub node: String,
     /// How it is.
     pub state: ReplicaState,
-    /// How often the node has come into the scope; none where there never was a copy.
+    /// How often the node has come into the scope; none where there never was a replica.
     #[serde(rename = "life")]
     pub epoch: Option<u64>,
     /// True where all its rows have come; none where it has not said.

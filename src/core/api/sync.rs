@@ -1,5 +1,5 @@
-//! How the copies of a table compare, waiting for them, mending them, and why a row is or is not somewhere.
-//! What copies say to each other is `peers`'s and `crate::wire::replication`'s.
+//! How the replicas of a table compare, waiting for them, mending them, and why a row is or is not somewhere.
+//! What replicas say to each other is `peers`'s and `crate::wire::replication`'s.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -14,19 +14,19 @@ use super::{
 };
 
 request! {
-    /// How the copies are of every table that the caller may read and that others may have.
+    /// How the replicas are of every table that the caller may read and that others may have.
     SyncStatus = SyncStatus -> Vec<TableSync> {}
 }
 
 request! {
-    /// How the copies of one table are.
+    /// How the replicas of one table are.
     SyncStatusTable<'a> = SyncStatusTable -> TableSync {
         /// The table.
         table: &'a str,
     }
 }
 
-/// How the copies of a table are.
+/// How the replicas of a table are.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct TableSync {
@@ -38,15 +38,15 @@ pub struct TableSync {
     pub contested: bool,
     /// Conflicts on all nodes, as far as they have said.
     pub conflicts: u64,
-    /// The copy here.
+    /// The replica here.
     pub here: OwnReplica,
-    /// The copies on other nodes.
+    /// The replicas on other nodes.
     pub nodes: Vec<PeerReplica>,
     /// Who keeps deletions of the table from being forgotten.
     pub deletions_kept_by: Option<KeptBy>,
 }
 
-/// The copy here.
+/// The replica here.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct OwnReplica {
@@ -75,7 +75,7 @@ pub struct OwnReplica {
     pub digest: Option<String>,
 }
 
-/// A copy on another node, compared with the one here.
+/// A replica on another node, compared with the one here.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct PeerReplica {
@@ -89,9 +89,9 @@ pub struct PeerReplica {
     pub verified_ms: Option<u64>,
     /// Writes that it lacks, at most.
     pub behind_writes: Option<u64>,
-    /// Writes that the copy here lacks, at most.
+    /// Writes that the replica here lacks, at most.
     pub ahead_writes: Option<u64>,
-    /// Seconds since it was found to hold the same, or was heard; of a copy that is not in sync.
+    /// Seconds since it was found to hold the same, or was heard; of a replica that is not in sync.
     pub behind_seconds: Option<u64>,
     /// What is known of why it is so.
     pub why: Option<String>,
@@ -123,7 +123,7 @@ options! {
 }
 
 request! {
-    /// Waits until others have all that the copy here has now.
+    /// Waits until others have all that the replica here has now.
     SyncWait<'a> = SyncWait -> Verified {
         /// The table.
         table: &'a str,
@@ -143,7 +143,7 @@ pub struct Verified {
     pub waited_ms: u64,
 }
 
-/// What to do about rows that one copy has and the other has seen and has not.
+/// What to do about rows that one replica has and the other has seen and has not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Prefer {
@@ -154,7 +154,7 @@ pub enum Prefer {
 }
 
 options! {
-    /// How copies are mended.
+    /// How replicas are mended.
     RepairOptions {
         /// Only says what differs.
         dry_run: bool,
@@ -164,7 +164,7 @@ options! {
 }
 
 request! {
-    /// Compares the copies of a table row by row, and mends what differs.
+    /// Compares the replicas of a table row by row, and mends what differs.
     SyncRepair<'a> = SyncRepair -> RepairReport {
         /// The table.
         table: &'a str,

@@ -1,5 +1,5 @@
 //! Tables as wholes: which there are, what they are, where they may be.
-//! Their records are `records`'s, how their copies compare, `sync`'s.
+//! Their records are `records`'s, how their replicas compare, `sync`'s.
 
 use serde::{Deserialize, Serialize};
 
@@ -48,7 +48,7 @@ pub struct TableSummary {
     pub orphaned: bool,
     /// Where it may be.
     pub node_scope: NodeScope,
-    /// How the copy here is.
+    /// How the replica here is.
     pub state: ReplicaState,
     /// Records here.
     pub records: u64,
@@ -73,7 +73,7 @@ request! {
 options! {
     /// What is dropped.
     DropOptions {
-        /// The copy of this machine alone. For root.
+        /// The replica of this machine alone. For root.
         replica: bool,
         /// Takes that back.
         undo: bool,
@@ -140,9 +140,9 @@ pub struct TableReport {
     pub decisions: Vec<Decision>,
     /// True where nobody is its owner any more.
     pub orphaned: bool,
-    /// Its copies, the one here first.
+    /// Its replicas, the one here first.
     pub replicas: Vec<Replica>,
-    /// How the copy here is.
+    /// How the replica here is.
     pub state: ReplicaState,
     /// Conflicts here of which nobody has taken note.
     pub conflicts: u64,
@@ -183,7 +183,7 @@ pub struct ScopeReport {
     pub contested: bool,
     /// Those that no other has replaced.
     pub decisions: Vec<Decision>,
-    /// Its copies, the one here first.
+    /// Its replicas, the one here first.
     pub replicas: Vec<Replica>,
 }
 

@@ -211,7 +211,7 @@ impl Directory {
         Ok(rows)
     }
 
-    /// Decides where a table may be, in the place of all that was decided before. What the copies
+    /// Decides where a table may be, in the place of all that was decided before. What the replicas
     /// of some machines hold alone may be abandoned with it: nobody waits for those any more.
     ///
     /// # Errors
@@ -255,7 +255,7 @@ impl Directory {
         }
     }
 
-    /// Takes a federated table's name into use. Where the table is known, whether or not a copy of it is here,
+    /// Takes a federated table's name into use. Where the table is known, whether or not a replica of it is here,
     /// nothing is decided: a row written here would compete with, or replace, what others have decided about it.
     ///
     /// # Errors

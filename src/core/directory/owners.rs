@@ -1,7 +1,7 @@
 //! Whose a table is: the identity that its name was registered for, or whom it was handed over to since.
 //! Whether a caller may hand one over is the gate's.
 //!
-//! A table keeps its lasting id when it is handed over, and with it its rows, grants, copies and scope: a
+//! A table keeps its lasting id when it is handed over, and with it its rows, grants, replicas and scope: a
 //! transfer is one row of the directory. Where transfers compete, made on two nodes that had not heard of each
 //! other, none counts until one of them is decided again: nobody gains by a clock.
 

@@ -38,11 +38,11 @@ pub enum Row {
     Scope(ScopeRow),
     /// A machine's database has been put out of the mesh.
     Removal(RemovalRow),
-    /// A machine's copy of a table: when its stay in the scope began and ended.
+    /// A machine's replica of a table: when its stay in the scope began and ended.
     Replica(ReplicaRow),
     /// Which of several identities of one name keeps it.
     Settlement(SettlementRow),
-    /// A table that others may have copies of is dropped.
+    /// A table that others may have replicas of is dropped.
     Dropped(DroppedRow),
     /// A table was handed over to another owner.
     Transfer(TransferRow),
@@ -190,13 +190,13 @@ pub struct ScopeRow {
     pub count: u64,
     /// The decisions that this one replaces.
     pub seen: Seen,
-    /// Of each machine, the newest epoch of its copy that this decision knows of or begins.
+    /// Of each machine, the newest epoch of its replica that this decision knows of or begins.
     pub epochs: Seen,
-    /// Of each machine, the last epoch of its copy that is over or was abandoned.
+    /// Of each machine, the last epoch of its replica that is over or was abandoned.
     pub off: Seen,
 }
 
-/// What a machine says of its copy of a table. A epoch is one stay of the copy in the table's scope:
+/// What a machine says of its replica of a table. An epoch is one stay of the replica in the table's scope:
 /// what was acknowledged in one says nothing of the next, which begins with nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReplicaRow {
@@ -204,7 +204,7 @@ pub struct ReplicaRow {
     pub table: TableUid,
     /// The machine; the writer.
     pub node: NodeName,
-    /// The database that the copy is in.
+    /// The database that the replica is in.
     pub database: Database,
     /// The epoch that has begun.
     pub up: u64,
@@ -249,7 +249,7 @@ pub struct SettlementRow {
     pub seen: Seen,
 }
 
-/// A table that others may have copies of is dropped, for good.
+/// A table that others may have replicas of is dropped, for good.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DroppedRow {
     /// The table.

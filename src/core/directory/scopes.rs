@@ -1,4 +1,4 @@
-//! Where tables may be, and which copies of them are to be reckoned with.
+//! Where tables may be, and which replicas of them are to be reckoned with.
 //! Moving the rows accordingly is for the store and the replication; here it is only worked out.
 //!
 //! ```text
@@ -123,7 +123,7 @@ impl Directory {
         known
     }
 
-    /// Of each node, the newest epoch of its copy that has begun, or that a decision lets begin.
+    /// Of each node, the newest epoch of its replica that has begun, or that a decision lets begin.
     #[must_use]
     pub fn epochs(&self, table: TableUid) -> Seen {
         let mut epochs = Seen::new();
@@ -133,7 +133,7 @@ impl Directory {
         epochs
     }
 
-    /// Of each node, the last epoch of its copy that is over: handed over, abandoned, or in a
+    /// Of each node, the last epoch of its replica that is over: handed over, abandoned, or in a
     /// database that was removed.
     #[must_use]
     pub fn gone(&self, table: TableUid) -> Seen {
@@ -157,7 +157,7 @@ impl Directory {
     /// The nodes that must have confirmed a deletion before it may be forgotten, this one among
     /// them, each with the epoch that must have confirmed it. It is not enough to ask those in scope:
     /// one that was excluded may hold the deleted row still, and be admitted again. Life 0 stands
-    /// for a copy of which nothing is known yet: nobody can confirm for it, but it may be there.
+    /// for a replica of which nothing is known yet: nobody can confirm for it, but it may be there.
     #[must_use]
     pub fn must_confirm(&self, table: TableUid) -> BTreeMap<NodeName, u64> {
         let (epochs, gone) = (self.epochs(table), self.gone(table));
@@ -169,13 +169,13 @@ impl Directory {
         asked
     }
 
-    /// What a node says of its copy of a table.
+    /// What a node says of its replica of a table.
     #[must_use]
     pub fn replica(&self, table: TableUid, node: &NodeName) -> Option<&ReplicaRow> {
         self.replicas.get(&table)?.get(node)
     }
 
-    /// True where a stay of this node's copy has begun and nobody has said that it is over.
+    /// True where a stay of this node's replica has begun and nobody has said that it is over.
     #[must_use]
     pub fn owes_departure(&self, table: TableUid) -> bool {
         let Some(own) = self.here().and_then(|here| self.replica(table, here)) else {

@@ -18,7 +18,8 @@ use crate::{
 /// Lets a request pass or refuses it.
 ///
 /// A request of this machine passes the scope; a peer's needs its node in scope. The owner holds every
-/// right, and so does uid 0 where [`root_decides`]; elsewhere uid 0 reads. `*` counts for everybody. A peer's user counts only as
+/// right, and so does uid 0 where [`root_decides`]; elsewhere uid 0 reads. `*` counts for everybody. A peer's user
+/// counts only as
 /// the federated identity that they are, and administers nothing from there.
 ///
 /// # Errors
@@ -70,7 +71,7 @@ fn rights(caller: &Caller, table: &Table, directory: &Directory) -> Permissions 
 /// - of an identity that nobody is any more, root of the machine where it was registered, which knew the person;
 /// - where that machine was put out of the mesh, or is the home of a uid and not in the scope, root of each
 ///   machine in the scope: it holds the rows already, so that it gains nothing by deciding;
-/// - where there is no such machine, as when the only copy is lost, root of any: there is nothing to gain.
+/// - where there is no such machine, as when the only replica is lost, root of any: there is nothing to gain.
 #[must_use]
 pub fn root_decides(table: &Table, directory: &Directory) -> bool {
     match &table.name.owner {

@@ -44,7 +44,8 @@ impl Hlc {
 }
 
 /// One life of one database file as an origin of writes: a random 128-bit id. A restored or cloned
-/// file starts a new one, so that an origin with a sequence number names one write for ever. The order has no meaning; it is
+/// file starts a new one, so that an origin with a sequence number names one write for ever. The order has no
+/// meaning; it is
 /// the same on every machine, which is what a tie needs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ActorId(pub u128);

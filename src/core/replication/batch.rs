@@ -30,12 +30,12 @@ impl RowVersion {
     }
 }
 
-/// Which part of the copy a batch is.
+/// Which part of the replica a batch is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Part {
     /// Rows in the order of their keys.
     Snapshot {
-        /// How the copy is read.
+        /// How the replica is read.
         kind: SnapshotKind,
         /// True for the first batch of a snapshot transfer: it is where the request did not lead to, since the
         /// reader's place in the change log is of no use.
@@ -54,7 +54,7 @@ pub enum Part {
     },
 }
 
-/// A table as every copy of it knows it. Travels with the rows, and no further.
+/// A table as every replica of it knows it. Travels with the rows, and no further.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Head {
     /// Whose it is and what it is called.
@@ -88,9 +88,9 @@ pub struct Batch {
     pub gc_watermark: VersionVector,
     /// Its hybrid clock.
     pub hlc: Hlc,
-    /// True where the source has a whole copy.
+    /// True where the source has a whole replica.
     pub ready: bool,
-    /// Which replica epoch of its copy it is.
+    /// Which replica epoch of its replica it is.
     pub epoch: u64,
     /// What the source takes itself to be, by the scope as it knows it.
     pub standing: Standing,
@@ -106,7 +106,7 @@ pub struct Batch {
     pub digest: Option<TableDigest>,
 }
 
-/// What a reader has made durable of a source's copy.
+/// What a reader has made durable of a source's replica.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ack {
     /// Of which table.
@@ -119,7 +119,7 @@ pub struct Ack {
     pub status: ReplicaStatus,
 }
 
-/// What a copy says of itself: what it has incorporated, and who it knows of.
+/// What a replica says of itself: what it has incorporated, and who it knows of.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ReplicaStatus {
     /// Which actor it is; an earlier one's words do not count any more.
@@ -128,7 +128,7 @@ pub struct ReplicaStatus {
     pub epoch: u64,
     /// What it has incorporated.
     pub vector: VersionVector,
-    /// The replica epochs of other copies that it knows to have begun.
+    /// The replica epochs of other replicas that it knows to have begun.
     pub epochs: Seen,
     /// What its live rows come to.
     pub digest: TableDigest,
@@ -150,10 +150,10 @@ impl ReplicaStatus {
     }
 }
 
-/// How many conflicts a copy keeps of which nobody has taken note.
+/// How many conflicts a replica keeps of which nobody has taken note.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct OpenConflicts {
-    /// When it came to that number, by the copy's own clock: of two words about one replica epoch the later counts.
+    /// When it came to that number, by the replica's own clock: of two words about one replica epoch the later counts.
     pub since: Hlc,
     /// How many they are.
     pub count: u64,

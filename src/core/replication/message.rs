@@ -1,10 +1,10 @@
-//! What two machines say to each other about their copies, as meanings.
+//! What two machines say to each other about their replicas, as meanings.
 //! Bytes are `wire::replication`'s; when to say what is `session`'s.
 
 use super::{Ack, Batch, PullRequest, ReplicaStatus};
 use crate::model::{NodeName, TableUid};
 
-/// A message about a copy.
+/// A message about a replica.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Message {
     /// A request for rows.
@@ -17,7 +17,7 @@ pub enum Message {
     Refuse(Refuse),
     /// There is nothing new: the request waits until there is.
     Parked(Parked),
-    /// What copies have said of themselves, passed on.
+    /// What replicas have said of themselves, passed on.
     StatusGossip(StatusGossip),
 }
 
@@ -65,7 +65,7 @@ pub struct Refuse {
 /// Why no rows go from one machine to the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Why {
-    /// The source has no copy.
+    /// The source has no replica.
     NoCopy,
     /// The reader may not have the rows, as far as who says so knows.
     NotInScope,
@@ -77,7 +77,7 @@ pub enum Why {
     Clock(i64),
     /// A row is so many milliseconds ahead.
     Ahead(u64),
-    /// The source must read the reader's copy first.
+    /// The source must read the reader's replica first.
     Stale,
     /// The reader does not know yet what the source knows of the scope.
     Directory,
@@ -112,7 +112,7 @@ pub struct Parked {
     pub drain: Option<[u8; 16]>,
 }
 
-/// What copies of a table have said of themselves.
+/// What replicas of a table have said of themselves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StatusGossip {
     /// Of which table.

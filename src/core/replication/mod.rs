@@ -1,4 +1,4 @@
-//! Replication: what a copy of a table asks of another, what it is answered, and what follows.
+//! Replication: what a replica of a table asks of another, what it is answered, and what follows.
 //! Rows are kept by the store, bytes by `wire::replication`, connections by the edge; here nothing waits.
 //!
 //! ```text
@@ -16,7 +16,7 @@
 //! - a *vector*: writes of anybody that have been incorporated, or something later for their key. It is
 //!   raised only by own writes, and by what a source knew at a moment whose every row has arrived;
 //! - a *GC watermark*: deletions that have been forgotten. Who has not seen them cannot be told of them by rows
-//!   alone, and reads the whole copy.
+//!   alone, and reads the whole replica.
 
 mod batch;
 mod digest;

@@ -1,12 +1,12 @@
-//! Where a reader stands in a source's copy of a table, and what it asks for from there.
+//! Where a reader stands in a source's replica of a table, and what it asks for from there.
 //! What the source answers is `source`'s; what the answer does to the position, `reader`'s.
 
 use super::VersionVector;
 use crate::model::{ActorId, TableUid};
 
-/// The epoch of one change log of one copy of a table. A position in a change log says nothing about another: a
+/// The epoch of one change log of one replica of a table. A position in a change log says nothing about another: a
 /// change log ends with the actor, since its numbers may have been drawn by a disk that is lost, and with
-/// the copy.
+/// the replica.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ChangeLogId(pub [u8; 16]);
 
@@ -19,7 +19,7 @@ pub struct Cursor {
     pub lsn: u64,
 }
 
-/// How a copy is read as a whole.
+/// How a replica is read as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SnapshotKind {
     /// The reader may lack deletions that the source has collected already: everything is sent, and
@@ -29,7 +29,7 @@ pub enum SnapshotKind {
     Scan,
 }
 
-/// A read of the whole copy, in the order of its keys.
+/// A read of the whole replica, in the order of its keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SnapshotTransfer {
     /// How.
@@ -56,7 +56,7 @@ pub struct PullRequest {
     pub table: TableUid,
     /// Who asks: which actor the reader is at present.
     pub reader: ActorId,
-    /// Which replica epoch of its copy it is.
+    /// Which replica epoch of its replica it is.
     pub epoch: u64,
     /// Where it stands.
     pub position: Position,

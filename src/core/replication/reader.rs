@@ -13,15 +13,15 @@ use crate::{
 pub struct Reader<'a> {
     /// Which actor it is.
     pub actor: ActorId,
-    /// What it is by the scope; only a copy that is in it takes rows.
+    /// What it is by the scope; only a replica that is in it takes rows.
     pub standing: Standing,
-    /// Where it stands in the source's copy.
+    /// Where it stands in the source's replica.
     pub position: &'a Position,
     /// Up to where it has collected deletions itself.
     pub gc_watermark: &'a VersionVector,
     /// How far it knows the decisions about the scope.
     pub knowledge: &'a Seen,
-    /// The replica epoch of the source's copy that is known to have ended; 0 for none.
+    /// The replica epoch of the source's replica that is known to have ended; 0 for none.
     pub source_gone: u64,
     /// The latest timestamp that it believes.
     pub latest: Hlc,
@@ -34,11 +34,11 @@ pub enum Unfit {
     Past,
     /// Its source knows decisions about the scope that are not known here: those come first.
     ScopeUnknown,
-    /// This copy may not take rows.
+    /// This replica may not take rows.
     NotInScope,
-    /// The source's copy has ended.
+    /// The source's replica has ended.
     SourceGone,
-    /// The source may offer rows whose deletion was collected here: it must read this copy first.
+    /// The source may offer rows whose deletion was collected here: it must read this replica first.
     SourceStale,
     /// A row is from the future, by so many milliseconds.
     Ahead {
@@ -103,7 +103,7 @@ pub struct Conclusion {
     pub join: Option<VersionVector>,
     /// At the end of a full snapshot transfer, what becomes of rows that the source did not send.
     pub sweep: Option<Sweep>,
-    /// True where the copy is whole now, if the source's is.
+    /// True where the replica is whole now, if the source's is.
     pub whole: bool,
 }
 

@@ -45,7 +45,7 @@ impl Side<'_> {
 /// What becomes of the arriving version.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Resolution {
-    /// Nothing: this copy had it, and has collected its deletion since.
+    /// Nothing: this replica had it, and has collected its deletion since.
     Known,
     /// It takes the place of what is there, if anything is.
     Wins(Causality),
@@ -71,7 +71,7 @@ pub struct Causality {
 
 /// Lets an arriving version meet the one that is there.
 ///
-/// `ours` is what this copy has incorporated, `theirs` what the sender has. `bytes` compares the values,
+/// `ours` is what this replica has incorporated, `theirs` what the sender has. `bytes` compares the values,
 /// the arriving one's to the other's: it decides where one stamp was given to two versions, which no sound
 /// origin does.
 #[must_use]
@@ -218,7 +218,7 @@ mod tests {
     }
 
     proptest! {
-        /// Both copies that meet two versions end with the same row and the same context.
+        /// Both replicas that meet two versions end with the same row and the same context.
         #[test]
         fn it_does_not_matter_which_came_first(a in version(), b in version()) {
             prop_assume!((a.0, a.1) != (b.0, b.1) && (a.1, a.2) != (b.1, b.2));

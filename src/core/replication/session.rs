@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!            asked ── Parked: the request stays with the source ──┐
-//!   due ──> asked <── the copy there changes ── Batch ───────────┘
+//!   due ──> asked <── the replica there changes ── Batch ───────────┘
 //!    ^        └─ Batch ─> taking ── stored: Ack, and asked again from where it has led to
 //!    └─ after a pause ──────┴────── not taken
 //! ```
@@ -117,7 +117,7 @@ struct Pull {
     transfers: bool,
     /// True while it waits for one of them.
     queued: bool,
-    /// True once what this copy has was told on this link.
+    /// True once what this replica has was told on this link.
     told: bool,
     /// Failures one after another.
     failures: u32,
@@ -153,7 +153,7 @@ struct Held {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Queued,
-    /// Being answered; and whether the copy has changed since.
+    /// Being answered; and whether the replica has changed since.
     Serving {
         stale: bool,
     },
@@ -319,7 +319,7 @@ impl Session {
         self.proceed(now);
     }
 
-    /// A copy here has changed: a request that waits for that is answered.
+    /// A replica here has changed: a request that waits for that is answered.
     pub fn changed(&mut self, table: TableUid) {
         let Some(held) = self.held.get_mut(&table) else { return };
         match &mut held.state {

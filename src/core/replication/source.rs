@@ -1,4 +1,4 @@
-//! The giving side: which part of its copy a source reads for a request.
+//! The giving side: which part of its replica a source reads for a request.
 //! Reading the rows is the store's; who may ask is judged before, by the scope.
 
 use super::{ChangeLogId, Cursor, Dot, PullRequest, SnapshotKind, VersionVector};
@@ -39,7 +39,8 @@ pub enum Plan {
 }
 
 impl Source<'_> {
-    /// What to read for a request. A snapshot transfer begins where the reader has no place in this change log, or one that
+    /// What to read for a request. A snapshot transfer begins where the reader has no place in this change log, or
+    /// one that
     /// was cut off; or where it may lack deletions that were collected.
     #[must_use]
     pub fn plan(&self, request: &PullRequest) -> Plan {

@@ -1,5 +1,5 @@
-//! When a deletion may be forgotten: once every copy that there may be has said that it knows it.
-//! Which copies there may be is the directory's knowledge; removing the rows is the store's.
+//! When a deletion may be forgotten: once every replica that there may be has said that it knows it.
+//! Which replicas there may be is the directory's knowledge; removing the rows is the store's.
 
 use std::collections::BTreeMap;
 
@@ -24,19 +24,19 @@ pub struct GcBlocker {
 pub enum GcBlocking {
     /// It has not said what it has.
     Silent,
-    /// It has seen something that this copy has not.
+    /// It has seen something that this replica has not.
     Ahead,
     /// It has not said that it knows a deletion that is remembered here.
     Behind,
 }
 
-/// What copies have said of themselves, as far as it counts.
+/// What replicas have said of themselves, as far as it counts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ReplicaStatuses(BTreeMap<NodeName, ReplicaStatus>);
 
 impl ReplicaStatuses {
-    /// Takes note of what a copy has said. Within one epoch of one actor it only grows; a word of
-    /// another actor voids what was said before: that copy may have lost it.
+    /// Takes note of what a replica has said. Within one epoch of one actor it only grows; a word of
+    /// another actor voids what was said before: that replica may have lost it.
     pub fn hear(&mut self, node: NodeName, status: ReplicaStatus) {
         match self.0.get_mut(&node) {
             Some(known) if continues(known, &status) => {
@@ -70,7 +70,7 @@ impl ReplicaStatuses {
         self.0.get(node)
     }
 
-    /// The first node, of those whose copies must know a deletion before it is forgotten, that has not said so.
+    /// The first node, of those whose replicas must know a deletion before it is forgotten, that has not said so.
     #[must_use]
     pub fn lacking(
         &self,
@@ -88,11 +88,11 @@ impl ReplicaStatuses {
         self.0.iter()
     }
 
-    /// What every copy that there may be has incorporated, by its own word: deletions that it covers
+    /// What every replica that there may be has incorporated, by its own word: deletions that it covers
     /// may be collected.
     ///
-    /// `own` is what this copy has incorporated, on the node `here`. `must` are the copies that are
-    /// known to exist, `gone` those that are known to have ended. Copies that others know of count too:
+    /// `own` is what this replica has incorporated, on the node `here`. `must` are the replicas that are
+    /// known to exist, `gone` those that are known to have ended. Replicas that others know of count too:
     /// one of them may have joined unseen.
     ///
     /// # Errors
@@ -130,7 +130,7 @@ impl ReplicaStatuses {
     }
 }
 
-/// True where a copy goes on from what it has said before.
+/// True where a replica goes on from what it has said before.
 fn continues(known: &ReplicaStatus, status: &ReplicaStatus) -> bool {
     let same_actor = known.actor == status.actor || !Rule::StatusOfOneActor.holds();
     same_actor && (known.epoch == status.epoch || !Rule::StatusOfOneEpoch.holds())

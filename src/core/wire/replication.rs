@@ -1,4 +1,4 @@
-//! The bytes of messages about copies of tables.
+//! The bytes of messages about replicas of tables.
 //! What they mean is `crate::replication`'s. Making them smaller is the edge's, which a [`Packed`] is for.
 //!
 //! ```text

@@ -2,7 +2,8 @@
 //! What certificates are worth is `pki`'s to judge; what a request may do, the service's.
 //!
 //! ```text
-//!   listener ──> bounds ─> handshake ─> certificate, name, protocol ──┬─> cortex-rpc/1: rpc ──> conn, as for the Unix socket
+//!   listener ──> bounds ─> handshake ─> certificate, name, protocol ──┬─> cortex-rpc/1: rpc ──> conn, as for the
+//! Unix socket
 //!                  └────── refused: counted, logged ──────┘           └─> cortex-sync/1: link
 //!   dialer ────> every configured machine, for ever ────────────────────> cortex-sync/1: link
 //!   ask ───────> a request of the service to another machine ───────────> cortex-rpc/1

@@ -1,4 +1,4 @@
-//! What copies need not keep for ever: deletions that every copy knows, and the beginning of their change logs.
+//! What replicas need not keep for ever: deletions that every replica knows, and the beginning of their change logs.
 //! Which those are is decided by `cortex_core::replication`; removing them is the store's, a little at a time.
 
 use std::{
@@ -47,16 +47,16 @@ const SIGNER_ROUNDS: u32 = 720;
 /// Rows that are signed in their writers' place in one transaction.
 const ADOPTED_AT_ONCE: usize = 128;
 
-/// Entries that a change log may have. Whoever is further behind than that reads the whole copy in the order of its
+/// Entries that a change log may have. Whoever is further behind than that reads the whole replica in the order of its
 /// keys. For a large table twice as many as it has rows: beyond, going through the change log takes longer than that.
 const LEAST_CHANGE_LOG: u64 = 100_000;
 
-/// For so long two copies must have said that they know the same and hold these different rows, before that is
+/// For so long two replicas must have said that they know the same and hold these different rows, before that is
 /// believed: a row is there before what its source knows is counted as known. A transfer that is under way changes
 /// what they hold all the time.
 const DIVERGED_AFTER_MS: u64 = 10_000;
 
-/// Looks after all copies until the daemon ends.
+/// Looks after all replicas until the daemon ends.
 pub(super) async fn run(shared: &Shared) {
     let work = async {
         let mut upkeep = Upkeep {
@@ -84,7 +84,7 @@ pub(super) async fn run(shared: &Shared) {
     }
 }
 
-/// Tells that copies are not looked after, and that they are again.
+/// Tells that replicas are not looked after, and that they are again.
 fn tell(failing: &mut Lasting, outcome: &Result<(), Failure>, now: Duration) {
     match outcome {
         Err(failure) if failing.begins(now) => {
@@ -132,7 +132,7 @@ impl Signers {
     }
 }
 
-/// Two copies that should be equal and are not.
+/// Two replicas that should be equal and are not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Suspicion {
     digests: (TableDigest, TableDigest),
@@ -255,7 +255,7 @@ impl Upkeep<'_> {
         }
     }
 
-    /// Forgets deletions that every copy knows.
+    /// Forgets deletions that every replica knows.
     async fn collect(&self, store: &Store, view: &SyncView, copy: &Replica) -> Result<(), Failure> {
         let here = self.shared.mesh().node().clone();
         let confirmed = {
@@ -311,7 +311,8 @@ impl Upkeep<'_> {
         Ok(statuses.lacking(&here, &directory.must_confirm(copy.uid), deletion))
     }
 
-    /// Notes where a copy elsewhere has stayed different although both know the same. Answers with whose copies it is
+    /// Notes where a replica elsewhere has stayed different although both know the same. Answers with whose replicas
+    /// it is
     /// not known yet which rows differ.
     fn compare(&mut self, view: &SyncView, copy: &Replica) -> Vec<NodeName> {
         let mut unnamed = Vec::new();
@@ -350,7 +351,7 @@ impl Upkeep<'_> {
     }
 }
 
-/// What every copy of a table knows, by its own word.
+/// What every replica of a table knows, by its own word.
 fn confirmed(
     directory: &Directory,
     view: &SyncView,
@@ -362,7 +363,7 @@ fn confirmed(
     statuses.confirmed(here, &copy.vector, &must, &gone)
 }
 
-/// What the copies of a table have said of themselves, as far as it counts.
+/// What the replicas of a table have said of themselves, as far as it counts.
 fn statuses_of(directory: &Directory, view: &SyncView, copy: &Replica) -> ReplicaStatuses {
     let mut statuses = ReplicaStatuses::default();
     for (node, known) in view.copies_of(copy.uid) {
@@ -377,7 +378,8 @@ fn statuses_of(directory: &Directory, view: &SyncView, copy: &Replica) -> Replic
     statuses
 }
 
-/// Whose machines have met a later timestamp, and who has not said, of all other copies of tables. Only what a machine
+/// Whose machines have met a later timestamp, and who has not said, of all other replicas of tables. Only what a
+/// machine
 /// has said itself since this process has begun counts: what is passed on may be older than what it was sent.
 /// The directory does not count: its rows keep their timestamps, and move no clock.
 fn who_may_have_met(

@@ -1,4 +1,4 @@
-//! What nodes that compare their copies say to each other, in bytes.
+//! What nodes that compare their replicas say to each other, in bytes.
 //! Values are never among it: rows travel the usual way.
 
 use cortex_core::{
@@ -43,7 +43,7 @@ fn write_vector(vector: &VersionVector, out: &mut Vec<u8>) {
     }
 }
 
-/// Where a copy is: what it has incorporated, up to where it has forgotten deletions, what its rows come to.
+/// Where a replica is: what it has incorporated, up to where it has forgotten deletions, what its rows come to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(in crate::service) struct Stand {
     pub(in crate::service) vector: VersionVector,

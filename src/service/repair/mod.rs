@@ -1,4 +1,4 @@
-//! Comparing the copies of a table row by row, and mending what differs: sync_repair, and what it asks of others.
+//! Comparing the replicas of a table row by row, and mending what differs: sync_repair, and what it asks of others.
 //! Digests and rows are read by the store; what an ordinary write would decide is not decided here.
 //!
 //! ```text
@@ -60,7 +60,7 @@ pub(super) const AT_A_TIME: usize = 2;
 /// How long another node may take to read a whole table.
 const ASK_TIME: Duration = Duration::from_secs(60);
 
-/// How long is waited for the copies to become equal, and how often is looked.
+/// How long is waited for the replicas to become equal, and how often is looked.
 const SETTLE_TIME: Duration = Duration::from_secs(30);
 const SETTLE_LOOK: Duration = Duration::from_millis(250);
 
@@ -115,7 +115,8 @@ impl Service {
         Ok(Answer::later(async move { repair.run(name, nodes).await }))
     }
 
-    /// Looks for the rows in which the copy here and another differ, and names them in what is known of that copy.
+    /// Looks for the rows in which the replica here and another differ, and names them in what is known of that
+    /// replica.
     pub async fn name_differences(&self, table: TableUid, node: &NodeName) {
         let Some(mesh) = self.mesh().cloned() else { return };
         let Some(entry) = self.store.catalog().by_uid(table).cloned() else { return };
@@ -201,7 +202,7 @@ impl Service {
         }))
     }
 
-    /// The table that another node compares its copy of with the one here. Both must be in its scope.
+    /// The table that another node compares its replica of with the one here. Both must be in its scope.
     fn compared_by(
         &self,
         caller: &Caller,
@@ -392,7 +393,7 @@ impl Repair {
         Ok(())
     }
 
-    /// Parked until the copies are equal. What was kept as it is keeps them from it.
+    /// Parked until the replicas are equal. What was kept as it is keeps them from it.
     async fn verify(&self, compared: &mut BTreeMap<NodeName, ComparedNode>) -> Result<(), Failure> {
         let deadline = clock::monotonic() + SETTLE_TIME;
         for (node, found) in compared.iter_mut().filter(|(_, found)| found.why.is_none()) {
@@ -422,7 +423,7 @@ impl Repair {
         Ok(())
     }
 
-    /// Whether both copies hold the same: by what is kept of them first, which costs little, and then by their rows.
+    /// Whether both replicas hold the same: by what is kept of them first, which costs little, and then by their rows.
     async fn is_equal(&self, node: &NodeName) -> Result<bool, Trouble> {
         let answer = self.ask(node, &no_marks(self.table())).await?;
         let kept = read_marks(&answer).ok_or_else(malformed)?.stand;
@@ -485,13 +486,13 @@ fn beginning(node: &NodeName) -> ComparedNode {
     ComparedNode { node: node.to_string(), ..ComparedNode::default() }
 }
 
-/// Asks for no rows, and so only where the copy is.
+/// Asks for no rows, and so only where the replica is.
 fn no_marks(table: Bin<'_>) -> api::SyncMarks<'_> {
     const NO_BUCKETS: &[u8] = &[0x90];
     api::SyncMarks { table, buckets: Raw(NO_BUCKETS), after: None }
 }
 
-/// Where another node's copy is, by its own word now.
+/// Where another node's replica is, by its own word now.
 pub(super) async fn stand_of(
     mesh: &Mesh,
     node: &NodeName,
@@ -506,7 +507,7 @@ pub(super) async fn stand_of(
     Ok(read_marks(&asked).ok_or_else(shape)?.stand)
 }
 
-/// Where the copy here is.
+/// Where the replica here is.
 fn position(store: &Store, entry: &Entry) -> Result<Stand, Failure> {
     let copy = store.copy(entry.table.uid).ok_or(Refusal::NotHere)?;
     Ok(Stand {
@@ -520,7 +521,7 @@ fn is_same(one: &Stand, other: &Stand) -> bool {
     one.vector == other.vector && one.digest == other.digest
 }
 
-/// Has what is kept of a copy be what its rows come to.
+/// Has what is kept of a replica be what its rows come to.
 async fn recompute(
     store: &Store,
     entry: &Entry,

@@ -1,4 +1,4 @@
-//! What differs between two copies, key by key, and what may be concluded from it.
+//! What differs between two replicas, key by key, and what may be concluded from it.
 //! Doing something about it is left to the repair.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -37,7 +37,7 @@ pub(super) fn verdicts(here: &Rows, there: &Rows) -> Vec<(Vec<u8>, Verdict)> {
 
 impl Rows {
     /// True where a row that is here and has been seen by the other side was lost there, for certain. A deletion
-    /// that the other side has forgotten is known to every copy: this one, having incorporated it, would not have
+    /// that the other side has forgotten is known to every replica: this one, having incorporated it, would not have
     /// the row. Only a side that lacks some of what was forgotten there may hold a row that was deleted.
     pub(super) fn outlives(&self, other: &Self) -> bool {
         self.vector.dominates(&other.gc_watermark)

@@ -1,5 +1,5 @@
 //! What others decide about a table, as events here: its owner must not have to look for it.
-//! What the decisions mean is the directory's; where copies go for them, `epoch`'s.
+//! What the decisions mean is the directory's; where replicas go for them, `epoch`'s.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,4 +1,4 @@
-//! R7: a deletion is forgotten only once every copy has it of which the node that forgets it can know.
+//! R7: a deletion is forgotten only once every replica has it of which the node that forgets it can know.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use cortex_core::{
 
 use crate::world::{World, broken};
 
-/// The deletions that a copy keeps.
+/// The deletions that a replica keeps.
 pub(crate) fn deletions(world: &World, n: usize, table: TableUid) -> BTreeMap<Vec<u8>, Dot> {
     let copy = world.nodes[n].disk.copies.get(&table);
     let rows = copy.into_iter().flat_map(|copy| &copy.rows);

@@ -1,4 +1,4 @@
-//! Who has rows from somebody who knew that a node was removed, or that a copy was abandoned, takes nothing
+//! Who has rows from somebody who knew that a node was removed, or that a replica was abandoned, takes nothing
 //! more from there.
 
 use cortex_core::{
@@ -35,7 +35,7 @@ pub(crate) fn is_not_read(
     }
 }
 
-/// Nor does who knows that a copy was abandoned give it anything.
+/// Nor does who knows that a replica was abandoned give it anything.
 pub(crate) fn is_not_fed(world: &World, reader: usize, source: usize, want: &PullRequest) {
     let over = over_by(world, source, &world.nodes[reader].name, want.table);
     if want.epoch > 0 && over >= want.epoch {

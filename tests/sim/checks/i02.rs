@@ -1,4 +1,4 @@
-//! I2: an acknowledged local write is visible at once, and was made on a copy that is whole and in scope.
+//! I2: an acknowledged local write is visible at once, and was made on a replica that is whole and in scope.
 
 use cortex_core::directory::Standing;
 use cortexd::store::Command;

@@ -1,4 +1,4 @@
-//! I9: what stands before a position in another copy's change log has come.
+//! I9: what stands before a position in another replica's change log has come.
 
 use crate::world::{World, broken};
 

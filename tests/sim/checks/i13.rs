@@ -23,7 +23,7 @@ pub(crate) fn nothing_is_lost(world: &World) {
     }
 }
 
-/// A copy before it hears that another one has everything.
+/// A replica before it hears that another one has everything.
 pub(crate) struct Leaving {
     leaver: usize,
     heir: usize,
@@ -45,7 +45,7 @@ impl Leaving {
         Self { leaver, heir, table, counts, held }
     }
 
-    /// It has left: a copy in scope, as far as it knows, has all that it had. Or had it, on a disk that was
+    /// It has left: a replica in scope, as far as it knows, has all that it had. Or had it, on a disk that was
     /// lost since.
     pub(crate) fn is_handed_over(&self, world: &World) {
         let Self { leaver, heir, table, counts, held } = self;

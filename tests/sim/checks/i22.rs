@@ -1,5 +1,5 @@
-//! I22: once faults have stopped, all copies that may be are equal, and hold the newest of what was written;
-//! there is no other copy.
+//! I22: once faults have stopped, all replicas that may be are equal, and hold the newest of what was written;
+//! there is no other replica.
 
 use std::collections::BTreeMap;
 
@@ -54,7 +54,7 @@ pub(crate) fn copies_are_equal(world: &World, members: &[usize], table: TableUid
             let directory = node.db.catalog().directory();
             let of = |epochs: Seen| epochs.get(&node.name).copied().unwrap_or(0);
             let (up, gone) = (of(directory.epochs(table)), of(directory.gone(table)));
-            // A decision may have let a epoch begin that was never begun.
+            // A decision may have let an epoch begin that was never begun.
             let is_up = directory.replica(table, &node.name).is_some_and(|row| row.up > gone);
             if epoch > 0 || !found.is_empty() || (is_up && !directory.is_dropped(table)) {
                 broken(format!(

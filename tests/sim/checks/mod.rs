@@ -1,5 +1,5 @@
 //! What must hold, looked at from outside after every command: the rows are read by SQL, and compared with the
-//! true history. A file per invariant; here the rows of a copy are read and what is new in them is noted.
+//! true history. A file per invariant; here the rows of a replica are read and what is new in them is noted.
 
 pub(crate) mod collected;
 pub(crate) mod e3;
@@ -39,7 +39,7 @@ enum Makes {
     Nothing,
     /// Rows, by its own node.
     Rows,
-    /// A copy, of rows that may have been there.
+    /// A replica, of rows that may have been there.
     Copy,
 }
 

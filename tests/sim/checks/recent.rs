@@ -9,7 +9,7 @@ use cortexd::store::{BatchBounds, Database, Served};
 use crate::world::broken;
 
 /// The batch that memory has made is the one that is read from the file. It may be as of an earlier commit,
-/// where none since has changed a copy.
+/// where none since has changed a replica.
 pub(crate) fn told_as_by_the_file(db: &Database, to: &NodeName, want: &PullRequest, told: &Served) {
     let mut read = db.serve(to, want, BatchBounds::default()).expect("an answer");
     if let (Served::Batch(told), Served::Batch(read)) = (told, &mut read)

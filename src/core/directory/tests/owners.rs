@@ -1,4 +1,4 @@
-//! Whose a table is, and which machines its copies are kept away from, whatever the scope says.
+//! Whose a table is, and which machines its replicas are kept away from, whatever the scope says.
 
 use super::{members::presented, *};
 use crate::model::QualifiedName;

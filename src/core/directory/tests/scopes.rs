@@ -1,4 +1,4 @@
-//! Where tables may be, and which lives of their copies count, over histories of nodes that hear of
+//! Where tables may be, and which lives of their replicas count, over histories of nodes that hear of
 //! each other late, in pieces and in any order. Who had seen what is kept apart from the rows.
 
 use super::{members::presented, *};
@@ -163,7 +163,7 @@ enum Step {
         scope: &'static str,
         off: Vec<usize>,
     },
-    /// The node's copy begins a epoch where it is in scope, and ends it where it is out.
+    /// The node's replica begins an epoch where it is in scope, and ends it where it is out.
     React,
     Remove(usize),
     /// Comes back with another database.
@@ -292,7 +292,7 @@ impl World {
         Ok(())
     }
 
-    /// Just decided: who is in has a epoch that is not over, and who was abandoned is not waited for.
+    /// Just decided: who is in has an epoch that is not over, and who was abandoned is not waited for.
     fn check_decision(
         &self,
         at: usize,

@@ -1,4 +1,4 @@
-//! Every message about copies reads back as it was written, and nothing that arrives makes reading panic.
+//! Every message about replicas reads back as it was written, and nothing that arrives makes reading panic.
 //! Leaves the frame around it to `link`.
 
 use proptest::{collection::vec, option, prelude::*};

@@ -55,10 +55,10 @@ impl Passed {
     }
 }
 
-/// What is known of the other copy, besides its request.
+/// What is known of the other replica, besides its request.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Heard {
-    /// The place in the change log to which it is brought by the word that this copy is whole, once it was told.
+    /// The place in the change log to which it is brought by the word that this replica is whole, once it was told.
     pub(super) told_whole: Option<u64>,
     /// The LSN up to which nothing was for it.
     pub(super) passed: u64,

@@ -1,4 +1,4 @@
-//! What an exchange learns of the copies on the other machine, and of others through it: noted, and passed on.
+//! What an exchange learns of the replicas on the other machine, and of others through it: noted, and passed on.
 //! What status makes of it is the service's.
 
 use cortex_core::{
@@ -71,7 +71,7 @@ impl Exchange<'_> {
         }
     }
 
-    /// Tells what copies have said, where it is time.
+    /// Tells what replicas have said, where it is time.
     pub(super) fn pass_on(&mut self) {
         let now = self.shared.now();
         if now < self.next_round {

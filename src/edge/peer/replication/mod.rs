@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!   link ── frames, at most QUEUE ──> Exchange ──> position, take, serve: on threads that may block
-//!   link <── a frame, or small ones ─    │  └────> what is known of the copy there ──> SyncView
+//!   link <── a frame, or small ones ─    │  └────> what is known of the replica there ──> SyncView
 //!                                     Session
 //! ```
 //!
@@ -77,7 +77,7 @@ const FOLLOW_PAUSE: Duration = Duration::from_millis(20);
 /// A frame from this size on is understood on another thread.
 const LARGE: usize = 64 << 10;
 
-/// Between two rounds of passing on what copies have said; and until all of it is passed on again, for
+/// Between two rounds of passing on what replicas have said; and until all of it is passed on again, for
 /// whoever has lost it.
 const ROUND: Duration = Duration::from_secs(5);
 const ROUNDS: u32 = 12;
@@ -180,16 +180,16 @@ struct Exchange<'a> {
     taking: usize,
     /// True while a large frame is being understood.
     reading: bool,
-    /// The copies here as they were when a request that waits was answered last.
+    /// The replicas here as they were when a request that waits was answered last.
     seen: HashMap<TableUid, Option<Arc<Replica>>>,
-    /// How many changes of copies were looked at.
+    /// How many changes of replicas were looked at.
     changes: u64,
     /// Where there was nothing for requests that wait.
     passed: HashMap<TableUid, Passed>,
-    /// The tables of which the other side is told that the copy here is whole, and the place in the change log that
+    /// The tables of which the other side is told that the replica here is whole, and the place in the change log that
     /// this brings it to.
     told_whole: HashMap<TableUid, u64>,
-    /// True from a change of the directory until the copies that follow from it are there.
+    /// True from a change of the directory until the replicas that follow from it are there.
     catalog_changed: bool,
     /// When the tables to ask for were looked at last, and are to be looked at again.
     followed: Duration,
@@ -444,7 +444,7 @@ impl Exchange<'_> {
         Ok(())
     }
 
-    /// Says what is wanted, as this copy is now.
+    /// Says what is wanted, as this replica is now.
     fn ask(&mut self, table: TableUid, position: Position) {
         let reader = self.store.actor();
         let copy = self.store.copy(table).filter(|copy| copy.epoch > 0);
@@ -478,7 +478,8 @@ impl Exchange<'_> {
 
     fn acknowledge(&mut self, table: TableUid, upto: &Position, drain: Option<[u8; 16]>) {
         let Some(status) = status_gossip::own_status(&self.store, table) else { return };
-        // During a snapshot transfer the place in the change log is where the snapshot transfer began: not everything before has come.
+        // During a snapshot transfer the place in the change log is where the snapshot transfer began: not everything
+        // before has come.
         let is_durable =
             upto.snapshot.is_none() && !(table == SYSTEM_TABLE && self.beyond.is_open());
         let cursor = upto.cursor.filter(|_| is_durable);
@@ -606,7 +607,7 @@ impl Exchange<'_> {
 
     /// Looks at which tables there are to ask for: now, unless that was a moment ago.
     fn follow_soon(&mut self) {
-        // The copies that follow from a change of the directory are shown after it.
+        // The replicas that follow from a change of the directory are shown after it.
         self.catalog_changed = true;
         let next = self.followed + FOLLOW_PAUSE;
         if next <= self.shared.now() {
@@ -640,7 +641,7 @@ impl Exchange<'_> {
         self.session.reconsider();
     }
 
-    /// Has requests answered that wait for a copy which has changed.
+    /// Has requests answered that wait for a replica which has changed.
     fn copies_changed(&mut self) {
         let (count, listed) = self.store.copies_changed_since(self.changes);
         self.changes = count;

@@ -1,4 +1,4 @@
-//! Messages about copies as frames, and back: large batches are made smaller on the way.
+//! Messages about replicas as frames, and back: large batches are made smaller on the way.
 //! What is in them is `cortex_core::wire::replication`'s.
 
 use std::io;
@@ -51,7 +51,7 @@ pub(super) fn frame_of(batch: &Batch) -> Option<Vec<u8>> {
     (packed.len() - 4 <= FRAME_BYTES).then_some(packed)
 }
 
-/// A frame's body as a message about copies.
+/// A frame's body as a message about replicas.
 ///
 /// # Errors
 /// Any other body.

@@ -1,4 +1,4 @@
-//! What copies say of themselves: noted as it is heard, and passed on to those who do not hear it.
+//! What replicas say of themselves: noted as it is heard, and passed on to those who do not hear it.
 //! What follows from it for deletions is the upkeep's.
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -16,7 +16,7 @@ use crate::{
     sys::clock,
 };
 
-/// What this machine's copy of a table says of itself; none where there is none.
+/// What this machine's replica of a table says of itself; none where there is none.
 pub(super) fn own_status(store: &Store, table: TableUid) -> Option<ReplicaStatus> {
     // In this order: see where they are published.
     let actor = store.actor();
@@ -42,7 +42,7 @@ fn status_of(
     }
 }
 
-/// Takes note of what a machine has said of its own copy, and of how far it has come here.
+/// Takes note of what a machine has said of its own replica, and of how far it has come here.
 pub(super) fn acknowledged(known: &mut PeerCopy, ack: &Ack, node: &NodeName, store: &Store) {
     known.reached = ack.cursor;
     heard(known, ack.status.clone(), node, ack.table, store);
@@ -53,7 +53,7 @@ pub(super) fn acknowledged(known: &mut PeerCopy, ack: &Ack, node: &NodeName, sto
     }
 }
 
-/// Takes note of what a machine has said of its own copy.
+/// Takes note of what a machine has said of its own replica.
 pub(super) fn heard(
     known: &mut PeerCopy,
     status: ReplicaStatus,
@@ -104,7 +104,7 @@ pub(super) fn told_by_batch(known: &mut PeerCopy, batch: &Batch) {
     }
 }
 
-/// Notes where both copies hold the same.
+/// Notes where both replicas hold the same.
 fn compare(known: &mut PeerCopy, table: TableUid, store: &Store) {
     let Some((status, copy)) = known.status.as_ref().zip(store.copy(table)) else { return };
     if status.vector == copy.vector && status.digest == copy.digest {
@@ -146,7 +146,7 @@ impl Told {
     }
 }
 
-/// True where a machine is to hear of a table: it has a copy, or may have one.
+/// True where a machine is to hear of a table: it has a replica, or may have one.
 pub(super) fn concerns(directory: &Directory, table: TableUid, node: &NodeName) -> bool {
     let up = directory.epochs(table).get(node).copied().unwrap_or(0);
     table == SYSTEM_TABLE || up > directory.gone(table).get(node).copied().unwrap_or(0)

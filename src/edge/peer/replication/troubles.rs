@@ -79,7 +79,7 @@ impl fmt::Display for Direction {
     }
 }
 
-/// What was told of each copy: a state is worth a line when it begins and when it ends, not while it lasts.
+/// What was told of each replica: a state is worth a line when it begins and when it ends, not while it lasts.
 #[derive(Debug, Default)]
 pub(in crate::edge::peer) struct TroubleLog(Mutex<BTreeMap<Key, Told>>);
 

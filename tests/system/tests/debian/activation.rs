@@ -49,7 +49,8 @@ fn a_start_by_hand_opens_the_socket_too() {
     assert!(host.property("cortexd.service", "StatusText").contains("/run/cortex/cortex.sock"));
 }
 
-/// holds M1, D4: what `systemctl preset-all` does, the first boot of an image does too, since an image has no machine id.
+/// holds M1, D4: what `systemctl preset-all` does, the first boot of an image does too, since an image has no machine
+/// id.
 #[test]
 fn the_preset_of_all_units_opens_no_port_on_a_host_without_a_mesh() {
     let host = package::installed("preset");
