@@ -48,7 +48,7 @@ use crate::{
         shard::Shards,
     },
     service::{self, ScanSlots, Service, wire_error},
-    store::{self, Failure, LogBounds, OpenError, Options, Restored, Store, Summary},
+    store::{self, CommandError, LogBounds, OpenError, Options, Restored, Store, Summary},
     sys::paths::{self, Environment},
 };
 use bus::BusThread;
@@ -292,7 +292,7 @@ impl MeshDoor {
 }
 
 /// What the store says to a node that wants to join a mesh.
-fn refused(failure: &Failure) -> anyhow::Error {
+fn refused(failure: &CommandError) -> anyhow::Error {
     anyhow!("the mesh cannot be joined with this database: {}", wire_error(failure))
 }
 

@@ -18,7 +18,7 @@ use super::{MeshSettings, Running, Settings, peer::PeerThread};
 use crate::{
     edge::unix,
     service::{Errand, scrub},
-    store::{Command, Done, Failure, Fault, Store},
+    store::{Command, CommandError, Outcome, Store, StoreError},
     sys::journal,
 };
 
@@ -162,7 +162,7 @@ async fn try_reload(running: &mut Running<'_>) -> Result<()> {
 async fn upkeep(store: &Store) {
     loop {
         match store.execute(Command::Purge).await {
-            Ok(Done::Purged { more: true }) => sleep(PURGE_PAUSE).await,
+            Ok(Outcome::Purged { more: true }) => sleep(PURGE_PAUSE).await,
             Ok(_) => sleep(UPKEEP).await,
             Err(failure) => {
                 warn!(%failure, "rows of dropped tables could not be removed, trying again later: {failure}");
@@ -215,7 +215,7 @@ async fn probe(store: &Store, socket: &Path) -> Result<()> {
     stream.write_all(&PING).await.context("cannot ask on the own socket")?;
     let answered = stream.read_u8().await.context("no answer on the own socket");
     // Any other failure is an answer: a full disk is no reason to be killed and started again.
-    if let Err(Failure::Faulted(Fault::Closed)) = store.execute(Command::Purge).await {
+    if let Err(CommandError::Faulted(StoreError::Closed)) = store.execute(Command::Purge).await {
         bail!("the writer has ended");
     }
     answered.map(|_| ())

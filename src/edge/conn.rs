@@ -34,7 +34,7 @@ use tracing::{debug, info, warn};
 use super::{idle_timeout::IdleTimeout, limits::ConnLimits};
 use crate::{
     service::{Answer, Later, Listing, Pieces, Service, Step, wire_error},
-    store::{Done, Failure, Fault, Reader},
+    store::{CommandError, Outcome, Reader, StoreError},
     sys::clock,
     sys::throttle::LogThrottle,
 };
@@ -89,7 +89,7 @@ enum End {
     /// The client was too slow in sending a message, in taking replies, or in doing anything.
     TooSlow(Slow),
     /// A list broke off after some of it was sent.
-    Broken(Failure),
+    Broken(CommandError),
     Io(io::Error),
 }
 
@@ -156,7 +156,7 @@ struct Conn<'a, S, Stop> {
 
 struct Pending {
     msgid: u64,
-    answer: oneshot::Receiver<Result<Done, Failure>>,
+    answer: oneshot::Receiver<Result<Outcome, CommandError>>,
 }
 
 enum Never {}
@@ -276,7 +276,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin, Stop: Future<Output = ()>> Conn<'_, S, S
                 }
             }
             Ok(Answer::List(mut listing)) => self.send_list(msgid, start, &mut listing).await?,
-            Ok(Answer::Later(later)) => match later.await.unwrap_or(Err(Fault::Closed.into())) {
+            Ok(Answer::Later(later)) => match later.await.unwrap_or(Err(StoreError::Closed.into()))
+            {
                 Ok(Later::Encoded(result)) => self.output.extend_from_slice(&result),
                 Ok(Later::Pieces(mut pieces)) => {
                     let step = pieces.step(&mut self.output);
@@ -297,7 +298,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, Stop: Future<Output = ()>> Conn<'_, S, S
     }
 
     /// Answers with an error, after the answers that are still owed.
-    async fn refuse(&mut self, msgid: u64, failure: &Failure) {
+    async fn refuse(&mut self, msgid: u64, failure: &CommandError) {
         self.settle().await;
         rpc::error(&mut self.output, msgid, &wire_error(failure));
     }
@@ -305,7 +306,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, Stop: Future<Output = ()>> Conn<'_, S, S
     /// Waits for the commits of the writes under way and answers them.
     async fn settle(&mut self) {
         for Pending { msgid, answer } in self.pending.drain(..) {
-            match answer.await.unwrap_or(Err(Failure::Faulted(Fault::Closed))) {
+            match answer.await.unwrap_or(Err(CommandError::Faulted(StoreError::Closed))) {
                 Ok(done) => rpc::text_result(&mut self.output, msgid, Service::done(done)),
                 Err(failure) => rpc::error(&mut self.output, msgid, &wire_error(&failure)),
             }
@@ -340,14 +341,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin, Stop: Future<Output = ()>> Conn<'_, S, S
         msgid: u64,
         start: usize,
         pieces: &mut dyn Pieces,
-        first: Result<Step, Failure>,
+        first: Result<Step, CommandError>,
         time: Option<Duration>,
     ) -> Result<(), End> {
         let deadline = clock::monotonic() + time.unwrap_or(FOR_EVER);
         let (mut step, mut sent) = (first, false);
         loop {
             match step {
-                Ok(Step::Done) => return Ok(()),
+                Ok(Step::Outcome) => return Ok(()),
                 Ok(Step::Working) => yield_now().await,
                 Ok(Step::Send) => {
                     sent = true;

@@ -10,7 +10,7 @@ use cortex_core::{
 use tokio::sync::oneshot;
 
 use super::{Answer, Errand, InForce, Service, conflicts::blocking, read, tables::owner_of};
-use crate::store::{Catalog, Failure, Fault, Namespace, Reader, Recorded, Wanted};
+use crate::store::{Catalog, CommandError, Namespace, Reader, Recorded, StoreError, Wanted};
 
 /// Events of one answer, unless fewer are asked for.
 const EVENTS: u32 = 1000;
@@ -22,7 +22,7 @@ impl Service {
         &self,
         caller: &Caller,
         params: &Bytes,
-    ) -> Result<Vec<OwnerUsage>, Failure> {
+    ) -> Result<Vec<OwnerUsage>, CommandError> {
         let api::Usage {} = read(params)?;
         let catalog = self.store.catalog();
         let own = owner_of(caller).map(Owner::Uid);
@@ -41,7 +41,7 @@ impl Service {
         caller: &Caller,
         params: &Bytes,
         reader: &Reader,
-    ) -> Result<Vec<Event>, Failure> {
+    ) -> Result<Vec<Event>, CommandError> {
         let api::Events { options } = read(params)?;
         let of = if self.is_admin(caller) { None } else { Some(local_uid(caller)?) };
         let limit = options.limit.unwrap_or(EVENTS).min(EVENTS);
@@ -59,28 +59,28 @@ impl Service {
     }
 
     /// `reload []`: reads the settings again, and fails with the reason where they are wrong.
-    pub(super) fn reload(&self, caller: &Caller, params: &Bytes) -> Result<Answer, Failure> {
+    pub(super) fn reload(&self, caller: &Caller, params: &Bytes) -> Result<Answer, CommandError> {
         let api::Reload {} = read(params)?;
         self.require_admin(caller)?;
         let (verdict, told) = oneshot::channel();
-        self.errands.try_send(Errand::Reload(verdict)).map_err(|_| Fault::Closed)?;
+        self.errands.try_send(Errand::Reload(verdict)).map_err(|_| StoreError::Closed)?;
         Ok(Answer::later(async move {
             match told.await {
                 Ok(Ok(())) => Ok("reloaded".to_owned()),
                 Ok(Err(why)) => Err(Refusal::ReloadRejected(why.into()).into()),
-                Err(_) => Err(Fault::Closed.into()),
+                Err(_) => Err(StoreError::Closed.into()),
             }
         }))
     }
 
     /// `settings []`: by name, what is in force and where it comes from, for an administrator.
-    pub(super) fn settings(&self, caller: &Caller, params: &Bytes) -> Result<Answer, Failure> {
+    pub(super) fn settings(&self, caller: &Caller, params: &Bytes) -> Result<Answer, CommandError> {
         let api::Settings {} = read(params)?;
         self.require_admin(caller)?;
         let (asked, told) = oneshot::channel();
-        self.errands.try_send(Errand::Settings(asked)).map_err(|_| Fault::Closed)?;
+        self.errands.try_send(Errand::Settings(asked)).map_err(|_| StoreError::Closed)?;
         Ok(Answer::later(async move {
-            let settings = told.await.map_err(|_| Fault::Closed)?;
+            let settings = told.await.map_err(|_| StoreError::Closed)?;
             let one =
                 |InForce { name, value, source }| (name.to_owned(), Setting { value, source });
             Ok(Named(settings.into_iter().map(one).collect()))
@@ -88,7 +88,11 @@ impl Service {
     }
 
     /// `checkpoint []`: moves the log into the database.
-    pub(super) fn checkpoint(&self, caller: &Caller, params: &Bytes) -> Result<Answer, Failure> {
+    pub(super) fn checkpoint(
+        &self,
+        caller: &Caller,
+        params: &Bytes,
+    ) -> Result<Answer, CommandError> {
         let api::Checkpoint {} = read(params)?;
         self.require_admin(caller)?;
         let store = self.store.clone();

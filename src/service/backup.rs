@@ -20,7 +20,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::{Answer, Later, Pieces, Service, Step, read};
 use crate::{
-    store::{BACKUP_SENDING, Failure, Fault, KEPT_BACKUPS, Store, Summary},
+    store::{BACKUP_SENDING, CommandError, KEPT_BACKUPS, Store, StoreError, Summary},
     sys::journal,
 };
 
@@ -30,7 +30,7 @@ const CHUNK: usize = 256 << 10;
 impl Service {
     /// `backup []`: the reply is the copy, as an array of byte strings. `backup [name]`: the copy
     /// is kept as `backups/NAME.db`, the reply says where and what it holds.
-    pub(super) fn backup(&self, caller: &Caller, params: &Bytes) -> Result<Answer, Failure> {
+    pub(super) fn backup(&self, caller: &Caller, params: &Bytes) -> Result<Answer, CommandError> {
         let api::Backup { name } = read(params)?;
         if name.is_some_and(|name| !is_plain(name)) {
             return Err(api::Backup::invalid().into());
@@ -58,9 +58,10 @@ fn is_plain(name: &str) -> bool {
 }
 
 /// Gives up its turn before the answer is out: whoever has the answer may begin the next one.
-fn keep(store: &Store, name: &str, _turn: OwnedSemaphorePermit) -> Result<Later, Failure> {
+fn keep(store: &Store, name: &str, _turn: OwnedSemaphorePermit) -> Result<Later, CommandError> {
     let dir = store.dir().join(KEPT_BACKUPS);
-    make_kept_dir(store.dir(), &dir).map_err(|e| Fault::Io(format!("{}: {e}", dir.display())))?;
+    make_kept_dir(store.dir(), &dir)
+        .map_err(|e| StoreError::Io(format!("{}: {e}", dir.display())))?;
     let path = dir.join(format!("{name}.db"));
     if path.exists() {
         return Err(Refusal::AlreadyExists.into());
@@ -69,7 +70,7 @@ fn keep(store: &Store, name: &str, _turn: OwnedSemaphorePermit) -> Result<Later,
     let summary = make(store, &unfinished.0)?;
     fs::rename(&unfinished.0, &path)
         .and_then(|()| File::open(&dir)?.sync_all())
-        .map_err(|e| Fault::Io(format!("{}: {e}", path.display())))?;
+        .map_err(|e| StoreError::Io(format!("{}: {e}", path.display())))?;
     let mut out = Vec::new();
     let Summary { bytes, tables, records } = summary;
     KeptBackup { path: path.display().to_string(), bytes, tables, records }.write(&mut out);
@@ -82,10 +83,10 @@ fn make_kept_dir(data_dir: &Path, dir: &Path) -> io::Result<()> {
     File::open(data_dir)?.sync_all()
 }
 
-fn stream(store: &Store, turn: OwnedSemaphorePermit) -> Result<Later, Failure> {
+fn stream(store: &Store, turn: OwnedSemaphorePermit) -> Result<Later, CommandError> {
     let unfinished = Unfinished(store.dir().join(BACKUP_SENDING));
     let summary = make(store, &unfinished.0)?;
-    let file = File::open(&unfinished.0).map_err(|e| Fault::Io(e.to_string()))?;
+    let file = File::open(&unfinished.0).map_err(|e| StoreError::Io(e.to_string()))?;
     // The open file is enough; its name can go.
     drop(unfinished);
     Ok(Later::Pieces(Box::new(Sending {
@@ -96,10 +97,10 @@ fn stream(store: &Store, turn: OwnedSemaphorePermit) -> Result<Later, Failure> {
     })))
 }
 
-fn make(store: &Store, path: &Path) -> Result<Summary, Fault> {
+fn make(store: &Store, path: &Path) -> Result<Summary, StoreError> {
     match fs::remove_file(path) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => {
-            return Err(Fault::Io(format!("{}: {e}", path.display())));
+            return Err(StoreError::Io(format!("{}: {e}", path.display())));
         }
         _ => {}
     }
@@ -135,20 +136,20 @@ struct Sending {
 }
 
 impl Pieces for Sending {
-    fn step(&mut self, out: &mut Vec<u8>) -> Result<Step, Failure> {
+    fn step(&mut self, out: &mut Vec<u8>) -> Result<Step, CommandError> {
         if !self.begun {
             let chunks = self.left.div_ceil(CHUNK as u64);
-            encode::array(out, usize::try_from(chunks).map_err(|_| Fault::Closed)?);
+            encode::array(out, usize::try_from(chunks).map_err(|_| StoreError::Closed)?);
             self.begun = true;
         }
         if self.left == 0 {
-            return Ok(Step::Done);
+            return Ok(Step::Outcome);
         }
         let size = usize::try_from(self.left).map_or(CHUNK, |left| left.min(CHUNK));
         encode::bin_header(out, size);
         let start = out.len();
         out.resize(start + size, 0);
-        self.file.read_exact(&mut out[start..]).map_err(|e| Fault::Io(e.to_string()))?;
+        self.file.read_exact(&mut out[start..]).map_err(|e| StoreError::Io(e.to_string()))?;
         self.left -= size as u64;
         if self.left == 0 {
             // Before these bytes are sent, not after: the caller who has them all may begin the next backup
@@ -189,7 +190,7 @@ mod tests {
                 panic!("no array");
             };
             for _ in 1..count {
-                assert!(matches!(begin(), Err(Failure::Refused(Refusal::BackupUnderWay))));
+                assert!(matches!(begin(), Err(CommandError::Refused(Refusal::BackupUnderWay))));
                 assert_eq!(pieces.step(&mut piece).expect("a piece"), Step::Send);
             }
             sent.push(pieces); // its end not asked for, and not dropped

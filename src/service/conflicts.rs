@@ -13,7 +13,7 @@ use cortex_core::{
 };
 
 use super::{Answer, Service, read, ready};
-use crate::store::{Command, Conflict, Done, Entry, Failure, Reader, Store};
+use crate::store::{Command, CommandError, Conflict, Entry, Outcome, Reader, Store};
 
 /// Conflicts of one answer: unless fewer or more are asked for, and at most.
 const LISTED: u32 = 100;
@@ -27,7 +27,7 @@ impl Service {
         caller: &Caller,
         params: &Bytes,
         out: &mut Vec<u8>,
-    ) -> Result<Answer, Failure> {
+    ) -> Result<Answer, CommandError> {
         let api::Conflicts { table, options } = read(params)?;
         let Some(table) = table else {
             return ready(out, &ConflictList::Counts(self.count_of_each(caller)));
@@ -67,7 +67,7 @@ impl Service {
         caller: &Caller,
         params: &Bytes,
         reader: &Reader,
-    ) -> Result<ConflictReport, Failure> {
+    ) -> Result<ConflictReport, CommandError> {
         let api::ConflictShow { table, id } = read(params)?;
         let entry = self.open(caller, table, Permissions::READ)?;
         entry.takes_reads()?;
@@ -83,7 +83,7 @@ impl Service {
         &self,
         caller: &Caller,
         params: &Bytes,
-    ) -> Result<Answer, Failure> {
+    ) -> Result<Answer, CommandError> {
         let api::ConflictRestore { table, id } = read(params)?;
         let entry = self.open(caller, table, Permissions::WRITE)?;
         let Conflict { key, value, .. } = find(&self.store, &entry, id)?;
@@ -104,7 +104,11 @@ impl Service {
     }
 
     /// `conflict_ack [table]` or `[table, id]`: takes note of all conflicts of a table, or of one.
-    pub(super) fn conflict_ack(&self, caller: &Caller, params: &Bytes) -> Result<Answer, Failure> {
+    pub(super) fn conflict_ack(
+        &self,
+        caller: &Caller,
+        params: &Bytes,
+    ) -> Result<Answer, CommandError> {
         let api::ConflictAck { table, id } = read(params)?;
         let entry = self.open(caller, table, Permissions::WRITE)?;
         if let Some(id) = id {
@@ -113,7 +117,7 @@ impl Service {
         let (caller, store) = (caller.clone(), self.store.clone());
         Ok(Answer::later(async move {
             let done = store.execute(Command::Acknowledge { caller, entry, conflict: id }).await?;
-            let acknowledged = if let Done::Acknowledged { count } = done { count } else { 0 };
+            let acknowledged = if let Outcome::Acknowledged { count } = done { count } else { 0 };
             Ok(Acknowledged { acknowledged })
         }))
     }
@@ -121,13 +125,13 @@ impl Service {
 
 /// Reads that may take a while, away from the threads that serve connections.
 pub(super) async fn blocking<T: Send + 'static>(
-    read: impl FnOnce() -> Result<T, Failure> + Send + 'static,
-) -> Result<T, Failure> {
+    read: impl FnOnce() -> Result<T, CommandError> + Send + 'static,
+) -> Result<T, CommandError> {
     let read = tokio::task::spawn_blocking(read).await;
-    read.unwrap_or(Err(crate::store::Fault::Closed.into()))
+    read.unwrap_or(Err(crate::store::StoreError::Closed.into()))
 }
 
-fn find(store: &Store, entry: &Entry, id: i64) -> Result<Conflict, Failure> {
+fn find(store: &Store, entry: &Entry, id: i64) -> Result<Conflict, CommandError> {
     let newest = store.conflicts(entry.table.id, id.saturating_add(1), 1)?;
     let found = newest.into_iter().find(|conflict| conflict.id == id);
     Ok(found.ok_or(Refusal::NotFound)?)

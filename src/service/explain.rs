@@ -20,7 +20,7 @@ use super::{
     drain::{DrainPath, either, removed},
     read, trouble,
 };
-use crate::store::{Entry, Failure, RowMark, SYSTEM_TABLE};
+use crate::store::{CommandError, Entry, RowMark, SYSTEM_TABLE};
 
 /// What is found, and what can be done about it.
 #[derive(Debug)]
@@ -51,7 +51,11 @@ impl Found {
 
 impl Service {
     /// `explain [table]` or `[table, {key, node}]`.
-    pub(super) fn explain(&self, caller: &Caller, params: &Bytes) -> Result<Explanation, Failure> {
+    pub(super) fn explain(
+        &self,
+        caller: &Caller,
+        params: &Bytes,
+    ) -> Result<Explanation, CommandError> {
         let api::Explain { table, options } = read(params)?;
         let key = options.key.map(|api::KeyText(key)| key);
         let node = options.node.as_deref().map(NodeName::parse).transpose()?;
@@ -93,7 +97,7 @@ impl Service {
         key: Option<&[u8]>,
         node: Option<&NodeName>,
         because: &mut Because,
-    ) -> Result<Found, Failure> {
+    ) -> Result<Found, CommandError> {
         let copies = self.copies_of(entry);
         let name = &copies.name;
         because.add(format!("the table {name} exists, and its scope is {}", entry.table.scope));
@@ -132,7 +136,7 @@ impl Service {
         copies: &Copies,
         key: Option<&[u8]>,
         because: &mut Because,
-    ) -> Result<Found, Failure> {
+    ) -> Result<Found, CommandError> {
         let name = &copies.name;
         match copies.here {
             Here::Ready => because.add("the copy here is whole"),
@@ -275,7 +279,7 @@ impl Service {
         key: Option<&[u8]>,
         node: &NodeName,
         because: &mut Because,
-    ) -> Result<Found, Failure> {
+    ) -> Result<Found, CommandError> {
         let name = &copies.name;
         let catalog = self.store.catalog();
         let directory = catalog.directory();
@@ -362,7 +366,7 @@ impl Service {
         key: &[u8],
         node: &NodeName,
         because: &mut Because,
-    ) -> Result<Found, Failure> {
+    ) -> Result<Found, CommandError> {
         let (name, shown) = (&copies.name, String::from_utf8_lossy(key));
         let Some(mark) = self.mark_of(copies, key)? else {
             because.add("this node has neither the row nor its deletion to compare with");
@@ -445,7 +449,7 @@ impl Service {
         Some(names)
     }
 
-    fn mark_of(&self, copies: &Copies, key: &[u8]) -> Result<Option<RowMark>, Failure> {
+    fn mark_of(&self, copies: &Copies, key: &[u8]) -> Result<Option<RowMark>, CommandError> {
         let mut encoded = Vec::new();
         encode::str_bytes(&mut encoded, key);
         let Ok(key) = Key::read(&encoded, &self.store.limits()) else {

@@ -9,18 +9,26 @@ use cortex_core::{
 };
 
 use super::{Answer, Service, read, tables::own_tables};
-use crate::store::{Command, Entry, Failure, Granting};
+use crate::store::{Command, CommandError, Entry, Granting};
 
 impl Service {
     /// `acl_grant [identity, table, permissions]`.
-    pub(super) fn acl_grant(&self, caller: &Caller, params: &Bytes) -> Result<Answer, Failure> {
+    pub(super) fn acl_grant(
+        &self,
+        caller: &Caller,
+        params: &Bytes,
+    ) -> Result<Answer, CommandError> {
         let api::AclGrant { identity, table, permissions } = read(params)?;
         let granting = self.granting(caller, identity, table, &permissions)?;
         Ok(Answer::Commit(Command::Grant(granting)))
     }
 
     /// `acl_revoke [identity, table, permissions]`.
-    pub(super) fn acl_revoke(&self, caller: &Caller, params: &Bytes) -> Result<Answer, Failure> {
+    pub(super) fn acl_revoke(
+        &self,
+        caller: &Caller,
+        params: &Bytes,
+    ) -> Result<Answer, CommandError> {
         let api::AclRevoke { identity, table, permissions } = read(params)?;
         let granting = self.granting(caller, identity, table, &permissions)?;
         Ok(Answer::Commit(Command::Revoke(granting)))
@@ -31,7 +39,7 @@ impl Service {
         &self,
         caller: &Caller,
         params: &Bytes,
-    ) -> Result<Vec<TableGrant>, Failure> {
+    ) -> Result<Vec<TableGrant>, CommandError> {
         let api::AclList {} = read(params)?;
         let catalog = self.store.catalog();
         let directory = catalog.directory();
@@ -51,7 +59,7 @@ impl Service {
         identity: &str,
         table: &str,
         permissions: &Words<'_>,
-    ) -> Result<Granting, Failure> {
+    ) -> Result<Granting, CommandError> {
         // Rights are decided wherever the owner is, with or without a replica.
         let entry = self.open_anywhere(caller, table, Permissions::ADMIN)?;
         let principal = self.store.catalog().directory().principal(identity)?;

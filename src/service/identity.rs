@@ -34,7 +34,8 @@ use super::{
 };
 use crate::{
     store::{
-        self, Claim, Command, Failure, Reader, Redemption, Registration, SealedRow, Store, TokenId,
+        self, Claim, Command, CommandError, Reader, Redemption, Registration, SealedRow, Store,
+        TokenId,
     },
     sys::{clock, random},
 };
@@ -65,7 +66,7 @@ impl Service {
         &self,
         caller: &Caller,
         params: &Bytes,
-    ) -> Result<Answer, Failure> {
+    ) -> Result<Answer, CommandError> {
         let signer = self.signer()?;
         let api::IdentityRegister { name, options } = read(params)?;
         let name = IdentityName::parse(name)?;
@@ -94,7 +95,7 @@ impl Service {
         &self,
         caller: &Caller,
         params: &Bytes,
-    ) -> Result<ClaimToken, Failure> {
+    ) -> Result<ClaimToken, CommandError> {
         let signer = self.signer()?;
         let api::IdentityToken { options } = read(params)?;
         let wish = self.wish(&options, signer.node())?;
@@ -133,7 +134,7 @@ impl Service {
         &self,
         caller: &Caller,
         params: &Bytes,
-    ) -> Result<Answer, Failure> {
+    ) -> Result<Answer, CommandError> {
         let signer = self.signer()?;
         let api::IdentityClaim { token } = read(params)?;
         let written = token.to_owned();
@@ -190,7 +191,7 @@ impl Service {
         caller: &Caller,
         params: &Bytes,
         reader: &Reader,
-    ) -> Result<Answer, Failure> {
+    ) -> Result<Answer, CommandError> {
         let signer = self.signer()?;
         let api::IdentityRedeem { token } = read(params)?;
         let Caller::Peer { node, uid: Some(uid) } = caller.clone() else {
@@ -232,7 +233,7 @@ impl Service {
         &self,
         caller: &Caller,
         params: &Bytes,
-    ) -> Result<Answer, Failure> {
+    ) -> Result<Answer, CommandError> {
         let signer = self.signer()?;
         let api::IdentityLearn { rows: Raw(rows) } = read(params)?;
         let Caller::Peer { node, .. } = caller else {
@@ -264,7 +265,7 @@ impl Service {
     }
 
     /// `identity_list []`. Without a mesh there is none.
-    pub(super) fn identity_list(&self, params: &Bytes) -> Result<Vec<Identity>, Failure> {
+    pub(super) fn identity_list(&self, params: &Bytes) -> Result<Vec<Identity>, CommandError> {
         let api::IdentityList {} = read(params)?;
         Ok(self.identities())
     }
@@ -286,7 +287,7 @@ impl Service {
     }
 
     /// `identity_lookup [name]` or `[node, uid]`.
-    pub(super) fn identity_lookup(&self, params: &Bytes) -> Result<Identity, Failure> {
+    pub(super) fn identity_lookup(&self, params: &Bytes) -> Result<Identity, CommandError> {
         let api::IdentityLookup { name, uid } = read(params)?;
         let catalog = self.store.catalog();
         let directory = catalog.directory();
@@ -306,7 +307,7 @@ impl Service {
         &self,
         caller: &Caller,
         params: &Bytes,
-    ) -> Result<Answer, Failure> {
+    ) -> Result<Answer, CommandError> {
         self.signer()?;
         let api::IdentityRevoke { name, node } = read(params)?;
         let node = node.map(NodeName::parse).transpose()?;
@@ -321,7 +322,7 @@ impl Service {
         &self,
         caller: &Caller,
         params: &Bytes,
-    ) -> Result<Answer, Failure> {
+    ) -> Result<Answer, CommandError> {
         self.signer()?;
         let api::IdentityResolve { name, id } = read(params)?;
         self.require_admin(caller)?;
@@ -366,7 +367,7 @@ async fn told_by_actor(
     token: &Token,
     written: &str,
     uid: Uid,
-) -> Result<Vec<store::VerifiedRow>, Failure> {
+) -> Result<Vec<store::VerifiedRow>, CommandError> {
     if token.origin == *signer.node() {
         return Ok(Vec::new());
     }

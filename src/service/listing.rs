@@ -6,8 +6,8 @@
 //! the same snapshot while it is sent:
 //!
 //! ```text
-//!   Gathering ──(end)──> Done
-//!       └──(1 MiB)──> Counting ──> Sending ──> Done
+//!   Gathering ──(end)──> Outcome
+//!       └──(1 MiB)──> Counting ──> Sending ──> Outcome
 //! ```
 
 use bytes::Bytes;
@@ -18,7 +18,7 @@ use cortex_core::{
 };
 
 use super::{Pieces, Step};
-use crate::store::{Failure, Fault, Flow, Scan, Store};
+use crate::store::{CommandError, Flow, Scan, Store, StoreError};
 
 /// Bytes gathered before the length of the list is counted ahead.
 const GATHERED: usize = 1 << 20;
@@ -100,7 +100,7 @@ pub struct Listing {
 }
 
 impl Pieces for Listing {
-    fn step(&mut self, out: &mut Vec<u8>) -> Result<Step, Failure> {
+    fn step(&mut self, out: &mut Vec<u8>) -> Result<Step, CommandError> {
         match self.phase {
             Phase::Gathering => self.gather(out),
             Phase::Counting { rest } => self.count(rest, out),
@@ -133,7 +133,7 @@ impl Listing {
         self.gathered = 0;
     }
 
-    fn gather(&mut self, out: &mut Vec<u8>) -> Result<Step, Failure> {
+    fn gather(&mut self, out: &mut Vec<u8>) -> Result<Step, CommandError> {
         if self.scan.is_none() {
             let scan = self.store.scan(self.table, &self.page.after)?;
             // Dropped since the gate let it pass: what is left of its rows is not the list.
@@ -145,7 +145,7 @@ impl Listing {
         let limit = self.page.limit.unwrap_or(u64::MAX);
         if limit == 0 {
             self.write_header(0, out);
-            return Ok(Step::Done);
+            return Ok(Step::Outcome);
         }
         let most = self.header_at + GATHERED;
         let mut gathered = self.gathered;
@@ -163,7 +163,7 @@ impl Listing {
         self.gathered = gathered;
         if ended {
             self.write_header(gathered, out);
-            return Ok(Step::Done);
+            return Ok(Step::Outcome);
         }
         if out.len() >= most {
             self.resume_at = self.scan()?.position().to_vec();
@@ -172,7 +172,7 @@ impl Listing {
         Ok(Step::Working)
     }
 
-    fn count(&mut self, mut rest: u64, out: &mut [u8]) -> Result<Step, Failure> {
+    fn count(&mut self, mut rest: u64, out: &mut [u8]) -> Result<Step, CommandError> {
         if let Some(known) = self.known_rest() {
             return Ok(self.begin_sending(known, out));
         }
@@ -206,9 +206,9 @@ impl Listing {
         Step::Send
     }
 
-    fn send(&mut self, mut owed: u64, out: &mut Vec<u8>) -> Result<Step, Failure> {
+    fn send(&mut self, mut owed: u64, out: &mut Vec<u8>) -> Result<Step, CommandError> {
         if owed == 0 {
-            return Ok(Step::Done);
+            return Ok(Step::Outcome);
         }
         let ended = self.slice(|what, key, value| {
             owed -= u64::from(what.take(key, value, out));
@@ -220,9 +220,9 @@ impl Listing {
         })?;
         self.phase = Phase::Sending { owed };
         match (ended, owed) {
-            (true, 0) => Ok(Step::Done),
+            (true, 0) => Ok(Step::Outcome),
             (true, _) => {
-                Err(Fault::Corrupt("a table holds fewer rows than it counts".into()).into())
+                Err(StoreError::Corrupt("a table holds fewer rows than it counts".into()).into())
             }
             (false, _) => Ok(Step::Send),
         }
@@ -231,14 +231,14 @@ impl Listing {
     fn slice(
         &mut self,
         mut visit: impl FnMut(&Taker<'_>, &[u8], &[u8]) -> Flow,
-    ) -> Result<bool, Failure> {
+    ) -> Result<bool, CommandError> {
         let taker = Taker::new(&self.what);
-        let scan = self.scan.as_mut().ok_or(Fault::Closed)?;
+        let scan = self.scan.as_mut().ok_or(StoreError::Closed)?;
         Ok(scan.slice(|key, value| visit(&taker, key, value))?)
     }
 
-    fn scan(&self) -> Result<&Scan, Fault> {
-        self.scan.as_ref().ok_or(Fault::Closed)
+    fn scan(&self) -> Result<&Scan, StoreError> {
+        self.scan.as_ref().ok_or(StoreError::Closed)
     }
 
     fn write_header(&self, rows: u64, out: &mut [u8]) {
@@ -329,7 +329,7 @@ mod tests {
         ask(&service, "drop_table", &[b"\xa1t"]).await;
         service.store().execute(Command::Purge).await.expect("some rows are removed");
         let step = listing.step(&mut Vec::new());
-        assert!(matches!(step, Err(Failure::Refused(Refusal::AccessDenied))), "{step:?}");
+        assert!(matches!(step, Err(CommandError::Refused(Refusal::AccessDenied))), "{step:?}");
         service.store().close().await;
     }
 }

@@ -23,7 +23,7 @@ use cortex_core::{
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{Answer, Service, read};
-use crate::store::{Command, Failure, SYSTEM_TABLE};
+use crate::store::{Command, CommandError, SYSTEM_TABLE};
 
 /// Requests to other machines that may wait for the edge to take them up. More are refused as busy.
 pub const REQUESTS: usize = 64;
@@ -270,7 +270,7 @@ impl Service {
     }
 
     /// `mesh_list_nodes []`: the configured machines.
-    pub(super) fn mesh_list_nodes(&self, params: &Bytes) -> Result<Vec<NodeAddress>, Failure> {
+    pub(super) fn mesh_list_nodes(&self, params: &Bytes) -> Result<Vec<NodeAddress>, CommandError> {
         let api::MeshListNodes {} = read(params)?;
         let seen = self.in_a_mesh()?.view.now();
         let address = |Peer { node, host, port, .. }: &Peer| NodeAddress {
@@ -286,7 +286,7 @@ impl Service {
         &self,
         caller: &Caller,
         params: &Bytes,
-    ) -> Result<Answer, Failure> {
+    ) -> Result<Answer, CommandError> {
         self.signer()?;
         let api::MeshRemoveNode { node } = read(params)?;
         let node = NodeName::parse(node)?;
@@ -295,7 +295,7 @@ impl Service {
     }
 
     /// `mesh_status []`: what is known of the configured machines, and who was refused.
-    pub(super) fn mesh_status(&self, params: &Bytes) -> Result<MeshReport, Failure> {
+    pub(super) fn mesh_status(&self, params: &Bytes) -> Result<MeshReport, CommandError> {
         let api::MeshStatus {} = read(params)?;
         Ok(self.mesh_report()?)
     }

@@ -57,7 +57,7 @@ pub use listing::Listing;
 pub use slots::ScanSlots;
 
 use crate::{
-    store::{Command, Done, Failure, Fault, Reader, Store},
+    store::{Command, CommandError, Outcome, Reader, Store, StoreError},
     sys::clock,
 };
 
@@ -71,12 +71,14 @@ pub enum Answer {
     /// A list that may be larger than memory.
     List(Box<Listing>),
     /// What the request leads to will be known later: it takes more than a moment.
-    Later(oneshot::Receiver<Result<Later, Failure>>),
+    Later(oneshot::Receiver<Result<Later, CommandError>>),
 }
 
 impl Answer {
     /// The result of work that a connection's thread does not wait for.
-    fn later<R: Response>(work: impl Future<Output = Result<R, Failure>> + Send + 'static) -> Self {
+    fn later<R: Response>(
+        work: impl Future<Output = Result<R, CommandError>> + Send + 'static,
+    ) -> Self {
         let (done, answer) = oneshot::channel();
         tokio::spawn(async move {
             let encoded = work.await.map(|response| {
@@ -104,8 +106,8 @@ pub trait Pieces: std::fmt::Debug + Send {
     /// Goes on for a moment, appending to the buffer.
     ///
     /// # Errors
-    /// A [`Failure`]. Once something was sent, the reply cannot be completed any more.
-    fn step(&mut self, out: &mut Vec<u8>) -> Result<Step, Failure>;
+    /// A [`CommandError`]. Once something was sent, the reply cannot be completed any more.
+    fn step(&mut self, out: &mut Vec<u8>) -> Result<Step, CommandError>;
 }
 
 /// What one step brought.
@@ -116,7 +118,7 @@ pub enum Step {
     /// The buffer can be sent and emptied.
     Send,
     /// The buffer holds the end of the result.
-    Done,
+    Outcome,
 }
 
 /// What only the daemon can do for a request: it holds the settings.
@@ -233,7 +235,7 @@ impl Service {
     /// # Errors
     /// [`Refusal::AnotherNode`] and [`Refusal::AnotherMesh`] where the database belongs elsewhere;
     /// a fault of the store. Nothing has changed then.
-    pub async fn join(&self, signer: Arc<dyn Signer>) -> Result<(), Failure> {
+    pub async fn join(&self, signer: Arc<dyn Signer>) -> Result<(), CommandError> {
         self.store.execute(Command::Join(Arc::clone(&signer))).await?;
         self.signer.store(Arc::new(Some(signer)));
         Ok(())
@@ -278,7 +280,7 @@ impl Service {
     /// array of parameters.
     ///
     /// # Errors
-    /// A [`Failure`]. Nothing was changed; what was appended to `out` must be taken back.
+    /// A [`CommandError`]. Nothing was changed; what was appended to `out` must be taken back.
     pub fn call(
         &self,
         caller: &Caller,
@@ -286,7 +288,7 @@ impl Service {
         params: &Bytes,
         reader: &Reader,
         out: &mut Vec<u8>,
-    ) -> Result<Answer, Failure> {
+    ) -> Result<Answer, CommandError> {
         let Some(method) = allowed(caller, method)? else {
             return Err(Refusal::UnknownMethod(method.into()).into());
         };
@@ -346,38 +348,38 @@ impl Service {
 
     /// The result of a committed command, as v1 clients know it.
     #[must_use]
-    pub fn done(done: Done) -> &'static str {
+    pub fn done(done: Outcome) -> &'static str {
         match done {
-            Done::Created => "created",
-            Done::Dropped | Done::Declined { declined: true } => "dropped",
-            Done::Declined { declined: false } => "restored",
-            Done::HandedOver => "handed over",
-            Done::Stored
-            | Done::Deleted
-            | Done::Noted
-            | Done::Purged { .. }
-            | Done::Stopped
-            | Done::Joined
-            | Done::Registered
-            | Done::Claimed
-            | Done::Redeemed
-            | Done::Learned
-            | Done::Adopted
-            | Done::Taken(_)
-            | Done::Drained { .. }
-            | Done::Collected { .. }
-            | Done::Acknowledged { .. }
-            | Done::Pushed { .. }
-            | Done::Restamped { .. }
-            | Done::Rewritten { .. }
-            | Done::Erased { .. }
-            | Done::Audited(_)
-            | Done::Rotated => "ok",
-            Done::Removed => "removed",
-            Done::Settled => "resolved",
-            Done::Granted => "granted",
-            Done::Revoked | Done::Unbound => "revoked",
-            Done::Scoped => "scope updated",
+            Outcome::Created => "created",
+            Outcome::Dropped | Outcome::Declined { declined: true } => "dropped",
+            Outcome::Declined { declined: false } => "restored",
+            Outcome::HandedOver => "handed over",
+            Outcome::Stored
+            | Outcome::Deleted
+            | Outcome::Noted
+            | Outcome::Purged { .. }
+            | Outcome::Stopped
+            | Outcome::Joined
+            | Outcome::Registered
+            | Outcome::Claimed
+            | Outcome::Redeemed
+            | Outcome::Learned
+            | Outcome::Adopted
+            | Outcome::Taken(_)
+            | Outcome::Drained { .. }
+            | Outcome::Collected { .. }
+            | Outcome::Acknowledged { .. }
+            | Outcome::Pushed { .. }
+            | Outcome::Restamped { .. }
+            | Outcome::Rewritten { .. }
+            | Outcome::Erased { .. }
+            | Outcome::Audited(_)
+            | Outcome::Rotated => "ok",
+            Outcome::Removed => "removed",
+            Outcome::Settled => "resolved",
+            Outcome::Granted => "granted",
+            Outcome::Revoked | Outcome::Unbound => "revoked",
+            Outcome::Scoped => "scope updated",
         }
     }
 
@@ -392,7 +394,7 @@ fn read<'a, R: Request<'a>>(params: &'a Bytes) -> Result<R, Refusal> {
 }
 
 /// A result that is known at once.
-fn ready(out: &mut Vec<u8>, response: &impl Response) -> Result<Answer, Failure> {
+fn ready(out: &mut Vec<u8>, response: &impl Response) -> Result<Answer, CommandError> {
     response.write(out);
     Ok(Answer::Ready)
 }
@@ -414,12 +416,14 @@ fn allowed(caller: &Caller, name: &str) -> Result<Option<Method>, Refusal> {
 /// What the error slot of a reply says of a failure. Faults are worded for clients; their cause
 /// is in the log.
 #[must_use]
-pub fn wire_error(failure: &Failure) -> String {
+pub fn wire_error(failure: &CommandError) -> String {
     match failure {
-        Failure::Refused(refusal) => refusal.to_string(),
-        Failure::Faulted(fault @ (Fault::Damaged { .. } | Fault::DamagedCopy { .. })) => {
+        CommandError::Refused(refusal) => refusal.to_string(),
+        CommandError::Faulted(
+            fault @ (StoreError::Damaged { .. } | StoreError::DamagedCopy { .. }),
+        ) => {
             format!("{}: {fault}", fault.wire())
         }
-        Failure::Faulted(fault) => fault.wire().to_owned(),
+        CommandError::Faulted(fault) => fault.wire().to_owned(),
     }
 }

@@ -12,11 +12,11 @@ use super::{
     listing::{Listing, Page, What},
     read,
 };
-use crate::store::{Command, Failure, Reader};
+use crate::store::{Command, CommandError, Reader};
 
 impl Service {
     /// `put [table, record]`.
-    pub(super) fn put(&self, caller: &Caller, params: &Bytes) -> Result<Answer, Failure> {
+    pub(super) fn put(&self, caller: &Caller, params: &Bytes) -> Result<Answer, CommandError> {
         let api::Put { table, record: Raw(record) } = read(params)?;
         let entry = self.open(caller, table, Permissions::WRITE)?;
         let field = entry.table.key_field().as_str();
@@ -33,7 +33,7 @@ impl Service {
         params: &Bytes,
         reader: &Reader,
         out: &mut Vec<u8>,
-    ) -> Result<Answer, Failure> {
+    ) -> Result<Answer, CommandError> {
         let api::Get { table, key: Raw(key) } = read(params)?;
         let entry = self.open(caller, table, Permissions::READ)?;
         entry.takes_reads()?;
@@ -45,7 +45,7 @@ impl Service {
     }
 
     /// `delete [table, key]`.
-    pub(super) fn delete(&self, caller: &Caller, params: &Bytes) -> Result<Answer, Failure> {
+    pub(super) fn delete(&self, caller: &Caller, params: &Bytes) -> Result<Answer, CommandError> {
         let api::Delete { table, key: Raw(key) } = read(params)?;
         let entry = self.open(caller, table, Permissions::WRITE)?;
         let key = Key::read(key, &self.store.limits())?;
@@ -53,19 +53,19 @@ impl Service {
     }
 
     /// `all [table]` or `[table, {limit, after}]`.
-    pub(super) fn all(&self, caller: &Caller, params: &Bytes) -> Result<Answer, Failure> {
+    pub(super) fn all(&self, caller: &Caller, params: &Bytes) -> Result<Answer, CommandError> {
         let api::All { table, page } = read(params)?;
         self.list(caller, table, What::All, page, api::All::invalid)
     }
 
     /// `keys [table]` or `[table, {limit, after}]`.
-    pub(super) fn keys(&self, caller: &Caller, params: &Bytes) -> Result<Answer, Failure> {
+    pub(super) fn keys(&self, caller: &Caller, params: &Bytes) -> Result<Answer, CommandError> {
         let api::Keys { table, page } = read(params)?;
         self.list(caller, table, What::Keys, page, api::Keys::invalid)
     }
 
     /// `match [table, pattern]` or `[table, pattern, {limit, after}]`.
-    pub(super) fn matching(&self, caller: &Caller, params: &Bytes) -> Result<Answer, Failure> {
+    pub(super) fn matching(&self, caller: &Caller, params: &Bytes) -> Result<Answer, CommandError> {
         let api::Match { table, pattern: Raw(pattern), page } = read(params)?;
         let what = What::Matching(params.slice_ref(pattern));
         self.list(caller, table, what, page, api::Match::invalid)
@@ -78,7 +78,7 @@ impl Service {
         what: What,
         page: api::Page<'_>,
         invalid: fn() -> Refusal,
-    ) -> Result<Answer, Failure> {
+    ) -> Result<Answer, CommandError> {
         let page = Page::of(page).filter(|_| what.is_well_formed()).ok_or_else(invalid)?;
         let entry = self.open(caller, table, Permissions::READ)?;
         entry.takes_reads()?;

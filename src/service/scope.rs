@@ -11,7 +11,7 @@ use cortex_core::{
 };
 
 use super::{Answer, Service, read, ready, tables::parse_scope};
-use crate::store::{Command, Done, Entry, Failure};
+use crate::store::{Command, CommandError, Entry, Outcome};
 
 impl Service {
     /// `get_scope [table]`. Without a mesh every table is `local`.
@@ -19,7 +19,7 @@ impl Service {
         &self,
         caller: &Caller,
         params: &Bytes,
-    ) -> Result<ScopeReport, Failure> {
+    ) -> Result<ScopeReport, CommandError> {
         let api::GetScope { table } = read(params)?;
         let entry = self.open_anywhere(caller, table, Permissions::READ)?;
         let copies = self.copies_of(&entry);
@@ -38,7 +38,7 @@ impl Service {
         caller: &Caller,
         params: &Bytes,
         out: &mut Vec<u8>,
-    ) -> Result<Answer, Failure> {
+    ) -> Result<Answer, CommandError> {
         let api::SetScope { table, scope, options } = read(params)?;
         let write_off = options.write_off.iter().map(|node| NodeName::parse(node));
         let write_off: BTreeSet<_> = write_off.collect::<Result<_, _>>()?;
@@ -116,9 +116,9 @@ fn stays_local(
     entry: &Entry,
     write_off: &BTreeSet<NodeName>,
     out: &mut Vec<u8>,
-) -> Result<Answer, Failure> {
+) -> Result<Answer, CommandError> {
     if entry.table.scope != Scope::Local || !write_off.is_empty() {
         return Err(Refusal::MeshNotConfigured.into());
     }
-    ready(out, &Service::done(Done::Scoped).to_owned())
+    ready(out, &Service::done(Outcome::Scoped).to_owned())
 }

@@ -28,7 +28,10 @@ use tracing::{info, warn};
 
 use super::{Answer, Service, read, repair::batches};
 use crate::{
-    store::{AuditReport, AuditStep, Audited, Command, Done, Entry, Event, Failure, Fault, Store},
+    store::{
+        AuditReport, AuditStep, Audited, Command, CommandError, Entry, Event, Outcome, Store,
+        StoreError,
+    },
     sys::{clock, random},
 };
 
@@ -131,7 +134,7 @@ pub(super) async fn audit(
     store: &Store,
     table: TableId,
     bytes_per_second: Option<u64>,
-) -> Result<AuditReport, Failure> {
+) -> Result<AuditReport, CommandError> {
     for _ in 0..TRIES {
         match audit_once(store, table, bytes_per_second).await? {
             Audited::Ended(report) => return Ok(report),
@@ -139,14 +142,14 @@ pub(super) async fn audit(
             Audited::Lost | Audited::More { .. } => {}
         }
     }
-    Err(Fault::Io("too many audits at a time".into()).into())
+    Err(StoreError::Io("too many audits at a time".into()).into())
 }
 
 async fn audit_once(
     store: &Store,
     table: TableId,
     bytes_per_second: Option<u64>,
-) -> Result<Audited, Failure> {
+) -> Result<Audited, CommandError> {
     let audit = u64::from_le_bytes(random::id()[..8].try_into().unwrap_or_default());
     let (mut begins, mut ahead) = (true, Some(Vec::new()));
     loop {
@@ -157,7 +160,7 @@ async fn audit_once(
         }
         let done = store.execute(Command::Audit(AuditStep { table, audit, begins })).await?;
         begins = false;
-        let Done::Audited(audited) = done else { return Ok(Audited::Lost) };
+        let Outcome::Audited(audited) = done else { return Ok(Audited::Lost) };
         let Audited::More { bytes } = audited else { return Ok(audited) };
         if let Some(rate) = bytes_per_second {
             let millis = bytes.max(SLICE_LEAST) * 1000 / rate.max(1);
@@ -168,7 +171,11 @@ async fn audit_once(
 
 impl Service {
     /// `scrub []`: reads every row now, as fast as the disk is, and the database's structure too.
-    pub(super) fn scrub_now(&self, caller: &Caller, params: &Bytes) -> Result<Answer, Failure> {
+    pub(super) fn scrub_now(
+        &self,
+        caller: &Caller,
+        params: &Bytes,
+    ) -> Result<Answer, CommandError> {
         let api::Scrub {} = read(params)?;
         self.require_admin(caller)?;
         let store = self.store.clone();
@@ -187,7 +194,7 @@ impl Service {
 }
 
 impl Round {
-    fn add(&mut self, audited: &Result<AuditReport, Failure>) {
+    fn add(&mut self, audited: &Result<AuditReport, CommandError>) {
         match audited {
             Ok(AuditReport { records, bytes, corrected, .. }) => {
                 self.tables += 1;
@@ -195,8 +202,8 @@ impl Round {
                 self.bytes += bytes;
                 self.corrected += u64::from(*corrected);
             }
-            Err(Failure::Refused(_) | Failure::Faulted(Fault::Closed)) => {} // it is gone
-            Err(Failure::Faulted(_)) => self.failed += 1,
+            Err(CommandError::Refused(_) | CommandError::Faulted(StoreError::Closed)) => {} // it is gone
+            Err(CommandError::Faulted(_)) => self.failed += 1,
         }
     }
 }
@@ -269,8 +276,8 @@ async fn look(service: &Service, table: TableId, pace: ScrubPace) {
     let outcome = audit(store, table, Some(pace.bytes_per_second)).await;
     let mut state = view.state();
     state.table = None;
-    if let Err(Failure::Faulted(fault)) = &outcome
-        && !matches!(fault, Fault::Closed)
+    if let Err(CommandError::Faulted(fault)) = &outcome
+        && !matches!(fault, StoreError::Closed)
     {
         let table = name_of(store, table);
         warn!(%fault, table, "the rows of a table could not be compared with their checksums");

@@ -4,18 +4,18 @@ use bytes::Bytes;
 use cortex_core::api::{self, StatusReport};
 
 use super::{Service, read};
-use crate::store::Failure;
+use crate::store::CommandError;
 
 impl Service {
     /// `ping []`.
     #[expect(clippy::unused_self, reason = "every method has the same shape")]
-    pub(super) fn ping(&self, params: &Bytes) -> Result<String, Failure> {
+    pub(super) fn ping(&self, params: &Bytes) -> Result<String, CommandError> {
         let api::Ping {} = read(params)?;
         Ok("pong".to_owned())
     }
 
     /// `status []`: figures that everybody may know, of no user in particular.
-    pub(super) fn status(&self, params: &Bytes) -> Result<StatusReport, Failure> {
+    pub(super) fn status(&self, params: &Bytes) -> Result<StatusReport, CommandError> {
         let api::Status {} = read(params)?;
         Ok(self.status_report())
     }

@@ -23,7 +23,7 @@ use super::{
     sync::SyncView,
 };
 use crate::{
-    store::{Entry, Failure, Store},
+    store::{CommandError, Entry, Store},
     sys::clock,
 };
 
@@ -53,7 +53,7 @@ impl Service {
         &self,
         caller: &Caller,
         params: &Bytes,
-    ) -> Result<Vec<TableSync>, Failure> {
+    ) -> Result<Vec<TableSync>, CommandError> {
         let api::SyncStatus {} = read(params)?;
         let tables = self.replicated_for(caller);
         Ok(tables.iter().map(|entry| self.table_sync(&self.copies_of(entry))).collect())
@@ -64,7 +64,7 @@ impl Service {
         &self,
         caller: &Caller,
         params: &Bytes,
-    ) -> Result<TableSync, Failure> {
+    ) -> Result<TableSync, CommandError> {
         let api::SyncStatusTable { table } = read(params)?;
         let entry = self.open(caller, table, Permissions::READ)?;
         Ok(self.table_sync(&self.copies_of(&entry)))
@@ -87,7 +87,11 @@ impl Service {
     /// `sync_wait [table]` or `[table, {node, all, timeout_ms}]`: waits until a node, or every other node in
     /// the scope, has all that this node's replica has now, and both were found equal. A replica here that is being
     /// filled is waited for too.
-    pub(super) fn sync_wait(&self, caller: &Caller, params: &Bytes) -> Result<Answer, Failure> {
+    pub(super) fn sync_wait(
+        &self,
+        caller: &Caller,
+        params: &Bytes,
+    ) -> Result<Answer, CommandError> {
         self.signer()?;
         let api::SyncWait { table, options } = read(params)?;
         let api::WaitOptions { node, all, timeout_ms } = options;
@@ -146,7 +150,7 @@ impl Wait {
         sync: &SyncView,
         mesh: &Mesh,
         time_limit: Duration,
-    ) -> Result<Verified, Failure> {
+    ) -> Result<Verified, CommandError> {
         let begun = clock::monotonic();
         let deadline = begun + time_limit;
         let (mut copies, mut words) = (store.copy_changes(), sync.changes());

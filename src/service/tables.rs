@@ -18,13 +18,17 @@ use cortex_core::{
 };
 
 use super::{Answer, Service, grants::words, read};
-use crate::store::{Catalog, Command, Entry, Failure, Namespace};
+use crate::store::{Catalog, Command, CommandError, Entry, Namespace};
 
 impl Service {
     /// `tables []`: the caller's own tables, by their short names, and those of their federated
     /// identity by their full ones. `tables [{all: true}]`: every table that the caller may read,
     /// by its full name. With `{details: true}` each with how it is, those among them of which nothing is here.
-    pub(super) fn tables(&self, caller: &Caller, params: &Bytes) -> Result<TableList, Failure> {
+    pub(super) fn tables(
+        &self,
+        caller: &Caller,
+        params: &Bytes,
+    ) -> Result<TableList, CommandError> {
         let api::Tables { options: api::TablesOptions { all, details } } = read(params)?;
         let catalog = self.store.catalog();
         let shown = |entry: &Entry| match &entry.table.name.owner {
@@ -64,7 +68,11 @@ impl Service {
     }
 
     /// `create_table [name, [attributes]]` or `[name, [attributes], scope]`.
-    pub(super) fn create_table(&self, caller: &Caller, params: &Bytes) -> Result<Answer, Failure> {
+    pub(super) fn create_table(
+        &self,
+        caller: &Caller,
+        params: &Bytes,
+    ) -> Result<Answer, CommandError> {
         let api::CreateTable { name, attributes, scope } = read(params)?;
         let catalog = self.store.catalog();
         let (owner, name) = own_name(caller, name, catalog.directory())?;
@@ -91,7 +99,11 @@ impl Service {
 
     /// `drop_table [table]`, or `[table, {replica: true}]` for the replica of this machine alone, which
     /// `[table, {replica: true, undo: true}]` takes back.
-    pub(super) fn drop_table(&self, caller: &Caller, params: &Bytes) -> Result<Answer, Failure> {
+    pub(super) fn drop_table(
+        &self,
+        caller: &Caller,
+        params: &Bytes,
+    ) -> Result<Answer, CommandError> {
         let api::DropTable { table, options: api::DropOptions { replica, undo } } = read(params)?;
         if undo && !replica {
             return Err(api::DropTable::invalid().into());
@@ -105,7 +117,12 @@ impl Service {
 
     /// Keeps a table away from this machine, or takes that back. Of the table of a uid elsewhere nothing but its id
     /// may be known here by then.
-    fn decline(&self, caller: &Caller, table: &str, declined: bool) -> Result<Answer, Failure> {
+    fn decline(
+        &self,
+        caller: &Caller,
+        table: &str,
+        declined: bool,
+    ) -> Result<Answer, CommandError> {
         self.signer()?;
         if *caller != Caller::Local(Uid::ROOT) {
             return Err(Refusal::AccessDenied.into());
@@ -123,7 +140,11 @@ impl Service {
     }
 
     /// `table_chown [table, owner]` or `[table, owner, {name}]`: hands a table over.
-    pub(super) fn table_chown(&self, caller: &Caller, params: &Bytes) -> Result<Answer, Failure> {
+    pub(super) fn table_chown(
+        &self,
+        caller: &Caller,
+        params: &Bytes,
+    ) -> Result<Answer, CommandError> {
         let api::TableChown { table, owner, options } = read(params)?;
         let name = options.name.as_deref().map(TableName::parse).transpose()?;
         if *caller != Caller::Local(Uid::ROOT) {
@@ -149,7 +170,7 @@ impl Service {
         &self,
         caller: &Caller,
         params: &Bytes,
-    ) -> Result<TableReport, Failure> {
+    ) -> Result<TableReport, CommandError> {
         let api::TableInfo { table } = read(params)?;
         Ok(self.table_report(&self.open(caller, table, Permissions::READ)?))
     }

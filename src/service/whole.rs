@@ -8,7 +8,7 @@ use cortex_core::{
 use tokio::task::yield_now;
 
 use super::{Answer, Later, Pieces, Service, Step};
-use crate::store::{Failure, Fault};
+use crate::store::{CommandError, StoreError};
 
 /// The largest result that is put together in memory: half of what a message on the system bus may be.
 const MOST: usize = 16 << 20;
@@ -18,13 +18,13 @@ impl Service {
     /// [`Service::call`] was given.
     ///
     /// # Errors
-    /// A [`Failure`]: nothing was changed, or the result is too large for a single message.
+    /// A [`CommandError`]: nothing was changed, or the result is too large for a single message.
     pub async fn end(
         &self,
         caller: &Caller,
         answer: Answer,
         mut out: Vec<u8>,
-    ) -> Result<Vec<u8>, Failure> {
+    ) -> Result<Vec<u8>, CommandError> {
         match answer {
             Answer::Ready => {}
             Answer::Commit(command) => {
@@ -34,7 +34,7 @@ impl Service {
                 let _slot = self.scans.take(caller).await;
                 collect(listing.as_mut(), &mut out).await?;
             }
-            Answer::Later(later) => match later.await.unwrap_or(Err(Fault::Closed.into()))? {
+            Answer::Later(later) => match later.await.unwrap_or(Err(StoreError::Closed.into()))? {
                 Later::Encoded(result) => out = result,
                 Later::Pieces(mut pieces) => collect(pieces.as_mut(), &mut out).await?,
             },
@@ -43,7 +43,7 @@ impl Service {
     }
 }
 
-async fn collect(pieces: &mut dyn Pieces, out: &mut Vec<u8>) -> Result<(), Failure> {
+async fn collect(pieces: &mut dyn Pieces, out: &mut Vec<u8>) -> Result<(), CommandError> {
     // Emptied after each piece: its length tells a list when to pause.
     let mut piece = Vec::new();
     loop {
@@ -54,7 +54,7 @@ async fn collect(pieces: &mut dyn Pieces, out: &mut Vec<u8>) -> Result<(), Failu
         match step {
             Step::Working => {}
             Step::Send => out.append(&mut piece),
-            Step::Done => {
+            Step::Outcome => {
                 out.append(&mut piece);
                 return Ok(());
             }
@@ -91,7 +91,11 @@ mod tests {
         params
     }
 
-    async fn ask(service: &Service, method: &str, params: Vec<u8>) -> Result<Vec<u8>, Failure> {
+    async fn ask(
+        service: &Service,
+        method: &str,
+        params: Vec<u8>,
+    ) -> Result<Vec<u8>, CommandError> {
         let mut out = Vec::new();
         let reader = service.store().reader(0);
         let answer = service.call(&OWNER, method, &Bytes::from(params), &reader, &mut out)?;
@@ -137,7 +141,7 @@ mod tests {
         fill(&service, 20, 900 << 10).await;
         let refused = ask(&service, "all", params(&["t"])).await;
         assert!(
-            matches!(refused, Err(Failure::Refused(Refusal::ResultTooLarge(MOST)))),
+            matches!(refused, Err(CommandError::Refused(Refusal::ResultTooLarge(MOST)))),
             "{:?}",
             refused.map(|all| all.len())
         );

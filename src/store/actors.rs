@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use cortex_core::model::{ActorId, Hlc};
 use rusqlite::{Connection, params};
 
-use super::error::Fault;
+use super::error::StoreError;
 
 /// The actors that are known in this file. Clones share them.
 #[derive(Clone, Debug, Default)]
@@ -18,7 +18,7 @@ struct Table {
 }
 
 impl Actors {
-    pub(super) fn load(conn: &Connection) -> Result<Self, Fault> {
+    pub(super) fn load(conn: &Connection) -> Result<Self, StoreError> {
         let mut table = Table::default();
         let mut statement = conn.prepare_cached("SELECT number, uid FROM actors")?;
         let mut rows = statement.query([])?;
@@ -30,7 +30,7 @@ impl Actors {
 
     /// Those of a connection's transaction, of which these are some or all: numbers are given out in order,
     /// and never taken back.
-    pub(super) fn as_read_by(&self, conn: &Connection) -> Result<Self, Fault> {
+    pub(super) fn as_read_by(&self, conn: &Connection) -> Result<Self, StoreError> {
         let newest: Option<i64> = conn
             .prepare_cached("SELECT max(number) FROM actors")?
             .query_row([], |row| row.get(0))?;
@@ -58,7 +58,7 @@ impl Actors {
         conn: &Connection,
         id: ActorId,
         seen: Hlc,
-    ) -> Result<i64, Fault> {
+    ) -> Result<i64, StoreError> {
         if let Some(number) = self.number(id) {
             return Ok(number);
         }

@@ -14,8 +14,8 @@ use cortex_core::{
 use super::{
     Store,
     apply::Tx,
-    command::Done,
-    error::{Failure, Fault},
+    command::Outcome,
+    error::{CommandError, StoreError},
     events::Event,
     rows::Place,
     system,
@@ -30,7 +30,7 @@ impl Store {
     ///
     /// # Errors
     /// What SQLite reports.
-    pub fn orphans(&self, signer: &dyn Signer) -> Result<Vec<(Vec<u8>, Stamp)>, Fault> {
+    pub fn orphans(&self, signer: &dyn Signer) -> Result<Vec<(Vec<u8>, Stamp)>, StoreError> {
         let catalog = self.catalog();
         self.inner.scans.read(|conn| system::orphans(conn, signer, catalog.directory()))
     }
@@ -38,7 +38,10 @@ impl Store {
 
 impl Tx<'_> {
     /// Signs rows that still are as they were found.
-    pub(super) fn adopt_rows(&mut self, rows: &[(Vec<u8>, Stamp)]) -> Result<Done, Failure> {
+    pub(super) fn adopt_rows(
+        &mut self,
+        rows: &[(Vec<u8>, Stamp)],
+    ) -> Result<Outcome, CommandError> {
         let signer = self.signer()?;
         let mut adopted = 0;
         for (key, stamp) in rows {
@@ -56,7 +59,7 @@ impl Tx<'_> {
             );
             self.note(&Event { uid: None, kind: "rows_adopted", text })?;
         }
-        Ok(Done::Adopted)
+        Ok(Outcome::Adopted)
     }
 
     fn sign_in_its_place(
@@ -65,7 +68,7 @@ impl Tx<'_> {
         key: &[u8],
         before: Stamp,
         held: &system::Held<'_>,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), CommandError> {
         let (stamp, seq) = self.draw_after(key)?;
         let value = system::adopt(signer, before, stamp, key, held);
         self.merge_system(key, stamp, seq, &value)?;
@@ -81,7 +84,7 @@ impl Tx<'_> {
         &mut self,
         here: &NodeName,
         signer: &dyn Signer,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), CommandError> {
         for (key, stamp) in self.signed_by(here, usize::MAX)? {
             let found = self.find_row(Place::SYSTEM.id, &key)?;
             let Some(value) = found.filter(|found| !found.damaged).and_then(|found| found.value)
@@ -99,7 +102,7 @@ impl Tx<'_> {
     }
 
     /// Signs what a machine has signed that was just put out of the mesh.
-    pub(super) fn adopt_all_of(&mut self, node: &NodeName) -> Result<(), Failure> {
+    pub(super) fn adopt_all_of(&mut self, node: &NodeName) -> Result<(), CommandError> {
         let is_known = |row: &NodeRow| row.database != UNKNOWN_DATABASE;
         if !self.directory().node(node).is_some_and(is_known) {
             return Ok(()); // of older versions: upkeep does it
@@ -108,7 +111,7 @@ impl Tx<'_> {
         self.adopt_rows(&rows).map(|_| ())
     }
 
-    fn signed_by(&self, node: &NodeName, most: usize) -> Result<Vec<(Vec<u8>, Stamp)>, Fault> {
+    fn signed_by(&self, node: &NodeName, most: usize) -> Result<Vec<(Vec<u8>, Stamp)>, StoreError> {
         let mut statement = self.cached(
             "SELECT key, value, hlc, actor FROM records
              WHERE table_id = ?1 AND value IS NOT NULL ORDER BY key",

@@ -22,11 +22,11 @@ use super::{
     cache::RecordCache,
     catalog::{Catalog, Entry, Usage},
     checksum::StoredRow,
-    command::{Command, Done, Granting},
+    command::{Command, Granting, Outcome},
     contexts::{Contexts, Uses},
     damage::Damage,
     departure::Departures,
-    error::{Failure, Fault},
+    error::{CommandError, StoreError},
     events::{self, Event},
     exposure::Exposure,
     recent::Fresh,
@@ -86,7 +86,7 @@ impl State {
         self.actors.id(self.actor_number)
     }
 
-    pub(super) fn load(conn: &Connection) -> Result<Self, Fault> {
+    pub(super) fn load(conn: &Connection) -> Result<Self, StoreError> {
         let actors = Actors::load(conn)?;
         let catalog = Arc::new(Catalog::load(conn)?);
         let replicas = Replicas::load(conn, &actors)?;
@@ -245,7 +245,7 @@ impl<'a> Tx<'a> {
     }
 
     /// Carries out one command. A refusal has changed nothing; after a fault the transaction must be rolled back.
-    pub(super) fn apply(&mut self, command: &Command) -> Result<Done, Failure> {
+    pub(super) fn apply(&mut self, command: &Command) -> Result<Outcome, CommandError> {
         // They decide before they change anything.
         let decides_first =
             matches!(command, Command::Put { .. } | Command::Delete { .. } | Command::Stop);
@@ -258,15 +258,15 @@ impl<'a> Tx<'a> {
     /// Takes back what a command has changed where it is refused half way.
     fn wholly(
         &mut self,
-        command: impl FnOnce(&mut Self) -> Result<Done, Failure>,
-    ) -> Result<Done, Failure> {
+        command: impl FnOnce(&mut Self) -> Result<Outcome, CommandError>,
+    ) -> Result<Outcome, CommandError> {
         let before = (self.state.clone(), self.totals.clone());
         self.execute("SAVEPOINT command", [])?;
         let outcome = command(self);
-        if let Err(Failure::Faulted(_)) = &outcome {
+        if let Err(CommandError::Faulted(_)) = &outcome {
             return outcome; // a full disk has ended the transaction already, savepoint and all
         }
-        if let Err(Failure::Refused(_)) = &outcome {
+        if let Err(CommandError::Refused(_)) = &outcome {
             self.execute("ROLLBACK TO command", [])?;
             (self.state, self.totals) = before;
             self.contexts.forget();
@@ -277,7 +277,7 @@ impl<'a> Tx<'a> {
         outcome
     }
 
-    fn carry_out(&mut self, command: &Command) -> Result<Done, Failure> {
+    fn carry_out(&mut self, command: &Command) -> Result<Outcome, CommandError> {
         match command {
             Command::CreateTable { caller, owner, name, attributes, scope } => {
                 let name = QualifiedName { owner: owner.clone(), name: name.clone() };
@@ -304,7 +304,7 @@ impl<'a> Tx<'a> {
             Command::Redeem(redemption) => self.redeem(redemption),
             Command::Learn(rows) => {
                 self.learn(rows)?;
-                Ok(Done::Learned)
+                Ok(Outcome::Learned)
             }
             Command::Unbind { caller, identity, node } => {
                 self.unbind(caller, *identity, node.as_ref())
@@ -317,13 +317,13 @@ impl<'a> Tx<'a> {
                 let entry = self.admit(caller, entry, Permissions::WRITE)?;
                 let table = (entry.table.id, entry.table.uid);
                 let count = self.acknowledge(table, *conflict)?;
-                Ok(Done::Acknowledged { count })
+                Ok(Outcome::Acknowledged { count })
             }
             Command::Push { entry, keys } => {
                 let entry =
                     Arc::clone(self.state.catalog.current(entry).ok_or(Refusal::AccessDenied)?);
                 let count = self.push_all(&entry, keys)?;
-                Ok(Done::Pushed { count })
+                Ok(Outcome::Pushed { count })
             }
             Command::Restamp(restamp) => self.restamp(restamp),
             Command::Rewrite { entry, keys } => {
@@ -331,32 +331,32 @@ impl<'a> Tx<'a> {
                     Arc::clone(self.state.catalog.current(entry).ok_or(Refusal::AccessDenied)?);
                 entry.takes_writes()?;
                 let count = self.write_again(&entry, keys)?;
-                Ok(Done::Rewritten { count })
+                Ok(Outcome::Rewritten { count })
             }
             Command::Erase { caller, entry, rows } => {
                 let entry = self.admit(caller, entry, Permissions::WRITE)?;
                 entry.takes_writes()?;
                 let count = self.erase_unchanged(&entry, rows)?;
-                Ok(Done::Erased { count })
+                Ok(Outcome::Erased { count })
             }
             Command::Audit(step) => self.audit(*step),
             Command::RotateActor => {
                 self.rotate_actor()?;
-                Ok(Done::Rotated)
+                Ok(Outcome::Rotated)
             }
             Command::RemoveNode { caller, node } => self.remove_node(caller, node),
             Command::SettleName { caller, name, keep } => self.settle_name(caller, name, *keep),
             Command::Note(event) => {
                 self.note(event)?;
-                Ok(Done::Noted)
+                Ok(Outcome::Noted)
             }
-            Command::Purge => Ok(Done::Purged { more: self.purge()? }),
-            Command::Stop => Ok(Done::Stopped),
+            Command::Purge => Ok(Outcome::Purged { more: self.purge()? }),
+            Command::Stop => Ok(Outcome::Stopped),
         }
     }
 
     /// Writes the counters and totals; answers what to publish after the commit.
-    pub(super) fn finish(mut self) -> Result<Finished, Fault> {
+    pub(super) fn finish(mut self) -> Result<Finished, StoreError> {
         let changed =
             self.totals.tables.iter().filter(|(_, (_, delta))| *delta != Delta::default());
         for (table, (_, delta)) in changed {
@@ -384,19 +384,24 @@ impl<'a> Tx<'a> {
         entry: &Entry,
         key: &[u8],
         record: &[u8],
-    ) -> Result<Done, Failure> {
+    ) -> Result<Outcome, CommandError> {
         let entry = self.admit(caller, entry, Permissions::WRITE)?;
         entry.takes_writes()?;
         let bytes = (key.len() + record.len()) as u64;
         self.write_here(&entry, key, Content::Live { bytes }, Some(record))?;
-        Ok(Done::Stored)
+        Ok(Outcome::Stored)
     }
 
-    fn delete(&mut self, caller: &Caller, entry: &Entry, key: &[u8]) -> Result<Done, Failure> {
+    fn delete(
+        &mut self,
+        caller: &Caller,
+        entry: &Entry,
+        key: &[u8],
+    ) -> Result<Outcome, CommandError> {
         let entry = self.admit(caller, entry, Permissions::WRITE)?;
         entry.takes_writes()?;
         self.write_here(&entry, key, Content::Deleted, None)?;
-        Ok(Done::Deleted)
+        Ok(Outcome::Deleted)
     }
 
     /// A version made here and now. One that comes to nothing has drawn no number, and needs no
@@ -407,7 +412,7 @@ impl<'a> Tx<'a> {
         key: &[u8],
         content: Content,
         value: Option<&[u8]>,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), CommandError> {
         if entry.replicated {
             return self.write_shared(entry, key, value);
         }
@@ -432,7 +437,7 @@ impl<'a> Tx<'a> {
         entry: &Entry,
         key: &[u8],
         value: Option<&[u8]>,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), CommandError> {
         let place = Place::of(entry);
         let found = self.find_row(place.id, key)?;
         if found.is_none() && value.is_none() && !self.may_come(entry) {
@@ -463,7 +468,7 @@ impl<'a> Tx<'a> {
         key: &[u8],
         present: Option<Present>,
         arriving: Arriving<'_>,
-    ) -> Result<Change, Failure> {
+    ) -> Result<Change, CommandError> {
         let version = present.map(|present| present.version);
         let change = merge::decide(version, arriving.version, false);
         let delta = Delta::of(version, arriving.version, change);
@@ -482,7 +487,7 @@ impl<'a> Tx<'a> {
         present: Option<Present>,
         arriving: Arriving<'_>,
         change: Change,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), StoreError> {
         let Arriving { version, actor_number, seq, value } = arriving;
         let (hlc, lsn) = (version.stamp.hlc.to_i64(), self.state.lsn + 1);
         let checksum = StoredRow { table, key, hlc, actor_number, seq, value }.checksum();
@@ -507,7 +512,7 @@ impl<'a> Tx<'a> {
         Ok(())
     }
 
-    fn grant(&mut self, granting: &Granting) -> Result<Done, Failure> {
+    fn grant(&mut self, granting: &Granting) -> Result<Outcome, CommandError> {
         let entry = self.admit_anywhere(&granting.caller, &granting.entry, Permissions::ADMIN)?;
         if entry.replicated {
             self.change_rights(&entry, granting, Directory::grant)?;
@@ -517,10 +522,10 @@ impl<'a> Tx<'a> {
             self.store_grant(entry, granting)?;
         }
         self.note_grant("granted", granting)?;
-        Ok(Done::Granted)
+        Ok(Outcome::Granted)
     }
 
-    fn revoke(&mut self, granting: &Granting) -> Result<Done, Failure> {
+    fn revoke(&mut self, granting: &Granting) -> Result<Outcome, CommandError> {
         let entry = self.admit_anywhere(&granting.caller, &granting.entry, Permissions::ADMIN)?;
         if entry.replicated {
             let now_ms = self.wall_ms;
@@ -533,11 +538,11 @@ impl<'a> Tx<'a> {
             self.store_grant(entry, granting)?;
         }
         self.note_grant("revoked", granting)?;
-        Ok(Done::Revoked)
+        Ok(Outcome::Revoked)
     }
 
     /// Stores what a principal holds now on a table whose rows stay here.
-    fn store_grant(&mut self, entry: Entry, granting: &Granting) -> Result<(), Failure> {
+    fn store_grant(&mut self, entry: Entry, granting: &Granting) -> Result<(), CommandError> {
         let (id, principal) = (entry.table.id.0, granting.principal.to_string());
         let rights = entry.table.acl.held_by(&granting.principal);
         if rights.is_empty() {
@@ -555,7 +560,7 @@ impl<'a> Tx<'a> {
         Ok(())
     }
 
-    fn note_grant(&self, done: &'static str, granting: &Granting) -> Result<(), Fault> {
+    fn note_grant(&self, done: &'static str, granting: &Granting) -> Result<(), StoreError> {
         let Granting { caller, entry, principal, rights } = granting;
         let directory = self.state.catalog.directory();
         let words = rights.words().collect::<Vec<_>>().join(", ");
@@ -570,11 +575,11 @@ impl<'a> Tx<'a> {
         name: &QualifiedName,
         kind: &'static str,
         text: String,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), StoreError> {
         self.note(&Event { uid: self.state.catalog.uid_here(&name.owner), kind, text })
     }
 
-    pub(super) fn note(&self, event: &Event) -> Result<(), Fault> {
+    pub(super) fn note(&self, event: &Event) -> Result<(), StoreError> {
         events::record(self.conn, event, self.wall_ms)
     }
 
@@ -632,7 +637,7 @@ impl<'a> Tx<'a> {
         Stamp { hlc: self.state.clock.stamp(self.wall_ms), actor }
     }
 
-    fn find(&self, table: TableId, key: &[u8]) -> Result<Option<Present>, Fault> {
+    fn find(&self, table: TableId, key: &[u8]) -> Result<Option<Present>, StoreError> {
         let mut statement = self.cached(
             "SELECT id, hlc, actor, length(value) FROM records WHERE table_id = ?1 AND key = ?2",
         )?;
@@ -655,7 +660,7 @@ impl<'a> Tx<'a> {
         stamp: Stamp,
         seq: u64,
         value: &[u8],
-    ) -> Result<bool, Failure> {
+    ) -> Result<bool, CommandError> {
         let found = self.find_row(Place::SYSTEM.id, key)?;
         let rank = Rank::of(key, stamp, Some(value));
         let is_newer = |found: &Found| Rank::of(key, found.stamp, found.value.as_deref()) >= rank;
@@ -676,7 +681,7 @@ impl<'a> Tx<'a> {
     }
 
     /// The short number of an actor of rows, which gets one if it has none.
-    pub(super) fn actor_number_of(&mut self, stamp: Stamp) -> Result<i64, Fault> {
+    pub(super) fn actor_number_of(&mut self, stamp: Stamp) -> Result<i64, StoreError> {
         self.state.actors.enter(self.conn, stamp.actor, stamp.hlc)
     }
 

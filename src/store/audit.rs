@@ -22,8 +22,8 @@ use super::{
     Store,
     apply::Tx,
     checksum::StoredRow,
-    command::Done,
-    error::{Failure, Fault},
+    command::Outcome,
+    error::{CommandError, StoreError},
     events::Event,
     rows::Place,
     system,
@@ -126,7 +126,7 @@ impl Store {
     ///
     /// # Errors
     /// What SQLite reports.
-    pub fn integrity(&self) -> Result<Option<String>, Fault> {
+    pub fn integrity(&self) -> Result<Option<String>, StoreError> {
         self.inner.scans.read(|conn| {
             let found: String =
                 conn.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
@@ -139,17 +139,17 @@ impl Store {
     ///
     /// # Errors
     /// What SQLite reports.
-    pub fn read_ahead(&self, table: TableId, after: &[u8]) -> Result<Option<Vec<u8>>, Fault> {
+    pub fn read_ahead(&self, table: TableId, after: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         self.inner.scans.read(|conn| read_ahead(conn, table, after))
     }
 }
 
 impl Tx<'_> {
-    pub(super) fn audit(&mut self, step: AuditStep) -> Result<Done, Failure> {
+    pub(super) fn audit(&mut self, step: AuditStep) -> Result<Outcome, CommandError> {
         let table = step.table;
         let entry = self.state.catalog.by_id(table).cloned();
         if entry.is_none() && table != system::NUMBER {
-            return Ok(Done::Audited(Audited::Gone));
+            return Ok(Outcome::Audited(Audited::Gone));
         }
         let place = entry.as_deref().map_or(Place::SYSTEM, Place::of);
         let audit = if step.begins {
@@ -157,19 +157,19 @@ impl Tx<'_> {
         } else {
             let known = self.state.audits.iter().position(|audit| audit.number == step.audit);
             let Some(known) = known.filter(|known| self.state.audits[*known].table == table) else {
-                return Ok(Done::Audited(Audited::Lost));
+                return Ok(Outcome::Audited(Audited::Lost));
             };
             self.state.audits.remove(known)
         };
         let (audit, bytes, ended) = self.audit_slice(audit, place.uid)?;
         if ended {
-            return Ok(Done::Audited(Audited::Ended(self.conclude_audit(place, &audit)?)));
+            return Ok(Outcome::Audited(Audited::Ended(self.conclude_audit(place, &audit)?)));
         }
         if self.state.audits.len() >= AT_A_TIME {
             self.state.audits.remove(0);
         }
         self.state.audits.push(audit);
-        Ok(Done::Audited(Audited::More { bytes }))
+        Ok(Outcome::Audited(Audited::More { bytes }))
     }
 
     /// Reads the next rows. Answers how many bytes, and whether there are no more.
@@ -177,7 +177,7 @@ impl Tx<'_> {
         &mut self,
         mut audit: Audit,
         uid: TableUid,
-    ) -> Result<(Audit, u64, bool), Failure> {
+    ) -> Result<(Audit, u64, bool), CommandError> {
         let (rows, bytes, ended) = self.read_slice(&audit, uid)?;
         let mut unsealed = None;
         for row in rows {
@@ -204,7 +204,11 @@ impl Tx<'_> {
         Ok((audit, bytes, ended))
     }
 
-    fn read_slice(&self, audit: &Audit, uid: TableUid) -> Result<(Vec<Read>, u64, bool), Fault> {
+    fn read_slice(
+        &self,
+        audit: &Audit,
+        uid: TableUid,
+    ) -> Result<(Vec<Read>, u64, bool), StoreError> {
         let mut statement = self.cached(SLICE)?;
         let mut found = statement.query(params![audit.table.0, audit.after])?;
         let (mut rows, mut bytes) = (Vec::new(), 0);
@@ -212,7 +216,7 @@ impl Tx<'_> {
             let Some(row) = found.next()? else {
                 return Ok((rows, bytes, true));
             };
-            let damaged = |e: rusqlite::types::FromSqlError| Fault::Corrupt(e.to_string());
+            let damaged = |e: rusqlite::types::FromSqlError| StoreError::Corrupt(e.to_string());
             let key = row.get_ref(1)?.as_blob().map_err(damaged)?;
             let value = row.get_ref(2)?.as_blob_or_null().map_err(damaged)?;
             let (hlc, actor_number, seq) = (row.get(3)?, row.get(4)?, row.get(5)?);
@@ -235,13 +239,17 @@ impl Tx<'_> {
     }
 
     /// True where no row of the table may be without a checksum.
-    fn is_checksummed(&self, table: TableId) -> Result<bool, Fault> {
+    fn is_checksummed(&self, table: TableId) -> Result<bool, StoreError> {
         let mut statement = self.cached("SELECT checksummed FROM tables WHERE id = ?1")?;
         Ok(statement.query_row([table.0], |row| row.get(0))?)
     }
 
     /// Compares what was kept beside the rows with what they come to, and puts it right.
-    fn conclude_audit(&mut self, place: Place<'_>, audit: &Audit) -> Result<AuditReport, Failure> {
+    fn conclude_audit(
+        &mut self,
+        place: Place<'_>,
+        audit: &Audit,
+    ) -> Result<AuditReport, CommandError> {
         let (table, uid) = (place.id, place.uid);
         for key in self.damage.of(table) {
             if !audit.damaged.contains(&key) {
@@ -290,7 +298,7 @@ impl Tx<'_> {
         place: Place<'_>,
         audit: &Audit,
         wrong: &str,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), StoreError> {
         // Rows that are not there any more may be in memory.
         self.touched.extend(0..self.cache.buckets());
         self.fresh.give_up();
@@ -362,13 +370,13 @@ pub(super) fn read_ahead(
     conn: &Connection,
     table: TableId,
     after: &[u8],
-) -> Result<Option<Vec<u8>>, Fault> {
+) -> Result<Option<Vec<u8>>, StoreError> {
     let mut statement = conn.prepare_cached(SLICE)?;
     let mut found = statement.query(params![table.0, after])?;
     let (mut rows, mut bytes, mut last) = (0, 0, None);
     while bytes < SLICE_BYTES && rows < SLICE_ROWS {
         let Some(row) = found.next()? else { return Ok(None) };
-        let damaged = |e: rusqlite::types::FromSqlError| Fault::Corrupt(e.to_string());
+        let damaged = |e: rusqlite::types::FromSqlError| StoreError::Corrupt(e.to_string());
         let key = row.get_ref(1)?.as_blob().map_err(damaged)?;
         let value = row.get_ref(2)?.as_blob_or_null().map_err(damaged)?;
         // Once through the whole value: a large one is on pages of its own.

@@ -14,7 +14,7 @@ use rusqlite::Connection;
 use super::{
     LOCK_FILE,
     checksum::StoredRow,
-    error::{Fault, OpenError},
+    error::{OpenError, StoreError},
     schema, take_directory,
 };
 use crate::sys::clock;
@@ -52,14 +52,14 @@ pub struct Summary {
 /// Copies the state of the last commit into a new file, checks the copy and marks it as one.
 ///
 /// VACUUM INTO reads over one snapshot: writers go on meanwhile, and what they write is not in it.
-/// Ends with [`Fault::Closed`] soon after the copy is given up.
+/// Ends with [`StoreError::Closed`] soon after the copy is given up.
 pub(super) fn make(
     source: &mut Connection,
     into: &Path,
     given_up: impl Fn() -> bool + Clone + Send + 'static,
-) -> Result<Summary, Fault> {
-    let io = |e: io::Error| Fault::Io(format!("{}: {e}", into.display()));
-    let path = into.to_str().ok_or_else(|| Fault::Io("the path is no UTF-8".into()))?;
+) -> Result<Summary, StoreError> {
+    let io = |e: io::Error| StoreError::Io(format!("{}: {e}", into.display()));
+    let path = into.to_str().ok_or_else(|| StoreError::Io("the path is no UTF-8".into()))?;
     source.progress_handler(STEPS_PER_LOOK, Some(given_up.clone()))?;
     source.execute("VACUUM INTO ?1", [path])?;
     let mut copy = Connection::open(into)?;
@@ -74,13 +74,13 @@ pub(super) fn make(
 }
 
 /// Reads every page.
-fn check_pages(conn: &Connection) -> Result<(), Fault> {
+fn check_pages(conn: &Connection) -> Result<(), StoreError> {
     let found: String = conn.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
-    if found == "ok" { Ok(()) } else { Err(Fault::Corrupt(found)) }
+    if found == "ok" { Ok(()) } else { Err(StoreError::Corrupt(found)) }
 }
 
 /// Compares the tables' totals with their rows, and every row with its checksum.
-fn check_rows(conn: &Connection) -> Result<Summary, Fault> {
+fn check_rows(conn: &Connection) -> Result<Summary, StoreError> {
     let wrong: i64 = conn.query_row(
         // Nobody's quota counts the rows of the system table.
         "SELECT count(*) FROM tables WHERE dropped = 0 AND id <> 0 AND records <>
@@ -89,7 +89,7 @@ fn check_rows(conn: &Connection) -> Result<Summary, Fault> {
         |row| row.get(0),
     )?;
     if wrong > 0 {
-        return Err(Fault::Corrupt(format!("{wrong} tables hold other rows than they count")));
+        return Err(StoreError::Corrupt(format!("{wrong} tables hold other rows than they count")));
     }
     check_checksums(conn)?;
     let totals = conn.query_row(
@@ -101,7 +101,7 @@ fn check_rows(conn: &Connection) -> Result<Summary, Fault> {
 }
 
 /// Those of an earlier schema have none.
-fn check_checksums(conn: &Connection) -> Result<(), Fault> {
+fn check_checksums(conn: &Connection) -> Result<(), StoreError> {
     let mut statement = conn.prepare(
         "SELECT r.table_id, r.key, r.value, r.hlc, r.actor, r.seq, r.checksum, t.checksummed,
                 t.owner, t.name
@@ -109,7 +109,7 @@ fn check_checksums(conn: &Connection) -> Result<(), Fault> {
     )?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
-        let blob = |e: rusqlite::types::FromSqlError| Fault::Corrupt(e.to_string());
+        let blob = |e: rusqlite::types::FromSqlError| StoreError::Corrupt(e.to_string());
         let key = row.get_ref(1)?.as_blob().map_err(blob)?;
         let stored = StoredRow {
             table: TableId(row.get(0)?),
@@ -124,7 +124,7 @@ fn check_checksums(conn: &Connection) -> Result<(), Fault> {
         if lacks || !stored.is_sound(checksum) {
             let (owner, name): (String, String) = (row.get(8)?, row.get(9)?);
             let table = format!("{owner}:{name}");
-            return Err(Fault::DamagedCopy { table, key: key.into() });
+            return Err(StoreError::DamagedCopy { table, key: key.into() });
         }
     }
     Ok(())
@@ -166,18 +166,20 @@ pub fn restore(from: &Path, dir: &Path) -> Result<Restored, OpenError> {
 
 fn copy_checked(from: &Path, fresh: &Path) -> Result<Summary, OpenError> {
     let shown = || from.display().to_string();
-    let failed = |fault: Fault| match fault {
-        Fault::Corrupt(why) => OpenError::Unsound { path: shown(), why },
-        Fault::Damaged { .. } | Fault::DamagedCopy { .. } => {
+    let failed = |fault: StoreError| match fault {
+        StoreError::Corrupt(why) => OpenError::Unsound { path: shown(), why },
+        StoreError::Damaged { .. } | StoreError::DamagedCopy { .. } => {
             OpenError::Unsound { path: shown(), why: fault.to_string() }
         }
-        fault @ (Fault::Full(_)
-        | Fault::Io(_)
-        | Fault::SyncFailed(_)
-        | Fault::ReadOnly(_)
-        | Fault::Unopened(_)
-        | Fault::Closed
-        | Fault::SnapshotTooOld) => OpenError::Fault { path: fresh.display().to_string(), fault },
+        fault @ (StoreError::Full(_)
+        | StoreError::Io(_)
+        | StoreError::SyncFailed(_)
+        | StoreError::ReadOnly(_)
+        | StoreError::Unopened(_)
+        | StoreError::Closed
+        | StoreError::SnapshotTooOld) => {
+            OpenError::StoreError { path: fresh.display().to_string(), fault }
+        }
     };
     let io = |cause| OpenError::Uncopied { path: fresh.display().to_string(), cause };
     fs::copy(from, fresh).map_err(io)?;
@@ -313,7 +315,7 @@ fn remove_log(database: &Path) -> io::Result<()> {
 
 /// Moves everything from the log into the database, so that one rename moves it all. Closing the
 /// last connection does it.
-fn fold_log(database: &Path) -> Result<(), Fault> {
+fn fold_log(database: &Path) -> Result<(), StoreError> {
     let conn = Connection::open(database)?;
     conn.query_row("SELECT count(*) FROM node_state", [], |_| Ok(()))?;
     conn.close().map_err(|(_, error)| error.into())

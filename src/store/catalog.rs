@@ -20,7 +20,7 @@ use cortex_core::{
 };
 use rusqlite::{Connection, Row};
 
-use super::{error::Fault, system};
+use super::{error::StoreError, system};
 
 /// How much is stored: of one table, or of all tables of one owner.
 #[derive(Debug, Default)]
@@ -306,7 +306,7 @@ impl Catalog {
     }
 
     /// Reads the catalog from the file.
-    pub(super) fn load(conn: &Connection) -> Result<Self, Fault> {
+    pub(super) fn load(conn: &Connection) -> Result<Self, StoreError> {
         let directory = Arc::new(system::load(conn)?);
         let mut catalog = Self { directory, ..Self::default() };
         let mut acls = load_grants(conn)?;
@@ -346,7 +346,7 @@ fn consult(directory: &Directory, entry: &mut Entry) {
     }
 }
 
-fn load_grants(conn: &Connection) -> Result<HashMap<TableId, Acl>, Fault> {
+fn load_grants(conn: &Connection) -> Result<HashMap<TableId, Acl>, StoreError> {
     let mut acls: HashMap<TableId, Acl> = HashMap::new();
     let mut statement = conn.prepare("SELECT table_id, principal, rights FROM grants")?;
     let mut rows = statement.query([])?;
@@ -359,7 +359,7 @@ fn load_grants(conn: &Connection) -> Result<HashMap<TableId, Acl>, Fault> {
     Ok(acls)
 }
 
-pub(super) fn entry_from(row: &Row<'_>) -> Result<Entry, Fault> {
+pub(super) fn entry_from(row: &Row<'_>) -> Result<Entry, StoreError> {
     let text = |index: usize| row.get_ref(index)?.as_str().map_err(damaged);
     let attributes = text(4)?.split(',').map(AttributeName::parse).collect::<Result<Vec<_>, _>>();
     let usage = Usage::default();
@@ -386,6 +386,6 @@ pub(super) fn entry_from(row: &Row<'_>) -> Result<Entry, Fault> {
 }
 
 /// A column that holds what this version could not have written.
-fn damaged(what: impl std::fmt::Display) -> Fault {
-    Fault::Corrupt(format!("the table of tables holds what cannot stand there: {what}"))
+fn damaged(what: impl std::fmt::Display) -> StoreError {
+    StoreError::Corrupt(format!("the table of tables holds what cannot stand there: {what}"))
 }

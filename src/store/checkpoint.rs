@@ -15,7 +15,7 @@ use rusqlite::{Connection, MAIN_DB, wal::CheckpointMode};
 use tracing::{debug, warn};
 
 use super::{
-    error::{Fault, is_busy},
+    error::{StoreError, is_busy},
     writer::Published,
 };
 
@@ -79,7 +79,7 @@ pub(super) fn start(
 
 /// Moves what can be moved without waiting for anybody. True where little is left. While another
 /// checkpoint is under way there is nothing to move: that one does it.
-pub(super) fn run(conn: &Connection) -> Result<bool, Fault> {
+pub(super) fn run(conn: &Connection) -> Result<bool, StoreError> {
     for _ in 0..PASSES {
         let (in_log, moved) = match conn.wal_checkpoint_v2(Some(MAIN_DB), CheckpointMode::PASSIVE) {
             Ok(pages) => pages,

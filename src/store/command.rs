@@ -14,7 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use super::{
     audit::{AuditStep, Audited},
     catalog::Entry,
-    error::Failure,
+    error::CommandError,
     events::Event,
     restamp::Restamp,
     system::VerifiedRow,
@@ -385,7 +385,7 @@ impl Command {
 
 /// What a committed command did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Done {
+pub enum Outcome {
     /// The table exists.
     Created,
     /// The table is gone.
@@ -481,6 +481,6 @@ pub enum Done {
 #[derive(Debug)]
 pub(super) struct Job {
     pub(super) command: Command,
-    pub(super) reply: oneshot::Sender<Result<Done, Failure>>,
+    pub(super) reply: oneshot::Sender<Result<Outcome, CommandError>>,
     pub(super) _share: OwnedSemaphorePermit,
 }

@@ -12,7 +12,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::{
     actors::Actors,
     apply::Tx,
-    error::{Failure, Fault},
+    error::{CommandError, StoreError},
     rows::Place,
     take::LosingVersion,
 };
@@ -72,7 +72,7 @@ impl Tx<'_> {
         key: &[u8],
         losing: &LosingVersion<'_>,
         winner: (Hlc, Dot),
-    ) -> Result<(), Failure> {
+    ) -> Result<(), CommandError> {
         let actor_number = self.state.actors.enter(self.conn, losing.dot.actor, losing.hlc)?;
         let winning = self.state.actors.enter(self.conn, winner.1.actor, winner.0)?;
         let bytes = key.len() + losing.value.map_or(0, <[u8]>::len);
@@ -118,7 +118,7 @@ impl Tx<'_> {
     }
 
     /// Removes what is over the bounds. Answers how many that nobody had taken note of.
-    fn make_room(&self, table: TableId) -> Result<u64, Fault> {
+    fn make_room(&self, table: TableId) -> Result<u64, StoreError> {
         let oldest_ms = self.wall_ms.saturating_sub(KEPT_MS);
         let mut evicted = self
             .cached(
@@ -156,7 +156,7 @@ impl Tx<'_> {
         place: Place<'_>,
         row: &RowVersion,
         context: &VersionVector,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), StoreError> {
         let open = self.state.replicas.get(place.uid).map_or(0, |copy| copy.conflicts.open.count);
         if open == 0 {
             return Ok(());
@@ -188,7 +188,7 @@ impl Tx<'_> {
         &mut self,
         table: (TableId, TableUid),
         id: Option<i64>,
-    ) -> Result<u64, Fault> {
+    ) -> Result<u64, StoreError> {
         let noted = self
             .cached(
                 "UPDATE conflicts SET acknowledged = 1
@@ -207,7 +207,7 @@ pub(super) fn read(
     table: TableId,
     before: i64,
     limit: u32,
-) -> Result<Vec<Conflict>, Fault> {
+) -> Result<Vec<Conflict>, StoreError> {
     let mut statement = conn.prepare_cached(
         "SELECT id, key, value, hlc, actor, seq, winner_hlc, winner_actor, seen_ms,
          acknowledged FROM conflicts WHERE table_id = ?1 AND id < ?2 ORDER BY id DESC LIMIT ?3",
@@ -245,7 +245,7 @@ impl Open {
     }
 }
 
-pub(super) fn open(conn: &Connection) -> Result<Open, Fault> {
+pub(super) fn open(conn: &Connection) -> Result<Open, StoreError> {
     let since = conn.query_row("SELECT hlc FROM node_state WHERE id = 1", [], |row| row.get(0))?;
     let mut statement = conn.prepare(
         "SELECT table_id, count(*) FROM conflicts WHERE acknowledged = 0 GROUP BY table_id",

@@ -13,7 +13,7 @@ use cortex_core::{
 };
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{actors::Actors, error::Fault};
+use super::{actors::Actors, error::StoreError};
 
 /// Contexts kept in memory. A table that is written on a few machines has a few at a time.
 const CACHED: usize = 1024;
@@ -41,7 +41,7 @@ impl Contexts {
         conn: &Connection,
         actors: &Actors,
         id: Option<i64>,
-    ) -> Result<Arc<VersionVector>, Fault> {
+    ) -> Result<Arc<VersionVector>, StoreError> {
         let Some(id) = id else {
             return Ok(Arc::default());
         };
@@ -67,7 +67,7 @@ impl Contexts {
         conn: &Connection,
         actors: &mut Actors,
         vector: &VersionVector,
-    ) -> Result<Option<i64>, Fault> {
+    ) -> Result<Option<i64>, StoreError> {
         if vector.is_empty() {
             return Ok(None);
         }
@@ -89,7 +89,7 @@ impl Contexts {
     }
 
     /// Counts uses, and removes what is used no more.
-    pub(super) fn save(&self, conn: &Connection, uses: &Uses) -> Result<(), Fault> {
+    pub(super) fn save(&self, conn: &Connection, uses: &Uses) -> Result<(), StoreError> {
         let mut count =
             conn.prepare_cached("UPDATE contexts SET uses = uses + ?2 WHERE id = ?1")?;
         let mut remove = conn.prepare_cached("DELETE FROM contexts WHERE id = ?1 AND uses <= 0")?;
@@ -106,12 +106,16 @@ impl Contexts {
 }
 
 /// The vector behind a number.
-pub(super) fn load(conn: &Connection, actors: &Actors, id: i64) -> Result<VersionVector, Fault> {
+pub(super) fn load(
+    conn: &Connection,
+    actors: &Actors,
+    id: i64,
+) -> Result<VersionVector, StoreError> {
     let body = conn
         .prepare_cached("SELECT body FROM contexts WHERE id = ?1")?
         .query_row([id], |row| row.get::<_, Vec<u8>>(0))
         .optional()?;
-    let body = body.ok_or_else(|| Fault::Corrupt("a row's context is missing".into()))?;
+    let body = body.ok_or_else(|| StoreError::Corrupt("a row's context is missing".into()))?;
     Ok(decode(actors, &body))
 }
 
@@ -127,7 +131,7 @@ pub(super) fn encode(
     conn: &Connection,
     actors: &mut Actors,
     vector: &VersionVector,
-) -> Result<Vec<u8>, Fault> {
+) -> Result<Vec<u8>, StoreError> {
     let mut pairs = Vec::with_capacity(vector.len());
     for Dot { actor, seq } in vector.iter() {
         let number = actors.enter(conn, actor, Hlc::default())?;

@@ -13,10 +13,10 @@ use super::{
     apply::{Finished, Means, State, Totals, Tx},
     cache::RecordCache,
     catalog::Catalog,
-    command::{Command, Done},
+    command::{Command, Outcome},
     contexts::Contexts,
     damage::Damage,
-    error::{Failure, Fault, OpenError},
+    error::{CommandError, OpenError, StoreError},
     exposure::Exposure,
     recent::Recent,
     replica::Replica,
@@ -41,7 +41,7 @@ pub(super) struct Engine {
 /// What a transaction has brought.
 pub(super) struct Committed {
     pub(super) totals: Totals,
-    pub(super) outcomes: Vec<Result<Done, Failure>>,
+    pub(super) outcomes: Vec<Result<Outcome, CommandError>>,
     /// The copies that have changed.
     pub(super) copies: Vec<Arc<Replica>>,
     /// The state before.
@@ -79,7 +79,7 @@ impl Engine {
         commands: impl Iterator<Item = &'c Command>,
         around: Around<'_>,
         announce: impl FnOnce(Vec<usize>) -> G,
-    ) -> Result<Committed, Fault> {
+    ) -> Result<Committed, StoreError> {
         let transaction = Transaction::begin(&self.conn)?;
         let written_before = self.conn.total_changes();
         let means = Means {
@@ -95,7 +95,7 @@ impl Engine {
         let mut outcomes = Vec::new();
         for command in commands {
             match tx.apply(command) {
-                Err(Failure::Faulted(fault)) => return Err(fault), // dropping rolls back
+                Err(CommandError::Faulted(fault)) => return Err(fault), // dropping rolls back
                 outcome => outcomes.push(outcome),
             }
         }
@@ -120,7 +120,7 @@ impl Engine {
         &mut self,
         mark: Option<(ActorId, u64)>,
         around: Around<'_>,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), StoreError> {
         let own = self.state.own_actor();
         let goes_on = mark.is_some_and(|(who, seq)| who == own && seq <= self.state.seq);
         if goes_on || self.state.catalog.directory().here().is_none() {
@@ -131,7 +131,7 @@ impl Engine {
     }
 
     /// After a fault nothing in memory is believed: it is read again from the file.
-    pub(super) fn reload(&mut self) -> Result<(), Fault> {
+    pub(super) fn reload(&mut self) -> Result<(), StoreError> {
         let mut state = State::load(&self.conn)?;
         state.signer = self.state.signer.take();
         state.keep_drains(&self.state);
@@ -179,7 +179,7 @@ impl Database {
     /// # Errors
     /// What SQLite reports.
     pub fn in_memory(draw_id: impl Fn() -> [u8; 16] + Send + 'static) -> Result<Self, OpenError> {
-        let fault = |fault: Fault| OpenError::Fault { path: ":memory:".into(), fault };
+        let fault = |fault: StoreError| OpenError::StoreError { path: ":memory:".into(), fault };
         let mut conn = Connection::open_in_memory().map_err(|e| fault(e.into()))?;
         conn.set_prepared_statement_cache_capacity(schema::STATEMENT_CACHE);
         schema::create(&mut conn, &draw_id).map_err(fault)?;
@@ -189,7 +189,7 @@ impl Database {
     fn over(
         conn: Connection,
         draw_id: impl Fn() -> [u8; 16] + Send + 'static,
-    ) -> Result<Self, Fault> {
+    ) -> Result<Self, StoreError> {
         let state = State::load(&conn)?;
         Ok(Self { engine: Engine::new(conn, state, draw_id), cache: RecordCache::new(1 << 16) })
     }
@@ -198,7 +198,10 @@ impl Database {
     ///
     /// # Errors
     /// What SQLite reports.
-    pub fn image(&self, draw_id: impl Fn() -> [u8; 16] + Send + 'static) -> Result<Self, Fault> {
+    pub fn image(
+        &self,
+        draw_id: impl Fn() -> [u8; 16] + Send + 'static,
+    ) -> Result<Self, StoreError> {
         let mut copy = Connection::open_in_memory()?;
         copy.set_prepared_statement_cache_capacity(schema::STATEMENT_CACHE);
         rusqlite::backup::Backup::new(&self.engine.conn, &mut copy)?.step(-1)?;
@@ -209,7 +212,7 @@ impl Database {
     ///
     /// # Errors
     /// As [`super::Store::execute`].
-    pub fn execute(&mut self, command: &Command, wall_ms: u64) -> Result<Done, Failure> {
+    pub fn execute(&mut self, command: &Command, wall_ms: u64) -> Result<Outcome, CommandError> {
         let limits = Limits::default();
         let around = Around { cache: &self.cache, limits, wall_ms };
         let commands = std::iter::once(command);
@@ -218,7 +221,7 @@ impl Database {
                 committed.totals.publish(&self.engine.state.catalog);
                 self.engine.exposure.end();
                 self.engine.state.departures.log_emptied(); // there is none
-                committed.outcomes.pop().unwrap_or(Err(Fault::Closed.into()))
+                committed.outcomes.pop().unwrap_or(Err(StoreError::Closed.into()))
             }
             Err(fault) => {
                 self.engine.reload()?;
@@ -237,7 +240,7 @@ impl Database {
         reader: &NodeName,
         want: &PullRequest,
         bounds: serve::BatchBounds,
-    ) -> Result<serve::Served, Fault> {
+    ) -> Result<serve::Served, StoreError> {
         let Engine { conn, state, .. } = &self.engine;
         let served = self.engine.exposure.over(reader, want, || {
             let file = serve::File { conn, actors: &state.actors, damage: &self.engine.damage };
@@ -272,7 +275,7 @@ impl Database {
     ///
     /// # Errors
     /// What SQLite reports.
-    pub fn position(&self, table: TableUid, peer: &NodeName) -> Result<Position, Fault> {
+    pub fn position(&self, table: TableUid, peer: &NodeName) -> Result<Position, StoreError> {
         let Some(table) = self.replica(table).and_then(|replica| replica.table) else {
             return Ok(Position::default());
         };
@@ -282,7 +285,7 @@ impl Database {
 
     /// Reads everything again from the file, as at a start.
     #[cfg(test)]
-    pub(super) fn reload(&mut self) -> Result<(), Fault> {
+    pub(super) fn reload(&mut self) -> Result<(), StoreError> {
         self.engine.reload()
     }
 

@@ -21,7 +21,7 @@ use rusqlite::{Connection, params};
 use super::{
     apply::Tx,
     catalog::Entry,
-    error::{Failure, Fault},
+    error::{CommandError, StoreError},
     events::Event,
     replica::Replica,
 };
@@ -48,7 +48,7 @@ pub(super) struct Departures {
 }
 
 impl Departures {
-    pub(super) fn load(conn: &Connection) -> Result<Self, Fault> {
+    pub(super) fn load(conn: &Connection) -> Result<Self, StoreError> {
         let mut statement = conn.prepare(
             "SELECT d.table_id, d.uid, d.epoch, t.id IS NULL
              FROM departures d LEFT JOIN tables t ON t.id = d.table_id",
@@ -106,7 +106,7 @@ impl Tx<'_> {
         entry: &Entry,
         replica: &Replica,
         taker: &str,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), CommandError> {
         let name = &entry.table.name;
         let (table, owner) = (entry.table.id.0, self.state.catalog.uid_here(&name.owner));
         let shown = self.state.catalog.show(name);
@@ -121,14 +121,14 @@ impl Tx<'_> {
     }
 
     /// The last row of a dropped table was removed.
-    pub(super) fn table_is_empty(&mut self, table: i64) -> Result<(), Fault> {
+    pub(super) fn table_is_empty(&mut self, table: i64) -> Result<(), StoreError> {
         self.execute("DELETE FROM tables WHERE id = ?1", [table])?;
         self.state.departures.rows_are_gone(table);
         Ok(())
     }
 
     /// Tells of the replica epochs of which no byte is left. True where there were some.
-    pub(super) fn tell_departures(&mut self) -> Result<bool, Failure> {
+    pub(super) fn tell_departures(&mut self) -> Result<bool, CommandError> {
         let departures = &mut self.state.departures;
         if departures.emptied > 0 && !departures.swept {
             departures.swept = true;
@@ -144,7 +144,7 @@ impl Tx<'_> {
         Ok(true)
     }
 
-    fn tell_departure(&mut self, table: i64, departure: &Departure) -> Result<(), Failure> {
+    fn tell_departure(&mut self, table: i64, departure: &Departure) -> Result<(), CommandError> {
         let Departure { uid, epoch, .. } = departure;
         let (owner, name, taker): (Option<u32>, String, String) = self
             .cached("SELECT owner, name, taker FROM departures WHERE table_id = ?1")?

@@ -15,7 +15,7 @@ use std::{
 use rusqlite::wal::CheckpointMode;
 use tracing::{debug, warn};
 
-use super::{error::Fault, slack::Slack, writer::Writer};
+use super::{error::StoreError, slack::Slack, writer::Writer};
 use crate::sys::clock;
 
 /// How long removed bytes may stay in the log before it is emptied: changes that follow each other share it.
@@ -76,7 +76,7 @@ impl Writer {
 
     /// Empties the log where that is due and nobody needs it. Only a fault after which the store must not go
     /// on is an error.
-    pub(super) fn erase(&mut self) -> Result<(), Fault> {
+    pub(super) fn erase(&mut self) -> Result<(), StoreError> {
         let now = clock::monotonic();
         if !self.erasure.is_due(now) {
             return Ok(());
@@ -104,7 +104,7 @@ impl Writer {
     }
 
     /// True where neither the log nor the file holds anything that was removed.
-    fn empty_log(&mut self) -> Result<bool, Fault> {
+    fn empty_log(&mut self) -> Result<bool, StoreError> {
         if !self.checkpoint(CheckpointMode::TRUNCATE, super::writer::RESTART_WAIT)? {
             return Ok(false);
         }
@@ -123,7 +123,7 @@ impl Writer {
     }
 
     /// At the end: leaves nothing behind, or says in the file that the next start has to look.
-    pub(super) fn erase_at_the_end(&mut self) -> Result<(), Fault> {
+    pub(super) fn erase_at_the_end(&mut self) -> Result<(), StoreError> {
         self.release_snapshots();
         let is_clean = match self.empty_log() {
             Ok(clean) => clean,

@@ -6,9 +6,9 @@ use rusqlite::ErrorCode;
 use thiserror::Error;
 
 /// A fault of the machine under the store. `Display` is the text for the log;
-/// [`Fault::wire`] is the one for clients.
+/// [`StoreError::wire`] is the one for clients.
 #[derive(Clone, Debug, Error)]
-pub enum Fault {
+pub enum StoreError {
     /// The disk is full. Nothing of the batch was stored; reads go on, writes may be tried again.
     #[error("no space left for the database: {0}")]
     Full(String),
@@ -59,7 +59,7 @@ pub enum Fault {
     SnapshotTooOld,
 }
 
-impl Fault {
+impl StoreError {
     /// What the error slot of a reply says.
     #[must_use]
     pub fn wire(&self) -> &'static str {
@@ -106,7 +106,7 @@ impl Fault {
     }
 }
 
-impl From<rusqlite::Error> for Fault {
+impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
         let text = error.to_string();
         let Some(sqlite) = error.sqlite_error() else {
@@ -142,16 +142,16 @@ pub(super) fn is_busy(error: &rusqlite::Error) -> bool {
 
 /// Why a request to the store brought no result.
 #[derive(Clone, Debug, Error)]
-pub enum Failure {
+pub enum CommandError {
     /// A rule refused it.
     #[error(transparent)]
     Refused(#[from] Refusal),
     /// The machine failed it.
     #[error(transparent)]
-    Faulted(#[from] Fault),
+    Faulted(#[from] StoreError),
 }
 
-impl From<rusqlite::Error> for Failure {
+impl From<rusqlite::Error> for CommandError {
     fn from(error: rusqlite::Error) -> Self {
         Self::Faulted(error.into())
     }
@@ -301,11 +301,11 @@ pub enum OpenError {
     },
     /// Anything that SQLite reports.
     #[error("cannot open {path}: {fault}: {advice}", advice = fault.advice())]
-    Fault {
+    StoreError {
         /// The database file.
         path: String,
         /// The cause.
-        fault: Fault,
+        fault: StoreError,
     },
 }
 
@@ -346,9 +346,9 @@ impl OpenError {
     }
 
     /// The same for a connection that is opened while the store is in use.
-    pub(super) fn into_fault(self) -> Fault {
+    pub(super) fn into_fault(self) -> StoreError {
         match self {
-            Self::Fault { fault, .. } => fault,
+            Self::StoreError { fault, .. } => fault,
             other @ (Self::InUse(_)
             | Self::Newer { .. }
             | Self::Foreign(_)
@@ -364,7 +364,7 @@ impl OpenError {
             | Self::OldSqlite(_)
             | Self::Directory { .. }
             | Self::File { .. }
-            | Self::Orphaned { .. }) => Fault::Io(other.to_string()),
+            | Self::Orphaned { .. }) => StoreError::Io(other.to_string()),
         }
     }
 }

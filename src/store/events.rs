@@ -4,7 +4,7 @@
 use cortex_core::model::Uid;
 use rusqlite::{Connection, params};
 
-use super::error::Fault;
+use super::error::StoreError;
 
 /// Events kept. The oldest give way: some megabytes at the most.
 const KEPT: u32 = 10_000;
@@ -49,7 +49,7 @@ pub struct Wanted {
     pub limit: u32,
 }
 
-pub(super) fn record(conn: &Connection, event: &Event, at_ms: u64) -> Result<(), Fault> {
+pub(super) fn record(conn: &Connection, event: &Event, at_ms: u64) -> Result<(), StoreError> {
     conn.prepare_cached("INSERT INTO events (at_ms, uid, kind, text) VALUES (?1, ?2, ?3, ?4)")?
         .execute(params![
             i64::try_from(at_ms).unwrap_or(i64::MAX),
@@ -70,7 +70,7 @@ pub(super) fn record(conn: &Connection, event: &Event, at_ms: u64) -> Result<(),
 }
 
 /// Reads events, the oldest of the wanted ones first.
-pub(super) fn read(conn: &Connection, wanted: Wanted) -> Result<Vec<Recorded>, Fault> {
+pub(super) fn read(conn: &Connection, wanted: Wanted) -> Result<Vec<Recorded>, StoreError> {
     let mut statement = conn.prepare_cached(
         "SELECT id, at_ms, uid, kind, text FROM events
          WHERE id > ?1 AND (?2 IS NULL OR uid = ?2) ORDER BY id DESC LIMIT ?3",

@@ -11,7 +11,7 @@ use tracing::warn;
 
 use super::{
     command::Job,
-    error::Fault,
+    error::StoreError,
     reserve::{self, Reserve},
     writer::Writer,
 };
@@ -19,7 +19,7 @@ use super::{
 impl Writer {
     /// Refuses what would take the room that is kept back for what frees some. Only a fault after which the store
     /// must not go on is an error; all are refused then.
-    pub(super) fn admit_to_disk(&mut self, jobs: Vec<Job>) -> Result<Vec<Job>, Fault> {
+    pub(super) fn admit_to_disk(&mut self, jobs: Vec<Job>) -> Result<Vec<Job>, StoreError> {
         let is_kept = self.reserve.as_mut().is_none_or(Reserve::keep);
         match self.log_outgrows_disk() {
             Ok(false) if is_kept => return Ok(jobs),
@@ -30,7 +30,10 @@ impl Writer {
             }
         }
         let (admitted, refused) = jobs.into_iter().partition(|job| job.command.may_use_reserve());
-        self.refuse(refused, &Fault::Full("what is left is kept for deleting and dropping".into()));
+        self.refuse(
+            refused,
+            &StoreError::Full("what is left is kept for deleting and dropping".into()),
+        );
         Ok(admitted)
     }
 
@@ -39,8 +42,8 @@ impl Writer {
     pub(super) fn retry_on_full_disk(
         &mut self,
         jobs: Vec<Job>,
-        fault: &Fault,
-    ) -> Result<(), Fault> {
+        fault: &StoreError,
+    ) -> Result<(), StoreError> {
         // A commit in a log that has just started again has left no pages in it: this ends.
         match self.restart_log() {
             Ok(true) => return self.commit_admitted(jobs),
@@ -65,7 +68,7 @@ impl Writer {
     }
 
     /// True where the log has started again, and so has room.
-    fn restart_log(&mut self) -> Result<bool, Fault> {
+    fn restart_log(&mut self) -> Result<bool, StoreError> {
         let pages = self.published.log_pages.load(Relaxed);
         if pages == 0 || !self.log_has_its_place(0) {
             return Ok(false);
@@ -76,7 +79,7 @@ impl Writer {
 
     /// True where another transaction might leave a log that cannot be moved into the database without the reserve:
     /// the checkpoint would take the room that deletions need, and none would be left for them.
-    fn log_outgrows_disk(&mut self) -> Result<bool, Fault> {
+    fn log_outgrows_disk(&mut self) -> Result<bool, StoreError> {
         let Some(margin) = self.reserve.as_ref().and_then(|reserve| {
             let log = self.published.log_pages.load(Relaxed).saturating_mul(reserve::PAGE);
             reserve.is_scarce(log).then(|| reserve.margin())

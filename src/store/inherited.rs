@@ -33,7 +33,7 @@ use std::{
 };
 
 use super::{
-    error::{Fault, OpenError},
+    error::{OpenError, StoreError},
     reserve::PAGE,
     schema,
 };
@@ -75,7 +75,7 @@ pub(super) fn settle(database: &Path) -> Result<(), OpenError> {
     if let Some(found) = newest_schema(&file).map_err(unreadable)? {
         schema::refuse_newer(database, found)?;
     }
-    rewrite(&file).map_err(|fault| OpenError::Fault { path: shown(), fault })
+    rewrite(&file).map_err(|fault| OpenError::StoreError { path: shown(), fault })
 }
 
 /// The schema version that the log would bring, where it brings one: a process of a newer version
@@ -172,16 +172,16 @@ impl Medium for File {
 }
 
 /// A failure of reading or writing. Where file systems copy on write, even this takes room.
-fn failed(error: &io::Error) -> Fault {
+fn failed(error: &io::Error) -> StoreError {
     let (kind, text) = (error.kind(), error.to_string());
     if matches!(kind, ErrorKind::StorageFull | ErrorKind::QuotaExceeded) {
-        Fault::Full(text)
+        StoreError::Full(text)
     } else {
-        Fault::Io(text)
+        StoreError::Io(text)
     }
 }
 
-fn rewrite(file: &impl Medium) -> Result<(), Fault> {
+fn rewrite(file: &impl Medium) -> Result<(), StoreError> {
     let mut chunk = vec![0; CHUNK];
     let mut at = 0;
     loop {
@@ -194,7 +194,7 @@ fn rewrite(file: &impl Medium) -> Result<(), Fault> {
         file.write(&chunk[..count], at).map_err(|error| failed(&error))?;
         at += count as u64;
     }
-    file.sync().map_err(|error| Fault::SyncFailed(error.to_string()))
+    file.sync().map_err(|error| StoreError::SyncFailed(error.to_string()))
 }
 
 #[cfg(test)]
@@ -260,6 +260,6 @@ mod tests {
     fn a_log_that_cannot_be_synced_is_not_believed() {
         let file = Forsaken::holding(100);
         file.sync_fails.set(true);
-        assert!(matches!(rewrite(&file), Err(Fault::SyncFailed(_))));
+        assert!(matches!(rewrite(&file), Err(StoreError::SyncFailed(_))));
     }
 }

@@ -20,8 +20,8 @@ use rusqlite::{OptionalExtension, params};
 use super::{
     apply::Tx,
     catalog::Entry,
-    command::{Claim, Done, Granting, Redemption, Registration, TokenId},
-    error::{Failure, Fault},
+    command::{Claim, Granting, Outcome, Redemption, Registration, TokenId},
+    error::{CommandError, StoreError},
     events::Event,
     replica_epoch::Concerned,
     system::{self, Rank, SealedRow, VerifiedRow},
@@ -38,7 +38,7 @@ const TOKEN_LIFE_MS: u64 = 86_400_000;
 impl Tx<'_> {
     /// From now on this node signs as the signer does. A database belongs to one mesh and is one
     /// node of it for ever: what it has signed is out in the world.
-    pub(super) fn join(&mut self, signer: &Arc<dyn Signer>) -> Result<Done, Failure> {
+    pub(super) fn join(&mut self, signer: &Arc<dyn Signer>) -> Result<Outcome, CommandError> {
         let (mesh, node): (Option<[u8; 16]>, Option<String>) = self
             .cached("SELECT mesh, node FROM node_state WHERE id = 1")?
             .query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
@@ -62,13 +62,13 @@ impl Tx<'_> {
         self.introduce(signer.as_ref())?;
         self.reconcile(Concerned::All)?;
         self.bring_home()?;
-        Ok(Done::Joined)
+        Ok(Outcome::Joined)
     }
 
     /// Presents this node, where it is not as it was presented before. With another certificate,
     /// what the node has signed is signed again: others judge it by the one that is presented. That decides nothing
     /// anew: a restored machine signs what it has forgotten to have replaced.
-    pub(super) fn introduce(&mut self, signer: &dyn Signer) -> Result<(), Failure> {
+    pub(super) fn introduce(&mut self, signer: &dyn Signer) -> Result<(), CommandError> {
         let (node, certificate) = (signer.node().clone(), signer.certificate().to_vec());
         let (database, actor) = (self.state.database, self.state.own_actor());
         let now = NodeRow { node: node.clone(), certificate, database, actor };
@@ -84,17 +84,20 @@ impl Tx<'_> {
         self.sign_again(&node, signer)
     }
 
-    pub(super) fn register(&mut self, registration: &Registration) -> Result<Done, Failure> {
+    pub(super) fn register(
+        &mut self,
+        registration: &Registration,
+    ) -> Result<Outcome, CommandError> {
         let Registration { caller, id, name, uid } = registration;
         let here = self.here()?;
         let rows = self.directory().register(&here, *id, name, *uid, self.wall_ms)?;
         self.write(rows)?;
         let text = format!("identity @{name} was registered for uid {uid}, by {caller}");
         self.note(&Event { uid: Some(*uid), kind: "identity_registered", text })?;
-        Ok(Done::Registered)
+        Ok(Outcome::Registered)
     }
 
-    pub(super) fn claim(&mut self, claim: &Claim) -> Result<Done, Failure> {
+    pub(super) fn claim(&mut self, claim: &Claim) -> Result<Outcome, CommandError> {
         let Claim { uid, identity, rows, token } = claim;
         let here = self.here()?;
         if self.user_of(token)?.is_some() {
@@ -107,11 +110,11 @@ impl Tx<'_> {
         let name = self.directory().show_identity(*identity);
         let text = format!("uid {uid} has claimed identity @{name}");
         self.note(&Event { uid: Some(*uid), kind: "identity_claimed", text })?;
-        Ok(Done::Claimed)
+        Ok(Outcome::Claimed)
     }
 
     /// Takes rows of other nodes over, where they are newer than what is known.
-    pub(super) fn learn(&mut self, rows: &[VerifiedRow]) -> Result<(), Failure> {
+    pub(super) fn learn(&mut self, rows: &[VerifiedRow]) -> Result<(), CommandError> {
         let (mut newer, mut again) = (Vec::new(), Vec::new());
         for row in rows {
             let mine = self.written_since_restored(row)?;
@@ -142,7 +145,7 @@ impl Tx<'_> {
     }
 
     /// Writes rows above those that this machine had forgotten.
-    fn write_once_more(&mut self, again: Vec<Row>) -> Result<(), Failure> {
+    fn write_once_more(&mut self, again: Vec<Row>) -> Result<(), CommandError> {
         let mut written = 0;
         for row in again {
             // What was learnt may have had this node write the same row meanwhile, as that a replica goes on.
@@ -174,7 +177,7 @@ impl Tx<'_> {
 
     /// What this machine has written since it was restored, where a row arrives that it had written before and has
     /// forgotten. That one may have the later timestamp, where the clock was ahead then.
-    fn written_since_restored(&self, arriving: &VerifiedRow) -> Result<Option<Row>, Fault> {
+    fn written_since_restored(&self, arriving: &VerifiedRow) -> Result<Option<Row>, StoreError> {
         let (row, own) = (arriving.row(), self.state.own_actor());
         let directory = self.state.catalog.directory();
         if directory.here() != Some(row.writer()) || arriving.authored().actor == own {
@@ -191,7 +194,7 @@ impl Tx<'_> {
     }
 
     /// Has the directory know rows that were stored, and does what follows from them.
-    fn settle(&mut self, rows: Vec<Row>) -> Result<(), Failure> {
+    fn settle(&mut self, rows: Vec<Row>) -> Result<(), CommandError> {
         if rows.is_empty() {
             return Ok(());
         }
@@ -204,7 +207,7 @@ impl Tx<'_> {
 
     /// Notes the tokens by which others have bound their users. The row may be replaced while the
     /// token is still good.
-    fn note_tokens(&self, rows: &[Row]) -> Result<(), Failure> {
+    fn note_tokens(&self, rows: &[Row]) -> Result<(), CommandError> {
         for row in rows {
             let Row::Binding(BindingRow { node, uid, bound_ms, token: Some(id), .. }) = row else {
                 continue;
@@ -219,7 +222,7 @@ impl Tx<'_> {
 
     /// Notes that a token of this node was used. The same user may ask again, as long as it is the
     /// same database that asks: the answer may have been lost on its way.
-    pub(super) fn redeem(&mut self, redemption: &Redemption) -> Result<Done, Failure> {
+    pub(super) fn redeem(&mut self, redemption: &Redemption) -> Result<Outcome, CommandError> {
         let Redemption { token, node, uid } = redemption;
         match self.user_of(token)? {
             Some(user)
@@ -231,7 +234,7 @@ impl Tx<'_> {
                 self.note(&Event { uid: None, kind: "token_redeemed", text })?;
             }
         }
-        Ok(Done::Redeemed)
+        Ok(Outcome::Redeemed)
     }
 
     /// True where a user other than the one who asks was bound by a token, or the same one on a database
@@ -254,7 +257,7 @@ impl Tx<'_> {
         caller: &Caller,
         identity: IdentityId,
         node: Option<&NodeName>,
-    ) -> Result<Done, Failure> {
+    ) -> Result<Outcome, CommandError> {
         let here = self.here()?;
         let may = matches!(caller, Caller::Local(uid)
             if *uid == Uid::ROOT || self.directory().identity_of(&here, *uid) == Some(identity));
@@ -268,7 +271,7 @@ impl Tx<'_> {
         let place = node.map_or_else(|| "everywhere".to_owned(), |node| format!("on {node}"));
         let text = format!("identity @{name} was revoked {place}, by {caller}");
         self.note(&Event { uid: concerned, kind: "identity_revoked", text })?;
-        Ok(Done::Unbound)
+        Ok(Outcome::Unbound)
     }
 
     pub(super) fn set_scope(
@@ -277,15 +280,15 @@ impl Tx<'_> {
         entry: &Entry,
         scope: &Scope,
         abandon: &BTreeSet<NodeName>,
-    ) -> Result<Done, Failure> {
+    ) -> Result<Outcome, CommandError> {
         let entry = self.admit_anywhere(caller, entry, Permissions::ADMIN)?;
         if !entry.replicated && *scope == Scope::Local {
-            return Ok(Done::Scoped); // it is, and nobody else ever knew of it
+            return Ok(Outcome::Scoped); // it is, and nobody else ever knew of it
         }
         let here = self.here()?;
         let is_decided = self.directory().is_decided(&here, entry.table.uid, scope);
         if entry.replicated && abandon.is_empty() && is_decided {
-            return Ok(Done::Scoped); // nothing to decide, and nothing to compete with
+            return Ok(Outcome::Scoped); // nothing to decide, and nothing to compete with
         }
         gate::admit_scope(&entry.table.name.owner, scope, abandon, self.directory())?;
         if *scope == Scope::Local {
@@ -307,11 +310,11 @@ impl Tx<'_> {
         let name = &entry.table.name;
         let shown = self.directory().show(name);
         self.note_of(name, "scope_changed", format!("scope of {shown} is {scope}, by {caller}"))?;
-        Ok(Done::Scoped)
+        Ok(Outcome::Scoped)
     }
 
     /// Makes a table that was only ever here one that others may have replicas of.
-    pub(super) fn share(&mut self, entry: &Entry) -> Result<TableUid, Failure> {
+    pub(super) fn share(&mut self, entry: &Entry) -> Result<TableUid, CommandError> {
         let mut shared = Entry::clone(entry);
         shared.replicated = true;
         // A replica of this file may have the table too, and it may be shared there: that is another one.
@@ -329,7 +332,7 @@ impl Tx<'_> {
 
     /// Moves the grants on a table into the directory, before its rows may leave: there a bare uid
     /// is qualified with this node, as others have users of the same number.
-    fn share_grants(&mut self, entry: &Entry) -> Result<(), Failure> {
+    fn share_grants(&mut self, entry: &Entry) -> Result<(), CommandError> {
         let here = self.here()?;
         for (principal, rights) in entry.table.acl.iter() {
             let principal = principal.clone().qualified(&here);
@@ -352,7 +355,7 @@ impl Tx<'_> {
             &Principal,
             Permissions,
         ) -> Result<Vec<Row>, Refusal>,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), CommandError> {
         let here = self.here()?;
         let principal = granting.principal.clone().qualified(&here);
         let rows = decide(self.directory(), &here, entry.table.uid, &principal, granting.rights)?;
@@ -367,7 +370,7 @@ impl Tx<'_> {
         table: TableUid,
         scope: &Scope,
         abandon: &BTreeSet<NodeName>,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), CommandError> {
         let here = self.here()?;
         let now_ms = self.wall_ms;
         let row = self.directory().decide_scope(&here, table, scope.clone(), abandon, now_ms)?;
@@ -375,7 +378,7 @@ impl Tx<'_> {
     }
 
     /// Says that a table is gone for good, to all that may have replicas.
-    pub(super) fn declare_dropped(&mut self, table: TableUid) -> Result<(), Failure> {
+    pub(super) fn declare_dropped(&mut self, table: TableUid) -> Result<(), CommandError> {
         let by = self.here()?;
         self.write(vec![Row::Dropped(DroppedRow { table, by })])
     }
@@ -385,14 +388,14 @@ impl Tx<'_> {
         &mut self,
         caller: &Caller,
         node: &NodeName,
-    ) -> Result<Done, Failure> {
+    ) -> Result<Outcome, CommandError> {
         let here = self.here()?;
         let rows = self.directory().remove_node(&here, node, self.wall_ms)?;
         self.write(rows)?;
         self.adopt_all_of(node)?;
         let text = format!("{node} was removed from the mesh, by {caller}");
         self.note(&Event { uid: None, kind: "node_removed", text })?;
-        Ok(Done::Removed)
+        Ok(Outcome::Removed)
     }
 
     /// Settles a name that several identities have on one of them.
@@ -401,13 +404,13 @@ impl Tx<'_> {
         caller: &Caller,
         name: &IdentityName,
         keep: IdentityId,
-    ) -> Result<Done, Failure> {
+    ) -> Result<Outcome, CommandError> {
         let here = self.here()?;
         let row = self.directory().settle_name(&here, name, keep, self.wall_ms)?;
         self.write(vec![row])?;
         let text = format!("the name @{name} is that of identity {keep}, by {caller}");
         self.note(&Event { uid: None, kind: "identity_resolved", text })?;
-        Ok(Done::Settled)
+        Ok(Outcome::Settled)
     }
 
     /// Takes the name of a federated table into use: answers the table's lasting id.
@@ -416,7 +419,7 @@ impl Tx<'_> {
         caller: &Caller,
         owner: IdentityId,
         name: &TableName,
-    ) -> Result<TableUid, Failure> {
+    ) -> Result<TableUid, CommandError> {
         let signer = self.signer()?;
         if self.directory().identity_of_caller(caller) != Some(owner) {
             return Err(Refusal::AccessDenied.into());
@@ -432,14 +435,14 @@ impl Tx<'_> {
         &mut self,
         owner: IdentityId,
         name: &TableName,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), CommandError> {
         let here = self.here()?;
         let row = self.directory().give_up_name(&here, owner, name)?;
         self.write(vec![row])
     }
 
     /// Signs rows and stores them.
-    pub(super) fn write(&mut self, rows: Vec<Row>) -> Result<(), Failure> {
+    pub(super) fn write(&mut self, rows: Vec<Row>) -> Result<(), CommandError> {
         let signer = self.signer()?;
         for row in &rows {
             let (key, bytes) = (row.key(), row.encode());
@@ -456,7 +459,7 @@ impl Tx<'_> {
 
     /// The stamp and number of a row of the directory: later than the row that it replaces, which was written here
     /// too, perhaps while the clock was ahead, or by this machine before it was restored. The clock does not follow.
-    pub(super) fn draw_after(&mut self, key: &[u8]) -> Result<(Stamp, u64), Fault> {
+    pub(super) fn draw_after(&mut self, key: &[u8]) -> Result<(Stamp, u64), StoreError> {
         let (mut stamp, seq) = self.draw();
         if Rule::OwnRowExceeded.holds()
             && let Some(found) = self.find_row(system::NUMBER, key)?
@@ -467,16 +470,16 @@ impl Tx<'_> {
     }
 
     /// Who has used a token.
-    fn user_of(&self, token: &TokenId) -> Result<Option<(NodeName, Uid)>, Fault> {
+    fn user_of(&self, token: &TokenId) -> Result<Option<(NodeName, Uid)>, StoreError> {
         let used = self
             .cached("SELECT node, uid FROM used_tokens WHERE id = ?1")?
             .query_row([token.id], |row| Ok((row.get::<_, String>(0)?, Uid(row.get(1)?))))
             .optional()?;
         let named = used.map(|(node, uid)| NodeName::parse(&node).map(|node| (node, uid)));
-        named.transpose().map_err(|_| Fault::Corrupt("a used token names no node".into()))
+        named.transpose().map_err(|_| StoreError::Corrupt("a used token names no node".into()))
     }
 
-    fn use_up(&self, token: &TokenId, node: &NodeName, uid: Uid) -> Result<(), Failure> {
+    fn use_up(&self, token: &TokenId, node: &NodeName, uid: Uid) -> Result<(), CommandError> {
         let now = i64::try_from(self.wall_ms).unwrap_or(i64::MAX);
         self.execute("DELETE FROM used_tokens WHERE expires_ms < ?1", [now])?;
         let kept: i64 =

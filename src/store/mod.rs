@@ -80,12 +80,12 @@ pub use audit::{AuditReport, AuditStep, Audited};
 pub(crate) use backup::{KEPT as KEPT_BACKUPS, SENDING as BACKUP_SENDING};
 pub use backup::{Restored, Summary, restore};
 pub use catalog::{Catalog, Entry, Namespace, Usage};
-pub use command::{Claim, Command, Done, Granting, Redemption, Registration, TokenId};
+pub use command::{Claim, Command, Granting, Outcome, Redemption, Registration, TokenId};
 pub use conflicts::{Conflict, Tally};
 pub use damage::News as DamageNews;
 pub use database::Database;
 use directory::take_directory;
-pub use error::{Failure, Fault, OpenError};
+pub use error::{CommandError, OpenError, StoreError};
 pub use events::{Event, Recorded, Wanted};
 use place::{open_beside, report_unclean_end};
 pub use reader::Reader;
@@ -253,7 +253,7 @@ impl Store {
         let reserve = options.vfs.is_none().then(|| reserve::Reserve::of(&options.dir));
         let connect =
             |role| schema::connect(&path, options.vfs.as_deref(), role, options.cache_kib);
-        let fault = |fault| OpenError::Fault { path: path.display().to_string(), fault };
+        let fault = |fault| OpenError::StoreError { path: path.display().to_string(), fault };
         let mut conn = connect(schema::Role::Writer)?;
         schema::migrate(&mut conn, &path)?;
         schema::adopt_copy(&mut conn).map_err(|e| fault(e.into()))?;
@@ -292,7 +292,7 @@ impl Store {
         };
         let readers = (0..options.readers).map(reader).collect::<Result<Vec<_>, OpenError>>()?;
 
-        let thread_failed = |e: std::io::Error| fault(Fault::Io(format!("no thread: {e}")));
+        let thread_failed = |e: std::io::Error| fault(StoreError::Io(format!("no thread: {e}")));
         let (checkpointer, checkpoints) =
             checkpoint::start(connect(schema::Role::Checkpointer)?, Arc::clone(&published))
                 .map_err(thread_failed)?;
@@ -334,30 +334,30 @@ impl Store {
     /// the commit.
     ///
     /// # Errors
-    /// [`Fault::Closed`] once the store has been closed or has stopped.
+    /// [`StoreError::Closed`] once the store has been closed or has stopped.
     pub async fn submit(
         &self,
         command: Command,
-    ) -> Result<oneshot::Receiver<Result<Done, Failure>>, Fault> {
+    ) -> Result<oneshot::Receiver<Result<Outcome, CommandError>>, StoreError> {
         // The largest message is as large as the queue: with its overhead it would wait for ever for
         // room that there never is, and everybody behind it.
         let kib = command.weight().div_ceil(1024).min(QUEUE_BYTES / 1024);
         let kib = u32::try_from(kib).unwrap_or(u32::MAX);
         let room = Arc::clone(&self.inner.room);
-        let share = room.acquire_many_owned(kib).await.map_err(|_| Fault::Closed)?;
+        let share = room.acquire_many_owned(kib).await.map_err(|_| StoreError::Closed)?;
         let (reply, answer) = oneshot::channel();
         let job = command::Job { command, reply, _share: share };
-        self.inner.queue.send(job).await.map_err(|_| Fault::Closed)?;
+        self.inner.queue.send(job).await.map_err(|_| StoreError::Closed)?;
         Ok(answer)
     }
 
     /// Carries out a command and waits for its commit.
     ///
     /// # Errors
-    /// A [`Failure`]: nothing was changed. Only after [`Fault::SyncFailed`] that is not known.
-    pub async fn execute(&self, command: Command) -> Result<Done, Failure> {
+    /// A [`CommandError`]: nothing was changed. Only after [`StoreError::SyncFailed`] that is not known.
+    pub async fn execute(&self, command: Command) -> Result<Outcome, CommandError> {
         let answer = self.submit(command).await?;
-        answer.await.unwrap_or(Err(Fault::Closed.into()))
+        answer.await.unwrap_or(Err(StoreError::Closed.into()))
     }
 
     /// The tables, as of the last commit.
@@ -385,7 +385,7 @@ impl Store {
     ///
     /// # Errors
     /// What SQLite reports.
-    pub fn scan(&self, table: TableId, after: &[u8]) -> Result<Scan, Fault> {
+    pub fn scan(&self, table: TableId, after: &[u8]) -> Result<Scan, StoreError> {
         self.inner.scans.scan(&self.inner.published, table, after)
     }
 
@@ -399,7 +399,7 @@ impl Store {
         reader: &NodeName,
         want: &PullRequest,
         bounds: BatchBounds,
-    ) -> Result<Served, Fault> {
+    ) -> Result<Served, StoreError> {
         let published = &self.inner.published;
         let served = self.inner.exposure.over(reader, want, || {
             self.read(|conn, actors| {
@@ -445,8 +445,8 @@ impl Store {
     /// Reads rows, with the actors that they name.
     fn read<T>(
         &self,
-        read: impl FnOnce(&rusqlite::Connection, &actors::Actors) -> Result<T, Fault>,
-    ) -> Result<T, Fault> {
+        read: impl FnOnce(&rusqlite::Connection, &actors::Actors) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
         let known = self.inner.published.copies.actors();
         self.inner.scans.read(|conn| read(conn, &known.as_read_by(conn)?))
     }
@@ -455,7 +455,7 @@ impl Store {
     ///
     /// # Errors
     /// What SQLite reports.
-    pub fn position(&self, table: TableUid, peer: &NodeName) -> Result<Position, Fault> {
+    pub fn position(&self, table: TableUid, peer: &NodeName) -> Result<Position, StoreError> {
         let Some(table) = self.copy(table).and_then(|copy| copy.table) else {
             return Ok(Position::default());
         };
@@ -496,7 +496,7 @@ impl Store {
         table: TableId,
         before: i64,
         limit: u32,
-    ) -> Result<Vec<Conflict>, Fault> {
+    ) -> Result<Vec<Conflict>, StoreError> {
         self.read(|conn, actors| conflicts::read(conn, actors, table, before, limit))
     }
 
@@ -504,7 +504,7 @@ impl Store {
     ///
     /// # Errors
     /// What SQLite reports.
-    pub fn change_log_excess(&self, table: TableId, keep: u64) -> Result<Option<u64>, Fault> {
+    pub fn change_log_excess(&self, table: TableId, keep: u64) -> Result<Option<u64>, StoreError> {
         self.inner.scans.read(|conn| serve::change_log_excess(conn, table, keep))
     }
 
@@ -513,7 +513,7 @@ impl Store {
     ///
     /// # Errors
     /// What SQLite reports, or a copy that does not pass its check. A part of the file may remain.
-    pub fn backup(&self, into: &Path) -> Result<Summary, Fault> {
+    pub fn backup(&self, into: &Path) -> Result<Summary, StoreError> {
         let (path, vfs) = (&self.inner.path, self.inner.vfs.as_deref());
         let conn = schema::connect(path, vfs, schema::Role::Checkpointer, SCAN_CACHE_KIB);
         let published = Arc::clone(&self.inner.published);
@@ -521,7 +521,7 @@ impl Store {
         backup::make(&mut conn.map_err(OpenError::into_fault)?, into, given_up)
     }
 
-    /// Has backups that are being made end with [`Fault::Closed`], and others not go far: one may take
+    /// Has backups that are being made end with [`StoreError::Closed`], and others not go far: one may take
     /// minutes, and the thread that it is on would be waited for.
     pub fn give_up_backups(&self) {
         self.inner.published.ending.store(true, Relaxed);
@@ -531,7 +531,7 @@ impl Store {
     ///
     /// # Errors
     /// What SQLite reports.
-    pub fn checkpoint(&self) -> Result<(), Fault> {
+    pub fn checkpoint(&self) -> Result<(), StoreError> {
         let (path, vfs) = (&self.inner.path, self.inner.vfs.as_deref());
         let conn = schema::connect(path, vfs, schema::Role::Checkpointer, SCAN_CACHE_KIB);
         let moved = checkpoint::run(&conn.map_err(OpenError::into_fault)?);
@@ -555,7 +555,7 @@ impl Store {
     ///
     /// # Errors
     /// What SQLite reports.
-    pub fn last_write(&self) -> Result<Dot, Fault> {
+    pub fn last_write(&self) -> Result<Dot, StoreError> {
         self.read(|conn, actors| {
             let mut statement =
                 conn.prepare_cached("SELECT actor, seq FROM node_state WHERE id = 1")?;
@@ -608,12 +608,12 @@ impl Store {
 
     /// Changes once, when a fault has stopped the store.
     #[must_use]
-    pub fn fatal(&self) -> watch::Receiver<Option<Fault>> {
+    pub fn fatal(&self) -> watch::Receiver<Option<StoreError>> {
         self.inner.published.fatal.subscribe()
     }
 
     /// Carries out what was submitted before and ends the writer. Later commands are answered
-    /// [`Fault::Closed`].
+    /// [`StoreError::Closed`].
     pub async fn close(&self) {
         let _stopped_already = self.execute(Command::Stop).await;
         let threads = {

@@ -17,8 +17,8 @@ use rusqlite::params;
 use super::{
     apply::Tx,
     catalog::Entry,
-    command::Done,
-    error::{Failure, Fault},
+    command::Outcome,
+    error::{CommandError, StoreError},
 };
 
 /// The kind of the events.
@@ -32,7 +32,7 @@ impl Tx<'_> {
         entry: &Entry,
         owner: &Owner,
         name: Option<&TableName>,
-    ) -> Result<Done, Failure> {
+    ) -> Result<Outcome, CommandError> {
         let entry = self.admit_anywhere(caller, entry, Permissions::ADMIN)?;
         if *caller != Caller::Local(Uid::ROOT) {
             return Err(Refusal::AccessDenied.into());
@@ -43,7 +43,7 @@ impl Tx<'_> {
             name: name.cloned().unwrap_or_else(|| before.name.clone()),
         };
         if to == before {
-            return Ok(Done::HandedOver);
+            return Ok(Outcome::HandedOver);
         }
         self.check_receiver(&to)?;
         if let Owner::Identity(id) = owner
@@ -67,7 +67,7 @@ impl Tx<'_> {
             self.note_of(&to, HANDED_OVER, text.clone())?;
         }
         self.note_of(&before, HANDED_OVER, text)?;
-        Ok(Done::HandedOver)
+        Ok(Outcome::HandedOver)
     }
 
     /// Refuses a name that the new owner has in use, and more tables than they may have.
@@ -92,7 +92,7 @@ impl Tx<'_> {
         table: TableUid,
         scope: &Scope,
         to: &QualifiedName,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), CommandError> {
         let here = self.here()?;
         let directory = self.state.catalog.directory();
         let qualified = match &to.owner {
@@ -110,7 +110,7 @@ impl Tx<'_> {
     }
 
     /// Calls the replica here what the directory says that its table is called.
-    pub(super) fn rename_as_told(&mut self, table: TableUid) -> Result<(), Failure> {
+    pub(super) fn rename_as_told(&mut self, table: TableUid) -> Result<(), CommandError> {
         let Some(entry) = self.state.catalog.by_uid(table).cloned() else {
             return Ok(());
         };
@@ -131,7 +131,7 @@ impl Tx<'_> {
         &self,
         table: TableUid,
         told: QualifiedName,
-    ) -> Result<QualifiedName, Failure> {
+    ) -> Result<QualifiedName, CommandError> {
         let here = self.here()?;
         let owner = match told.owner {
             Owner::Remote(uid, node) if node == here => Owner::Uid(uid),
@@ -158,7 +158,7 @@ impl Tx<'_> {
     /// Lets tables of uids elsewhere come to their homes again. Versions before 0.1.0 took a scope without the
     /// table's home, and after that nobody could decide about it: there the table was not known any more, and
     /// here its owner is nobody. Where the home has another database meanwhile, the same uid may be another person.
-    pub(super) fn bring_home(&mut self) -> Result<(), Failure> {
+    pub(super) fn bring_home(&mut self) -> Result<(), CommandError> {
         let here = self.here()?;
         let catalog = Arc::clone(&self.state.catalog);
         let directory = catalog.directory();
@@ -189,7 +189,7 @@ impl Tx<'_> {
     }
 
     /// Gives a table that is here another name, or another owner.
-    fn rename(&mut self, entry: &Arc<Entry>, to: QualifiedName) -> Result<(), Fault> {
+    fn rename(&mut self, entry: &Arc<Entry>, to: QualifiedName) -> Result<(), StoreError> {
         self.execute(
             "UPDATE tables SET owner = ?2, name = ?3 WHERE id = ?1",
             params![entry.table.id.0, to.owner.to_string(), to.name.as_str()],

@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use super::error::Fault;
+use super::error::StoreError;
 use crate::sys::journal;
 
 /// Tells the operator that the daemon before was killed, or lost its power: an orderly end leaves no
@@ -26,10 +26,10 @@ pub(super) fn report_unclean_end(path: &Path) -> bool {
 }
 
 /// The database file besides SQLite's connections; none where another VFS keeps it.
-pub(super) fn open_beside(path: &Path, vfs: Option<&str>) -> Result<Option<Arc<File>>, Fault> {
+pub(super) fn open_beside(path: &Path, vfs: Option<&str>) -> Result<Option<Arc<File>>, StoreError> {
     if vfs.is_some() {
         return Ok(None);
     }
     let file = File::options().read(true).write(true).open(path);
-    file.map(|file| Some(Arc::new(file))).map_err(|e| Fault::Unopened(e.to_string()))
+    file.map(|file| Some(Arc::new(file))).map_err(|e| StoreError::Unopened(e.to_string()))
 }

@@ -12,7 +12,7 @@ use rusqlite::Connection;
 
 use super::{
     checksum::StoredRow,
-    error::Fault,
+    error::StoreError,
     events::{self, Recorded, Wanted},
     seqlock::Moment,
     system::{self, SealedRow},
@@ -44,7 +44,7 @@ impl Reader {
     ///
     /// # Errors
     /// What SQLite reports.
-    pub fn events(&self, wanted: Wanted) -> Result<Vec<Recorded>, Fault> {
+    pub fn events(&self, wanted: Wanted) -> Result<Vec<Recorded>, StoreError> {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         held.refresh(&self.published)?;
         events::read(&held.conn, wanted)
@@ -54,7 +54,7 @@ impl Reader {
     ///
     /// # Errors
     /// What SQLite reports.
-    pub fn sealed(&self, keys: &[String]) -> Result<Vec<SealedRow>, Fault> {
+    pub fn sealed(&self, keys: &[String]) -> Result<Vec<SealedRow>, StoreError> {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         held.refresh(&self.published)?;
         system::sealed(&held.conn, keys)
@@ -71,7 +71,7 @@ impl Reader {
         table: TableId,
         key: &[u8],
         found: impl FnOnce(&[u8]),
-    ) -> Result<bool, Fault> {
+    ) -> Result<bool, StoreError> {
         let found = self.try_get(table, key, found);
         if let Err(fault) = &found {
             self.published.note_damage(fault);
@@ -85,7 +85,7 @@ impl Reader {
         table: TableId,
         key: &[u8],
         found: impl FnOnce(&[u8]),
-    ) -> Result<bool, Fault> {
+    ) -> Result<bool, StoreError> {
         let cache = &self.published.cache;
         if let Some(record) = cache.get(table, key) {
             found(&record);
@@ -115,7 +115,7 @@ impl Reader {
 
 impl Held {
     /// Takes a new snapshot if a commit has happened since this one was taken.
-    fn refresh(&mut self, published: &Published) -> Result<(), Fault> {
+    fn refresh(&mut self, published: &Published) -> Result<(), StoreError> {
         // Read before the snapshot is taken: if a commit falls between, the next read takes another.
         let now = published.seqlock.now();
         if self.taken_at != Some(now) {
@@ -126,7 +126,7 @@ impl Held {
         Ok(())
     }
 
-    fn release(&mut self) -> Result<(), Fault> {
+    fn release(&mut self) -> Result<(), StoreError> {
         self.taken_at = None;
         // Asked of SQLite rather than remembered: a failed COMMIT must be made up for, or no
         // later read could begin.
@@ -136,7 +136,12 @@ impl Held {
         Ok(())
     }
 
-    fn lookup(&self, table: TableId, key: &[u8], found: impl FnOnce(&[u8])) -> Result<bool, Fault> {
+    fn lookup(
+        &self,
+        table: TableId,
+        key: &[u8],
+        found: impl FnOnce(&[u8]),
+    ) -> Result<bool, StoreError> {
         let mut statement = self.conn.prepare_cached(
             "SELECT value, hlc, actor, seq, checksum FROM records
              WHERE table_id = ?1 AND key = ?2 AND value IS NOT NULL",
@@ -145,7 +150,7 @@ impl Held {
         let Some(row) = rows.next()? else {
             return Ok(false);
         };
-        let value = row.get_ref(0)?.as_blob().map_err(|e| Fault::Corrupt(e.to_string()))?;
+        let value = row.get_ref(0)?.as_blob().map_err(|e| StoreError::Corrupt(e.to_string()))?;
         let stored = StoredRow {
             table,
             key,
@@ -155,7 +160,7 @@ impl Held {
             value: Some(value),
         };
         if !stored.is_sound(row.get(4)?) {
-            return Err(Fault::Damaged { table, key: key.into() });
+            return Err(StoreError::Damaged { table, key: key.into() });
         }
         found(value);
         Ok(true)

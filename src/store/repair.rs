@@ -14,7 +14,7 @@ use super::{
     apply::Tx,
     catalog::Entry,
     checksum::StoredRow,
-    error::{Failure, Fault},
+    error::{CommandError, StoreError},
     rows::Place,
 };
 
@@ -47,7 +47,7 @@ pub(super) fn buckets(
     conn: &Connection,
     actors: &Actors,
     table: TableId,
-) -> Result<Vec<TableDigest>, Fault> {
+) -> Result<Vec<TableDigest>, StoreError> {
     let mut sums = vec![TableDigest::default(); BUCKETS];
     visit(conn, actors, table, |key, stamp, _, value| {
         if let Some(value) = value {
@@ -65,7 +65,7 @@ pub(super) fn marks(
     actors: &Actors,
     table: TableId,
     wanted: &[usize],
-) -> Result<Vec<RowMark>, Fault> {
+) -> Result<Vec<RowMark>, StoreError> {
     let mut is_wanted = vec![false; BUCKETS];
     wanted.iter().filter(|bucket| **bucket < BUCKETS).for_each(|bucket| is_wanted[*bucket] = true);
     let mut found = Vec::new();
@@ -84,7 +84,7 @@ pub(super) fn mark(
     actors: &Actors,
     table: TableId,
     key: &[u8],
-) -> Result<Option<RowMark>, Fault> {
+) -> Result<Option<RowMark>, StoreError> {
     let mut statement = conn.prepare_cached(
         "SELECT hlc, actor, seq, value FROM records WHERE table_id = ?1 AND key = ?2",
     )?;
@@ -105,8 +105,8 @@ fn visit(
     actors: &Actors,
     table: TableId,
     mut each: impl FnMut(&[u8], Stamp, u64, Option<&[u8]>),
-) -> Result<(), Fault> {
-    let damaged = |_| Fault::Corrupt("a record holds what is no record".into());
+) -> Result<(), StoreError> {
+    let damaged = |_| StoreError::Corrupt("a record holds what is no record".into());
     let mut statement = conn.prepare_cached(
         "SELECT key, hlc, actor, seq, value, checksum FROM records
          WHERE table_id = ?1 ORDER BY key",
@@ -138,7 +138,7 @@ impl Store {
     ///
     /// # Errors
     /// What SQLite reports.
-    pub fn mark(&self, table: TableId, key: &[u8]) -> Result<Option<RowMark>, Fault> {
+    pub fn mark(&self, table: TableId, key: &[u8]) -> Result<Option<RowMark>, StoreError> {
         self.read(|conn, actors| mark(conn, actors, table, key))
     }
 
@@ -146,7 +146,7 @@ impl Store {
     ///
     /// # Errors
     /// What SQLite reports.
-    pub fn buckets(&self, table: TableId) -> Result<Vec<TableDigest>, Fault> {
+    pub fn buckets(&self, table: TableId) -> Result<Vec<TableDigest>, StoreError> {
         self.read(|conn, actors| buckets(conn, actors, table))
     }
 
@@ -154,7 +154,7 @@ impl Store {
     ///
     /// # Errors
     /// What SQLite reports.
-    pub fn marks(&self, table: TableId, buckets: &[usize]) -> Result<Vec<RowMark>, Fault> {
+    pub fn marks(&self, table: TableId, buckets: &[usize]) -> Result<Vec<RowMark>, StoreError> {
         self.read(|conn, actors| marks(conn, actors, table, buckets))
     }
 }
@@ -162,7 +162,7 @@ impl Store {
 impl Tx<'_> {
     /// Has versions told to everybody again, those too that claim to have them. Answers how many there
     /// were.
-    pub(super) fn push_all(&mut self, entry: &Entry, keys: &[Vec<u8>]) -> Result<u64, Fault> {
+    pub(super) fn push_all(&mut self, entry: &Entry, keys: &[Vec<u8>]) -> Result<u64, StoreError> {
         let place = Place::of(entry);
         let mut pushed = 0;
         for key in keys {
@@ -176,7 +176,11 @@ impl Tx<'_> {
 
     /// Writes versions once more, each as a new one: a replica that claims to have the old one must take it.
     /// Answers how many there were.
-    pub(super) fn write_again(&mut self, entry: &Entry, keys: &[Vec<u8>]) -> Result<u64, Failure> {
+    pub(super) fn write_again(
+        &mut self,
+        entry: &Entry,
+        keys: &[Vec<u8>],
+    ) -> Result<u64, CommandError> {
         let mut written = 0;
         for key in keys {
             let found = self.find_row(entry.table.id, key)?;
@@ -194,7 +198,7 @@ impl Tx<'_> {
         &mut self,
         entry: &Entry,
         rows: &[(Vec<u8>, Option<Dot>)],
-    ) -> Result<u64, Failure> {
+    ) -> Result<u64, CommandError> {
         let mut erased = 0;
         for (key, seen) in rows {
             let found = self.find_row(entry.table.id, key)?;

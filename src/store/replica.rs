@@ -14,7 +14,7 @@ use super::{
     checksum::StoredRow,
     conflicts::{self, Tally},
     contexts,
-    error::Fault,
+    error::StoreError,
 };
 
 /// One replica, as of one commit.
@@ -115,7 +115,7 @@ impl Replicas {
     }
 
     /// Writes what the transaction has changed.
-    pub(super) fn save(&self, conn: &Connection, actors: &mut Actors) -> Result<(), Fault> {
+    pub(super) fn save(&self, conn: &Connection, actors: &mut Actors) -> Result<(), StoreError> {
         for replica in self.changed.values() {
             let before = self.committed.get(&replica.uid).map(Arc::as_ref);
             if before != Some(replica) {
@@ -134,7 +134,7 @@ impl Replicas {
         changed
     }
 
-    pub(super) fn load(conn: &Connection, actors: &Actors) -> Result<Self, Fault> {
+    pub(super) fn load(conn: &Connection, actors: &Actors) -> Result<Self, StoreError> {
         let open = conflicts::open(conn)?;
         let mut statement = conn.prepare(&format!("SELECT {COLUMNS} FROM replicas"))?;
         let mut rows = statement.query([])?;
@@ -181,14 +181,14 @@ pub(super) fn load_one(
     conn: &Connection,
     actors: &Actors,
     uid: TableUid,
-) -> Result<Option<Replica>, Fault> {
+) -> Result<Option<Replica>, StoreError> {
     let mut statement =
         conn.prepare_cached(&format!("SELECT {COLUMNS} FROM replicas WHERE uid = ?1"))?;
     Ok(statement.query_row([uid.0], |row| from_row(row, actors)).optional()?)
 }
 
 /// The LSN of a replica's last change.
-pub(super) fn last_change(conn: &Connection, uid: TableUid) -> Result<Option<u64>, Fault> {
+pub(super) fn last_change(conn: &Connection, uid: TableUid) -> Result<Option<u64>, StoreError> {
     let mut statement = conn.prepare_cached("SELECT last_lsn FROM replicas WHERE uid = ?1")?;
     Ok(statement.query_row([uid.0], |row| row.get(0)).optional()?)
 }
@@ -198,7 +198,7 @@ fn save(
     actors: &mut Actors,
     before: Option<&Replica>,
     replica: &Replica,
-) -> Result<(), Fault> {
+) -> Result<(), StoreError> {
     // What is not set is in no index that would have to be written too.
     let sql = if before.is_some_and(|before| before.table == replica.table) {
         "UPDATE replicas SET epoch = ?3, ready = ?4, change_log = ?5, truncated_lsn = ?6, last_lsn = ?7, digest = ?8,
@@ -234,7 +234,7 @@ pub(super) fn recount(
     actors: &Actors,
     table: TableId,
     uid: TableUid,
-) -> Result<TableDigest, Fault> {
+) -> Result<TableDigest, StoreError> {
     recount_by(conn, actors, table, uid, "checksum")
 }
 
@@ -245,14 +245,14 @@ fn recount_by(
     table: TableId,
     uid: TableUid,
     checksum: &str,
-) -> Result<TableDigest, Fault> {
+) -> Result<TableDigest, StoreError> {
     let mut statement = conn.prepare_cached(&format!(
         "SELECT key, value, hlc, actor, seq, {checksum} FROM records
          WHERE table_id = ?1 AND value IS NOT NULL",
     ))?;
     let mut rows = statement.query([table.0])?;
     let mut sum = TableDigest::default();
-    let damaged = |_| Fault::Corrupt("a record holds what is no record".into());
+    let damaged = |_| StoreError::Corrupt("a record holds what is no record".into());
     while let Some(row) = rows.next()? {
         let stamp = Stamp { hlc: Hlc::from_i64(row.get(2)?), actor: actors.id(row.get(3)?) };
         let key = row.get_ref(0)?.as_blob().map_err(damaged)?;
@@ -274,7 +274,7 @@ fn recount_by(
 }
 
 /// Works out the digests that a migration has left open.
-pub(super) fn recount_all(conn: &Connection) -> Result<(), Fault> {
+pub(super) fn recount_all(conn: &Connection) -> Result<(), StoreError> {
     let actors = Actors::load(conn)?;
     for replica in Replicas::load(conn, &actors)?.committed() {
         if let Some(table) = replica.table {

@@ -18,8 +18,8 @@ use rusqlite::params;
 use super::{
     apply::Tx,
     catalog::Entry,
-    command::Done,
-    error::{Failure, Fault},
+    command::Outcome,
+    error::{CommandError, StoreError},
     events::Event,
     replica::{self, Replica},
     system,
@@ -27,7 +27,7 @@ use super::{
 
 impl Tx<'_> {
     /// Brings the replicas of some tables, or of all, in line with what the directory says now.
-    pub(super) fn reconcile(&mut self, tables: Concerned) -> Result<(), Failure> {
+    pub(super) fn reconcile(&mut self, tables: Concerned) -> Result<(), CommandError> {
         let Ok(here) = self.here() else {
             return Ok(()); // no mesh: nobody has replicas
         };
@@ -41,7 +41,7 @@ impl Tx<'_> {
         Ok(())
     }
 
-    fn reconcile_table(&mut self, table: TableUid, here: &NodeName) -> Result<(), Failure> {
+    fn reconcile_table(&mut self, table: TableUid, here: &NodeName) -> Result<(), CommandError> {
         let directory = self.state.catalog.directory();
         let standing = directory.standing(table, here);
         let gone = directory.gone(table).get(here).copied().unwrap_or(0);
@@ -82,7 +82,7 @@ impl Tx<'_> {
     }
 
     /// A replica epoch begins. Where the rows are here already, since the table was made here, it is whole.
-    fn begin_epoch(&mut self, table: TableUid, here: &NodeName) -> Result<(), Failure> {
+    fn begin_epoch(&mut self, table: TableUid, here: &NodeName) -> Result<(), CommandError> {
         let directory = self.state.catalog.directory();
         let gone = directory.gone(table).get(here).copied().unwrap_or(0);
         let known = directory.epochs(table).get(here).copied().unwrap_or(0);
@@ -114,7 +114,7 @@ impl Tx<'_> {
     /// It is not simply thrown away as known: an epoch also counts as ended where a database that had forgotten it
     /// said so, and nobody else has its rows then. Nor are they rescued as those of an epoch that somebody else has
     /// given up: the table that this would make keeps the rows of a table whose status says that it has left.
-    fn resume(&mut self, table: TableUid, here: &NodeName) -> Result<(), Failure> {
+    fn resume(&mut self, table: TableUid, here: &NodeName) -> Result<(), CommandError> {
         if let Some(replica) = self.state.replicas.get_mut(table) {
             replica.drain = None; // what was acknowledged to the ended epoch says nothing of this one
         }
@@ -135,7 +135,7 @@ impl Tx<'_> {
         table: TableUid,
         here: &NodeName,
         epoch: u64,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), CommandError> {
         let said = self.state.catalog.directory().replica(table, here);
         let down = said.map_or(0, |row| row.down).max(epoch - 1);
         self.publish_epochs(table, here, epoch, down)
@@ -148,7 +148,7 @@ impl Tx<'_> {
         here: &NodeName,
         up: u64,
         down: u64,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), CommandError> {
         let declined = self.state.catalog.directory().is_declined(table, here);
         let (node, database) = (here.clone(), self.state.database);
         self.write(vec![Row::Replica(ReplicaRow { table, node, database, up, down, declined })])
@@ -161,7 +161,7 @@ impl Tx<'_> {
         caller: &Caller,
         table: TableUid,
         declined: bool,
-    ) -> Result<Done, Failure> {
+    ) -> Result<Outcome, CommandError> {
         let here = self.here()?;
         let directory = self.state.catalog.directory();
         let name = directory.name_of_table(table);
@@ -174,7 +174,7 @@ impl Tx<'_> {
         if directory.is_declined(table, &here) == declined {
             let may = *caller == Caller::Local(Uid::ROOT);
             return if may {
-                Ok(Done::Declined { declined })
+                Ok(Outcome::Declined { declined })
             } else {
                 Err(Refusal::AccessDenied.into())
             };
@@ -207,14 +207,18 @@ impl Tx<'_> {
         let uid = entry.and_then(|entry| self.state.catalog.uid_here(&entry.table.name.owner));
         self.note(&Event { uid, kind, text })?;
         self.write(vec![Row::Replica(row)])?;
-        Ok(Done::Declined { declined })
+        Ok(Outcome::Declined { declined })
     }
 
     /// A replica epoch that others know of and this database does not: it was begun in a newer one than this, or a
     /// decision
     /// let it begin and another ended it before this node heard of either. It is over, or everybody would wait for
     /// this node's word for ever, and remember deletions for it.
-    fn end_forgotten_epoch(&mut self, table: TableUid, here: &NodeName) -> Result<(), Failure> {
+    fn end_forgotten_epoch(
+        &mut self,
+        table: TableUid,
+        here: &NodeName,
+    ) -> Result<(), CommandError> {
         if self.state.departures.include(table) {
             return Ok(()); // it is known, and told once its bytes are gone
         }
@@ -231,7 +235,7 @@ impl Tx<'_> {
         directory.epochs(table).get(here).copied().filter(|epoch| *epoch > gone)
     }
 
-    fn begin_drain(&mut self, table: TableUid) -> Result<(), Failure> {
+    fn begin_drain(&mut self, table: TableUid) -> Result<(), CommandError> {
         let nonce = self.draw_id();
         let Some(replica) = self.state.replicas.get_mut(table) else {
             return Ok(());
@@ -263,7 +267,7 @@ impl Tx<'_> {
 
     /// Another replica confirms that it has everything of one that drains. What was written meanwhile, by
     /// whatever came, keeps it from ending.
-    pub(super) fn drained(&mut self, from: &NodeName, ack: &Ack) -> Result<Done, Failure> {
+    pub(super) fn drained(&mut self, from: &NodeName, ack: &Ack) -> Result<Outcome, CommandError> {
         let here = self.here()?;
         let directory = self.state.catalog.directory();
         let (table, standing) = (ack.table, directory.standing(ack.table, &here));
@@ -287,12 +291,12 @@ impl Tx<'_> {
         if counts {
             self.end_epoch(table, from.as_str())?;
         }
-        Ok(Done::Drained { left: counts })
+        Ok(Outcome::Drained { left: counts })
     }
 
     /// The replica epoch is over: its rows go, and nothing that it knew counts any more. The others are told once no
     /// byte of it is left.
-    fn end_epoch(&mut self, table: TableUid, taker: &str) -> Result<(), Failure> {
+    fn end_epoch(&mut self, table: TableUid, taker: &str) -> Result<(), CommandError> {
         let here = self.here()?;
         let Some(replica) = self.state.replicas.get(table).cloned() else {
             return Ok(());
@@ -317,7 +321,7 @@ impl Tx<'_> {
 
     /// The replica epoch was declared lost while it was not: what it has becomes a table of this machine alone, and
     /// the replica starts again.
-    fn abandon(&mut self, table: TableUid) -> Result<(), Failure> {
+    fn abandon(&mut self, table: TableUid) -> Result<(), CommandError> {
         let Some(replica) = self.state.replicas.get(table).cloned() else {
             return Ok(());
         };
@@ -329,13 +333,13 @@ impl Tx<'_> {
     }
 
     /// Makes the rows of a replica a table that has no other replicas.
-    fn rescue(&mut self, entry: &Entry) -> Result<(), Failure> {
+    fn rescue(&mut self, entry: &Entry) -> Result<(), CommandError> {
         let owner = self.state.catalog.uid_here(&entry.table.name.owner).unwrap_or(Uid::ROOT);
         let owner = Owner::Uid(owner);
         let taken = |name: &str| self.state.catalog.find(&owner, name).is_some();
         let base: String = entry.table.name.name.as_str().chars().take(100).collect();
         let free = (1_u32..).map(|n| format!("{base}_rescued_{n}")).find(|name| !taken(name));
-        let name = TableName::parse(&free.unwrap_or_default()).map_err(Failure::from)?;
+        let name = TableName::parse(&free.unwrap_or_default()).map_err(CommandError::from)?;
         let uid = TableUid(self.draw_id());
         self.execute(
             "UPDATE tables SET uid = ?2, owner = ?3, name = ?4, scope = 'local', replicated = 0
@@ -366,7 +370,7 @@ impl Tx<'_> {
     }
 
     /// The table is dropped for good, here or elsewhere.
-    fn forget(&mut self, table: TableUid) -> Result<(), Failure> {
+    fn forget(&mut self, table: TableUid) -> Result<(), CommandError> {
         let entry = self.state.catalog.by_uid(table).cloned();
         if let Some(entry) = entry {
             let shown = self.state.catalog.show(&entry.table.name);
@@ -383,7 +387,7 @@ impl Tx<'_> {
     }
 
     /// Takes a table's rows out of sight; they are removed by and by.
-    pub(super) fn discard_rows(&mut self, entry: &Entry) -> Result<(), Failure> {
+    pub(super) fn discard_rows(&mut self, entry: &Entry) -> Result<(), CommandError> {
         let id = entry.table.id.0;
         // Its lasting id is free for the replica that may come back.
         self.execute(
@@ -398,7 +402,7 @@ impl Tx<'_> {
     }
 
     /// Forgets what a replica knew of itself and of others. Its change log and marks go with its rows.
-    pub(super) fn clear_copy(&mut self, replica: &Replica) -> Result<(), Failure> {
+    pub(super) fn clear_copy(&mut self, replica: &Replica) -> Result<(), CommandError> {
         if let Some(table) = replica.table {
             for statement in [
                 "DELETE FROM cursors WHERE table_id = ?1",
@@ -415,7 +419,7 @@ impl Tx<'_> {
 
     /// Becomes another actor, with other change logs. Passes that are under way go on: their rows and
     /// marks are in this file, and an answer to a request of the old origin does not count.
-    pub(super) fn rotate_actor(&mut self) -> Result<(), Failure> {
+    pub(super) fn rotate_actor(&mut self) -> Result<(), CommandError> {
         let id = ActorId(u128::from_be_bytes(self.draw_id()));
         let number = self.state.actors.enter(self.conn, id, self.state.hlc())?;
         self.execute("UPDATE node_state SET actor = ?1 WHERE id = 1", [number])?;
@@ -441,7 +445,7 @@ impl Tx<'_> {
 
     /// Has a replica know the rows that its table had before it was shared. They are in no change log: others read
     /// them in the order of their keys.
-    pub(super) fn share_rows(&mut self, entry: &Entry) -> Result<(), Failure> {
+    pub(super) fn share_rows(&mut self, entry: &Entry) -> Result<(), CommandError> {
         let (table, uid) = (entry.table.id, entry.table.uid);
         let digest = replica::recount(self.conn, &self.state.actors, table, uid)?;
         let dots: Vec<Dot> = {
@@ -460,7 +464,7 @@ impl Tx<'_> {
     }
 
     /// Makes the replica of a table whose rows are here.
-    pub(super) fn found_copy(&mut self, entry: &Entry) -> Result<(), Fault> {
+    pub(super) fn found_copy(&mut self, entry: &Entry) -> Result<(), StoreError> {
         let (change_log, lsn) = (ChangeLogId(self.draw_id()), self.draw_lsn());
         let mut replica = Replica::new(entry.table.uid, 0, change_log, lsn);
         (replica.table, replica.ready) = (Some(entry.table.id), true);

@@ -21,8 +21,8 @@ use rusqlite::params;
 
 use super::{
     apply::Tx,
-    command::Done,
-    error::{Failure, Fault},
+    command::Outcome,
+    error::{CommandError, StoreError},
     events::Event,
     rows::Place,
     system,
@@ -45,8 +45,8 @@ struct Ahead {
 impl Tx<'_> {
     /// Stamps rows of the future again: those too that this machine has written as another actor, before it
     /// was started anew.
-    pub(super) fn restamp(&mut self, restamp: &Restamp) -> Result<Done, Failure> {
-        let nothing = Ok(Done::Restamped { rows: 0 });
+    pub(super) fn restamp(&mut self, restamp: &Restamp) -> Result<Outcome, CommandError> {
+        let nothing = Ok(Outcome::Restamped { rows: 0 });
         if self.state.hlc() <= restamp.latest {
             return nothing;
         }
@@ -79,11 +79,11 @@ impl Tx<'_> {
         let text =
             format!("the clock is right again: {rows} rows were given timestamps of the present");
         self.note(&Event { uid: None, kind: "clock_mended", text })?;
-        Ok(Done::Restamped { rows })
+        Ok(Outcome::Restamped { rows })
     }
 
     /// Rows of a table that are of the future.
-    fn rows_after(&self, table: TableId, latest: Hlc) -> Result<Vec<(Vec<u8>, Stamp)>, Fault> {
+    fn rows_after(&self, table: TableId, latest: Hlc) -> Result<Vec<(Vec<u8>, Stamp)>, StoreError> {
         let mut statement =
             self.cached("SELECT key, hlc, actor FROM records WHERE table_id = ?1 AND hlc > ?2")?;
         let rows = statement.query_map(params![table.0, latest.to_i64()], |row| {
@@ -94,7 +94,7 @@ impl Tx<'_> {
     }
 
     /// The greatest timestamp in any replica that is not of the future.
-    fn newest_before(&self, latest: Hlc) -> Result<Hlc, Fault> {
+    fn newest_before(&self, latest: Hlc) -> Result<Hlc, StoreError> {
         let newest: Option<i64> = self
             .cached(
                 "SELECT max(hlc) FROM records
@@ -104,7 +104,7 @@ impl Tx<'_> {
         Ok(newest.map_or_else(Hlc::default, Hlc::from_i64))
     }
 
-    fn stamp_again(&mut self, row: &Ahead) -> Result<(), Failure> {
+    fn stamp_again(&mut self, row: &Ahead) -> Result<(), CommandError> {
         let Some(entry) = self.state.catalog.by_uid(row.table).cloned() else {
             return Ok(());
         };

@@ -16,7 +16,7 @@ use super::{
     audit::DigestChange,
     catalog::Entry,
     checksum::StoredRow,
-    error::{Failure, Fault},
+    error::{CommandError, StoreError},
     recent::Change,
     system,
 };
@@ -80,7 +80,7 @@ pub(super) struct Stored<'v> {
 
 impl Tx<'_> {
     /// The row of a key.
-    pub(super) fn find_row(&self, table: TableId, key: &[u8]) -> Result<Option<Found>, Fault> {
+    pub(super) fn find_row(&self, table: TableId, key: &[u8]) -> Result<Option<Found>, StoreError> {
         let mut statement = self.cached(
             "SELECT id, hlc, actor, seq, lsn, context, value, checksum FROM records
              WHERE table_id = ?1 AND key = ?2",
@@ -122,7 +122,7 @@ impl Tx<'_> {
         &mut self,
         place: Place<'_>,
         found: Option<&Found>,
-    ) -> Result<Option<i64>, Fault> {
+    ) -> Result<Option<i64>, StoreError> {
         let own = self.state.own_actor();
         let replica = self.state.replicas.get(place.uid);
         let replica = replica.filter(|_| Rule::ContextOfVector.holds());
@@ -142,7 +142,7 @@ impl Tx<'_> {
     }
 
     /// The number of a context. One that is used by no row in the end goes with the transaction.
-    pub(super) fn intern(&mut self, context: &VersionVector) -> Result<Option<i64>, Fault> {
+    pub(super) fn intern(&mut self, context: &VersionVector) -> Result<Option<i64>, StoreError> {
         let id = self.contexts.intern(self.conn, &mut self.state.actors, context)?;
         self.count_use(id, 0);
         Ok(id)
@@ -156,7 +156,7 @@ impl Tx<'_> {
         found: Option<&Found>,
         value: Option<&[u8]>,
         context_id: Option<i64>,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), CommandError> {
         let (stamp, seq) = self.draw();
         let new = Stored { stamp, actor_number: self.state.actor_number, seq, value, context_id };
         self.put_row(place, key, found, new)?;
@@ -174,7 +174,7 @@ impl Tx<'_> {
         key: &[u8],
         found: Option<&Found>,
         new: Stored<'_>,
-    ) -> Result<u64, Failure> {
+    ) -> Result<u64, CommandError> {
         let delta = difference(key, found, new.value);
         if let Some(entry) = place.entry {
             self.check_quota(entry, delta)?;
@@ -233,7 +233,7 @@ impl Tx<'_> {
         place: Place<'_>,
         key: &[u8],
         found: &Found,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), CommandError> {
         self.execute("DELETE FROM records WHERE id = ?1", [found.id])?;
         self.fresh.give_up();
         let delta = difference(key, Some(found), None);
@@ -252,7 +252,7 @@ impl Tx<'_> {
         &mut self,
         found: &Found,
         context: &VersionVector,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), StoreError> {
         let id = self.intern(context)?;
         self.execute("UPDATE records SET context = ?2 WHERE id = ?1", params![found.id, id])?;
         self.fresh.give_up();
@@ -262,7 +262,7 @@ impl Tx<'_> {
     }
 
     /// Has a version told to everybody again, those too that claim to have it.
-    pub(super) fn push_back(&mut self, place: Place<'_>, found: &Found) -> Result<u64, Fault> {
+    pub(super) fn push_back(&mut self, place: Place<'_>, found: &Found) -> Result<u64, StoreError> {
         let lsn = self.draw_lsn();
         self.execute(
             "UPDATE records SET lsn = ?2, re_announced = 1 WHERE id = ?1",
@@ -290,7 +290,7 @@ impl Tx<'_> {
         place: Place<'_>,
         record: i64,
         lsn: u64,
-    ) -> Result<bool, Fault> {
+    ) -> Result<bool, StoreError> {
         let Some(replica) = self.state.replicas.get_mut(place.uid) else {
             return Ok(false);
         };
@@ -314,7 +314,7 @@ impl Tx<'_> {
         key: &[u8],
         lsn: u64,
         new: Stored<'_>,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), StoreError> {
         if !self.fresh.takes(key.len() + new.value.map_or(0, <[u8]>::len)) {
             self.fresh.give_up();
             return Ok(());

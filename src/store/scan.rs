@@ -9,7 +9,7 @@ use std::{
 use cortex_core::model::TableId;
 use rusqlite::{Connection, OptionalExtension};
 
-use super::{checksum::StoredRow, error::Fault, writer::Published};
+use super::{checksum::StoredRow, error::StoreError, writer::Published};
 use crate::sys::clock;
 
 /// How long one slice may keep its thread. Rows of a cold table are a random read each.
@@ -32,7 +32,7 @@ pub(super) struct Pool {
 }
 
 /// Opens one more connection.
-pub(super) struct Connect(pub(super) Box<dyn Fn() -> Result<Connection, Fault> + Send + Sync>);
+pub(super) struct Connect(pub(super) Box<dyn Fn() -> Result<Connection, StoreError> + Send + Sync>);
 
 impl std::fmt::Debug for Connect {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -51,7 +51,7 @@ impl Pool {
         published: &Arc<Published>,
         table: TableId,
         after: &[u8],
-    ) -> Result<Scan, Fault> {
+    ) -> Result<Scan, StoreError> {
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let conn = idle.map_or_else(|| (self.connect.0)(), Ok)?;
         conn.prepare_cached("BEGIN DEFERRED")?.execute([])?;
@@ -67,8 +67,8 @@ impl Pool {
     /// Reads over one snapshot.
     pub(super) fn read<T>(
         &self,
-        read: impl FnOnce(&Connection) -> Result<T, Fault>,
-    ) -> Result<T, Fault> {
+        read: impl FnOnce(&Connection) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let conn = idle.map_or_else(|| (self.connect.0)(), Ok)?;
         conn.prepare_cached("BEGIN DEFERRED")?.execute([])?;
@@ -113,10 +113,10 @@ impl Scan {
     /// the table's end is reached. True at the end, and where the visitor has had enough.
     ///
     /// # Errors
-    /// [`Fault::SnapshotTooOld`] once the log must be recycled; what SQLite reports.
-    pub fn slice(&mut self, visit: impl FnMut(&[u8], &[u8]) -> Flow) -> Result<bool, Fault> {
+    /// [`StoreError::SnapshotTooOld`] once the log must be recycled; what SQLite reports.
+    pub fn slice(&mut self, visit: impl FnMut(&[u8], &[u8]) -> Flow) -> Result<bool, StoreError> {
         if self.published.pressure.load(Relaxed) {
-            return Err(Fault::SnapshotTooOld);
+            return Err(StoreError::SnapshotTooOld);
         }
         let ended = self.try_slice(visit);
         if let Err(fault) = &ended {
@@ -126,7 +126,10 @@ impl Scan {
         ended
     }
 
-    fn try_slice(&mut self, mut visit: impl FnMut(&[u8], &[u8]) -> Flow) -> Result<bool, Fault> {
+    fn try_slice(
+        &mut self,
+        mut visit: impl FnMut(&[u8], &[u8]) -> Flow,
+    ) -> Result<bool, StoreError> {
         let started = clock::monotonic();
         let Some(conn) = &self.conn else {
             return Ok(true);
@@ -138,8 +141,8 @@ impl Scan {
         let mut rows = statement.query(rusqlite::params![self.table.0, self.after])?;
         let mut since_look = 0;
         while let Some(row) = rows.next()? {
-            let blob = |index| -> Result<_, Fault> {
-                row.get_ref(index)?.as_blob().map_err(|e| Fault::Corrupt(e.to_string()))
+            let blob = |index| -> Result<_, StoreError> {
+                row.get_ref(index)?.as_blob().map_err(|e| StoreError::Corrupt(e.to_string()))
             };
             let (key, value) = (blob(0)?, blob(1)?);
             let stored = StoredRow {
@@ -151,7 +154,7 @@ impl Scan {
                 value: Some(value),
             };
             if !stored.is_sound(row.get(5)?) {
-                return Err(Fault::Damaged { table: self.table, key: key.into() });
+                return Err(StoreError::Damaged { table: self.table, key: key.into() });
             }
             let flow = visit(key, value);
             since_look += value.len().max(LEAST_ROW);
@@ -185,7 +188,7 @@ impl Scan {
     ///
     /// # Errors
     /// What SQLite reports.
-    pub fn rows_in_table(&self) -> Result<Option<u64>, Fault> {
+    pub fn rows_in_table(&self) -> Result<Option<u64>, StoreError> {
         let Some(conn) = &self.conn else {
             return Ok(None);
         };

@@ -10,7 +10,7 @@ use std::{
 use rusqlite::{Connection, OpenFlags, config::DbConfig};
 
 use super::{
-    error::{Fault, OpenError},
+    error::{OpenError, StoreError},
     replica,
 };
 use crate::sys::random;
@@ -65,7 +65,7 @@ pub(super) fn connect(
     cache_kib: u32,
 ) -> Result<Connection, OpenError> {
     let shown = path.display().to_string();
-    let fault = |e: rusqlite::Error| OpenError::Fault { path: shown.clone(), fault: e.into() };
+    let fault = |e: rusqlite::Error| OpenError::StoreError { path: shown.clone(), fault: e.into() };
     let access = match role {
         Role::Writer => OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE,
         Role::Checkpointer | Role::Reader => OpenFlags::SQLITE_OPEN_READ_WRITE,
@@ -121,8 +121,8 @@ fn set(
                 .map_or_else(|_| value.as_str().unwrap_or_default().to_owned(), |n| n.to_string()))
         })
     };
-    let found =
-        read_back().map_err(|e| OpenError::Fault { path: path.to_owned(), fault: e.into() })?;
+    let found = read_back()
+        .map_err(|e| OpenError::StoreError { path: path.to_owned(), fault: e.into() })?;
     if found != wanted {
         let path = path.to_owned();
         return Err(OpenError::Pragma { path, pragma, wanted: wanted.to_owned(), found });
@@ -223,7 +223,8 @@ pub(super) fn refuse_newer(path: &Path, found: u32) -> Result<(), OpenError> {
 
 /// Brings the database to the newest schema.
 pub(super) fn migrate(conn: &mut Connection, path: &Path) -> Result<(), OpenError> {
-    let fault = |fault: Fault| OpenError::Fault { path: path.display().to_string(), fault };
+    let fault =
+        |fault: StoreError| OpenError::StoreError { path: path.display().to_string(), fault };
     let version = version(conn).map_err(|e| fault(e.into()))?;
     let application = conn
         .pragma_query_value(None, "application_id", |row| row.get::<_, i32>(0))
@@ -233,7 +234,10 @@ pub(super) fn migrate(conn: &mut Connection, path: &Path) -> Result<(), OpenErro
 }
 
 /// Makes the newest schema in an empty database.
-pub(super) fn create(conn: &mut Connection, draw_id: &dyn Fn() -> [u8; 16]) -> Result<(), Fault> {
+pub(super) fn create(
+    conn: &mut Connection,
+    draw_id: &dyn Fn() -> [u8; 16],
+) -> Result<(), StoreError> {
     upgrade(conn, 0, draw_id)?;
     // The ids that migrations draw by themselves.
     conn.execute("UPDATE replicas SET change_log = ?1", [draw_id()])?;
@@ -277,7 +281,7 @@ fn upgrade(
     conn: &mut Connection,
     version: u32,
     draw_id: &dyn Fn() -> [u8; 16],
-) -> Result<(), Fault> {
+) -> Result<(), StoreError> {
     if version == newest() {
         return Ok(());
     }

@@ -17,7 +17,7 @@ use super::{
     checksum::StoredRow,
     contexts,
     damage::Damage,
-    error::Fault,
+    error::StoreError,
     recent::Recent,
     replica::{self, Replica},
     system,
@@ -94,7 +94,7 @@ pub(super) fn serve(
     reader: &NodeName,
     want: &PullRequest,
     bounds: BatchBounds,
-) -> Result<Served, Fault> {
+) -> Result<Served, StoreError> {
     let File { conn, actors, .. } = file;
     let directory = catalog.directory();
     let Some(here) = directory.here() else {
@@ -220,7 +220,11 @@ struct Content {
 }
 
 impl Copy {
-    fn load(conn: &Connection, actors: &Actors, want: &PullRequest) -> Result<Option<Self>, Fault> {
+    fn load(
+        conn: &Connection,
+        actors: &Actors,
+        want: &PullRequest,
+    ) -> Result<Option<Self>, StoreError> {
         let replica = replica::load_one(conn, actors, want.table)?;
         let Some((replica, table)) =
             replica.filter(|r| r.epoch > 0).and_then(|r| r.table.map(|table| (r, table)))
@@ -318,7 +322,12 @@ impl<'a> Reading<'a> {
 
     /// Reads the change log from after a number. Answers up to where, and whether its end was reached: then up
     /// to the greatest number there is.
-    fn change_log(&mut self, table: TableId, after: u64, lsn: u64) -> Result<(u64, bool), Fault> {
+    fn change_log(
+        &mut self,
+        table: TableId,
+        after: u64,
+        lsn: u64,
+    ) -> Result<(u64, bool), StoreError> {
         let mut statement = self.file.conn.prepare_cached(
             "SELECT r.key, r.value, r.hlc, r.actor, r.seq, r.context, r.re_announced, r.checksum,
                     f.lsn, r.lsn
@@ -342,7 +351,7 @@ impl<'a> Reading<'a> {
     }
 
     /// Reads rows in the order of their keys, from after one. Answers the last; none at the end.
-    fn keys(&mut self, table: TableId, after: &[u8]) -> Result<Option<Vec<u8>>, Fault> {
+    fn keys(&mut self, table: TableId, after: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         let mut statement = self.file.conn.prepare_cached(
             "SELECT key, value, hlc, actor, seq, context, re_announced, checksum FROM records
              WHERE table_id = ?1 AND key > ?2 ORDER BY key",
@@ -365,7 +374,7 @@ impl<'a> Reading<'a> {
 
     /// Adds what the writers of the rows have said of themselves, where the reader may not know it yet:
     /// their signatures are judged by it, and it may come last in the order of keys or of changes.
-    fn bring_signers(&mut self, table: TableId, directory: &Directory) -> Result<(), Fault> {
+    fn bring_signers(&mut self, table: TableId, directory: &Directory) -> Result<(), StoreError> {
         let mut keys: BTreeSet<Vec<u8>> = BTreeSet::new();
         for row in &self.rows {
             let signer = row.value.as_deref().and_then(|value| system::signer(&row.key, value));
@@ -389,7 +398,7 @@ impl<'a> Reading<'a> {
     }
 
     /// Adds a row, where the reader needs it. False where it is damaged.
-    fn take(&mut self, row: &Row<'_>) -> Result<bool, Fault> {
+    fn take(&mut self, row: &Row<'_>) -> Result<bool, StoreError> {
         let actor = self.file.actors.id(row.get(3)?);
         let seq = row.get(4)?;
         if !self.plan.sends(Dot { actor, seq }, row.get(6)?, &self.want.vector) {
@@ -412,8 +421,8 @@ impl<'a> Reading<'a> {
         Ok(true)
     }
 
-    fn is_sound(&self, row: &Row<'_>) -> Result<bool, Fault> {
-        let blob = |e: rusqlite::types::FromSqlError| Fault::Corrupt(e.to_string());
+    fn is_sound(&self, row: &Row<'_>) -> Result<bool, StoreError> {
+        let blob = |e: rusqlite::types::FromSqlError| StoreError::Corrupt(e.to_string());
         let key = row.get_ref(0)?.as_blob().map_err(blob)?;
         let stored = StoredRow {
             table: self.table,
@@ -435,11 +444,11 @@ fn load_context(
     conn: &Connection,
     actors: &Actors,
     id: Option<i64>,
-) -> Result<VersionVector, Fault> {
+) -> Result<VersionVector, StoreError> {
     id.map_or_else(|| Ok(VersionVector::new()), |id| contexts::load(conn, actors, id))
 }
 
-fn load_entry(conn: &Connection, table: TableId) -> Result<Option<Entry>, Fault> {
+fn load_entry(conn: &Connection, table: TableId) -> Result<Option<Entry>, StoreError> {
     let mut statement = conn.prepare_cached(
         "SELECT id, uid, owner, name, attributes, scope, replicated, records, bytes, created_hlc
          FROM tables WHERE id = ?1",
@@ -463,7 +472,7 @@ fn head_of(entry: &Entry, here: &NodeName) -> Head {
 }
 
 /// True where a full snapshot transfer over a table is under way here: it collects nothing meanwhile.
-pub(super) fn is_in_full_snapshot(conn: &Connection, table: TableId) -> Result<bool, Fault> {
+pub(super) fn is_in_full_snapshot(conn: &Connection, table: TableId) -> Result<bool, StoreError> {
     let running = conn
         .prepare_cached("SELECT 1 FROM cursors WHERE table_id = ?1 AND whole = 1 LIMIT 1")?
         .query_row([table.0], |_| Ok(()))
@@ -472,7 +481,7 @@ pub(super) fn is_in_full_snapshot(conn: &Connection, table: TableId) -> Result<b
 }
 
 /// The LSN of the last change of the directory.
-pub(super) fn system_change_log(conn: &Connection) -> Result<u64, Fault> {
+pub(super) fn system_change_log(conn: &Connection) -> Result<u64, StoreError> {
     Ok(replica::last_change(conn, system::UID)?.unwrap_or(0))
 }
 
@@ -481,7 +490,7 @@ pub(super) fn change_log_excess(
     conn: &Connection,
     table: TableId,
     keep: u64,
-) -> Result<Option<u64>, Fault> {
+) -> Result<Option<u64>, StoreError> {
     let mut statement = conn.prepare_cached(
         "SELECT lsn FROM change_log WHERE table_id = ?1 ORDER BY lsn DESC LIMIT 1 OFFSET ?2",
     )?;

@@ -38,7 +38,7 @@ use std::{
 
 use rusqlite::Connection;
 
-use super::{error::Fault, schema};
+use super::{error::StoreError, schema};
 
 /// Pages looked at in one slice of a sweep: 32 MiB, some ten milliseconds where they are in memory.
 const SLICE: u32 = 8192;
@@ -126,7 +126,7 @@ impl Slack {
     ///
     /// # Errors
     /// What SQLite or the file system reports. The pages are looked at again.
-    pub(super) fn overwrite(&mut self, conn: &Connection) -> Result<(), Fault> {
+    pub(super) fn overwrite(&mut self, conn: &Connection) -> Result<(), StoreError> {
         conn.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
         let done = self.overwrite_alone();
         conn.prepare_cached("ROLLBACK")?.execute([])?;
@@ -136,8 +136,8 @@ impl Slack {
         done
     }
 
-    fn overwrite_alone(&mut self) -> Result<(), Fault> {
-        let failed = |error: io::Error| Fault::Io(format!("unused bytes: {error}"));
+    fn overwrite_alone(&mut self) -> Result<(), StoreError> {
+        let failed = |error: io::Error| StoreError::Io(format!("unused bytes: {error}"));
         if fs::metadata(&self.log).map_or(0, |log| log.len()) > 0 {
             return Ok(());
         }
@@ -162,7 +162,7 @@ impl Slack {
             next = (upto <= pages.count).then_some(upto);
         }
         if written {
-            self.file.sync_data().map_err(|error| Fault::SyncFailed(error.to_string()))?;
+            self.file.sync_data().map_err(|error| StoreError::SyncFailed(error.to_string()))?;
         }
         self.noted.clear();
         self.sweep = next;

@@ -19,7 +19,7 @@ use cortex_core::{
 };
 use rusqlite::{Connection, OptionalExtension};
 
-use super::{checksum::StoredRow, error::Fault};
+use super::{checksum::StoredRow, error::StoreError};
 
 /// Its number in every database file.
 pub(super) const NUMBER: TableId = TableId(0);
@@ -370,7 +370,7 @@ pub(super) fn orphans(
     conn: &Connection,
     signer: &dyn Signer,
     directory: &Directory,
-) -> Result<Vec<(Vec<u8>, Stamp)>, Fault> {
+) -> Result<Vec<(Vec<u8>, Stamp)>, StoreError> {
     let mut statement = conn.prepare(
         "SELECT r.key, r.value, r.hlc, i.uid, r.seq FROM records r
          JOIN actors i ON i.number = r.actor
@@ -421,11 +421,11 @@ pub(super) fn orphans(
 
 /// Reads the directory from the file. A row that this version does not know is left alone: a newer
 /// node has written it.
-pub(super) fn load(conn: &Connection) -> Result<Directory, Fault> {
+pub(super) fn load(conn: &Connection) -> Result<Directory, StoreError> {
     let here: Option<String> =
         conn.query_row("SELECT node FROM node_state WHERE id = 1", [], |row| row.get(0))?;
     let here = here.map(|name| NodeName::parse(&name)).transpose();
-    let here = here.map_err(|_| Fault::Corrupt("the name of this node is no name".into()))?;
+    let here = here.map_err(|_| StoreError::Corrupt("the name of this node is no name".into()))?;
     let mut directory = Directory::new(here);
     let mut statement = conn.prepare(
         "SELECT key, value, hlc, actor, seq, checksum FROM records
@@ -461,7 +461,7 @@ pub(super) fn load(conn: &Connection) -> Result<Directory, Fault> {
 }
 
 /// Rows as they are stored here, to be passed on.
-pub(super) fn sealed(conn: &Connection, keys: &[String]) -> Result<Vec<SealedRow>, Fault> {
+pub(super) fn sealed(conn: &Connection, keys: &[String]) -> Result<Vec<SealedRow>, StoreError> {
     let mut statement = conn.prepare_cached(
         "SELECT r.value, r.hlc, i.uid, r.seq, r.actor, r.checksum
          FROM records r JOIN actors i ON i.number = r.actor

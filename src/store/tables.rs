@@ -12,8 +12,8 @@ use rusqlite::{OptionalExtension, params};
 use super::{
     apply::Tx,
     catalog::Entry,
-    command::Done,
-    error::{Failure, Fault},
+    command::Outcome,
+    error::{CommandError, StoreError},
 };
 
 /// Rows of dropped tables removed in one transaction, and bytes of them from which it is enough: a
@@ -28,7 +28,7 @@ impl Tx<'_> {
         name: QualifiedName,
         attributes: &[AttributeName],
         scope: &Scope,
-    ) -> Result<Done, Failure> {
+    ) -> Result<Outcome, CommandError> {
         if self.state.catalog.find(&name.owner, name.name.as_str()).is_some() {
             return Err(Refusal::AlreadyExists.into());
         }
@@ -59,7 +59,7 @@ impl Tx<'_> {
             self.found_copy(&entry)?;
             self.decide_scope(uid, scope, &BTreeSet::new())?;
         }
-        Ok(Done::Created)
+        Ok(Outcome::Created)
     }
 
     /// A table that others have told of. Its replica was begun before.
@@ -67,7 +67,7 @@ impl Tx<'_> {
         &mut self,
         table: Table,
         created: Hlc,
-    ) -> Result<Arc<Entry>, Failure> {
+    ) -> Result<Arc<Entry>, CommandError> {
         let uid = table.uid;
         let entry = self.insert_row_of(table, created, true)?;
         if let Some(replica) = self.state.replicas.get_mut(uid) {
@@ -83,7 +83,7 @@ impl Tx<'_> {
         mut table: Table,
         created: Hlc,
         replicated: bool,
-    ) -> Result<Arc<Entry>, Failure> {
+    ) -> Result<Arc<Entry>, CommandError> {
         let listed: Vec<_> = table.attributes.iter().map(AttributeName::as_str).collect();
         self.execute(
             "INSERT INTO tables (uid, owner, name, attributes, scope, replicated, created_hlc,
@@ -120,7 +120,11 @@ impl Tx<'_> {
 
     /// Takes the table out of sight at once. Its rows are removed by and by: a transaction over
     /// millions of them would hold up every other write.
-    pub(super) fn drop_table(&mut self, caller: &Caller, entry: &Entry) -> Result<Done, Failure> {
+    pub(super) fn drop_table(
+        &mut self,
+        caller: &Caller,
+        entry: &Entry,
+    ) -> Result<Outcome, CommandError> {
         // There may be nothing of it here, or anywhere: the name is to be free again all the same.
         let entry = self.admit_anywhere(caller, entry, Permissions::ADMIN)?;
         let directory = self.state.catalog.directory();
@@ -138,12 +142,12 @@ impl Tx<'_> {
         if self.state.catalog.current(&entry).is_some() {
             self.discard_rows(&entry)?;
         }
-        Ok(Done::Dropped)
+        Ok(Outcome::Dropped)
     }
 
     /// Removes some rows of a dropped table, and the table once it has none; tells of the replicas of which
     /// nothing is left. True where there is more to do.
-    pub(super) fn purge(&mut self) -> Result<bool, Failure> {
+    pub(super) fn purge(&mut self) -> Result<bool, CommandError> {
         let told = self.tell_departures()?;
         let dropped = self
             .cached("SELECT id FROM tables WHERE dropped = 1 LIMIT 1")?
@@ -165,7 +169,7 @@ impl Tx<'_> {
     }
 
     /// As many rows of a table as are removed at once, with their contexts; none where it has none.
-    fn some_rows_of(&self, table: i64) -> Result<Vec<(i64, Option<i64>)>, Fault> {
+    fn some_rows_of(&self, table: i64) -> Result<Vec<(i64, Option<i64>)>, StoreError> {
         let mut statement = self.cached(
             "SELECT id, length(value), context FROM records WHERE table_id = ?1 LIMIT ?2",
         )?;

@@ -22,9 +22,9 @@ use super::{
     actors::Actors,
     apply::Tx,
     catalog::Entry,
-    command::Done,
+    command::Outcome,
     contexts,
-    error::{Failure, Fault},
+    error::{CommandError, StoreError},
     events::Event,
     rows::{Found, Place, Stored},
     system::{self, VerifiedRow},
@@ -73,9 +73,9 @@ pub enum Taken {
 }
 
 impl Tx<'_> {
-    pub(super) fn take(&mut self, delivery: &Delivery) -> Result<Done, Failure> {
+    pub(super) fn take(&mut self, delivery: &Delivery) -> Result<Outcome, CommandError> {
         let Delivery { from, batch, verified, latest } = delivery;
-        let (uid, unfit) = (batch.table, |why| Ok(Done::Taken(Taken::Unfit(why))));
+        let (uid, unfit) = (batch.table, |why| Ok(Outcome::Taken(Taken::Unfit(why))));
         let Some(replica) = self.state.replicas.get(uid).filter(|replica| replica.epoch > 0) else {
             return unfit(Unfit::NotInScope);
         };
@@ -154,12 +154,12 @@ impl Tx<'_> {
             batch.part,
             Part::Delta { last: true, .. } | Part::Snapshot { reached: None, .. }
         );
-        Ok(Done::Taken(Taken::Stored { joined, ready, conflicts, verified }))
+        Ok(Outcome::Taken(Taken::Stored { joined, ready, conflicts, verified }))
     }
 
     /// True where the batch's rows are in the order of their keys and all of them come after every row
     /// that is here: then none of them can meet another. So a replica fills twice as fast.
-    fn is_beyond_all(&self, table: TableId, batch: &Batch) -> Result<bool, Fault> {
+    fn is_beyond_all(&self, table: TableId, batch: &Batch) -> Result<bool, StoreError> {
         let Part::Snapshot { .. } = batch.part else {
             return Ok(false);
         };
@@ -173,7 +173,11 @@ impl Tx<'_> {
     }
 
     /// Lets a row of another replica meet the one that is here.
-    fn incorporate(&mut self, at: &mut Incorporating<'_>, row: &RowVersion) -> Result<(), Failure> {
+    fn incorporate(
+        &mut self,
+        at: &mut Incorporating<'_>,
+        row: &RowVersion,
+    ) -> Result<(), CommandError> {
         let place = at.place;
         self.observe(row.stamp.hlc);
         let nothing = VersionVector::new();
@@ -241,7 +245,7 @@ impl Tx<'_> {
         row: &RowVersion,
         found: &Found,
         context: &VersionVector,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), CommandError> {
         let is_as_late =
             at.batch.vector.covers(found.side().dot()) || row.stamp.hlc >= found.stamp.hlc;
         let mut lsn = found.lsn;
@@ -252,18 +256,18 @@ impl Tx<'_> {
             let stored = Stored { stamp, actor_number, seq, value, context_id };
             lsn = self.put_row(at.place, &row.key, Some(found), stored)?;
         }
-        self.mark(at, lsn).map_err(Failure::from)
+        self.mark(at, lsn).map_err(CommandError::from)
     }
 
     /// Forgets what a snapshot transfer has delivered.
-    fn clear_marks(&self, table: TableId, from: &NodeName) -> Result<(), Fault> {
+    fn clear_marks(&self, table: TableId, from: &NodeName) -> Result<(), StoreError> {
         let statement = "DELETE FROM marks WHERE table_id = ?1 AND peer = ?2";
         self.execute(statement, params![table.0, from.as_str()])?;
         Ok(())
     }
 
     /// Notes that a full snapshot transfer has delivered a version.
-    fn mark(&mut self, at: &Incorporating<'_>, lsn: u64) -> Result<(), Fault> {
+    fn mark(&mut self, at: &Incorporating<'_>, lsn: u64) -> Result<(), StoreError> {
         if at.batch.is_whole() {
             self.execute(
                 "INSERT OR IGNORE INTO marks (table_id, peer, lsn) VALUES (?1, ?2, ?3)",
@@ -278,7 +282,7 @@ impl Tx<'_> {
         &mut self,
         at: &mut Incorporating<'_>,
         rows: &[VerifiedRow],
-    ) -> Result<(), Failure> {
+    ) -> Result<(), CommandError> {
         self.learn(rows)?;
         for row in rows.iter().filter(|_| at.batch.is_whole()) {
             if let Some(found) = self.find_row(at.place.id, &row.sealed.key)? {
@@ -295,7 +299,7 @@ impl Tx<'_> {
         from: &NodeName,
         batch: &Batch,
         snapshot: &Running,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), CommandError> {
         let Conclusion { position, join, sweep, whole } =
             batch.conclude(snapshot.number, snapshot.start.clone());
         if let Some(sweep) = sweep.as_ref().filter(|_| Rule::FullSnapshotSweeps.holds()) {
@@ -339,7 +343,12 @@ impl Tx<'_> {
     /// Removes what a full snapshot transfer has not delivered although its source has seen it: it was deleted, and
     /// the deletion was forgotten. Who reads of this replica hears of it by the GC watermark, which covers the
     /// deletions.
-    fn sweep(&mut self, place: Place<'_>, from: &NodeName, sweep: &Sweep) -> Result<(), Failure> {
+    fn sweep(
+        &mut self,
+        place: Place<'_>,
+        from: &NodeName,
+        sweep: &Sweep,
+    ) -> Result<(), CommandError> {
         let (mut after, mut swept) = (Vec::new(), 0_u64);
         loop {
             let keys = self.unmarked(place.id, from, &after)?;
@@ -370,7 +379,7 @@ impl Tx<'_> {
         table: TableId,
         from: &NodeName,
         after: &[u8],
-    ) -> Result<Vec<(Vec<u8>, Dot)>, Fault> {
+    ) -> Result<Vec<(Vec<u8>, Dot)>, StoreError> {
         let mut statement = self.cached(
             "SELECT key, actor, seq FROM records r
              WHERE table_id = ?1 AND key > ?3 AND NOT EXISTS
@@ -386,8 +395,9 @@ impl Tx<'_> {
     }
 
     /// The table that a batch is of, made here where it is not known yet.
-    fn adopt(&mut self, batch: &Batch) -> Result<Arc<Entry>, Failure> {
-        let missing = || Fault::Corrupt("another machine has sent rows without their table".into());
+    fn adopt(&mut self, batch: &Batch) -> Result<Arc<Entry>, CommandError> {
+        let missing =
+            || StoreError::Corrupt("another machine has sent rows without their table".into());
         let head = batch.head.as_ref().ok_or_else(missing)?;
         if let Some(entry) = self.state.catalog.by_uid(batch.table) {
             let entry = Arc::clone(entry);
@@ -418,7 +428,11 @@ impl Tx<'_> {
     }
 
     /// Whose a table is said to be must be so by what its owner's node has signed.
-    fn believe(&self, table: TableUid, name: &QualifiedName) -> Result<QualifiedName, Failure> {
+    fn believe(
+        &self,
+        table: TableUid,
+        name: &QualifiedName,
+    ) -> Result<QualifiedName, CommandError> {
         let directory = self.state.catalog.directory();
         let here = self.here()?;
         if let Some(told) = directory.transferred(table) {
@@ -443,7 +457,7 @@ impl Tx<'_> {
     }
 
     /// Of two creations of a table, the first one's attributes count.
-    fn settle_head(&mut self, entry: &Arc<Entry>, head: &Head) -> Result<Arc<Entry>, Failure> {
+    fn settle_head(&mut self, entry: &Arc<Entry>, head: &Head) -> Result<Arc<Entry>, CommandError> {
         if (head.created, &head.attributes) >= (entry.created, &entry.table.attributes) {
             return Ok(Arc::clone(entry));
         }
@@ -470,11 +484,11 @@ impl Tx<'_> {
         let uid = entry.table.uid;
         self.catalog_mut().insert(entry);
         self.refresh(uid);
-        self.state.catalog.by_uid(uid).cloned().ok_or_else(|| Fault::Closed.into())
+        self.state.catalog.by_uid(uid).cloned().ok_or_else(|| StoreError::Closed.into())
     }
 
     /// Where this replica stands in another one.
-    pub(super) fn cursor(&self, table: TableId, peer: &NodeName) -> Result<Stand, Fault> {
+    pub(super) fn cursor(&self, table: TableId, peer: &NodeName) -> Result<Stand, StoreError> {
         load_cursor(self.conn, &self.state.actors, table, peer)
     }
 
@@ -484,7 +498,7 @@ impl Tx<'_> {
         peer: &NodeName,
         position: &Position,
         start: &SnapshotStart,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), StoreError> {
         let Some(Cursor { change_log, lsn }) = position.cursor else {
             return Ok(());
         };
@@ -540,7 +554,7 @@ pub(super) fn load_cursor(
     actors: &Actors,
     table: TableId,
     peer: &NodeName,
-) -> Result<Stand, Fault> {
+) -> Result<Stand, StoreError> {
     let mut statement = conn.prepare_cached(
         "SELECT change_log, lsn, snapshot, whole, reached, vector, gc_watermark FROM cursors
          WHERE table_id = ?1 AND peer = ?2",
@@ -596,7 +610,7 @@ impl Incorporating<'_> {
         tx: &mut Tx<'_>,
         index: usize,
         context: &VersionVector,
-    ) -> Result<Option<i64>, Fault> {
+    ) -> Result<Option<i64>, StoreError> {
         if let Some(Some(known)) = self.contexts.get(index) {
             return Ok(*known);
         }

@@ -12,8 +12,8 @@ use super::{
     Store,
     actors::Actors,
     apply::Tx,
-    command::Done,
-    error::{Failure, Fault},
+    command::Outcome,
+    error::{CommandError, StoreError},
     rows::Place,
     serve,
 };
@@ -44,7 +44,7 @@ pub(super) fn unconfirmed(
     actors: &Actors,
     table: TableId,
     confirmed: &VersionVector,
-) -> Result<Option<Dot>, Fault> {
+) -> Result<Option<Dot>, StoreError> {
     let mut statement = conn.prepare_cached(
         "SELECT actor, seq FROM records
          WHERE table_id = ?1 AND value IS NULL ORDER BY hlc DESC LIMIT ?2",
@@ -68,15 +68,15 @@ impl Store {
         &self,
         table: TableId,
         confirmed: &VersionVector,
-    ) -> Result<Option<Dot>, Fault> {
+    ) -> Result<Option<Dot>, StoreError> {
         self.read(|conn, actors| unconfirmed(conn, actors, table, confirmed))
     }
 }
 
 impl Tx<'_> {
     /// Forgets some deletions. Answers from where to go on, where there may be more.
-    pub(super) fn collect(&mut self, collection: &Collection) -> Result<Done, Failure> {
-        let nothing = Ok(Done::Collected { next: None });
+    pub(super) fn collect(&mut self, collection: &Collection) -> Result<Outcome, CommandError> {
+        let nothing = Ok(Outcome::Collected { next: None });
         let Some(replica) = self.state.replicas.get(collection.table) else {
             return nothing;
         };
@@ -119,7 +119,7 @@ impl Tx<'_> {
                 }
             }
         }
-        Ok(Done::Collected { next: (seen == SLICE).then_some(last) })
+        Ok(Outcome::Collected { next: (seen == SLICE).then_some(last) })
     }
 
     /// Cuts the change log of a table up to a number. Answers whether there is more to remove.
@@ -127,12 +127,12 @@ impl Tx<'_> {
         &mut self,
         table: TableUid,
         upto: u64,
-    ) -> Result<Done, Failure> {
+    ) -> Result<Outcome, CommandError> {
         let Some(replica) = self.state.replicas.get_mut(table) else {
-            return Ok(Done::Purged { more: false });
+            return Ok(Outcome::Purged { more: false });
         };
         let Some(id) = replica.table else {
-            return Ok(Done::Purged { more: false });
+            return Ok(Outcome::Purged { more: false });
         };
         let upto = upto.min(replica.last_lsn);
         replica.truncated_lsn = upto.max(replica.truncated_lsn);
@@ -142,11 +142,11 @@ impl Tx<'_> {
                  (SELECT lsn FROM change_log WHERE table_id = ?1 AND lsn <= ?2 ORDER BY lsn LIMIT ?3)",
             )?
             .execute(params![id.0, upto, SLICE])?;
-        Ok(Done::Purged { more: removed as u64 == u64::from(SLICE) })
+        Ok(Outcome::Purged { more: removed as u64 == u64::from(SLICE) })
     }
 
     /// Removes entries of the change log of a table that is gone. True where there were some.
-    pub(super) fn purge_change_log(&self, table: i64) -> Result<bool, Fault> {
+    pub(super) fn purge_change_log(&self, table: i64) -> Result<bool, StoreError> {
         let removed = self
             .cached(
                 "DELETE FROM change_log WHERE table_id = ?1 AND lsn IN

@@ -36,7 +36,7 @@ use super::{
     damage::Damage,
     database::{Around, Committed, Engine},
     erasure::Erasure,
-    error::{Fault, is_busy},
+    error::{StoreError, is_busy},
     reader::Reader,
     replica::Replica,
     reserve::Reserve,
@@ -101,7 +101,7 @@ pub(super) struct Published {
     pub(super) failed_reads: LogThrottle,
     pub(super) failed_checkpoints: LogThrottle,
     /// The fault that stopped the store, once there is one.
-    pub(super) fatal: watch::Sender<Option<Fault>>,
+    pub(super) fatal: watch::Sender<Option<StoreError>>,
 }
 
 pub(super) struct Writer {
@@ -144,7 +144,7 @@ impl Writer {
 
     /// Carries out the jobs in one transaction and answers them. Only a fault after which the
     /// store must not go on is an error.
-    fn commit(&mut self, jobs: Vec<Job>) -> Result<(), Fault> {
+    fn commit(&mut self, jobs: Vec<Job>) -> Result<(), StoreError> {
         let jobs = self.admit_to_disk(jobs)?;
         if jobs.is_empty() {
             return Ok(());
@@ -152,13 +152,13 @@ impl Writer {
         self.commit_admitted(jobs)
     }
 
-    pub(super) fn refuse(&self, jobs: Vec<Job>, fault: &Fault) {
+    pub(super) fn refuse(&self, jobs: Vec<Job>, fault: &StoreError) {
         if jobs.is_empty() {
             return;
         }
         if let Some(suppressed) = self.published.failed_writes.due() {
             let table = jobs.iter().find_map(|job| job.command.table()).map(ToString::to_string);
-            let full = matches!(fault, Fault::Full(_)).then_some(journal::STORAGE_FULL);
+            let full = matches!(fault, StoreError::Full(_)).then_some(journal::STORAGE_FULL);
             let count = jobs.len();
             warn!(MESSAGE_ID = full, %fault, jobs = count, table, suppressed, "a transaction failed, nothing of it was stored: {fault}");
         }
@@ -168,7 +168,7 @@ impl Writer {
         }
     }
 
-    pub(super) fn commit_admitted(&mut self, mut jobs: Vec<Job>) -> Result<(), Fault> {
+    pub(super) fn commit_admitted(&mut self, mut jobs: Vec<Job>) -> Result<(), StoreError> {
         let started = clock::monotonic();
         let count = jobs.len() as u64;
         let fault = match self.transact(&jobs) {
@@ -183,14 +183,14 @@ impl Writer {
             }
             Err(fault) => fault,
         };
-        if matches!(fault, Fault::Corrupt(_)) && jobs.len() > 1 {
+        if matches!(fault, StoreError::Corrupt(_)) && jobs.len() > 1 {
             // One job that touches a damaged page must not fail the others.
             self.reload()?;
             let second_half = jobs.split_off(jobs.len() / 2);
             self.commit_admitted(jobs)?;
             return self.commit_admitted(second_half);
         }
-        if !matches!(fault, Fault::Full(_)) {
+        if !matches!(fault, StoreError::Full(_)) {
             self.refuse(jobs, &fault);
             return if fault.is_fatal() { Err(fault) } else { self.reload() };
         }
@@ -198,7 +198,7 @@ impl Writer {
         self.retry_on_full_disk(jobs, &fault)
     }
 
-    fn transact(&mut self, jobs: &[Job]) -> Result<Committed, Fault> {
+    fn transact(&mut self, jobs: &[Job]) -> Result<Committed, StoreError> {
         self.published.trusted()?;
         let published = &self.published;
         let around = published.around(clock::wall_ms());
@@ -236,7 +236,7 @@ impl Writer {
     }
 
     /// After a fault nothing in memory is believed: the counters and the catalog are read again.
-    fn reload(&mut self) -> Result<(), Fault> {
+    fn reload(&mut self) -> Result<(), StoreError> {
         self.engine.reload()?;
         self.engine.exposure.end();
         self.published.show(&self.engine.state.catalog);
@@ -248,7 +248,7 @@ impl Writer {
     ///
     /// Under pressure it is done here in any case: a log that grows faster than it is moved would
     /// have no bound.
-    fn tend_log(&mut self) -> Result<(), Fault> {
+    fn tend_log(&mut self) -> Result<(), StoreError> {
         let pages = self.published.log_pages.load(Relaxed);
         let pressure = pages >= self.bounds.pressure_pages;
         self.published.pressure.store(pressure || self.erasure.is_overdue(), Relaxed);
@@ -266,7 +266,7 @@ impl Writer {
 
     /// Tries to have the log start again from its beginning. Only a fault after which the store
     /// must not go on is an error.
-    fn recycle_log(&mut self) -> Result<(), Fault> {
+    fn recycle_log(&mut self) -> Result<(), StoreError> {
         self.release_snapshots();
         self.checkpointer.reset();
         let restarted = self.checkpoint(CheckpointMode::RESTART, RESTART_WAIT);
@@ -275,13 +275,13 @@ impl Writer {
 
     /// The same, waiting for a read over an old state, which is ended, and for the checkpointer: where the disk is
     /// full, the next commit has no other room.
-    pub(super) fn recycle_log_patiently(&mut self) -> Result<(), Fault> {
+    pub(super) fn recycle_log_patiently(&mut self) -> Result<(), StoreError> {
         self.checkpointer.reset();
         let restarted = self.checkpoint_patiently(CheckpointMode::RESTART);
         self.note_restart(restarted)
     }
 
-    fn note_restart(&self, restarted: Result<bool, Fault>) -> Result<(), Fault> {
+    fn note_restart(&self, restarted: Result<bool, StoreError>) -> Result<(), StoreError> {
         match restarted {
             Ok(true) => {
                 self.published.log_pages.store(0, Relaxed);
@@ -306,7 +306,11 @@ impl Writer {
     }
 
     /// True where everything was moved, false where somebody stood in the way.
-    pub(super) fn checkpoint(&self, mode: CheckpointMode, wait: Duration) -> Result<bool, Fault> {
+    pub(super) fn checkpoint(
+        &self,
+        mode: CheckpointMode,
+        wait: Duration,
+    ) -> Result<bool, StoreError> {
         self.engine.conn.busy_timeout(wait)?;
         let result = self.engine.conn.wal_checkpoint_v2(Some(MAIN_DB), mode);
         self.engine.conn.busy_timeout(BUSY_WAIT)?;
@@ -330,7 +334,7 @@ impl Writer {
     }
 
     /// Ends reads over an old state, and tries until nobody stands in the way, for a while.
-    fn checkpoint_patiently(&self, mode: CheckpointMode) -> Result<bool, Fault> {
+    fn checkpoint_patiently(&self, mode: CheckpointMode) -> Result<bool, StoreError> {
         self.published.pressure.store(true, Relaxed);
         let deadline = clock::monotonic() + CHECKPOINT_PATIENCE;
         loop {
@@ -376,19 +380,19 @@ impl Published {
     }
 
     /// An error once a fault has been found after which the store must not go on.
-    fn trusted(&self) -> Result<(), Fault> {
+    fn trusted(&self) -> Result<(), StoreError> {
         self.fatal.borrow().clone().map_or(Ok(()), Err)
     }
 
     /// Keeps in mind which row it was, where one is damaged.
-    pub(super) fn note_damage(&self, fault: &Fault) {
-        if let Fault::Damaged { table, key } = fault {
+    pub(super) fn note_damage(&self, fault: &StoreError) {
+        if let StoreError::Damaged { table, key } = fault {
             self.damage.found(*table, key);
         }
     }
 
     /// Names a table that could not be read in the log; the client hears less.
-    pub(super) fn warn_of_failed_read(&self, table: TableId, fault: &Fault) {
+    pub(super) fn warn_of_failed_read(&self, table: TableId, fault: &StoreError) {
         if let Some(suppressed) = self.failed_reads.due() {
             let table = self.catalog.load().name_of(table).map(ToString::to_string);
             warn!(%fault, table, suppressed, "a table could not be read: {fault}");
@@ -396,7 +400,7 @@ impl Published {
     }
 
     /// Stops the store where something failed that it must not outlive.
-    pub(super) fn heed<T>(&self, outcome: &Result<T, Fault>) {
+    pub(super) fn heed<T>(&self, outcome: &Result<T, StoreError>) {
         if let Err(fault) = outcome
             && fault.is_fatal()
         {
@@ -406,7 +410,7 @@ impl Published {
 
     /// Tells everybody, and once the operator, that the store must not go on. The first fault stays
     /// the reason.
-    pub(super) fn stop(&self, fault: Fault) {
+    pub(super) fn stop(&self, fault: StoreError) {
         self.fatal.send_if_modified(|reason| {
             let first = reason.is_none();
             if first {
@@ -424,13 +428,13 @@ struct PanicAnnounced(Arc<Published>);
 impl Drop for PanicAnnounced {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.0.stop(Fault::Io("the writer's thread panicked".into()));
+            self.0.stop(StoreError::Io("the writer's thread panicked".into()));
         }
     }
 }
 
 /// Answers everything that was queued behind a fatal fault.
-fn refuse_rest(queue: &mut mpsc::Receiver<Job>, fault: &Fault) {
+fn refuse_rest(queue: &mut mpsc::Receiver<Job>, fault: &StoreError) {
     while let Ok(job) = queue.try_recv() {
         let _gone = job.reply.send(Err(fault.clone().into()));
     }

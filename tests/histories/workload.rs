@@ -143,10 +143,10 @@ impl<'s> Worker<'s> {
         let answered = self.shared.clock.now();
         let mut book = self.shared.book();
         *book.operations.entry(method).or_default() += 1;
-        book.acknowledged += u64::from(matches!(reply, Reply::Done(_)));
+        book.acknowledged += u64::from(matches!(reply, Reply::Outcome(_)));
         drop(book);
         let shown = match &reply {
-            Reply::Done(value) => short(&value.to_string(), 160),
+            Reply::Outcome(value) => short(&value.to_string(), 160),
             Reply::Refused(why) => format!("refused: {why}"),
             Reply::NotSent => "not sent".into(),
             Reply::Lost => "lost".into(),
@@ -185,7 +185,7 @@ impl<'s> Worker<'s> {
         at: Micros,
     ) {
         let acked = match reply {
-            Reply::Done(_) => Some(at),
+            Reply::Outcome(_) => Some(at),
             Reply::Lost => None,
             Reply::Refused(_) | Reply::NotSent => return,
         };
@@ -200,7 +200,7 @@ impl<'s> Worker<'s> {
         let key = self.chance.of(&KEYS);
         let (invoked, reply, answered) = self.call("get", &[name.into(), key.into()]);
         let value = match &reply {
-            Reply::Done(found) => read(found).map(|(_, version)| version),
+            Reply::Outcome(found) => read(found).map(|(_, version)| version),
             Reply::Refused(why) if why == "not_found" => None,
             Reply::Refused(_) | Reply::NotSent | Reply::Lost => return,
         };
@@ -270,7 +270,7 @@ impl<'s> Worker<'s> {
         self.expect_scope(table, &to);
         let (_, reply, at) = self.call("set_scope", &[name.into(), scope.into()]);
         let acked = match reply {
-            Reply::Done(_) => Some(at),
+            Reply::Outcome(_) => Some(at),
             Reply::Lost => None,
             Reply::Refused(_) | Reply::NotSent => return,
         };
@@ -307,7 +307,7 @@ impl<'s> Worker<'s> {
         let params = [bob.into(), name.into(), right.word().into()];
         let (invoked, reply, at) = self.call(method, &params);
         let acked = match reply {
-            Reply::Done(_) => Some(at),
+            Reply::Outcome(_) => Some(at),
             Reply::Lost => None,
             Reply::Refused(_) | Reply::NotSent => return false,
         };
@@ -335,7 +335,7 @@ impl<'s> Worker<'s> {
         loop {
             let (_, reply, at) = self.call(method, &params);
             match reply {
-                Reply::Done(value) if value.as_str() == Some(done) => {
+                Reply::Outcome(value) if value.as_str() == Some(done) => {
                     break self.note_stay(is_there, since, at);
                 }
                 Reply::Refused(why) if why == done_before && was_lost => {
@@ -343,7 +343,7 @@ impl<'s> Worker<'s> {
                 }
                 Reply::Lost => was_lost = true,
                 _ if !was_lost => break,
-                Reply::Done(_) | Reply::Refused(_) | Reply::NotSent => {}
+                Reply::Outcome(_) | Reply::Refused(_) | Reply::NotSent => {}
             }
             sleep(Duration::from_millis(200));
         }
@@ -373,7 +373,7 @@ impl<'s> Worker<'s> {
         let mut params = vec![name.into(), list(["id".into()])];
         params.extend(scope.map(Value::from));
         let (_, reply, _) = self.call("create_table", &params);
-        if let Reply::Done(value) = reply {
+        if let Reply::Outcome(value) = reply {
             let (node, word) = (&self.shared.names[self.node], table.kind.word());
             self.shared.break_off(format!(
                 "scope: create of {word} with {scope:?}, which exists, answers {value} on {node}"

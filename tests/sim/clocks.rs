@@ -8,7 +8,7 @@ use cortex_core::{
     model::{Hlc, NodeName, TableUid},
     replication::Batch,
 };
-use cortexd::store::{Command, Done, Restamp, SYSTEM_TABLE};
+use cortexd::store::{Command, Outcome, Restamp, SYSTEM_TABLE};
 
 use crate::{
     actions::sync_everybody,
@@ -74,7 +74,7 @@ impl World {
         }
         let command = Command::Restamp(Restamp { latest });
         let before = self.nodes[n].db.hlc();
-        if let Ok(Done::Restamped { rows }) = self.run(n, &command)
+        if let Ok(Outcome::Restamped { rows }) = self.run(n, &command)
             && self.nodes[n].db.hlc() < before
         {
             self.tally.restamped += rows;

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use cortex_core::model::{NodeName, TableUid};
-use cortexd::store::{Command, Done, SYSTEM_TABLE};
+use cortexd::store::{Command, Outcome, SYSTEM_TABLE};
 
 use crate::{
     actions::sync_everybody,
@@ -124,7 +124,7 @@ pub(crate) fn settle_tables(world: &mut World, tables: &[TableUid]) {
         for n in world.living() {
             while world
                 .run(n, &Command::Purge)
-                .is_ok_and(|done| done == Done::Purged { more: true })
+                .is_ok_and(|done| done == Outcome::Purged { more: true })
             {}
         }
         sync_everybody(world, tables);

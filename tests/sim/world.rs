@@ -12,8 +12,8 @@ use cortex_core::{
     replication::{Ack, Batch, Part, PullRequest, ReplicaStatus, ReplicaStatuses, SnapshotKind},
 };
 use cortexd::store::{
-    BatchBounds, Collection, Command, Database, Delivery, Done, Failure, Fault, SYSTEM_TABLE,
-    SealedRow, Served, Taken, verify,
+    BatchBounds, Collection, Command, CommandError, Database, Delivery, Outcome, SYSTEM_TABLE,
+    SealedRow, Served, StoreError, Taken, verify,
 };
 
 use crate::{
@@ -273,27 +273,27 @@ impl World {
     }
 
     /// Carries out a command on a node, and looks at what has come of it.
-    pub(crate) fn run(&mut self, n: usize, command: &Command) -> Result<Done, Failure> {
+    pub(crate) fn run(&mut self, n: usize, command: &Command) -> Result<Outcome, CommandError> {
         let wall_ms = self.wall_ms(n);
         let before = self.nodes[n].full.then(|| checks::i05::fingerprint(&self.nodes[n].db));
         let outcome = self.nodes[n].db.execute(command, wall_ms);
         match &outcome {
-            Err(Failure::Faulted(Fault::Full(_))) => {
+            Err(CommandError::Faulted(StoreError::Full(_))) => {
                 self.tally.disk_full += 1;
                 let after = checks::i05::fingerprint(&self.nodes[n].db);
                 if before.is_some_and(|before| before != after) {
                     broken(format!("I5 n{n}: a command failed and has changed something"));
                 }
             }
-            Err(Failure::Faulted(fault)) => broken(format!("n{n}: {fault} by {command:?}")),
-            Ok(_) | Err(Failure::Refused(_)) => {}
+            Err(CommandError::Faulted(fault)) => broken(format!("n{n}: {fault} by {command:?}")),
+            Ok(_) | Err(CommandError::Refused(_)) => {}
         }
         checks::observe(self, n, command, &outcome);
         outcome
     }
 
     /// As [`World::run`], where it cannot fail.
-    pub(crate) fn must(&mut self, n: usize, command: &Command) -> Done {
+    pub(crate) fn must(&mut self, n: usize, command: &Command) -> Outcome {
         match self.run(n, command) {
             Ok(done) => done,
             Err(failure) => broken(format!("n{n} refuses {command:?}: {failure}")),
@@ -441,7 +441,7 @@ impl World {
         let delivery = Delivery { from, batch, verified, latest };
         let command = Command::Take(Box::new(delivery));
         match self.run(reader, &command) {
-            Ok(Done::Taken(Taken::Stored { conflicts, verified, .. })) => {
+            Ok(Outcome::Taken(Taken::Stored { conflicts, verified, .. })) => {
                 self.tally.taken += 1;
                 if table != SYSTEM_TABLE {
                     let Command::Take(delivery) = &command else { return };
@@ -476,7 +476,7 @@ impl World {
                 checks::after(self, reader);
                 self.acknowledge(reader, source, table, drain, None);
             }
-            Ok(Done::Taken(Taken::Unfit(why))) => {
+            Ok(Outcome::Taken(Taken::Unfit(why))) => {
                 self.tally.unfit += 1;
                 self.log.push(format!("  n{reader} takes nothing of n{source}: {why:?}"));
                 if matches!(why, cortex_core::replication::Unfit::Ahead { .. }) {
@@ -553,7 +553,7 @@ impl World {
             let command = Command::Drained { from: name.clone(), ack: Box::new(ack.clone()) };
             let before = checks::i13::Leaving::of(self, to, from, &ack);
             let left = self.run(to, &command);
-            if matches!(left, Ok(Done::Drained { left: true })) {
+            if matches!(left, Ok(Outcome::Drained { left: true })) {
                 before.is_handed_over(self);
                 self.tally.drained += 1;
                 self.log.push(format!("  n{to} leaves, n{from} has everything: {:?}", ack.cursor));
@@ -590,7 +590,7 @@ impl World {
             let confirmed = confirmed.clone();
             let collection = Collection { table, confirmed, before_ms, after };
             match self.run(n, &Command::Collect(collection)) {
-                Ok(Done::Collected { next: Some(next) }) => after = next,
+                Ok(Outcome::Collected { next: Some(next) }) => after = next,
                 Ok(_) | Err(_) => break,
             }
         }

@@ -13,7 +13,7 @@ use std::{
 
 use bytes::Bytes;
 use cortex_core::model::{AttributeName, Caller, Key, Limits, Owner, Scope, TableName, Uid};
-use cortexd::store::{Command, Done, Entry, Flow, OpenError, Options, Store, restore};
+use cortexd::store::{Command, Entry, Flow, OpenError, Options, Outcome, Store, restore};
 
 const OWNER: Uid = Uid(1000);
 
@@ -29,7 +29,7 @@ async fn create(store: &Store, name: &str) -> Arc<Entry> {
         attributes: vec![AttributeName::parse("id").expect("a name")],
         scope: Scope::Local,
     };
-    assert_eq!(store.execute(command).await.expect("created"), Done::Created);
+    assert_eq!(store.execute(command).await.expect("created"), Outcome::Created);
     table(store, name)
 }
 
@@ -50,7 +50,7 @@ async fn put(store: &Store, entry: &Arc<Entry>, key: &str, number: u64) {
     let key = Key::of_record(&record, "id", &Limits::default()).expect("a map").expect("a key");
     let caller = Caller::Local(OWNER);
     let command = Command::Put { caller, entry: Arc::clone(entry), key, record };
-    assert_eq!(store.execute(command).await.expect("stored"), Done::Stored);
+    assert_eq!(store.execute(command).await.expect("stored"), Outcome::Stored);
 }
 
 fn rows(store: &Store, entry: &Entry) -> Vec<(Vec<u8>, Vec<u8>)> {

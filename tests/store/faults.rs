@@ -2,7 +2,7 @@
 //! Power losses without a fault are `power_loss`; a disk that is really full is `root_disk`.
 
 use cortex_core::model::Permissions;
-use cortexd::store::{Failure, LogBounds, OpenError, Options, Store};
+use cortexd::store::{CommandError, LogBounds, OpenError, Options, Store};
 use faultfs::{Call, FaultFs, Op as DiskOp, Repeat};
 use tempfile::TempDir;
 
@@ -89,7 +89,7 @@ impl Run {
     fn start(&mut self) {
         let store = Store::open(&self.options).or_else(|error| {
             assert!(!self.healed, "{error}");
-            let OpenError::Fault { path, fault } = error else {
+            let OpenError::StoreError { path, fault } = error else {
                 panic!("a fault, not {error}");
             };
             assert!(path.contains("cortex.db"), "{path}");
@@ -168,7 +168,7 @@ impl Run {
                 assert!(!stopped, "{op:?} was acknowledged after the store had stopped");
                 self.model.apply(op);
             }
-            Err(Failure::Faulted(fault)) => {
+            Err(CommandError::Faulted(fault)) => {
                 assert!(!self.healed || stopped, "{op:?} on a disk that works: {fault}");
                 self.wires.push(fault.wire());
                 if fault.is_fatal() && !stopped {
@@ -178,7 +178,7 @@ impl Run {
                     wait(self.store().fatal().wait_for(Option::is_some)).expect("it tells");
                 }
             }
-            Err(Failure::Refused(refusal)) => panic!("{op:?}: {refusal}"),
+            Err(CommandError::Refused(refusal)) => panic!("{op:?}: {refusal}"),
         }
     }
 
@@ -233,7 +233,7 @@ impl Run {
 }
 
 /// One run of the script for each call that the fault can strike. How many there were.
-fn sweep(fault: faultfs::Fault, repeat: Repeat) -> u64 {
+fn sweep(fault: faultfs::StoreError, repeat: Repeat) -> u64 {
     let mut nth = 1;
     let mut runs = 0;
     loop {
@@ -261,20 +261,20 @@ fn sweep(fault: faultfs::Fault, repeat: Repeat) -> u64 {
 /// What a client is told when that call fails.
 fn expected_wire(struck: &Call) -> &'static str {
     match (struck.fault, struck.op) {
-        (Some(faultfs::Fault::NoSpace | faultfs::Fault::ShortNoSpace), DiskOp::Write) => {
+        (Some(faultfs::StoreError::NoSpace | faultfs::StoreError::ShortNoSpace), DiskOp::Write) => {
             "storage_full"
         }
         _ => "storage_error",
     }
 }
 
-fn check(fault: faultfs::Fault, least: u64) {
+fn check(fault: faultfs::StoreError, least: u64) {
     for repeat in [Repeat::Once, Repeat::Always] {
         check_repeat(fault, repeat, least);
     }
 }
 
-fn check_repeat(fault: faultfs::Fault, repeat: Repeat, least: u64) {
+fn check_repeat(fault: faultfs::StoreError, repeat: Repeat, least: u64) {
     let runs = sweep(fault, repeat);
     assert!(runs >= least, "{runs} runs");
 }
@@ -282,26 +282,26 @@ fn check_repeat(fault: faultfs::Fault, repeat: Repeat, least: u64) {
 /// holds K5, K6, E3
 #[test]
 fn no_error_on_any_call_costs_an_acknowledged_command() {
-    check(faultfs::Fault::Io, 150);
+    check(faultfs::StoreError::Io, 150);
 }
 
 /// holds K5, K6, E3
 #[test]
 fn no_full_disk_at_any_call_costs_an_acknowledged_command() {
-    check(faultfs::Fault::NoSpace, 50);
+    check(faultfs::StoreError::NoSpace, 50);
 }
 
 /// holds K5, K6, E3
 #[test]
 fn no_write_cut_short_costs_an_acknowledged_command() {
-    check_repeat(faultfs::Fault::ShortIo, Repeat::Once, 50);
-    check_repeat(faultfs::Fault::ShortNoSpace, Repeat::Always, 50);
+    check_repeat(faultfs::StoreError::ShortIo, Repeat::Once, 50);
+    check_repeat(faultfs::StoreError::ShortNoSpace, Repeat::Always, 50);
 }
 
 /// holds K5, K6, E3
 #[test]
 fn no_read_that_fails_with_another_error_costs_an_acknowledged_command() {
-    check(faultfs::Fault::Read, 50);
+    check(faultfs::StoreError::Read, 50);
 }
 
 /// SQLite would try the checkpoint again. But what the kernel dropped is not known, and a disk
@@ -314,7 +314,7 @@ fn a_failed_sync_of_a_checkpoint_stops_the_store_and_costs_nothing() {
     let mut run = Run::new(LogBounds { restart_pages: 8, pressure_pages: 60 }, |_fs| {});
     run.execute(&Op::Create(USERS));
     let database = |call: &Call| call.op == DiskOp::Sync && &*call.file == "cortex.db";
-    run.fs.fail_when(database, faultfs::Fault::Io, Repeat::Once);
+    run.fs.fail_when(database, faultfs::StoreError::Io, Repeat::Once);
     for n in 0..200u8 {
         run.execute(&Op::Put(USERS, "a", 5_000, n));
         if !run.wires.is_empty() {
@@ -323,6 +323,6 @@ fn a_failed_sync_of_a_checkpoint_stops_the_store_and_costs_nothing() {
     }
     assert!(run.has_stopped(), "a checkpoint was due long ago");
     let refused = Op::Put(USERS, "a", 1, 1).execute(run.store());
-    assert!(matches!(refused, Err(Failure::Faulted(_))), "{refused:?}");
+    assert!(matches!(refused, Err(CommandError::Faulted(_))), "{refused:?}");
     run.judge(0);
 }

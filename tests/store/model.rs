@@ -11,7 +11,7 @@ use cortex_core::model::{
     AttributeName, Caller, Limits, Owner, Permissions, Principal, Refusal, Scope, TableName, Uid,
 };
 use cortexd::store::{
-    Command, Done, Entry, Failure, Fault, Flow, Granting, LogBounds, Options, Store,
+    Command, CommandError, Entry, Flow, Granting, LogBounds, Options, Outcome, Store, StoreError,
 };
 use proptest::prelude::*;
 use rusqlite::Connection;
@@ -93,13 +93,13 @@ impl Model {
     }
 
     /// What an answer should be. `seen` is the table that the command was given, which may be gone.
-    fn carry_out(&mut self, ask: &Ask, seen: Option<u64>) -> Result<Done, Refusal> {
+    fn carry_out(&mut self, ask: &Ask, seen: Option<u64>) -> Result<Outcome, Refusal> {
         match ask {
             Ask::Create(owner, name) => self.create(*owner, name),
             Ask::Drop(target) => {
                 self.admit(*target, seen, Permissions::ADMIN)?;
                 self.tables.remove(&(target.owner, target.name));
-                Ok(Done::Dropped)
+                Ok(Outcome::Dropped)
             }
             Ask::Put(target, key, len) => {
                 let stored = self.stored(target.owner);
@@ -110,17 +110,17 @@ impl Model {
                     return Err(Refusal::QuotaExceeded(LIMITS.bytes_per_uid));
                 }
                 table.rows.insert(key.as_bytes().to_vec(), record(*len));
-                Ok(Done::Stored)
+                Ok(Outcome::Stored)
             }
             Ask::Delete(target, key) => {
                 let table = self.admit(*target, seen, Permissions::WRITE)?;
                 table.rows.remove(key.as_bytes());
-                Ok(Done::Deleted)
+                Ok(Outcome::Deleted)
             }
             Ask::Grant(target, principal, rights) => {
                 let table = self.admit(*target, seen, Permissions::ADMIN)?;
                 *table.grants.entry(principal.clone()).or_default() |= rights.bits();
-                Ok(Done::Granted)
+                Ok(Outcome::Granted)
             }
             Ask::Revoke(target, principal, rights) => {
                 let table = self.admit(*target, seen, Permissions::ADMIN)?;
@@ -128,13 +128,13 @@ impl Model {
                 if left != 0 {
                     table.grants.insert(principal.clone(), left);
                 }
-                Ok(Done::Revoked)
+                Ok(Outcome::Revoked)
             }
-            Ask::Purge => Ok(Done::Purged { more: false }),
+            Ask::Purge => Ok(Outcome::Purged { more: false }),
         }
     }
 
-    fn create(&mut self, owner: u32, name: &'static str) -> Result<Done, Refusal> {
+    fn create(&mut self, owner: u32, name: &'static str) -> Result<Outcome, Refusal> {
         if self.tables.contains_key(&(owner, name)) {
             return Err(Refusal::AlreadyExists);
         }
@@ -144,7 +144,7 @@ impl Model {
         }
         self.births += 1;
         self.tables.insert((owner, name), (self.births, Table::default()));
-        Ok(Done::Created)
+        Ok(Outcome::Created)
     }
 
     fn admit(
@@ -248,10 +248,10 @@ fn carry_out(store: &Store, model: &mut Model, asks: &[Ask]) -> Result<(), TestC
                 Ask::Create(..) | Ask::Purge => None,
             };
             let answer = match answer {
-                Ok(Done::Purged { .. }) => Ok(Done::Purged { more: false }),
+                Ok(Outcome::Purged { .. }) => Ok(Outcome::Purged { more: false }),
                 Ok(done) => Ok(done),
-                Err(Failure::Refused(refusal)) => Err(refusal),
-                Err(Failure::Faulted(fault)) => panic!("{ask:?}: {fault}"),
+                Err(CommandError::Refused(refusal)) => Err(refusal),
+                Err(CommandError::Faulted(fault)) => panic!("{ask:?}: {fault}"),
             };
             prop_assert_eq!(answer, model.carry_out(ask, seen), "{:?}", ask);
         }
@@ -372,7 +372,8 @@ fn a_scan_sees_one_state_whatever_is_written_meanwhile() {
     }
     let gone = Command::DropTable { caller: owner(TABLE), entry: table(&store) };
     wait(store.execute(gone)).expect("it is dropped");
-    while wait(store.execute(Command::Purge)).expect("a step") == (Done::Purged { more: true }) {}
+    while wait(store.execute(Command::Purge)).expect("a step") == (Outcome::Purged { more: true }) {
+    }
 
     assert_eq!(scan.rows_in_table().expect("a number"), Some(u64::from(ROWS)));
     let mut visit = |key: &[u8], record: &[u8]| {
@@ -424,7 +425,7 @@ fn under_pressure_scans_end_and_the_log_has_a_bound() {
     }
     put(&store, "busy", vec![0; 3_000]);
     let old = scan.slice(|_, _| Flow::On);
-    assert!(matches!(old, Err(Fault::SnapshotTooOld)), "{old:?}");
+    assert!(matches!(old, Err(StoreError::SnapshotTooOld)), "{old:?}");
     drop(scan);
 
     let grown = log();
@@ -488,7 +489,7 @@ fn readers_never_go_back_while_the_log_starts_again() {
                 };
                 match scan.slice(visit) {
                     Ok(true) => {}
-                    Ok(false) | Err(Fault::SnapshotTooOld) => continue,
+                    Ok(false) | Err(StoreError::SnapshotTooOld) => continue,
                     Err(fault) => panic!("{fault}"),
                 }
                 seen.sort_unstable();
@@ -596,6 +597,6 @@ fn a_backup_is_given_up_where_the_daemon_ends() {
     store.backup(&dir.path().join("whole.db")).expect("it is made");
     store.give_up_backups();
     let given_up = store.backup(&dir.path().join("part.db"));
-    assert!(matches!(given_up, Err(Fault::Closed)), "{given_up:?}");
+    assert!(matches!(given_up, Err(StoreError::Closed)), "{given_up:?}");
     wait(store.close());
 }

@@ -5,7 +5,7 @@ use std::sync::{Mutex, mpsc};
 use std::thread;
 
 use cortex_core::model::Permissions;
-use cortexd::store::{Fault, LogBounds, Options, Store};
+use cortexd::store::{LogBounds, Options, Store, StoreError};
 use faultfs::{FaultFs, Op as Call, Repeat};
 use rusqlite::Connection;
 use tempfile::TempDir;
@@ -263,7 +263,7 @@ fn a_power_loss_while_everything_is_in_the_log_leaves_what_was_acknowledged() {
 fn a_store_that_ends_after_a_failed_sync_leaves_nothing_that_a_power_loss_could_break() {
     let mut rig = rig_before_a_failed_sync();
     let log = |call: &faultfs::Call| call.op == Call::Sync && call.file.ends_with("-wal");
-    rig.history.fs.fail_when(log, faultfs::Fault::Io, Repeat::Once);
+    rig.history.fs.fail_when(log, faultfs::StoreError::Io, Repeat::Once);
     fail_a_put(&mut rig);
     wait(rig.store().close());
     let log = rig.history.fs.dir().join("cortex.db-wal");
@@ -278,7 +278,7 @@ fn a_store_that_ends_after_a_failed_sync_leaves_nothing_that_a_power_loss_could_
 fn a_store_makes_the_log_durable_that_another_process_failed_to_sync() {
     let mut rig = rig_before_a_failed_sync();
     let any = |call: &faultfs::Call| call.op == Call::Sync;
-    rig.history.fs.fail_when(any, faultfs::Fault::Io, Repeat::Always);
+    rig.history.fs.fail_when(any, faultfs::StoreError::Io, Repeat::Always);
     fail_a_put(&mut rig);
     wait(rig.store().close());
     let log = rig.history.fs.dir().join("cortex.db-wal");
@@ -304,7 +304,10 @@ fn fail_a_put(rig: &mut Rig) {
     let op = Op::Put(USERS, "b", 3_500, b'!');
     rig.history.expect(&op);
     let failure = op.execute(rig.store()).expect_err("its sync fails");
-    assert!(matches!(failure, cortexd::store::Failure::Faulted(Fault::SyncFailed(_))), "{failure}");
+    assert!(
+        matches!(failure, cortexd::store::CommandError::Faulted(StoreError::SyncFailed(_))),
+        "{failure}"
+    );
 }
 
 /// Another process goes on where this one left off, and then the power goes, at any point.

@@ -35,7 +35,7 @@ pub use message::{Message, Parked, Refuse, StatusGossip, Why};
 pub use position::{ChangeLogId, Cursor, Position, PullRequest, SnapshotKind, SnapshotTransfer};
 pub use reader::{Conclusion, Reader, SnapshotStart, Sweep, Unfit};
 pub use resolve::{Causality, Resolution, Side, resolve};
-pub use session::{Answer, Outcome, Output, Session};
+pub use session::{Answer, BatchOutcome, Output, Session};
 pub use source::{Plan, Source};
 pub use tombstone_gc::{GcBlocker, GcBlocking, ReplicaStatuses};
 pub use version_vector::{Dot, VersionVector};

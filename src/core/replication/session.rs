@@ -65,7 +65,7 @@ pub enum Output {
 
 /// What has become of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum BatchOutcome {
     /// It is stored.
     Stored,
     /// It is of no use.
@@ -247,12 +247,12 @@ impl Session {
     }
 
     /// What has become of a batch.
-    pub fn taken(&mut self, batch: &Batch, outcome: Outcome, now: Duration) {
+    pub fn taken(&mut self, batch: &Batch, outcome: BatchOutcome, now: Duration) {
         let table = batch.table;
         let Some(pull) = self.pulls.get_mut(&table) else { return };
         pull.taking = false;
         match outcome {
-            Outcome::Stored => {
+            BatchOutcome::Stored => {
                 pull.failures = 0;
                 pull.told = true;
                 let upto = batch.sure_position();
@@ -283,12 +283,12 @@ impl Session {
                     }
                 }
             }
-            Outcome::Unfit(Unfit::Past) if pull.failures == 0 => {
+            BatchOutcome::Unfit(Unfit::Past) if pull.failures == 0 => {
                 pull.failures = 1;
                 pull.next = None;
                 pull.phase = Phase::Due(now);
             }
-            Outcome::Unfit(why) => {
+            BatchOutcome::Unfit(why) => {
                 pull.next = None;
                 pull.fail(now);
                 let told = match why {
@@ -308,7 +308,7 @@ impl Session {
                     self.list(self.first);
                 }
             }
-            Outcome::Failed(why) => {
+            BatchOutcome::Failed(why) => {
                 pull.next = None;
                 pull.fail(now);
                 self.object(table, why);

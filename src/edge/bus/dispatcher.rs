@@ -33,7 +33,7 @@ use super::{
 };
 use crate::{
     service::{Answer, Service, mesh::Mesh},
-    store::{Failure, Reader, Store},
+    store::{CommandError, Reader, Store},
 };
 
 /// Senders whose uids are remembered. When there are more, all are forgotten and asked for again.
@@ -212,7 +212,7 @@ impl Dispatcher {
 
 /// Root reads every table, so one that root cannot look up is not there. Others must not learn which of the two it
 /// is. What root may not decide about is there all the same: elsewhere it is its owner's alone.
-fn told_to(uid: Uid, looks_up: bool, failure: Failure) -> Error {
-    let denied = matches!(failure, Failure::Refused(Refusal::AccessDenied));
+fn told_to(uid: Uid, looks_up: bool, failure: CommandError) -> Error {
+    let denied = matches!(failure, CommandError::Refused(Refusal::AccessDenied));
     if denied && uid == Uid::ROOT && looks_up { Error::no_such_table() } else { failure.into() }
 }

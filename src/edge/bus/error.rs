@@ -7,7 +7,7 @@ use zbus::{DBusError, Message, ObjectPath, message::Header, names::ErrorName};
 
 use crate::{
     service::wire_error,
-    store::{Failure, Fault},
+    store::{CommandError, StoreError},
 };
 
 const ACCESS_DENIED: &str = "org.freedesktop.DBus.Error.AccessDenied";
@@ -88,11 +88,11 @@ impl Error {
     }
 }
 
-impl From<Failure> for Error {
-    fn from(failure: Failure) -> Self {
+impl From<CommandError> for Error {
+    fn from(failure: CommandError) -> Self {
         let name = match &failure {
-            Failure::Refused(refusal) => name_of_refusal(refusal),
-            Failure::Faulted(fault) => name_of_fault(fault),
+            CommandError::Refused(refusal) => name_of_refusal(refusal),
+            CommandError::Faulted(fault) => name_of_fault(fault),
         };
         Self::new(name, text_of(&failure))
     }
@@ -100,7 +100,7 @@ impl From<Failure> for Error {
 
 impl From<Error> for zbus::Error {
     fn from(error: Error) -> Self {
-        Self::Failure(error.to_string())
+        Self::CommandError(error.to_string())
     }
 }
 
@@ -125,8 +125,8 @@ impl DBusError for Error {
 }
 
 /// The text of the wire, but where that speaks of the wire's own shapes.
-fn text_of(failure: &Failure) -> String {
-    if let Failure::Refused(Refusal::InvalidParams(_)) = failure {
+fn text_of(failure: &CommandError) -> String {
+    if let CommandError::Refused(Refusal::InvalidParams(_)) = failure {
         return "an argument is not what the method takes; see org.cortexd.Cortex1(5)".into();
     }
     wire_error(failure)
@@ -201,17 +201,17 @@ fn name_of_refusal(refusal: &Refusal) -> &'static str {
     }
 }
 
-fn name_of_fault(fault: &Fault) -> &'static str {
+fn name_of_fault(fault: &StoreError) -> &'static str {
     match fault {
-        Fault::Full(_) => "org.cortexd.Cortex1.Error.StorageFull",
-        Fault::ReadOnly(_) => "org.cortexd.Cortex1.Error.StorageReadOnly",
-        Fault::Io(_)
-        | Fault::SyncFailed(_)
-        | Fault::Corrupt(_)
-        | Fault::Damaged { .. }
-        | Fault::DamagedCopy { .. }
-        | Fault::Unopened(_)
-        | Fault::SnapshotTooOld => "org.cortexd.Cortex1.Error.StorageFailed",
-        Fault::Closed => "org.cortexd.Cortex1.Error.ShuttingDown",
+        StoreError::Full(_) => "org.cortexd.Cortex1.Error.StorageFull",
+        StoreError::ReadOnly(_) => "org.cortexd.Cortex1.Error.StorageReadOnly",
+        StoreError::Io(_)
+        | StoreError::SyncFailed(_)
+        | StoreError::Corrupt(_)
+        | StoreError::Damaged { .. }
+        | StoreError::DamagedCopy { .. }
+        | StoreError::Unopened(_)
+        | StoreError::SnapshotTooOld => "org.cortexd.Cortex1.Error.StorageFailed",
+        StoreError::Closed => "org.cortexd.Cortex1.Error.ShuttingDown",
     }
 }

@@ -29,7 +29,7 @@ use super::{
     request::Request,
     values::{self, Dict},
 };
-use crate::store::Failure;
+use crate::store::CommandError;
 
 /// `(uttt)`: a uid, its tables, their records, the bytes of those.
 type UidUsage = (u32, u64, u64, u64);
@@ -456,7 +456,7 @@ impl Manager {
     async fn path(&self, uid: Uid, name: &str) -> Result<OwnedObjectPath> {
         let path = match self.resolve(uid, name) {
             Ok((owner, name)) => self.parts.tables.path(&owner, &name).await,
-            Err(refusal) => return Err(Failure::from(refusal).into()),
+            Err(refusal) => return Err(CommandError::from(refusal).into()),
         };
         Ok(path.unwrap_or_else(|| ObjectPath::from_static_str_unchecked(NO_OBJECT).into()))
     }

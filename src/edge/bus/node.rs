@@ -17,7 +17,7 @@ use super::{
     path,
     values::{self, Dict},
 };
-use crate::store::Failure;
+use crate::store::CommandError;
 
 /// What changes with every heartbeat, and is not signalled.
 pub(super) const UNSIGNALLED: [&str; 2] = ["RoundTripUs", "ClockOffsetMs"];
@@ -132,7 +132,7 @@ pub(super) fn all(dispatcher: &Dispatcher) -> Result<Vec<PeerNode>> {
     match dispatcher.service().mesh_report() {
         Ok(report) => Ok(report.peers),
         Err(Refusal::MeshNotConfigured | Refusal::MeshDown(_)) => Ok(Vec::new()),
-        Err(refusal) => Err(Failure::from(refusal).into()),
+        Err(refusal) => Err(CommandError::from(refusal).into()),
     }
 }
 

@@ -23,7 +23,7 @@ use super::{
     tables::{self, path},
     values::{self, Dict},
 };
-use crate::store::{Entry, Failure};
+use crate::store::{CommandError, Entry};
 
 /// One table.
 #[derive(Debug)]
@@ -79,7 +79,7 @@ impl Table {
 /// The table as it is now, for whom may read it.
 pub(super) fn readable(dispatcher: &Dispatcher, uid: Uid, name: &str) -> Result<Arc<Entry>> {
     let opened = dispatcher.service().open(&Caller::Local(uid), name, Permissions::READ);
-    Ok(opened.map_err(Failure::from)?)
+    Ok(opened.map_err(CommandError::from)?)
 }
 
 #[interface(name = "org.cortexd.Cortex1.Table", introspection_docs = false)]

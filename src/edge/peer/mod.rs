@@ -55,7 +55,7 @@ use crate::{
         Service,
         mesh::{MeshView, PeerRequest},
     },
-    store::{Fault, Reader},
+    store::{Reader, StoreError},
     sys::{clock, random},
 };
 
@@ -199,13 +199,13 @@ fn random() -> u32 {
 
 /// Work that may block, on a thread for that.
 async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, Fault> + Send + 'static,
-) -> Result<T, Fault> {
+    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, StoreError> {
     match spawn_blocking(work).await {
         Ok(done) => done,
         Err(ended) => match ended.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),
-            Err(_given_up) => Err(Fault::Closed),
+            Err(_given_up) => Err(StoreError::Closed),
         },
     }
 }

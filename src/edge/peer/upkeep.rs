@@ -19,7 +19,9 @@ use super::{Shared, replication::MAX_SKEW_MS};
 use crate::{
     pki::Credentials,
     service::sync::{AheadOfClock, SyncView},
-    store::{Catalog, Collection, Command, Done, Failure, Replica, Restamp, SYSTEM_TABLE, Store},
+    store::{
+        Catalog, Collection, Command, CommandError, Outcome, Replica, Restamp, SYSTEM_TABLE, Store,
+    },
     sys::clock,
     sys::throttle::{Lasted, Lasting},
 };
@@ -85,7 +87,7 @@ pub(super) async fn run(shared: &Shared) {
 }
 
 /// Tells that replicas are not looked after, and that they are again.
-fn tell(failing: &mut Lasting, outcome: &Result<(), Failure>, now: Duration) {
+fn tell(failing: &mut Lasting, outcome: &Result<(), CommandError>, now: Duration) {
     match outcome {
         Err(failure) if failing.begins(now) => {
             warn!(%failure, "the copies of tables were not looked after, trying again until it is done: {failure}");
@@ -140,7 +142,7 @@ struct Suspicion {
 }
 
 impl Upkeep<'_> {
-    async fn round(&mut self) -> Result<(), Failure> {
+    async fn round(&mut self) -> Result<(), CommandError> {
         self.round = self.round.wrapping_add(1);
         let store = self.shared.context.service.store().clone();
         let view = self.shared.context.service.sync();
@@ -163,7 +165,7 @@ impl Upkeep<'_> {
 
     /// Signs what was believed here of machines that cannot sign any more, so that those who come later can
     /// believe it.
-    async fn adopt(&mut self, store: &Store) -> Result<(), Failure> {
+    async fn adopt(&mut self, store: &Store) -> Result<(), CommandError> {
         let credentials = Arc::clone(self.shared.mesh().credentials());
         let directory = store.copy(SYSTEM_TABLE);
         let now = Signers { credentials, directory, round: self.round };
@@ -182,7 +184,7 @@ impl Upkeep<'_> {
     /// Where this machine's clock was ahead and is right again, has what nobody else has met stamped anew: its
     /// timestamps would win against all that is written elsewhere. Where somebody else may have met it, it stays as
     /// it is, and nobody waits: see `sync::clocks`.
-    async fn mend_clock(&mut self) -> Result<(), Failure> {
+    async fn mend_clock(&mut self) -> Result<(), CommandError> {
         let store = self.shared.context.service.store().clone();
         let view = self.shared.context.service.sync();
         let now_ms = clock::wall_ms();
@@ -256,7 +258,12 @@ impl Upkeep<'_> {
     }
 
     /// Forgets deletions that every replica knows.
-    async fn collect(&self, store: &Store, view: &SyncView, copy: &Replica) -> Result<(), Failure> {
+    async fn collect(
+        &self,
+        store: &Store,
+        view: &SyncView,
+        copy: &Replica,
+    ) -> Result<(), CommandError> {
         let here = self.shared.mesh().node().clone();
         let confirmed = {
             let catalog = store.catalog();
@@ -283,7 +290,7 @@ impl Upkeep<'_> {
                 after: from,
             };
             let done = store.execute(Command::Collect(collection)).await?;
-            after = if let Done::Collected { next } = done { next } else { None };
+            after = if let Outcome::Collected { next } = done { next } else { None };
             sleep(PAUSE).await;
         }
         Ok(())
@@ -296,7 +303,7 @@ impl Upkeep<'_> {
         view: &SyncView,
         copy: &Replica,
         confirmed: &VersionVector,
-    ) -> Result<Option<GcBlocker>, Failure> {
+    ) -> Result<Option<GcBlocker>, CommandError> {
         let Some(table) = copy.table.filter(|_| copy.tombstones > 0) else { return Ok(None) };
         if confirmed.dominates(&copy.vector) {
             return Ok(None);
@@ -408,7 +415,7 @@ fn who_may_have_met(
 }
 
 /// Removes the beginning of a change log that is too long.
-async fn truncate_change_log(store: &Store, copy: &Replica) -> Result<(), Failure> {
+async fn truncate_change_log(store: &Store, copy: &Replica) -> Result<(), CommandError> {
     let Some(table) = copy.table else { return Ok(()) };
     let rows = store.catalog().by_uid(copy.uid).map_or(0, |entry| entry.usage.records());
     let keep = LEAST_CHANGE_LOG.max(rows.saturating_mul(2));
@@ -418,7 +425,7 @@ async fn truncate_change_log(store: &Store, copy: &Replica) -> Result<(), Failur
     };
     let Some(upto) = excess else { return Ok(()) };
     let cut = || Command::TruncateChangeLog { table: copy.uid, upto };
-    while matches!(store.execute(cut()).await?, Done::Purged { more: true }) {
+    while matches!(store.execute(cut()).await?, Outcome::Purged { more: true }) {
         sleep(PAUSE).await;
     }
     Ok(())

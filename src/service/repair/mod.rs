@@ -50,7 +50,7 @@ use super::{
     sync::SyncView,
 };
 use crate::{
-    store::{AuditReport, BUCKETS, Command, Entry, Failure, Fault, RowMark, Store},
+    store::{AuditReport, BUCKETS, Command, CommandError, Entry, RowMark, Store, StoreError},
     sys::clock,
 };
 
@@ -86,7 +86,11 @@ struct Repair {
 
 impl Service {
     /// `sync_repair [table]` or `[table, {dry_run, prefer}]`.
-    pub(super) fn sync_repair(&self, caller: &Caller, params: &Bytes) -> Result<Answer, Failure> {
+    pub(super) fn sync_repair(
+        &self,
+        caller: &Caller,
+        params: &Bytes,
+    ) -> Result<Answer, CommandError> {
         self.signer()?;
         let api::SyncRepair { table, options } = read(params)?;
         let api::RepairOptions { dry_run, prefer } = options;
@@ -146,7 +150,11 @@ impl Service {
     }
 
     /// `sync_buckets [table_id]`: another node in the scope asks for the digests of the rows here.
-    pub(super) fn sync_buckets(&self, caller: &Caller, params: &Bytes) -> Result<Answer, Failure> {
+    pub(super) fn sync_buckets(
+        &self,
+        caller: &Caller,
+        params: &Bytes,
+    ) -> Result<Answer, CommandError> {
         let api::SyncBuckets { table } = read(params)?;
         let entry = self.compared_by(caller, table, api::SyncBuckets::invalid)?;
         let (store, comparisons) = (self.store.clone(), Arc::clone(&self.comparisons));
@@ -164,7 +172,11 @@ impl Service {
 
     /// `sync_marks [table_id, [buckets]]` or `[table_id, [buckets], after]`: another node in the scope asks for
     /// the rows of some buckets, without their values.
-    pub(super) fn sync_marks(&self, caller: &Caller, params: &Bytes) -> Result<Answer, Failure> {
+    pub(super) fn sync_marks(
+        &self,
+        caller: &Caller,
+        params: &Bytes,
+    ) -> Result<Answer, CommandError> {
         let api::SyncMarks { table, buckets: Raw(wanted), after } = read(params)?;
         let entry = self.compared_by(caller, table, api::SyncMarks::invalid)?;
         let wanted = read_buckets(wanted).ok_or_else(api::SyncMarks::invalid)?;
@@ -179,7 +191,11 @@ impl Service {
     }
 
     /// `sync_digest [table_id]`: another node in the scope asks what the rows here come to, recomputed from them.
-    pub(super) fn sync_digest(&self, caller: &Caller, params: &Bytes) -> Result<Answer, Failure> {
+    pub(super) fn sync_digest(
+        &self,
+        caller: &Caller,
+        params: &Bytes,
+    ) -> Result<Answer, CommandError> {
         let api::SyncDigest { table } = read(params)?;
         let entry = self.compared_by(caller, table, api::SyncDigest::invalid)?;
         let (store, comparisons) = (self.store.clone(), Arc::clone(&self.comparisons));
@@ -191,7 +207,11 @@ impl Service {
 
     /// `sync_push [table_id, [keys]]` or `[table_id, [keys], {again}]`: another node in the scope lacks rows that
     /// are here, and shall be told of them once more, or have them written once more.
-    pub(super) fn sync_push(&self, caller: &Caller, params: &Bytes) -> Result<Answer, Failure> {
+    pub(super) fn sync_push(
+        &self,
+        caller: &Caller,
+        params: &Bytes,
+    ) -> Result<Answer, CommandError> {
         let api::SyncPush { table, keys: Raw(keys), options } = read(params)?;
         let entry = self.compared_by(caller, table, api::SyncPush::invalid)?;
         let keys = read_keys(keys).ok_or_else(api::SyncPush::invalid)?;
@@ -224,7 +244,7 @@ impl Service {
 }
 
 impl Repair {
-    async fn run(self, table: String, nodes: Vec<NodeName>) -> Result<RepairReport, Failure> {
+    async fn run(self, table: String, nodes: Vec<NodeName>) -> Result<RepairReport, CommandError> {
         let report = recompute(&self.store, &self.entry, &self.comparisons).await?;
         let own = buckets(&self.store, &self.entry, &self.comparisons).await?;
         let mut compared = BTreeMap::new();
@@ -394,7 +414,10 @@ impl Repair {
     }
 
     /// Parked until the replicas are equal. What was kept as it is keeps them from it.
-    async fn verify(&self, compared: &mut BTreeMap<NodeName, ComparedNode>) -> Result<(), Failure> {
+    async fn verify(
+        &self,
+        compared: &mut BTreeMap<NodeName, ComparedNode>,
+    ) -> Result<(), CommandError> {
         let deadline = clock::monotonic() + SETTLE_TIME;
         for (node, found) in compared.iter_mut().filter(|(_, found)| found.why.is_none()) {
             found.verified = loop {
@@ -462,7 +485,7 @@ impl Repair {
 #[derive(Debug)]
 enum Trouble {
     There(AskError),
-    Here(Failure),
+    Here(CommandError),
 }
 
 impl From<AskError> for Trouble {
@@ -471,8 +494,8 @@ impl From<AskError> for Trouble {
     }
 }
 
-impl From<Failure> for Trouble {
-    fn from(failure: Failure) -> Self {
+impl From<CommandError> for Trouble {
+    fn from(failure: CommandError) -> Self {
         Self::Here(failure)
     }
 }
@@ -508,7 +531,7 @@ pub(super) async fn stand_of(
 }
 
 /// Where the replica here is.
-fn position(store: &Store, entry: &Entry) -> Result<Stand, Failure> {
+fn position(store: &Store, entry: &Entry) -> Result<Stand, CommandError> {
     let copy = store.copy(entry.table.uid).ok_or(Refusal::NotHere)?;
     Ok(Stand {
         vector: copy.vector.clone(),
@@ -526,8 +549,8 @@ async fn recompute(
     store: &Store,
     entry: &Entry,
     comparisons: &Arc<Semaphore>,
-) -> Result<AuditReport, Failure> {
-    let _turn = comparisons.acquire().await.map_err(|_| Fault::Closed)?;
+) -> Result<AuditReport, CommandError> {
+    let _turn = comparisons.acquire().await.map_err(|_| StoreError::Closed)?;
     scrub::audit(store, entry.table.id, None).await
 }
 
@@ -535,9 +558,9 @@ async fn buckets(
     store: &Store,
     entry: &Entry,
     comparisons: &Arc<Semaphore>,
-) -> Result<Vec<TableDigest>, Failure> {
+) -> Result<Vec<TableDigest>, CommandError> {
     let (store, table) = (store.clone(), entry.table.id);
-    let _turn = comparisons.acquire().await.map_err(|_| Fault::Closed)?;
+    let _turn = comparisons.acquire().await.map_err(|_| StoreError::Closed)?;
     blocking(move || Ok(store.buckets(table)?)).await
 }
 
@@ -546,11 +569,11 @@ async fn marks(
     entry: &Entry,
     wanted: Vec<usize>,
     comparisons: &Arc<Semaphore>,
-) -> Result<Vec<RowMark>, Failure> {
+) -> Result<Vec<RowMark>, CommandError> {
     if wanted.is_empty() {
         return Ok(Vec::new());
     }
     let (store, table) = (store.clone(), entry.table.id);
-    let _turn = comparisons.acquire().await.map_err(|_| Fault::Closed)?;
+    let _turn = comparisons.acquire().await.map_err(|_| StoreError::Closed)?;
     blocking(move || Ok(store.marks(table, &wanted)?)).await
 }

@@ -10,7 +10,7 @@ use cortex_core::{
 
 use super::super::{
     apply::Tx,
-    error::{Failure, Fault},
+    error::{CommandError, StoreError},
     events::Event,
 };
 
@@ -73,7 +73,7 @@ impl Before {
 
 impl Tx<'_> {
     /// Writes down what has changed since.
-    pub(super) fn notice(&self, before: &Before) -> Result<(), Failure> {
+    pub(super) fn notice(&self, before: &Before) -> Result<(), CommandError> {
         for (table, known) in &before.scopes {
             self.notice_scope(*table, known)?;
         }
@@ -101,7 +101,7 @@ impl Tx<'_> {
         Ok(())
     }
 
-    fn notice_scope(&self, table: TableUid, known: &Whereabouts) -> Result<(), Fault> {
+    fn notice_scope(&self, table: TableUid, known: &Whereabouts) -> Result<(), StoreError> {
         let directory = self.state.catalog.directory();
         let Some(now) = directory.whereabouts(table).filter(|now| now != known) else {
             return Ok(());
@@ -136,7 +136,7 @@ impl Tx<'_> {
         held: &Acl,
         (whose, right): (&Principal, Permissions),
         by: &NodeName,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), StoreError> {
         let directory = self.state.catalog.directory();
         let had = held.held_by(whose).contains(right);
         let has = directory.acl(table).held_by(whose).contains(right);
@@ -153,7 +153,7 @@ impl Tx<'_> {
     }
 
     /// Tables of whom nobody is any more are for root to look after.
-    fn notice_departed(&self, known: &BTreeSet<IdentityId>) -> Result<(), Fault> {
+    fn notice_departed(&self, known: &BTreeSet<IdentityId>) -> Result<(), StoreError> {
         let directory = self.state.catalog.directory();
         for id in directory.departed().filter(|id| !known.contains(id)) {
             let count = directory.names_of(id).count();

@@ -20,7 +20,7 @@ pub struct Call {
     /// The length of a read or write.
     pub len: usize,
     /// What it was failed with.
-    pub fault: Option<Fault>,
+    pub fault: Option<StoreError>,
 }
 
 /// The kinds of calls that count and may fail.
@@ -44,7 +44,7 @@ pub enum Op {
 
 /// What a failed call reports, in the terms of Linux.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Fault {
+pub enum StoreError {
     /// `ENOSPC` on a write (`SQLITE_FULL`) or creation; nothing is written. Overwriting
     /// fails too, as on file systems that copy on write.
     NoSpace,
@@ -70,27 +70,27 @@ pub enum Repeat {
     Always,
 }
 
-impl Fault {
+impl StoreError {
     /// The result code for a call of this kind; `None` if this fault cannot strike it.
     pub(crate) fn code(self, op: Op) -> Option<i32> {
         match (self, op) {
-            (Fault::Io, Op::Read) => Some(ffi::SQLITE_IOERR_CORRUPTFS),
-            (Fault::Read, Op::Read) => Some(ffi::SQLITE_IOERR_READ),
-            (Fault::Io | Fault::ShortIo, Op::Write) => Some(ffi::SQLITE_IOERR_WRITE),
-            (Fault::NoSpace | Fault::ShortNoSpace, Op::Write) => Some(ffi::SQLITE_FULL),
-            (Fault::Io, Op::Sync) => Some(ffi::SQLITE_IOERR_FSYNC),
-            (Fault::Io, Op::Truncate) => Some(ffi::SQLITE_IOERR_TRUNCATE),
-            (Fault::Io, Op::Delete) => Some(ffi::SQLITE_IOERR_DELETE),
-            (Fault::Io, Op::Open | Op::Create) | (Fault::NoSpace, Op::Create) => {
+            (StoreError::Io, Op::Read) => Some(ffi::SQLITE_IOERR_CORRUPTFS),
+            (StoreError::Read, Op::Read) => Some(ffi::SQLITE_IOERR_READ),
+            (StoreError::Io | StoreError::ShortIo, Op::Write) => Some(ffi::SQLITE_IOERR_WRITE),
+            (StoreError::NoSpace | StoreError::ShortNoSpace, Op::Write) => Some(ffi::SQLITE_FULL),
+            (StoreError::Io, Op::Sync) => Some(ffi::SQLITE_IOERR_FSYNC),
+            (StoreError::Io, Op::Truncate) => Some(ffi::SQLITE_IOERR_TRUNCATE),
+            (StoreError::Io, Op::Delete) => Some(ffi::SQLITE_IOERR_DELETE),
+            (StoreError::Io, Op::Open | Op::Create) | (StoreError::NoSpace, Op::Create) => {
                 Some(ffi::SQLITE_CANTOPEN)
             }
-            (Fault::NoSpace, Op::Open | Op::Read | Op::Sync | Op::Truncate | Op::Delete)
+            (StoreError::NoSpace, Op::Open | Op::Read | Op::Sync | Op::Truncate | Op::Delete)
             | (
-                Fault::Read,
+                StoreError::Read,
                 Op::Open | Op::Create | Op::Write | Op::Sync | Op::Truncate | Op::Delete,
             )
             | (
-                Fault::ShortNoSpace | Fault::ShortIo,
+                StoreError::ShortNoSpace | StoreError::ShortIo,
                 Op::Open | Op::Create | Op::Read | Op::Sync | Op::Truncate | Op::Delete,
             ) => None,
         }
@@ -99,8 +99,8 @@ impl Fault {
     /// How much of a write of `len` bytes happens before it fails.
     pub(crate) fn written(self, len: usize) -> usize {
         match self {
-            Fault::NoSpace | Fault::Io | Fault::Read => 0,
-            Fault::ShortNoSpace | Fault::ShortIo => len / 2,
+            StoreError::NoSpace | StoreError::Io | StoreError::Read => 0,
+            StoreError::ShortNoSpace | StoreError::ShortIo => len / 2,
         }
     }
 }
@@ -108,7 +108,7 @@ impl Fault {
 /// A fault that waits for its call.
 pub(crate) struct Trap {
     pub(crate) when: Box<dyn Fn(&Call) -> bool + Send>,
-    pub(crate) fault: Fault,
+    pub(crate) fault: StoreError,
     pub(crate) repeat: Repeat,
 }
 

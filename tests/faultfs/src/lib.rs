@@ -13,7 +13,7 @@
 //! # Use
 //!
 //! ```
-//! use faultfs::{FaultFs, Fault, Repeat};
+//! use faultfs::{FaultFs, StoreError, Repeat};
 //! use rusqlite::{Connection, OpenFlags};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -31,7 +31,7 @@
 //! writer.execute_batch("INSERT INTO t VALUES (1)")?;
 //! let acknowledged = fs.calls(); // this insert was durable by this call
 //!
-//! fs.fail(acknowledged + 1, Fault::NoSpace, Repeat::Once);
+//! fs.fail(acknowledged + 1, StoreError::NoSpace, Repeat::Once);
 //! assert!(writer.execute_batch("INSERT INTO t VALUES (2)").is_err());
 //! checkpointer.execute_batch("PRAGMA wal_checkpoint")?;
 //!
@@ -101,7 +101,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-pub use faults::{Call, Fault, Op, Repeat};
+pub use faults::{Call, Op, Repeat, StoreError};
 use recorder::Recorder;
 use vfs::Registration;
 
@@ -144,7 +144,7 @@ impl FaultFs {
 
     /// Fails the call with number `nth`, or the first later one that `fault` can strike: no
     /// read runs out of space. The next call has the number [`calls`](Self::calls)` + 1`.
-    pub fn fail(&self, nth: u64, fault: Fault, repeat: Repeat) {
+    pub fn fail(&self, nth: u64, fault: StoreError, repeat: Repeat) {
         self.fail_when(move |call| call.number >= nth, fault, repeat);
     }
 
@@ -153,7 +153,7 @@ impl FaultFs {
     pub fn fail_when(
         &self,
         when: impl Fn(&Call) -> bool + Send + 'static,
-        fault: Fault,
+        fault: StoreError,
         repeat: Repeat,
     ) {
         self.recorder.arm(Box::new(when), fault, repeat);

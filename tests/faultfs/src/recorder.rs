@@ -12,7 +12,7 @@ use std::time::SystemTime;
 use rusqlite::ffi;
 
 use crate::disk::{Change, Disk, FileId};
-use crate::faults::{Call, Fault, Op, Repeat, Trap};
+use crate::faults::{Call, Op, Repeat, StoreError, Trap};
 
 #[derive(Debug)]
 pub(crate) struct Recorder {
@@ -78,7 +78,7 @@ impl Recorder {
     pub(crate) fn arm(
         &self,
         when: Box<dyn Fn(&Call) -> bool + Send>,
-        fault: Fault,
+        fault: StoreError,
         repeat: Repeat,
     ) {
         self.lock().traps.push(Trap { when, fault, repeat });
@@ -310,7 +310,7 @@ impl State {
         file: &Arc<str>,
         offset: u64,
         len: usize,
-    ) -> (u64, Option<(Fault, i32)>) {
+    ) -> (u64, Option<(StoreError, i32)>) {
         self.calls += 1;
         let mut call =
             Call { number: self.calls, op, file: Arc::clone(file), offset, len, fault: None };

@@ -1,6 +1,6 @@
 //! I5: what belongs to one step changes together or not at all, in the file and in memory alike.
 
-use cortexd::store::{AuditStep, Audited, Command, Database, Done, SYSTEM_TABLE};
+use cortexd::store::{AuditStep, Audited, Command, Database, Outcome, SYSTEM_TABLE};
 
 use crate::world::{World, broken};
 
@@ -71,8 +71,8 @@ pub(crate) fn an_audit_corrects_nothing(world: &mut World, n: usize) {
             let step = Command::Audit(AuditStep { table, audit: 1, begins });
             begins = false;
             match db.execute(&step, now_ms) {
-                Ok(Done::Audited(Audited::More { .. })) => {}
-                Ok(Done::Audited(Audited::Ended(report))) => break report,
+                Ok(Outcome::Audited(Audited::More { .. })) => {}
+                Ok(Outcome::Audited(Audited::Ended(report))) => break report,
                 other => broken(format!("I5 n{n}: an audit of {table:?} came to {other:?}")),
             }
         };

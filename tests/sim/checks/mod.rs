@@ -26,7 +26,7 @@ use cortex_core::{
     model::{QualifiedName, Scope, TableUid},
     replication::Dot,
 };
-use cortexd::store::{Command, Done, Failure, Replica, SYSTEM_TABLE, Taken};
+use cortexd::store::{Command, CommandError, Outcome, Replica, SYSTEM_TABLE, Taken};
 
 use crate::{
     history::{CopyView, Known, Place, Version, Write, read_rows},
@@ -48,7 +48,7 @@ pub(crate) fn observe(
     world: &mut World,
     n: usize,
     command: &Command,
-    outcome: &Result<Done, Failure>,
+    outcome: &Result<Outcome, CommandError>,
 ) {
     let Ok(done) = outcome else { return };
     if let Command::RemoveNode { node, .. } = command {
@@ -71,7 +71,7 @@ pub(crate) fn observe(
     } else {
         Makes::Nothing
     };
-    let handed_over = matches!(done, Done::Drained { left: true });
+    let handed_over = matches!(done, Outcome::Drained { left: true });
     let tables: Vec<TableUid> =
         std::iter::once(SYSTEM_TABLE).chain(world.tables.iter().copied()).collect();
     for table in tables {
@@ -83,7 +83,7 @@ pub(crate) fn observe(
     }
 }
 
-fn note_decisions(world: &mut World, n: usize, command: &Command, done: Done) {
+fn note_decisions(world: &mut World, n: usize, command: &Command, done: Outcome) {
     let here = world.nodes[n].name.clone();
     let mut made = None;
     if let Command::CreateTable { owner, name, scope, .. } = command {
@@ -130,7 +130,7 @@ fn note_decisions(world: &mut World, n: usize, command: &Command, done: Done) {
         let id = world.history.note_decision((table, here, count), scope, past, off);
         learn(world, n, table, id);
     }
-    if let (Command::Take(delivery), Done::Taken(Taken::Stored { .. })) = (command, done) {
+    if let (Command::Take(delivery), Outcome::Taken(Taken::Stored { .. })) = (command, done) {
         for row in &delivery.verified {
             if let Row::Scope(row) = row.row() {
                 let name = (row.table, row.by.clone(), row.count);

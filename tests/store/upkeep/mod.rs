@@ -5,7 +5,7 @@ mod erasure;
 
 use bytes::Bytes;
 use cortex_core::model::{Limits, Refusal, Uid};
-use cortexd::store::{Command, Done, Event, Failure, Options, Store, Wanted};
+use cortexd::store::{Command, CommandError, Event, Options, Outcome, Store, Wanted};
 use scripted::{Op, find, key, owner, scratch_dir, wait};
 
 use crate::support::scripted;
@@ -20,7 +20,7 @@ fn create(store: &Store) {
     Op::Create(TABLE).execute(store).expect("created");
 }
 
-fn put(store: &Store, name: &str, bytes: usize) -> Result<Done, Failure> {
+fn put(store: &Store, name: &str, bytes: usize) -> Result<Outcome, CommandError> {
     let entry = find(store, TABLE).expect("it is there");
     let record = Bytes::from(vec![7; bytes]);
     wait(store.execute(Command::Put { caller: owner(TABLE), entry, key: key(name), record }))
@@ -36,7 +36,8 @@ fn large_rows_of_a_dropped_table_go_a_few_at_a_time() {
     }
     Op::Drop(TABLE).execute(&store).expect("dropped");
     let mut steps = 0;
-    while wait(store.execute(Command::Purge)).expect("removed") == (Done::Purged { more: true }) {
+    while wait(store.execute(Command::Purge)).expect("removed") == (Outcome::Purged { more: true })
+    {
         steps += 1;
     }
     assert!(steps >= 6, "a step takes some 256 KiB: {steps} for 2.4 MiB");
@@ -52,7 +53,10 @@ fn what_comes_to_nothing_draws_no_number() {
     put(&store, "a", 50).expect("within the quota");
     let before = store.hlc();
     let refused = put(&store, "b", 80);
-    assert!(matches!(refused, Err(Failure::Refused(Refusal::QuotaExceeded(100)))), "{refused:?}");
+    assert!(
+        matches!(refused, Err(CommandError::Refused(Refusal::QuotaExceeded(100)))),
+        "{refused:?}"
+    );
     Op::Delete(TABLE, "absent").execute(&store).expect("deleting what is not there is fine");
     assert_eq!(store.hlc(), before, "nothing was stamped");
     put(&store, "c", 10).expect("within the quota");

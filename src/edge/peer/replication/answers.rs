@@ -11,7 +11,7 @@ use cortex_core::{
 
 use super::{super::blocking, pack, troubles::TOO_LARGE};
 use crate::store::{
-    BatchBounds, Checked, Fault, SYSTEM_TABLE, SealedRow, Served, Store, Unserved, check,
+    BatchBounds, Checked, SYSTEM_TABLE, SealedRow, Served, Store, StoreError, Unserved, check,
 };
 
 /// Entries of a change log that a reader has written itself, and need not be told of at once.
@@ -82,7 +82,7 @@ pub(super) fn answer_to(
     node: &NodeName,
     want: &PullRequest,
     heard: Heard,
-) -> Result<Answered, Fault> {
+) -> Result<Answered, StoreError> {
     let mut bounds = BatchBounds { passed: heard.passed, ..BatchBounds::default() };
     loop {
         match answered(store, want, heard, store.serve(node, want, bounds)?) {
@@ -149,7 +149,7 @@ pub(super) async fn checked(
     batch: &Batch,
     store: &Store,
     signer: Arc<crate::pki::Credentials>,
-) -> Result<Checked, Fault> {
+) -> Result<Checked, StoreError> {
     if batch.table != SYSTEM_TABLE || batch.rows.is_empty() {
         return Ok(Checked::default());
     }

@@ -30,8 +30,8 @@ use cortex_core::{
     directory::Standing,
     model::{ActorId, NodeName, TableUid},
     replication::{
-        Ack, Answer, Batch, Message, Outcome, Output, Part, Position, PullRequest, Refuse, Session,
-        Why,
+        Ack, Answer, Batch, BatchOutcome, Message, Output, Part, Position, PullRequest, Refuse,
+        Session, Why,
     },
     wire::link::{Hello, Reject},
 };
@@ -52,8 +52,8 @@ use super::{Shared, blocking, link::Ended};
 use crate::{
     service::sync::Trouble,
     store::{
-        Checked, Command, Delivery, Done, Event, Failure, Fault, Replica, SYSTEM_TABLE, Store,
-        Taken, UnverifiedRow,
+        Checked, Command, CommandError, Delivery, Event, Outcome, Replica, SYSTEM_TABLE, Store,
+        StoreError, Taken, UnverifiedRow,
     },
     sys::clock,
 };
@@ -169,7 +169,7 @@ struct Exchange<'a> {
     hello: &'a Hello,
     session: Session,
     store: Store,
-    jobs: JoinSet<Result<Finished, Fault>>,
+    jobs: JoinSet<Result<Finished, StoreError>>,
     /// Frames to be sent, each with whether it is a batch: of those there is one at most.
     outbox: VecDeque<(Vec<u8>, bool)>,
     /// True while a request is being answered, or its answer waits to be sent.
@@ -214,7 +214,7 @@ enum Finished {
     /// The good rows of a batch were stored, and others were left aside.
     Learnt { outline: Box<Batch>, keys: Vec<Vec<u8>>, unverified: Vec<UnverifiedRow> },
     /// A batch was stored, or not.
-    Taken { outline: Box<Batch>, done: Result<Done, Failure> },
+    Taken { outline: Box<Batch>, done: Result<Outcome, CommandError> },
     /// A request was answered.
     Served { want: Box<PullRequest>, answered: Answered },
     /// Something that nobody waits for.
@@ -330,7 +330,7 @@ impl Exchange<'_> {
                         self.trouble(batch.table, |known| {
                             known.taking = Some(Trouble::Clock(clock_offset_ms));
                         });
-                        let why = Outcome::Failed(Why::Clock(clock_offset_ms));
+                        let why = BatchOutcome::Failed(Why::Clock(clock_offset_ms));
                         self.session.taken(&batch, why, self.shared.now());
                     }
                     Output::Take(batch) => self.take(*batch),
@@ -435,7 +435,7 @@ impl Exchange<'_> {
             Finished::Learnt { outline, keys, unverified } => {
                 self.taking -= 1;
                 self.learnt(&outline, &keys, unverified);
-                self.session.taken(&outline, Outcome::Stored, self.shared.now());
+                self.session.taken(&outline, BatchOutcome::Stored, self.shared.now());
             }
             Finished::Taken { outline, done } => self.taken(&outline, done),
             Finished::Served { want, answered } => self.served(&want, answered),
@@ -519,11 +519,11 @@ impl Exchange<'_> {
         });
     }
 
-    fn taken(&mut self, outline: &Batch, done: Result<Done, Failure>) {
+    fn taken(&mut self, outline: &Batch, done: Result<Outcome, CommandError>) {
         self.taking -= 1;
         let table = outline.table;
         let (outcome, trouble) = match done {
-            Ok(Done::Taken(Taken::Stored { verified, .. })) => {
+            Ok(Outcome::Taken(Taken::Stored { verified, .. })) => {
                 if table == SYSTEM_TABLE {
                     self.directory_taken(outline);
                 }
@@ -534,23 +534,23 @@ impl Exchange<'_> {
                         known.diverged = false;
                     }
                 });
-                (Outcome::Stored, (!outline.ready).then_some(Trouble::NotReady))
+                (BatchOutcome::Stored, (!outline.ready).then_some(Trouble::NotReady))
             }
-            Ok(Done::Taken(Taken::Unfit(why))) => {
+            Ok(Outcome::Taken(Taken::Unfit(why))) => {
                 debug!(node = %self.node, ?why, "a batch is of no use");
-                (Outcome::Unfit(why), trouble_with(why))
+                (BatchOutcome::Unfit(why), trouble_with(why))
             }
-            Ok(_other) => (Outcome::Stored, None),
+            Ok(_other) => (BatchOutcome::Stored, None),
             Err(failure) => {
                 let why = why_failed(&failure);
                 debug!(node = %self.node, %failure, "a batch was not stored");
                 let trouble = match &failure {
-                    Failure::Refused(refusal) if why == Why::Other(REFUSED) => {
+                    CommandError::Refused(refusal) if why == Why::Other(REFUSED) => {
                         Trouble::Refused(refusal.to_string())
                     }
-                    Failure::Refused(_) | Failure::Faulted(_) => trouble_of(why),
+                    CommandError::Refused(_) | CommandError::Faulted(_) => trouble_of(why),
                 };
-                (Outcome::Failed(why), Some(trouble))
+                (BatchOutcome::Failed(why), Some(trouble))
             }
         };
         self.trouble(table, |known| known.taking = trouble);
@@ -691,10 +691,10 @@ impl Exchange<'_> {
 }
 
 /// None where the store could not be read, which concerns one table and passes, or does not.
-fn unless_closed<T>(read: Result<T, Fault>) -> Result<Option<T>, Fault> {
+fn unless_closed<T>(read: Result<T, StoreError>) -> Result<Option<T>, StoreError> {
     match read {
         Ok(found) => Ok(Some(found)),
-        Err(Fault::Closed) => Err(Fault::Closed),
+        Err(StoreError::Closed) => Err(StoreError::Closed),
         Err(fault) => {
             debug!(%fault, "the store could not be read for another machine");
             Ok(None)

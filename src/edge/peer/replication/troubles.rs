@@ -17,7 +17,7 @@ use tracing::{info, warn};
 
 use crate::{
     service::sync::Trouble,
-    store::{Failure, SYSTEM_TABLE, Store},
+    store::{CommandError, SYSTEM_TABLE, Store},
     sys::journal,
 };
 
@@ -28,11 +28,11 @@ const OVER_AFTER: Duration = Duration::from_secs(15);
 pub(super) const REFUSED: u64 = 100;
 pub(super) const TOO_LARGE: u64 = 101;
 
-pub(super) fn why_failed(failure: &Failure) -> Why {
+pub(super) fn why_failed(failure: &CommandError) -> Why {
     match failure {
-        Failure::Faulted(_) => Why::Storage,
-        Failure::Refused(Refusal::QuotaExceeded(_)) => Why::Quota,
-        Failure::Refused(_) => Why::Other(REFUSED),
+        CommandError::Faulted(_) => Why::Storage,
+        CommandError::Refused(Refusal::QuotaExceeded(_)) => Why::Quota,
+        CommandError::Refused(_) => Why::Other(REFUSED),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Injected faults: how SQLite reports each, and that none costs an acknowledged commit.
 
-use faultfs::{Call, Fault, FaultFs, Op, Repeat};
+use faultfs::{Call, FaultFs, Op, Repeat, StoreError};
 use rusqlite::{Connection, Result, ffi};
 
 use crate::script::{self, Log, Mode, Program, Rig, WAL_FULL, connect, put, unique_name};
@@ -21,7 +21,7 @@ fn filled(mode: Mode) -> Rig {
 fn check(
     mode: Mode,
     when: fn(&Call) -> bool,
-    fault: Fault,
+    fault: StoreError,
     act: fn(&mut Connection) -> Result<()>,
     expected: i32,
 ) {
@@ -52,7 +52,7 @@ fn truncate_wal(db: &mut Connection) -> Result<()> {
 #[test]
 fn no_space_on_a_write_is_full() {
     let write = |call: &Call| call.op == Op::Write;
-    for fault in [Fault::NoSpace, Fault::ShortNoSpace] {
+    for fault in [StoreError::NoSpace, StoreError::ShortNoSpace] {
         check(WAL_FULL, write, fault, add, ffi::SQLITE_FULL);
     }
 }
@@ -60,7 +60,7 @@ fn no_space_on_a_write_is_full() {
 #[test]
 fn a_failed_write_is_ioerr_write() {
     let write = |call: &Call| call.op == Op::Write;
-    for fault in [Fault::Io, Fault::ShortIo] {
+    for fault in [StoreError::Io, StoreError::ShortIo] {
         check(WAL_FULL, write, fault, add, ffi::SQLITE_IOERR_WRITE);
     }
 }
@@ -68,38 +68,38 @@ fn a_failed_write_is_ioerr_write() {
 #[test]
 fn a_failed_sync_is_ioerr_fsync() {
     let wal = |call: &Call| call.op == Op::Sync && call.file.ends_with("-wal");
-    check(WAL_FULL, wal, Fault::Io, add, ffi::SQLITE_IOERR_FSYNC);
+    check(WAL_FULL, wal, StoreError::Io, add, ffi::SQLITE_IOERR_FSYNC);
     let db = |call: &Call| call.op == Op::Sync && call.file.ends_with(".db");
-    check(WAL_FULL, db, Fault::Io, truncate_wal, ffi::SQLITE_IOERR_FSYNC);
+    check(WAL_FULL, db, StoreError::Io, truncate_wal, ffi::SQLITE_IOERR_FSYNC);
 }
 
 /// The `unix` VFS takes `EIO` for a damaged file system, and SQLite reports that as damage.
 #[test]
 fn eio_on_a_read_is_corrupt_and_other_errors_are_ioerr_read() {
     let read = |call: &Call| call.op == Op::Read && call.len == 4096;
-    check(WAL_FULL, read, Fault::Io, read_all, ffi::SQLITE_CORRUPT);
-    check(WAL_FULL, read, Fault::Read, read_all, ffi::SQLITE_IOERR_READ);
+    check(WAL_FULL, read, StoreError::Io, read_all, ffi::SQLITE_CORRUPT);
+    check(WAL_FULL, read, StoreError::Read, read_all, ffi::SQLITE_IOERR_READ);
 }
 
 #[test]
 fn a_failed_truncation_is_ioerr_truncate() {
     let truncate = |call: &Call| call.op == Op::Truncate;
     let expected = ffi::SQLITE_IOERR_TRUNCATE;
-    check(WAL_FULL, truncate, Fault::Io, truncate_wal, expected);
+    check(WAL_FULL, truncate, StoreError::Io, truncate_wal, expected);
 }
 
 #[test]
 fn a_failed_deletion_is_ioerr_delete() {
     let mode = Mode { journal: "delete", synchronous: "full" };
     let delete = |call: &Call| call.op == Op::Delete;
-    check(mode, delete, Fault::Io, add, ffi::SQLITE_IOERR_DELETE);
+    check(mode, delete, StoreError::Io, add, ffi::SQLITE_IOERR_DELETE);
 }
 
 #[test]
 fn a_failed_open_is_cantopen() {
     let path = "a.db-journal";
     let mode = Mode { journal: "delete", synchronous: "full" };
-    for fault in [Fault::Io, Fault::NoSpace] {
+    for fault in [StoreError::Io, StoreError::NoSpace] {
         let journal = move |call: &Call| &*call.file == path && call.op == Op::Create;
         let rig = filled(mode);
         let mut db = rig.connect(mode).unwrap();
@@ -115,11 +115,11 @@ fn a_fault_strikes_once_or_until_healed() {
     let mut db = rig.connect(WAL_FULL).unwrap();
     let next = |rig: &Rig| rig.fs.calls() + 1;
 
-    rig.fs.fail(next(&rig), Fault::NoSpace, Repeat::Once);
+    rig.fs.fail(next(&rig), StoreError::NoSpace, Repeat::Once);
     assert!(put(&mut db, 11).is_err());
     put(&mut db, 11).unwrap();
 
-    rig.fs.fail(next(&rig), Fault::NoSpace, Repeat::Always);
+    rig.fs.fail(next(&rig), StoreError::NoSpace, Repeat::Always);
     assert!(put(&mut db, 12).is_err());
     assert!(put(&mut db, 12).is_err());
     rig.fs.heal();
@@ -131,7 +131,7 @@ fn a_short_write_leaves_its_first_half() {
     let rig = filled(WAL_FULL);
     let mut db = rig.connect(WAL_FULL).unwrap();
     let page = |call: &Call| call.op == Op::Write && call.len == 4096;
-    rig.fs.fail_when(page, Fault::ShortIo, Repeat::Once);
+    rig.fs.fail_when(page, StoreError::ShortIo, Repeat::Once);
     assert!(put(&mut db, 11).is_err());
     let struck = &rig.fs.struck()[0];
     let len = rig.fs.dir().join(&*struck.file).metadata().unwrap().len();
@@ -141,7 +141,7 @@ fn a_short_write_leaves_its_first_half() {
 /// One run of the script for each call and fault. A commit that failed may be there or not.
 #[test]
 fn no_fault_at_any_call_costs_an_acknowledged_commit() {
-    let faults = [Fault::NoSpace, Fault::Io, Fault::Read, Fault::ShortIo];
+    let faults = [StoreError::NoSpace, StoreError::Io, StoreError::Read, StoreError::ShortIo];
     for fault in faults {
         let mut nth = 1;
         loop {
@@ -174,7 +174,7 @@ fn a_failed_sync_of_a_checkpoint_costs_nothing_if_the_checkpoint_is_repeated() {
     let mut program = Program::start(&rig, WAL_FULL).unwrap();
     program.run(&rig.fs, &mut log, 9);
     let database = |call: &Call| call.op == Op::Sync && &*call.file == "a.db";
-    rig.fs.fail_when(database, Fault::Io, Repeat::Once);
+    rig.fs.fail_when(database, StoreError::Io, Repeat::Once);
     assert!(program.checkpoint("TRUNCATE").is_err());
     let failed = rig.fs.calls();
     assert!(program.checkpoint("TRUNCATE").unwrap());

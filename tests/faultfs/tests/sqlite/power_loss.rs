@@ -5,7 +5,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use faultfs::{Fault, FaultFs, Op, Repeat};
+use faultfs::{FaultFs, Op, Repeat, StoreError};
 
 use crate::script::{
     self, Flaw, Log, Mode, Program, Rig, WAL_FULL, connect, judge_power_loss, scratch_dir,
@@ -210,7 +210,7 @@ fn restart_after_failed_sync_and(
     assert!(program.checkpoint("TRUNCATE").unwrap());
     let other_page = "PRAGMA user_version = 1";
     program.writer.execute_batch(other_page).unwrap();
-    rig.fs.fail_when(|call| call.op == Op::Sync, Fault::Io, Repeat::Once);
+    rig.fs.fail_when(|call| call.op == Op::Sync, StoreError::Io, Repeat::Once);
     log.put(&rig.fs, &mut program.writer, 31);
     assert_eq!(log.acknowledged.len(), 30);
     then(&program);
