@@ -365,7 +365,7 @@ impl Service {
             | Outcome::Redeemed
             | Outcome::Learned
             | Outcome::Adopted
-            | Outcome::Taken(_)
+            | Outcome::Applied(_)
             | Outcome::Drained { .. }
             | Outcome::Collected { .. }
             | Outcome::Acknowledged { .. }

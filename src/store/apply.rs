@@ -309,7 +309,7 @@ impl<'a> Tx<'a> {
             Command::Unbind { caller, identity, node } => {
                 self.unbind(caller, *identity, node.as_ref())
             }
-            Command::Take(delivery) => self.take(delivery),
+            Command::ApplyBatch(delivery) => self.apply_batch(delivery),
             Command::Drained { from, ack } => self.drained(from, ack),
             Command::Collect(collection) => self.collect(collection),
             Command::TruncateChangeLog { table, upto } => self.truncate_change_log(*table, *upto),

@@ -12,13 +12,13 @@ use cortex_core::replication::{Ack, Dot};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::{
+    apply_batch::{Applied, ReceivedBatch},
     audit::{AuditStep, Audited},
     catalog::Entry,
     error::CommandError,
     events::Event,
     restamp::Restamp,
     system::VerifiedRow,
-    take::{Delivery, Taken},
     tombstone_gc::Collection,
 };
 
@@ -123,7 +123,7 @@ pub enum Command {
         node: Option<NodeName>,
     },
     /// Take rows of another replica.
-    Take(Box<Delivery>),
+    ApplyBatch(Box<ReceivedBatch>),
     /// End a replica that drains, where another one confirms to have everything.
     Drained {
         /// Which node confirms.
@@ -422,7 +422,7 @@ pub enum Outcome {
     /// The mappings do not hold any more.
     Unbound,
     /// What has become of the rows.
-    Taken(Taken),
+    Applied(Applied),
     /// Whether the replica has ended.
     Drained {
         /// True where it has.

@@ -12,9 +12,9 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::{
     actors::Actors,
     apply::Tx,
+    apply_batch::LosingVersion,
     error::{CommandError, StoreError},
     rows::Place,
-    take::LosingVersion,
 };
 
 /// Conflicts kept of one table, and bytes of them. The oldest acknowledged ones give way, then the

@@ -11,6 +11,7 @@ use rusqlite::Connection;
 
 use super::{
     apply::{Finished, Means, State, Totals, Tx},
+    apply_batch,
     cache::RecordCache,
     catalog::Catalog,
     command::{Command, Outcome},
@@ -18,9 +19,10 @@ use super::{
     damage::Damage,
     error::{CommandError, OpenError, StoreError},
     exposure::Exposure,
+    read_batch,
     recent::Recent,
     replica::Replica,
-    schema, serve, take,
+    schema,
 };
 
 /// The connection that changes rows, and what is known of them in memory.
@@ -235,16 +237,17 @@ impl Database {
     ///
     /// # Errors
     /// What SQLite reports.
-    pub fn serve(
+    pub fn read_batch(
         &self,
         reader: &NodeName,
         want: &PullRequest,
-        bounds: serve::BatchBounds,
-    ) -> Result<serve::Served, StoreError> {
+        bounds: read_batch::BatchBounds,
+    ) -> Result<read_batch::BatchRead, StoreError> {
         let Engine { conn, state, .. } = &self.engine;
         let served = self.engine.exposure.over(reader, want, || {
-            let file = serve::File { conn, actors: &state.actors, damage: &self.engine.damage };
-            serve::serve(file, self.catalog(), reader, want, bounds)
+            let file =
+                read_batch::File { conn, actors: &state.actors, damage: &self.engine.damage };
+            read_batch::read_batch(file, self.catalog(), reader, want, bounds)
         })?;
         Ok(served.draining(self.replica(want.table).and_then(|replica| replica.drain)))
     }
@@ -256,16 +259,17 @@ impl Database {
 
     /// As [`super::Store::serve_recent`].
     #[must_use]
-    pub fn serve_recent(
+    pub fn read_recent_batch(
         &self,
         reader: &NodeName,
         want: &PullRequest,
-        bounds: serve::BatchBounds,
-    ) -> Option<serve::Served> {
+        bounds: read_batch::BatchBounds,
+    ) -> Option<read_batch::BatchRead> {
         let Engine { state, recent, .. } = &self.engine;
         let copy = state.replicas.committed_copy(want.table)?;
         let served = self.engine.exposure.over(reader, want, || {
-            serve::serve_recent(&copy, recent, self.catalog(), reader, want, bounds).ok_or(())
+            read_batch::read_recent_batch(&copy, recent, self.catalog(), reader, want, bounds)
+                .ok_or(())
         });
         let served = served.ok()?;
         Some(served.draining(copy.drain))

@@ -15,7 +15,7 @@ use cortex_core::{
 };
 
 use super::{
-    serve::{Served, Unserved},
+    read_batch::{BatchRead, NoBatch},
     system,
 };
 
@@ -53,15 +53,15 @@ impl Exposure {
         &self,
         reader: &NodeName,
         want: &PullRequest,
-        answer: impl FnOnce() -> Result<Served, E>,
-    ) -> Result<Served, E> {
+        answer: impl FnOnce() -> Result<BatchRead, E>,
+    ) -> Result<BatchRead, E> {
         let before = self.asked(reader, want);
         let served = answer()?;
         Ok(match &served {
-            Served::Batch(batch) if !self.answered(before, reader, batch) => {
-                Served::Refused(Unserved::Busy)
+            BatchRead::Batch(batch) if !self.answered(before, reader, batch) => {
+                BatchRead::Refused(NoBatch::Busy)
             }
-            Served::Batch(_) | Served::Nothing | Served::Refused(_) => served,
+            BatchRead::Batch(_) | BatchRead::Nothing | BatchRead::Refused(_) => served,
         })
     }
 

@@ -11,6 +11,7 @@
 mod actors;
 mod adopt;
 mod apply;
+mod apply_batch;
 mod audit;
 mod backup;
 mod cache;
@@ -36,6 +37,7 @@ mod inherited;
 mod mesh;
 mod owners;
 mod place;
+mod read_batch;
 mod reader;
 mod recent;
 mod repair;
@@ -48,11 +50,9 @@ mod rows;
 mod scan;
 mod schema;
 mod seqlock;
-mod serve;
 mod slack;
 mod system;
 mod tables;
-mod take;
 mod tombstone_gc;
 mod writer;
 
@@ -76,6 +76,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use crate::sys::{clock, random};
 
+pub use apply_batch::{Applied, ReceivedBatch};
 pub use audit::{AuditReport, AuditStep, Audited};
 pub(crate) use backup::{KEPT as KEPT_BACKUPS, SENDING as BACKUP_SENDING};
 pub use backup::{Restored, Summary, restore};
@@ -88,16 +89,15 @@ use directory::take_directory;
 pub use error::{CommandError, OpenError, StoreError};
 pub use events::{Event, Recorded, Wanted};
 use place::{open_beside, report_unclean_end};
+pub use read_batch::{BatchBounds, BatchRead, NoBatch};
 pub use reader::Reader;
 pub use repair::{BUCKETS, RowMark, bucket_of};
 pub use replica::Replica;
 pub use restamp::Restamp;
 pub use scan::{Flow, Scan};
-pub use serve::{BatchBounds, Served, Unserved};
 pub use system::{
     Checked, SealedRow, UID as SYSTEM_TABLE, UnverifiedRow, VerifiedRow, check, verify,
 };
-pub use take::{Delivery, Taken};
 pub use tombstone_gc::Collection;
 use writer::Published;
 
@@ -204,7 +204,7 @@ struct Inner {
     published: Arc<Published>,
     readers: Vec<Arc<Reader>>,
     scans: Arc<scan::Pool>,
-    /// Taken by the one call of `close` that joins them.
+    /// Applied by the one call of `close` that joins them.
     threads: Mutex<Vec<JoinHandle<()>>>,
     path: PathBuf,
     vfs: Option<String>,
@@ -394,28 +394,28 @@ impl Store {
     ///
     /// # Errors
     /// What SQLite reports.
-    pub fn serve(
+    pub fn read_batch(
         &self,
         reader: &NodeName,
         want: &PullRequest,
         bounds: BatchBounds,
-    ) -> Result<Served, StoreError> {
+    ) -> Result<BatchRead, StoreError> {
         let published = &self.inner.published;
         let served = self.inner.exposure.over(reader, want, || {
             self.read(|conn, actors| {
                 // The rows come first: a scope that was narrowed before they were written must be known when
                 // it is asked who may have them.
-                let known = serve::system_change_log(conn)?;
+                let known = read_batch::system_change_log(conn)?;
                 let shown = || published.copies.get(SYSTEM_TABLE).map_or(0, |copy| copy.last_lsn);
                 for _ in 0..CATALOG_LOOKS {
                     if shown() >= known {
                         let catalog = published.catalog.load();
-                        let file = serve::File { conn, actors, damage: &self.inner.damage };
-                        return serve::serve(file, &catalog, reader, want, bounds);
+                        let file = read_batch::File { conn, actors, damage: &self.inner.damage };
+                        return read_batch::read_batch(file, &catalog, reader, want, bounds);
                     }
                     std::thread::yield_now();
                 }
-                Ok(Served::Refused(Unserved::Busy))
+                Ok(BatchRead::Refused(NoBatch::Busy))
             })
         })?;
         Ok(served.draining(self.copy(want.table).and_then(|copy| copy.drain)))
@@ -428,16 +428,17 @@ impl Store {
 
     /// The same from memory, where what the other copy lacks has been written just now. Does not block.
     #[must_use]
-    pub fn serve_recent(
+    pub fn read_recent_batch(
         &self,
         reader: &NodeName,
         want: &PullRequest,
         bounds: BatchBounds,
-    ) -> Option<Served> {
+    ) -> Option<BatchRead> {
         let (copy, recent) = self.inner.published.copies.with_recent(want.table)?;
         // The catalog comes last: it is no older than the rows.
         let served = self.inner.exposure.over(reader, want, || {
-            serve::serve_recent(&copy, &recent, &self.catalog(), reader, want, bounds).ok_or(())
+            read_batch::read_recent_batch(&copy, &recent, &self.catalog(), reader, want, bounds)
+                .ok_or(())
         });
         Some(served.ok()?.draining(copy.drain))
     }
@@ -505,7 +506,7 @@ impl Store {
     /// # Errors
     /// What SQLite reports.
     pub fn change_log_excess(&self, table: TableId, keep: u64) -> Result<Option<u64>, StoreError> {
-        self.inner.scans.read(|conn| serve::change_log_excess(conn, table, keep))
+        self.inner.scans.read(|conn| read_batch::change_log_excess(conn, table, keep))
     }
 
     /// Copies the state of the last commit into a new file. Blocks for as long as reading the whole

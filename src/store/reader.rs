@@ -22,7 +22,7 @@ use super::{
 /// A reader of single records. Cheap to use from the one thread it belongs to.
 #[derive(Debug)]
 pub struct Reader {
-    /// Taken by its own thread for each read, where it is free, and by the writer when a held
+    /// Applied by its own thread for each read, where it is free, and by the writer when a held
     /// snapshot stands in the way of recycling the log.
     held: Mutex<Held>,
     published: Arc<Published>,

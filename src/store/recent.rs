@@ -1,5 +1,5 @@
 //! The newest changes of replicas, kept in memory: another machine that has all others is told of them without a
-//! read of the file. What a batch says besides is `serve`'s.
+//! read of the file. What a batch says besides is `read_batch`'s.
 
 use std::{
     collections::{BTreeSet, VecDeque},

@@ -26,7 +26,7 @@ const IDLE: usize = 4;
 /// Connections for scans; how many there are at a time is bounded by who hands out scans.
 #[derive(Debug)]
 pub(super) struct Pool {
-    /// Taken for the moment of a push or a pop.
+    /// Applied for the moment of a push or a pop.
     idle: Mutex<Vec<Connection>>,
     connect: Connect,
 }

@@ -1,4 +1,4 @@
-//! Tables made, found and dropped, in the writer's transaction. Their rows are `rows` and `take`, their replicas
+//! Tables made, found and dropped, in the writer's transaction. Their rows are `rows` and `apply_batch`, their replicas
 //! `epoch`; what of the dropped is left goes here by and by.
 
 use std::{collections::BTreeSet, sync::Arc};

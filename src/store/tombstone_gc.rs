@@ -14,8 +14,8 @@ use super::{
     apply::Tx,
     command::Outcome,
     error::{CommandError, StoreError},
+    read_batch,
     rows::Place,
-    serve,
 };
 
 /// Deletions looked at in one transaction, and entries of the change log removed.
@@ -87,7 +87,7 @@ impl Tx<'_> {
             return nothing;
         };
         // A snapshot transfer that sweeps relies on deletions that were known when it began.
-        if Rule::SnapshotBeforeGc.holds() && serve::is_in_full_snapshot(self.conn, table)? {
+        if Rule::SnapshotBeforeGc.holds() && read_batch::is_in_full_snapshot(self.conn, table)? {
             return nothing;
         }
         let vector = replica.vector.clone();

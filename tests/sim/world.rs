@@ -12,8 +12,8 @@ use cortex_core::{
     replication::{Ack, Batch, Part, PullRequest, ReplicaStatus, ReplicaStatuses, SnapshotKind},
 };
 use cortexd::store::{
-    BatchBounds, Collection, Command, CommandError, Database, Delivery, Outcome, SYSTEM_TABLE,
-    SealedRow, Served, StoreError, Taken, verify,
+    Applied, BatchBounds, BatchRead, Collection, Command, CommandError, Database, Outcome,
+    ReceivedBatch, SYSTEM_TABLE, SealedRow, StoreError, verify,
 };
 
 use crate::{
@@ -365,7 +365,7 @@ impl World {
         let db = &self.nodes[source].db;
         // Some rules are broken in the file, of which memory knows nothing.
         let from_memory =
-            self.mutation.is_none().then(|| db.serve_recent(&name, want, bounds)).flatten();
+            self.mutation.is_none().then(|| db.read_recent_batch(&name, want, bounds)).flatten();
         if let Some(served) = &from_memory {
             checks::recent::told_as_by_the_file(db, &name, want, served);
         }
@@ -375,7 +375,7 @@ impl World {
             Some(served) => served,
             None => db.serve(&name, want, bounds).expect("an answer"),
         };
-        let Served::Batch(batch) = served else {
+        let BatchRead::Batch(batch) = served else {
             return;
         };
         if let Part::Snapshot { starts: true, kind, .. } = &batch.part {
@@ -438,13 +438,13 @@ impl World {
         let above = self.nodes[reader].disk.lsn;
         let ready = |world: &Self| world.nodes[reader].db.replica(table).is_some_and(|r| r.ready);
         let was_ready = ready(self);
-        let delivery = Delivery { from, batch, verified, latest };
-        let command = Command::Take(Box::new(delivery));
+        let delivery = ReceivedBatch { from, batch, verified, latest };
+        let command = Command::ApplyBatch(Box::new(delivery));
         match self.run(reader, &command) {
-            Ok(Outcome::Taken(Taken::Stored { conflicts, verified, .. })) => {
+            Ok(Outcome::Applied(Applied::Stored { conflicts, verified, .. })) => {
                 self.tally.taken += 1;
                 if table != SYSTEM_TABLE {
-                    let Command::Take(delivery) = &command else { return };
+                    let Command::ApplyBatch(delivery) = &command else { return };
                     let rows: Vec<_> = (delivery.batch.rows.iter())
                         .map(|row| {
                             (String::from_utf8_lossy(&row.key).into_owned(), row.stamp.hlc, row.seq)
@@ -454,7 +454,7 @@ impl World {
                     let note = format!("  n{reader} takes of n{source} {part:?} {rows:?}");
                     self.log.push(note);
                 }
-                let Command::Take(delivery) = &command else { return };
+                let Command::ApplyBatch(delivery) = &command else { return };
                 mutations::on_disk(self, reader, above);
                 if ready(self) && !was_ready && !truth.whole {
                     broken(format!("n{reader} is whole by n{source}, which is not"));
@@ -476,7 +476,7 @@ impl World {
                 checks::after(self, reader);
                 self.acknowledge(reader, source, table, drain, None);
             }
-            Ok(Outcome::Taken(Taken::Unfit(why))) => {
+            Ok(Outcome::Applied(Applied::Unfit(why))) => {
                 self.tally.unfit += 1;
                 self.log.push(format!("  n{reader} takes nothing of n{source}: {why:?}"));
                 if matches!(why, cortex_core::replication::Unfit::Ahead { .. }) {

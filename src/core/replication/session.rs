@@ -49,7 +49,7 @@ pub enum Output {
         from: Option<Position>,
     },
     /// Have a batch stored. Followed by [`Session::taken`].
-    Take(Box<Batch>),
+    Apply(Box<Batch>),
     /// Say what is durable here, up to this position, or up to where the store says.
     Acknowledge {
         /// Of which table.
@@ -454,7 +454,7 @@ impl Session {
                 self.queued.push_back(table);
             }
         }
-        self.outputs.push_back(Output::Take(batch));
+        self.outputs.push_back(Output::Apply(batch));
     }
 
     fn refused(&mut self, refuse: Refuse, now: Duration) {

@@ -129,7 +129,7 @@ fn is_absence(error: &zbus::Error) -> bool {
     )
 }
 
-/// A question that waits for its answer. Taken back when dropped.
+/// A question that waits for its answer. Applied back when dropped.
 #[derive(Debug)]
 struct Open<'a> {
     polkit: &'a Polkit,

@@ -35,7 +35,7 @@ struct Entry {
     protocol: Protocol,
     /// Whose it is, and when it expires in seconds since 1970; none while it is not judged yet.
     known: Option<(NodeName, u64)>,
-    /// Taken when the connection is told to end.
+    /// Applied when the connection is told to end.
     end: Option<oneshot::Sender<Refused>>,
 }
 

@@ -26,7 +26,7 @@ use cortex_core::{
     model::{QualifiedName, Scope, TableUid},
     replication::Dot,
 };
-use cortexd::store::{Command, CommandError, Outcome, Replica, SYSTEM_TABLE, Taken};
+use cortexd::store::{Applied, Command, CommandError, Outcome, Replica, SYSTEM_TABLE};
 
 use crate::{
     history::{CopyView, Known, Place, Version, Write, read_rows},
@@ -130,7 +130,9 @@ fn note_decisions(world: &mut World, n: usize, command: &Command, done: Outcome)
         let id = world.history.note_decision((table, here, count), scope, past, off);
         learn(world, n, table, id);
     }
-    if let (Command::Take(delivery), Outcome::Taken(Taken::Stored { .. })) = (command, done) {
+    if let (Command::ApplyBatch(delivery), Outcome::Applied(Applied::Stored { .. })) =
+        (command, done)
+    {
         for row in &delivery.verified {
             if let Row::Scope(row) = row.row() {
                 let name = (row.table, row.by.clone(), row.count);

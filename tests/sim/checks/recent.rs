@@ -4,15 +4,20 @@ use cortex_core::{
     model::NodeName,
     replication::{Part, PullRequest},
 };
-use cortexd::store::{BatchBounds, Database, Served};
+use cortexd::store::{BatchBounds, BatchRead, Database};
 
 use crate::world::broken;
 
 /// The batch that memory has made is the one that is read from the file. It may be as of an earlier commit,
 /// where none since has changed a replica.
-pub(crate) fn told_as_by_the_file(db: &Database, to: &NodeName, want: &PullRequest, told: &Served) {
+pub(crate) fn told_as_by_the_file(
+    db: &Database,
+    to: &NodeName,
+    want: &PullRequest,
+    told: &BatchRead,
+) {
     let mut read = db.serve(to, want, BatchBounds::default()).expect("an answer");
-    if let (Served::Batch(told), Served::Batch(read)) = (told, &mut read)
+    if let (BatchRead::Batch(told), BatchRead::Batch(read)) = (told, &mut read)
         && let (Part::Delta { to: until, .. }, Part::Delta { to, .. }) =
             (&told.part, &mut read.part)
         && *until <= *to

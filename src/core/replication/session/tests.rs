@@ -104,7 +104,7 @@ impl Scene {
                     self.session.asked(table, Some(from.clone()), self.now);
                     asked.push((table, from));
                 }
-                Output::Take(batch) => self.taken.push(*batch),
+                Output::Apply(batch) => self.taken.push(*batch),
                 Output::Acknowledge { table, .. } => self.acknowledged.push(table),
                 Output::Say(message) => self.said.push(message),
             }

@@ -11,7 +11,7 @@ use cortex_core::{
 
 use super::{super::blocking, pack, troubles::TOO_LARGE};
 use crate::store::{
-    BatchBounds, Checked, SYSTEM_TABLE, SealedRow, Served, Store, StoreError, Unserved, check,
+    BatchBounds, BatchRead, Checked, NoBatch, SYSTEM_TABLE, SealedRow, Store, StoreError, check,
 };
 
 /// Entries of a change log that a reader has written itself, and need not be told of at once.
@@ -72,7 +72,7 @@ pub(super) fn answer_at_once(
     heard: Heard,
 ) -> Option<Answered> {
     let bounds = BatchBounds { bytes: AT_ONCE, passed: heard.passed, ..BatchBounds::default() };
-    answered(store, want, heard, store.serve_recent(node, want, bounds)?).ok()
+    answered(store, want, heard, store.read_recent_batch(node, want, bounds)?).ok()
 }
 
 /// What a request comes to. A batch that is too large for a frame is read again, with fewer rows; one row
@@ -85,7 +85,7 @@ pub(super) fn answer_to(
 ) -> Result<Answered, StoreError> {
     let mut bounds = BatchBounds { passed: heard.passed, ..BatchBounds::default() };
     loop {
-        match answered(store, want, heard, store.serve(node, want, bounds)?) {
+        match answered(store, want, heard, store.read_batch(node, want, bounds)?) {
             Ok(answered) => return Ok(answered),
             Err(rows) if rows > 1 => bounds.rows = rows / 2,
             Err(_one) => {
@@ -100,24 +100,24 @@ fn answered(
     store: &Store,
     want: &PullRequest,
     heard: Heard,
-    served: Served,
+    served: BatchRead,
 ) -> Result<Answered, usize> {
     match served {
-        Served::Nothing => {
+        BatchRead::Nothing => {
             let drain = store.copy(want.table).and_then(|copy| copy.drain);
             Ok(Answered::just(Answer::Nothing(drain)))
         }
-        Served::Refused(why) => {
+        BatchRead::Refused(why) => {
             let why = match why {
-                Unserved::NoCopy => Why::NoCopy,
-                Unserved::NotInScope => Why::NotInScope,
-                Unserved::UnknownEpoch => Why::UnknownEpoch,
-                Unserved::Busy => Why::Busy,
-                Unserved::Damaged => Why::Damaged,
+                NoBatch::NoCopy => Why::NoCopy,
+                NoBatch::NotInScope => Why::NotInScope,
+                NoBatch::UnknownEpoch => Why::UnknownEpoch,
+                NoBatch::Busy => Why::Busy,
+                NoBatch::Damaged => Why::Damaged,
             };
             Ok(Answered::just(Answer::Refused(why)))
         }
-        Served::Batch(batch) => {
+        BatchRead::Batch(batch) => {
             if let Some(passed) = echo(&batch, want, heard.told_whole) {
                 return Ok(Answered {
                     passed: Some(passed),

@@ -52,8 +52,8 @@ use super::{Shared, blocking, link::Ended};
 use crate::{
     service::sync::Trouble,
     store::{
-        Checked, Command, CommandError, Delivery, Event, Outcome, Replica, SYSTEM_TABLE, Store,
-        StoreError, Taken, UnverifiedRow,
+        Applied, Checked, Command, CommandError, Event, Outcome, ReceivedBatch, Replica,
+        SYSTEM_TABLE, Store, StoreError, UnverifiedRow,
     },
     sys::clock,
 };
@@ -214,9 +214,9 @@ enum Finished {
     /// The good rows of a batch were stored, and others were left aside.
     Learnt { outline: Box<Batch>, keys: Vec<Vec<u8>>, unverified: Vec<UnverifiedRow> },
     /// A batch was stored, or not.
-    Taken { outline: Box<Batch>, done: Result<Outcome, CommandError> },
+    Applied { outline: Box<Batch>, done: Result<Outcome, CommandError> },
     /// A request was answered.
-    Served { want: Box<PullRequest>, answered: Answered },
+    BatchRead { want: Box<PullRequest>, answered: Answered },
     /// Something that nobody waits for.
     Noted,
 }
@@ -325,7 +325,7 @@ impl Exchange<'_> {
                 match output {
                     Output::Ask { table, from: Some(from) } => self.ask(table, from),
                     Output::Ask { table, from: None } => self.locate(table),
-                    Output::Take(batch) if self.clocks_hold_up(batch.table, clock_offset_ms) => {
+                    Output::Apply(batch) if self.clocks_hold_up(batch.table, clock_offset_ms) => {
                         self.wait_for_clocks(batch.table);
                         self.trouble(batch.table, |known| {
                             known.taking = Some(Trouble::Clock(clock_offset_ms));
@@ -333,7 +333,7 @@ impl Exchange<'_> {
                         let why = BatchOutcome::Failed(Why::Clock(clock_offset_ms));
                         self.session.taken(&batch, why, self.shared.now());
                     }
-                    Output::Take(batch) => self.take(*batch),
+                    Output::Apply(batch) => self.take(*batch),
                     Output::Acknowledge { table, upto: Some(upto), drain } => {
                         self.acknowledge(table, &upto, drain);
                     }
@@ -437,8 +437,8 @@ impl Exchange<'_> {
                 self.learnt(&outline, &keys, unverified);
                 self.session.taken(&outline, BatchOutcome::Stored, self.shared.now());
             }
-            Finished::Taken { outline, done } => self.taken(&outline, done),
-            Finished::Served { want, answered } => self.served(&want, answered),
+            Finished::Applied { outline, done } => self.taken(&outline, done),
+            Finished::BatchRead { want, answered } => self.served(&want, answered),
             Finished::Noted => {}
         }
         Ok(())
@@ -509,13 +509,13 @@ impl Exchange<'_> {
                 let keys = verified.iter().map(|row| row.key().to_vec()).collect();
                 return Ok(match store.execute(Command::Learn(verified)).await {
                     Ok(_learnt) => Finished::Learnt { outline, keys, unverified },
-                    Err(failure) => Finished::Taken { outline, done: Err(failure) },
+                    Err(failure) => Finished::Applied { outline, done: Err(failure) },
                 });
             }
             let verified = checked.verified;
-            let delivery = Delivery { from, batch, verified, latest };
-            let done = store.execute(Command::Take(Box::new(delivery))).await;
-            Ok(Finished::Taken { outline, done })
+            let delivery = ReceivedBatch { from, batch, verified, latest };
+            let done = store.execute(Command::ApplyBatch(Box::new(delivery))).await;
+            Ok(Finished::Applied { outline, done })
         });
     }
 
@@ -523,7 +523,7 @@ impl Exchange<'_> {
         self.taking -= 1;
         let table = outline.table;
         let (outcome, trouble) = match done {
-            Ok(Outcome::Taken(Taken::Stored { verified, .. })) => {
+            Ok(Outcome::Applied(Applied::Stored { verified, .. })) => {
                 if table == SYSTEM_TABLE {
                     self.directory_taken(outline);
                 }
@@ -536,7 +536,7 @@ impl Exchange<'_> {
                 });
                 (BatchOutcome::Stored, (!outline.ready).then_some(Trouble::NotReady))
             }
-            Ok(Outcome::Taken(Taken::Unfit(why))) => {
+            Ok(Outcome::Applied(Applied::Unfit(why))) => {
                 debug!(node = %self.node, ?why, "a batch is of no use");
                 (BatchOutcome::Unfit(why), trouble_with(why))
             }
@@ -573,7 +573,7 @@ impl Exchange<'_> {
             let work = move || {
                 let answered = unless_closed(answer_to(&store, &node, &want, heard))?
                     .unwrap_or(Answered::just(Answer::Refused(Why::Storage)));
-                Ok(Finished::Served { want: Box::new(want), answered })
+                Ok(Finished::BatchRead { want: Box::new(want), answered })
             };
             blocking(work).await
         });

@@ -35,7 +35,7 @@ const SWEEP_SLICE: u32 = 1024;
 
 /// A batch on its way into the store.
 #[derive(Debug)]
-pub struct Delivery {
+pub struct ReceivedBatch {
     /// The node that it comes from.
     pub from: NodeName,
     /// The batch.
@@ -46,7 +46,7 @@ pub struct Delivery {
     pub latest: Hlc,
 }
 
-impl Delivery {
+impl ReceivedBatch {
     pub(super) fn bytes(&self) -> usize {
         let rows = self.batch.rows.iter();
         rows.map(|row| row.key.len() + row.value.as_ref().map_or(0, Vec::len) + 64).sum::<usize>()
@@ -56,7 +56,7 @@ impl Delivery {
 
 /// What a batch has come to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Taken {
+pub enum Applied {
     /// It is stored.
     Stored {
         /// True where the source's vector is part of this replica's now.
@@ -73,9 +73,12 @@ pub enum Taken {
 }
 
 impl Tx<'_> {
-    pub(super) fn take(&mut self, delivery: &Delivery) -> Result<Outcome, CommandError> {
-        let Delivery { from, batch, verified, latest } = delivery;
-        let (uid, unfit) = (batch.table, |why| Ok(Outcome::Taken(Taken::Unfit(why))));
+    pub(super) fn apply_batch(
+        &mut self,
+        delivery: &ReceivedBatch,
+    ) -> Result<Outcome, CommandError> {
+        let ReceivedBatch { from, batch, verified, latest } = delivery;
+        let (uid, unfit) = (batch.table, |why| Ok(Outcome::Applied(Applied::Unfit(why))));
         let Some(replica) = self.state.replicas.get(uid).filter(|replica| replica.epoch > 0) else {
             return unfit(Unfit::NotInScope);
         };
@@ -154,7 +157,7 @@ impl Tx<'_> {
             batch.part,
             Part::Delta { last: true, .. } | Part::Snapshot { reached: None, .. }
         );
-        Ok(Outcome::Taken(Taken::Stored { joined, ready, conflicts, verified }))
+        Ok(Outcome::Applied(Applied::Stored { joined, ready, conflicts, verified }))
     }
 
     /// True where the batch's rows are in the order of their keys and all of them come after every row

@@ -44,18 +44,18 @@ impl Default for BatchBounds {
 
 /// What a request for rows comes to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Served {
+pub enum BatchRead {
     /// Rows, or at least what the source knows.
     Batch(Box<Batch>),
     /// The reader has everything.
     Nothing,
     /// There is nothing for this reader.
-    Refused(Unserved),
+    Refused(NoBatch),
 }
 
 /// Why a request for rows is not answered with any.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unserved {
+pub enum NoBatch {
     /// There is no replica here.
     NoCopy,
     /// The reader may not have the rows, as far as is known here.
@@ -68,7 +68,7 @@ pub enum Unserved {
     Busy,
 }
 
-impl Served {
+impl BatchRead {
     /// With the draining that the source wants acknowledged.
     pub(super) fn draining(mut self, drain: Option<[u8; 16]>) -> Self {
         if let Self::Batch(batch) = &mut self {
@@ -88,23 +88,23 @@ pub(super) struct File<'a> {
 }
 
 /// Reads what a reader wants. The transaction is open already.
-pub(super) fn serve(
+pub(super) fn read_batch(
     file: File<'_>,
     catalog: &Catalog,
     reader: &NodeName,
     want: &PullRequest,
     bounds: BatchBounds,
-) -> Result<Served, StoreError> {
+) -> Result<BatchRead, StoreError> {
     let File { conn, actors, .. } = file;
     let directory = catalog.directory();
     let Some(here) = directory.here() else {
-        return Ok(Served::Refused(Unserved::NoCopy));
+        return Ok(BatchRead::Refused(NoBatch::NoCopy));
     };
     if let Some(why) = objection(directory, reader, want) {
-        return Ok(Served::Refused(why));
+        return Ok(BatchRead::Refused(why));
     }
     let Some(copy) = Copy::load(conn, actors, want)? else {
-        return Ok(Served::Refused(Unserved::NoCopy));
+        return Ok(BatchRead::Refused(NoBatch::NoCopy));
     };
     let plan = copy.plan(want);
     let mut reading = Reading::new(file, copy.table, &plan, want, bounds);
@@ -117,7 +117,7 @@ pub(super) fn serve(
             }
             // A replica that leaves needs to hear that the reader has everything: only batches are acknowledged.
             if last && copy.has_all(*after, want) && copy.standing(directory) != Standing::Out {
-                return Ok(Served::Nothing);
+                return Ok(BatchRead::Nothing);
             }
             Part::Delta { to, last }
         }
@@ -130,7 +130,7 @@ pub(super) fn serve(
     };
     // The reader would count what comes after a damaged row as complete.
     if reading.stopped && reading.rows.is_empty() {
-        return Ok(Served::Refused(Unserved::Damaged));
+        return Ok(BatchRead::Refused(NoBatch::Damaged));
     }
     let is_system = want.table == system::UID;
     if is_system {
@@ -146,14 +146,14 @@ pub(super) fn serve(
 
 /// The same from memory; none where that does not do, and the file must be read. The replica and the changes are
 /// of one commit, and the catalog is none before that.
-pub(super) fn serve_recent(
+pub(super) fn read_recent_batch(
     replica: &Arc<Replica>,
     recent: &Recent,
     catalog: &Catalog,
     reader: &NodeName,
     want: &PullRequest,
     bounds: BatchBounds,
-) -> Option<Served> {
+) -> Option<BatchRead> {
     let directory = catalog.directory();
     let here = directory.here()?;
     // Rows of the directory go with what their signers have said of themselves.
@@ -182,25 +182,25 @@ pub(super) fn serve_recent(
         return None;
     }
     if copy.has_all(after, want) && copy.standing(directory) != Standing::Out {
-        return Some(Served::Nothing);
+        return Some(BatchRead::Nothing);
     }
     let part = Part::Delta { to: copy.lsn, last: true };
     Some(copy.batch(want, directory, Content { part, contexts, rows, head: Some(head) }))
 }
 
 /// Why a reader may not have a table's rows, if it may not.
-fn objection(directory: &Directory, reader: &NodeName, want: &PullRequest) -> Option<Unserved> {
+fn objection(directory: &Directory, reader: &NodeName, want: &PullRequest) -> Option<NoBatch> {
     if want.table == system::UID {
         return None;
     }
     let standing = directory.standing(want.table, reader);
     if Rule::ReaderInScope.holds() && standing != Standing::In {
-        return Some(Unserved::NotInScope);
+        return Some(NoBatch::NotInScope);
     }
     let known = directory.epochs(want.table).get(reader).copied().unwrap_or(0);
     let gone = directory.gone(want.table).get(reader).copied().unwrap_or(0);
     let is_current = known == want.epoch && want.epoch > gone;
-    (Rule::ReaderStayKnown.holds() && !is_current).then_some(Unserved::UnknownEpoch)
+    (Rule::ReaderStayKnown.holds() && !is_current).then_some(NoBatch::UnknownEpoch)
 }
 
 /// A replica as it is at one moment.
@@ -263,10 +263,10 @@ impl Copy {
         }
     }
 
-    fn batch(&self, want: &PullRequest, directory: &Directory, content: Content) -> Served {
+    fn batch(&self, want: &PullRequest, directory: &Directory, content: Content) -> BatchRead {
         let replica = &self.replica;
         let last = matches!(content.part, Part::Delta { last: true, .. });
-        Served::Batch(Box::new(Batch {
+        BatchRead::Batch(Box::new(Batch {
             table: want.table,
             reader: want.reader,
             from: want.position.clone(),
