@@ -11,10 +11,10 @@
 //! request that waits for it.
 
 mod answers;
-mod beyond;
 mod clocks;
 mod known;
 mod pack;
+mod quarantine;
 mod status_gossip;
 mod troubles;
 
@@ -130,7 +130,7 @@ pub(super) async fn run(node: &NodeName, shared: &Shared, hello: &Hello, ends: E
         rounds: 0,
         next_round: shared.now() + Duration::from_secs(1),
         store,
-        beyond: beyond::Beyond::default(),
+        quarantine: quarantine::Quarantine::default(),
         waiting: clocks::Waiting::default(),
     };
     match exchange.run(ends).await {
@@ -198,7 +198,7 @@ struct Exchange<'a> {
     rounds: u32,
     next_round: Duration,
     /// How far the directory of the other side was read beyond rows that cannot be verified.
-    beyond: beyond::Beyond,
+    quarantine: quarantine::Quarantine,
     /// What clocks hold up.
     waiting: clocks::Waiting,
 }
@@ -233,7 +233,7 @@ impl Exchange<'_> {
             let timeouts = [
                 self.session.poll_timeout(),
                 self.follow_at,
-                self.beyond.check_at(),
+                self.quarantine.check_at(),
                 self.waiting.until(),
                 Some(self.next_round),
             ];
@@ -284,7 +284,7 @@ impl Exchange<'_> {
                 () = sleep_until(wakes) => {
                     let now = self.shared.now();
                     self.ask_for_what_waited();
-                    self.beyond.check(now, || self.session.hurry(SYSTEM_TABLE, now));
+                    self.quarantine.check(now, || self.session.hurry(SYSTEM_TABLE, now));
                     self.session.handle_timeout(self.shared.now());
                     if self.follow_at.is_some_and(|at| at <= self.shared.now()) {
                         self.follow();
@@ -454,7 +454,7 @@ impl Exchange<'_> {
         };
         let (epoch, mut vector) = (copy.epoch, copy.vector.clone());
         if table == SYSTEM_TABLE
-            && let Some(known) = self.beyond.vector_at(&position)
+            && let Some(known) = self.quarantine.vector_at(&position)
         {
             vector.join(known);
         }
@@ -465,7 +465,7 @@ impl Exchange<'_> {
 
     fn locate(&mut self, table: TableUid) {
         if table == SYSTEM_TABLE
-            && let Some(position) = self.beyond.next()
+            && let Some(position) = self.quarantine.next()
         {
             return self.ask(table, position);
         }
@@ -481,7 +481,7 @@ impl Exchange<'_> {
         // During a snapshot transfer the place in the change log is where the snapshot transfer began: not everything
         // before has come.
         let is_durable =
-            upto.snapshot.is_none() && !(table == SYSTEM_TABLE && self.beyond.is_open());
+            upto.snapshot.is_none() && !(table == SYSTEM_TABLE && self.quarantine.is_open());
         let cursor = upto.cursor.filter(|_| is_durable);
         self.say(Message::Ack(Box::new(Ack { table, cursor, drain, status })));
     }
@@ -500,7 +500,8 @@ impl Exchange<'_> {
         let (store, from) = (self.store.clone(), self.node.clone());
         let signer = Arc::clone(self.shared.mesh().credentials());
         let latest = self.believed(&batch);
-        let is_beyond = batch.table == SYSTEM_TABLE && self.beyond.vector_at(&batch.from).is_some();
+        let is_beyond =
+            batch.table == SYSTEM_TABLE && self.quarantine.vector_at(&batch.from).is_some();
         self.taking += 1;
         self.jobs.spawn(async move {
             let checked = checked(&batch, &store, signer).await?;

@@ -36,7 +36,7 @@ const NAMED: usize = 64;
 
 /// How far a source's directory was read beyond rows that cannot be verified; nothing where there are none.
 #[derive(Debug, Default)]
-pub(super) struct Beyond(Option<Place>);
+pub(super) struct Quarantine(Option<Place>);
 
 #[derive(Debug)]
 struct Place {
@@ -51,7 +51,7 @@ struct Place {
     pause: Duration,
 }
 
-impl Beyond {
+impl Quarantine {
     /// Where to ask from, if it is not where the store says.
     pub(super) fn next(&self) -> Option<Position> {
         let place = self.0.as_ref().filter(|place| place.ahead)?;
@@ -125,7 +125,7 @@ impl Exchange<'_> {
         keys: &[Vec<u8>],
         unverified: Vec<UnverifiedRow>,
     ) {
-        self.beyond.pass(batch, self.shared.now());
+        self.quarantine.pass(batch, self.shared.now());
         let mut news = Vec::new();
         self.shared.context.service.sync().update(SYSTEM_TABLE, self.node, |known| {
             known.taking = None;
@@ -156,8 +156,8 @@ impl Exchange<'_> {
     /// Takes note that the store has taken a batch of the directory as a whole.
     pub(super) fn directory_taken(&mut self, batch: &Batch) {
         let view = self.shared.context.service.sync();
-        let is_clear = self.beyond.taken(batch);
-        if is_clear || (batch.is_last() && !self.beyond.is_open()) {
+        let is_clear = self.quarantine.taken(batch);
+        if is_clear || (batch.is_last() && !self.quarantine.is_open()) {
             let mut was_doubtful = false;
             view.update(SYSTEM_TABLE, self.node, |known| {
                 was_doubtful = std::mem::take(&mut known.doubtful) != Doubtful::default();
@@ -213,32 +213,36 @@ mod tests {
 
     #[test]
     fn what_stands_behind_is_read_to_its_end_before_the_store_s_place_is_asked_from_again() {
-        let mut beyond = Beyond::default();
-        assert_eq!((beyond.next(), beyond.check_at()), (None, None));
-        beyond.pass(&batch(0, 5, false), at(0));
-        assert_eq!(beyond.next(), Some(position(5)));
-        beyond.check(at(60), || panic!("the end was not read"));
-        beyond.pass(&batch(5, 9, true), at(1));
-        assert_eq!(beyond.next(), Some(position(9)));
+        let mut quarantine = Quarantine::default();
+        assert_eq!((quarantine.next(), quarantine.check_at()), (None, None));
+        quarantine.pass(&batch(0, 5, false), at(0));
+        assert_eq!(quarantine.next(), Some(position(5)));
+        quarantine.check(at(60), || panic!("the end was not read"));
+        quarantine.pass(&batch(5, 9, true), at(1));
+        assert_eq!(quarantine.next(), Some(position(9)));
         assert_eq!(
-            beyond.vector_at(&position(9)).map(VersionVector::len),
+            quarantine.vector_at(&position(9)).map(VersionVector::len),
             Some(1),
             "it is not sent again"
         );
-        assert_eq!(beyond.vector_at(&position(0)), None, "all of it is, from there");
-        beyond.check(at(1), || panic!("it is too early"));
-        beyond.check(at(2), || false);
-        assert_eq!(beyond.check_at(), Some(at(2) + BUSY_PAUSE), "it was busy");
-        beyond.check(at(3), || true);
-        assert_eq!((beyond.next(), beyond.check_at()), (None, None), "the store says from where");
+        assert_eq!(quarantine.vector_at(&position(0)), None, "all of it is, from there");
+        quarantine.check(at(1), || panic!("it is too early"));
+        quarantine.check(at(2), || false);
+        assert_eq!(quarantine.check_at(), Some(at(2) + BUSY_PAUSE), "it was busy");
+        quarantine.check(at(3), || true);
+        assert_eq!(
+            (quarantine.next(), quarantine.check_at()),
+            (None, None),
+            "the store says from where"
+        );
 
-        beyond.pass(&batch(0, 5, false), at(2));
-        beyond.pass(&batch(5, 9, true), at(2));
-        beyond.check(at(5), || panic!("the pause is twice as long"));
-        beyond.check(at(6), || true);
-        assert!(!beyond.taken(&batch(0, 5, false)));
-        assert!(beyond.is_open());
-        assert!(beyond.taken(&batch(5, 9, true)), "the store has come to the end");
-        assert!(!beyond.is_open());
+        quarantine.pass(&batch(0, 5, false), at(2));
+        quarantine.pass(&batch(5, 9, true), at(2));
+        quarantine.check(at(5), || panic!("the pause is twice as long"));
+        quarantine.check(at(6), || true);
+        assert!(!quarantine.taken(&batch(0, 5, false)));
+        assert!(quarantine.is_open());
+        assert!(quarantine.taken(&batch(5, 9, true)), "the store has come to the end");
+        assert!(!quarantine.is_open());
     }
 }
