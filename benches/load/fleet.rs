@@ -70,11 +70,11 @@ pub(crate) fn latencies() -> Result<Histogram<u64>> {
 /// What is wrong with a reply, if anything.
 fn complaint(asked: Kind, reply: Reply) -> Option<String> {
     match (asked, reply) {
-        (Kind::Put, Reply::Outcome) => None,
+        (Kind::Put, Reply::Done) => None,
         (Kind::Get, Reply::Record(len)) if len >= VALUE_BYTES => None,
         (_, Reply::Refused(text)) => Some(text),
         (Kind::Get, Reply::Record(len)) => Some(format!("a record of only {len} bytes")),
-        (Kind::Get, Reply::Outcome) => Some("a get answered without a record".to_owned()),
+        (Kind::Get, Reply::Done) => Some("a get answered without a record".to_owned()),
         (Kind::Put, Reply::Record(_)) => Some("a put answered with a record".to_owned()),
     }
 }

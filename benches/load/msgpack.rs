@@ -83,7 +83,7 @@ fn judge(error: &[u8], result: &[u8]) -> Result<Reply, Stop> {
         return Ok(Reply::Refused(text.0.to_owned()));
     }
     match result[0] {
-        0xa0..=0xbf | 0xd9..=0xdb => Ok(Reply::Outcome),
+        0xa0..=0xbf | 0xd9..=0xdb => Ok(Reply::Done),
         0x80..=0x8f | 0xde | 0xdf => Ok(Reply::Record(result.len())),
         _ => Err(Stop::Malformed("a result that is neither string nor map")),
     }

@@ -37,7 +37,7 @@ impl Wire for Resp {
         let line = line(bytes)?;
         let len = line.len() + CRLF.len();
         match line.split_first() {
-            Some((b'+', _)) => Ok(Skimmed { len, reply: Reply::Outcome }),
+            Some((b'+', _)) => Ok(Skimmed { len, reply: Reply::Done }),
             Some((b'-', text)) => Ok(refused(len, text)),
             Some((b'$', b"-1")) => Ok(refused(len, b"no such key")),
             Some((b'$', digits)) => bulk(bytes, len, digits),

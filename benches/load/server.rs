@@ -68,7 +68,7 @@ impl Peer {
         match self {
             Self::Cortexd => {
                 let reply = ask::<Msgpack>(socket, Msgpack::create_table)?;
-                ensure!(reply == Reply::Outcome, "create_table answered {reply:?}");
+                ensure!(reply == Reply::Done, "create_table answered {reply:?}");
                 Ok(())
             }
             Self::Redis => Ok(()),
@@ -127,7 +127,7 @@ impl Server {
             }
             let answer = self.peer.ping(&self.socket);
             match answer {
-                Ok(Reply::Outcome) => return Ok(()),
+                Ok(Reply::Done) => return Ok(()),
                 _ if Instant::now() < deadline => sleep(START_POLL),
                 // Redis refuses with `LOADING` while it reads its log.
                 Ok(reply) => bail!("not ready within {START_LIMIT:?}, answers {reply:?}"),

@@ -35,7 +35,7 @@ pub(crate) struct Skimmed {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Reply {
     /// The request was carried out and returned no record.
-    Outcome,
+    Done,
     /// A record came back, in this many bytes.
     Record(usize),
     /// The server said no, or had nothing under the key.

@@ -285,7 +285,7 @@ impl Command {
             | Self::Redeem(_)
             | Self::Learn(_)
             | Self::Unbind { .. }
-            | Self::Take(_)
+            | Self::ApplyBatch(_)
             | Self::Drained { .. }
             | Self::Collect(_)
             | Self::TruncateChangeLog { .. }
@@ -330,7 +330,7 @@ impl Command {
             | Self::Register(_)
             | Self::Claim(_)
             | Self::Redeem(_)
-            | Self::Take(_)
+            | Self::ApplyBatch(_)
             | Self::Push { .. }
             | Self::Restamp(_)
             | Self::Rewrite { .. }
@@ -349,7 +349,7 @@ impl Command {
             Self::Adopt(rows) => BASE + rows.iter().map(|(key, _)| key.len() + 64).sum::<usize>(),
             Self::Learn(rows) => BASE + rows.iter().map(VerifiedRow::bytes).sum::<usize>(),
             Self::Claim(claim) => BASE + claim.rows.iter().map(VerifiedRow::bytes).sum::<usize>(),
-            Self::Take(delivery) => BASE + delivery.bytes(),
+            Self::ApplyBatch(delivery) => BASE + delivery.bytes(),
             Self::Erase { rows, .. } => {
                 BASE + rows.iter().map(|(key, _)| key.len() + 64).sum::<usize>()
             }

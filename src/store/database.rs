@@ -284,7 +284,7 @@ impl Database {
             return Ok(Position::default());
         };
         let actors = &self.engine.state.actors;
-        Ok(take::load_cursor(&self.engine.conn, actors, table, peer)?.position)
+        Ok(apply_batch::load_cursor(&self.engine.conn, actors, table, peer)?.position)
     }
 
     /// Reads everything again from the file, as at a start.

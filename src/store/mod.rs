@@ -460,7 +460,7 @@ impl Store {
         let Some(table) = self.copy(table).and_then(|copy| copy.table) else {
             return Ok(Position::default());
         };
-        self.read(|conn, actors| Ok(take::load_cursor(conn, actors, table, peer)?.position))
+        self.read(|conn, actors| Ok(apply_batch::load_cursor(conn, actors, table, peer)?.position))
     }
 
     /// This machine's copy of a table, as of the last commit.

@@ -373,7 +373,7 @@ impl World {
         self.answers += 1;
         let served = match from_memory.filter(|_| self.answers.is_multiple_of(2)) {
             Some(served) => served,
-            None => db.serve(&name, want, bounds).expect("an answer"),
+            None => db.read_batch(&name, want, bounds).expect("an answer"),
         };
         let BatchRead::Batch(batch) = served else {
             return;

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use cortex_core::model::{
     AttributeName, Caller, Key, Limits, Owner, Permissions, Principal, Scope, TableName, Uid,
 };
-use cortexd::store::{Command, Entry, Failure, Flow, Granting, Options, Store};
+use cortexd::store::{Command, CommandError, Entry, Flow, Granting, Options, Store};
 use rusqlite::{Connection, OpenFlags};
 use tempfile::TempDir;
 
@@ -94,7 +94,7 @@ impl Op {
         }
     }
 
-    pub(crate) fn execute(&self, store: &Store) -> Result<(), Failure> {
+    pub(crate) fn execute(&self, store: &Store) -> Result<(), CommandError> {
         wait(store.execute(self.command(store))).map(|_done| ())
     }
 }

@@ -100,7 +100,7 @@ impl From<CommandError> for Error {
 
 impl From<Error> for zbus::Error {
     fn from(error: Error) -> Self {
-        Self::CommandError(error.to_string())
+        Self::Failure(error.to_string())
     }
 }
 

@@ -107,7 +107,7 @@ async fn ask(
 ) -> zbus::Result<zbus_polkit::policykit1::AuthorizationResult> {
     // By its name on the bus: the caller's process cannot be looked at from inside the sandbox.
     let subject = Subject::new_for_message_header(from.header)
-        .map_err(|error| zbus::Error::CommandError(error.to_string()))?;
+        .map_err(|error| zbus::Error::Failure(error.to_string()))?;
     let flags = if may_ask {
         CheckAuthorizationFlags::ALLOW_USER_INTERACTION
     } else {

@@ -16,7 +16,7 @@ pub(crate) fn told_as_by_the_file(
     want: &PullRequest,
     told: &BatchRead,
 ) {
-    let mut read = db.serve(to, want, BatchBounds::default()).expect("an answer");
+    let mut read = db.read_batch(to, want, BatchBounds::default()).expect("an answer");
     if let (BatchRead::Batch(told), BatchRead::Batch(read)) = (told, &mut read)
         && let (Part::Delta { to: until, .. }, Part::Delta { to, .. }) =
             (&told.part, &mut read.part)
