@@ -12,7 +12,7 @@ use crate::rpc::request;
 /// What became of a request.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Reply {
-    Outcome(Value),
+    Done(Value),
     /// It was refused and has changed nothing.
     Refused(String),
     /// It was never sent.
@@ -24,7 +24,7 @@ pub(crate) enum Reply {
 impl Reply {
     pub(crate) fn done(self) -> Option<Value> {
         match self {
-            Self::Outcome(value) => Some(value),
+            Self::Done(value) => Some(value),
             Self::Refused(_) | Self::NotSent | Self::Lost => None,
         }
     }
@@ -75,7 +75,7 @@ impl Client {
         match parts {
             Some([_, id, error, result]) if id.as_u64() == Some(self.last_id) => {
                 match error.as_str() {
-                    None => Reply::Outcome(result.clone()),
+                    None => Reply::Done(result.clone()),
                     // The one error after which the change may be there.
                     Some("storage_error") => Reply::Lost,
                     Some(why) => Reply::Refused(why.to_owned()),

@@ -143,7 +143,7 @@ impl Node {
             if !self.is_running() {
                 return false;
             }
-            if let Reply::Outcome(_) = self.client(Duration::from_secs(1)).call("ping", &[]) {
+            if let Reply::Done(_) = self.client(Duration::from_secs(1)).call("ping", &[]) {
                 return true;
             }
             sleep(Duration::from_millis(20));

@@ -8,7 +8,7 @@ use crate::history::NodeId;
 
 /// What is done, mostly for a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum StoreError {
+pub(crate) enum Fault {
     /// SIGKILL, and started again.
     Kill(NodeId),
     /// SIGTERM, and started again.
@@ -38,7 +38,7 @@ pub(crate) enum StoreError {
     Renew(NodeId),
 }
 
-impl StoreError {
+impl Fault {
     /// Its kind, as it is counted.
     pub(crate) fn kind(self) -> &'static str {
         match self {
@@ -60,7 +60,7 @@ impl StoreError {
     }
 }
 
-impl fmt::Display for StoreError {
+impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{self:?}")
     }
@@ -80,7 +80,7 @@ pub(crate) struct Ability {
 pub(crate) struct Planned {
     pub(crate) from_ms: u64,
     pub(crate) until_ms: u64,
-    pub(crate) fault: StoreError,
+    pub(crate) fault: Fault,
 }
 
 /// When nodes are looked at, and once more: what has not changed between the two is known by then.
@@ -103,7 +103,7 @@ pub(crate) fn plan(
     for _ in 0..count {
         let fault = draw(chance, ability);
         // Two databases that are set back at the same time may lose what each had for the other.
-        if matches!(fault, StoreError::Rollback(_)) && std::mem::replace(&mut is_set_back, true) {
+        if matches!(fault, Fault::Rollback(_)) && std::mem::replace(&mut is_set_back, true) {
             continue;
         }
         let from_ms = chance.within(200, cycle_ms.saturating_sub(1500).max(201));
@@ -124,20 +124,20 @@ pub(crate) fn plan(
     kept.map(|(_, one)| one).collect()
 }
 
-fn draw_silence(chance: &mut Chance, ability: &Ability) -> StoreError {
+fn draw_silence(chance: &mut Chance, ability: &Ability) -> Fault {
     let node = chance.below(ability.nodes);
     let (a, b) = chance.of(&ability.links);
     chance.weighted(&[
-        (StoreError::OneWay(a, b), 30),
-        (StoreError::OneWay(b, a), 30),
-        (StoreError::Isolate(node), 10),
-        (StoreError::Stop(node), 10),
-        (StoreError::Tear(a, b), 10),
-        (StoreError::Cut(a, b), 10),
+        (Fault::OneWay(a, b), 30),
+        (Fault::OneWay(b, a), 30),
+        (Fault::Isolate(node), 10),
+        (Fault::Stop(node), 10),
+        (Fault::Tear(a, b), 10),
+        (Fault::Cut(a, b), 10),
     ])
 }
 
-fn draw(chance: &mut Chance, ability: &Ability) -> StoreError {
+fn draw(chance: &mut Chance, ability: &Ability) -> Fault {
     let node = chance.below(ability.nodes);
     let (a, b) = chance.of(&ability.links);
     let (a, b) = if chance.percent(50) { (a, b) } else { (b, a) };
@@ -147,20 +147,20 @@ fn draw(chance: &mut Chance, ability: &Ability) -> StoreError {
     let delay = chance.of(&[30, 150, 600]);
     let off = chance.of(&[-3600, -50, -3, 3, 50, 3600, 86_400]);
     chance.weighted(&[
-        (StoreError::Kill(node), 14),
-        (StoreError::Restart(node), 5),
-        (StoreError::Stop(node), 10),
-        (StoreError::Cut(a, b), 12),
-        (StoreError::OneWay(a, b), 12),
-        (StoreError::Isolate(node), 8),
-        (StoreError::Tear(a, b), 6),
-        (StoreError::Slow(a, b, rate), 5),
-        (StoreError::Delay(a, b, delay), 6),
-        (StoreError::Clock(node, off), clock),
-        (StoreError::FullDisk(node), disk),
-        (StoreError::Rollback(node), 6),
-        (StoreError::Reload(node), 4),
-        (StoreError::Renew(node), 4),
+        (Fault::Kill(node), 14),
+        (Fault::Restart(node), 5),
+        (Fault::Stop(node), 10),
+        (Fault::Cut(a, b), 12),
+        (Fault::OneWay(a, b), 12),
+        (Fault::Isolate(node), 8),
+        (Fault::Tear(a, b), 6),
+        (Fault::Slow(a, b, rate), 5),
+        (Fault::Delay(a, b, delay), 6),
+        (Fault::Clock(node, off), clock),
+        (Fault::FullDisk(node), disk),
+        (Fault::Rollback(node), 6),
+        (Fault::Reload(node), 4),
+        (Fault::Renew(node), 4),
     ])
 }
 

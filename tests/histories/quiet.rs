@@ -195,7 +195,7 @@ impl World {
         self.must(decides, "drop_table", &[name.into()]);
         self.wait("a dropped table is gone", |world| {
             let knows = |node: NodeId| {
-                matches!(world.nodes[node].ask("get_scope", &[name.into()]), Reply::Outcome(_))
+                matches!(world.nodes[node].ask("get_scope", &[name.into()]), Reply::Done(_))
             };
             !(0..count).any(|node| world.shared.is_ann(node) && knows(node))
         });
@@ -228,7 +228,7 @@ impl World {
         self.must(node, "identity_revoke", &[bob.as_str().into()]);
         for table in self.shared.tables.clone().iter().filter(|table| table.kind != Kind::Own) {
             let name = self.shared.name_on(table, node);
-            if let Reply::Outcome(rows) = self.nodes[node].ask("all", &[name.as_str().into()]) {
+            if let Reply::Done(rows) = self.nodes[node].ask("all", &[name.as_str().into()]) {
                 self.shared.break_off(format!("rights: a revoked identity reads {name}: {rows}"));
             }
         }

@@ -130,7 +130,7 @@ impl World {
     fn scope_of(&self, table: &Table, node: NodeId) -> Result<Where, String> {
         let name = self.shared.name_on(table, node);
         let told = match self.nodes[node].ask("get_scope", &[name.as_str().into()]) {
-            Reply::Outcome(told) => told,
+            Reply::Done(told) => told,
             other @ (Reply::Refused(_) | Reply::NotSent | Reply::Lost) => {
                 return Err(format!("the scope of {name} on node {node}: {other:?}"));
             }
@@ -258,7 +258,7 @@ impl World {
                             .ask("delete", &[name.as_str().into(), "nobody's".into()]),
                     };
                     let allowed = match &reply {
-                        Reply::Outcome(_) => true,
+                        Reply::Done(_) => true,
                         Reply::Refused(why) => why != "access_denied",
                         Reply::NotSent | Reply::Lost => return vec![format!("{name}: {reply:?}")],
                     };

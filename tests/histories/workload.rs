@@ -74,12 +74,20 @@ pub(crate) struct Worker<'s> {
     decides: bool,
     client: Client,
     chance: Chance,
+    unanswered: Option<Unanswered>,
+}
+
+/// A table was dropped or made, and whether that came to anything is not known.
+struct Unanswered {
+    /// Whether it was there before.
+    is_there: bool,
+    since: Micros,
 }
 
 impl<'s> Worker<'s> {
     pub(crate) fn new(shared: &'s Shared, node: NodeId, socket: &Path, seed: u64) -> Self {
         let client = Client::new(socket, TIMEOUT);
-        Self { shared, node, decides: false, client, chance: Chance::new(seed) }
+        Self { shared, node, decides: false, client, chance: Chance::new(seed), unanswered: None }
     }
 
     /// The one that decides about scopes and rights, and drops and makes tables.
@@ -89,11 +97,19 @@ impl<'s> Worker<'s> {
 
     /// Asks until the cycle is over.
     pub(crate) fn run(&mut self) {
-        while !self.shared.is_over.load(Relaxed) {
+        while !self.shared.is_over.load(Relaxed) || self.unanswered.is_some() {
+            // Not held until an answer is known: what lets a paused node go on may wait for the gate.
             let gate = self.shared.gate.read().expect("nobody panics while holding it");
-            let act = self.chance.weighted(&ACTS);
-            self.act(act);
+            if self.unanswered.is_some() {
+                self.drop_or_create();
+            } else {
+                let act = self.chance.weighted(&ACTS);
+                self.act(act);
+            }
             drop(gate);
+            if self.unanswered.is_some() {
+                sleep(Duration::from_millis(200));
+            }
             // Mostly at once; now and then as people do.
             let pause = if self.chance.percent(85) { 8 } else { 80 };
             sleep(Duration::from_millis(self.chance.within(0, pause)));
@@ -143,10 +159,10 @@ impl<'s> Worker<'s> {
         let answered = self.shared.clock.now();
         let mut book = self.shared.book();
         *book.operations.entry(method).or_default() += 1;
-        book.acknowledged += u64::from(matches!(reply, Reply::Outcome(_)));
+        book.acknowledged += u64::from(matches!(reply, Reply::Done(_)));
         drop(book);
         let shown = match &reply {
-            Reply::Outcome(value) => short(&value.to_string(), 160),
+            Reply::Done(value) => short(&value.to_string(), 160),
             Reply::Refused(why) => format!("refused: {why}"),
             Reply::NotSent => "not sent".into(),
             Reply::Lost => "lost".into(),
@@ -185,7 +201,7 @@ impl<'s> Worker<'s> {
         at: Micros,
     ) {
         let acked = match reply {
-            Reply::Outcome(_) => Some(at),
+            Reply::Done(_) => Some(at),
             Reply::Lost => None,
             Reply::Refused(_) | Reply::NotSent => return,
         };
@@ -200,7 +216,7 @@ impl<'s> Worker<'s> {
         let key = self.chance.of(&KEYS);
         let (invoked, reply, answered) = self.call("get", &[name.into(), key.into()]);
         let value = match &reply {
-            Reply::Outcome(found) => read(found).map(|(_, version)| version),
+            Reply::Done(found) => read(found).map(|(_, version)| version),
             Reply::Refused(why) if why == "not_found" => None,
             Reply::Refused(_) | Reply::NotSent | Reply::Lost => return,
         };
@@ -270,7 +286,7 @@ impl<'s> Worker<'s> {
         self.expect_scope(table, &to);
         let (_, reply, at) = self.call("set_scope", &[name.into(), scope.into()]);
         let acked = match reply {
-            Reply::Outcome(_) => Some(at),
+            Reply::Done(_) => Some(at),
             Reply::Lost => None,
             Reply::Refused(_) | Reply::NotSent => return,
         };
@@ -307,7 +323,7 @@ impl<'s> Worker<'s> {
         let params = [bob.into(), name.into(), right.word().into()];
         let (invoked, reply, at) = self.call(method, &params);
         let acked = match reply {
-            Reply::Outcome(_) => Some(at),
+            Reply::Done(_) => Some(at),
             Reply::Lost => None,
             Reply::Refused(_) | Reply::NotSent => return false,
         };
@@ -317,35 +333,39 @@ impl<'s> Worker<'s> {
         true
     }
 
-    /// Drops the table that is there for it, or makes it anew; by its home alone, until the answer is known.
+    /// Drops the table that is there for it, or makes it anew; by its home alone. Where the answer is lost, it is
+    /// asked again until it is known.
     fn drop_or_create(&mut self) {
         let Some(table) = self.shared.tables.iter().find(|t| t.kind == Kind::Churn) else { return };
         if !self.decides {
             return;
         }
         let name = self.shared.name_on(table, self.node);
-        let is_there = self.shared.book().stays.last().is_some_and(|stay| stay.until.is_none());
+        let unanswered = self.unanswered.take();
+        let was_lost = unanswered.is_some();
+        let Unanswered { is_there, since } = unanswered.unwrap_or_else(|| Unanswered {
+            is_there: self.shared.book().stays.last().is_some_and(|stay| stay.until.is_none()),
+            since: self.shared.clock.now(),
+        });
         let (method, done, done_before, params) = if is_there {
             ("drop_table", "dropped", "access_denied", vec![name.as_str().into()])
         } else {
             let attributes = list(["id".into(), "v".into()]);
             ("create_table", "created", "already_exists", vec![name.as_str().into(), attributes])
         };
-        let (mut was_lost, since) = (false, self.shared.clock.now());
-        loop {
-            let (_, reply, at) = self.call(method, &params);
-            match reply {
-                Reply::Outcome(value) if value.as_str() == Some(done) => {
-                    break self.note_stay(is_there, since, at);
-                }
-                Reply::Refused(why) if why == done_before && was_lost => {
-                    break self.note_stay(is_there, since, at);
-                }
-                Reply::Lost => was_lost = true,
-                _ if !was_lost => break,
-                Reply::Outcome(_) | Reply::Refused(_) | Reply::NotSent => {}
+        let (_, reply, at) = self.call(method, &params);
+        match reply {
+            Reply::Done(value) if value.as_str() == Some(done) => {
+                self.note_stay(is_there, since, at);
             }
-            sleep(Duration::from_millis(200));
+            Reply::Refused(why) if why == done_before && was_lost => {
+                self.note_stay(is_there, since, at);
+            }
+            Reply::Lost => self.unanswered = Some(Unanswered { is_there, since }),
+            Reply::Done(_) | Reply::Refused(_) | Reply::NotSent if was_lost => {
+                self.unanswered = Some(Unanswered { is_there, since });
+            }
+            Reply::Done(_) | Reply::Refused(_) | Reply::NotSent => {}
         }
     }
 
@@ -373,7 +393,7 @@ impl<'s> Worker<'s> {
         let mut params = vec![name.into(), list(["id".into()])];
         params.extend(scope.map(Value::from));
         let (_, reply, _) = self.call("create_table", &params);
-        if let Reply::Outcome(value) = reply {
+        if let Reply::Done(value) = reply {
             let (node, word) = (&self.shared.names[self.node], table.kind.word());
             self.shared.break_off(format!(
                 "scope: create of {word} with {scope:?}, which exists, answers {value} on {node}"

@@ -17,7 +17,7 @@ use crate::client::Reply;
 use crate::history::{Contents, Event, Micros, NodeId, TableId};
 use crate::mesh::{Authority, free_port};
 use crate::node::Node;
-use crate::plan::{Ability, LOOK_AGAIN_MS, LOOK_MS, Planned, StoreError, plan};
+use crate::plan::{Ability, Fault, LOOK_AGAIN_MS, LOOK_MS, Planned, plan};
 use crate::replica;
 use crate::rpc::{field, list, map};
 use crate::shared::{People, Shared, Stay};
@@ -77,8 +77,8 @@ pub(crate) struct Cycle {
 /// A moment of a cycle.
 #[derive(Clone, Copy, Debug)]
 enum Step {
-    Begin(StoreError),
-    End(StoreError),
+    Begin(Fault),
+    End(Fault),
     Look,
     LookAgain,
 }
@@ -190,7 +190,7 @@ impl World {
 
     pub(crate) fn must(&self, node: NodeId, method: &str, params: &[Value]) -> Value {
         match self.nodes[node].ask(method, params) {
-            Reply::Outcome(value) => value,
+            Reply::Done(value) => value,
             other @ (Reply::Refused(_) | Reply::NotSent | Reply::Lost) => {
                 panic!("{method} {params:?} on {node}: {other:?}")
             }
@@ -229,7 +229,7 @@ impl World {
             let Some(token) = token else { return false };
             let claimed = world.nodes[node].ask("identity_claim", &[token]);
             world.shared.trace(&format!("{name} claims: {claimed:?}"));
-            matches!(claimed, Reply::Outcome(_)) || claimed.is_refused("already_mapped")
+            matches!(claimed, Reply::Done(_)) || claimed.is_refused("already_mapped")
         });
     }
 
@@ -242,7 +242,7 @@ impl World {
             let federated = world.shared.tables.iter().filter(|table| table.kind.is_federated());
             let names: Vec<_> = federated.map(|table| world.shared.name_on(table, 0)).collect();
             let knows = |node: NodeId, name: &str| {
-                matches!(world.nodes[node].ask("get_scope", &[name.into()]), Reply::Outcome(_))
+                matches!(world.nodes[node].ask("get_scope", &[name.into()]), Reply::Done(_))
             };
             let of_ann = (0..world.nodes.len()).filter(|node| world.shared.is_ann(*node));
             of_ann.into_iter().all(|node| names.iter().all(|name| knows(node, name)))
@@ -324,13 +324,13 @@ impl World {
         until(self.frame.cycle_ms);
     }
 
-    fn begin(&mut self, fault: StoreError, is_still: bool) {
+    fn begin(&mut self, fault: Fault, is_still: bool) {
         match fault {
-            StoreError::Kill(node) => {
+            Fault::Kill(node) => {
                 self.cycle.ended.insert(node);
                 self.nodes[node].kill();
             }
-            StoreError::Restart(node) => {
+            Fault::Restart(node) => {
                 self.cycle.ended.insert(node);
                 if !self.nodes[node].terminate() {
                     let name = &self.shared.names[node];
@@ -338,27 +338,27 @@ impl World {
                         .break_off(format!("health: {name} does not end when it is told to"));
                 }
             }
-            StoreError::Stop(node) => self.nodes[node].stop(),
-            StoreError::Cut(a, b) => self.wires.refuse(a, b, true),
-            StoreError::OneWay(a, b) => self.wires.hold(a, b, true),
-            StoreError::Isolate(node) => self.hold_all(node, true),
-            StoreError::Tear(a, b) => self.wires.tear(a, b),
-            StoreError::Slow(a, b, rate) => self.wires.slow(a, b, rate),
-            StoreError::Delay(a, b, ms) => self.wires.delay(a, b, ms),
-            StoreError::Clock(node, off) => {
+            Fault::Stop(node) => self.nodes[node].stop(),
+            Fault::Cut(a, b) => self.wires.refuse(a, b, true),
+            Fault::OneWay(a, b) => self.wires.hold(a, b, true),
+            Fault::Isolate(node) => self.hold_all(node, true),
+            Fault::Tear(a, b) => self.wires.tear(a, b),
+            Fault::Slow(a, b, rate) => self.wires.slow(a, b, rate),
+            Fault::Delay(a, b, ms) => self.wires.delay(a, b, ms),
+            Fault::Clock(node, off) => {
                 self.cycle.clocks_were_off = true;
                 self.nodes[node].set_clock(self.clock_base() + off);
             }
-            StoreError::FullDisk(node) => {
+            Fault::FullDisk(node) => {
                 self.cycle.disks_were_full.insert(node);
                 self.nodes[node].fill_disk();
             }
-            StoreError::Rollback(node) => self.back_up(node),
-            StoreError::Reload(node) => {
+            Fault::Rollback(node) => self.back_up(node),
+            Fault::Reload(node) => {
                 self.configure(node, "[limits]\nconnections = 500\n");
                 self.nodes[node].client(Duration::from_secs(2)).call("reload", &[]);
             }
-            StoreError::Renew(node) => {
+            Fault::Renew(node) => {
                 // A client that has the node reload meanwhile would have it read a key beside another's certificate.
                 let shared = Arc::clone(&self.shared);
                 let gate = (!is_still)
@@ -370,27 +370,27 @@ impl World {
         }
     }
 
-    fn end(&mut self, fault: StoreError, is_still: bool) {
+    fn end(&mut self, fault: Fault, is_still: bool) {
         match fault {
-            StoreError::Kill(node) | StoreError::Restart(node) => self.start(node),
-            StoreError::Stop(node) => self.nodes[node].go_on(),
-            StoreError::Cut(a, b) => self.wires.refuse(a, b, false),
-            StoreError::OneWay(a, b) => self.wires.hold(a, b, false),
-            StoreError::Isolate(node) => self.hold_all(node, false),
-            StoreError::Tear(..) => self.wires.heal_torn(),
-            StoreError::Slow(a, b, _) => self.wires.slow(a, b, 0),
-            StoreError::Delay(a, b, _) => self.wires.delay(a, b, 0),
-            StoreError::Clock(node, _) => self.nodes[node].set_clock(self.clock_base()),
-            StoreError::FullDisk(node) => {
+            Fault::Kill(node) | Fault::Restart(node) => self.start(node),
+            Fault::Stop(node) => self.nodes[node].go_on(),
+            Fault::Cut(a, b) => self.wires.refuse(a, b, false),
+            Fault::OneWay(a, b) => self.wires.hold(a, b, false),
+            Fault::Isolate(node) => self.hold_all(node, false),
+            Fault::Tear(..) => self.wires.heal_torn(),
+            Fault::Slow(a, b, _) => self.wires.slow(a, b, 0),
+            Fault::Delay(a, b, _) => self.wires.delay(a, b, 0),
+            Fault::Clock(node, _) => self.nodes[node].set_clock(self.clock_base()),
+            Fault::FullDisk(node) => {
                 self.nodes[node].empty_disk();
                 self.start(node);
             }
-            StoreError::Rollback(node) => self.set_back(node, is_still),
-            StoreError::Reload(node) => {
+            Fault::Rollback(node) => self.set_back(node, is_still),
+            Fault::Reload(node) => {
                 self.configure(node, "");
                 self.nodes[node].client(Duration::from_secs(2)).call("reload", &[]);
             }
-            StoreError::Renew(_) => {}
+            Fault::Renew(_) => {}
         }
     }
 
