@@ -233,7 +233,7 @@ impl Database {
         }
     }
 
-    /// As [`super::Store::serve`].
+    /// As [`super::Store::read_batch`].
     ///
     /// # Errors
     /// What SQLite reports.
@@ -257,7 +257,7 @@ impl Database {
         self.engine.exposure.refused(reader, table);
     }
 
-    /// As [`super::Store::serve_recent`].
+    /// As [`super::Store::read_recent_batch`].
     #[must_use]
     pub fn read_recent_batch(
         &self,
