@@ -113,6 +113,8 @@ fn who_holds_up_deletions_is_named_with_the_reason() {
     }
     let notes = there("home", "notes");
     mesh.wait_for("office", &notes, 2, Some("before"));
+    // Before anything is known of office nobody is named either.
+    wait_until("office has said what it has", || is_in_sync(mesh.node("home"), "notes", "office"));
     wait_until("nobody holds anything up", || kept_by(mesh.node("home"), "notes").0.is_empty());
 
     mesh.node_mut("office").stop();
