@@ -16,7 +16,7 @@ use std::{
 
 use bytes::Bytes;
 use cortex_core::{
-    api::{self, ScrubReport, ScrubStatus},
+    api::{self, ScrubReport, ScrubRound, ScrubStatus},
     model::{Caller, NodeName, TableId, Uid},
     wire::{Method, encode},
 };
@@ -84,20 +84,10 @@ struct State {
     table: Option<String>,
     /// When the last whole round ended, in Unix milliseconds, and what it came to.
     ended_ms: Option<u64>,
-    round: Round,
-    last: Round,
+    round: ScrubRound,
+    last: ScrubRound,
     /// Tables that somebody suspects.
     suspected: BTreeSet<TableId>,
-}
-
-/// What a round over all tables has come to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Round {
-    tables: u64,
-    records: u64,
-    bytes: u64,
-    corrected: u64,
-    failed: u64,
 }
 
 impl ScrubView {
@@ -119,10 +109,8 @@ impl ScrubView {
     pub(super) fn status(&self, damaged: u64) -> ScrubStatus {
         let state = self.state();
         let running = state.table.is_some();
-        let Round { tables, records, bytes, corrected, failed } =
-            if running { state.round } else { state.last };
-        let ended_ms = state.ended_ms;
-        ScrubStatus { running, ended_ms, tables, records, bytes, corrected, failed, damaged }
+        let round = if running { state.round } else { state.last };
+        ScrubStatus { running, ended_ms: state.ended_ms, round: ScrubRound { damaged, ..round } }
     }
 }
 
@@ -180,31 +168,29 @@ impl Service {
         self.require_admin(caller)?;
         let store = self.store.clone();
         Ok(Answer::later(async move {
-            let mut round = Round::default();
+            let mut round = ScrubRound::default();
             for table in tables_of(&store) {
-                round.add(&audit(&store, table, None).await);
+                add(&mut round, &audit(&store, table, None).await);
             }
             let reads = store.clone();
             let structure = super::conflicts::blocking(move || Ok(reads.integrity()?)).await?;
-            let damaged = store.damaged_counts().values().sum();
-            let Round { tables, records, bytes, corrected, failed } = round;
-            Ok(ScrubReport { tables, records, bytes, corrected, failed, damaged, structure })
+            round.damaged = store.damaged_counts().values().sum();
+            Ok(ScrubReport { round, structure })
         }))
     }
 }
 
-impl Round {
-    fn add(&mut self, audited: &Result<AuditReport, CommandError>) {
-        match audited {
-            Ok(AuditReport { records, bytes, corrected, .. }) => {
-                self.tables += 1;
-                self.records += records;
-                self.bytes += bytes;
-                self.corrected += u64::from(*corrected);
-            }
-            Err(CommandError::Refused(_) | CommandError::Faulted(StoreError::Closed)) => {} // it is gone
-            Err(CommandError::Faulted(_)) => self.failed += 1,
+/// Counts a table that was read, or could not be.
+fn add(round: &mut ScrubRound, audited: &Result<AuditReport, CommandError>) {
+    match audited {
+        Ok(AuditReport { records, bytes, corrected, .. }) => {
+            round.tables += 1;
+            round.records += records;
+            round.bytes += bytes;
+            round.corrected += u64::from(*corrected);
         }
+        Err(CommandError::Refused(_) | CommandError::Faulted(StoreError::Closed)) => {} // it is gone
+        Err(CommandError::Faulted(_)) => round.failed += 1,
     }
 }
 
@@ -250,7 +236,7 @@ async fn rounds(service: &Service, pace: ScrubPace) {
 
 async fn round(service: &Service, pace: ScrubPace) {
     let view = service.scrub();
-    view.state().round = Round::default();
+    view.state().round = ScrubRound::default();
     for table in tables_of(service.store()) {
         look(service, table, pace).await;
         while let Some(table) = view.next_suspect() {
@@ -282,7 +268,7 @@ async fn look(service: &Service, table: TableId, pace: ScrubPace) {
         let table = name_of(store, table);
         warn!(%fault, table, "the rows of a table could not be compared with their checksums");
     }
-    state.round.add(&outcome);
+    add(&mut state.round, &outcome);
 }
 
 fn name_of(store: &Store, table: TableId) -> String {

@@ -4,7 +4,7 @@
 use cortex_client::{
     Client,
     api::{
-        self, PeerReplica, ReplicaState, ScrubReport, ScrubStatus, TableList, TableSync,
+        self, PeerReplica, ReplicaState, ScrubReport, ScrubRound, ScrubStatus, TableList, TableSync,
         TablesOptions,
     },
 };
@@ -96,9 +96,7 @@ fn look_deep(context: &Context) -> Finding {
             "look at the disk: dmesg; then, on a copy of the directory: cortexd restore FILE",
         );
     }
-    let ScrubReport { records, damaged, corrected, failed, .. } = found;
-    let ended_ms = Some(0);
-    rows(ScrubStatus { records, damaged, corrected, failed, ended_ms, ..ScrubStatus::default() })
+    rows(found.round, true)
 }
 
 fn contested(client: &mut Client) -> Vec<(String, String)> {
@@ -110,7 +108,7 @@ fn contested(client: &mut Client) -> Vec<(String, String)> {
 }
 
 pub(super) fn check(facts: &Facts) -> Vec<Finding> {
-    let rows = facts.deep.clone().or_else(|| facts.scrub.map(rows));
+    let rows = facts.deep.clone().or_else(|| facts.scrub.map(|scrub| rows(scrub.round, scrub.ended_ms.is_some())));
     let Some(tables) = &facts.tables else {
         return rows.into_iter().collect(); // of the rest, `daemon` and `mesh` say why
     };
@@ -148,8 +146,8 @@ pub(super) fn check(facts: &Facts) -> Vec<Finding> {
 }
 
 /// Whether the rows are what was stored, as far as they were read.
-fn rows(scrub: ScrubStatus) -> Finding {
-    let ScrubStatus { records, damaged, corrected, failed, ended_ms, .. } = scrub;
+fn rows(round: ScrubRound, has_ended: bool) -> Finding {
+    let ScrubRound { records, damaged, corrected, failed, .. } = round;
     if damaged > 0 {
         let are = if damaged == 1 { "row is" } else { "rows are" };
         return Finding::problem(
@@ -172,9 +170,10 @@ fn rows(scrub: ScrubStatus) -> Finding {
             "which: sudo cortex events; then, of a table with copies: cortex sync repair TABLE",
         );
     }
-    match ended_ms {
-        Some(_) => Finding::ok(ROWS, format!("all {records} records are what was stored")),
-        None => Finding::unchecked(ROWS, "the rows are still being compared with their checksums"),
+    if has_ended {
+        Finding::ok(ROWS, format!("all {records} records are what was stored"))
+    } else {
+        Finding::unchecked(ROWS, "the rows are still being compared with their checksums")
     }
 }
 
@@ -334,12 +333,13 @@ mod tests {
 
     #[test]
     fn rows_that_are_not_what_was_stored_are_a_problem() {
-        let well = ScrubStatus { records: 7, ended_ms: Some(NOW), ..ScrubStatus::default() };
-        assert_eq!(rows(well).status, Status::Ok);
-        assert_eq!(rows(ScrubStatus { ended_ms: None, ..well }).status, Status::Unchecked);
-        assert_eq!(rows(ScrubStatus { damaged: 1, ..well }).status, Status::Problem);
-        assert_eq!(rows(ScrubStatus { failed: 1, ..well }).status, Status::Problem);
-        assert_eq!(rows(ScrubStatus { corrected: 1, ..well }).status, Status::Warning);
+        let well = ScrubRound { records: 7, ..ScrubRound::default() };
+        let status = |round| rows(round, true).status;
+        assert_eq!(status(well), Status::Ok);
+        assert_eq!(rows(well, false).status, Status::Unchecked);
+        assert_eq!(status(ScrubRound { damaged: 1, ..well }), Status::Problem);
+        assert_eq!(status(ScrubRound { failed: 1, ..well }), Status::Problem);
+        assert_eq!(status(ScrubRound { corrected: 1, ..well }), Status::Warning);
     }
 
     #[test]

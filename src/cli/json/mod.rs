@@ -25,6 +25,7 @@
 //! and NaN in its one form.
 
 #[cfg(test)]
+#[path = "../../../tests/support/values.rs"]
 mod arbitrary;
 mod form;
 mod read;

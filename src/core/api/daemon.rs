@@ -59,14 +59,10 @@ pub struct StatusReport {
     pub scrub: Option<ScrubStatus>,
 }
 
-/// The scrub's round over all tables: the one under way, or else the last.
+/// What comparing the rows of all tables with their checksums has come to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct ScrubStatus {
-    /// True while tables are read.
-    pub running: bool,
-    /// When the last whole round has ended.
-    pub ended_ms: Option<u64>,
+pub struct ScrubRound {
     /// Tables that were read.
     pub tables: u64,
     /// Their records.
@@ -79,6 +75,19 @@ pub struct ScrubStatus {
     pub failed: u64,
     /// Rows that are known not to be what was stored.
     pub damaged: u64,
+}
+
+/// The scrub's round over all tables: the one under way, or else the last.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ScrubStatus {
+    /// True while tables are read.
+    pub running: bool,
+    /// When the last whole round has ended.
+    pub ended_ms: Option<u64>,
+    /// What it has come to.
+    #[serde(flatten)]
+    pub round: ScrubRound,
 }
 
 request! {
@@ -90,18 +99,9 @@ request! {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ScrubReport {
-    /// Tables that were read.
-    pub tables: u64,
-    /// Their records.
-    pub records: u64,
-    /// The bytes of those.
-    pub bytes: u64,
-    /// Tables of which what is kept beside the rows was put right.
-    pub corrected: u64,
-    /// Tables that could not be read.
-    pub failed: u64,
-    /// Rows that are known not to be what was stored.
-    pub damaged: u64,
+    /// What it has come to.
+    #[serde(flatten)]
+    pub round: ScrubRound,
     /// What is wrong with the structure of the database.
     pub structure: Option<String>,
 }
