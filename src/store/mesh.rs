@@ -619,9 +619,9 @@ mod tests {
             let (epochs, off) = (Seen::new(), Seen::new());
             Row::Scope(ScopeRow { table, by, scope, count, seen, epochs, off })
         };
-        let replica = |up, down, database| {
+        let replica = |up, down, declines, database| {
             let node = node.clone();
-            Row::Replica(ReplicaRow { table, node, database, up, down, declined: false })
+            Row::Replica(ReplicaRow { table, node, database, up, down, declines })
         };
         vec![
             (grant(None, 7), grant(Some(Seen::new()), 0)),
@@ -631,8 +631,10 @@ mod tests {
             (name(2, false), name(1, false)),
             (name(1, true), name(1, false)),
             (scope(7), scope(3)),
-            (replica(1, 1, [1; 16]), replica(1, 0, [2; 16])),
-            (replica(2, 1, [1; 16]), replica(1, 1, [2; 16])),
+            (replica(1, 1, 0, [1; 16]), replica(1, 0, 0, [2; 16])),
+            (replica(2, 1, 0, [1; 16]), replica(1, 1, 0, [2; 16])),
+            (replica(1, 0, 1, [1; 16]), replica(1, 0, 0, [2; 16])),
+            (replica(1, 0, 2, [1; 16]), replica(1, 0, 1, [2; 16])),
         ]
     }
 

@@ -253,7 +253,7 @@ mod tests {
 
     fn copy_of_home(database: u8, up: u64, down: u64) -> Row {
         let (node, database) = (node("home"), [database; 16]);
-        Row::Replica(ReplicaRow { table: TABLE, node, database, up, down, declined: false })
+        Row::Replica(ReplicaRow { table: TABLE, node, database, up, down, declines: 0 })
     }
 
     fn home(database: u8) -> Row {

@@ -149,9 +149,9 @@ impl Tx<'_> {
         up: u64,
         down: u64,
     ) -> Result<(), CommandError> {
-        let declined = self.state.catalog.directory().is_declined(table, here);
+        let declines = self.state.catalog.directory().declines(table, here);
         let (node, database) = (here.clone(), self.state.database);
-        self.write(vec![Row::Replica(ReplicaRow { table, node, database, up, down, declined })])
+        self.write(vec![Row::Replica(ReplicaRow { table, node, database, up, down, declines })])
     }
 
     /// Keeps a table away from this machine's disk, or takes that back. What only this replica has is handed over
@@ -194,7 +194,8 @@ impl Tx<'_> {
         }
         let (up, down) = directory.replica(table, &here).map_or((0, 0), |row| (row.up, row.down));
         let (node, database) = (here.clone(), self.state.database);
-        let row = ReplicaRow { table, node, database, up, down, declined };
+        let declines = directory.declines(table, &here).saturating_add(1);
+        let row = ReplicaRow { table, node, database, up, down, declines };
         let shown = entry.as_ref().map_or_else(
             || format!("id:{table}"),
             |entry| format!("{} (id:{table})", self.state.catalog.show(&entry.table.name)),

@@ -4,8 +4,8 @@
 use cortex_client::{
     Client,
     api::{
-        self, PeerReplica, ReplicaState, ScrubReport, ScrubRound, ScrubStatus, TableList, TableSync,
-        TablesOptions,
+        self, PeerReplica, ReplicaState, ScrubReport, ScrubRound, ScrubStatus, TableList,
+        TableSync, TablesOptions,
     },
 };
 
@@ -108,7 +108,10 @@ fn contested(client: &mut Client) -> Vec<(String, String)> {
 }
 
 pub(super) fn check(facts: &Facts) -> Vec<Finding> {
-    let rows = facts.deep.clone().or_else(|| facts.scrub.map(|scrub| rows(scrub.round, scrub.ended_ms.is_some())));
+    let rows = facts
+        .deep
+        .clone()
+        .or_else(|| facts.scrub.map(|scrub| rows(scrub.round, scrub.ended_ms.is_some())));
     let Some(tables) = &facts.tables else {
         return rows.into_iter().collect(); // of the rest, `daemon` and `mesh` say why
     };

@@ -16,21 +16,21 @@ use super::{Row, join, note};
 /// How far the writer of a row had come in counting its decisions under that key. It only ever grows, but for a
 /// writer whose database was put back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Progress(u64, u64);
+pub struct Progress(u64, u64, u64);
 
 impl Row {
     /// How far its writer had come. Rows that count nothing are all equal in it.
     #[must_use]
     pub fn progress(&self) -> Progress {
         match self {
-            Self::Grant(row) => Progress(row.revoked, 0),
-            Self::Unbinding(row) => Progress(row.count, 0),
-            Self::Revocation(row) => Progress(row.count, 0),
-            Self::Scope(row) => Progress(row.count, 0),
-            Self::Settlement(row) => Progress(row.count, 0),
-            Self::Transfer(row) => Progress(row.count, 0),
-            Self::Replica(row) => Progress(row.up, row.down),
-            Self::Name(row) => Progress(row.generation, row.dropped.into()),
+            Self::Grant(row) => Progress(row.revoked, 0, 0),
+            Self::Unbinding(row) => Progress(row.count, 0, 0),
+            Self::Revocation(row) => Progress(row.count, 0, 0),
+            Self::Scope(row) => Progress(row.count, 0, 0),
+            Self::Settlement(row) => Progress(row.count, 0, 0),
+            Self::Transfer(row) => Progress(row.count, 0, 0),
+            Self::Replica(row) => Progress(row.up, row.down, row.declines),
+            Self::Name(row) => Progress(row.generation, row.dropped.into(), 0),
             // These say one thing for ever, or who the node is now: what it was does not count any more.
             Self::Identity(_) | Self::Removal(_) | Self::Dropped(_) => Progress::default(),
             Self::Node(_) | Self::Binding(_) => Progress::default(),
@@ -80,7 +80,11 @@ impl Row {
             }
             (Self::Replica(mut row), Self::Replica(before)) => {
                 (row.up, row.down) = (row.up.max(before.up), row.down.max(before.down));
-                row.declined |= before.declined;
+                let is_declined = row.is_declined() || before.is_declined();
+                row.declines = row.declines.max(before.declines);
+                if is_declined != row.is_declined() {
+                    row.declines = row.declines.saturating_add(1);
+                }
                 Self::Replica(row)
             }
             (Self::Name(mut row), Self::Name(before)) => {
@@ -98,7 +102,7 @@ impl Row {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{GrantRow, Seen, UnbindingRow};
+    use super::super::{GrantRow, ReplicaRow, Seen, UnbindingRow};
     use super::*;
     use crate::model::{IdentityId, NodeName, Permissions, Principal, TableUid, Uid};
 
@@ -135,5 +139,19 @@ mod tests {
         };
         assert_eq!(unbinding(1).written_again(&unbinding(4)), unbinding(5));
         assert_eq!(unbinding(5).written_again(&unbinding(4)), unbinding(5), "and only once");
+    }
+
+    /// holds K8: where either version keeps the table away it is kept away, by a number that nobody has seen otherwise.
+    #[test]
+    fn a_table_that_was_kept_away_is_kept_away_on_whichever_side_of_the_restore_it_was_decided() {
+        let replica = |declines| {
+            let (table, node, database) = (TableUid([1; 16]), node("home"), [2; 16]);
+            Row::Replica(ReplicaRow { table, node, database, up: 1, down: 0, declines })
+        };
+        for (since, before, again) in
+            [(0, 1, 1), (0, 2, 2), (1, 1, 1), (1, 2, 3), (2, 1, 3), (2, 3, 3), (3, 2, 3), (3, 4, 5)]
+        {
+            assert_eq!(replica(since).written_again(&replica(before)), replica(again));
+        }
     }
 }

@@ -210,8 +210,18 @@ pub struct ReplicaRow {
     pub up: u64,
     /// The epoch that has ended: what it held was handed over, or abandoned.
     pub down: u64,
-    /// True while the machine's root keeps the table away from it, whatever the scope says.
-    pub declined: bool,
+    /// How often the machine's root has decided to keep the table away from it, whatever the scope says, or has taken
+    /// that back: odd while it is kept away. A count, so that of two versions of which the writer has forgotten one
+    /// the later is known.
+    pub declines: u64,
+}
+
+impl ReplicaRow {
+    /// True while the machine's root keeps the table away from it.
+    #[must_use]
+    pub const fn is_declined(&self) -> bool {
+        self.declines % 2 == 1
+    }
 }
 
 /// One node's word on whom a table was handed over to.
@@ -394,7 +404,7 @@ impl Row {
                     .bytes(3, &row.database)
                     .uint(4, row.up)
                     .uint(5, row.down);
-                if row.declined { record.uint(6, 1) } else { record }
+                if row.declines > 0 { record.uint(6, row.declines) } else { record }
             }
             Self::Transfer(row) => record
                 .uint(0, 12)
@@ -492,7 +502,7 @@ impl Row {
                 database: fields.id(3)?,
                 up: fields.uint(4)?,
                 down: fields.uint(5)?,
-                declined: fields.has(6) && fields.uint(6)? != 0,
+                declines: if fields.has(6) { fields.uint(6)? } else { 0 },
             }),
             11 => Self::Revocation(RevocationRow {
                 identity: IdentityId(fields.id(1)?),

@@ -86,7 +86,15 @@ impl Directory {
     /// database that was removed does not count: another one under that name is another machine.
     #[must_use]
     pub fn is_declined(&self, table: TableUid, node: &NodeName) -> bool {
-        self.replica(table, node).is_some_and(|row| row.declined && !self.is_removed(&row.database))
+        self.declines(table, node) % 2 == 1
+    }
+
+    /// How often the root of a machine has decided that, or has taken it back: odd where it stands.
+    #[must_use]
+    pub fn declines(&self, table: TableUid, node: &NodeName) -> u64 {
+        let Some(row) = self.replica(table, node) else { return 0 };
+        let is_void = row.is_declined() && self.is_removed(&row.database);
+        row.declines.saturating_add(u64::from(is_void))
     }
 
     /// The members that may hold a table.

@@ -117,9 +117,9 @@ pub(crate) fn row() -> impl Strategy<Value = Row> {
             }
         ),
         (table(), node()).prop_map(|(table, by)| Row::Dropped(DroppedRow { table, by })),
-        (table(), node(), database(), any::<u64>(), any::<u64>(), any::<bool>()).prop_map(
-            |(table, node, database, up, down, declined)| {
-                Row::Replica(ReplicaRow { table, node, database, up, down, declined })
+        (table(), node(), database(), any::<u64>(), any::<u64>(), any::<u64>()).prop_map(
+            |(table, node, database, up, down, declines)| {
+                Row::Replica(ReplicaRow { table, node, database, up, down, declines })
             }
         ),
     ]

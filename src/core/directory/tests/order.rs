@@ -80,9 +80,9 @@ fn a_row() -> impl Strategy<Value = Row> {
         decision.prop_map(|(table, by, scope, count, seen, epochs, off)| {
             Row::Scope(ScopeRow { table, by, scope, count, seen, epochs, off })
         }),
-        (a_table(), a_node(), a_database(), 0u64..4, 0u64..4, any::<bool>()).prop_map(
-            |(table, node, database, up, down, declined)| {
-                Row::Replica(ReplicaRow { table, node, database, up, down, declined })
+        (a_table(), a_node(), a_database(), 0u64..4, 0u64..4, 0u64..4).prop_map(
+            |(table, node, database, up, down, declines)| {
+                Row::Replica(ReplicaRow { table, node, database, up, down, declines })
             }
         ),
         (a_table(), a_node()).prop_map(|(table, by)| Row::Dropped(DroppedRow { table, by })),

@@ -151,19 +151,19 @@ fn a_machine_whose_root_keeps_a_table_away_is_out_until_it_is_taken_back_or_inst
     let (mut directory, table) = with_a_table();
     let row = directory.decide_scope(&node("a"), table, Scope::All, &BTreeSet::new(), 0);
     directory.insert(row.expect("room"));
-    let say = |directory: &mut Directory, declined| {
+    let say = |directory: &mut Directory, declines| {
         let (node, database) = (node("b"), [2; 16]);
-        let row = ReplicaRow { table, node, database, up: 1, down: 0, declined };
+        let row = ReplicaRow { table, node, database, up: 1, down: 0, declines };
         directory.insert(Row::Replica(row));
     };
     let standing = |directory: &Directory| directory.standing(table, &node("b"));
-    say(&mut directory, true);
+    say(&mut directory, 1);
     assert_eq!(standing(&directory), Standing::Out);
     assert!(!directory.in_scope(table).contains(&node("b")));
     assert!(directory.must_confirm(table).contains_key(&node("b")), "it has rows still");
-    say(&mut directory, false);
+    say(&mut directory, 2);
     assert_eq!(standing(&directory), Standing::In);
-    say(&mut directory, true);
+    say(&mut directory, 3);
     let rows = directory.remove_node(&node("a"), &node("b"), 0);
     take(&mut directory, rows);
     directory.insert(presented("b", [9; 16]));

@@ -29,7 +29,7 @@ fn decide(directory: &mut Directory, here: &str, text: &str, off: &[&str]) {
 
 fn copy(text: &str, database: u8, up: u64, down: u64) -> Row {
     let database = [database; 16];
-    Row::Replica(ReplicaRow { table: TABLE, node: node(text), database, up, down, declined: false })
+    Row::Replica(ReplicaRow { table: TABLE, node: node(text), database, up, down, declines: 0 })
 }
 
 fn standings(directory: &Directory) -> [Standing; 3] {
@@ -272,8 +272,7 @@ impl World {
                     Standing::Frozen => return Ok(()),
                 };
                 let database = directory.node(&here).expect("presented").database;
-                let row =
-                    ReplicaRow { table: TABLE, node: here, database, up, down, declined: false };
+                let row = ReplicaRow { table: TABLE, node: here, database, up, down, declines: 0 };
                 self.write(at, vec![Row::Replica(row)]);
             }
             Step::Remove(which) => {
