@@ -54,7 +54,8 @@
 //! | keys, certificates, who belongs to the mesh | [`pki`] |
 //! | what is advised where a node is not reached | [`remedy`] |
 //! | the clock and randomness | [`sys::clock`], [`sys::random`] |
-//! | the dashboard | `tui/` |
+//! | which rule a function keeps, for tests that break it | `src/core/rule.rs`, `src/mutant/` |
+| the dashboard | `tui/` |
 //!
 //! # Who may import whom
 //!

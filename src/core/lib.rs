@@ -41,6 +41,9 @@
 
 #![warn(missing_docs)]
 
+// `#[mutant]` names this package from the outside, for the store uses it too.
+extern crate self as cortex_core;
+
 pub mod api;
 pub mod clock;
 pub mod directory;

@@ -182,8 +182,8 @@ pub(crate) fn keeps_the_walls(file: &File) -> Vec<Finding> {
     }
     if file.is_below("src/core") {
         keeps_walls(file, "src/core", CORE)
-    } else if file.is_below("src/client") {
-        Vec::new() // a package of its own, whose modules are few: Cargo keeps it from the others
+    } else if file.is_below("src/client") || file.is_below("src/mutant") {
+        Vec::new() // packages of their own, whose modules are few: Cargo keeps them from the others
     } else if file.is_below("src") {
         keeps_walls(file, "src", DAEMON)
     } else {

@@ -11,11 +11,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use cortex_mutant::mutant;
+
 use super::{Decision, Directory, ReplicaRow, ScopeRow, Seen, join, latest, note};
-use crate::{
-    model::{NodeName, Scope, TableUid},
-    rule::Rule,
-};
+use crate::model::{NodeName, Scope, TableUid};
 
 /// Where a table may be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -122,12 +121,7 @@ impl Directory {
     #[must_use]
     pub fn scope_knowledge(&self, table: TableUid) -> Seen {
         let mut known = Seen::new();
-        for row in self.decisions(table) {
-            note(&mut known, &row.by, row.count);
-            if Rule::KnowledgeIsTransitive.holds() {
-                join(&mut known, &row.seen);
-            }
-        }
+        self.decisions(table).for_each(|row| know(&mut known, row));
         known
     }
 
@@ -222,11 +216,7 @@ impl Directory {
             return Standing::Out;
         }
         let admitting = latest.iter().filter(|row| self.admits(row, node)).count();
-        match admitting {
-            0 => Standing::Out,
-            all if all == latest.len() || !Rule::NarrowerScope.holds() => Standing::In,
-            _some => Standing::Frozen,
-        }
+        standing_of(admitting, latest.len())
     }
 
     /// True where a decision admits a node. All are all members, and this node, which is one even
@@ -235,6 +225,23 @@ impl Directory {
         let is_member = || self.nodes.contains_key(node) || self.here() == Some(node);
         let everyone = decision.scope == Scope::All;
         at_home(decision).admits(node) && (!everyone || is_member())
+    }
+}
+
+/// Notes a decision, and what it had seen.
+#[mutant(KnowledgeIsTransitive => note(known, &row.by, row.count))]
+fn know(known: &mut Seen, row: &ScopeRow) {
+    note(known, &row.by, row.count);
+    join(known, &row.seen);
+}
+
+/// What a node is that so many of all decisions admit.
+#[mutant(NarrowerScope, all = admitting)]
+fn standing_of(admitting: usize, all: usize) -> Standing {
+    match admitting {
+        0 => Standing::Out,
+        _ if admitting == all => Standing::In,
+        _some => Standing::Frozen,
     }
 }
 

@@ -1,11 +1,12 @@
 //! The taking side: whether a batch is of use, where it brings the reader, and what it concludes.
 //! How a row meets the one that is there is `resolve`'s; storing it all is the store's.
 
+use cortex_mutant::mutant;
+
 use super::{Batch, Cursor, Part, Position, SnapshotKind, SnapshotTransfer, VersionVector};
 use crate::{
     directory::{Seen, Standing},
     model::{ActorId, Hlc},
-    rule::Rule,
 };
 
 /// What a reader is, in the transaction that takes a batch.
@@ -53,35 +54,62 @@ impl Reader<'_> {
     /// # Errors
     /// [`Unfit`].
     pub fn admit(&self, batch: &Batch) -> Result<(), Unfit> {
-        let of_another = batch.reader != self.actor && Rule::AnswersThisActor.holds();
-        let from_elsewhere = batch.from != *self.position && Rule::AnswersThisPosition.holds();
-        if of_another || from_elsewhere {
-            return Err(Unfit::Past);
+        if !self.is_actor(batch.reader) || !self.is_at(&batch.from) {
+            Err(Unfit::Past)
+        } else if !self.knows(&batch.knowledge) {
+            Err(Unfit::ScopeUnknown)
+        } else if !self.may_hold_rows() {
+            Err(Unfit::NotInScope)
+        } else if self.has_ended(batch.epoch) {
+            Err(Unfit::SourceGone)
+        } else if self.may_resurrect(batch) {
+            Err(Unfit::SourceStale)
+        } else {
+            self.ahead_of_clock(batch).map_or(Ok(()), |by_ms| Err(Unfit::Ahead { by_ms }))
         }
-        let known = |(node, count): (_, &u64)| self.knowledge.get(node).is_some_and(|n| n >= count);
-        if Rule::ScopeBeforeRows.holds() && !batch.knowledge.iter().all(known) {
-            return Err(Unfit::ScopeUnknown);
-        }
-        if Rule::TakerInScope.holds() && self.standing != Standing::In {
-            return Err(Unfit::NotInScope);
-        }
-        if Rule::EndedSourceRefused.holds() && batch.epoch <= self.source_gone {
-            return Err(Unfit::SourceGone);
-        }
+    }
+
+    #[mutant(AnswersThisActor => true)]
+    fn is_actor(&self, asked: ActorId) -> bool {
+        asked == self.actor
+    }
+
+    #[mutant(AnswersThisPosition => true)]
+    fn is_at(&self, asked_from: &Position) -> bool {
+        asked_from == self.position
+    }
+
+    /// True where all decisions about the scope that the source knows are known here.
+    #[mutant(ScopeBeforeRows => true)]
+    fn knows(&self, decisions: &Seen) -> bool {
+        decisions
+            .iter()
+            .all(|(node, count)| self.knowledge.get(node).is_some_and(|known| known >= count))
+    }
+
+    #[mutant(TakerInScope => true)]
+    fn may_hold_rows(&self) -> bool {
+        self.standing == Standing::In
+    }
+
+    #[mutant(EndedSourceRefused => false)]
+    fn has_ended(&self, source_epoch: u64) -> bool {
+        source_epoch <= self.source_gone
+    }
+
+    /// True for a batch that may hold rows whose deletion was collected here.
+    #[mutant(StaleSourceRefused => false)]
+    fn may_resurrect(&self, batch: &Batch) -> bool {
         // A source that is leaving reads nothing more: what it has is taken, or it would be lost.
-        if Rule::StaleSourceRefused.holds()
-            && !batch.is_whole()
-            && !batch.vector.dominates(self.gc_watermark)
-            && batch.standing == Standing::In
-        {
-            return Err(Unfit::SourceStale);
-        }
+        let is_leaving = batch.standing != Standing::In;
+        !batch.is_whole() && !is_leaving && !batch.vector.dominates(self.gc_watermark)
+    }
+
+    /// By how many milliseconds a batch is from a future that is not believed.
+    #[mutant(FutureRefused => None)]
+    fn ahead_of_clock(&self, batch: &Batch) -> Option<u64> {
         let newest = batch.rows.iter().map(|row| row.stamp.hlc).fold(batch.hlc, Ord::max);
-        if Rule::FutureRefused.holds() && newest > self.latest {
-            let by_ms = newest.unix_ms().saturating_sub(self.latest.unix_ms());
-            return Err(Unfit::Ahead { by_ms });
-        }
-        Ok(())
+        (newest > self.latest).then(|| newest.unix_ms().saturating_sub(self.latest.unix_ms()))
     }
 }
 
@@ -157,23 +185,20 @@ impl Batch {
     /// the place that the snapshot transfer had reached. They come by the change log, whose end concludes with what the
     /// source knows then.
     #[must_use]
+    #[mutant(SnapshotConcludesWithItsStart, start = self.snapshot_start())]
     pub fn conclude(&self, number: u64, start: SnapshotStart) -> Conclusion {
         let position = self.leads_to(number);
         match &self.part {
-            Part::Delta { last, .. } => {
-                let joins = *last || !Rule::VectorAtTheEnd.holds();
-                let join = joins.then(|| self.vector.clone());
-                Conclusion { position, join, sweep: None, whole: *last }
-            }
+            Part::Delta { last, .. } => Conclusion {
+                position,
+                join: self.joined_by_delta(*last),
+                sweep: None,
+                whole: *last,
+            },
             Part::Snapshot { reached: Some(_), .. } => {
                 Conclusion { position, join: None, sweep: None, whole: false }
             }
             Part::Snapshot { kind, reached: None, .. } => {
-                let start = if Rule::SnapshotConcludesWithItsStart.holds() {
-                    start
-                } else {
-                    self.snapshot_start()
-                };
                 let sweep = match kind {
                     SnapshotKind::Full => Some(Sweep {
                         covered: start.vector.clone(),
@@ -184,6 +209,12 @@ impl Batch {
                 Conclusion { position, join: Some(start.vector), sweep, whole: true }
             }
         }
+    }
+
+    /// What is incorporated with a part of the change log: rows before its end may come late, of an older number.
+    #[mutant(VectorAtTheEnd, last = true)]
+    fn joined_by_delta(&self, last: bool) -> Option<VersionVector> {
+        last.then(|| self.vector.clone())
     }
 
     /// What is to be kept of a batch that begins a snapshot transfer.

@@ -3,8 +3,10 @@
 
 use std::cmp::Ordering;
 
+use cortex_mutant::mutant;
+
 use super::{Dot, VersionVector};
-use crate::{model::Stamp, rule::Rule};
+use crate::model::Stamp;
 
 /// One of the two versions.
 #[derive(Clone, Copy, Debug)]
@@ -83,10 +85,11 @@ pub fn resolve(
     bytes: impl FnOnce() -> Ordering,
 ) -> Resolution {
     let Some(present) = present else {
-        if Rule::CollectedIgnored.holds() && ours.covers(arriving.dot()) {
-            return Resolution::Known;
-        }
-        return Resolution::Wins(Causality::default());
+        return if was_collected(arriving, ours) {
+            Resolution::Known
+        } else {
+            Resolution::Wins(Causality::default())
+        };
     };
     let order =
         arriving.stamp.cmp(&present.stamp).then_with(|| match arriving.seq == present.seq {
@@ -99,22 +102,37 @@ pub fn resolve(
     let same = arriving.dot() == present.dot();
     let concurrent =
         !same && !arriving.had_seen(present.dot()) && !present.had_seen(arriving.dot());
-    let stays = if order == Ordering::Greater { arriving } else { present };
-    let mut both = present.seen();
-    both.join(&arriving.seen());
-    // The version that stays says for itself which of its actor's writes it is.
-    let needed = Dot { seq: stays.seq, ..stays.dot() };
-    let context =
-        if both.get(needed.actor) <= needed.seq { both.without(needed.actor) } else { both };
-    let unites = Rule::ContextsUnite.holds() && context != stays.context.without_own(needed);
-    let context = unites.then_some(context);
-    let causality = Causality { concurrent, context };
     if order == Ordering::Greater {
-        return Resolution::Wins(causality);
+        let context = united_context(arriving, present);
+        return Resolution::Wins(Causality { concurrent, context });
     }
-    let re_announce =
-        order == Ordering::Less && theirs.covers(present.dot()) && Rule::ReAnnounce.holds();
+    let causality = Causality { concurrent, context: united_context(present, arriving) };
+    let re_announce = order == Ordering::Less && lost_to_collection(present, theirs);
     Resolution::Loses { causality, re_announce }
+}
+
+/// True of a version that is incorporated and not there: it was deleted, and the deletion collected.
+#[mutant(CollectedIgnored => false)]
+fn was_collected(arriving: Side<'_>, ours: &VersionVector) -> bool {
+    ours.covers(arriving.dot())
+}
+
+/// True where a sender that sends an older version has incorporated the newer one: it had it, and has collected it.
+#[mutant(ReAnnounce => false)]
+fn lost_to_collection(newer: Side<'_>, theirs: &VersionVector) -> bool {
+    theirs.covers(newer.dot())
+}
+
+/// What the writers of two versions had seen together, besides the write of the version that stays; none where its own
+/// writer had seen all of it.
+#[mutant(ContextsUnite => None)]
+fn united_context(stays: Side<'_>, goes: Side<'_>) -> Option<VersionVector> {
+    let mut both = stays.seen();
+    both.join(&goes.seen());
+    // The version that stays says for itself which of its actor's writes it is.
+    let own = stays.dot();
+    let context = if both.get(own.actor) <= own.seq { both.without(own.actor) } else { both };
+    (context != stays.context.without_own(own)).then_some(context)
 }
 
 impl VersionVector {

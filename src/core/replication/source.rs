@@ -1,8 +1,9 @@
 //! The giving side: which part of its replica a source reads for a request.
 //! Reading the rows is the store's; who may ask is judged before, by the scope.
 
+use cortex_mutant::mutant;
+
 use super::{ChangeLogId, Cursor, Dot, PullRequest, SnapshotKind, VersionVector};
-use crate::rule::Rule;
 
 /// What a source is, as of the moment at which it reads its rows.
 #[derive(Clone, Copy, Debug)]
@@ -40,20 +41,16 @@ pub enum Plan {
 
 impl Source<'_> {
     /// What to read for a request. A snapshot transfer begins where the reader has no place in this change log, or
-    /// one that
-    /// was cut off; or where it may lack deletions that were collected.
+    /// one that was cut off; or where it may lack deletions that were collected.
     #[must_use]
     pub fn plan(&self, request: &PullRequest) -> Plan {
         let cursor = request.position.cursor.filter(|cursor| cursor.change_log == self.change_log);
         let snapshot = request.position.snapshot.as_ref().filter(|_| cursor.is_some());
-        let stale = Rule::WatermarkHeeded.holds() && !request.vector.dominates(self.gc_watermark);
-        let whole = Rule::FullSnapshotBelowWatermark.holds();
-        let outgrown =
-            stale && snapshot.is_none_or(|snapshot| snapshot.kind == SnapshotKind::Scan && whole);
-        let is_cut =
-            |cursor: &Cursor| Rule::TruncationHeeded.holds() && cursor.lsn < self.truncated_lsn;
-        let Some(Cursor { lsn, .. }) = cursor.filter(|cursor| !is_cut(cursor) && !outgrown) else {
-            let kind = if stale && whole { SnapshotKind::Full } else { SnapshotKind::Scan };
+        let is_stale = self.may_lack_deletions(&request.vector);
+        let kind = Self::kind_for(is_stale);
+        let is_outgrown = is_stale && snapshot.is_none_or(|running| running.kind != kind);
+        let kept = cursor.filter(|cursor| !is_outgrown && !self.is_truncated(cursor));
+        let Some(Cursor { lsn, .. }) = kept else {
             return Plan::Snapshot { kind, starts: true, after: Vec::new(), pinned: self.lsn };
         };
         match snapshot {
@@ -66,16 +63,36 @@ impl Source<'_> {
             None => Plan::Delta { after: lsn },
         }
     }
+
+    /// True of a reader that has not incorporated all whose deletion was collected here.
+    #[mutant(WatermarkHeeded => false)]
+    fn may_lack_deletions(&self, reader: &VersionVector) -> bool {
+        !reader.dominates(self.gc_watermark)
+    }
+
+    /// A reader that may lack deletions learns of them only by what is not there any more.
+    #[mutant(FullSnapshotBelowWatermark => SnapshotKind::Scan)]
+    fn kind_for(is_stale: bool) -> SnapshotKind {
+        if is_stale { SnapshotKind::Full } else { SnapshotKind::Scan }
+    }
+
+    #[mutant(TruncationHeeded => false)]
+    fn is_truncated(&self, cursor: &Cursor) -> bool {
+        cursor.lsn < self.truncated_lsn
+    }
 }
 
 impl Plan {
     /// True where a row is to be sent: not where the reader has it already, except where everything
     /// is wanted, or where the row must pass by those who only think they have it.
     #[must_use]
+    #[mutant(ReAnnouncedPasses, re_announced = false)]
     pub fn sends(&self, row: Dot, re_announced: bool, reader: &VersionVector) -> bool {
-        let unfiltered = matches!(self, Self::Snapshot { kind: SnapshotKind::Full, .. });
-        !reader.covers(row)
-            || (unfiltered && Rule::FullSnapshotUnfiltered.holds())
-            || (re_announced && Rule::ReAnnouncedPasses.holds())
+        !reader.covers(row) || self.is_unfiltered() || re_announced
+    }
+
+    #[mutant(FullSnapshotUnfiltered => false)]
+    fn is_unfiltered(&self) -> bool {
+        matches!(self, Self::Snapshot { kind: SnapshotKind::Full, .. })
     }
 }

@@ -3,11 +3,12 @@
 
 use std::collections::BTreeMap;
 
+use cortex_mutant::mutant;
+
 use super::{Dot, ReplicaStatus, VersionVector};
 use crate::{
     directory::Seen,
     model::{ActorId, NodeName},
-    rule::Rule,
 };
 
 /// A node that keeps deletions from being collected.
@@ -58,8 +59,7 @@ impl ReplicaStatuses {
 
     /// Forgets what a node has said, unless it has said so as this actor.
     pub fn void_others(&mut self, node: &NodeName, actor: ActorId) {
-        let is_other = |status: &ReplicaStatus| status.actor != actor;
-        if Rule::StatusOfOneActor.holds() && self.0.get(node).is_some_and(is_other) {
+        if self.0.get(node).is_some_and(|status| !status.is_of_actor(actor)) {
             self.0.remove(node);
         }
     }
@@ -105,35 +105,54 @@ impl ReplicaStatuses {
         gone: &Seen,
     ) -> Result<VersionVector, GcBlocker> {
         let mut expected = must.clone();
-        let heard_of = self.0.values().filter(|_| Rule::UnheardReplicasAsked.holds());
-        for (node, epoch) in heard_of.flat_map(|status| &status.epochs) {
-            let known = expected.entry(node.clone()).or_default();
-            *known = (*epoch).max(*known);
-        }
+        self.join_epochs(&mut expected);
         expected.retain(|node, epoch| {
             node != here && (*epoch == 0 || *epoch > gone.get(node).copied().unwrap_or(0))
         });
-        let one_stay = Rule::StatusOfOneEpoch.holds();
         let mut confirmed = own.clone();
         for (node, epoch) in expected {
             let block = |why| GcBlocker { node: node.clone(), why };
-            let is_of_it =
-                |status: &&ReplicaStatus| epoch != 0 && (status.epoch == epoch || !one_stay);
-            let status = self.0.get(&node).filter(is_of_it);
+            let status = self.0.get(&node).filter(|status| epoch != 0 && status.is_of_epoch(epoch));
             let status = status.ok_or_else(|| block(GcBlocking::Silent))?;
-            if Rule::NobodyAhead.holds() && !own.dominates(&status.vector) {
+            if is_ahead(&status.vector, own) {
                 return Err(block(GcBlocking::Ahead));
             }
             confirmed = confirmed.common(&status.vector);
         }
         Ok(confirmed)
     }
+
+    /// Adds the replicas that others know of.
+    #[mutant(UnheardReplicasAsked => ())]
+    fn join_epochs(&self, expected: &mut BTreeMap<NodeName, u64>) {
+        for (node, epoch) in self.0.values().flat_map(|status| &status.epochs) {
+            let known = expected.entry(node.clone()).or_default();
+            *known = (*epoch).max(*known);
+        }
+    }
+}
+
+/// True where a replica has seen what is not known here, and whose deletion it may have collected.
+#[mutant(NobodyAhead => false)]
+fn is_ahead(theirs: &VersionVector, own: &VersionVector) -> bool {
+    !own.dominates(theirs)
 }
 
 /// True where a replica goes on from what it has said before.
 fn continues(known: &ReplicaStatus, status: &ReplicaStatus) -> bool {
-    let same_actor = known.actor == status.actor || !Rule::StatusOfOneActor.holds();
-    same_actor && (known.epoch == status.epoch || !Rule::StatusOfOneEpoch.holds())
+    known.is_of_actor(status.actor) && known.is_of_epoch(status.epoch)
+}
+
+impl ReplicaStatus {
+    #[mutant(StatusOfOneActor => true)]
+    fn is_of_actor(&self, actor: ActorId) -> bool {
+        self.actor == actor
+    }
+
+    #[mutant(StatusOfOneEpoch => true)]
+    fn is_of_epoch(&self, epoch: u64) -> bool {
+        self.epoch == epoch
+    }
 }
 
 #[cfg(test)]
