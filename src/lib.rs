@@ -55,7 +55,7 @@
 //! | what is advised where a node is not reached | [`remedy`] |
 //! | the clock and randomness | [`sys::clock`], [`sys::random`] |
 //! | which rule a function keeps, for tests that break it | `src/core/rule.rs`, `src/mutant/` |
-| the dashboard | `tui/` |
+//! | the dashboard | `tui/` |
 //!
 //! # Who may import whom
 //!
