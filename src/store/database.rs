@@ -10,8 +10,6 @@ use cortex_core::{
 use rusqlite::Connection;
 
 use super::{
-    apply::{Finished, Means, State, Totals, Tx},
-    apply_batch,
     cache::RecordCache,
     catalog::Catalog,
     command::{Command, Outcome},
@@ -23,6 +21,7 @@ use super::{
     recent::Recent,
     replica::Replica,
     schema,
+    tx::{Finished, Means, Tx, dispatch, replication::cursors, state::State, totals::Totals},
 };
 
 /// The connection that changes rows, and what is known of them in memory.
@@ -96,7 +95,7 @@ impl Engine {
         let mut tx = Tx::begin(&self.conn, &self.state, means);
         let mut outcomes = Vec::new();
         for command in commands {
-            match tx.apply(command) {
+            match dispatch::apply(&mut tx, command) {
                 Err(CommandError::Faulted(fault)) => return Err(fault), // dropping rolls back
                 outcome => outcomes.push(outcome),
             }
@@ -284,7 +283,7 @@ impl Database {
             return Ok(Position::default());
         };
         let actors = &self.engine.state.actors;
-        Ok(apply_batch::load_cursor(&self.engine.conn, actors, table, peer)?.position)
+        Ok(cursors::load_cursor(&self.engine.conn, actors, table, peer)?.position)
     }
 
     /// Reads everything again from the file, as at a start.

@@ -12,25 +12,16 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use cortex_core::{
-    directory::Standing,
-    model::{TableUid, Uid},
-};
-use rusqlite::{Connection, params};
+use cortex_core::model::TableUid;
+use rusqlite::Connection;
 
-use super::{
-    apply::Tx,
-    catalog::Entry,
-    error::{CommandError, StoreError},
-    events::Event,
-    replica::Replica,
-};
+use super::error::StoreError;
 
 /// A replica epoch that is over.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Departure {
-    uid: TableUid,
-    epoch: u64,
+pub(super) struct Departure {
+    pub(super) uid: TableUid,
+    pub(super) epoch: u64,
     /// How often the log had been emptied when the last row was removed; none while there are rows.
     rows_gone: Option<u64>,
 }
@@ -82,7 +73,7 @@ impl Departures {
     }
 
     /// The last row of a table was removed.
-    fn rows_are_gone(&mut self, table: i64) {
+    pub(super) fn rows_are_gone(&mut self, table: i64) {
         if self.waiting.contains_key(&table)
             && let Some(departure) = Arc::make_mut(&mut self.waiting).get_mut(&table)
         {
@@ -91,85 +82,28 @@ impl Departures {
     }
 
     /// Those of which nothing is left.
-    fn over(&self) -> Vec<(i64, Departure)> {
+    pub(super) fn over(&self) -> Vec<(i64, Departure)> {
         let is_over =
             |departure: &Departure| departure.rows_gone.is_some_and(|at| at < self.emptied);
         let over = self.waiting.iter().filter(|(_, departure)| is_over(departure));
         over.map(|(table, departure)| (*table, departure.clone())).collect()
     }
-}
 
-impl Tx<'_> {
-    /// Remembers that a replica epoch is over whose rows have just gone out of sight.
-    pub(super) fn depart(
-        &mut self,
-        entry: &Entry,
-        replica: &Replica,
-        taker: &str,
-    ) -> Result<(), CommandError> {
-        let name = &entry.table.name;
-        let (table, owner) = (entry.table.id.0, self.state.catalog.uid_here(&name.owner));
-        let shown = self.state.catalog.show(name);
-        self.execute(
-            "INSERT OR REPLACE INTO departures (table_id, uid, epoch, owner, name, taker)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-            params![table, replica.uid.0, replica.epoch, owner.map(|uid| uid.0), shown, taker],
-        )?;
-        let departure = Departure { uid: replica.uid, epoch: replica.epoch, rows_gone: None };
-        Arc::make_mut(&mut self.state.departures.waiting).insert(table, departure);
-        Ok(())
+    /// A replica epoch is over whose rows have just gone out of sight.
+    pub(super) fn begin(&mut self, table: i64, uid: TableUid, epoch: u64) {
+        let departure = Departure { uid, epoch, rows_gone: None };
+        Arc::make_mut(&mut self.waiting).insert(table, departure);
     }
 
-    /// The last row of a dropped table was removed.
-    pub(super) fn table_is_empty(&mut self, table: i64) -> Result<(), StoreError> {
-        self.execute("DELETE FROM tables WHERE id = ?1", [table])?;
-        self.state.departures.rows_are_gone(table);
-        Ok(())
+    /// The others know of it.
+    pub(super) fn end(&mut self, table: i64) {
+        Arc::make_mut(&mut self.waiting).remove(&table);
     }
 
-    /// Tells of the replica epochs of which no byte is left. True where there were some.
-    pub(super) fn tell_departures(&mut self) -> Result<bool, CommandError> {
-        let departures = &mut self.state.departures;
-        if departures.emptied > 0 && !departures.swept {
-            departures.swept = true;
-            self.execute("UPDATE node_state SET swept = 1 WHERE id = 1", [])?;
-        }
-        let over = self.state.departures.over();
-        if over.is_empty() || self.here().is_err() {
-            return Ok(false); // without a mesh there is nobody to tell; once there is one again, it is told
-        }
-        for (table, departure) in &over {
-            self.tell_departure(*table, departure)?;
-        }
-        Ok(true)
-    }
-
-    fn tell_departure(&mut self, table: i64, departure: &Departure) -> Result<(), CommandError> {
-        let Departure { uid, epoch, .. } = departure;
-        let (owner, name, taker): (Option<u32>, String, String) = self
-            .cached("SELECT owner, name, taker FROM departures WHERE table_id = ?1")?
-            .query_row([table], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
-        self.execute("DELETE FROM departures WHERE table_id = ?1", [table])?;
-        Arc::make_mut(&mut self.state.departures.waiting).remove(&table);
-        let directory = self.state.catalog.directory();
-        if !directory.is_dropped(*uid) {
-            let here = self.here()?;
-            let said = directory.replica(*uid, &here);
-            let (up, down) = said.map_or((*epoch, *epoch), |row| (row.up, row.down.max(*epoch)));
-            // One that was decided and taken back meanwhile is over with it.
-            let is_here = self.state.replicas.get(*uid).is_some_and(|replica| replica.epoch > 0);
-            let is_out = directory.standing(*uid, &here) == Standing::Out;
-            let forgotten = self.forgotten_epoch(*uid, &here).filter(|_| is_out && !is_here);
-            let (up, down) = forgotten.map_or((up, down), |epoch| (up.max(epoch), down.max(epoch)));
-            self.publish_epochs(*uid, &here, up.max(*epoch), down)?;
-        }
-        let has_it = if taker.is_empty() {
-            "nothing of it had come".to_owned()
-        } else {
-            format!("{taker} has everything")
-        };
-        let text = format!("{name} has left this machine: {has_it}, and its bytes are overwritten");
-        self.note(&Event { uid: owner.map(Uid), kind: "table_left", text })?;
-        Ok(())
+    /// Notes in memory that all pages of the file were looked at. True where that is new.
+    pub(super) fn note_swept(&mut self) -> bool {
+        let is_new = self.emptied > 0 && !self.swept;
+        self.swept |= is_new;
+        is_new
     }
 }

@@ -9,9 +9,6 @@
 //! ```
 
 mod actors;
-mod adopt;
-mod apply;
-mod apply_batch;
 mod audit;
 mod backup;
 mod cache;
@@ -34,26 +31,21 @@ mod exposure;
 pub(crate) mod fake_signer;
 mod full_disk;
 mod inherited;
-mod mesh;
-mod owners;
 mod place;
 mod read_batch;
 mod reader;
 mod recent;
 mod repair;
 mod replica;
-mod replica_epoch;
 mod reserve;
-mod restamp;
 mod rollback_marker;
-mod rows;
 mod scan;
 mod schema;
 mod seqlock;
 mod slack;
 mod system;
-mod tables;
 mod tombstone_gc;
+mod tx;
 mod writer;
 
 use std::{
@@ -68,7 +60,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use cortex_core::{
-    model::{ActorId, Hlc, Limits, NodeName, TableId, TableUid},
+    model::{ActorId, Hlc, Limits, NodeName, Signer, Stamp, TableId, TableUid},
     replication::{Dot, Position, PullRequest},
 };
 use rusqlite::hooks::Action;
@@ -76,12 +68,13 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use crate::sys::{clock, random};
 
-pub use apply_batch::{Applied, ReceivedBatch};
-pub use audit::{AuditReport, AuditStep, Audited};
 pub(crate) use backup::{KEPT as KEPT_BACKUPS, SENDING as BACKUP_SENDING};
 pub use backup::{Restored, Summary, restore};
 pub use catalog::{Catalog, Entry, Namespace, Usage};
-pub use command::{Claim, Command, Granting, Outcome, Redemption, Registration, TokenId};
+pub use command::{
+    Applied, AuditReport, AuditStep, Audited, Claim, Collection, Command, Granting, Outcome,
+    ReceivedBatch, Redemption, Registration, Restamp, TokenId,
+};
 pub use conflicts::{Conflict, Tally};
 pub use damage::News as DamageNews;
 pub use database::Database;
@@ -93,12 +86,10 @@ pub use read_batch::{BatchBounds, BatchRead, NoBatch};
 pub use reader::Reader;
 pub use repair::{BUCKETS, RowMark, bucket_of};
 pub use replica::Replica;
-pub use restamp::Restamp;
 pub use scan::{Flow, Scan};
 pub use system::{
     Checked, SealedRow, UID as SYSTEM_TABLE, UnverifiedRow, VerifiedRow, check, verify,
 };
-pub use tombstone_gc::Collection;
 use writer::Published;
 
 use crate::sys::throttle::LogThrottle;
@@ -260,7 +251,7 @@ impl Store {
         if unclean {
             schema::note_unclean_end(&conn).map_err(|e| fault(e.into()))?;
         }
-        let state = apply::State::load(&conn).map_err(fault)?;
+        let state = tx::state::State::load(&conn).map_err(fault)?;
         let mut engine = database::Engine::new(conn, state, random::id);
 
         let (rollback_marker, mark) = rollback_marker::RollbackMarker::open(
@@ -460,7 +451,9 @@ impl Store {
         let Some(table) = self.copy(table).and_then(|copy| copy.table) else {
             return Ok(Position::default());
         };
-        self.read(|conn, actors| Ok(apply_batch::load_cursor(conn, actors, table, peer)?.position))
+        self.read(|conn, actors| {
+            Ok(tx::replication::cursors::load_cursor(conn, actors, table, peer)?.position)
+        })
     }
 
     /// This machine's copy of a table, as of the last commit.
@@ -486,6 +479,16 @@ impl Store {
     #[must_use]
     pub fn copies_changed_since(&self, count: u64) -> (u64, Option<Vec<TableUid>>) {
         self.inner.published.copies.changed_since(count)
+    }
+
+    /// The rows of the directory whose signatures say nothing to a node that comes later, each with its
+    /// stamp: to be signed here, in the place of their writers. Reads all of the directory.
+    ///
+    /// # Errors
+    /// What SQLite reports.
+    pub fn orphans(&self, signer: &dyn Signer) -> Result<Vec<(Vec<u8>, Stamp)>, StoreError> {
+        let catalog = self.catalog();
+        self.inner.scans.read(|conn| system::orphans(conn, signer, catalog.directory()))
     }
 
     /// Conflicts of a table, the newest first, from before a number.

@@ -3,20 +3,12 @@
 
 use cortex_core::{
     model::{Hlc, Stamp, TableId},
-    replication::{Dot, TableDigest},
+    replication::TableDigest,
 };
 use rusqlite::{Connection, OptionalExtension, params};
 use sha2::{Digest, Sha256};
 
-use super::{
-    Store,
-    actors::Actors,
-    apply::Tx,
-    catalog::Entry,
-    checksum::StoredRow,
-    error::{CommandError, StoreError},
-    rows::Place,
-};
+use super::{Store, actors::Actors, checksum::StoredRow, error::StoreError};
 
 /// Buckets of keys. With a million rows each holds some 250, so that a difference costs a few kilobytes.
 pub const BUCKETS: usize = 4096;
@@ -156,59 +148,5 @@ impl Store {
     /// What SQLite reports.
     pub fn marks(&self, table: TableId, buckets: &[usize]) -> Result<Vec<RowMark>, StoreError> {
         self.read(|conn, actors| marks(conn, actors, table, buckets))
-    }
-}
-
-impl Tx<'_> {
-    /// Has versions told to everybody again, those too that claim to have them. Answers how many there
-    /// were.
-    pub(super) fn push_all(&mut self, entry: &Entry, keys: &[Vec<u8>]) -> Result<u64, StoreError> {
-        let place = Place::of(entry);
-        let mut pushed = 0;
-        for key in keys {
-            if let Some(found) = self.find_row(place.id, key)?.filter(|found| !found.damaged) {
-                self.push_back(place, &found)?;
-                pushed += 1;
-            }
-        }
-        Ok(pushed)
-    }
-
-    /// Writes versions once more, each as a new one: a replica that claims to have the old one must take it.
-    /// Answers how many there were.
-    pub(super) fn write_again(
-        &mut self,
-        entry: &Entry,
-        keys: &[Vec<u8>],
-    ) -> Result<u64, CommandError> {
-        let mut written = 0;
-        for key in keys {
-            let found = self.find_row(entry.table.id, key)?;
-            let found = found.filter(|found| !found.damaged);
-            if let Some(value) = found.and_then(|found| found.value) {
-                self.write_shared(entry, key, Some(&value))?;
-                written += 1;
-            }
-        }
-        Ok(written)
-    }
-
-    /// Deletes rows that are as they were when somebody decided about them. Answers how many there were.
-    pub(super) fn erase_unchanged(
-        &mut self,
-        entry: &Entry,
-        rows: &[(Vec<u8>, Option<Dot>)],
-    ) -> Result<u64, CommandError> {
-        let mut erased = 0;
-        for (key, seen) in rows {
-            let found = self.find_row(entry.table.id, key)?;
-            let found = found.filter(|found| !found.damaged);
-            let now = found.map(|row| Dot { actor: row.stamp.actor, seq: row.seq });
-            if now == *seen {
-                self.write_shared(entry, key, None)?;
-                erased += 1;
-            }
-        }
-        Ok(erased)
     }
 }

@@ -1,25 +1,26 @@
 //! What the writer can be asked to do, and what it answers.
 //! Commands are data, so that they can be counted, bounded and ordered before they are carried out.
 
+mod directory;
+mod replication;
+mod upkeep;
+
 use std::{collections::BTreeSet, sync::Arc};
 
 use bytes::Bytes;
 use cortex_core::model::{
-    AttributeName, Caller, IdentityId, IdentityName, Key, NodeName, Owner, Permissions, Principal,
-    QualifiedName, Scope, Signer, Stamp, TableName, TableUid, Uid,
+    AttributeName, Caller, IdentityId, IdentityName, Key, NodeName, Owner, QualifiedName, Scope,
+    Signer, Stamp, TableName, TableUid,
 };
 use cortex_core::replication::{Ack, Dot};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-use super::{
-    apply_batch::{Applied, ReceivedBatch},
-    audit::{AuditStep, Audited},
-    catalog::Entry,
-    error::CommandError,
-    events::Event,
-    restamp::Restamp,
-    system::VerifiedRow,
-    tombstone_gc::Collection,
+use super::{catalog::Entry, error::CommandError, events::Event, system::VerifiedRow};
+
+pub use self::{
+    directory::{Claim, Granting, Redemption, Registration, TokenId},
+    replication::{Applied, Collection, ReceivedBatch, Restamp},
+    upkeep::{AuditReport, AuditStep, Audited},
 };
 
 /// A change to be made in the writer's next transaction. The caller is judged once more there.
@@ -200,65 +201,6 @@ pub enum Command {
     Purge,
     /// Carry out what came before and end.
     Stop,
-}
-
-/// An identity to be made.
-#[derive(Clone, Debug)]
-pub struct Registration {
-    /// Who asks. That they may is judged before: it takes the list of users.
-    pub caller: Caller,
-    /// Its id, drawn at random.
-    pub id: IdentityId,
-    /// Its name.
-    pub name: IdentityName,
-    /// The uid of this node that it is.
-    pub uid: Uid,
-}
-
-/// The use of a claim token on this node.
-#[derive(Debug)]
-pub struct Claim {
-    /// Who asks; becomes the identity.
-    pub uid: Uid,
-    /// Whose token it is.
-    pub identity: IdentityId,
-    /// What the origin says of the identity, with its signatures checked.
-    pub rows: Vec<VerifiedRow>,
-    /// The token, which is used up by it.
-    pub token: TokenId,
-}
-
-/// The use of a claim token that this node has made.
-#[derive(Debug)]
-pub struct Redemption {
-    /// The token, which is used up by it.
-    pub token: TokenId,
-    /// The node where it is used.
-    pub node: NodeName,
-    /// The uid there.
-    pub uid: Uid,
-}
-
-/// A claim token, as far as its use goes.
-#[derive(Clone, Copy, Debug)]
-pub struct TokenId {
-    /// Drawn at random when it was made.
-    pub id: [u8; 16],
-    /// When it expires by itself, in Unix milliseconds.
-    pub expires_ms: u64,
-}
-
-/// Whose rights on which table are to change.
-#[derive(Debug)]
-pub struct Granting {
-    /// Needs `admin`.
-    pub caller: Caller,
-    /// As it was looked up.
-    pub entry: Arc<Entry>,
-    /// Whose rights change.
-    pub principal: Principal,
-    /// Which of them.
-    pub rights: Permissions,
 }
 
 impl Command {
