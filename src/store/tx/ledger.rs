@@ -3,7 +3,7 @@
 
 use cortex_core::{
     model::{Hlc, TableId, TableUid},
-    replication::{Dot, OpenConflicts, RowVersion, VersionVector},
+    replication::{Dot, OpenConflicts, VersionVector},
 };
 use rusqlite::{OptionalExtension, params};
 
@@ -114,7 +114,9 @@ fn make_room(tx: &Tx<'_>, table: TableId) -> Result<u64, StoreError> {
 pub(crate) fn acknowledge_restored(
     tx: &mut Tx<'_>,
     place: Place<'_>,
-    row: &RowVersion,
+    key: &[u8],
+    value: Option<&[u8]>,
+    writer: Dot,
     context: &VersionVector,
 ) -> Result<(), StoreError> {
     let open = tx.state.replicas.get(place.uid).map_or(0, |copy| copy.conflicts.open.count);
@@ -126,13 +128,12 @@ pub(crate) fn acknowledge_restored(
             "SELECT id, actor, seq FROM conflicts
              WHERE table_id = ?1 AND key = ?2 AND value IS ?3 AND acknowledged = 0",
         )?;
-        let rows = statement.query_map(params![place.id.0, row.key, row.value], |row| {
+        let rows = statement.query_map(params![place.id.0, key, value], |row| {
             let actor = tx.state.actors.id(row.get(1)?);
             Ok((row.get(0)?, Dot { actor, seq: row.get(2)? }))
         })?;
         rows.collect::<Result<_, _>>()?
     };
-    let writer = row.dot();
     let had_seen =
         |dot: Dot| context.covers(dot) || (dot.actor == writer.actor && dot.seq < writer.seq);
     for (id, losing) in found {

@@ -1,43 +1,22 @@
 //! Records that clients store and delete, and repairs of rows.
 
 use cortex_core::{
-    merge::{self, Change, Content, Delta, Version},
-    model::{Caller, Hlc, Permissions, Stamp, TableId},
+    model::{Caller, Permissions},
     replication::Dot,
 };
-use rusqlite::{OptionalExtension, params};
 
 use crate::store::{
     catalog::Entry,
-    checksum::StoredRow,
     command::Outcome,
     error::{CommandError, StoreError},
     tx::{
         Tx, admission,
-        audits::{self, DigestChange},
         place::Place,
-        versions,
+        versions::{self, Found, Origin},
     },
 };
 
-/// A row as it stands in the file, without its value.
-#[derive(Clone, Copy, Debug)]
-struct Present {
-    id: i64,
-    version: Version,
-}
-
-/// A version of a row on its way in.
-#[derive(Clone, Copy, Debug)]
-struct Arriving<'v> {
-    version: Version,
-    /// The short number of the actor that made it.
-    actor_number: i64,
-    /// Its number among the writes of that actor.
-    seq: u64,
-    value: Option<&'v [u8]>,
-}
-
+/// Stores a record of a client.
 pub(crate) fn put(
     tx: &mut Tx<'_>,
     caller: &Caller,
@@ -47,11 +26,11 @@ pub(crate) fn put(
 ) -> Result<Outcome, CommandError> {
     let entry = admission::admit(tx, caller, entry, Permissions::WRITE)?;
     entry.takes_writes()?;
-    let bytes = (key.len() + record.len()) as u64;
-    write_here(tx, &entry, key, Content::Live { bytes }, Some(record))?;
+    write(tx, &entry, key, Some(record))?;
     Ok(Outcome::Stored)
 }
 
+/// Removes a record of a client, whether or not it is there.
 pub(crate) fn delete(
     tx: &mut Tx<'_>,
     caller: &Caller,
@@ -60,35 +39,27 @@ pub(crate) fn delete(
 ) -> Result<Outcome, CommandError> {
     let entry = admission::admit(tx, caller, entry, Permissions::WRITE)?;
     entry.takes_writes()?;
-    write_here(tx, &entry, key, Content::Deleted, None)?;
+    write(tx, &entry, key, None)?;
     Ok(Outcome::Deleted)
 }
 
-/// A version made here and now. One that comes to nothing has drawn no number, and needs no
-/// commit.
-fn write_here(
+/// A version made here and now. One that comes to nothing has drawn no number, and needs no commit.
+fn write(
     tx: &mut Tx<'_>,
     entry: &Entry,
     key: &[u8],
-    content: Content,
     value: Option<&[u8]>,
 ) -> Result<(), CommandError> {
     if entry.replicated {
         return write_shared(tx, entry, key, value);
     }
-    let (clock, seq, changed) = (tx.state.clock, tx.state.seq, tx.changed);
-    let present = find(tx, entry.table.id, key)?;
-    let mut arriving = local(tx, content, value);
-    if let Some(present) = present {
-        // A clock that was ahead may have left it there. The write still comes after it.
-        let after = present.version.stamp.hlc.next();
-        arriving.version.stamp.hlc = after.max(arriving.version.stamp.hlc);
+    let place = Place::of(entry);
+    let present = versions::find_present(tx, place.id, key)?;
+    if present.is_none() && value.is_none() {
+        return Ok(());
     }
-    let outcome = merge(tx, entry, key, present, arriving);
-    if !matches!(outcome, Ok(Change::Store | Change::Tombstone | Change::Erase)) {
-        (tx.state.clock, tx.state.seq, tx.changed) = (clock, seq, changed);
-    }
-    outcome.map(|_change| ())
+    versions::put_version(tx, place, key, present, value, Origin::Local)?;
+    Ok(())
 }
 
 /// The same in a table of which there may be other copies: they will be told.
@@ -103,13 +74,16 @@ fn write_shared(
     if found.is_none() && value.is_none() && !may_come(tx, entry) {
         return Ok(()); // there is nothing to delete, and nobody who could have it
     }
-    admission::check_quota(tx, entry, versions::difference(key, found.as_ref(), value))?;
+    let present = found.as_ref().map(Found::present);
+    // Before its context is stored: a refusal changes nothing.
+    admission::check_quota(tx, entry, versions::difference(key, present, value))?;
     let context_id = versions::context_here(tx, place, found.as_ref())?;
     if let Some(found) = &found {
         // A table that was local while the clock was ahead may hold it, after the clock was set back.
         tx.state.clock.observe(found.stamp.hlc);
     }
-    versions::put_here(tx, place, key, found.as_ref(), value, context_id)
+    versions::put_version(tx, place, key, present, value, Origin::Shared { context_id })?;
+    Ok(())
 }
 
 /// True where another copy may have a row that is not here.
@@ -119,81 +93,6 @@ fn may_come(tx: &Tx<'_>, entry: &Entry) -> bool {
         let others = directory.must_confirm(entry.table.uid);
         others.keys().any(|node| node != here)
     })
-}
-
-/// The entry point of rows that have no copies: lets the merge rule decide, and stores what it decided.
-fn merge(
-    tx: &mut Tx<'_>,
-    entry: &Entry,
-    key: &[u8],
-    present: Option<Present>,
-    arriving: Arriving<'_>,
-) -> Result<Change, CommandError> {
-    let version = present.map(|present| present.version);
-    let change = merge::decide(version, arriving.version, false);
-    let delta = Delta::of(version, arriving.version, change);
-    admission::check_quota(tx, entry, delta)?;
-    store(tx, entry.table.id, key, present, arriving, change)?;
-    tx.totals.add(entry, delta);
-    audits::note_change(tx, entry.table.id, key, delta, DigestChange::default());
-    tx.touched.push(tx.cache.bucket(entry.table.id, key));
-    Ok(change)
-}
-
-fn store(
-    tx: &mut Tx<'_>,
-    table: TableId,
-    key: &[u8],
-    present: Option<Present>,
-    arriving: Arriving<'_>,
-    change: Change,
-) -> Result<(), StoreError> {
-    let Arriving { version, actor_number, seq, value } = arriving;
-    let (hlc, lsn) = (version.stamp.hlc.to_i64(), tx.state.lsn + 1);
-    let checksum = StoredRow { table, key, hlc, actor_number, seq, value }.checksum();
-    match (change, present) {
-        (Change::Keep, _) | (Change::Erase, None) => return Ok(()),
-        (Change::Erase, Some(Present { id, .. })) => {
-            tx.execute("DELETE FROM records WHERE id = ?1", [id])?;
-        }
-        (Change::Store | Change::Tombstone, Some(Present { id, .. })) => tx.execute(
-            "UPDATE records SET value = ?2, hlc = ?3, actor = ?4, seq = ?5, lsn = ?6,
-             checksum = ?7 WHERE id = ?1",
-            params![id, value, hlc, actor_number, seq, lsn, checksum],
-        )?,
-        (Change::Store | Change::Tombstone, None) => tx.execute(
-            "INSERT INTO records (table_id, key, value, hlc, actor, seq, lsn, checksum)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
-            params![table.0, key, value, hlc, actor_number, seq, lsn, checksum],
-        )?,
-    }
-    tx.damage.gone(table, key);
-    tx.state.lsn = lsn;
-    Ok(())
-}
-
-/// A version made here and now.
-fn local<'v>(tx: &mut Tx<'_>, content: Content, value: Option<&'v [u8]>) -> Arriving<'v> {
-    let stamp = tx.draw_stamp();
-    tx.state.seq += 1;
-    let version = Version { stamp, content };
-    Arriving { version, actor_number: tx.state.actor_number, seq: tx.state.seq, value }
-}
-
-fn find(tx: &Tx<'_>, table: TableId, key: &[u8]) -> Result<Option<Present>, StoreError> {
-    let mut statement = tx.cached(
-        "SELECT id, hlc, actor, length(value) FROM records WHERE table_id = ?1 AND key = ?2",
-    )?;
-    let present = statement.query_row(params![table.0, key], |row| {
-        let value_bytes: Option<u32> = row.get(3)?;
-        let content = value_bytes.map_or(Content::Deleted, |bytes| Content::Live {
-            bytes: key.len() as u64 + u64::from(bytes),
-        });
-        let actor = tx.state.actors.id(row.get(2)?);
-        let stamp = Stamp { hlc: Hlc::from_i64(row.get(1)?), actor };
-        Ok(Present { id: row.get(0)?, version: Version { stamp, content } })
-    });
-    Ok(present.optional()?)
 }
 
 /// Has versions told to everybody again, those too that claim to have them. Answers how many there

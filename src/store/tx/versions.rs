@@ -1,5 +1,12 @@
-//! Versions of rows: found, put in the place of others, removed. Local writes and peers' rows end here alike; which
-//! version stays was decided before.
+//! Versions of rows: found, put in the place of others, removed. Writes of clients, here or elsewhere, and rows of the
+//! directory end in [`put_version`] alike, with their origin; which version stays was decided before.
+//!
+//! ```text
+//!   records  ── Local, Shared ──┐
+//!   restamp  ── Shared ─────────┤
+//!   apply_batch ── Arrived ─────┼──> put_version ──> records, change log, contexts
+//!   directory::signed ─ Arrived ┘                    totals, digest, ledger, audits, cache
+//! ```
 
 use std::{cmp::Ordering, sync::Arc};
 
@@ -18,6 +25,7 @@ use crate::store::{
     tx::{
         Tx, admission,
         audits::{self, DigestChange},
+        ledger::{self, LosingVersion},
         place::Place,
     },
 };
@@ -41,6 +49,13 @@ impl Found {
         Side { stamp: self.stamp, seq: self.seq, context: &self.context }
     }
 
+    /// What its replacement has to know.
+    pub(crate) fn present(&self) -> Present<'_> {
+        let (id, stamp, seq, context_id) = (self.id, self.stamp, self.seq, self.context_id);
+        let (value, damaged) = (self.value.as_deref(), self.damaged);
+        Present { id, stamp, seq, context_id, length: value.map(<[u8]>::len), value, damaged }
+    }
+
     pub(crate) fn differs(&self, value: Option<&[u8]>) -> bool {
         self.compared_to(value) != Ordering::Equal
     }
@@ -51,14 +66,95 @@ impl Found {
     }
 }
 
+/// A row as it stands in the file, as far as its replacement has to know it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Present<'v> {
+    id: i64,
+    stamp: Stamp,
+    seq: u64,
+    context_id: Option<i64>,
+    /// Bytes of its value; none for a tombstone.
+    length: Option<usize>,
+    /// Its value. None as well where the table has no replica, whose digest it would be part of: a large value is on
+    /// pages of its own, which need not be read to be overwritten.
+    value: Option<&'v [u8]>,
+    damaged: bool,
+}
+
+impl<'v> Present<'v> {
+    fn losing(&self) -> LosingVersion<'v> {
+        let dot = Dot { actor: self.stamp.actor, seq: self.seq };
+        LosingVersion { hlc: self.stamp.hlc, dot, value: self.value }
+    }
+}
+
+/// Where a version comes from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Origin<'v> {
+    /// Made here and now, in a table that is nowhere else. Its deletion leaves no tombstone.
+    Local,
+    /// Made here and now, in a table of which there may be other replicas. Its stamp is drawn, and the replica here has
+    /// incorporated it.
+    Shared {
+        /// What its writer had seen.
+        context_id: Option<i64>,
+    },
+    /// Made before, and mostly elsewhere: it comes with its stamp, and it is decided that it wins.
+    Arrived(Arrived<'v>),
+}
+
+/// A version that comes with its stamp.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Arrived<'v> {
+    pub(crate) stamp: Stamp,
+    pub(crate) seq: u64,
+    /// What is to be kept as its context.
+    pub(crate) context_id: Option<i64>,
+    /// What its writer had seen.
+    pub(crate) context: &'v VersionVector,
+    /// True where neither writer had seen the other's version: the one that loses goes to the ledger of conflicts.
+    pub(crate) concurrent: bool,
+}
+
 /// A version to be stored.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Stored<'v> {
-    pub(crate) stamp: Stamp,
-    pub(crate) actor_number: i64,
-    pub(crate) seq: u64,
-    pub(crate) value: Option<&'v [u8]>,
-    pub(crate) context_id: Option<i64>,
+struct Version<'v> {
+    stamp: Stamp,
+    actor_number: i64,
+    seq: u64,
+    value: Option<&'v [u8]>,
+    context_id: Option<i64>,
+}
+
+impl Version<'_> {
+    fn dot(&self) -> Dot {
+        Dot { actor: self.stamp.actor, seq: self.seq }
+    }
+}
+
+/// The row of a key in a table that is nowhere else, as far as its replacement has to know it.
+pub(crate) fn find_present(
+    tx: &Tx<'_>,
+    table: TableId,
+    key: &[u8],
+) -> Result<Option<Present<'static>>, StoreError> {
+    let mut statement = tx.cached(
+        "SELECT id, hlc, actor, seq, context, length(value) FROM records
+         WHERE table_id = ?1 AND key = ?2",
+    )?;
+    let present = statement.query_row(params![table.0, key], |row| {
+        let actor = tx.state.actors.id(row.get(2)?);
+        Ok(Present {
+            id: row.get(0)?,
+            stamp: Stamp { hlc: Hlc::from_i64(row.get(1)?), actor },
+            seq: row.get(3)?,
+            context_id: row.get(4)?,
+            length: row.get(5)?,
+            value: None,
+            damaged: false,
+        })
+    });
+    Ok(present.optional()?)
 }
 
 /// The row of a key.
@@ -123,101 +219,158 @@ pub(crate) fn context_here(
     Ok(id)
 }
 
-/// Puts a version that is made here and now in the place of what is there, if anything is.
-pub(crate) fn put_here(
+/// Puts a version in the place of what is there, if anything is: the one way to write a row. Keeps what is kept beside
+/// the rows with it: totals and digest, the change log, how often contexts are used, the ledger of conflicts, audits
+/// that are under way, and which of the cached records are stale. Answers the LSN.
+///
+/// A refusal has changed nothing.
+pub(crate) fn put_version(
     tx: &mut Tx<'_>,
     place: Place<'_>,
     key: &[u8],
-    found: Option<&Found>,
+    present: Option<Present<'_>>,
     value: Option<&[u8]>,
-    context_id: Option<i64>,
-) -> Result<(), CommandError> {
-    let (stamp, seq) = tx.draw();
-    let new = Stored { stamp, actor_number: tx.state.actor_number, seq, value, context_id };
-    put(tx, place, key, found, new)?;
-    if let Some(replica) = tx.state.replicas.get_mut(place.uid) {
-        replica.vector.raise(Dot { actor: stamp.actor, seq });
-    }
-    Ok(())
-}
-
-/// Puts a version in the place of what is there, if anything is, and tells the change log. Answers the
-/// LSN.
-pub(crate) fn put(
-    tx: &mut Tx<'_>,
-    place: Place<'_>,
-    key: &[u8],
-    found: Option<&Found>,
-    new: Stored<'_>,
+    origin: Origin<'_>,
 ) -> Result<u64, CommandError> {
-    let delta = difference(key, found, new.value);
+    let delta = difference(key, present, value);
     if let Some(entry) = place.entry {
         admission::check_quota(tx, entry, delta)?;
         tx.totals.add(entry, delta);
     }
+    let version = version_of(tx, present, value, origin)?;
+    if let (Origin::Arrived(Arrived { concurrent: true, .. }), Some(present)) = (origin, present) {
+        ledger::keep(tx, place, key, &present.losing(), (version.stamp.hlc, version.dot()))?;
+    }
     let lsn = tx.draw_lsn();
-    let Stored { stamp, actor_number, seq, value, context_id } = new;
-    let hlc = stamp.hlc.to_i64();
-    let stored = StoredRow { table: place.id, key, hlc, actor_number, seq, value };
-    let checksum = stored.checksum();
-    let record = match found {
-        Some(found) => {
-            tx.execute(
-                "UPDATE records SET value = ?2, hlc = ?3, actor = ?4, seq = ?5, lsn = ?6,
-                 context = ?7, re_announced = 0, checksum = ?8 WHERE id = ?1",
-                params![found.id, value, hlc, actor_number, seq, lsn, context_id, checksum],
-            )?;
-            found.id
+    let leaves_nothing = matches!(origin, Origin::Local) && value.is_none();
+    match (leaves_nothing, present) {
+        // Nobody else could have the row, so that nobody needs to know of its deletion.
+        (true, Some(present)) => erase_row(tx, present.id)?,
+        (true, None) => {}
+        (false, _) => {
+            let record = write_row(tx, place, key, present, version, lsn)?;
+            if append_change_log(tx, place, record, lsn)? {
+                remember(tx, place.uid, key, lsn, version)?;
+            }
         }
-        None => {
-            tx.execute(
-                "INSERT INTO records
-                 (table_id, key, value, hlc, actor, seq, lsn, context, checksum)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
-                params![place.id.0, key, value, hlc, actor_number, seq, lsn, context_id, checksum],
-            )?;
-            tx.conn.last_insert_rowid()
+    }
+    tx.count_use(present.and_then(|present| present.context_id), -1);
+    tx.count_use(version.context_id, 1);
+    account(tx, place, key, delta, present, Some((version.stamp, value)));
+    match origin {
+        Origin::Local => {}
+        Origin::Shared { .. } => {
+            if let Some(replica) = tx.state.replicas.get_mut(place.uid) {
+                replica.vector.raise(version.dot());
+            }
         }
-    };
-    if append_change_log(tx, place, record, lsn)? {
-        remember(tx, place.uid, key, lsn, new)?;
+        Origin::Arrived(Arrived { context, .. }) => {
+            ledger::acknowledge_restored(tx, place, key, value, version.dot(), context)?;
+        }
     }
-    tx.count_use(found.and_then(|found| found.context_id), -1);
-    tx.count_use(context_id, 1);
-    account(tx, place, key, delta, found, Some((stamp, value)));
-    if found.is_some_and(|found| found.damaged) {
-        tx.damage.gone(place.id, key);
-    }
-    tx.touched.push(tx.cache.bucket(place.id, key));
     Ok(lsn)
 }
 
+/// The version with its stamp: drawn where it is made here and now, as it came where it was made before.
+fn version_of<'v>(
+    tx: &mut Tx<'_>,
+    present: Option<Present<'_>>,
+    value: Option<&'v [u8]>,
+    origin: Origin<'_>,
+) -> Result<Version<'v>, StoreError> {
+    let (stamp, seq, actor_number, context_id) = match origin {
+        Origin::Local => {
+            let (mut stamp, seq) = tx.draw();
+            if let Some(present) = present {
+                // A clock that was ahead may have left it there. The write still comes after it.
+                stamp.hlc = stamp.hlc.max(present.stamp.hlc.next());
+            }
+            (stamp, seq, tx.state.actor_number, None)
+        }
+        Origin::Shared { context_id } => {
+            let (stamp, seq) = tx.draw();
+            (stamp, seq, tx.state.actor_number, context_id)
+        }
+        Origin::Arrived(Arrived { stamp, seq, context_id, .. }) => {
+            (stamp, seq, tx.actor_number_of(stamp)?, context_id)
+        }
+    };
+    Ok(Version { stamp, actor_number, seq, value, context_id })
+}
+
+/// Writes a version over the row that is there, or as a new one. Answers the row's number.
+fn write_row(
+    tx: &Tx<'_>,
+    place: Place<'_>,
+    key: &[u8],
+    present: Option<Present<'_>>,
+    version: Version<'_>,
+    lsn: u64,
+) -> Result<i64, StoreError> {
+    let Version { stamp, actor_number, seq, value, context_id } = version;
+    let hlc = stamp.hlc.to_i64();
+    let checksum = StoredRow { table: place.id, key, hlc, actor_number, seq, value }.checksum();
+    if let Some(present) = present {
+        tx.execute(
+            "UPDATE records SET value = ?2, hlc = ?3, actor = ?4, seq = ?5, lsn = ?6,
+             context = ?7, re_announced = 0, checksum = ?8 WHERE id = ?1",
+            params![present.id, value, hlc, actor_number, seq, lsn, context_id, checksum],
+        )?;
+        return Ok(present.id);
+    }
+    tx.execute(
+        "INSERT INTO records
+         (table_id, key, value, hlc, actor, seq, lsn, context, checksum)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+        params![place.id.0, key, value, hlc, actor_number, seq, lsn, context_id, checksum],
+    )?;
+    Ok(tx.conn.last_insert_rowid())
+}
+
+fn erase_row(tx: &Tx<'_>, id: i64) -> Result<(), StoreError> {
+    Ok(tx.execute("DELETE FROM records WHERE id = ?1", [id])?)
+}
+
+/// Keeps the version that is there, against which another has lost. The ledger takes the other where neither writer had
+/// seen the other's; the context takes what both had seen, where that is more than it has.
+pub(crate) fn keep_version(
+    tx: &mut Tx<'_>,
+    place: Place<'_>,
+    key: &[u8],
+    found: &Found,
+    losing: Option<&LosingVersion<'_>>,
+    context: Option<&VersionVector>,
+) -> Result<(), CommandError> {
+    if let Some(losing) = losing {
+        ledger::keep(tx, place, key, losing, (found.stamp.hlc, found.side().dot()))?;
+    }
+    if let Some(context) = context {
+        put_context(tx, found, context)?;
+    }
+    Ok(())
+}
+
 /// Takes a row away without a trace.
-pub(crate) fn remove(
+pub(crate) fn remove_version(
     tx: &mut Tx<'_>,
     place: Place<'_>,
     key: &[u8],
     found: &Found,
 ) -> Result<(), CommandError> {
-    tx.execute("DELETE FROM records WHERE id = ?1", [found.id])?;
+    erase_row(tx, found.id)?;
     tx.fresh.give_up();
-    let delta = difference(key, Some(found), None);
+    let present = Some(found.present());
+    let delta = difference(key, present, None);
     if let Some(entry) = place.entry {
         tx.totals.add(entry, delta);
     }
     tx.count_use(found.context_id, -1);
-    account(tx, place, key, delta, Some(found), None);
-    tx.damage.gone(place.id, key);
-    tx.touched.push(tx.cache.bucket(place.id, key));
+    account(tx, place, key, delta, present, None);
     Ok(())
 }
 
 /// Keeps the version that is there with what its writers have seen together.
-pub(crate) fn put_context(
-    tx: &mut Tx<'_>,
-    found: &Found,
-    context: &VersionVector,
-) -> Result<(), StoreError> {
+fn put_context(tx: &mut Tx<'_>, found: &Found, context: &VersionVector) -> Result<(), StoreError> {
     let id = tx.intern(context)?;
     tx.execute("UPDATE records SET context = ?2 WHERE id = ?1", params![found.id, id])?;
     tx.fresh.give_up();
@@ -275,7 +428,7 @@ fn remember(
     table: TableUid,
     key: &[u8],
     lsn: u64,
-    new: Stored<'_>,
+    new: Version<'_>,
 ) -> Result<(), StoreError> {
     if !tx.fresh.takes(key.len() + new.value.map_or(0, <[u8]>::len)) {
         tx.fresh.give_up();
@@ -294,42 +447,53 @@ fn remember(
     Ok(())
 }
 
-/// Keeps the digest and the number of deletions.
+/// Keeps what goes with each change of a row: digest and number of deletions, audits, damage, the cache.
 fn account(
     tx: &mut Tx<'_>,
     place: Place<'_>,
     key: &[u8],
     delta: Delta,
-    before: Option<&Found>,
+    before: Option<Present<'_>>,
     after: Option<(Stamp, Option<&[u8]>)>,
 ) {
-    let leaf = |(stamp, value): (Stamp, Option<&[u8]>)| {
-        value.map(|value| TableDigest::of_row(place.uid, key, stamp, value))
-    };
-    // A damaged row is no part of the digest: what it was before is not known.
-    let before = before.filter(|found| !found.damaged);
-    let before = before.map(|found| (found.stamp, found.value.as_deref()));
-    let tombstones = |version: Option<(Stamp, Option<&[u8]>)>| {
-        i64::from(version.is_some_and(|(_, value)| value.is_none()))
-    };
-    let change = DigestChange {
-        minus: before.and_then(leaf),
-        plus: after.and_then(leaf),
-        tombstones: tombstones(after) - tombstones(before),
-    };
+    let mut change = DigestChange::default();
     if let Some(replica) = tx.state.replicas.get_mut(place.uid) {
+        change = digest_change(place, key, before, after);
         (replica.digest, replica.tombstones) = change.applied(replica.digest, replica.tombstones);
     }
     audits::note_change(tx, place.id, key, delta, change);
+    tx.damage.gone(place.id, key);
+    tx.touched.push(tx.cache.bucket(place.id, key));
+}
+
+fn digest_change(
+    place: Place<'_>,
+    key: &[u8],
+    before: Option<Present<'_>>,
+    after: Option<(Stamp, Option<&[u8]>)>,
+) -> DigestChange {
+    let leaf = |(stamp, value): (Stamp, Option<&[u8]>)| {
+        value.map(|value| TableDigest::of_row(place.uid, key, stamp, value))
+    };
+    let tombstones = |version: Option<(Stamp, Option<&[u8]>)>| {
+        i64::from(version.is_some_and(|(_, value)| value.is_none()))
+    };
+    // A damaged row is no part of the digest: what it was before is not known.
+    let before = before.filter(|present| !present.damaged);
+    let before = before.map(|present| (present.stamp, present.value));
+    DigestChange {
+        minus: before.and_then(leaf),
+        plus: after.and_then(leaf),
+        tombstones: tombstones(after) - tombstones(before),
+    }
 }
 
 /// How the totals of a table change.
-pub(crate) fn difference(key: &[u8], found: Option<&Found>, value: Option<&[u8]>) -> Delta {
-    let totals = |value: Option<&[u8]>| {
-        let bytes = value.map(|value| key.len() + value.len());
-        let bytes = i64::try_from(bytes.unwrap_or(0)).unwrap_or(i64::MAX);
-        Delta { records: value.is_some().into(), bytes }
+pub(crate) fn difference(key: &[u8], present: Option<Present<'_>>, value: Option<&[u8]>) -> Delta {
+    let totals = |length: Option<usize>| {
+        let bytes = length.map_or(0, |length| key.len() + length);
+        Delta { records: length.is_some().into(), bytes: i64::try_from(bytes).unwrap_or(i64::MAX) }
     };
-    let before = found.and_then(|found| found.value.as_deref());
-    totals(value).plus(totals(before).negated())
+    let before = present.and_then(|present| present.length);
+    totals(value.map(<[u8]>::len)).plus(totals(before).negated())
 }

@@ -10,7 +10,7 @@
 use cortex_core::{
     directory::{NodeRow, Row, UNKNOWN_DATABASE},
     model::{Hlc, NodeName, Signer, Stamp},
-    replication::Dot,
+    replication::{Dot, VersionVector},
     rule::Rule,
 };
 
@@ -22,7 +22,7 @@ use crate::store::{
     tx::{
         Tx,
         place::Place,
-        versions::{self, Found, Stored},
+        versions::{self, Arrived, Found, Origin},
     },
 };
 
@@ -43,9 +43,10 @@ pub(crate) fn store(
     if found.as_ref().filter(|found| !found.damaged).is_some_and(is_newer) {
         return Ok(false);
     }
-    let actor_number = tx.actor_number_of(stamp)?;
-    let new = Stored { stamp, actor_number, seq, value: Some(value), context_id: None };
-    versions::put(tx, Place::SYSTEM, key, found.as_ref(), new)?;
+    let (present, context) = (found.as_ref().map(Found::present), VersionVector::new());
+    let arrived = Arrived { stamp, seq, context_id: None, context: &context, concurrent: false };
+    let origin = Origin::Arrived(arrived);
+    versions::put_version(tx, Place::SYSTEM, key, present, Some(value), origin)?;
     Ok(true)
 }
 

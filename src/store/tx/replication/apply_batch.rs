@@ -27,10 +27,10 @@ use crate::store::{
         Tx,
         directory::learn,
         entries,
-        ledger::{self, LosingVersion},
+        ledger::LosingVersion,
         place::Place,
         replication::cursors::{self, Stand},
-        versions::{self, Found, Stored},
+        versions::{self, Arrived, Found, Origin},
     },
 };
 
@@ -157,40 +157,29 @@ fn incorporate(
     match resolve(present, arriving, &at.vector, &at.batch.vector, compare) {
         Resolution::Known => {}
         Resolution::Wins(causality) => {
-            let actor_number = tx.actor_number_of(row.stamp)?;
             let context_id = match &causality.context {
                 Some(both) => tx.intern(both)?,
                 None => at.context_id(tx, row.context, context)?,
             };
-            let winner = Dot { actor: row.stamp.actor, seq: row.seq };
-            if let Some(found) =
-                found.as_ref().filter(|found| causality.concurrent && found.differs(value))
-            {
-                at.conflicts += 1;
-                ledger::keep(
-                    tx,
-                    place,
-                    &row.key,
-                    &LosingVersion::of(found),
-                    (row.stamp.hlc, winner),
-                )?;
-            }
-            let stored = Stored { stamp: row.stamp, actor_number, seq: row.seq, value, context_id };
-            let lsn = versions::put(tx, place, &row.key, found.as_ref(), stored)?;
-            ledger::acknowledge_restored(tx, place, row, context)?;
+            let differs = found.as_ref().is_some_and(|found| found.differs(value));
+            let concurrent = causality.concurrent && differs;
+            at.conflicts += u32::from(concurrent);
+            let (stamp, seq) = (row.stamp, row.seq);
+            let origin = Origin::Arrived(Arrived { stamp, seq, context_id, context, concurrent });
+            let present = found.as_ref().map(Found::present);
+            let lsn = versions::put_version(tx, place, &row.key, present, value, origin)?;
             mark(tx, at, lsn)?;
         }
         Resolution::Loses { causality, re_announce } => {
             let Some(found) = found else { return Ok(()) };
-            if causality.concurrent && found.differs(value) {
-                at.conflicts += 1;
-                let winner = (found.stamp.hlc, found.side().dot());
-                let losing = LosingVersion { hlc: row.stamp.hlc, dot: row.dot(), value };
-                ledger::keep(tx, place, &row.key, &losing, winner)?;
-            }
-            if let Some(context) = &causality.context {
-                versions::put_context(tx, &found, context)?;
-            }
+            let losing = (causality.concurrent && found.differs(value)).then_some(LosingVersion {
+                hlc: row.stamp.hlc,
+                dot: row.dot(),
+                value,
+            });
+            at.conflicts += u32::from(losing.is_some());
+            let context = causality.context.as_ref();
+            versions::keep_version(tx, place, &row.key, &found, losing.as_ref(), context)?;
             let mut lsn = found.lsn;
             if re_announce {
                 lsn = versions::re_announce(tx, place, &found)?;
@@ -213,11 +202,11 @@ fn replace_damaged(
     let is_as_late = at.batch.vector.covers(found.side().dot()) || row.stamp.hlc >= found.stamp.hlc;
     let mut lsn = found.lsn;
     if is_as_late {
-        let actor_number = tx.actor_number_of(row.stamp)?;
         let context_id = at.context_id(tx, row.context, context)?;
-        let (stamp, seq, value) = (row.stamp, row.seq, row.value.as_deref());
-        let stored = Stored { stamp, actor_number, seq, value, context_id };
-        lsn = versions::put(tx, at.place, &row.key, Some(found), stored)?;
+        let (stamp, seq, concurrent) = (row.stamp, row.seq, false);
+        let origin = Origin::Arrived(Arrived { stamp, seq, context_id, context, concurrent });
+        let (present, value) = (Some(found.present()), row.value.as_deref());
+        lsn = versions::put_version(tx, at.place, &row.key, present, value, origin)?;
     }
     mark(tx, at, lsn).map_err(CommandError::from)
 }
@@ -321,7 +310,7 @@ fn sweep_rows(
             if sweep.covered.covers(dot)
                 && let Some(found) = versions::find(tx, place.id, &key)?
             {
-                versions::remove(tx, place, &key, &found)?;
+                versions::remove_version(tx, place, &key, &found)?;
                 swept += 1;
             }
         }
@@ -458,12 +447,6 @@ fn earlier_head(
 struct Running {
     number: u64,
     start: SnapshotStart,
-}
-
-impl<'v> LosingVersion<'v> {
-    fn of(found: &'v Found) -> Self {
-        Self { hlc: found.stamp.hlc, dot: found.side().dot(), value: found.value.as_deref() }
-    }
 }
 
 /// A batch whose rows are being taken.

@@ -23,7 +23,11 @@ use crate::store::{
     error::{CommandError, StoreError},
     events::Event,
     system,
-    tx::{Tx, place::Place, versions},
+    tx::{
+        Tx,
+        place::Place,
+        versions::{self, Origin},
+    },
 };
 
 /// A row of the future.
@@ -112,6 +116,8 @@ fn stamp_again(tx: &mut Tx<'_>, row: &Ahead) -> Result<(), CommandError> {
         seen.raise(found.side().dot());
         context_id = tx.intern(&seen)?;
     }
-    let value = found.value.as_deref();
-    versions::put_here(tx, Place::of(&entry), &row.key, Some(&found), value, context_id)
+    let (present, value) = (Some(found.present()), found.value.as_deref());
+    let origin = Origin::Shared { context_id };
+    versions::put_version(tx, Place::of(&entry), &row.key, present, value, origin)?;
+    Ok(())
 }

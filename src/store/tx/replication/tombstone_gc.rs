@@ -51,7 +51,7 @@ pub(crate) fn collect(tx: &mut Tx<'_>, collection: &Collection) -> Result<Outcom
             continue;
         }
         if let Some(row) = versions::find(tx, table, &key)?.filter(|row| !row.damaged) {
-            versions::remove(tx, Place::of(&entry), &key, &row)?;
+            versions::remove_version(tx, Place::of(&entry), &key, &row)?;
             if let Some(replica) = tx.state.replicas.get_mut(collection.table)
                 && Rule::GcRaisesWatermark.holds()
             {
