@@ -32,7 +32,7 @@ pub const FRAME_BYTES: usize = 4 << 20;
 /// The same before the other side has said who it is.
 pub const HELLO_BYTES: usize = 64 << 10;
 
-/// The numbers of the message types. Those of repair are reserved, so that no other takes them.
+/// The numbers of the message types.
 pub mod kind {
     #![expect(missing_docs, reason = "each is the number of the message of that name")]
     pub const HELLO: u64 = 1;
@@ -45,10 +45,6 @@ pub mod kind {
     pub const REFUSE: u64 = 19;
     pub const PARKED: u64 = 20;
     pub const STATUS_GOSSIP: u64 = 21;
-    pub const REPAIR_ROOT: u64 = 24;
-    pub const REPAIR_BUCKETS: u64 = 25;
-    pub const REPAIR_KEYS: u64 = 26;
-    pub const REPAIR_FETCH: u64 = 27;
 }
 
 /// What a machine can do: the oldest and the newest level of features that it speaks.
@@ -124,17 +120,10 @@ pub struct Hello {
 pub enum Reject {
     /// The other side is of another mesh.
     Mesh,
-    /// Its name is not configured here.
-    NotMember,
     /// No common level of features.
     Version,
     /// Its name is not that of its certificate.
     WrongNode,
-    /// Its clock is too far off.
-    Clock {
-        /// Its clock less ours.
-        offset_ms: i64,
-    },
     /// There is a link between the two already, and it is the one to keep.
     Duplicate,
     /// Its database was removed from the mesh.
@@ -297,32 +286,24 @@ impl Hello {
 
 impl Reject {
     fn write(self, out: &mut Vec<u8>) {
-        let (code, offset_ms) = match self {
-            Self::Mesh => (1, None),
-            Self::NotMember => (2, None),
-            Self::Version => (3, None),
-            Self::WrongNode => (4, None),
-            Self::Clock { offset_ms } => (5, Some(offset_ms)),
-            Self::Duplicate => (6, None),
-            Self::Evicted => (7, None),
-            Self::NameTaken => (8, None),
-            Self::Other(code) => (code, None),
+        let code = match self {
+            Self::Mesh => 1,
+            Self::Version => 3,
+            Self::WrongNode => 4,
+            Self::Duplicate => 6,
+            Self::Evicted => 7,
+            Self::NameTaken => 8,
+            Self::Other(code) => code,
         };
-        begin(out, kind::REJECT, 1 + usize::from(offset_ms.is_some()));
+        begin(out, kind::REJECT, 1);
         uint(out, 1, code);
-        if let Some(offset_ms) = offset_ms {
-            encode::uint(out, 2);
-            encode::int(out, offset_ms);
-        }
     }
 
     fn read(fields: &Fields<'_>) -> Option<Self> {
         Some(match fields.uint(1)? {
             1 => Self::Mesh,
-            2 => Self::NotMember,
             3 => Self::Version,
             4 => Self::WrongNode,
-            5 => Self::Clock { offset_ms: i64::try_from(fields.int(2)?).ok()? },
             6 => Self::Duplicate,
             7 => Self::Evicted,
             8 => Self::NameTaken,
@@ -388,10 +369,8 @@ impl std::fmt::Display for Reject {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Mesh => f.write_str("it is of another mesh"),
-            Self::NotMember => f.write_str("this machine is not configured there"),
             Self::Version => f.write_str("the two versions have nothing in common"),
             Self::WrongNode => f.write_str("the name is not that of the certificate"),
-            Self::Clock { offset_ms } => write!(f, "the clocks are {offset_ms} ms apart"),
             Self::Duplicate => f.write_str("there is a link already"),
             Self::Evicted => f.write_str("its database was removed from the mesh"),
             Self::NameTaken => f.write_str(
@@ -457,10 +436,8 @@ mod tests {
     fn messages() -> impl Strategy<Value = Message> {
         let rejects = prop_oneof![
             Just(Reject::Mesh),
-            Just(Reject::NotMember),
             Just(Reject::Version),
             Just(Reject::WrongNode),
-            any::<i64>().prop_map(|offset_ms| Reject::Clock { offset_ms }),
             Just(Reject::Duplicate),
             Just(Reject::Evicted),
             Just(Reject::NameTaken),
@@ -524,9 +501,8 @@ mod tests {
     }
 
     #[test]
-    fn a_type_that_is_reserved_or_unknown_is_told_apart_from_garbage() {
-        let reserved = Ok(Incoming::Unknown(kind::REPAIR_ROOT));
-        assert_eq!(Incoming::read(&[0x81, 0, 24]), reserved);
+    fn a_type_that_is_unknown_is_told_apart_from_garbage() {
+        assert_eq!(Incoming::read(&[0x81, 0, 24]), Ok(Incoming::Unknown(24)));
         assert_eq!(Incoming::read(&[0x82, 0, 0xcd, 1, 0, 1, 0xc0]), Ok(Incoming::Unknown(256)));
         for garbage in [
             &[][..],

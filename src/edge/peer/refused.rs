@@ -61,10 +61,8 @@ impl Refused {
             Self::TooManyConnections => "too_many_connections",
             Self::Greeting(reject) => match reject {
                 Reject::Mesh => "other_mesh",
-                Reject::NotMember => "not_configured",
                 Reject::Version => "version",
                 Reject::WrongNode => "wrong_node",
-                Reject::Clock { .. } => "clock",
                 Reject::Evicted => "removed",
                 Reject::NameTaken => "name_taken",
                 Reject::Duplicate | Reject::Other(_) => "greeting",
