@@ -23,8 +23,9 @@
 //!    which transport a request came by.
 //! 2. **One writer.** One thread owns the connection that writes and the clock that stamps. Nothing is
 //!    answered before it is on disk.
-//! 3. **One entrance.** What is written here and what arrives from elsewhere go through the same function,
-//!    which is told the origin.
+//! 3. **One entrance.** Rows of tables that are here alone, rows of shared ones, what arrives from other nodes and
+//!    the directory's own are written by one function, `put_version` in `src/store/tx/versions.rs`, with their
+//!    origin. It keeps totals, digest, change log, contexts, conflict ledger and cache with the row.
 //! 4. **A pure core.** `cortex-core` is given time and randomness, and touches neither files nor sockets, so
 //!    it can be run by the million in tests.
 //! 5. **A bound on everything.** Messages, queues, connections, lists under way, tables and bytes of a user:
@@ -40,13 +41,13 @@
 //! | what copies of a table ask of each other, what follows | `src/core/replication/`; stored by [`store`], sent by [`edge::peer`] |
 //! | the bytes of requests and replies | `src/core/wire/` |
 //! | a method | `src/core/wire/method.rs`, `src/core/api/` for what it is asked and answers, then [`service`] |
-//! | what is on disk, and when | [`store`] |
+//! | what is on disk, and when | [`store`]; what a command does in its transaction, `src/store/tx/` |
 //! | connections, their bounds, their order | [`edge`] |
 //! | the other machines: their port, links, requests to them | [`edge::peer`]; what requests see of them, [`service::mesh`] |
 //! | who is alive | `src/core/membership.rs` |
 //! | what machines say to each other | `src/core/wire/link.rs`; of copies of tables, `src/core/wire/replication.rs` |
 //! | when rows travel, and which | `src/core/replication/`: `session` asks, `reader` and `source` decide; `src/edge/peer/replication/` does it |
-//! | what copies need not keep | `src/core/replication/collect.rs`, then `src/edge/peer/upkeep.rs` |
+//! | what copies need not keep | `src/core/replication/tombstone_gc.rs`, then `src/edge/peer/upkeep.rs` |
 //! | settings, start and stop, signals | [`daemon`]; the files of settings, [`sys::fragments`] |
 //! | a command of `cortex` | [`cli`], which speaks through `cortex-client` |
 //! | how programs call the daemon | `src/client/`, package `cortex-client` |
@@ -67,7 +68,7 @@
 //!
 //!  pki <── edge, daemon, cli
 //!
-//!  within the core:  model <── clock, gate, merge        directory <── replication <── wire::replication, wire::link
+//!  within the core:  model <── clock, gate               directory <── replication <── wire::replication, wire::link
 //!                    wire <── model::record              model <── wire::rpc       model, wire <── api
 //! ```
 //!

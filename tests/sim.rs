@@ -9,6 +9,8 @@ mod chance;
 mod checks;
 #[path = "sim/clocks.rs"]
 mod clocks;
+#[path = "support/fake_signer.rs"]
+mod fake_signer;
 #[path = "sim/history.rs"]
 mod history;
 #[path = "sim/mutations.rs"]
@@ -21,8 +23,6 @@ mod rest;
 mod restored;
 #[path = "sim/seeds.rs"]
 mod seeds;
-#[path = "sim/signer.rs"]
-mod signer;
 #[path = "sim/stories.rs"]
 mod stories;
 #[path = "sim/world.rs"]

@@ -4,6 +4,8 @@
 //! Every rule is applied twice: to the whole repository, where it must find nothing, and to a made-up file,
 //! where it must find what is wrong.
 
+#[path = "tidy/circles.rs"]
+mod circles;
 #[path = "tidy/rules.rs"]
 mod rules;
 #[path = "tidy/source.rs"]
@@ -12,6 +14,7 @@ mod source;
 use std::fs;
 use std::path::Path;
 
+use circles::circle;
 use rules::Finding;
 use source::File;
 
@@ -91,11 +94,35 @@ fn modules_import_only_what_stands_before_them() {
         ("src/core/model/record.rs", "use crate::gate::admit;", &[1]),
         ("src/core/wire/frame.rs", "use crate::model::Refusal;", &[1]),
         ("src/core/wire/rpc.rs", "use crate::model::Refusal;", &[]),
-        ("src/core/gate.rs", "mod tests {\n use super::*;\n use crate::merge;\n}", &[3]),
+        ("src/core/gate.rs", "mod tests {\n use super::*;\n use crate::wire;\n}", &[3]),
         ("src/lib.rs", "pub mod daemon;", &[]),
     ] {
         assert_eq!(lines(rules::keeps_the_walls, path, text), expected, "{path}: {text}");
     }
+}
+
+#[test]
+fn the_files_of_the_store_form_no_circle() {
+    assert_eq!(circle(&source::files(top()), "src/store"), [""; 0]);
+    let made_up = |files: &[(&str, &str)]| {
+        let file =
+            |(path, text): &(&str, &str)| File { path: (*path).into(), text: (*text).into() };
+        circle(&files.iter().map(file).collect::<Vec<_>>(), "src/store")
+    };
+    let writer = ("src/store/writer.rs", "use super::{rows::put, error::StoreError};");
+    let rows = ("src/store/rows.rs", "use crate::store::error;\nuse super::super::sys::clock;");
+    let error = (
+        "src/store/error.rs",
+        "fn f() { writer::run() }\n#[cfg(test)]\nmod tests {\n use super::super::writer;\n}",
+    );
+    assert_eq!(made_up(&[writer, rows, error]), [""; 0]);
+    let back = ("src/store/rows.rs", "fn f() { super::writer::run() }");
+    assert_eq!(made_up(&[writer, back, error]), ["store::rows", "store::writer"]);
+    let top = ("src/store/mod.rs", "mod writer;\npub use writer::run;");
+    let uses_top = ("src/store/writer.rs", "use super::LIMIT;");
+    assert_eq!(made_up(&[top, uses_top]), ["store", "store::writer"]);
+    let tests = ("src/store/tests.rs", "use super::run;");
+    assert_eq!(made_up(&[top, writer, rows, error, tests]), [""; 0]);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //! Sockets, files, SQLite, clocks and randomness are left to the daemon; time comes in as an argument.
 //!
 //! ```text
-//!   model  <-  clock, directory, membership, merge   what things are <- what may happen to them
+//!   model  <-  clock, directory, membership          what things are <- what may happen to them
 //!   directory  <-  gate                              who is who <- who may do what
 //!   replication <- directory                         replicas of tables on several nodes
 //!   wire   <-  model, replication                    bytes of requests, replies, and links between nodes
@@ -49,7 +49,6 @@ pub mod clock;
 pub mod directory;
 pub mod gate;
 pub mod membership;
-pub mod merge;
 pub mod model;
 pub mod replication;
 pub mod rule;

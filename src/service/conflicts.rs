@@ -1,5 +1,5 @@
 //! Methods on conflicts: versions that have lost against another although neither writer had seen the other's.
-//! Which of two versions wins is `cortex_core::merge`; keeping the losing one, the store's.
+//! Which of two versions wins is `cortex_core::replication::resolve`; keeping the losing one, the store's.
 
 use bytes::Bytes;
 use cortex_core::{

@@ -12,38 +12,14 @@
 use cortex_core::model::TableId;
 use rusqlite::{Connection, params};
 
-use super::{Store, error::StoreError};
+use super::{checksum::StoredRow, error::StoreError};
 
 /// Rows of one slice, and bytes from which it is enough: a fraction of a millisecond of the writer's time.
 pub(super) const SLICE_ROWS: u64 = 256;
 pub(super) const SLICE_BYTES: u64 = 256 << 10;
 
-impl Store {
-    /// What is wrong with the structure of the database, by SQLite's own check of pages and indices; none where
-    /// nothing is. Reads the whole file.
-    ///
-    /// # Errors
-    /// What SQLite reports.
-    pub fn integrity(&self) -> Result<Option<String>, StoreError> {
-        self.inner.scans.read(|conn| {
-            let found: String =
-                conn.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
-            Ok((found != "ok").then_some(found))
-        })
-    }
-
-    /// Reads what the next step of an audit of a table will read, from after a key, so that the writer need not wait
-    /// for the disk. Answers the last key; none at the end.
-    ///
-    /// # Errors
-    /// What SQLite reports.
-    pub fn read_ahead(&self, table: TableId, after: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        self.inner.scans.read(|conn| read_ahead(conn, table, after))
-    }
-}
-
 /// The rows after a key.
-pub(super) const SLICE: &str = "SELECT id, key, value, hlc, actor, seq, checksum FROM records
+pub(super) const SLICE: &str = "SELECT key, value, hlc, actor, seq, checksum, id FROM records
      WHERE table_id = ?1 AND key > ?2 ORDER BY key";
 
 /// Reads what the next step of an audit will read, so that the writer finds it in memory. Answers the last key;
@@ -58,9 +34,7 @@ pub(super) fn read_ahead(
     let (mut rows, mut bytes, mut last) = (0, 0, None);
     while bytes < SLICE_BYTES && rows < SLICE_ROWS {
         let Some(row) = found.next()? else { return Ok(None) };
-        let damaged = |e: rusqlite::types::FromSqlError| StoreError::Corrupt(e.to_string());
-        let key = row.get_ref(1)?.as_blob().map_err(damaged)?;
-        let value = row.get_ref(2)?.as_blob_or_null().map_err(damaged)?;
+        let (StoredRow { key, value, .. }, _checksum) = StoredRow::read(table, row)?;
         // Once through the whole value: a large one is on pages of its own.
         let read = value.unwrap_or_default().iter().fold(0_u8, |sum, byte| sum ^ byte);
         (rows, bytes) = (rows + 1, bytes + (key.len() + value.map_or(0, <[u8]>::len)) as u64);

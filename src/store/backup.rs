@@ -12,10 +12,11 @@ use cortex_core::model::TableId;
 use rusqlite::Connection;
 
 use super::{
-    LOCK_FILE,
     checksum::StoredRow,
+    directory::take_directory,
     error::{OpenError, StoreError},
-    schema, take_directory,
+    options::{FILE, LOCK_FILE},
+    schema,
 };
 use crate::sys::clock;
 
@@ -156,7 +157,7 @@ pub fn restore(from: &Path, dir: &Path) -> Result<Restored, OpenError> {
     for file in [&fresh, &dir.join(LOCK_FILE)] {
         hand_to_owner(file, dir).map_err(in_dir)?;
     }
-    let current = dir.join(super::FILE);
+    let current = dir.join(FILE);
     let kept = keep_aside(&current, dir).map_err(in_dir)?;
     remove_log(&current).map_err(in_dir)?;
     fs::rename(&fresh, &current).and_then(|()| sync(dir)).map_err(in_dir)?;
@@ -276,7 +277,7 @@ fn keep_aside(current: &Path, dir: &Path) -> io::Result<Option<PathBuf>> {
     if let Err(fault) = fold_log(current) {
         tracing::warn!(%fault, "the old database is kept together with its log: {fault}");
     }
-    let kept = dir.join(format!("{}.before-restore-{}", super::FILE, clock::wall_ms()));
+    let kept = dir.join(format!("{}.before-restore-{}", FILE, clock::wall_ms()));
     link_all(current, &kept)?;
     sync(dir)?;
     Ok(Some(kept))

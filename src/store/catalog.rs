@@ -11,10 +11,9 @@ use std::{
 
 use cortex_core::{
     directory::{Directory, Standing},
-    merge::Delta,
     model::{
         Acl, AttributeName, Hlc, Owner, Permissions, Principal, QualifiedName, Refusal, Scope,
-        Table, TableId, TableName, TableUid, Uid,
+        Table, TableId, TableName, TableUid, Uid, UsageDelta,
     },
     rule::Rule,
 };
@@ -43,12 +42,12 @@ impl Usage {
     }
 
     /// Both totals, as the difference to nothing.
-    pub(super) fn total(&self) -> Delta {
-        Delta { records: self.records().cast_signed(), bytes: self.bytes().cast_signed() }
+    pub(super) fn total(&self) -> UsageDelta {
+        UsageDelta { records: self.records().cast_signed(), bytes: self.bytes().cast_signed() }
     }
 
     /// Adds a committed difference. Only the writer calls it, so load and store need not be one step.
-    pub(super) fn add(&self, delta: Delta) {
+    pub(super) fn add(&self, delta: UsageDelta) {
         self.records.store(self.records().saturating_add_signed(delta.records), Relaxed);
         self.bytes.store(self.bytes().saturating_add_signed(delta.bytes), Relaxed);
     }
@@ -363,7 +362,7 @@ pub(super) fn entry_from(row: &Row<'_>) -> Result<Entry, StoreError> {
     let text = |index: usize| row.get_ref(index)?.as_str().map_err(damaged);
     let attributes = text(4)?.split(',').map(AttributeName::parse).collect::<Result<Vec<_>, _>>();
     let usage = Usage::default();
-    usage.add(Delta { records: row.get(7)?, bytes: row.get(8)? });
+    usage.add(UsageDelta { records: row.get(7)?, bytes: row.get(8)? });
     Ok(Entry {
         table: Table {
             id: TableId(row.get(0)?),

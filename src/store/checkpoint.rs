@@ -16,7 +16,7 @@ use tracing::{debug, warn};
 
 use super::{
     error::{StoreError, is_busy},
-    writer::Published,
+    published::Published,
 };
 
 /// Pages left in the log that the writer may take over: some two milliseconds of work.

@@ -5,7 +5,10 @@
 //! but one chance in four thousand million. Processors have an instruction for it, so it costs less than reading
 //! the row from SQLite does.
 
-use cortex_core::model::TableId;
+use cortex_core::model::{Hlc, Stamp, TableId};
+use rusqlite::{Row, types::FromSqlError};
+
+use super::{actors::Actors, error::StoreError};
 
 /// A row as the file has it: the actor by its short number.
 #[derive(Clone, Copy, Debug)]
@@ -19,7 +22,30 @@ pub(super) struct StoredRow<'r> {
     pub(super) value: Option<&'r [u8]>,
 }
 
-impl StoredRow<'_> {
+impl<'r> StoredRow<'r> {
+    /// Takes the first columns of a statement, `key, value, hlc, actor, seq, checksum`. Answers the row, and the
+    /// checksum that is stored beside it.
+    pub(super) fn read(
+        table: TableId,
+        row: &'r Row<'_>,
+    ) -> Result<(Self, Option<i64>), StoreError> {
+        let damaged = |e: FromSqlError| StoreError::Corrupt(e.to_string());
+        let stored = Self {
+            table,
+            key: row.get_ref(0)?.as_blob().map_err(damaged)?,
+            value: row.get_ref(1)?.as_blob_or_null().map_err(damaged)?,
+            hlc: row.get(2)?,
+            actor_number: row.get(3)?,
+            seq: row.get(4)?,
+        };
+        Ok((stored, row.get(5)?))
+    }
+
+    /// Its place in the merge order.
+    pub(super) fn stamp(&self, actors: &Actors) -> Stamp {
+        Stamp { hlc: Hlc::from_i64(self.hlc), actor: actors.id(self.actor_number) }
+    }
+
     /// What is to be stored with it.
     pub(super) fn checksum(&self) -> u32 {
         let head = [

@@ -1,5 +1,5 @@
 //! What writers had seen, each such vector kept once however many rows refer to it.
-//! What a context is for is `cortex_core::replication::meet`'s.
+//! What a context is for is `cortex_core::replication::resolve`'s.
 
 use std::{
     cell::RefCell,

@@ -9,8 +9,6 @@ use std::{
 use cortex_core::model::TableId;
 use tokio::sync::watch;
 
-use super::Store;
-
 /// Keys that are kept of one table. A disk that has lost more is replaced, not mended key by key.
 const KEPT: usize = 1000;
 
@@ -35,32 +33,6 @@ pub struct News {
     pub found: Vec<(TableId, Vec<u8>)>,
     /// Rows that were damaged and were replaced or removed.
     pub gone: Vec<(TableId, Vec<u8>)>,
-}
-
-impl Store {
-    /// The keys of a table's rows that were found to be damaged, as far as they are kept.
-    #[must_use]
-    pub fn damaged(&self, table: TableId) -> Vec<Vec<u8>> {
-        self.inner.damage.of(table)
-    }
-
-    /// How many rows of which tables were found to be damaged. Few have any.
-    #[must_use]
-    pub fn damaged_counts(&self) -> BTreeMap<TableId, u64> {
-        self.inner.damage.counts()
-    }
-
-    /// What has become known of damaged rows since this was asked last, and is told to nobody else.
-    #[must_use]
-    pub fn take_damage_news(&self) -> News {
-        self.inner.damage.take_news()
-    }
-
-    /// Changes when there is news of damaged rows.
-    #[must_use]
-    pub fn damage_changes(&self) -> watch::Receiver<()> {
-        self.inner.damage.changes()
-    }
 }
 
 impl Damage {

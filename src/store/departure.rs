@@ -1,5 +1,5 @@
 //! Stays of replicas that are over here and of which bytes may still be on the disk.
-//! What a replica epoch is, and when it is over, is `epoch`'s; emptying the log is the writer's (`erasure`).
+//! What a replica epoch is, and when it is over, is `tx::directory::reconcile`'s; emptying the log is the writer's (`erasure`).
 //!
 //! ```text
 //!   handed over ──> rows out of sight, departure stored ──> rows removed (purge) ──> log emptied ──> told to all

@@ -11,7 +11,11 @@ use std::{
     path::Path,
 };
 
-use super::{FILE, LOCK_FILE, OpenError, reserve::FILE as RESERVE_FILE};
+use super::{
+    error::OpenError,
+    options::{FILE, LOCK_FILE},
+    reserve::FILE as RESERVE_FILE,
+};
 use crate::sys::paths;
 
 /// Names that are this program's, or the file system's, in a directory without a database. `cortex mesh init` may

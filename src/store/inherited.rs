@@ -23,7 +23,7 @@
 //! - It costs one pass over a log of at most some [`pressure_pages`], and only after a crash: an
 //!   orderly end leaves no log.
 //!
-//! [`pressure_pages`]: super::LogBounds::pressure_pages
+//! [`pressure_pages`]: super::options::LogBounds::pressure_pages
 
 use std::{
     fs::{self, File},

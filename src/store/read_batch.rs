@@ -329,7 +329,7 @@ impl<'a> Reading<'a> {
         lsn: u64,
     ) -> Result<(u64, bool), StoreError> {
         let mut statement = self.file.conn.prepare_cached(
-            "SELECT r.key, r.value, r.hlc, r.actor, r.seq, r.context, r.re_announced, r.checksum,
+            "SELECT r.key, r.value, r.hlc, r.actor, r.seq, r.checksum, r.context, r.re_announced,
                     f.lsn, r.lsn
              FROM change_log f LEFT JOIN records r ON r.id = f.record
              WHERE f.table_id = ?1 AND f.lsn > ?2 ORDER BY f.lsn",
@@ -353,7 +353,7 @@ impl<'a> Reading<'a> {
     /// Reads rows in the order of their keys, from after one. Answers the last; none at the end.
     fn keys(&mut self, table: TableId, after: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         let mut statement = self.file.conn.prepare_cached(
-            "SELECT key, value, hlc, actor, seq, context, re_announced, checksum FROM records
+            "SELECT key, value, hlc, actor, seq, checksum, context, re_announced FROM records
              WHERE table_id = ?1 AND key > ?2 ORDER BY key",
         )?;
         // No key is empty, so that all come after the empty one.
@@ -385,7 +385,7 @@ impl<'a> Reading<'a> {
             keys.remove(&row.key);
         });
         let mut statement = self.file.conn.prepare_cached(
-            "SELECT key, value, hlc, actor, seq, context, re_announced, checksum FROM records
+            "SELECT key, value, hlc, actor, seq, checksum, context, re_announced FROM records
              WHERE table_id = ?1 AND key = ?2",
         )?;
         for key in keys {
@@ -401,14 +401,14 @@ impl<'a> Reading<'a> {
     fn take(&mut self, row: &Row<'_>) -> Result<bool, StoreError> {
         let actor = self.file.actors.id(row.get(3)?);
         let seq = row.get(4)?;
-        if !self.plan.sends(Dot { actor, seq }, row.get(6)?, &self.want.vector) {
+        if !self.plan.sends(Dot { actor, seq }, row.get(7)?, &self.want.vector) {
             return Ok(true);
         }
         if !self.is_sound(row)? {
             self.stopped = true;
             return Ok(false);
         }
-        let id: Option<i64> = row.get(5)?;
+        let id: Option<i64> = row.get(6)?;
         let known = self.contexts.iter().rposition(|known| *known == id);
         let context = known.unwrap_or_else(|| {
             self.contexts.push(id);
@@ -422,19 +422,10 @@ impl<'a> Reading<'a> {
     }
 
     fn is_sound(&self, row: &Row<'_>) -> Result<bool, StoreError> {
-        let blob = |e: rusqlite::types::FromSqlError| StoreError::Corrupt(e.to_string());
-        let key = row.get_ref(0)?.as_blob().map_err(blob)?;
-        let stored = StoredRow {
-            table: self.table,
-            key,
-            hlc: row.get(2)?,
-            actor_number: row.get(3)?,
-            seq: row.get(4)?,
-            value: row.get_ref(1)?.as_blob_or_null().map_err(blob)?,
-        };
-        let sound = stored.is_sound(row.get(7)?);
+        let (stored, checksum) = StoredRow::read(self.table, row)?;
+        let sound = stored.is_sound(checksum);
         if !sound {
-            self.file.damage.found(self.table, key);
+            self.file.damage.found(self.table, stored.key);
         }
         Ok(sound)
     }

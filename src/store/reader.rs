@@ -14,9 +14,9 @@ use super::{
     checksum::StoredRow,
     error::StoreError,
     events::{self, Recorded, Wanted},
+    published::Published,
     seqlock::Moment,
     system::{self, SealedRow},
-    writer::Published,
 };
 
 /// A reader of single records. Cheap to use from the one thread it belongs to.

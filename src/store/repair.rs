@@ -8,7 +8,7 @@ use cortex_core::{
 use rusqlite::{Connection, OptionalExtension, params};
 use sha2::{Digest, Sha256};
 
-use super::{Store, actors::Actors, checksum::StoredRow, error::StoreError};
+use super::{actors::Actors, checksum::StoredRow, error::StoreError, handle::Store, system};
 
 /// Buckets of keys. With a million rows each holds some 250, so that a difference costs a few kilobytes.
 pub const BUCKETS: usize = 4096;
@@ -43,7 +43,7 @@ pub(super) fn buckets(
     let mut sums = vec![TableDigest::default(); BUCKETS];
     visit(conn, actors, table, |key, stamp, _, value| {
         if let Some(value) = value {
-            let leaf = TableDigest::of_row(super::SYSTEM_TABLE, key, stamp, value);
+            let leaf = TableDigest::of_row(system::UID, key, stamp, value);
             let bucket = bucket_of(key);
             sums[bucket] = sums[bucket].plus(leaf);
         }
@@ -98,29 +98,18 @@ fn visit(
     table: TableId,
     mut each: impl FnMut(&[u8], Stamp, u64, Option<&[u8]>),
 ) -> Result<(), StoreError> {
-    let damaged = |_| StoreError::Corrupt("a record holds what is no record".into());
     let mut statement = conn.prepare_cached(
-        "SELECT key, hlc, actor, seq, value, checksum FROM records
+        "SELECT key, value, hlc, actor, seq, checksum FROM records
          WHERE table_id = ?1 ORDER BY key",
     )?;
     let mut rows = statement.query(params![table.0])?;
     while let Some(row) = rows.next()? {
-        let stamp = Stamp { hlc: Hlc::from_i64(row.get(1)?), actor: actors.id(row.get(2)?) };
-        let key = row.get_ref(0)?.as_blob().map_err(damaged)?;
-        let value = row.get_ref(4)?.as_blob_or_null().map_err(damaged)?;
-        let stored = StoredRow {
-            table,
-            key,
-            hlc: row.get(1)?,
-            actor_number: row.get(2)?,
-            seq: row.get(3)?,
-            value,
-        };
+        let (stored, checksum) = StoredRow::read(table, row)?;
         // To others a damaged row is one that is not there: they shall bring theirs.
-        if !stored.is_sound(row.get(5)?) {
+        if !stored.is_sound(checksum) {
             continue;
         }
-        each(key, stamp, row.get(3)?, value);
+        each(stored.key, stored.stamp(actors), stored.seq, stored.value);
     }
     Ok(())
 }

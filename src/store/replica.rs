@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use cortex_core::{
-    model::{Hlc, Stamp, TableId, TableUid},
+    model::{TableId, TableUid},
     replication::{ChangeLogId, TableDigest, VersionVector},
 };
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -252,23 +252,11 @@ fn recount_by(
     ))?;
     let mut rows = statement.query([table.0])?;
     let mut sum = TableDigest::default();
-    let damaged = |_| StoreError::Corrupt("a record holds what is no record".into());
     while let Some(row) = rows.next()? {
-        let stamp = Stamp { hlc: Hlc::from_i64(row.get(2)?), actor: actors.id(row.get(3)?) };
-        let key = row.get_ref(0)?.as_blob().map_err(damaged)?;
-        let value = row.get_ref(1)?.as_blob().map_err(damaged)?;
-        let stored = StoredRow {
-            table,
-            key,
-            hlc: row.get(2)?,
-            actor_number: row.get(3)?,
-            seq: row.get(4)?,
-            value: Some(value),
-        };
-        if !stored.is_sound(row.get(5)?) {
-            continue;
+        let (stored, checksum) = StoredRow::read(table, row)?;
+        if let Some(value) = stored.value.filter(|_| stored.is_sound(checksum)) {
+            sum = sum.plus(TableDigest::of_row(uid, stored.key, stored.stamp(actors), value));
         }
-        sum = sum.plus(TableDigest::of_row(uid, key, stamp, value));
     }
     Ok(sum)
 }

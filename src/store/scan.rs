@@ -9,7 +9,7 @@ use std::{
 use cortex_core::model::TableId;
 use rusqlite::{Connection, OptionalExtension};
 
-use super::{checksum::StoredRow, error::StoreError, writer::Published};
+use super::{checksum::StoredRow, error::StoreError, published::Published};
 use crate::sys::clock;
 
 /// How long one slice may keep its thread. Rows of a cold table are a random read each.
@@ -141,19 +141,9 @@ impl Scan {
         let mut rows = statement.query(rusqlite::params![self.table.0, self.after])?;
         let mut since_look = 0;
         while let Some(row) = rows.next()? {
-            let blob = |index| -> Result<_, StoreError> {
-                row.get_ref(index)?.as_blob().map_err(|e| StoreError::Corrupt(e.to_string()))
-            };
-            let (key, value) = (blob(0)?, blob(1)?);
-            let stored = StoredRow {
-                table: self.table,
-                key,
-                hlc: row.get(2)?,
-                actor_number: row.get(3)?,
-                seq: row.get(4)?,
-                value: Some(value),
-            };
-            if !stored.is_sound(row.get(5)?) {
+            let (stored, checksum) = StoredRow::read(self.table, row)?;
+            let (key, value) = (stored.key, stored.value.unwrap_or_default());
+            if !stored.is_sound(checksum) {
                 return Err(StoreError::Damaged { table: self.table, key: key.into() });
             }
             let flow = visit(key, value);

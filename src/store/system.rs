@@ -434,19 +434,11 @@ pub(super) fn load(conn: &Connection) -> Result<Directory, StoreError> {
     let mut rows = statement.query([NUMBER.0])?;
     let mut known = Vec::new();
     while let Some(row) = rows.next()? {
-        let (key, value) = (row.get_ref(0)?.as_blob(), row.get_ref(1)?.as_blob());
-        let (Ok(key), Ok(value)) = (key, value) else {
+        let Ok((stored, checksum)) = StoredRow::read(NUMBER, row) else {
             continue;
         };
-        let stored = StoredRow {
-            table: NUMBER,
-            key,
-            hlc: row.get(2)?,
-            actor_number: row.get(3)?,
-            seq: row.get(4)?,
-            value: Some(value),
-        };
-        if !stored.is_sound(row.get(5)?) {
+        let (key, value) = (stored.key, stored.value.unwrap_or_default());
+        if !stored.is_sound(checksum) {
             let key = String::from_utf8_lossy(key);
             tracing::warn!(%key, "a row of the directory is damaged and is passed over");
             continue;

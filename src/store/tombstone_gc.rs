@@ -7,7 +7,7 @@ use cortex_core::{
 };
 use rusqlite::{Connection, params};
 
-use super::{Store, actors::Actors, error::StoreError};
+use super::{actors::Actors, error::StoreError, handle::Store};
 
 /// Deletions that are looked at for one that is not confirmed: the newest are confirmed last.
 const NEWEST: u32 = 512;

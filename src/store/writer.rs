@@ -1,5 +1,5 @@
 //! The one thread that changes the database: it owns the write connection and the hybrid clock.
-//! What a command means is decided in `apply`; this is the loop around it.
+//! What a command means is decided in `tx`; this is the loop around it.
 //!
 //! ```text
 //!   queue ──> up to 1,024 jobs ──> BEGIN ── apply each ── counters ── COMMIT ──> replies
@@ -13,37 +13,27 @@
 //! After a failed sync, its own or the checkpointer's, nothing more is acknowledged.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
-    },
+    sync::{Arc, atomic::Ordering::Relaxed},
     time::{Duration, Instant},
 };
 
-use arc_swap::ArcSwap;
-use cortex_core::model::{ActorId, Limits, TableId};
 use rusqlite::{MAIN_DB, wal::CheckpointMode};
-use tokio::sync::{mpsc, watch};
-use tracing::{debug, error, warn};
+use tokio::sync::mpsc;
+use tracing::{debug, warn};
 
 use super::{
-    LogBounds,
-    cache::RecordCache,
-    catalog::Catalog,
     checkpoint,
     command::{Command, Job},
-    copies::Copies,
-    damage::Damage,
     database::{Around, Committed, Engine},
-    erasure::Erasure,
+    erasure::{self, Erasure, NEARLY, PAUSE},
     error::{StoreError, is_busy},
+    options::LogBounds,
+    published::Published,
     reader::Reader,
-    replica::Replica,
     reserve::Reserve,
     rollback_marker::RollbackMarker,
-    seqlock::SeqLock,
 };
-use crate::{sys::clock, sys::journal, sys::throttle::LogThrottle};
+use crate::{sys::clock, sys::journal};
 
 /// Jobs in one transaction. Beyond some hundred the sync is amortised, and each only waits longer.
 const BATCH: usize = 1024;
@@ -59,50 +49,6 @@ const CHECKPOINT_RETRY: Duration = Duration::from_millis(10);
 /// How long a statement waits for a lock. Nobody else writes, so there is nothing to wait for but
 /// the other connections of this process opening and closing.
 const BUSY_WAIT: Duration = Duration::from_secs(5);
-
-/// What the writer publishes for everybody else.
-#[derive(Debug)]
-pub(super) struct Published {
-    /// Rows that are not what was stored.
-    pub(super) damage: Arc<Damage>,
-    /// The tables, as of the last commit.
-    pub(super) catalog: ArcSwap<Catalog>,
-    /// Changes after the catalog has.
-    pub(super) catalog_changed: watch::Sender<()>,
-    /// Bounds on what one owner may hold.
-    pub(super) limits: ArcSwap<Limits>,
-    /// Announces commits to readers that hold a snapshot.
-    pub(super) seqlock: SeqLock,
-    /// Announces commits to readers that hold records.
-    pub(super) cache: RecordCache,
-    /// The writer's hybrid clock, as of the last commit.
-    pub(super) hlc: AtomicU64,
-    /// This machine's copies, as of the last commit.
-    pub(super) copies: Copies,
-    /// Who the writes of this database are by.
-    pub(super) actor: ArcSwap<ActorId>,
-    /// Commits since the start.
-    pub(super) commits: AtomicU64,
-    /// How long the last commit took, in microseconds.
-    pub(super) commit_us: AtomicU64,
-    /// Commands carried out or refused.
-    pub(super) commands: AtomicU64,
-    /// Pages in the log.
-    pub(super) log_pages: AtomicU64,
-    /// True while long reads must end, so that the log can be recycled.
-    pub(super) pressure: AtomicBool,
-    /// True once a change has removed bytes that are to be gone from the disk.
-    pub(super) removed: AtomicBool,
-    /// Held open for as long as any connection is: closing it would take SQLite's locks on the file away.
-    pub(super) _file: Option<Arc<std::fs::File>>,
-    /// True once backups are to be given up, so that the end need not wait for them.
-    pub(super) ending: AtomicBool,
-    pub(super) failed_writes: LogThrottle,
-    pub(super) failed_reads: LogThrottle,
-    pub(super) failed_checkpoints: LogThrottle,
-    /// The fault that stopped the store, once there is one.
-    pub(super) fatal: watch::Sender<Option<StoreError>>,
-}
 
 pub(super) struct Writer {
     pub(super) engine: Engine,
@@ -201,12 +147,12 @@ impl Writer {
     fn transact(&mut self, jobs: &[Job]) -> Result<Committed, StoreError> {
         self.published.trusted()?;
         let published = &self.published;
-        let around = published.around(clock::wall_ms());
         let commands = jobs.iter().map(|job| &job.command);
-        let committed = self.engine.transact(commands, around, |touched| {
-            // The other way round when they are dropped: the snapshots first.
-            (published.seqlock.begin(), published.cache.begin(touched))
-        })?;
+        let committed =
+            self.engine.transact(commands, around(published, clock::wall_ms()), |touched| {
+                // The other way round when they are dropped: the snapshots first.
+                (published.seqlock.begin(), published.cache.begin(touched))
+            })?;
         // A sync that failed on another connection may have taken this commit's pages along and
         // left none for its own sync to fail on.
         self.published.trusted()?;
@@ -225,7 +171,7 @@ impl Writer {
             self.published.show(&state.catalog);
         }
         self.published.tell_clock(state.hlc());
-        self.published.tell_copies(&committed.copies, &self.engine);
+        self.published.tell_copies(&committed.copies, &self.engine.recent, state);
         self.engine.exposure.end();
         if !committed.wrote {
             return;
@@ -348,6 +294,87 @@ impl Writer {
         }
     }
 
+    /// Notes what a commit has written, and whether it has removed anything.
+    fn note_removal(&mut self) {
+        let pages = self.published.log_pages.load(Relaxed);
+        if let Some(slack) = &mut self.erasure.slack {
+            slack.note(pages);
+        }
+        let now = clock::monotonic();
+        if self.published.removed.swap(false, Relaxed) {
+            self.erasure.due.get_or_insert(now + erasure::DUE);
+        }
+        if self.engine.state.departures.wait_for_log() {
+            let due = self.erasure.due.get_or_insert(now);
+            *due = now.min(*due);
+        }
+    }
+
+    /// Empties the log where that is due and nobody needs it. Only a fault after which the store must not go
+    /// on is an error.
+    fn erase(&mut self) -> Result<(), StoreError> {
+        let now = clock::monotonic();
+        if !self.erasure.is_due(now) {
+            return Ok(());
+        }
+        self.release_snapshots();
+        let pages = self.published.log_pages.load(Relaxed);
+        if pages > NEARLY && !self.checkpointer.is_nearly_done() {
+            self.checkpointer.wake();
+            return Ok(());
+        }
+        self.erasure.not_before = Some(now + PAUSE);
+        self.engine.state.departures.hurry = false;
+        self.checkpointer.reset();
+        match self.empty_log() {
+            Ok(true) => debug!("nothing is left of what was removed"),
+            Ok(false) => debug!("somebody still needs the log, or pages are to be looked at"),
+            Err(fault) if fault.is_fatal() => return Err(fault),
+            Err(fault) => {
+                if let Some(suppressed) = self.published.failed_checkpoints.due() {
+                    warn!(%fault, suppressed, "the log could not be emptied, what was deleted may still be in it");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// True where neither the log nor the file holds anything that was removed.
+    fn empty_log(&mut self) -> Result<bool, StoreError> {
+        if !self.checkpoint(CheckpointMode::TRUNCATE, RESTART_WAIT)? {
+            return Ok(false);
+        }
+        self.published.log_pages.store(0, Relaxed);
+        if let Some(slack) = &mut self.erasure.slack {
+            slack.overwrite(&self.engine.conn)?;
+            self.engine.state.departures.hurry = slack.is_sweeping();
+            if !slack.is_clean() {
+                return Ok(false);
+            }
+        }
+        self.erasure.due = None;
+        self.published.pressure.store(false, Relaxed);
+        self.engine.state.departures.log_emptied();
+        Ok(true)
+    }
+
+    /// At the end: leaves nothing behind, or says in the file that the next start has to look.
+    fn erase_at_the_end(&mut self) -> Result<(), StoreError> {
+        self.release_snapshots();
+        let is_clean = match self.empty_log() {
+            Ok(clean) => clean,
+            Err(fault) if fault.is_fatal() => return Err(fault),
+            Err(fault) => {
+                warn!(%fault, "the log could not be emptied, the next start does it");
+                false
+            }
+        };
+        if !is_clean && self.engine.state.departures.swept {
+            self.engine.conn.execute("UPDATE node_state SET swept = 0 WHERE id = 1", [])?;
+        }
+        Ok(())
+    }
+
     /// Leaves a database without a log behind, if nobody reads any more.
     fn finish(mut self) {
         if let Err(fault) = self.recycle_log().and_then(|()| self.erase_at_the_end()) {
@@ -358,68 +385,9 @@ impl Writer {
     }
 }
 
-impl Published {
-    /// What a transaction works with.
-    pub(super) fn around(&self, wall_ms: u64) -> Around<'_> {
-        Around { cache: &self.cache, limits: **self.limits.load(), wall_ms }
-    }
-
-    /// Lets everybody see copies that have changed.
-    pub(super) fn tell_copies(&self, changed: &[Arc<Replica>], engine: &Engine) {
-        // Even where none has: what is recent may not be told any more.
-        self.copies.show(changed, &engine.recent, &engine.state.actors);
-        // After the copies: whoever asks first who writes, and then what is here, never says as a new
-        // origin what only an earlier one had.
-        let actor = engine.state.own_actor();
-        if **self.actor.load() != actor {
-            self.actor.store(Arc::new(actor));
-        }
-        if !changed.is_empty() {
-            self.copies.wake();
-        }
-    }
-
-    /// An error once a fault has been found after which the store must not go on.
-    fn trusted(&self) -> Result<(), StoreError> {
-        self.fatal.borrow().clone().map_or(Ok(()), Err)
-    }
-
-    /// Keeps in mind which row it was, where one is damaged.
-    pub(super) fn note_damage(&self, fault: &StoreError) {
-        if let StoreError::Damaged { table, key } = fault {
-            self.damage.found(*table, key);
-        }
-    }
-
-    /// Names a table that could not be read in the log; the client hears less.
-    pub(super) fn warn_of_failed_read(&self, table: TableId, fault: &StoreError) {
-        if let Some(suppressed) = self.failed_reads.due() {
-            let table = self.catalog.load().name_of(table).map(ToString::to_string);
-            warn!(%fault, table, suppressed, "a table could not be read: {fault}");
-        }
-    }
-
-    /// Stops the store where something failed that it must not outlive.
-    pub(super) fn heed<T>(&self, outcome: &Result<T, StoreError>) {
-        if let Err(fault) = outcome
-            && fault.is_fatal()
-        {
-            self.stop(fault.clone());
-        }
-    }
-
-    /// Tells everybody, and once the operator, that the store must not go on. The first fault stays
-    /// the reason.
-    pub(super) fn stop(&self, fault: StoreError) {
-        self.fatal.send_if_modified(|reason| {
-            let first = reason.is_none();
-            if first {
-                error!(MESSAGE_ID = journal::STORE_STOPPED, %fault, "the store stops: {fault}");
-            }
-            reason.get_or_insert(fault);
-            first
-        });
-    }
+/// What a transaction works with.
+pub(super) fn around(published: &Published, wall_ms: u64) -> Around<'_> {
+    Around { cache: &published.cache, limits: **published.limits.load(), wall_ms }
 }
 
 /// Tells everybody when its thread panics: nobody would answer writes any more.

@@ -19,9 +19,9 @@ use cortexd::store::{
 use crate::{
     chance::{Chance, Ids},
     checks,
+    fake_signer::FakeSigner,
     history::{Disk, History, Known},
     mutations::{self, Around, Mutation},
-    signer::Fake,
 };
 
 /// How much clocks may differ from each other at most.
@@ -227,7 +227,7 @@ impl World {
         let half = SKEW_MS / 2;
         let skew = self.chance.within(0, 2 * half).cast_signed() - half.cast_signed();
         let node = Node {
-            signer: Arc::new(Fake::new(&name)),
+            signer: Arc::new(FakeSigner::of(name.as_str())),
             name,
             db,
             skew_ms: if skewed { skew } else { 0 },

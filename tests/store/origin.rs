@@ -1,8 +1,8 @@
 //! Which actor a database is after a start: the same one only where it is certain that no number
 //! of it can be used twice. What follows between copies is the simulation's.
 
-#[path = "../sim/signer.rs"]
-mod signer;
+#[path = "../support/fake_signer.rs"]
+mod fake_signer;
 
 use std::{collections::BTreeSet, fs, path::Path, sync::Arc};
 
@@ -47,8 +47,7 @@ impl Place {
 }
 
 fn join(store: &Store) {
-    let node = NodeName::parse("home").expect("a name");
-    let signer: Arc<dyn Signer> = Arc::new(signer::Fake::new(&node));
+    let signer: Arc<dyn Signer> = Arc::new(fake_signer::FakeSigner::of("home"));
     wait(store.execute(Command::Join(signer))).expect("it joins");
 }
 

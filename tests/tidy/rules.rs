@@ -75,7 +75,6 @@ const CORE: &[(&str, &[&str])] = &[
     ("directory::fields", &["model", "wire"]),
     ("gate", &["directory", "model"]),
     ("membership", &["model"]),
-    ("merge", &["model"]),
     ("replication", &["directory", "model", "rule"]),
     ("wire", &[]),
     ("wire::rpc", &["model"]),

@@ -52,6 +52,10 @@ fn collect(tokens: TokenStream, prefix: &[String], names: &mut Vec<Name>) {
     while let Some(token) = tokens.next() {
         match token {
             TokenTree::Group(group) => collect(group.stream(), &[], names),
+            // In a group the prefix belongs to what was imported, not to the name that it is given.
+            TokenTree::Ident(ident) if ident == "as" && !prefix.is_empty() => {
+                tokens.next();
+            }
             TokenTree::Ident(ident) => {
                 let line = ident.span().start().line;
                 let mut segments = prefix.to_vec();
@@ -145,5 +149,6 @@ mod tests {
             "a comment"
         );
         assert!(!found.iter().any(|(name, _)| name.starts_with('i')), "a literal");
+        assert!(!found.iter().any(|(name, _)| name.contains("::e")), "a name of this file's");
     }
 }

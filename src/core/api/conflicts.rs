@@ -1,5 +1,5 @@
 //! Conflicts: versions of records that have lost against others although neither writer had seen the other's.
-//! Which of two versions wins is `crate::merge`'s.
+//! Which of two versions wins is `crate::replication`'s (`resolve`).
 
 use serde::{Deserialize, Serialize};
 

@@ -238,7 +238,7 @@ pub enum Verdict {
     OnlyHere,
     /// There alone, though this side has seen it.
     OnlyThere,
-    /// One write with two contents. The one that the merge rule prefers is told to the other side.
+    /// One write with two contents. The one that `resolve` prefers is told to the other side.
     Unequal,
 }
 

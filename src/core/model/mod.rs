@@ -1,5 +1,5 @@
 //! The nouns that every other module speaks in.
-//! Rules about them live beside this module: `gate`, `merge`, `clock`.
+//! Rules about them live beside this module: `gate`, `replication`, `clock`.
 
 pub mod acl;
 pub mod caller;
@@ -14,6 +14,7 @@ pub mod scope;
 pub mod signer;
 pub mod stamp;
 pub mod table;
+pub mod usage;
 
 pub use acl::{Acl, Permissions, Principal};
 pub use caller::{Caller, NodeName, Uid};
@@ -27,3 +28,4 @@ pub use scope::Scope;
 pub use signer::{KeyHash, NotSigned, Signer};
 pub use stamp::{ActorId, Hlc, Stamp};
 pub use table::{Table, TableId, TableUid};
+pub use usage::UsageDelta;

@@ -1,5 +1,5 @@
 //! The order of writes: hybrid timestamps, origins, stamps.
-//! How a timestamp is drawn is in `clock`; which of two versions wins is in `merge`.
+//! How a timestamp is drawn is in `clock`; which of two versions wins is in `replication::resolve`.
 
 /// A hybrid logical timestamp: 48 bits of Unix milliseconds above 16 bits of counter
 /// (Kulkarni et al., "Logical Physical Clocks", 2014). Order is numeric.

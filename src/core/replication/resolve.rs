@@ -1,5 +1,5 @@
 //! How an arriving version of a row meets the one that is there: which stays, and whether either of
-//! their writers had not seen the other. Which is later is `merge`'s rule; storing is the store's.
+//! their writers had not seen the other. The later stamp stays: last write wins. Storing is the store's.
 
 use std::cmp::Ordering;
 
@@ -236,6 +236,35 @@ mod tests {
     }
 
     proptest! {
+        /// holds K1: whatever the order of arrival, every replica ends with the same row.
+        #[test]
+        fn any_order_of_arrival_ends_in_the_same_row(
+            mut versions in prop::collection::vec(version(), 1..8),
+            seed in any::<prop::sample::Index>(),
+        ) {
+            versions.sort_by_key(|(hlc, actor, ..)| (*hlc, *actor));
+            versions.dedup_by_key(|(hlc, actor, ..)| (*hlc, *actor));
+            let row_after = |order: &[(i64, u128, u64, VersionVector)]| {
+                let mut row = None;
+                for (hlc, actor, seq, context) in order {
+                    let arriving = side(*hlc, *actor, *seq, context);
+                    let nothing = VersionVector::new();
+                    let resolution =
+                        resolve(row, arriving, &nothing, &nothing, || Ordering::Equal);
+                    if matches!(resolution, Resolution::Wins(_)) {
+                        row = Some(arriving);
+                    }
+                }
+                row.map(|row: Side<'_>| (row.stamp, row.seq))
+            };
+            let in_order = row_after(&versions);
+            let turn = seed.index(versions.len());
+            versions.rotate_left(turn);
+            prop_assert_eq!(row_after(&versions), in_order);
+            versions.reverse();
+            prop_assert_eq!(row_after(&versions), in_order);
+        }
+
         /// Both replicas that meet two versions end with the same row and the same context.
         #[test]
         fn it_does_not_matter_which_came_first(a in version(), b in version()) {

@@ -7,7 +7,7 @@
 //!   digests of buckets <── sync_buckets ── the same
 //!   rows of those that differ <── sync_marks
 //!   newer here ──> told to everybody again          newer there ── sync_push ──> the same there
-//!   one write, two contents ──> told by both sides, and the merge rule decides
+//!   one write, two contents ──> told by both sides, and `resolve` decides
 //!   on one side, not seen by the other ──> on its way, the usual synchronisation brings it
 //!   on one side, seen by the other     ──> lost there: written again. Where it may have been deleted: kept as it is
 //!   until they are equal or half a minute is over: digests; then, from the rows on both sides, sync_digest

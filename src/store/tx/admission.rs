@@ -5,8 +5,7 @@ use std::sync::Arc;
 
 use cortex_core::{
     gate,
-    merge::Delta,
-    model::{Caller, Permissions, Refusal},
+    model::{Caller, Permissions, Refusal, UsageDelta},
 };
 
 use crate::store::{catalog::Entry, tx::Tx};
@@ -40,7 +39,7 @@ pub(crate) fn admit_anywhere(
     Ok(elsewhere)
 }
 
-pub(crate) fn check_quota(tx: &Tx<'_>, entry: &Entry, delta: Delta) -> Result<(), Refusal> {
+pub(crate) fn check_quota(tx: &Tx<'_>, entry: &Entry, delta: UsageDelta) -> Result<(), Refusal> {
     let owner = &entry.table.name.owner;
     let stored = tx.state.catalog.namespace(owner).map_or(0, |n| n.usage.bytes());
     let pending = tx.totals.bytes_of(owner);

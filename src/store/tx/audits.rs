@@ -3,9 +3,10 @@
 
 use std::collections::BTreeSet;
 
-use cortex_core::{merge::Delta, model::TableId, replication::TableDigest};
-
-use crate::store::tx::Tx;
+use cortex_core::{
+    model::{TableId, UsageDelta},
+    replication::TableDigest,
+};
 
 /// An audit under way.
 #[derive(Clone, Debug)]
@@ -14,7 +15,7 @@ pub(crate) struct Audit {
     pub(crate) table: TableId,
     /// The last key that was read.
     pub(crate) after: Vec<u8>,
-    pub(crate) totals: Delta,
+    pub(crate) totals: UsageDelta,
     pub(crate) tombstones: u64,
     pub(crate) digest: TableDigest,
     pub(crate) damaged: BTreeSet<Vec<u8>>,
@@ -37,16 +38,16 @@ impl DigestChange {
     }
 }
 
-/// Tells the audits of a table about a write to a row that they have passed.
+/// Has audits of a table know of a write to a row that they have passed.
 pub(crate) fn note_change(
-    tx: &mut Tx<'_>,
+    audits: &mut [Audit],
     table: TableId,
     key: &[u8],
-    delta: Delta,
+    delta: UsageDelta,
     digest: DigestChange,
 ) {
     let passed = |audit: &&mut Audit| audit.table == table && key <= audit.after.as_slice();
-    for audit in tx.state.audits.iter_mut().filter(passed) {
+    for audit in audits.iter_mut().filter(passed) {
         audit.totals = audit.totals.plus(delta);
         (audit.digest, audit.tombstones) = digest.applied(audit.digest, audit.tombstones);
         audit.damaged.remove(key);

@@ -2,18 +2,15 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use cortex_core::{
-    merge::Delta,
-    model::{Owner, TableId},
-};
+use cortex_core::model::{Owner, TableId, UsageDelta};
 
 use crate::store::catalog::{Catalog, Entry, Usage};
 
 /// What a transaction adds to the totals of tables and of their owners.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Totals {
-    tables: HashMap<TableId, (Arc<Usage>, Delta)>,
-    owners: HashMap<Owner, Delta>,
+    tables: HashMap<TableId, (Arc<Usage>, UsageDelta)>,
+    owners: HashMap<Owner, UsageDelta>,
 }
 
 impl Totals {
@@ -29,16 +26,16 @@ impl Totals {
         }
     }
 
-    pub(crate) fn add(&mut self, entry: &Entry, delta: Delta) {
+    pub(crate) fn add(&mut self, entry: &Entry, delta: UsageDelta) {
         let (_, sum) = self
             .tables
             .entry(entry.table.id)
-            .or_insert_with(|| (Arc::clone(&entry.usage), Delta::default()));
+            .or_insert_with(|| (Arc::clone(&entry.usage), UsageDelta::default()));
         *sum = sum.plus(delta);
         self.add_to_owner(entry, delta);
     }
 
-    pub(crate) fn add_to_owner(&mut self, entry: &Entry, delta: Delta) {
+    pub(crate) fn add_to_owner(&mut self, entry: &Entry, delta: UsageDelta) {
         let sum = self.owners.entry(entry.table.name.owner.clone()).or_default();
         *sum = sum.plus(delta);
     }
@@ -49,13 +46,13 @@ impl Totals {
     }
 
     /// The tables whose totals change.
-    pub(crate) fn tables(&self) -> impl Iterator<Item = (TableId, Delta)> {
+    pub(crate) fn tables(&self) -> impl Iterator<Item = (TableId, UsageDelta)> {
         let deltas = self.tables.iter().map(|(table, (_, delta))| (*table, *delta));
-        deltas.filter(|(_, delta)| *delta != Delta::default())
+        deltas.filter(|(_, delta)| *delta != UsageDelta::default())
     }
 
     /// What a table holds with this transaction.
-    pub(crate) fn held_by(&self, entry: &Entry) -> Delta {
+    pub(crate) fn held_by(&self, entry: &Entry) -> UsageDelta {
         let pending = self.tables.get(&entry.table.id).map(|(_, delta)| *delta);
         entry.usage.total().plus(pending.unwrap_or_default())
     }

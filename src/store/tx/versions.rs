@@ -11,8 +11,7 @@
 use std::{cmp::Ordering, sync::Arc};
 
 use cortex_core::{
-    merge::Delta,
-    model::{Hlc, Stamp, TableId, TableUid},
+    model::{Hlc, Stamp, TableId, TableUid, UsageDelta},
     replication::{Dot, Side, TableDigest, VersionVector},
     rule::Rule,
 };
@@ -452,7 +451,7 @@ fn account(
     tx: &mut Tx<'_>,
     place: Place<'_>,
     key: &[u8],
-    delta: Delta,
+    delta: UsageDelta,
     before: Option<Present<'_>>,
     after: Option<(Stamp, Option<&[u8]>)>,
 ) {
@@ -461,7 +460,7 @@ fn account(
         change = digest_change(place, key, before, after);
         (replica.digest, replica.tombstones) = change.applied(replica.digest, replica.tombstones);
     }
-    audits::note_change(tx, place.id, key, delta, change);
+    audits::note_change(&mut tx.state.audits, place.id, key, delta, change);
     tx.damage.gone(place.id, key);
     tx.touched.push(tx.cache.bucket(place.id, key));
 }
@@ -489,10 +488,17 @@ fn digest_change(
 }
 
 /// How the totals of a table change.
-pub(crate) fn difference(key: &[u8], present: Option<Present<'_>>, value: Option<&[u8]>) -> Delta {
+pub(crate) fn difference(
+    key: &[u8],
+    present: Option<Present<'_>>,
+    value: Option<&[u8]>,
+) -> UsageDelta {
     let totals = |length: Option<usize>| {
         let bytes = length.map_or(0, |length| key.len() + length);
-        Delta { records: length.is_some().into(), bytes: i64::try_from(bytes).unwrap_or(i64::MAX) }
+        UsageDelta {
+            records: length.is_some().into(),
+            bytes: i64::try_from(bytes).unwrap_or(i64::MAX),
+        }
     };
     let before = present.and_then(|present| present.length);
     totals(value.map(<[u8]>::len)).plus(totals(before).negated())

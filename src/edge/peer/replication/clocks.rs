@@ -1,5 +1,5 @@
 //! Clocks between two machines: which rows they hold up, for how long, and what ends it.
-//! How far two clocks are apart is measured by `link`; new timestamps are given by the store (`store::restamp`).
+//! How far two clocks are apart is measured by `link`; new timestamps are given by the store (`Restamp`).
 //!
 //! ```text
 //!   the two clocks differ now     no rows of tables either way; the directory passes

@@ -3,8 +3,7 @@
 use std::collections::BTreeSet;
 
 use cortex_core::{
-    merge::Delta,
-    model::{Hlc, Stamp, TableId, TableUid},
+    model::{TableId, TableUid, UsageDelta},
     replication::TableDigest,
 };
 use rusqlite::params;
@@ -105,23 +104,18 @@ fn read_slice(
         let Some(row) = found.next()? else {
             return Ok((rows, bytes, true));
         };
-        let damaged = |e: rusqlite::types::FromSqlError| StoreError::Corrupt(e.to_string());
-        let key = row.get_ref(1)?.as_blob().map_err(damaged)?;
-        let value = row.get_ref(2)?.as_blob_or_null().map_err(damaged)?;
-        let (hlc, actor_number, seq) = (row.get(3)?, row.get(4)?, row.get(5)?);
-        let stored = StoredRow { table: audit.table, key, hlc, actor_number, seq, value };
-        let actor = tx.state.actors.id(actor_number);
-        let stamp = Stamp { hlc: Hlc::from_i64(hlc), actor };
+        let (row_here, checksum) = StoredRow::read(audit.table, row)?;
+        let (StoredRow { key, value, .. }, stamp) = (row_here, row_here.stamp(&tx.state.actors));
         bytes += (key.len() + value.map_or(0, <[u8]>::len)) as u64;
         rows.push(Read {
-            id: row.get(0)?,
+            id: row.get(6)?,
             key: key.to_vec(),
             live: value.map(|value| (key.len() + value.len()) as u64),
             leaf: value.map_or_else(TableDigest::default, |value| {
                 TableDigest::of_row(uid, key, stamp, value)
             }),
-            checksum: stored.checksum(),
-            stored: row.get(6)?,
+            checksum: row_here.checksum(),
+            stored: checksum,
         });
     }
     Ok((rows, bytes, false))
@@ -210,7 +204,7 @@ impl Audit {
             number,
             table,
             after: Vec::new(),
-            totals: Delta::default(),
+            totals: UsageDelta::default(),
             tombstones: 0,
             digest: TableDigest::default(),
             damaged: BTreeSet::new(),
@@ -221,7 +215,7 @@ impl Audit {
     fn add(&mut self, row: &Read, sound: bool) {
         if let Some(bytes) = row.live {
             let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
-            self.totals = self.totals.plus(Delta { records: 1, bytes });
+            self.totals = self.totals.plus(UsageDelta { records: 1, bytes });
         }
         if sound {
             self.digest = self.digest.plus(row.leaf);

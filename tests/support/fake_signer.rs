@@ -1,5 +1,7 @@
-//! Signatures without keys, for unit tests: a certificate is a name, and who signs adds it. Real ones are
-//! `pki`'s.
+//! Signatures without keys, for unit tests, the simulation and tests of the store: a hash over signer and message, a
+//! name for a certificate. Real ones are `pki`'s; here it is enough that a changed row is found out.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use cortex_core::model::{KeyHash, MeshId, NodeName, NotSigned, Signer};
 
@@ -11,6 +13,12 @@ impl FakeSigner {
     pub(crate) fn of(name: &str) -> Self {
         Self(NodeName::parse(name).expect("a name"))
     }
+}
+
+fn hash_of(certificate: &[u8], message: &[u8]) -> Vec<u8> {
+    let mut hash = DefaultHasher::new();
+    (certificate, message).hash(&mut hash);
+    hash.finish().to_be_bytes().to_vec()
 }
 
 impl Signer for FakeSigner {
@@ -31,7 +39,7 @@ impl Signer for FakeSigner {
     }
 
     fn sign(&self, message: &[u8]) -> Vec<u8> {
-        [self.certificate(), message].concat()
+        hash_of(self.certificate(), message)
     }
 
     fn verify(
@@ -45,7 +53,7 @@ impl Signer for FakeSigner {
             return Err(no("the certificate is revoked"));
         }
         let name = std::str::from_utf8(certificate).map_err(|_| no("no certificate"))?;
-        if *signature != [certificate, message].concat() {
+        if signature != hash_of(certificate, message) {
             return Err(no("the signature is not that of the certificate"));
         }
         Ok((NodeName::parse(name).map_err(|_| no("no name"))?, [1; 32]))
