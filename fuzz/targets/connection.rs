@@ -19,7 +19,7 @@ use cortex_core::{
 use cortexd::{
     edge::{conn, limits::ConnLimits},
     service::{ScanSlots, Service},
-    store::{Options, Store},
+    store::{Options, Store, TableCommand},
 };
 use libfuzzer_sys::fuzz_target;
 use rmpv::Value;
@@ -146,7 +146,6 @@ fn expected(sent: &[u8], limits: &ConnLimits) -> (Vec<u64>, bool) {
 
 /// Drops what the user made, so that the store stays small.
 fn clean(daemon: &Daemon, uid: Uid) {
-    use cortexd::store::Command;
     let store = daemon.context.service.store();
     let tables: Vec<_> = {
         let catalog = store.catalog();
@@ -158,7 +157,7 @@ fn clean(daemon: &Daemon, uid: Uid) {
     daemon.runtime.block_on(async {
         for entry in tables {
             store
-                .execute(Command::DropTable { caller: Caller::Local(uid), entry })
+                .execute(TableCommand::DropTable { caller: Caller::Local(uid), entry })
                 .await
                 .expect("a user's own tables can be dropped");
         }

@@ -18,7 +18,7 @@ use super::{MeshSettings, Running, Settings, peer::PeerThread};
 use crate::{
     edge::unix,
     service::{Errand, scrub},
-    store::{Command, CommandError, Outcome, Store, StoreError},
+    store::{CommandError, Store, StoreError, UpkeepCommand, UpkeepOutcome},
     sys::journal,
 };
 
@@ -161,8 +161,8 @@ async fn try_reload(running: &mut Running<'_>) -> Result<()> {
 /// Removes the rows of dropped tables, a few at a time.
 async fn upkeep(store: &Store) {
     loop {
-        match store.execute(Command::Purge).await {
-            Ok(Outcome::Purged { more: true }) => sleep(PURGE_PAUSE).await,
+        match store.execute(UpkeepCommand::Purge).await {
+            Ok(UpkeepOutcome::Purged { more: true }) => sleep(PURGE_PAUSE).await,
             Ok(_) => sleep(UPKEEP).await,
             Err(failure) => {
                 warn!(%failure, "rows of dropped tables could not be removed, trying again later: {failure}");
@@ -215,7 +215,9 @@ async fn probe(store: &Store, socket: &Path) -> Result<()> {
     stream.write_all(&PING).await.context("cannot ask on the own socket")?;
     let answered = stream.read_u8().await.context("no answer on the own socket");
     // Any other failure is an answer: a full disk is no reason to be killed and started again.
-    if let Err(CommandError::Faulted(StoreError::Closed)) = store.execute(Command::Purge).await {
+    if let Err(CommandError::Faulted(StoreError::Closed)) =
+        store.execute(UpkeepCommand::Purge).await
+    {
         bail!("the writer has ended");
     }
     answered.map(|_| ())

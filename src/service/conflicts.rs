@@ -13,7 +13,7 @@ use cortex_core::{
 };
 
 use super::{Answer, Service, read, ready};
-use crate::store::{Command, CommandError, Conflict, Entry, Outcome, Reader, Store};
+use crate::store::{CommandError, Conflict, Entry, Reader, RecordCommand, RecordOutcome, Store};
 
 /// Conflicts of one answer: unless fewer or more are asked for, and at most.
 const LISTED: u32 = 100;
@@ -94,11 +94,13 @@ impl Service {
         Ok(Answer::later(async move {
             let (by, of) = (caller.clone(), entry.clone());
             let write = match value {
-                Some(record) => Command::Put { caller: by, entry: of, key, record: record.into() },
-                None => Command::Delete { caller: by, entry: of, key },
+                Some(record) => {
+                    RecordCommand::Put { caller: by, entry: of, key, record: record.into() }
+                }
+                None => RecordCommand::Delete { caller: by, entry: of, key },
             };
             store.execute(write).await?;
-            store.execute(Command::Acknowledge { caller, entry, conflict: Some(id) }).await?;
+            store.execute(RecordCommand::Acknowledge { caller, entry, conflict: Some(id) }).await?;
             Ok("restored".to_owned())
         }))
     }
@@ -116,8 +118,10 @@ impl Service {
         }
         let (caller, store) = (caller.clone(), self.store.clone());
         Ok(Answer::later(async move {
-            let done = store.execute(Command::Acknowledge { caller, entry, conflict: id }).await?;
-            let acknowledged = if let Outcome::Acknowledged { count } = done { count } else { 0 };
+            let done =
+                store.execute(RecordCommand::Acknowledge { caller, entry, conflict: id }).await?;
+            let acknowledged =
+                if let RecordOutcome::Acknowledged { count } = done { count } else { 0 };
             Ok(Acknowledged { acknowledged })
         }))
     }

@@ -9,7 +9,7 @@ use cortex_core::{
 };
 
 use super::{Answer, Service, read, tables::own_tables};
-use crate::store::{Command, CommandError, Entry, Granting};
+use crate::store::{CommandError, Entry, Granting, TableCommand};
 
 impl Service {
     /// `acl_grant [identity, table, permissions]`.
@@ -20,7 +20,7 @@ impl Service {
     ) -> Result<Answer, CommandError> {
         let api::AclGrant { identity, table, permissions } = read(params)?;
         let granting = self.granting(caller, identity, table, &permissions)?;
-        Ok(Answer::Commit(Command::Grant(granting)))
+        Ok(Answer::commit(TableCommand::Grant(granting)))
     }
 
     /// `acl_revoke [identity, table, permissions]`.
@@ -31,7 +31,7 @@ impl Service {
     ) -> Result<Answer, CommandError> {
         let api::AclRevoke { identity, table, permissions } = read(params)?;
         let granting = self.granting(caller, identity, table, &permissions)?;
-        Ok(Answer::Commit(Command::Revoke(granting)))
+        Ok(Answer::commit(TableCommand::Revoke(granting)))
     }
 
     /// `acl_list []`: the owner's own row and every grant, for each of the caller's tables.

@@ -34,8 +34,8 @@ use super::{
 };
 use crate::{
     store::{
-        self, Claim, Command, CommandError, Reader, Redemption, Registration, SealedRow, Store,
-        TokenId,
+        self, Claim, CommandError, DirectoryCommand, Reader, Redemption, Registration, SealedRow,
+        Store, TokenId,
     },
     sys::{clock, random},
 };
@@ -84,7 +84,7 @@ impl Service {
             let uid = looked_up.unwrap_or(Err(Refusal::AccessDenied))?;
             let id = IdentityId(random::id());
             let registration = Registration { caller, id, name: name.clone(), uid };
-            store.execute(Command::Register(registration)).await?;
+            store.execute(DirectoryCommand::Register(registration)).await?;
             Ok(new_token(signer.as_ref(), id, name, uid, wish))
         }))
     }
@@ -161,7 +161,7 @@ impl Service {
                 rows,
                 token: TokenId { id: token.id, expires_ms: token.expires_at * 1000 },
             };
-            store.execute(Command::Claim(Box::new(claim))).await?;
+            store.execute(DirectoryCommand::Claim(Box::new(claim))).await?;
             tell_actor(&store, mesh.as_ref(), signer.node(), &token, uid).await;
             let name = store.catalog().directory().show_identity(token.identity);
             Ok(format!("claimed identity '{name}'"))
@@ -216,9 +216,9 @@ impl Service {
         let store = self.store.clone();
         Ok(Answer::later(async move {
             let token = TokenId { id: token.id, expires_ms: token.expires_at * 1000 };
-            store.execute(Command::Redeem(Redemption { token, node, uid })).await?;
+            store.execute(DirectoryCommand::Redeem(Redemption { token, node, uid })).await?;
             if !orphans.is_empty() {
-                store.execute(Command::Adopt(orphans)).await?;
+                store.execute(DirectoryCommand::Adopt(orphans)).await?;
                 rows = store.reader(0).sealed(&keys)?;
             }
             let mut out = Vec::new();
@@ -261,7 +261,7 @@ impl Service {
         if !rows.iter().all(|row| is_its_own(row.row())) {
             return Err(Refusal::AccessDenied.into());
         }
-        Ok(Answer::Commit(Command::Learn(rows)))
+        Ok(Answer::commit(DirectoryCommand::Learn(rows)))
     }
 
     /// `identity_list []`. Without a mesh there is none.
@@ -313,7 +313,7 @@ impl Service {
         let node = node.map(NodeName::parse).transpose()?;
         let catalog = self.store.catalog();
         let identity = catalog.directory().find_for(name.trim_start_matches('@'), caller)?;
-        Ok(Answer::Commit(Command::Unbind { caller: caller.clone(), identity, node }))
+        Ok(Answer::commit(DirectoryCommand::Unbind { caller: caller.clone(), identity, node }))
     }
 
     /// `identity_resolve [name, id]`: settles a name that several identities have on one of them, which is
@@ -330,7 +330,7 @@ impl Service {
         let digits = id.rsplit('~').next().unwrap_or_default();
         let catalog = self.store.catalog();
         let keep = catalog.directory().find(&format!("{name}~{digits}"))?;
-        Ok(Answer::Commit(Command::SettleName { caller: caller.clone(), name, keep }))
+        Ok(Answer::commit(DirectoryCommand::ResolveName { caller: caller.clone(), name, keep }))
     }
 
     /// The names of the other machines.

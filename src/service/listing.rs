@@ -293,7 +293,7 @@ mod tests {
     use super::*;
     use crate::{
         service::{Answer, ScanSlots, Service},
-        store::{Command, Options},
+        store::{Options, UpkeepCommand},
     };
 
     const OWNER: Caller = Caller::Local(Uid(1000));
@@ -327,7 +327,7 @@ mod tests {
             panic!("all answers a list");
         };
         ask(&service, "drop_table", &[b"\xa1t"]).await;
-        service.store().execute(Command::Purge).await.expect("some rows are removed");
+        service.store().execute(UpkeepCommand::Purge).await.expect("some rows are removed");
         let step = listing.step(&mut Vec::new());
         assert!(matches!(step, Err(CommandError::Refused(Refusal::AccessDenied))), "{step:?}");
         service.store().close().await;

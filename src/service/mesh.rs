@@ -23,7 +23,7 @@ use cortex_core::{
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{Answer, Service, read};
-use crate::store::{Command, CommandError, SYSTEM_TABLE};
+use crate::store::{CommandError, DirectoryCommand, SYSTEM_TABLE};
 
 /// Requests to other machines that may wait for the edge to take them up. More are refused as busy.
 pub const REQUESTS: usize = 64;
@@ -291,7 +291,7 @@ impl Service {
         let api::MeshRemoveNode { node } = read(params)?;
         let node = NodeName::parse(node)?;
         self.require_admin(caller)?;
-        Ok(Answer::Commit(Command::RemoveNode { caller: caller.clone(), node }))
+        Ok(Answer::commit(DirectoryCommand::RemoveNode { caller: caller.clone(), node }))
     }
 
     /// `mesh_status []`: what is known of the configured machines, and who was refused.

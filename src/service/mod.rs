@@ -57,7 +57,10 @@ pub use listing::Listing;
 pub use slots::ScanSlots;
 
 use crate::{
-    store::{Command, CommandError, Outcome, Reader, Store, StoreError},
+    store::{
+        Command, CommandError, DirectoryCommand, DirectoryOutcome, Outcome, Reader, Store,
+        StoreError, TableOutcome,
+    },
     sys::clock,
 };
 
@@ -75,6 +78,11 @@ pub enum Answer {
 }
 
 impl Answer {
+    /// A command for the writer.
+    fn commit(command: impl Into<Command>) -> Self {
+        Self::Commit(command.into())
+    }
+
     /// The result of work that a connection's thread does not wait for.
     fn later<R: Response>(
         work: impl Future<Output = Result<R, CommandError>> + Send + 'static,
@@ -236,7 +244,7 @@ impl Service {
     /// [`Refusal::AnotherNode`] and [`Refusal::AnotherMesh`] where the database belongs elsewhere;
     /// a fault of the store. Nothing has changed then.
     pub async fn join(&self, signer: Arc<dyn Signer>) -> Result<(), CommandError> {
-        self.store.execute(Command::Join(Arc::clone(&signer))).await?;
+        self.store.execute(DirectoryCommand::Join(Arc::clone(&signer))).await?;
         self.signer.store(Arc::new(Some(signer)));
         Ok(())
     }
@@ -350,36 +358,30 @@ impl Service {
     #[must_use]
     pub fn done(done: Outcome) -> &'static str {
         match done {
-            Outcome::Created => "created",
-            Outcome::Dropped | Outcome::Declined { declined: true } => "dropped",
-            Outcome::Declined { declined: false } => "restored",
-            Outcome::HandedOver => "handed over",
-            Outcome::Stored
-            | Outcome::Deleted
-            | Outcome::Noted
-            | Outcome::Purged { .. }
-            | Outcome::Stopped
-            | Outcome::Joined
-            | Outcome::Registered
-            | Outcome::Claimed
-            | Outcome::Redeemed
-            | Outcome::Learned
-            | Outcome::Adopted
-            | Outcome::Applied(_)
-            | Outcome::Drained { .. }
-            | Outcome::Collected { .. }
-            | Outcome::Acknowledged { .. }
-            | Outcome::Pushed { .. }
-            | Outcome::Restamped { .. }
-            | Outcome::Rewritten { .. }
-            | Outcome::Erased { .. }
-            | Outcome::Audited(_)
-            | Outcome::Rotated => "ok",
-            Outcome::Removed => "removed",
-            Outcome::Settled => "resolved",
-            Outcome::Granted => "granted",
-            Outcome::Revoked | Outcome::Unbound => "revoked",
-            Outcome::Scoped => "scope updated",
+            Outcome::Tables(outcome) => match outcome {
+                TableOutcome::Created => "created",
+                TableOutcome::Dropped | TableOutcome::Declined { declined: true } => "dropped",
+                TableOutcome::Declined { declined: false } => "restored",
+                TableOutcome::HandedOver => "handed over",
+                TableOutcome::Granted => "granted",
+                TableOutcome::Revoked => "revoked",
+                TableOutcome::Scoped => "scope updated",
+            },
+            Outcome::Directory(outcome) => match outcome {
+                DirectoryOutcome::Removed => "removed",
+                DirectoryOutcome::NameResolved => "resolved",
+                DirectoryOutcome::Unbound => "revoked",
+                DirectoryOutcome::Joined
+                | DirectoryOutcome::Registered
+                | DirectoryOutcome::Claimed
+                | DirectoryOutcome::Adopted
+                | DirectoryOutcome::Redeemed
+                | DirectoryOutcome::Learned => "ok",
+            },
+            Outcome::Records(_)
+            | Outcome::Replication(_)
+            | Outcome::Upkeep(_)
+            | Outcome::Stopped => "ok",
         }
     }
 

@@ -12,7 +12,7 @@ use super::{
     listing::{Listing, Page, What},
     read,
 };
-use crate::store::{Command, CommandError, Reader};
+use crate::store::{CommandError, Reader, RecordCommand};
 
 impl Service {
     /// `put [table, record]`.
@@ -23,7 +23,7 @@ impl Service {
         let key =
             Key::of_record(record, field, &self.store.limits()).ok_or_else(api::Put::invalid)??;
         let record = params.slice_ref(record);
-        Ok(Answer::Commit(Command::Put { caller: caller.clone(), entry, key, record }))
+        Ok(Answer::commit(RecordCommand::Put { caller: caller.clone(), entry, key, record }))
     }
 
     /// `get [table, key]`.
@@ -49,7 +49,7 @@ impl Service {
         let api::Delete { table, key: Raw(key) } = read(params)?;
         let entry = self.open(caller, table, Permissions::WRITE)?;
         let key = Key::read(key, &self.store.limits())?;
-        Ok(Answer::Commit(Command::Delete { caller: caller.clone(), entry, key }))
+        Ok(Answer::commit(RecordCommand::Delete { caller: caller.clone(), entry, key }))
     }
 
     /// `all [table]` or `[table, {limit, after}]`.

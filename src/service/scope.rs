@@ -11,7 +11,7 @@ use cortex_core::{
 };
 
 use super::{Answer, Service, read, ready, tables::parse_scope};
-use crate::store::{Command, CommandError, Entry, Outcome};
+use crate::store::{CommandError, Entry, TableCommand, TableOutcome};
 
 impl Service {
     /// `get_scope [table]`. Without a mesh every table is `local`.
@@ -52,7 +52,7 @@ impl Service {
         let catalog = self.store.catalog();
         gate::admit_scope(&entry.table.name.owner, &scope, &write_off, catalog.directory())?;
         self.check_write_off(&entry, &write_off)?;
-        Ok(Answer::Commit(Command::SetScope {
+        Ok(Answer::commit(TableCommand::SetScope {
             caller: caller.clone(),
             entry,
             scope,
@@ -120,5 +120,5 @@ fn stays_local(
     if entry.table.scope != Scope::Local || !write_off.is_empty() {
         return Err(Refusal::MeshNotConfigured.into());
     }
-    ready(out, &Service::done(Outcome::Scoped).to_owned())
+    ready(out, &Service::done(TableOutcome::Scoped.into()).to_owned())
 }

@@ -29,8 +29,8 @@ use tracing::{info, warn};
 use super::{Answer, Service, read, repair::batches};
 use crate::{
     store::{
-        AuditReport, AuditStep, Audited, Command, CommandError, Entry, Event, Outcome, Store,
-        StoreError,
+        AuditReport, AuditStep, Audited, CommandError, Entry, Event, Store, StoreError,
+        UpkeepCommand, UpkeepOutcome,
     },
     sys::{clock, random},
 };
@@ -146,9 +146,11 @@ async fn audit_once(
             let read = move || Ok(store.read_ahead(table, &after)?);
             ahead = super::conflicts::blocking(read).await?;
         }
-        let done = store.execute(Command::Audit(AuditStep { table, audit, begins })).await?;
+        let done = store.execute(UpkeepCommand::Audit(AuditStep { table, audit, begins })).await?;
         begins = false;
-        let Outcome::Audited(audited) = done else { return Ok(Audited::Lost) };
+        let UpkeepOutcome::Audited(audited) = done else {
+            return Ok(Audited::Lost);
+        };
         let Audited::More { bytes } = audited else { return Ok(audited) };
         if let Some(rate) = bytes_per_second {
             let millis = bytes.max(SLICE_LEAST) * 1000 / rate.max(1);
@@ -329,7 +331,7 @@ async fn tell(service: &Service) {
 }
 
 async fn note(store: &Store, uid: Option<Uid>, kind: &'static str, text: String) {
-    if let Err(failure) = store.execute(Command::Note(Event { uid, kind, text })).await {
+    if let Err(failure) = store.execute(UpkeepCommand::Note(Event { uid, kind, text })).await {
         warn!(%failure, "an event was not written down");
     }
 }

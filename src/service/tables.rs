@@ -18,7 +18,7 @@ use cortex_core::{
 };
 
 use super::{Answer, Service, grants::words, read};
-use crate::store::{Catalog, Command, CommandError, Entry, Namespace};
+use crate::store::{Catalog, CommandError, Entry, Namespace, TableCommand};
 
 impl Service {
     /// `tables []`: the caller's own tables, by their short names, and those of their federated
@@ -94,7 +94,7 @@ impl Service {
             return Err(Refusal::AlreadyExists.into());
         }
         let caller = caller.clone();
-        Ok(Answer::Commit(Command::CreateTable { caller, owner, name, attributes, scope }))
+        Ok(Answer::commit(TableCommand::CreateTable { caller, owner, name, attributes, scope }))
     }
 
     /// `drop_table [table]`, or `[table, {replica: true}]` for the replica of this machine alone, which
@@ -112,7 +112,7 @@ impl Service {
             return self.decline(caller, table, !undo);
         }
         let entry = self.open_anywhere(caller, table, Permissions::ADMIN)?;
-        Ok(Answer::Commit(Command::DropTable { caller: caller.clone(), entry }))
+        Ok(Answer::commit(TableCommand::DropTable { caller: caller.clone(), entry }))
     }
 
     /// Keeps a table away from this machine, or takes that back. Of the table of a uid elsewhere nothing but its id
@@ -136,7 +136,7 @@ impl Service {
             let entry = catalog.find_by_id(id).ok_or(Refusal::AccessDenied)?;
             gate::admit_replica(caller, &entry.table, catalog.directory())?;
         }
-        Ok(Answer::Commit(Command::Decline { caller: caller.clone(), table: id, declined }))
+        Ok(Answer::commit(TableCommand::Decline { caller: caller.clone(), table: id, declined }))
     }
 
     /// `table_chown [table, owner]` or `[table, owner, {name}]`: hands a table over.
@@ -162,7 +162,7 @@ impl Service {
                 return Err(Refusal::InvalidIdentity.into());
             }
         };
-        Ok(Answer::Commit(Command::Chown { caller: caller.clone(), entry, owner, name }))
+        Ok(Answer::commit(TableCommand::Chown { caller: caller.clone(), entry, owner, name }))
     }
 
     /// `table_info [table]`.

@@ -12,7 +12,7 @@ use rusqlite::Connection;
 use super::{
     cache::RecordCache,
     catalog::Catalog,
-    command::{Command, Outcome},
+    command::{Command, Outcome, ReplicationCommand},
     contexts::Contexts,
     damage::Damage,
     error::{CommandError, OpenError, StoreError},
@@ -127,7 +127,11 @@ impl Engine {
         if goes_on || self.state.catalog.directory().here().is_none() {
             return Ok(());
         }
-        self.transact(std::iter::once(&Command::RotateActor), around, |_| ())?;
+        self.transact(
+            std::iter::once(&Command::Replication(ReplicationCommand::RotateActor)),
+            around,
+            |_| (),
+        )?;
         Ok(())
     }
 

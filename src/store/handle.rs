@@ -19,7 +19,7 @@ use super::{
     actors, audit, backup,
     catalog::{Catalog, Usage},
     checkpoint,
-    command::{self, Command, Outcome},
+    command::{self, Command, Family, Outcome},
     conflicts::{self, Conflict},
     damage, database, directory, erasure,
     error::{CommandError, OpenError, StoreError},
@@ -197,8 +197,9 @@ impl Store {
     /// [`StoreError::Closed`] once the store has been closed or has stopped.
     pub async fn submit(
         &self,
-        command: Command,
+        command: impl Into<Command>,
     ) -> Result<oneshot::Receiver<Result<Outcome, CommandError>>, StoreError> {
+        let command = command.into();
         // The largest message is as large as the queue: with its overhead it would wait for ever for
         // room that there never is, and everybody behind it.
         let kib = command.weight().div_ceil(1024).min(QUEUE_BYTES / 1024);
@@ -215,9 +216,10 @@ impl Store {
     ///
     /// # Errors
     /// A [`CommandError`]: nothing was changed. Only after [`StoreError::SyncFailed`] that is not known.
-    pub async fn execute(&self, command: Command) -> Result<Outcome, CommandError> {
+    pub async fn execute<C: Family>(&self, command: C) -> Result<C::Outcome, CommandError> {
         let answer = self.submit(command).await?;
-        answer.await.unwrap_or(Err(StoreError::Closed.into()))
+        let outcome = answer.await.unwrap_or(Err(StoreError::Closed.into()))?;
+        C::outcome(outcome).ok_or_else(|| StoreError::Closed.into())
     }
 
     /// The tables, as of the last commit.

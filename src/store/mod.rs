@@ -58,8 +58,10 @@ pub(crate) use backup::{KEPT as KEPT_BACKUPS, SENDING as BACKUP_SENDING};
 pub use backup::{Restored, Summary, restore};
 pub use catalog::{Catalog, Entry, Namespace, Usage};
 pub use command::{
-    Applied, AuditReport, AuditStep, Audited, Claim, Collection, Command, Granting, Outcome,
-    ReceivedBatch, Redemption, Registration, Restamp, TokenId,
+    Applied, AuditReport, AuditStep, Audited, Claim, Collection, Command, DirectoryCommand,
+    DirectoryOutcome, Family, Granting, Outcome, ReceivedBatch, RecordCommand, RecordOutcome,
+    Redemption, Registration, ReplicationCommand, ReplicationOutcome, Restamp, TableCommand,
+    TableOutcome, TokenId, UpkeepCommand, UpkeepOutcome,
 };
 pub use conflicts::{Conflict, Tally};
 pub use damage::News as DamageNews;

@@ -7,7 +7,9 @@ use cortex_core::{
     directory::Standing,
     model::{Caller, Owner, Scope, TableUid},
 };
-use cortexd::store::{Command, SYSTEM_TABLE};
+use cortexd::store::{
+    Command, RecordCommand, ReplicationCommand, SYSTEM_TABLE, TableCommand, UpkeepCommand,
+};
 
 use crate::{
     checks,
@@ -325,7 +327,10 @@ pub(crate) fn step(world: &mut World, weights: &Weights) {
             let last_lsn = world.nodes[n].db.replica(table).map_or(0, |replica| replica.last_lsn);
             let upto =
                 if world.chance.percent(30) { last_lsn } else { world.chance.within(0, last_lsn) };
-            let _full = world.run(n, &Command::TruncateChangeLog { table, upto });
+            let _full = world.run(
+                n,
+                &Command::Replication(ReplicationCommand::TruncateChangeLog { table, upto }),
+            );
         }
         Action::Pause => world.now_ms += LEAST_AGE_MS + SKEW_MS,
         Action::Save => world.save(n),
@@ -381,7 +386,8 @@ pub(crate) fn step(world: &mut World, weights: &Weights) {
                 && let Some(entry) = entry(world, n, table)
             {
                 let caller = Caller::Local(OWNER);
-                let _refused = world.run(n, &Command::DropTable { caller, entry });
+                let _refused =
+                    world.run(n, &Command::Tables(TableCommand::DropTable { caller, entry }));
             }
         }
         Action::Create => {
@@ -392,14 +398,15 @@ pub(crate) fn step(world: &mut World, weights: &Weights) {
             let table = world.tables[world.chance.below(world.tables.len())];
             if let Some(entry) = entry(world, n, table) {
                 let caller = Caller::Local(OWNER);
-                let command = Command::Acknowledge { caller, entry, conflict: None };
+                let command =
+                    Command::Records(RecordCommand::Acknowledge { caller, entry, conflict: None });
                 let _refused = world.run(n, &command);
             }
         }
         Action::Repair => repair(world, n),
         Action::Local => local(world, n, weights),
         Action::Purge => {
-            let _full = world.run(n, &Command::Purge);
+            let _full = world.run(n, &Command::Upkeep(UpkeepCommand::Purge));
         }
         Action::DiskFull => {
             let full = !world.nodes[n].full;
@@ -461,13 +468,13 @@ fn repair(world: &mut World, n: usize) {
     let number = world.chance.below(world.keys);
     let key = key(number).as_bytes().to_vec();
     let command = match world.chance.below(3) {
-        0 => Command::Push { entry, keys: vec![key] },
-        1 => Command::Rewrite { entry, keys: vec![key] },
+        0 => Command::Records(RecordCommand::ReAnnounce { entry, keys: vec![key] }),
+        1 => Command::Records(RecordCommand::Rewrite { entry, keys: vec![key] }),
         _other => {
             let place = (table, key.clone());
             let dot = world.nodes[n].disk.version(&place).map(|version| version.dot);
             let caller = Caller::Local(OWNER);
-            Command::Erase { caller, entry, rows: vec![(key, dot)] }
+            Command::Records(RecordCommand::Erase { caller, entry, rows: vec![(key, dot)] })
         }
     };
     let _refused = world.run(n, &command);

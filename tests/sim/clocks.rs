@@ -8,7 +8,9 @@ use cortex_core::{
     model::{Hlc, NodeName, TableUid},
     replication::Batch,
 };
-use cortexd::store::{Command, Outcome, Restamp, SYSTEM_TABLE};
+use cortexd::store::{
+    Command, Outcome, ReplicationCommand, ReplicationOutcome, Restamp, SYSTEM_TABLE,
+};
 
 use crate::{
     actions::sync_everybody,
@@ -72,9 +74,10 @@ impl World {
         if tables.iter().any(is_met) && !self.broken_by(Around::RestampUnasked) {
             return;
         }
-        let command = Command::Restamp(Restamp { latest });
+        let command = Command::Replication(ReplicationCommand::Restamp(Restamp { latest }));
         let before = self.nodes[n].db.hlc();
-        if let Ok(Outcome::Restamped { rows }) = self.run(n, &command)
+        if let Ok(Outcome::Replication(ReplicationOutcome::Restamped { rows })) =
+            self.run(n, &command)
             && self.nodes[n].db.hlc() < before
         {
             self.tally.restamped += rows;

@@ -10,7 +10,9 @@ use cortex_core::{
     },
     wire::encode,
 };
-use cortexd::store::{Claim, Command, Entry, Registration, TokenId};
+use cortexd::store::{
+    Claim, Command, DirectoryCommand, Entry, RecordCommand, Registration, TableCommand, TokenId,
+};
 
 use crate::world::World;
 
@@ -29,8 +31,13 @@ pub(crate) fn named(world: &World, nodes: &BTreeSet<usize>) -> Scope {
 pub(crate) fn create(world: &mut World, n: usize, owner: Owner, name: &str, scope: Scope) {
     let attributes = attributes(world);
     let name = TableName::parse(name).expect("a name");
-    let command =
-        Command::CreateTable { caller: Caller::Local(OWNER), owner, name, attributes, scope };
+    let command = Command::Tables(TableCommand::CreateTable {
+        caller: Caller::Local(OWNER),
+        owner,
+        name,
+        attributes,
+        scope,
+    });
     let _refused = world.run(n, &command);
 }
 
@@ -39,13 +46,13 @@ pub(crate) fn register(world: &mut World) {
     let name = IdentityName::parse("alice").expect("a name");
     let caller = Caller::Local(Uid::ROOT);
     let registration = Registration { caller, id: IDENTITY, name, uid: OWNER };
-    world.must(0, &Command::Register(registration));
+    world.must(0, &Command::Directory(DirectoryCommand::Register(registration)));
 }
 
 pub(crate) fn claim(world: &mut World, n: usize) {
     let token = TokenId { id: world.ids.draw(), expires_ms: u64::MAX >> 2 };
     let claim = Claim { uid: OWNER, identity: IDENTITY, rows: Vec::new(), token };
-    let _refused = world.run(n, &Command::Claim(Box::new(claim)));
+    let _refused = world.run(n, &Command::Directory(DirectoryCommand::Claim(Box::new(claim))));
 }
 
 pub(crate) fn entry(world: &World, n: usize, table: TableUid) -> Option<Arc<Entry>> {
@@ -67,20 +74,25 @@ pub(crate) fn put(world: &mut World, n: usize, entry: &Arc<Entry>, number: usize
         record.resize(6_000, 0); // so that it needs pages of its own
     }
     let (caller, entry) = (Caller::Local(OWNER), Arc::clone(entry));
-    let command = Command::Put { caller, entry, key: key(number), record: Bytes::from(record) };
+    let command = Command::Records(RecordCommand::Put {
+        caller,
+        entry,
+        key: key(number),
+        record: Bytes::from(record),
+    });
     world.tally.writes += u64::from(world.run(n, &command).is_ok());
 }
 
 pub(crate) fn delete(world: &mut World, n: usize, entry: &Arc<Entry>, number: usize) {
     settle_in(world, n);
     let (caller, entry) = (Caller::Local(OWNER), Arc::clone(entry));
-    let command = Command::Delete { caller, entry, key: key(number) };
+    let command = Command::Records(RecordCommand::Delete { caller, entry, key: key(number) });
     world.tally.writes += u64::from(world.run(n, &command).is_ok());
 }
 
 pub(crate) fn remove(world: &mut World, n: usize, whom: usize) {
     let (caller, node) = (Caller::Local(Uid::ROOT), world.nodes[whom].name.clone());
-    if world.run(n, &Command::RemoveNode { caller, node }).is_ok() {
+    if world.run(n, &Command::Directory(DirectoryCommand::RemoveNode { caller, node })).is_ok() {
         world.nodes[whom].asked_out = true;
     }
 }
@@ -88,7 +100,8 @@ pub(crate) fn remove(world: &mut World, n: usize, whom: usize) {
 /// Root keeps a table away from its node, or takes that back.
 pub(crate) fn decline(world: &mut World, n: usize, table: TableUid, declined: bool) {
     let caller = Caller::Local(Uid::ROOT);
-    let _refused = world.run(n, &Command::Decline { caller, table, declined });
+    let _refused =
+        world.run(n, &Command::Tables(TableCommand::Decline { caller, table, declined }));
 }
 
 /// Has the owner of the tables have an account on a node that they have none on yet.
@@ -125,6 +138,8 @@ pub(crate) fn set_scope(
     // Where the owner has no account any more, root of a machine that holds the table decides.
     [OWNER, Uid::ROOT].map(Caller::Local).into_iter().any(|caller| {
         let (entry, scope, abandon) = (Arc::clone(entry), scope.clone(), abandon.clone());
-        world.run(n, &Command::SetScope { caller, entry, scope, abandon }).is_ok()
+        world
+            .run(n, &Command::Tables(TableCommand::SetScope { caller, entry, scope, abandon }))
+            .is_ok()
     })
 }

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use cortex_core::model::{NodeName, TableUid};
-use cortexd::store::{Command, Outcome, SYSTEM_TABLE};
+use cortexd::store::{Command, Outcome, SYSTEM_TABLE, UpkeepCommand, UpkeepOutcome};
 
 use crate::{
     actions::sync_everybody,
@@ -123,9 +123,10 @@ pub(crate) fn settle_tables(world: &mut World, tables: &[TableUid]) {
         // Replicas have left once their rows are gone.
         for n in world.living() {
             while world
-                .run(n, &Command::Purge)
-                .is_ok_and(|done| done == Outcome::Purged { more: true })
-            {}
+                .run(n, &Command::Upkeep(UpkeepCommand::Purge))
+                .is_ok_and(|done| done == Outcome::Upkeep(UpkeepOutcome::Purged { more: true }))
+            {
+            }
         }
         sync_everybody(world, tables);
         if (world.tally.taken, world.tally.drained) == before {

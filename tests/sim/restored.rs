@@ -1,7 +1,7 @@
 //! Stories of a node whose disk is put back, and of what it has forgotten by that.
 
 use cortex_core::model::{Caller, Permissions, Principal, TableUid};
-use cortexd::store::{Command, Granting};
+use cortexd::store::{Command, Granting, TableCommand};
 
 use crate::{
     requests::{OWNER, entry},
@@ -43,7 +43,11 @@ pub(crate) fn permit(world: &mut World, n: usize, table: TableUid, grants: bool)
     let (principal, rights) = (Principal::Everyone, Permissions::READ);
     let entry = entry(world, n, table).expect("a table");
     let granting = Granting { caller: Caller::Local(OWNER), entry, principal, rights };
-    let command = if grants { Command::Grant(granting) } else { Command::Revoke(granting) };
+    let command = if grants {
+        Command::Tables(TableCommand::Grant(granting))
+    } else {
+        Command::Tables(TableCommand::Revoke(granting))
+    };
     world.must(n, &command);
     world.now_ms += 10;
 }

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use cortex_core::model::{Owner, Scope, TableUid};
-use cortexd::store::Command;
+use cortexd::store::{Command, ReplicationCommand};
 
 use crate::{
     requests::{OWNER, create, entry, named, remove, set_scope},
@@ -63,7 +63,7 @@ fn a_mended_clock_counts_for_what_an_earlier_origin_has_written_too() {
     let table = shared(&mut world);
     world.nodes[1].jump_ms = 365 * 24 * 60 * 60 * 1000;
     put(&mut world, 1, 1);
-    world.must(1, &Command::RotateActor);
+    world.must(1, &Command::Replication(ReplicationCommand::RotateActor));
     world.nodes[1].jump_ms = 0;
     settle(&mut world);
     let rows = |world: &World| world.nodes[0].disk.copies[&table].rows.len();

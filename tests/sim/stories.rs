@@ -8,7 +8,7 @@ use cortex_core::{
     replication::{Batch, Part},
     rule::Rule,
 };
-use cortexd::store::{Collection, Command, SYSTEM_TABLE};
+use cortexd::store::{Collection, Command, ReplicationCommand, SYSTEM_TABLE};
 
 use crate::{
     actions::{pull, sync_everybody},
@@ -214,7 +214,7 @@ fn a_pass_ends_late(world: &mut World) {
     };
     put(world, 0, 7);
     let upto = world.nodes[0].db.replica(table).expect("a copy").last_lsn;
-    world.must(0, &Command::TruncateChangeLog { table, upto });
+    world.must(0, &Command::Replication(ReplicationCommand::TruncateChangeLog { table, upto }));
     let anew = answer(world, 1, 0);
     world.deliver(anew);
     world.deliver(end);
@@ -360,7 +360,15 @@ fn a_deletion_was_forgotten_too_early(world: &mut World) {
     world.history.orphans = places.cloned().collect();
     let confirmed = world.nodes[0].db.replica(table).expect("a copy").vector.clone();
     let before_ms = world.now_ms;
-    world.must(0, &Command::Collect(Collection { table, confirmed, before_ms, after: 0 }));
+    world.must(
+        0,
+        &Command::Replication(ReplicationCommand::Collect(Collection {
+            table,
+            confirmed,
+            before_ms,
+            after: 0,
+        })),
+    );
     world.cut.clear();
     rows(world, 2, 0);
     rows(world, 0, 2);
@@ -482,7 +490,7 @@ fn a_row_goes_between_two_passes(world: &mut World) {
     put(world, 1, 7);
     let table = world.tables[0];
     let upto = world.nodes[1].db.replica(table).expect("a copy").last_lsn;
-    world.must(1, &Command::TruncateChangeLog { table, upto });
+    world.must(1, &Command::Replication(ReplicationCommand::TruncateChangeLog { table, upto }));
     rows(world, new, 1);
     heal(world);
 }
@@ -563,7 +571,10 @@ fn a_decision_is_known_by_another(world: &mut World) {
     directory(world, 0, 1);
     decide(world, 0, &[0, 1, 2, 3], &[]);
     let upto = world.nodes[0].db.replica(SYSTEM_TABLE).expect("a copy").last_lsn;
-    world.must(0, &Command::TruncateChangeLog { table: SYSTEM_TABLE, upto });
+    world.must(
+        0,
+        &Command::Replication(ReplicationCommand::TruncateChangeLog { table: SYSTEM_TABLE, upto }),
+    );
     world.small = true;
     let known = |world: &World, by: usize| {
         let directory = world.nodes[2].db.catalog().directory();

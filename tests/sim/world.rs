@@ -12,8 +12,9 @@ use cortex_core::{
     replication::{Ack, Batch, Part, PullRequest, ReplicaStatus, ReplicaStatuses, SnapshotKind},
 };
 use cortexd::store::{
-    Applied, BatchBounds, BatchRead, Collection, Command, CommandError, Database, Outcome,
-    ReceivedBatch, SYSTEM_TABLE, SealedRow, StoreError, verify,
+    Applied, BatchBounds, BatchRead, Collection, Command, CommandError, Database, DirectoryCommand,
+    Outcome, ReceivedBatch, ReplicationCommand, ReplicationOutcome, SYSTEM_TABLE, SealedRow,
+    StoreError, verify,
 };
 
 use crate::{
@@ -243,7 +244,10 @@ impl World {
             saved: None,
         };
         self.nodes.push(node);
-        self.must(n, &Command::Join(Arc::clone(&self.nodes[n].signer)));
+        self.must(
+            n,
+            &Command::Directory(DirectoryCommand::Join(Arc::clone(&self.nodes[n].signer))),
+        );
         n
     }
 
@@ -439,12 +443,19 @@ impl World {
         let ready = |world: &Self| world.nodes[reader].db.replica(table).is_some_and(|r| r.ready);
         let was_ready = ready(self);
         let delivery = ReceivedBatch { from, batch, verified, latest };
-        let command = Command::ApplyBatch(Box::new(delivery));
+        let command = Command::Replication(ReplicationCommand::ApplyBatch(Box::new(delivery)));
         match self.run(reader, &command) {
-            Ok(Outcome::Applied(Applied::Stored { conflicts, verified, .. })) => {
+            Ok(Outcome::Replication(ReplicationOutcome::Applied(Applied::Stored {
+                conflicts,
+                verified,
+                ..
+            }))) => {
                 self.tally.taken += 1;
                 if table != SYSTEM_TABLE {
-                    let Command::ApplyBatch(delivery) = &command else { return };
+                    let Command::Replication(ReplicationCommand::ApplyBatch(delivery)) = &command
+                    else {
+                        return;
+                    };
                     let rows: Vec<_> = (delivery.batch.rows.iter())
                         .map(|row| {
                             (String::from_utf8_lossy(&row.key).into_owned(), row.stamp.hlc, row.seq)
@@ -454,7 +465,10 @@ impl World {
                     let note = format!("  n{reader} takes of n{source} {part:?} {rows:?}");
                     self.log.push(note);
                 }
-                let Command::ApplyBatch(delivery) = &command else { return };
+                let Command::Replication(ReplicationCommand::ApplyBatch(delivery)) = &command
+                else {
+                    return;
+                };
                 mutations::on_disk(self, reader, above);
                 if ready(self) && !was_ready && !truth.whole {
                     broken(format!("n{reader} is whole by n{source}, which is not"));
@@ -476,7 +490,7 @@ impl World {
                 checks::after(self, reader);
                 self.acknowledge(reader, source, table, drain, None);
             }
-            Ok(Outcome::Applied(Applied::Unfit(why))) => {
+            Ok(Outcome::Replication(ReplicationOutcome::Applied(Applied::Unfit(why)))) => {
                 self.tally.unfit += 1;
                 self.log.push(format!("  n{reader} takes nothing of n{source}: {why:?}"));
                 if matches!(why, cortex_core::replication::Unfit::Ahead { .. }) {
@@ -550,10 +564,14 @@ impl World {
         let name = self.nodes[from].name.clone();
         let table = ack.table;
         if ack.drain.is_some() {
-            let command = Command::Drained { from: name.clone(), ack: Box::new(ack.clone()) };
+            let command = Command::Replication(ReplicationCommand::Drained {
+                from: name.clone(),
+                ack: Box::new(ack.clone()),
+            });
             let before = checks::i13::Leaving::of(self, to, from, &ack);
             let left = self.run(to, &command);
-            if matches!(left, Ok(Outcome::Drained { left: true })) {
+            if matches!(left, Ok(Outcome::Replication(ReplicationOutcome::Drained { left: true })))
+            {
                 before.is_handed_over(self);
                 self.tally.drained += 1;
                 self.log.push(format!("  n{to} leaves, n{from} has everything: {:?}", ack.cursor));
@@ -589,8 +607,10 @@ impl World {
         loop {
             let confirmed = confirmed.clone();
             let collection = Collection { table, confirmed, before_ms, after };
-            match self.run(n, &Command::Collect(collection)) {
-                Ok(Outcome::Collected { next: Some(next) }) => after = next,
+            match self.run(n, &Command::Replication(ReplicationCommand::Collect(collection))) {
+                Ok(Outcome::Replication(ReplicationOutcome::Collected { next: Some(next) })) => {
+                    after = next;
+                }
                 Ok(_) | Err(_) => break,
             }
         }
@@ -624,9 +644,12 @@ impl World {
         if rolled_back {
             checks::i13::excuse(self);
         }
-        self.must(n, &Command::Join(Arc::clone(&self.nodes[n].signer)));
+        self.must(
+            n,
+            &Command::Directory(DirectoryCommand::Join(Arc::clone(&self.nodes[n].signer))),
+        );
         if rolled_back && !self.broken_by(Around::NoRotation) {
-            self.must(n, &Command::RotateActor);
+            self.must(n, &Command::Replication(ReplicationCommand::RotateActor));
         }
         checks::after(self, n);
     }

@@ -13,7 +13,10 @@ use std::{
 
 use bytes::Bytes;
 use cortex_core::model::{AttributeName, Caller, Key, Limits, Owner, Scope, TableName, Uid};
-use cortexd::store::{Command, Entry, Flow, OpenError, Options, Outcome, Store, restore};
+use cortexd::store::{
+    Command, Entry, Flow, OpenError, Options, Outcome, RecordCommand, RecordOutcome, Store,
+    TableCommand, TableOutcome, restore,
+};
 
 const OWNER: Uid = Uid(1000);
 
@@ -22,14 +25,17 @@ fn open(dir: &Path) -> Store {
 }
 
 async fn create(store: &Store, name: &str) -> Arc<Entry> {
-    let command = Command::CreateTable {
+    let command = Command::Tables(TableCommand::CreateTable {
         caller: Caller::Local(OWNER),
         owner: Owner::Uid(OWNER),
         name: TableName::parse(name).expect("a name"),
         attributes: vec![AttributeName::parse("id").expect("a name")],
         scope: Scope::Local,
-    };
-    assert_eq!(store.execute(command).await.expect("created"), Outcome::Created);
+    });
+    assert_eq!(
+        store.execute(command).await.expect("created"),
+        Outcome::Tables(TableOutcome::Created)
+    );
     table(store, name)
 }
 
@@ -49,8 +55,12 @@ async fn put(store: &Store, entry: &Arc<Entry>, key: &str, number: u64) {
     let record = record(key, number);
     let key = Key::of_record(&record, "id", &Limits::default()).expect("a map").expect("a key");
     let caller = Caller::Local(OWNER);
-    let command = Command::Put { caller, entry: Arc::clone(entry), key, record };
-    assert_eq!(store.execute(command).await.expect("stored"), Outcome::Stored);
+    let command =
+        Command::Records(RecordCommand::Put { caller, entry: Arc::clone(entry), key, record });
+    assert_eq!(
+        store.execute(command).await.expect("stored"),
+        Outcome::Records(RecordOutcome::Stored)
+    );
 }
 
 fn rows(store: &Store, entry: &Entry) -> Vec<(Vec<u8>, Vec<u8>)> {

@@ -124,7 +124,7 @@ impl Run {
     /// A command that failed may stop the store just after its answer; behind the next one that
     /// is known.
     fn has_stopped(&self) -> bool {
-        let _refused_or_not = wait(self.store().execute(cortexd::store::Command::Purge));
+        let _refused_or_not = wait(self.store().execute(cortexd::store::UpkeepCommand::Purge));
         self.store().fatal().borrow().is_some()
     }
 

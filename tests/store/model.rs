@@ -11,7 +11,8 @@ use cortex_core::model::{
     AttributeName, Caller, Limits, Owner, Permissions, Principal, Refusal, Scope, TableName, Uid,
 };
 use cortexd::store::{
-    Command, CommandError, Entry, Flow, Granting, LogBounds, Options, Outcome, Store, StoreError,
+    Command, CommandError, Entry, Flow, Granting, LogBounds, Options, Outcome, RecordCommand,
+    RecordOutcome, Store, StoreError, TableCommand, TableOutcome, UpkeepCommand, UpkeepOutcome,
 };
 use proptest::prelude::*;
 use rusqlite::Connection;
@@ -99,7 +100,7 @@ impl Model {
             Ask::Drop(target) => {
                 self.admit(*target, seen, Permissions::ADMIN)?;
                 self.tables.remove(&(target.owner, target.name));
-                Ok(Outcome::Dropped)
+                Ok(Outcome::Tables(TableOutcome::Dropped))
             }
             Ask::Put(target, key, len) => {
                 let stored = self.stored(target.owner);
@@ -110,17 +111,17 @@ impl Model {
                     return Err(Refusal::QuotaExceeded(LIMITS.bytes_per_uid));
                 }
                 table.rows.insert(key.as_bytes().to_vec(), record(*len));
-                Ok(Outcome::Stored)
+                Ok(Outcome::Records(RecordOutcome::Stored))
             }
             Ask::Delete(target, key) => {
                 let table = self.admit(*target, seen, Permissions::WRITE)?;
                 table.rows.remove(key.as_bytes());
-                Ok(Outcome::Deleted)
+                Ok(Outcome::Records(RecordOutcome::Deleted))
             }
             Ask::Grant(target, principal, rights) => {
                 let table = self.admit(*target, seen, Permissions::ADMIN)?;
                 *table.grants.entry(principal.clone()).or_default() |= rights.bits();
-                Ok(Outcome::Granted)
+                Ok(Outcome::Tables(TableOutcome::Granted))
             }
             Ask::Revoke(target, principal, rights) => {
                 let table = self.admit(*target, seen, Permissions::ADMIN)?;
@@ -128,9 +129,9 @@ impl Model {
                 if left != 0 {
                     table.grants.insert(principal.clone(), left);
                 }
-                Ok(Outcome::Revoked)
+                Ok(Outcome::Tables(TableOutcome::Revoked))
             }
-            Ask::Purge => Ok(Outcome::Purged { more: false }),
+            Ask::Purge => Ok(Outcome::Upkeep(UpkeepOutcome::Purged { more: false })),
         }
     }
 
@@ -144,7 +145,7 @@ impl Model {
         }
         self.births += 1;
         self.tables.insert((owner, name), (self.births, Table::default()));
-        Ok(Outcome::Created)
+        Ok(Outcome::Tables(TableOutcome::Created))
     }
 
     fn admit(
@@ -201,30 +202,35 @@ fn command(store: &Store, ask: &Ask) -> Option<Command> {
         })
     };
     Some(match ask {
-        Ask::Create(owner, name) => Command::CreateTable {
+        Ask::Create(owner, name) => Command::Tables(TableCommand::CreateTable {
             caller: Caller::Local(Uid(*owner)),
             owner: Owner::Uid(Uid(*owner)),
             name: TableName::parse(name).expect("a name"),
             attributes: vec![AttributeName::parse("id").expect("a name")],
             scope: Scope::Local,
-        },
-        Ask::Drop(target) => Command::DropTable { caller: caller(target), entry: entry(target)? },
-        Ask::Put(target, name, len) => Command::Put {
+        }),
+        Ask::Drop(target) => Command::Tables(TableCommand::DropTable {
+            caller: caller(target),
+            entry: entry(target)?,
+        }),
+        Ask::Put(target, name, len) => Command::Records(RecordCommand::Put {
             caller: caller(target),
             entry: entry(target)?,
             key: key(name),
             record: Bytes::from(record(*len)),
-        },
-        Ask::Delete(target, name) => {
-            Command::Delete { caller: caller(target), entry: entry(target)?, key: key(name) }
-        }
+        }),
+        Ask::Delete(target, name) => Command::Records(RecordCommand::Delete {
+            caller: caller(target),
+            entry: entry(target)?,
+            key: key(name),
+        }),
         Ask::Grant(target, principal, rights) => {
-            Command::Grant(granting(target, principal, rights)?)
+            Command::Tables(TableCommand::Grant(granting(target, principal, rights)?))
         }
         Ask::Revoke(target, principal, rights) => {
-            Command::Revoke(granting(target, principal, rights)?)
+            Command::Tables(TableCommand::Revoke(granting(target, principal, rights)?))
         }
-        Ask::Purge => Command::Purge,
+        Ask::Purge => Command::Upkeep(UpkeepCommand::Purge),
     })
 }
 
@@ -248,7 +254,9 @@ fn carry_out(store: &Store, model: &mut Model, asks: &[Ask]) -> Result<(), TestC
                 Ask::Create(..) | Ask::Purge => None,
             };
             let answer = match answer {
-                Ok(Outcome::Purged { .. }) => Ok(Outcome::Purged { more: false }),
+                Ok(Outcome::Upkeep(UpkeepOutcome::Purged { .. })) => {
+                    Ok(Outcome::Upkeep(UpkeepOutcome::Purged { more: false }))
+                }
                 Ok(done) => Ok(done),
                 Err(CommandError::Refused(refusal)) => Err(refusal),
                 Err(CommandError::Faulted(fault)) => panic!("{ask:?}: {fault}"),
@@ -319,7 +327,12 @@ fn open(dir: &tempfile::TempDir, log: LogBounds, readers: usize) -> Store {
 fn put(store: &Store, name: &str, record: Vec<u8>) {
     let entry = find(store, TABLE).expect("it is there");
     let record = Bytes::from(record);
-    let command = Command::Put { caller: owner(TABLE), entry, key: key(name), record };
+    let command = Command::Records(RecordCommand::Put {
+        caller: owner(TABLE),
+        entry,
+        key: key(name),
+        record,
+    });
     wait(store.execute(command)).expect("it is stored");
 }
 
@@ -370,10 +383,12 @@ fn a_scan_sees_one_state_whatever_is_written_meanwhile() {
     for n in 0..200 {
         put(&store, &format!("{n:03}+"), vec![1; 2_000]);
     }
-    let gone = Command::DropTable { caller: owner(TABLE), entry: table(&store) };
+    let gone =
+        Command::Tables(TableCommand::DropTable { caller: owner(TABLE), entry: table(&store) });
     wait(store.execute(gone)).expect("it is dropped");
-    while wait(store.execute(Command::Purge)).expect("a step") == (Outcome::Purged { more: true }) {
-    }
+    while wait(store.execute(UpkeepCommand::Purge)).expect("a step")
+        == (UpkeepOutcome::Purged { more: true })
+    {}
 
     assert_eq!(scan.rows_in_table().expect("a number"), Some(u64::from(ROWS)));
     let mut visit = |key: &[u8], record: &[u8]| {

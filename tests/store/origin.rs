@@ -9,7 +9,9 @@ use std::{collections::BTreeSet, fs, path::Path, sync::Arc};
 use cortex_core::model::{
     ActorId, AttributeName, Caller, NodeName, Owner, Scope, Signer, TableName, Uid,
 };
-use cortexd::store::{Command, Options, Restored, Store, restore};
+use cortexd::store::{
+    Command, DirectoryCommand, Options, RecordCommand, Restored, Store, TableCommand, restore,
+};
 
 use scripted::{find, inspector, key, scratch_dir, wait};
 
@@ -48,17 +50,17 @@ impl Place {
 
 fn join(store: &Store) {
     let signer: Arc<dyn Signer> = Arc::new(fake_signer::FakeSigner::of("home"));
-    wait(store.execute(Command::Join(signer))).expect("it joins");
+    wait(store.execute(DirectoryCommand::Join(signer))).expect("it joins");
 }
 
 fn write(store: &Store, name: &str) {
-    let command = Command::CreateTable {
+    let command = Command::Tables(TableCommand::CreateTable {
         caller: Caller::Local(OWNER),
         owner: Owner::Uid(OWNER),
         name: TableName::parse(name).expect("a name"),
         attributes: vec![AttributeName::parse("id").expect("a name")],
         scope: Scope::All,
-    };
+    });
     wait(store.execute(command)).expect("it is made");
 }
 
@@ -160,25 +162,25 @@ fn a_table_that_is_shared_gets_an_id_that_no_copy_of_the_database_gives_it() {
     let store = place.start();
     let (caller, name) = (Caller::Local(OWNER), TableName::parse("notes").expect("a name"));
     let attributes = vec![AttributeName::parse("id").expect("a name")];
-    let command = Command::CreateTable {
+    let command = Command::Tables(TableCommand::CreateTable {
         caller: caller.clone(),
         owner: Owner::Uid(OWNER),
         name,
         attributes,
         scope: Scope::Local,
-    };
+    });
     wait(store.execute(command)).expect("it is made");
     let find = || {
         let catalog = store.catalog();
         Arc::clone(catalog.find(&Owner::Uid(OWNER), "notes").expect("it is there"))
     };
     let before = find();
-    let command = Command::SetScope {
+    let command = Command::Tables(TableCommand::SetScope {
         caller,
         entry: Arc::clone(&before),
         scope: Scope::All,
         abandon: BTreeSet::new(),
-    };
+    });
     wait(store.execute(command)).expect("it is shared");
     let after = find();
     assert_ne!(after.table.uid, before.table.uid);
@@ -203,7 +205,12 @@ fn what_rows_have_seen_takes_little_for_each_restart_of_the_machine() {
         let entry = find(&store, (OWNER.0, "notes")).expect("it is there");
         let id = format!("{row:04}");
         let record = [b"\x81\xa2id\xa4", id.as_bytes()].concat().into();
-        let put = Command::Put { caller: Caller::Local(OWNER), entry, key: key(&id), record };
+        let put = Command::Records(RecordCommand::Put {
+            caller: Caller::Local(OWNER),
+            entry,
+            key: key(&id),
+            record,
+        });
         wait(store.execute(put)).expect("it is stored");
         end(store);
     }

@@ -13,7 +13,10 @@ use bytes::Bytes;
 use cortex_core::model::{
     AttributeName, Caller, Key, Limits, Owner, Permissions, Principal, Scope, TableName, Uid,
 };
-use cortexd::store::{Command, CommandError, Entry, Flow, Granting, Options, Store};
+use cortexd::store::{
+    Command, CommandError, Entry, Flow, Granting, Options, RecordCommand, Store, TableCommand,
+    UpkeepCommand,
+};
 use rusqlite::{Connection, OpenFlags};
 use tempfile::TempDir;
 
@@ -71,26 +74,35 @@ impl Op {
             rights,
         };
         match self {
-            Op::Create((uid, name)) => Command::CreateTable {
+            Op::Create((uid, name)) => Command::Tables(TableCommand::CreateTable {
                 caller: Caller::Local(Uid(*uid)),
                 owner: Owner::Uid(Uid(*uid)),
                 name: TableName::parse(name).expect("a name"),
                 attributes: vec![AttributeName::parse("id").expect("a name")],
                 scope: Scope::Local,
-            },
-            Op::Drop(name) => Command::DropTable { caller: owner(*name), entry: entry(name) },
-            Op::Put(name, key, len, fill) => Command::Put {
+            }),
+            Op::Drop(name) => Command::Tables(TableCommand::DropTable {
+                caller: owner(*name),
+                entry: entry(name),
+            }),
+            Op::Put(name, key, len, fill) => Command::Records(RecordCommand::Put {
                 caller: owner(*name),
                 entry: entry(name),
                 key: self::key(key),
                 record: Bytes::from(vec![*fill; *len]),
-            },
-            Op::Delete(name, key) => {
-                Command::Delete { caller: owner(*name), entry: entry(name), key: self::key(key) }
+            }),
+            Op::Delete(name, key) => Command::Records(RecordCommand::Delete {
+                caller: owner(*name),
+                entry: entry(name),
+                key: self::key(key),
+            }),
+            Op::Grant(name, uid, rights) => {
+                Command::Tables(TableCommand::Grant(granting(name, *uid, *rights)))
             }
-            Op::Grant(name, uid, rights) => Command::Grant(granting(name, *uid, *rights)),
-            Op::Revoke(name, uid, rights) => Command::Revoke(granting(name, *uid, *rights)),
-            Op::Purge => Command::Purge,
+            Op::Revoke(name, uid, rights) => {
+                Command::Tables(TableCommand::Revoke(granting(name, *uid, *rights)))
+            }
+            Op::Purge => Command::Upkeep(UpkeepCommand::Purge),
         }
     }
 

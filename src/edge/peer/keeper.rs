@@ -18,7 +18,7 @@ use super::{Mesh, Shared, clock_skew, live::Cut, refused::Refused, unix_s};
 use crate::{
     pki::Rejected,
     service::mesh::{Peer, SILENT, Seen},
-    store::{Command, Event},
+    store::{Event, UpkeepCommand},
     sys::clock,
     sys::journal,
 };
@@ -79,7 +79,7 @@ pub(super) async fn run(mut news: mpsc::Receiver<News>, shared: &Arc<Shared>) {
 async fn write_down(mut events: mpsc::Receiver<Event>, shared: &Shared) {
     while let Some(event) = events.recv().await {
         // A store that takes no events says so itself.
-        let _failed = shared.context.service.store().execute(Command::Note(event)).await;
+        let _failed = shared.context.service.store().execute(UpkeepCommand::Note(event)).await;
     }
 }
 

@@ -20,7 +20,8 @@ use crate::{
     pki::Credentials,
     service::sync::{AheadOfClock, SyncView},
     store::{
-        Catalog, Collection, Command, CommandError, Outcome, Replica, Restamp, SYSTEM_TABLE, Store,
+        Catalog, Collection, CommandError, DirectoryCommand, Replica, ReplicationCommand,
+        ReplicationOutcome, Restamp, SYSTEM_TABLE, Store,
     },
     sys::clock,
     sys::throttle::{Lasted, Lasting},
@@ -176,7 +177,7 @@ impl Upkeep<'_> {
         let found = super::blocking(move || reading.orphans(credentials.as_ref())).await?;
         self.signers = Some(now);
         for rows in found.chunks(ADOPTED_AT_ONCE) {
-            store.execute(Command::Adopt(rows.to_vec())).await?;
+            store.execute(DirectoryCommand::Adopt(rows.to_vec())).await?;
         }
         Ok(())
     }
@@ -210,7 +211,7 @@ impl Upkeep<'_> {
             view.set_ahead(Some(AheadOfClock { by_ms: ahead_ms, since_ms, why }));
             return Ok(());
         }
-        store.execute(Command::Restamp(Restamp { latest })).await?;
+        store.execute(ReplicationCommand::Restamp(Restamp { latest })).await?;
         Ok(())
     }
 
@@ -289,8 +290,8 @@ impl Upkeep<'_> {
                 before_ms,
                 after: from,
             };
-            let done = store.execute(Command::Collect(collection)).await?;
-            after = if let Outcome::Collected { next } = done { next } else { None };
+            let done = store.execute(ReplicationCommand::Collect(collection)).await?;
+            after = if let ReplicationOutcome::Collected { next } = done { next } else { None };
             sleep(PAUSE).await;
         }
         Ok(())
@@ -424,8 +425,8 @@ async fn truncate_change_log(store: &Store, copy: &Replica) -> Result<(), Comman
         super::blocking(move || store.change_log_excess(table, keep)).await?
     };
     let Some(upto) = excess else { return Ok(()) };
-    let cut = || Command::TruncateChangeLog { table: copy.uid, upto };
-    while matches!(store.execute(cut()).await?, Outcome::Purged { more: true }) {
+    let cut = || ReplicationCommand::TruncateChangeLog { table: copy.uid, upto };
+    while matches!(store.execute(cut()).await?, ReplicationOutcome::Truncated { more: true }) {
         sleep(PAUSE).await;
     }
     Ok(())

@@ -50,7 +50,10 @@ use super::{
     sync::SyncView,
 };
 use crate::{
-    store::{AuditReport, BUCKETS, Command, CommandError, Entry, RowMark, Store, StoreError},
+    store::{
+        AuditReport, BUCKETS, Command, CommandError, Entry, RecordCommand, RowMark, Store,
+        StoreError,
+    },
     sys::clock,
 };
 
@@ -216,9 +219,9 @@ impl Service {
         let entry = self.compared_by(caller, table, api::SyncPush::invalid)?;
         let keys = read_keys(keys).ok_or_else(api::SyncPush::invalid)?;
         Ok(Answer::Commit(if options.again {
-            Command::Rewrite { entry, keys }
+            Command::Records(RecordCommand::Rewrite { entry, keys })
         } else {
-            Command::Push { entry, keys }
+            Command::Records(RecordCommand::ReAnnounce { entry, keys })
         }))
     }
 
@@ -372,9 +375,9 @@ impl Repair {
         for keys in batches(keys) {
             let entry = Arc::clone(&self.entry);
             let command = if again {
-                Command::Rewrite { entry, keys }
+                Command::Records(RecordCommand::Rewrite { entry, keys })
             } else {
-                Command::Push { entry, keys }
+                Command::Records(RecordCommand::ReAnnounce { entry, keys })
             };
             self.store.execute(command).await?;
         }
@@ -408,7 +411,7 @@ impl Repair {
             };
             let rows = keys.into_iter().map(version).collect();
             let (caller, entry) = (self.caller.clone(), Arc::clone(&self.entry));
-            self.store.execute(Command::Erase { caller, entry, rows }).await?;
+            self.store.execute(RecordCommand::Erase { caller, entry, rows }).await?;
         }
         Ok(())
     }

@@ -1,6 +1,33 @@
-//! What the writer is asked by upkeep: steps of audits.
+//! What the writer is asked by upkeep: steps of audits, events, the removal of what is left.
 
 use cortex_core::{model::TableId, replication::TableDigest};
+
+use crate::store::events::Event;
+
+/// What nobody has to ask for: audits, events, and the removal of what is left of tables.
+#[derive(Debug)]
+pub enum UpkeepCommand {
+    /// Read some more rows of a table, and compare what they come to with what is kept beside them.
+    Audit(AuditStep),
+    /// Write an event down.
+    Note(Event),
+    /// Remove some rows of dropped tables.
+    Purge,
+}
+
+/// What upkeep has come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UpkeepOutcome {
+    /// What an audit has come to so far.
+    Audited(Audited),
+    /// The event is written down.
+    Noted,
+    /// Rows of dropped tables were removed.
+    Purged {
+        /// True where there may be others left.
+        more: bool,
+    },
+}
 
 /// One step of an audit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

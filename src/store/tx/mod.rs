@@ -4,11 +4,12 @@
 //! ```text
 //!   Tx  <──  versions          put_version, the one way to write a row
 //!    ^          ^
-//!    └──────────┴── records    what clients store and delete
-//!               ├── directory  who is who, rights, scopes, owners, and what follows for replicas here
-//!               ├── replication    batches of other replicas, tombstone GC, change logs
-//!               ├── upkeep     audits, and what is left of dropped tables
-//!               └────────────────── dispatch: one command
+//!    └──────────┼── records      what clients store and delete
+//!               ├── directory    who is who, and what follows for replicas here  <── tables
+//!               ├── replication  batches of other replicas, tombstone GC, change logs
+//!               └── upkeep       audits, and what is left of dropped tables
+//!
+//!   all of them  <──  dispatch   one command: which function carries it out
 //! ```
 //!
 //! Imports go against the arrows alone: `tests/tidy.rs` holds that the files of the store form no circle. Who decides
@@ -24,6 +25,7 @@ mod place;
 mod records;
 pub(super) mod replication;
 pub(super) mod state;
+mod tables;
 pub(super) mod totals;
 mod upkeep;
 mod versions;

@@ -7,7 +7,7 @@ use cortex_core::{
 
 use crate::store::{
     catalog::Entry,
-    command::Outcome,
+    command::RecordOutcome,
     error::{CommandError, StoreError},
     tx::{
         Tx, admission,
@@ -23,11 +23,11 @@ pub(crate) fn put(
     entry: &Entry,
     key: &[u8],
     record: &[u8],
-) -> Result<Outcome, CommandError> {
+) -> Result<RecordOutcome, CommandError> {
     let entry = admission::admit(tx, caller, entry, Permissions::WRITE)?;
     entry.takes_writes()?;
     write(tx, &entry, key, Some(record))?;
-    Ok(Outcome::Stored)
+    Ok(RecordOutcome::Stored)
 }
 
 /// Removes a record of a client, whether or not it is there.
@@ -36,11 +36,11 @@ pub(crate) fn delete(
     caller: &Caller,
     entry: &Entry,
     key: &[u8],
-) -> Result<Outcome, CommandError> {
+) -> Result<RecordOutcome, CommandError> {
     let entry = admission::admit(tx, caller, entry, Permissions::WRITE)?;
     entry.takes_writes()?;
     write(tx, &entry, key, None)?;
-    Ok(Outcome::Deleted)
+    Ok(RecordOutcome::Deleted)
 }
 
 /// A version made here and now. One that comes to nothing has drawn no number, and needs no commit.

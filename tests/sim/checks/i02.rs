@@ -1,12 +1,16 @@
 //! I2: an acknowledged local write is visible at once, and was made on a replica that is whole and in scope.
 
 use cortex_core::directory::Standing;
-use cortexd::store::Command;
+use cortexd::store::{Command, RecordCommand};
 
 use crate::world::{World, broken};
 
 pub(crate) fn may_write(world: &World, n: usize, command: &Command) {
-    let (Command::Put { entry, .. } | Command::Delete { entry, .. }) = command else { return };
+    let Command::Records(RecordCommand::Put { entry, .. } | RecordCommand::Delete { entry, .. }) =
+        command
+    else {
+        return;
+    };
     let node = &world.nodes[n];
     let standing = node.db.catalog().directory().standing(entry.table.uid, &node.name);
     let is_whole = node.db.replica(entry.table.uid).is_none_or(|copy| copy.ready);
@@ -16,13 +20,14 @@ pub(crate) fn may_write(world: &World, n: usize, command: &Command) {
 }
 
 pub(crate) fn is_visible(world: &World, n: usize, command: &Command) {
-    let (entry, key, value) = if let Command::Put { entry, key, record, .. } = command {
-        (entry, key, Some(record.to_vec()))
-    } else if let Command::Delete { entry, key, .. } = command {
-        (entry, key, None)
-    } else {
-        return;
-    };
+    let (entry, key, value) =
+        if let Command::Records(RecordCommand::Put { entry, key, record, .. }) = command {
+            (entry, key, Some(record.to_vec()))
+        } else if let Command::Records(RecordCommand::Delete { entry, key, .. }) = command {
+            (entry, key, None)
+        } else {
+            return;
+        };
     if world.nodes[n].db.replica(entry.table.uid).is_none() {
         return; // of a table of this node alone no rows are noted
     }

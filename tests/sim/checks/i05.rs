@@ -1,6 +1,8 @@
 //! I5: what belongs to one step changes together or not at all, in the file and in memory alike.
 
-use cortexd::store::{AuditStep, Audited, Command, Database, Outcome, SYSTEM_TABLE};
+use cortexd::store::{
+    AuditStep, Audited, Command, Database, Outcome, SYSTEM_TABLE, UpkeepCommand, UpkeepOutcome,
+};
 
 use crate::world::{World, broken};
 
@@ -68,11 +70,13 @@ pub(crate) fn an_audit_corrects_nothing(world: &mut World, n: usize) {
     for table in tables {
         let mut begins = true;
         let report = loop {
-            let step = Command::Audit(AuditStep { table, audit: 1, begins });
+            let step = Command::Upkeep(UpkeepCommand::Audit(AuditStep { table, audit: 1, begins }));
             begins = false;
             match db.execute(&step, now_ms) {
-                Ok(Outcome::Audited(Audited::More { .. })) => {}
-                Ok(Outcome::Audited(Audited::Ended(report))) => break report,
+                Ok(Outcome::Upkeep(UpkeepOutcome::Audited(Audited::More { .. }))) => {}
+                Ok(Outcome::Upkeep(UpkeepOutcome::Audited(Audited::Ended(report)))) => {
+                    break report;
+                }
                 other => broken(format!("I5 n{n}: an audit of {table:?} came to {other:?}")),
             }
         };

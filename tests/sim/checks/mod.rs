@@ -26,7 +26,10 @@ use cortex_core::{
     model::{QualifiedName, Scope, TableUid},
     replication::Dot,
 };
-use cortexd::store::{Applied, Command, CommandError, Outcome, Replica, SYSTEM_TABLE};
+use cortexd::store::{
+    Applied, Command, CommandError, DirectoryCommand, Outcome, RecordCommand, Replica,
+    ReplicationCommand, ReplicationOutcome, SYSTEM_TABLE, TableCommand,
+};
 
 use crate::{
     history::{CopyView, Known, Place, Version, Write, read_rows},
@@ -51,27 +54,29 @@ pub(crate) fn observe(
     outcome: &Result<Outcome, CommandError>,
 ) {
     let Ok(done) = outcome else { return };
-    if let Command::RemoveNode { node, .. } = command {
+    if let Command::Directory(DirectoryCommand::RemoveNode { node, .. }) = command {
         let whom = world.index(node).expect("a node");
         world.nodes[n].disk.removals.insert(whom);
     }
     note_decisions(world, n, command, *done);
     let makes_rows = matches!(
         command,
-        Command::Put { .. }
-            | Command::Delete { .. }
-            | Command::Rewrite { .. }
-            | Command::Erase { .. }
-            | Command::Restamp(_)
+        Command::Records(
+            RecordCommand::Put { .. }
+                | RecordCommand::Delete { .. }
+                | RecordCommand::Rewrite { .. }
+                | RecordCommand::Erase { .. }
+        ) | Command::Replication(ReplicationCommand::Restamp(_))
     );
     let makes = if makes_rows {
         Makes::Rows
-    } else if matches!(command, Command::SetScope { .. }) {
+    } else if matches!(command, Command::Tables(TableCommand::SetScope { .. })) {
         Makes::Copy
     } else {
         Makes::Nothing
     };
-    let handed_over = matches!(done, Outcome::Drained { left: true });
+    let handed_over =
+        matches!(done, Outcome::Replication(ReplicationOutcome::Drained { left: true }));
     let tables: Vec<TableUid> =
         std::iter::once(SYSTEM_TABLE).chain(world.tables.iter().copied()).collect();
     for table in tables {
@@ -86,14 +91,14 @@ pub(crate) fn observe(
 fn note_decisions(world: &mut World, n: usize, command: &Command, done: Outcome) {
     let here = world.nodes[n].name.clone();
     let mut made = None;
-    if let Command::CreateTable { owner, name, scope, .. } = command {
+    if let Command::Tables(TableCommand::CreateTable { owner, name, scope, .. }) = command {
         let catalog = world.nodes[n].db.catalog();
         let entry = catalog.find(owner, name.as_str()).expect("it was created");
         let table = entry.table.uid;
         if *scope != Scope::Local {
             made = Some((table, scope.clone()));
         }
-    } else if let Command::SetScope { entry, scope, .. } = command {
+    } else if let Command::Tables(TableCommand::SetScope { entry, scope, .. }) = command {
         // A table that is shared is another one for others than it was alone.
         let QualifiedName { owner, name } = &entry.table.name;
         let catalog = world.nodes[n].db.catalog();
@@ -130,8 +135,10 @@ fn note_decisions(world: &mut World, n: usize, command: &Command, done: Outcome)
         let id = world.history.note_decision((table, here, count), scope, past, off);
         learn(world, n, table, id);
     }
-    if let (Command::ApplyBatch(delivery), Outcome::Applied(Applied::Stored { .. })) =
-        (command, done)
+    if let (
+        Command::Replication(ReplicationCommand::ApplyBatch(delivery)),
+        Outcome::Replication(ReplicationOutcome::Applied(Applied::Stored { .. })),
+    ) = (command, done)
     {
         for row in &delivery.verified {
             if let Row::Scope(row) = row.row() {

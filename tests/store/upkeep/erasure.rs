@@ -4,7 +4,7 @@
 use std::{collections::BTreeSet, fs, path::Path, time::Duration};
 
 use bytes::Bytes;
-use cortexd::store::{Command, Flow, Options, Store};
+use cortexd::store::{Command, Flow, Options, RecordCommand, Store, UpkeepCommand};
 
 use super::{TABLE, create, find, key, owner, scratch_dir, wait};
 use crate::upkeep::scripted::Op;
@@ -67,9 +67,9 @@ fn churn(store: &Store, seed: u64, writes: std::ops::Range<u32>) -> BTreeSet<u32
             };
             let command = if choice == 3 {
                 living.retain(|(known, _)| *known != name);
-                Command::Delete { caller, entry, key: key(&name) }
+                Command::Records(RecordCommand::Delete { caller, entry, key: key(&name) })
             } else {
-                Command::Put { caller, entry, key: key(&name), record }
+                Command::Records(RecordCommand::Put { caller, entry, key: key(&name), record })
             };
             answers.push(store.submit(command).await.expect("queued"));
             if answers.len() == 20 {
@@ -89,7 +89,7 @@ fn churn(store: &Store, seed: u64, writes: std::ops::Range<u32>) -> BTreeSet<u32
 fn wait_for_marks(store: &Store, dir: &Path, expected: &BTreeSet<u32>) {
     let started = cortexd::sys::clock::monotonic();
     loop {
-        wait(store.execute(Command::Purge)).expect("a step");
+        wait(store.execute(UpkeepCommand::Purge)).expect("a step");
         let found = marks(dir);
         assert!(found.is_superset(expected), "what is stored is gone");
         if found == *expected {

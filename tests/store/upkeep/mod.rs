@@ -5,7 +5,10 @@ mod erasure;
 
 use bytes::Bytes;
 use cortex_core::model::{Limits, Refusal, Uid};
-use cortexd::store::{Command, CommandError, Event, Options, Outcome, Store, Wanted};
+use cortexd::store::{
+    Command, CommandError, Event, Options, RecordCommand, RecordOutcome, Store, UpkeepCommand,
+    UpkeepOutcome, Wanted,
+};
 use scripted::{Op, find, key, owner, scratch_dir, wait};
 
 use crate::support::scripted;
@@ -20,10 +23,10 @@ fn create(store: &Store) {
     Op::Create(TABLE).execute(store).expect("created");
 }
 
-fn put(store: &Store, name: &str, bytes: usize) -> Result<Outcome, CommandError> {
+fn put(store: &Store, name: &str, bytes: usize) -> Result<RecordOutcome, CommandError> {
     let entry = find(store, TABLE).expect("it is there");
     let record = Bytes::from(vec![7; bytes]);
-    wait(store.execute(Command::Put { caller: owner(TABLE), entry, key: key(name), record }))
+    wait(store.execute(RecordCommand::Put { caller: owner(TABLE), entry, key: key(name), record }))
 }
 
 #[test]
@@ -36,7 +39,8 @@ fn large_rows_of_a_dropped_table_go_a_few_at_a_time() {
     }
     Op::Drop(TABLE).execute(&store).expect("dropped");
     let mut steps = 0;
-    while wait(store.execute(Command::Purge)).expect("removed") == (Outcome::Purged { more: true })
+    while wait(store.execute(UpkeepCommand::Purge)).expect("removed")
+        == (UpkeepOutcome::Purged { more: true })
     {
         steps += 1;
     }
@@ -68,8 +72,13 @@ fn what_comes_to_nothing_draws_no_number() {
 fn nobody_pushes_out_the_events_of_others() {
     let dir = scratch_dir();
     let store = open(&dir, Limits::default());
-    let note =
-        |uid: u32| Command::Note(Event { uid: Some(Uid(uid)), kind: "test", text: "x".into() });
+    let note = |uid: u32| {
+        Command::Upkeep(UpkeepCommand::Note(Event {
+            uid: Some(Uid(uid)),
+            kind: "test",
+            text: "x".into(),
+        }))
+    };
     wait(async {
         store.execute(note(1)).await.expect("noted");
         for _ in 0..12_000 {

@@ -11,7 +11,7 @@ use super::{
     Exchange, Finished, OUTBOX, ROUND, ROUNDS, pack, status_gossip,
     troubles::{self, Direction, is_for_the_operator},
 };
-use crate::{service::sync::PeerCopy, store::Command, sys::clock};
+use crate::{service::sync::PeerCopy, store::ReplicationCommand, sys::clock};
 
 impl Exchange<'_> {
     /// Notes how it goes with a table, and tells the operator what they may act on.
@@ -48,7 +48,7 @@ impl Exchange<'_> {
         }
         let (store, from, ack) = (self.store.clone(), self.node.clone(), Box::new(ack.clone()));
         self.jobs.spawn(async move {
-            if let Err(failure) = store.execute(Command::Drained { from, ack }).await {
+            if let Err(failure) = store.execute(ReplicationCommand::Drained { from, ack }).await {
                 debug!(%failure, "a copy that drains was not ended");
             }
             Ok(Finished::Noted)

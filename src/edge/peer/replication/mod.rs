@@ -52,8 +52,9 @@ use super::{Shared, blocking, link::Ended};
 use crate::{
     service::sync::Trouble,
     store::{
-        Applied, Checked, Command, CommandError, Event, Outcome, ReceivedBatch, Replica,
-        SYSTEM_TABLE, Store, StoreError, UnverifiedRow,
+        Applied, Checked, Command, CommandError, DirectoryCommand, Event, Outcome, ReceivedBatch,
+        Replica, ReplicationCommand, ReplicationOutcome, SYSTEM_TABLE, Store, StoreError,
+        UnverifiedRow, UpkeepCommand,
     },
     sys::clock,
 };
@@ -508,14 +509,19 @@ impl Exchange<'_> {
             if is_beyond || !checked.unverified.is_empty() {
                 let Checked { verified, unverified } = checked;
                 let keys = verified.iter().map(|row| row.key().to_vec()).collect();
-                return Ok(match store.execute(Command::Learn(verified)).await {
-                    Ok(_learnt) => Finished::Learnt { outline, keys, unverified },
-                    Err(failure) => Finished::Applied { outline, done: Err(failure) },
-                });
+                return Ok(
+                    match store.execute(Command::Directory(DirectoryCommand::Learn(verified))).await
+                    {
+                        Ok(_learnt) => Finished::Learnt { outline, keys, unverified },
+                        Err(failure) => Finished::Applied { outline, done: Err(failure) },
+                    },
+                );
             }
             let verified = checked.verified;
             let delivery = ReceivedBatch { from, batch, verified, latest };
-            let done = store.execute(Command::ApplyBatch(Box::new(delivery))).await;
+            let done = store
+                .execute(Command::Replication(ReplicationCommand::ApplyBatch(Box::new(delivery))))
+                .await;
             Ok(Finished::Applied { outline, done })
         });
     }
@@ -524,7 +530,10 @@ impl Exchange<'_> {
         self.taking -= 1;
         let table = outline.table;
         let (outcome, trouble) = match done {
-            Ok(Outcome::Applied(Applied::Stored { verified, .. })) => {
+            Ok(Outcome::Replication(ReplicationOutcome::Applied(Applied::Stored {
+                verified,
+                ..
+            }))) => {
                 if table == SYSTEM_TABLE {
                     self.directory_taken(outline);
                 }
@@ -537,7 +546,7 @@ impl Exchange<'_> {
                 });
                 (BatchOutcome::Stored, (!outline.ready).then_some(Trouble::NotReady))
             }
-            Ok(Outcome::Applied(Applied::Unfit(why))) => {
+            Ok(Outcome::Replication(ReplicationOutcome::Applied(Applied::Unfit(why)))) => {
                 debug!(node = %self.node, ?why, "a batch is of no use");
                 (BatchOutcome::Unfit(why), trouble_with(why))
             }
@@ -680,7 +689,7 @@ impl Exchange<'_> {
                     last.seq, own.seq
                 );
                 let event = Event { uid: None, kind: "rolled_back", text };
-                for command in [Command::RotateActor, Command::Note(event)] {
+                for command in [Command::Replication(ReplicationCommand::RotateActor), Command::Upkeep(UpkeepCommand::Note(event))] {
                     if let Err(failure) = store.execute(command).await {
                         warn!(%failure, "no new origin of writes was made: {failure}");
                     }

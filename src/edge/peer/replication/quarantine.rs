@@ -20,7 +20,7 @@ use tracing::warn;
 use super::{Exchange, Finished};
 use crate::{
     service::sync::Doubtful,
-    store::{Command, Event, SYSTEM_TABLE, UnverifiedRow},
+    store::{Event, SYSTEM_TABLE, UnverifiedRow, UpkeepCommand},
 };
 
 /// The pause before rows that cannot be verified are asked for again. It doubles: all that stands behind them is
@@ -145,7 +145,7 @@ impl Exchange<'_> {
             let store = self.store.clone();
             self.jobs.spawn(async move {
                 let event = Event { uid: None, kind: "row_unverified", text };
-                if let Err(failure) = store.execute(Command::Note(event)).await {
+                if let Err(failure) = store.execute(UpkeepCommand::Note(event)).await {
                     warn!(%failure, "an event was not written down: {failure}");
                 }
                 Ok(Finished::Noted)

@@ -3,7 +3,7 @@
 use cortex_core::model::{Caller, IdentityId, IdentityName, NodeName, Refusal, Uid};
 
 use crate::store::{
-    command::{Claim, Outcome, Registration},
+    command::{Claim, DirectoryOutcome, Registration},
     error::CommandError,
     events::Event,
     tx::{
@@ -15,17 +15,17 @@ use crate::store::{
 pub(crate) fn register(
     tx: &mut Tx<'_>,
     registration: &Registration,
-) -> Result<Outcome, CommandError> {
+) -> Result<DirectoryOutcome, CommandError> {
     let Registration { caller, id, name, uid } = registration;
     let here = tx.here()?;
     let rows = tx.directory().register(&here, *id, name, *uid, tx.wall_ms)?;
     reconcile::write(tx, rows)?;
     let text = format!("identity @{name} was registered for uid {uid}, by {caller}");
     tx.note(&Event { uid: Some(*uid), kind: "identity_registered", text })?;
-    Ok(Outcome::Registered)
+    Ok(DirectoryOutcome::Registered)
 }
 
-pub(crate) fn claim(tx: &mut Tx<'_>, claim: &Claim) -> Result<Outcome, CommandError> {
+pub(crate) fn claim(tx: &mut Tx<'_>, claim: &Claim) -> Result<DirectoryOutcome, CommandError> {
     let Claim { uid, identity, rows, token } = claim;
     let here = tx.here()?;
     if tokens::user_of(tx, token)?.is_some() {
@@ -38,7 +38,7 @@ pub(crate) fn claim(tx: &mut Tx<'_>, claim: &Claim) -> Result<Outcome, CommandEr
     let name = tx.directory().show_identity(*identity);
     let text = format!("uid {uid} has claimed identity @{name}");
     tx.note(&Event { uid: Some(*uid), kind: "identity_claimed", text })?;
-    Ok(Outcome::Claimed)
+    Ok(DirectoryOutcome::Claimed)
 }
 
 pub(crate) fn unbind(
@@ -46,7 +46,7 @@ pub(crate) fn unbind(
     caller: &Caller,
     identity: IdentityId,
     node: Option<&NodeName>,
-) -> Result<Outcome, CommandError> {
+) -> Result<DirectoryOutcome, CommandError> {
     let here = tx.here()?;
     let may = matches!(caller, Caller::Local(uid)
         if *uid == Uid::ROOT || tx.directory().identity_of(&here, *uid) == Some(identity));
@@ -60,7 +60,7 @@ pub(crate) fn unbind(
     let place = node.map_or_else(|| "everywhere".to_owned(), |node| format!("on {node}"));
     let text = format!("identity @{name} was revoked {place}, by {caller}");
     tx.note(&Event { uid: concerned, kind: "identity_revoked", text })?;
-    Ok(Outcome::Unbound)
+    Ok(DirectoryOutcome::Unbound)
 }
 
 /// Settles a name that several identities have on one of them.
@@ -69,11 +69,11 @@ pub(crate) fn resolve_name(
     caller: &Caller,
     name: &IdentityName,
     keep: IdentityId,
-) -> Result<Outcome, CommandError> {
+) -> Result<DirectoryOutcome, CommandError> {
     let here = tx.here()?;
     let row = tx.directory().settle_name(&here, name, keep, tx.wall_ms)?;
     reconcile::write(tx, vec![row])?;
     let text = format!("the name @{name} is that of identity {keep}, by {caller}");
     tx.note(&Event { uid: None, kind: "identity_resolved", text })?;
-    Ok(Outcome::Settled)
+    Ok(DirectoryOutcome::NameResolved)
 }

@@ -6,21 +6,24 @@ use cortex_core::model::{Caller, NodeName, Refusal, Signer};
 use rusqlite::params;
 
 use crate::store::{
-    command::Outcome,
+    command::DirectoryOutcome,
     error::CommandError,
     events::Event,
     tx::{
         Tx,
         directory::{
             reconcile::{self, Concerned},
-            scopes, signed,
+            signed,
         },
     },
 };
 
 /// From now on this node signs as the signer does. A database belongs to one mesh and is one
 /// node of it for ever: what it has signed is out in the world.
-pub(crate) fn join(tx: &mut Tx<'_>, signer: &Arc<dyn Signer>) -> Result<Outcome, CommandError> {
+pub(crate) fn join(
+    tx: &mut Tx<'_>,
+    signer: &Arc<dyn Signer>,
+) -> Result<DirectoryOutcome, CommandError> {
     let (mesh, node): (Option<[u8; 16]>, Option<String>) = tx
         .cached("SELECT mesh, node FROM node_state WHERE id = 1")?
         .query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
@@ -43,8 +46,7 @@ pub(crate) fn join(tx: &mut Tx<'_>, signer: &Arc<dyn Signer>) -> Result<Outcome,
     tx.directory_mut().set_mesh(signer.mesh());
     reconcile::introduce(tx, signer.as_ref())?;
     reconcile::reconcile(tx, Concerned::All)?;
-    scopes::bring_home(tx)?;
-    Ok(Outcome::Joined)
+    Ok(DirectoryOutcome::Joined)
 }
 
 /// Puts a node out of the mesh with the database that it has.
@@ -52,12 +54,12 @@ pub(crate) fn remove_node(
     tx: &mut Tx<'_>,
     caller: &Caller,
     node: &NodeName,
-) -> Result<Outcome, CommandError> {
+) -> Result<DirectoryOutcome, CommandError> {
     let here = tx.here()?;
     let rows = tx.directory().remove_node(&here, node, tx.wall_ms)?;
     reconcile::write(tx, rows)?;
     signed::adopt_all_of(tx, node)?;
     let text = format!("{node} was removed from the mesh, by {caller}");
     tx.note(&Event { uid: None, kind: "node_removed", text })?;
-    Ok(Outcome::Removed)
+    Ok(DirectoryOutcome::Removed)
 }

@@ -1,20 +1,16 @@
-//! Commands on the directory: who is who, rights, scopes and owners of tables that may leave this machine.
+//! Commands on the directory: who is who, and rows of all that is decided for every node.
 //! What they come to is decided by `cortex_core::directory`; here its rows are signed, stored, and take effect.
 //!
 //! ```text
-//!   signed, notices  <──  reconcile  <──  learn, scopes  <──  identities, membership, grants, tables, owners
+//!   signed, notices  <──  reconcile  <──  learn, membership  <──  identities          (and tables, above)
 //! ```
 
-pub(crate) mod grants;
 pub(crate) mod identities;
 pub(crate) mod learn;
 pub(crate) mod membership;
 pub(crate) mod notices;
-pub(crate) mod owners;
 pub(crate) mod reconcile;
-pub(crate) mod scopes;
 pub(crate) mod signed;
-pub(crate) mod tables;
 #[cfg(test)]
 mod tests;
 pub(crate) mod tokens;

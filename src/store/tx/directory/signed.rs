@@ -15,7 +15,7 @@ use cortex_core::{
 };
 
 use crate::store::{
-    command::Outcome,
+    command::DirectoryOutcome,
     error::{CommandError, StoreError},
     events::Event,
     system::{self, Rank, VerifiedRow},
@@ -93,7 +93,7 @@ pub(crate) fn written_since_restored(
 pub(crate) fn adopt_rows(
     tx: &mut Tx<'_>,
     rows: &[(Vec<u8>, Stamp)],
-) -> Result<Outcome, CommandError> {
+) -> Result<DirectoryOutcome, CommandError> {
     let signer = tx.signer()?;
     let mut adopted = 0;
     for (key, stamp) in rows {
@@ -111,7 +111,7 @@ pub(crate) fn adopt_rows(
         );
         tx.note(&Event { uid: None, kind: "rows_adopted", text })?;
     }
-    Ok(Outcome::Adopted)
+    Ok(DirectoryOutcome::Adopted)
 }
 
 fn sign_in_its_place(

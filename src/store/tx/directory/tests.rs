@@ -12,7 +12,7 @@ use cortex_core::{
 
 use crate::store::{
     catalog::Entry,
-    command::{Command, Granting},
+    command::{Command, DirectoryCommand, Granting, TableCommand},
     database::Database,
     fake_signer::FakeSigner,
     system::{self, SealedRow, VerifiedRow},
@@ -28,7 +28,9 @@ fn joined(name: &str) -> Database {
         drawn.get().to_be_bytes()
     })
     .expect("a database");
-    database.execute(&Command::Join(Arc::new(FakeSigner::of(name))), 1).expect("joined");
+    database
+        .execute(&Command::Directory(DirectoryCommand::Join(Arc::new(FakeSigner::of(name)))), 1)
+        .expect("joined");
     database
 }
 
@@ -36,13 +38,13 @@ fn joined(name: &str) -> Database {
 fn home() -> (Database, Arc<Entry>) {
     let mut home = joined("home");
     let name = TableName::parse("notes").expect("a name");
-    let create = Command::CreateTable {
+    let create = Command::Tables(TableCommand::CreateTable {
         caller: Caller::Local(OWNER),
         owner: Owner::Uid(OWNER),
         name: name.clone(),
         attributes: vec![AttributeName::parse("id").expect("a name")],
         scope: Scope::All,
-    };
+    });
     home.execute(&create, 2).expect("made");
     let entry = home.catalog().find(&Owner::Uid(OWNER), name.as_str()).cloned();
     (home, entry.expect("it is there"))
@@ -74,11 +76,12 @@ fn a_revocation_that_a_restored_machine_has_forgotten_counts_for_what_it_has_gra
     let rights = Permissions::READ;
     let caller = Caller::Local(OWNER);
     let granting = Granting { caller, entry, principal: BOB, rights };
-    home.execute(&Command::Grant(granting), 10_000).expect("granted");
+    home.execute(&Command::Tables(TableCommand::Grant(granting)), 10_000).expect("granted");
     let granted = grant_of(&home);
     assert!(granted.granted.is_some());
     let revocation = Row::Grant(GrantRow { granted: None, revoked: 3, ..granted });
-    home.execute(&Command::Learn(vec![forgotten(revocation)]), 10_001).expect("learnt");
+    home.execute(&Command::Directory(DirectoryCommand::Learn(vec![forgotten(revocation)])), 10_001)
+        .expect("learnt");
     let now = grant_of(&home);
     assert_eq!(now.revoked, 3, "it counts");
     let seen = now.granted.expect("the grant was not taken back");
@@ -137,7 +140,9 @@ fn what_a_restored_machine_has_forgotten_counts_whichever_version_arrives_first(
         for versions in [arriving, reversed] {
             let mut office = joined("office");
             for version in versions {
-                office.execute(&Command::Learn(vec![version]), 30).expect("learnt");
+                office
+                    .execute(&Command::Directory(DirectoryCommand::Learn(vec![version])), 30)
+                    .expect("learnt");
             }
             let here = NodeName::parse("home").expect("a name");
             let known: Vec<Row> = office.catalog().directory().written_by(&here).collect();

@@ -7,7 +7,7 @@ use cortex_core::{
 use rusqlite::{OptionalExtension, params};
 
 use crate::store::{
-    command::{Outcome, Redemption, TokenId},
+    command::{DirectoryOutcome, Redemption, TokenId},
     error::{CommandError, StoreError},
     events::Event,
     tx::Tx,
@@ -36,7 +36,10 @@ pub(crate) fn note_tokens(tx: &Tx<'_>, rows: &[Row]) -> Result<(), CommandError>
 
 /// Notes that a token of this node was used. The same user may ask again, as long as it is the
 /// same database that asks: the answer may have been lost on its way.
-pub(crate) fn redeem(tx: &mut Tx<'_>, redemption: &Redemption) -> Result<Outcome, CommandError> {
+pub(crate) fn redeem(
+    tx: &mut Tx<'_>,
+    redemption: &Redemption,
+) -> Result<DirectoryOutcome, CommandError> {
     let Redemption { token, node, uid } = redemption;
     match user_of(tx, token)? {
         Some(user) if user == (node.clone(), *uid) && !was_bound_by_another(tx, redemption) => {}
@@ -47,7 +50,7 @@ pub(crate) fn redeem(tx: &mut Tx<'_>, redemption: &Redemption) -> Result<Outcome
             tx.note(&Event { uid: None, kind: "token_redeemed", text })?;
         }
     }
-    Ok(Outcome::Redeemed)
+    Ok(DirectoryOutcome::Redeemed)
 }
 
 /// True where a user other than the one who asks was bound by a token, or the same one on a database

@@ -19,7 +19,7 @@ use rusqlite::params;
 
 use crate::store::{
     catalog::Entry,
-    command::{Applied, Outcome, ReceivedBatch},
+    command::{Applied, ReceivedBatch, ReplicationOutcome},
     error::{CommandError, StoreError},
     events::Event,
     system::{self, VerifiedRow},
@@ -40,9 +40,9 @@ const SWEEP_SLICE: u32 = 1024;
 pub(crate) fn apply_batch(
     tx: &mut Tx<'_>,
     delivery: &ReceivedBatch,
-) -> Result<Outcome, CommandError> {
+) -> Result<ReplicationOutcome, CommandError> {
     let ReceivedBatch { from, batch, verified, latest } = delivery;
-    let (uid, unfit) = (batch.table, |why| Ok(Outcome::Applied(Applied::Unfit(why))));
+    let (uid, unfit) = (batch.table, |why| Ok(ReplicationOutcome::Applied(Applied::Unfit(why))));
     let Some(replica) = tx.state.replicas.get(uid).filter(|replica| replica.epoch > 0) else {
         return unfit(Unfit::NotInScope);
     };
@@ -119,7 +119,7 @@ pub(crate) fn apply_batch(
     }
     let joined =
         matches!(batch.part, Part::Delta { last: true, .. } | Part::Snapshot { reached: None, .. });
-    Ok(Outcome::Applied(Applied::Stored { joined, ready, conflicts, verified }))
+    Ok(ReplicationOutcome::Applied(Applied::Stored { joined, ready, conflicts, verified }))
 }
 
 /// True where the batch's rows are in the order of their keys and all of them come after every row

@@ -8,7 +8,7 @@ use cortex_core::{
 };
 
 use crate::store::{
-    command::Outcome,
+    command::ReplicationOutcome,
     error::CommandError,
     tx::{Tx, directory::reconcile},
 };
@@ -19,7 +19,7 @@ pub(crate) fn acknowledged(
     tx: &mut Tx<'_>,
     from: &NodeName,
     ack: &Ack,
-) -> Result<Outcome, CommandError> {
+) -> Result<ReplicationOutcome, CommandError> {
     let here = tx.here()?;
     let directory = tx.state.catalog.directory();
     let (table, standing) = (ack.table, directory.standing(ack.table, &here));
@@ -43,5 +43,5 @@ pub(crate) fn acknowledged(
     if counts {
         reconcile::end_epoch(tx, table, from.as_str())?;
     }
-    Ok(Outcome::Drained { left: counts })
+    Ok(ReplicationOutcome::Drained { left: counts })
 }

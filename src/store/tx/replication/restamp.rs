@@ -19,7 +19,7 @@ use cortex_core::{
 use rusqlite::params;
 
 use crate::store::{
-    command::{Outcome, Restamp},
+    command::{ReplicationOutcome, Restamp},
     error::{CommandError, StoreError},
     events::Event,
     system,
@@ -39,8 +39,11 @@ struct Ahead {
 
 /// Stamps rows of the future again: those too that this machine has written as another actor, before it
 /// was started anew.
-pub(crate) fn restamp(tx: &mut Tx<'_>, restamp: &Restamp) -> Result<Outcome, CommandError> {
-    let nothing = Ok(Outcome::Restamped { rows: 0 });
+pub(crate) fn restamp(
+    tx: &mut Tx<'_>,
+    restamp: &Restamp,
+) -> Result<ReplicationOutcome, CommandError> {
+    let nothing = Ok(ReplicationOutcome::Restamped { rows: 0 });
     if tx.state.hlc() <= restamp.latest {
         return nothing;
     }
@@ -73,7 +76,7 @@ pub(crate) fn restamp(tx: &mut Tx<'_>, restamp: &Restamp) -> Result<Outcome, Com
     let text =
         format!("the clock is right again: {rows} rows were given timestamps of the present");
     tx.note(&Event { uid: None, kind: "clock_mended", text })?;
-    Ok(Outcome::Restamped { rows })
+    Ok(ReplicationOutcome::Restamped { rows })
 }
 
 /// Rows of a table that are of the future.

@@ -5,7 +5,7 @@ use cortex_core::{model::TableUid, replication::Dot, rule::Rule};
 use rusqlite::params;
 
 use crate::store::{
-    command::{Collection, Outcome},
+    command::{Collection, ReplicationOutcome},
     error::{CommandError, StoreError},
     read_batch,
     tx::{Tx, place::Place, versions},
@@ -15,8 +15,11 @@ use crate::store::{
 const SLICE: u32 = 512;
 
 /// Forgets some deletions. Answers from where to go on, where there may be more.
-pub(crate) fn collect(tx: &mut Tx<'_>, collection: &Collection) -> Result<Outcome, CommandError> {
-    let nothing = Ok(Outcome::Collected { next: None });
+pub(crate) fn collect(
+    tx: &mut Tx<'_>,
+    collection: &Collection,
+) -> Result<ReplicationOutcome, CommandError> {
+    let nothing = Ok(ReplicationOutcome::Collected { next: None });
     let Some(replica) = tx.state.replicas.get(collection.table) else {
         return nothing;
     };
@@ -59,7 +62,7 @@ pub(crate) fn collect(tx: &mut Tx<'_>, collection: &Collection) -> Result<Outcom
             }
         }
     }
-    Ok(Outcome::Collected { next: (seen == SLICE).then_some(last) })
+    Ok(ReplicationOutcome::Collected { next: (seen == SLICE).then_some(last) })
 }
 
 /// Cuts the change log of a table up to a number. Answers whether there is more to remove.
@@ -67,12 +70,12 @@ pub(crate) fn truncate_change_log(
     tx: &mut Tx<'_>,
     table: TableUid,
     upto: u64,
-) -> Result<Outcome, CommandError> {
+) -> Result<ReplicationOutcome, CommandError> {
     let Some(replica) = tx.state.replicas.get_mut(table) else {
-        return Ok(Outcome::Purged { more: false });
+        return Ok(ReplicationOutcome::Truncated { more: false });
     };
     let Some(id) = replica.table else {
-        return Ok(Outcome::Purged { more: false });
+        return Ok(ReplicationOutcome::Truncated { more: false });
     };
     let upto = upto.min(replica.last_lsn);
     replica.truncated_lsn = upto.max(replica.truncated_lsn);
@@ -82,7 +85,7 @@ pub(crate) fn truncate_change_log(
              (SELECT lsn FROM change_log WHERE table_id = ?1 AND lsn <= ?2 ORDER BY lsn LIMIT ?3)",
         )?
         .execute(params![id.0, upto, SLICE])?;
-    Ok(Outcome::Purged { more: removed as u64 == u64::from(SLICE) })
+    Ok(ReplicationOutcome::Truncated { more: removed as u64 == u64::from(SLICE) })
 }
 
 /// Removes entries of the change log of a table that is gone. True where there were some.

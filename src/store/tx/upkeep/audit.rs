@@ -11,7 +11,7 @@ use rusqlite::params;
 use crate::store::{
     audit::{SLICE, SLICE_BYTES, SLICE_ROWS},
     checksum::StoredRow,
-    command::{AuditReport, AuditStep, Audited, Outcome},
+    command::{AuditReport, AuditStep, Audited, UpkeepOutcome},
     error::{CommandError, StoreError},
     events::Event,
     system,
@@ -33,11 +33,11 @@ struct Read {
     stored: Option<i64>,
 }
 
-pub(crate) fn audit(tx: &mut Tx<'_>, step: AuditStep) -> Result<Outcome, CommandError> {
+pub(crate) fn audit(tx: &mut Tx<'_>, step: AuditStep) -> Result<UpkeepOutcome, CommandError> {
     let table = step.table;
     let entry = tx.state.catalog.by_id(table).cloned();
     if entry.is_none() && table != system::NUMBER {
-        return Ok(Outcome::Audited(Audited::Gone));
+        return Ok(UpkeepOutcome::Audited(Audited::Gone));
     }
     let place = entry.as_deref().map_or(Place::SYSTEM, Place::of);
     let audit = if step.begins {
@@ -45,19 +45,19 @@ pub(crate) fn audit(tx: &mut Tx<'_>, step: AuditStep) -> Result<Outcome, Command
     } else {
         let known = tx.state.audits.iter().position(|audit| audit.number == step.audit);
         let Some(known) = known.filter(|known| tx.state.audits[*known].table == table) else {
-            return Ok(Outcome::Audited(Audited::Lost));
+            return Ok(UpkeepOutcome::Audited(Audited::Lost));
         };
         tx.state.audits.remove(known)
     };
     let (audit, bytes, ended) = audit_slice(tx, audit, place.uid)?;
     if ended {
-        return Ok(Outcome::Audited(Audited::Ended(conclude_audit(tx, place, &audit)?)));
+        return Ok(UpkeepOutcome::Audited(Audited::Ended(conclude_audit(tx, place, &audit)?)));
     }
     if tx.state.audits.len() >= AT_A_TIME {
         tx.state.audits.remove(0);
     }
     tx.state.audits.push(audit);
-    Ok(Outcome::Audited(Audited::More { bytes }))
+    Ok(UpkeepOutcome::Audited(Audited::More { bytes }))
 }
 
 /// Reads the next rows. Answers how many bytes, and whether there are no more.

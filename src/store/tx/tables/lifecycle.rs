@@ -14,14 +14,10 @@ use cortex_core::{
 
 use crate::store::{
     catalog::Entry,
-    command::Outcome,
+    command::TableOutcome,
     error::CommandError,
     events::Event,
-    tx::{
-        Tx, admission,
-        directory::{reconcile, scopes},
-        entries,
-    },
+    tx::{Tx, admission, directory::reconcile, entries, tables::scopes},
 };
 
 pub(crate) fn create_table(
@@ -30,7 +26,7 @@ pub(crate) fn create_table(
     name: QualifiedName,
     attributes: &[AttributeName],
     scope: &Scope,
-) -> Result<Outcome, CommandError> {
+) -> Result<TableOutcome, CommandError> {
     if tx.state.catalog.find(&name.owner, name.name.as_str()).is_some() {
         return Err(Refusal::AlreadyExists.into());
     }
@@ -61,7 +57,7 @@ pub(crate) fn create_table(
         scopes::insert_replica(tx, &entry)?;
         scopes::decide_scope(tx, uid, scope, &BTreeSet::new())?;
     }
-    Ok(Outcome::Created)
+    Ok(TableOutcome::Created)
 }
 
 /// Takes the name of a federated table into use: answers the table's lasting id.
@@ -87,7 +83,7 @@ pub(crate) fn drop_table(
     tx: &mut Tx<'_>,
     caller: &Caller,
     entry: &Entry,
-) -> Result<Outcome, CommandError> {
+) -> Result<TableOutcome, CommandError> {
     // There may be nothing of it here, or anywhere: the name is to be free again all the same.
     let entry = admission::admit_anywhere(tx, caller, entry, Permissions::ADMIN)?;
     let directory = tx.state.catalog.directory();
@@ -105,7 +101,7 @@ pub(crate) fn drop_table(
     if tx.state.catalog.current(&entry).is_some() {
         entries::discard_rows(tx, &entry)?;
     }
-    Ok(Outcome::Dropped)
+    Ok(TableOutcome::Dropped)
 }
 
 /// Gives up the name of a federated table: the next one of that name is another table.
@@ -122,7 +118,7 @@ pub(crate) fn decline(
     caller: &Caller,
     table: TableUid,
     declined: bool,
-) -> Result<Outcome, CommandError> {
+) -> Result<TableOutcome, CommandError> {
     let here = tx.here()?;
     let directory = tx.state.catalog.directory();
     let name = directory.name_of_table(table);
@@ -135,7 +131,7 @@ pub(crate) fn decline(
     if directory.is_declined(table, &here) == declined {
         let may = *caller == Caller::Local(Uid::ROOT);
         return if may {
-            Ok(Outcome::Declined { declined })
+            Ok(TableOutcome::Declined { declined })
         } else {
             Err(Refusal::AccessDenied.into())
         };
@@ -169,5 +165,5 @@ pub(crate) fn decline(
     let uid = entry.and_then(|entry| tx.state.catalog.uid_here(&entry.table.name.owner));
     tx.note(&Event { uid, kind, text })?;
     reconcile::write(tx, vec![Row::Replica(row)])?;
-    Ok(Outcome::Declined { declined })
+    Ok(TableOutcome::Declined { declined })
 }

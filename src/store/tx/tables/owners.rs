@@ -13,12 +13,13 @@ use cortex_core::{
 
 use crate::store::{
     catalog::Entry,
-    command::Outcome,
+    command::TableOutcome,
     error::CommandError,
     tx::{
         Tx, admission,
-        directory::{reconcile, scopes},
+        directory::reconcile,
         entries::{self, HANDED_OVER},
+        tables::scopes,
     },
 };
 
@@ -29,7 +30,7 @@ pub(crate) fn chown(
     entry: &Entry,
     owner: &Owner,
     name: Option<&TableName>,
-) -> Result<Outcome, CommandError> {
+) -> Result<TableOutcome, CommandError> {
     let entry = admission::admit_anywhere(tx, caller, entry, Permissions::ADMIN)?;
     if *caller != Caller::Local(Uid::ROOT) {
         return Err(Refusal::AccessDenied.into());
@@ -40,7 +41,7 @@ pub(crate) fn chown(
         name: name.cloned().unwrap_or_else(|| before.name.clone()),
     };
     if to == before {
-        return Ok(Outcome::HandedOver);
+        return Ok(TableOutcome::HandedOver);
     }
     check_receiver(tx, &to)?;
     if let Owner::Identity(id) = owner
@@ -64,7 +65,7 @@ pub(crate) fn chown(
         tx.note_of(&to, HANDED_OVER, text.clone())?;
     }
     tx.note_of(&before, HANDED_OVER, text)?;
-    Ok(Outcome::HandedOver)
+    Ok(TableOutcome::HandedOver)
 }
 
 /// Refuses a name that the new owner has in use, and more tables than they may have.

@@ -12,7 +12,7 @@ use rusqlite::params;
 
 use crate::store::{
     catalog::Entry,
-    command::Outcome,
+    command::TableOutcome,
     error::{CommandError, StoreError},
     replica::{self, Replica},
     tx::{Tx, admission, directory::reconcile, entries},
@@ -24,15 +24,15 @@ pub(crate) fn set_scope(
     entry: &Entry,
     scope: &Scope,
     abandon: &BTreeSet<NodeName>,
-) -> Result<Outcome, CommandError> {
+) -> Result<TableOutcome, CommandError> {
     let entry = admission::admit_anywhere(tx, caller, entry, Permissions::ADMIN)?;
     if !entry.replicated && *scope == Scope::Local {
-        return Ok(Outcome::Scoped); // it is, and nobody else ever knew of it
+        return Ok(TableOutcome::Scoped); // it is, and nobody else ever knew of it
     }
     let here = tx.here()?;
     let is_decided = tx.directory().is_decided(&here, entry.table.uid, scope);
     if entry.replicated && abandon.is_empty() && is_decided {
-        return Ok(Outcome::Scoped); // nothing to decide, and nothing to compete with
+        return Ok(TableOutcome::Scoped); // nothing to decide, and nothing to compete with
     }
     gate::admit_scope(&entry.table.name.owner, scope, abandon, tx.directory())?;
     if *scope == Scope::Local {
@@ -54,7 +54,7 @@ pub(crate) fn set_scope(
     let name = &entry.table.name;
     let shown = tx.directory().show(name);
     tx.note_of(name, "scope_changed", format!("scope of {shown} is {scope}, by {caller}"))?;
-    Ok(Outcome::Scoped)
+    Ok(TableOutcome::Scoped)
 }
 
 /// Makes a table that was only ever here one that others may have replicas of.
@@ -178,7 +178,7 @@ mod tests {
     };
 
     use crate::store::{
-        command::Command,
+        command::{Command, DirectoryCommand},
         database::Database,
         fake_signer::FakeSigner,
         system::{SealedRow, VerifiedRow, seal},
@@ -230,11 +230,14 @@ mod tests {
             drawn.get().to_be_bytes()
         })
         .expect("a database");
-        let join = || Command::Join(Arc::new(FakeSigner::of("office")));
+        let join =
+            || Command::Directory(DirectoryCommand::Join(Arc::new(FakeSigner::of("office"))));
         office.execute(&join(), 1).expect("joined");
         let rows = [home(1), decision("home,office", 1), copy_of_home(1, 1, 0)];
         let rows = rows.into_iter().zip(1..).map(|(row, number)| of_home(row, number));
-        office.execute(&Command::Learn(rows.collect()), 2).expect("learnt");
+        office
+            .execute(&Command::Directory(DirectoryCommand::Learn(rows.collect())), 2)
+            .expect("learnt");
         office
             .connection()
             .execute_batch(
@@ -247,7 +250,9 @@ mod tests {
         office.reload().expect("it is read");
         let rows = [decision("office", 2), copy_of_home(1, 1, 1), home(home_now)];
         let rows = rows.into_iter().zip(10..).map(|(row, number)| of_home(row, number));
-        office.execute(&Command::Learn(rows.collect()), 3).expect("learnt");
+        office
+            .execute(&Command::Directory(DirectoryCommand::Learn(rows.collect())), 3)
+            .expect("learnt");
         let standing = office.catalog().directory().standing(TABLE, &node("home"));
         assert_eq!(standing, Standing::Out, "nobody can decide");
         office.execute(&join(), 4).expect("joined");

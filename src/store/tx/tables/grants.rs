@@ -8,12 +8,12 @@ use rusqlite::params;
 
 use crate::store::{
     catalog::Entry,
-    command::{Granting, Outcome},
+    command::{Granting, TableOutcome},
     error::{CommandError, StoreError},
     tx::{Tx, admission, directory::reconcile, entries},
 };
 
-pub(crate) fn grant(tx: &mut Tx<'_>, granting: &Granting) -> Result<Outcome, CommandError> {
+pub(crate) fn grant(tx: &mut Tx<'_>, granting: &Granting) -> Result<TableOutcome, CommandError> {
     let entry =
         admission::admit_anywhere(tx, &granting.caller, &granting.entry, Permissions::ADMIN)?;
     if entry.replicated {
@@ -24,10 +24,10 @@ pub(crate) fn grant(tx: &mut Tx<'_>, granting: &Granting) -> Result<Outcome, Com
         store_grant(tx, entry, granting)?;
     }
     note_grant(tx, "granted", granting)?;
-    Ok(Outcome::Granted)
+    Ok(TableOutcome::Granted)
 }
 
-pub(crate) fn revoke(tx: &mut Tx<'_>, granting: &Granting) -> Result<Outcome, CommandError> {
+pub(crate) fn revoke(tx: &mut Tx<'_>, granting: &Granting) -> Result<TableOutcome, CommandError> {
     let entry =
         admission::admit_anywhere(tx, &granting.caller, &granting.entry, Permissions::ADMIN)?;
     if entry.replicated {
@@ -41,7 +41,7 @@ pub(crate) fn revoke(tx: &mut Tx<'_>, granting: &Granting) -> Result<Outcome, Co
         store_grant(tx, entry, granting)?;
     }
     note_grant(tx, "revoked", granting)?;
-    Ok(Outcome::Revoked)
+    Ok(TableOutcome::Revoked)
 }
 
 /// Changes the rights on a table that are kept in the directory.
