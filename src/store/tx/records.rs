@@ -150,3 +150,68 @@ pub(crate) fn erase_unchanged(
     }
     Ok(erased)
 }
+
+#[cfg(test)]
+mod tests {
+    use cortex_core::model::{AttributeName, Key, Limits, Owner, Scope, TableName, Uid};
+
+    use super::*;
+    use crate::store::{
+        command::{Command, RecordCommand, TableCommand},
+        database::Database,
+    };
+
+    const OWNER: Uid = Uid(1000);
+
+    /// A table that is here alone, with a row that still has a context, as in a table made of the rows of an abandoned
+    /// replica.
+    fn rescued() -> (Database, impl Fn(Option<&[u8]>) -> Command) {
+        let mut database = Database::in_memory(|| [7; 16]).expect("a database");
+        let name = TableName::parse("notes").expect("a name");
+        let create = TableCommand::CreateTable {
+            caller: Caller::Local(OWNER),
+            owner: Owner::Uid(OWNER),
+            name: name.clone(),
+            attributes: vec![AttributeName::parse("id").expect("a name")],
+            scope: Scope::Local,
+        };
+        database.execute(&create.into(), 1).expect("made");
+        let entry = database.catalog().find(&Owner::Uid(OWNER), name.as_str()).cloned();
+        let entry = entry.expect("it is there");
+        let write = move |record: Option<&[u8]>| {
+            let (caller, entry) = (Caller::Local(OWNER), entry.clone());
+            let key = Key::read(b"\xa1k", &Limits::default()).expect("a key");
+            Command::from(match record {
+                Some(record) => {
+                    let record = record.to_vec().into();
+                    RecordCommand::Put { caller, entry, key, record }
+                }
+                None => RecordCommand::Delete { caller, entry, key },
+            })
+        };
+        database.execute(&write(Some(b"before")), 2).expect("stored");
+        database
+            .connection()
+            .execute_batch(
+                "INSERT INTO contexts (id, body, uses) VALUES (1, x'01', 1);
+                 UPDATE records SET context = 1;",
+            )
+            .expect("it has a context");
+        database.reload().expect("it is read");
+        (database, write)
+    }
+
+    #[test]
+    fn what_replaces_a_row_that_is_here_alone_gives_up_its_context() {
+        for record in [Some(&b"after"[..]), None] {
+            let (mut database, write) = rescued();
+            database.execute(&write(record), 3).expect("written");
+            let count = |sql: &str| -> i64 {
+                database.connection().query_row(sql, [], |row| row.get(0)).expect("a number")
+            };
+            assert_eq!(count("SELECT count(*) FROM contexts"), 0, "{record:?}");
+            assert_eq!(count("SELECT count(*) FROM records"), i64::from(record.is_some()));
+            assert_eq!(count("SELECT count(*) FROM records WHERE context IS NOT NULL"), 0);
+        }
+    }
+}
