@@ -46,7 +46,8 @@
 //! | the other machines: their port, links, requests to them | [`edge::peer`]; what requests see of them, [`service::mesh`] |
 //! | who is alive | `src/core/membership.rs` |
 //! | what machines say to each other | `src/core/wire/link.rs`; of copies of tables, `src/core/wire/replication.rs` |
-//! | when rows travel, and which | `src/core/replication/`: `session` asks, `reader` and `source` decide; `src/edge/peer/replication/` does it |
+//! | when rows travel, and which | `src/core/replication/`: `driver` decides for one link, by `session`, `reader` and `source`; `src/edge/peer/replication/` does it |
+//! | what is known of replicas on other nodes | `src/core/replication/peer.rs`; shown by [`service::sync`] |
 //! | what copies need not keep | `src/core/replication/tombstone_gc.rs`, then `src/edge/peer/upkeep.rs` |
 //! | settings, start and stop, signals | [`daemon`]; the files of settings, [`sys::fragments`] |
 //! | a command of `cortex` | [`cli`], which speaks through `cortex-client` |
@@ -68,7 +69,7 @@
 //!
 //!  pki <── edge, daemon, cli
 //!
-//!  within the core:  model <── clock, gate               directory <── replication <── wire::replication, wire::link
+//!  within the core:  model <── clock, gate        clock, directory <── replication <── wire::replication, wire::link
 //!                    wire <── model::record              model <── wire::rpc       model, wire <── api
 //! ```
 //!

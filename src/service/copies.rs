@@ -17,14 +17,13 @@ use cortex_core::{
     api::{self, KeptBy, NodeScope, OwnReplica, PeerReplica, ReplicaState, TableSync},
     directory::{Directory, Standing},
     model::{NodeName, TableUid},
-    replication::{GcBlocker, GcBlocking, VersionVector},
+    replication::{GcBlocker, GcBlocking, RemoteReplica, VersionVector},
 };
 
 use super::{
     Service,
     drain::{self, DrainPath, Neighbours},
     mesh::Seen,
-    sync::PeerCopy,
     trouble,
 };
 use crate::{
@@ -111,9 +110,9 @@ pub(super) struct Facts<'a> {
     /// True where root there keeps the table away.
     pub(super) declined: bool,
     pub(super) link: Link,
-    pub(super) copy: Option<&'a PeerCopy>,
+    pub(super) copy: Option<&'a RemoteReplica>,
     /// The same of the directory, ahead of which no rows travel.
-    pub(super) directory: Option<&'a PeerCopy>,
+    pub(super) directory: Option<&'a RemoteReplica>,
     pub(super) here: Option<&'a Replica>,
     /// What the table and this node are called.
     pub(super) table: &'a str,
@@ -352,7 +351,7 @@ fn here(entry: &Entry, copy: Option<&Replica>) -> Here {
 }
 
 /// True where the last word of a replica names the same vector and digest as the replica here has now.
-pub(super) fn is_equal(here: &Replica, known: &PeerCopy) -> bool {
+pub(super) fn is_equal(here: &Replica, known: &RemoteReplica) -> bool {
     let status = known.status.as_ref();
     status.is_some_and(|status| status.vector == here.vector && status.digest == here.digest)
 }
@@ -470,10 +469,10 @@ pub(super) fn hex(bytes: &[u8]) -> String {
 mod tests {
     use cortex_core::{
         model::{ActorId, Hlc, Stamp},
-        replication::{ChangeLogId, Dot, OpenConflicts, ReplicaStatus, TableDigest},
+        replication::{ChangeLogId, Dot, OpenConflicts, ReplicaStatus, TableDigest, Trouble},
     };
 
-    use super::{super::sync::Trouble, *};
+    use super::*;
     use crate::store::Tally;
 
     const TABLE: TableUid = TableUid([7; 16]);
@@ -506,14 +505,14 @@ mod tests {
         }
     }
 
-    fn heard(seq: u64, row: &[u8]) -> PeerCopy {
+    fn heard(seq: u64, row: &[u8]) -> RemoteReplica {
         let (vector, digest) = (vector(seq), digest(row));
         let status =
             ReplicaStatus { epoch: 1, ready: true, vector, digest, ..ReplicaStatus::default() };
-        PeerCopy { status: Some(status), heard_ms: 9_000, ..PeerCopy::default() }
+        RemoteReplica { status: Some(status), heard_ms: 9_000, ..RemoteReplica::default() }
     }
 
-    fn facts<'a>(copy: Option<&'a PeerCopy>, here: &'a Replica) -> Facts<'a> {
+    fn facts<'a>(copy: Option<&'a RemoteReplica>, here: &'a Replica) -> Facts<'a> {
         Facts {
             standing: Standing::In,
             epoch: 1,
@@ -538,13 +537,13 @@ mod tests {
     #[test]
     fn what_keeps_rows_from_coming_is_told_with_its_place_and_what_cures_it() {
         let here = replica(3, b"v");
-        let why = |copy: PeerCopy| of(&facts(Some(&copy), &here)).why.expect("a reason");
-        let full = PeerCopy { taking: Some(Trouble::Storage), ..heard(4, b"w") };
+        let why = |copy: RemoteReplica| of(&facts(Some(&copy), &here)).why.expect("a reason");
+        let full = RemoteReplica { taking: Some(Trouble::Storage), ..heard(4, b"w") };
         assert_eq!(
             why(full),
             "its rows are not taken: storage; the disk of home is full, or fails: there, cortex doctor"
         );
-        let quota = why(PeerCopy { giving: Some(Trouble::Quota), ..heard(2, b"w") });
+        let quota = why(RemoteReplica { giving: Some(Trouble::Quota), ..heard(2, b"w") });
         assert!(
             quota.starts_with(
                 "it does not take rows: quota; the owner of @ann:notes may store no more on office"
@@ -580,7 +579,7 @@ mod tests {
             (4, b"v", State::Behind),
         ] {
             let diverged = expected == State::Diverged;
-            let copy = PeerCopy { diverged, ..heard(seq, row) };
+            let copy = RemoteReplica { diverged, ..heard(seq, row) };
             assert_eq!(of(&facts(Some(&copy), &here)).state, expected, "{seq} {row:?}");
         }
         let copy = heard(3, b"v");

@@ -80,9 +80,9 @@ impl Service {
     fn explain_denial(&self, table: &str, because: &mut Because) -> Found {
         let mut mend = None;
         for (node, known) in self.sync.copies_of(SYSTEM_TABLE) {
-            if let Some(doubtful) = trouble::of_doubtful(&known.doubtful) {
-                because.add(format!("of what {node} passes on, {}", doubtful.why));
-                mend = mend.or(doubtful.mend);
+            if let Some(unverified) = trouble::of_quarantined(&known.quarantined) {
+                because.add(format!("of what {node} passes on, {}", unverified.why));
+                mend = mend.or(unverified.mend);
             }
         }
         Found::mend(

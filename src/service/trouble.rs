@@ -1,12 +1,12 @@
 //! What stands between two replicas of a table, in words, and what mends it.
 //! What is known of it is gathered by `copies`; what a node that is not reached needs is `crate::remedy`'s.
 
-use cortex_core::model::NodeName;
-
-use super::{
-    copies::{Facts, Link},
-    sync::{Doubtful, PeerCopy, Trouble},
+use cortex_core::{
+    model::NodeName,
+    replication::{Quarantined, RemoteReplica, Trouble},
 };
+
+use super::copies::{Facts, Link};
 use crate::remedy;
 
 /// Why no rows pass between the replica here and another.
@@ -44,14 +44,14 @@ pub(super) fn between(node: &NodeName, facts: &Facts<'_>) -> Option<Obstacle> {
 }
 
 fn over_a_link(node: &NodeName, facts: &Facts<'_>) -> Option<Obstacle> {
-    let of_rows = |copy: &PeerCopy| of_rows(copy, node, facts);
+    let of_rows = |copy: &RemoteReplica| of_rows(copy, node, facts);
     let own = facts.copy.and_then(of_rows).or_else(|| facts.directory.and_then(of_rows));
-    let doubtful = facts.directory.and_then(|copy| of_doubtful(&copy.doubtful));
-    join(own, doubtful)
+    let quarantined = facts.directory.and_then(|copy| of_quarantined(&copy.quarantined));
+    join(own, quarantined)
 }
 
 /// What each side of a link has against the rows of the other.
-fn of_rows(copy: &PeerCopy, node: &NodeName, facts: &Facts<'_>) -> Option<Obstacle> {
+fn of_rows(copy: &RemoteReplica, node: &NodeName, facts: &Facts<'_>) -> Option<Obstacle> {
     let say = |what: &str, trouble: &Trouble, since: Option<u64>, at: &str| {
         let of_clocks = matches!(trouble, Trouble::Clock(_) | Trouble::Ahead(_));
         let lasted = since
@@ -74,8 +74,8 @@ fn of_rows(copy: &PeerCopy, node: &NodeName, facts: &Facts<'_>) -> Option<Obstac
 }
 
 /// Rows of the directory that are not believed: no waiting makes them so.
-pub(super) fn of_doubtful(doubtful: &Doubtful) -> Option<Obstacle> {
-    let why = doubtful.summary()?;
+pub(super) fn of_quarantined(quarantined: &Quarantined) -> Option<Obstacle> {
+    let why = quarantined.summary()?;
     let mend = "for the node that has written them, where the CA is: cortex mesh renew NODE; then on it: cortex mesh reload. Which rows: sudo cortex events";
     Some(Obstacle { why, mend: Some(mend.to_owned()) })
 }

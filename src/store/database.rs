@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use cortex_core::{
     model::{ActorId, Hlc, Limits, NodeName, TableUid},
-    replication::{Position, PullRequest},
+    replication::{Dot, Position, PullRequest},
 };
 use rusqlite::Connection;
 
@@ -306,6 +306,30 @@ impl Database {
     #[must_use]
     pub fn replica(&self, table: TableUid) -> Option<&Replica> {
         self.engine.state.replicas.get(table)
+    }
+
+    /// The same, as it is shared until something of it changes.
+    #[must_use]
+    pub fn shared_replica(&self, table: TableUid) -> Option<Arc<Replica>> {
+        self.engine.state.replicas.committed_copy(table)
+    }
+
+    /// All copies of this database.
+    #[must_use]
+    pub fn replicas(&self) -> Vec<Arc<Replica>> {
+        self.engine.state.replicas.committed()
+    }
+
+    /// Which database it is, for ever.
+    #[must_use]
+    pub fn database(&self) -> [u8; 16] {
+        self.engine.state.database
+    }
+
+    /// The number of its last write, and whom it is by.
+    #[must_use]
+    pub fn last_write(&self) -> Dot {
+        Dot { actor: self.actor(), seq: self.engine.state.seq }
     }
 
     /// Which actor it is.

@@ -75,6 +75,4 @@ pub use reader::Reader;
 pub use repair::{BUCKETS, RowMark, bucket_of};
 pub use replica::Replica;
 pub use scan::{Flow, Scan};
-pub use system::{
-    Checked, SealedRow, UID as SYSTEM_TABLE, UnverifiedRow, VerifiedRow, check, verify,
-};
+pub use system::{Checked, SealedRow, UID as SYSTEM_TABLE, VerifiedRow, check, verify};

@@ -6,7 +6,9 @@ use std::{collections::BTreeSet, sync::Arc};
 use cortex_core::{
     directory::{Directory, Standing},
     model::{Hlc, NodeName, Owner, QualifiedName, Stamp, TableId},
-    replication::{Batch, Dot, Head, Part, Plan, PullRequest, RowVersion, Source, VersionVector},
+    replication::{
+        Batch, Dot, Head, Part, Plan, PullRequest, RowVersion, Source, VersionVector, Why,
+    },
     rule::Rule,
 };
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -66,6 +68,18 @@ pub enum NoBatch {
     Damaged,
     /// Not just now.
     Busy,
+}
+
+impl From<NoBatch> for Why {
+    fn from(why: NoBatch) -> Self {
+        match why {
+            NoBatch::NoCopy => Self::NoCopy,
+            NoBatch::NotInScope => Self::NotInScope,
+            NoBatch::UnknownEpoch => Self::UnknownEpoch,
+            NoBatch::Damaged => Self::Damaged,
+            NoBatch::Busy => Self::Busy,
+        }
+    }
 }
 
 impl BatchRead {

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use cortex_core::{
     model::{TableId, TableUid},
-    replication::{ChangeLogId, TableDigest, VersionVector},
+    replication::{ChangeLogId, OpenConflicts, TableDigest, VersionVector, driver::ReplicaSummary},
 };
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
@@ -70,6 +70,36 @@ impl Replica {
             conflicts_evicted: 0,
             drain: None,
         }
+    }
+}
+
+impl ReplicaSummary for Replica {
+    fn table(&self) -> TableUid {
+        self.uid
+    }
+
+    fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    fn is_ready(&self) -> bool {
+        self.ready
+    }
+
+    fn vector(&self) -> &VersionVector {
+        &self.vector
+    }
+
+    fn digest(&self) -> TableDigest {
+        self.digest
+    }
+
+    fn open_conflicts(&self) -> OpenConflicts {
+        self.conflicts.open
+    }
+
+    fn drain(&self) -> Option<[u8; 16]> {
+        self.drain
     }
 }
 

@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use cortex_core::{
     directory::{Directory, NodeRow, Progress, Row, adopted_part, signed_part},
     model::{ActorId, Hlc, NodeName, NotSigned, Refusal, Signer, Stamp, TableId, TableUid},
+    replication::UnverifiedRow,
     rule::Rule,
     wire::{Head, Reader, encode},
 };
@@ -25,7 +26,7 @@ use super::{checksum::StoredRow, error::StoreError};
 pub(super) const NUMBER: TableId = TableId(0);
 
 /// Its lasting id, on every node of every mesh.
-pub const UID: TableUid = TableUid(*b"cortexd\0\0\0\0\0\0\0\0\0");
+pub const UID: TableUid = cortex_core::replication::SYSTEM_TABLE;
 
 /// The longest value of a row: a certificate is the largest part of any.
 const MOST_BYTES: usize = 16 << 10;
@@ -113,19 +114,6 @@ pub(super) fn adopt(
     value
 }
 
-/// A row that is not believed, now.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct UnverifiedRow {
-    /// Its key in the system table.
-    pub key: Vec<u8>,
-    /// Its place in the merge order.
-    pub stamp: Stamp,
-    /// Who alone may write it; none where this version does not understand it.
-    pub writer: Option<NodeName>,
-    /// What is wrong with it, or with the certificate that it is judged by.
-    pub why: Box<str>,
-}
-
 /// Rows that came from another node, each by itself.
 #[derive(Clone, Debug, Default)]
 pub struct Checked {
@@ -208,15 +196,6 @@ pub fn verify(
     match unverified.first() {
         None => Ok(verified),
         Some(row) => Err(row.refusal()),
-    }
-}
-
-impl UnverifiedRow {
-    /// What a request is answered that would have to believe the row.
-    #[must_use]
-    pub fn refusal(&self) -> Refusal {
-        let by = self.writer.as_ref().map_or("an unknown node", |writer| writer.as_str());
-        Refusal::RowUnverified { by: by.into(), why: self.why.clone() }
     }
 }
 

@@ -75,7 +75,7 @@ const CORE: &[(&str, &[&str])] = &[
     ("directory::fields", &["model", "wire"]),
     ("gate", &["directory", "model"]),
     ("membership", &["model"]),
-    ("replication", &["directory", "model", "rule"]),
+    ("replication", &["clock", "directory", "model"]),
     ("wire", &[]),
     ("wire::rpc", &["model"]),
     ("wire::fields", &["model"]),

@@ -106,6 +106,40 @@ pub struct Batch {
     pub digest: Option<TableDigest>,
 }
 
+impl Batch {
+    /// One that brings no rows and no knowledge, from a whole replica in its first epoch, which is in scope. Whoever
+    /// makes one sets what it has besides.
+    #[must_use]
+    pub fn empty(
+        table: TableUid,
+        reader: ActorId,
+        from: Position,
+        change_log: ChangeLogId,
+        part: Part,
+    ) -> Self {
+        Self {
+            table,
+            reader,
+            from,
+            change_log,
+            part,
+            contexts: Vec::new(),
+            rows: Vec::new(),
+            vector: VersionVector::new(),
+            gc_watermark: VersionVector::new(),
+            hlc: Hlc::from_i64(1),
+            ready: true,
+            epoch: 1,
+            standing: Standing::In,
+            knowledge: Seen::new(),
+            removed: Vec::new(),
+            head: None,
+            drain: None,
+            digest: None,
+        }
+    }
+}
+
 /// What a reader has made durable of a source's replica.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ack {

@@ -20,7 +20,9 @@
 
 mod batch;
 mod digest;
+pub mod driver;
 mod message;
+mod peer;
 mod position;
 mod reader;
 mod resolve;
@@ -32,10 +34,20 @@ mod version_vector;
 pub use batch::{Ack, Batch, Head, OpenConflicts, Part, ReplicaStatus, RowVersion};
 pub use digest::TableDigest;
 pub use message::{Message, Parked, Refuse, StatusGossip, Why};
+pub use peer::{
+    Change, Facts, Peers, Quarantined, REFUSED, RemoteReplica, TOO_LARGE, Trouble, UnverifiedRow,
+    apart,
+};
 pub use position::{ChangeLogId, Cursor, Position, PullRequest, SnapshotKind, SnapshotTransfer};
 pub use reader::{Conclusion, Reader, SnapshotStart, Sweep, Unfit};
 pub use resolve::{Causality, Resolution, Side, resolve};
-pub use session::{Answer, BatchOutcome, Output, Session};
+pub use session::Answer;
+use session::{BatchOutcome, Session};
 pub use source::{Plan, Source};
 pub use tombstone_gc::{GcBlocker, GcBlocking, ReplicaStatuses};
 pub use version_vector::{Dot, VersionVector};
+
+use crate::model::TableUid;
+
+/// The table of the directory's rows: its lasting id, on every node of every mesh.
+pub const SYSTEM_TABLE: TableUid = TableUid(*b"cortexd\0\0\0\0\0\0\0\0\0");

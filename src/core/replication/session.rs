@@ -1,5 +1,5 @@
 //! The exchange with one machine, on one link: what to ask it for and when, and what of its requests waits.
-//! What is said is `message`'s; rows, and what a batch comes to, are the store's; sending is the edge's.
+//! What is said is `message`'s; rows, and what a batch comes to, are the store's; the driver has both done.
 //!
 //! ```text
 //!            asked ── Parked: the request stays with the source ──┐
@@ -39,7 +39,7 @@ const REQUESTS: usize = 100_000;
 
 /// What is to be done.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Output {
+pub(super) enum Output {
     /// Ask for a table's rows, from this position, or from where the store says. Followed by
     /// [`Session::asked`].
     Ask {
@@ -65,7 +65,7 @@ pub enum Output {
 
 /// What has become of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BatchOutcome {
+pub(super) enum BatchOutcome {
     /// It is stored.
     Stored,
     /// It is of no use.
@@ -85,9 +85,9 @@ pub enum Answer {
     Refused(Why),
 }
 
-/// The exchange.
+/// What is asked, and what is to be answered, on one link.
 #[derive(Debug)]
-pub struct Session {
+pub(super) struct Session {
     /// Asked for before all others.
     first: TableUid,
     /// True once it has been read to its end.
@@ -162,8 +162,7 @@ enum State {
 
 impl Session {
     /// Begins; `first` is the system table.
-    #[must_use]
-    pub fn new(first: TableUid, now: Duration) -> Self {
+    pub(super) fn new(first: TableUid, now: Duration) -> Self {
         let pull = Pull { phase: Phase::Due(now), listed: Some(now), ..Pull::default() };
         Self {
             wakes: [(now, first)].into(),
@@ -179,7 +178,7 @@ impl Session {
 
     /// Which tables there are to ask for, besides the first. Those that were refused are asked for once
     /// more: what has changed may be the reason.
-    pub fn follow(&mut self, tables: &BTreeSet<TableUid>, now: Duration) {
+    pub(super) fn follow(&mut self, tables: &BTreeSet<TableUid>, now: Duration) {
         let first = self.first;
         self.pulls.retain(|table, _| *table == first || tables.contains(table));
         for table in tables.iter().filter(|table| **table != first) {
@@ -198,7 +197,7 @@ impl Session {
     }
 
     /// Takes a message. Acks and words are none of its business: they change nothing here.
-    pub fn handle(&mut self, message: Message, now: Duration) {
+    pub(super) fn handle(&mut self, message: Message, now: Duration) {
         let table = message.table();
         match message {
             Message::PullRequest(request) => self.pull_requested(request),
@@ -212,31 +211,30 @@ impl Session {
     }
 
     /// What time alone brings about.
-    pub fn handle_timeout(&mut self, now: Duration) {
+    pub(super) fn handle_timeout(&mut self, now: Duration) {
         self.proceed(now);
     }
 
     /// Asks for a table at this time at the latest, although nothing is known to have changed. False where it
     /// is being asked for, or stored: then nothing has come of it.
-    pub fn hurry(&mut self, table: TableUid, by: Duration) -> bool {
+    pub(super) fn hurry(&mut self, table: TableUid, by: Duration) -> bool {
         let hurries = self.pulls.get_mut(&table).is_some_and(|pull| pull.hurry(by) && !pull.taking);
         self.list(table);
         hurries
     }
 
     /// When time alone will bring something about.
-    #[must_use]
-    pub fn poll_timeout(&self) -> Option<Duration> {
+    pub(super) fn poll_timeout(&self) -> Option<Duration> {
         self.wakes.first().map(|(at, _)| *at)
     }
 
     /// What is to be done next.
-    pub fn next_output(&mut self) -> Option<Output> {
+    pub(super) fn next_output(&mut self) -> Option<Output> {
         self.outputs.pop_front()
     }
 
     /// The position that a table was asked for from; none where it could not be asked for.
-    pub fn asked(&mut self, table: TableUid, from: Option<Position>, now: Duration) {
+    pub(super) fn asked(&mut self, table: TableUid, from: Option<Position>, now: Duration) {
         let Some(pull) = self.pulls.get_mut(&table) else { return };
         match from {
             Some(from) => pull.phase = Phase::Asked { from, again: now + ASK_AGAIN },
@@ -247,7 +245,7 @@ impl Session {
     }
 
     /// What has become of a batch.
-    pub fn taken(&mut self, batch: &Batch, outcome: BatchOutcome, now: Duration) {
+    pub(super) fn taken(&mut self, batch: &Batch, outcome: BatchOutcome, now: Duration) {
         let table = batch.table;
         let Some(pull) = self.pulls.get_mut(&table) else { return };
         pull.taking = false;
@@ -320,7 +318,7 @@ impl Session {
     }
 
     /// A replica here has changed: a request that waits for that is answered.
-    pub fn changed(&mut self, table: TableUid) {
+    pub(super) fn changed(&mut self, table: TableUid) {
         let Some(held) = self.held.get_mut(&table) else { return };
         match &mut held.state {
             State::Queued => {}
@@ -330,20 +328,20 @@ impl Session {
     }
 
     /// What requests were refused for may not hold any more: they are answered anew.
-    pub fn reconsider(&mut self) {
+    pub(super) fn reconsider(&mut self) {
         let refused = self.held.iter().filter(|(_, held)| held.refused.is_some());
         let tables: Vec<TableUid> = refused.map(|(table, _)| *table).collect();
         tables.into_iter().for_each(|table| self.changed(table));
     }
 
     /// The tables whose requests wait.
-    pub fn waiting(&self) -> impl Iterator<Item = TableUid> {
+    pub(super) fn waiting(&self) -> impl Iterator<Item = TableUid> {
         self.held.iter().filter(|(_, held)| held.state != State::Queued).map(|(table, _)| *table)
     }
 
     /// The next request to answer, as soon as there is room for an answer. Followed by
     /// [`Session::served`].
-    pub fn next_pull_request(&mut self) -> Option<PullRequest> {
+    pub(super) fn next_pull_request(&mut self) -> Option<PullRequest> {
         while let Some(table) = self.to_serve.pop_front() {
             if let Some(held) = self.held.get_mut(&table)
                 && held.state == State::Queued
@@ -357,7 +355,7 @@ impl Session {
 
     /// What a request has come to. The answer is for that request alone: where another one has come
     /// meanwhile, it is of no use.
-    pub fn served(&mut self, request: &PullRequest, answer: Answer) {
+    pub(super) fn served(&mut self, request: &PullRequest, answer: Answer) {
         let table = request.table;
         let Some(held) = self.held.get_mut(&table) else { return };
         let State::Serving { stale } = held.state else { return };
@@ -389,7 +387,7 @@ impl Session {
     }
 
     /// The other side is known to have incorporated this: it need not be told of it.
-    pub fn reader_has(&mut self, table: TableUid, vector: &super::VersionVector) {
+    pub(super) fn reader_has(&mut self, table: TableUid, vector: &super::VersionVector) {
         if let Some(held) = self.held.get_mut(&table) {
             held.request.vector.join(vector);
         }

@@ -145,7 +145,7 @@ fn continues(known: &ReplicaStatus, status: &ReplicaStatus) -> bool {
 
 impl ReplicaStatus {
     #[mutant(StatusOfOneActor => true)]
-    fn is_of_actor(&self, actor: ActorId) -> bool {
+    pub(super) fn is_of_actor(&self, actor: ActorId) -> bool {
         self.actor == actor
     }
 

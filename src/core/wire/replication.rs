@@ -24,7 +24,7 @@ use crate::{
     replication::{
         Ack, Batch, ChangeLogId, Cursor, Dot, Head as TableHead, Message, OpenConflicts, Parked,
         Part, Position, PullRequest, Refuse, ReplicaStatus, RowVersion, SnapshotKind,
-        SnapshotTransfer, StatusGossip, TableDigest, VersionVector, Why,
+        SnapshotTransfer, StatusGossip, TableDigest, VersionVector, Why, driver::STATUSES,
     },
 };
 
@@ -37,6 +37,9 @@ use super::{
 /// Origins of writes in one message, and entries of one vector. A machine gets a new one with each loss of
 /// power and each restore: some a year.
 pub const ACTORS: usize = 4096;
+
+// Status gossip names no more nodes than a message may.
+const _: () = assert!(STATUSES <= NAMES);
 
 /// Rows of one batch.
 pub const ROWS: usize = 16_384;

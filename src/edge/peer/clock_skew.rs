@@ -3,11 +3,13 @@
 
 use std::time::Duration;
 
-use cortex_core::model::NodeName;
+use cortex_core::{
+    model::NodeName,
+    replication::{apart, driver::MAX_SKEW_MS},
+};
 use tracing::{info, warn};
 
-use super::replication::MAX_SKEW_MS;
-use crate::{service::sync::apart, sys::journal};
+use crate::sys::journal;
 
 /// A clock that is further off than this is worth a word: timestamps of the two machines disagree. It is right again
 /// when it is off by half of that.

@@ -288,7 +288,7 @@ impl<R: AsyncRead + Unpin> Link<'_, R> {
             features: Features::OURS,
             boot: self.shared.boot,
             database: Some(store.database()),
-            last_of_yours: replication::last_of(store, self.node),
+            last_of_yours: replication::last_of(self.shared, self.node),
         }
     }
 

@@ -10,12 +10,12 @@ use std::{
 use cortex_core::{
     directory::Directory,
     model::{Hlc, NodeName, TableUid},
-    replication::{GcBlocker, ReplicaStatuses, TableDigest, VersionVector},
+    replication::{GcBlocker, ReplicaStatuses, TableDigest, VersionVector, driver::MAX_SKEW_MS},
 };
 use tokio::time::sleep;
 use tracing::{info, warn};
 
-use super::{Shared, replication::MAX_SKEW_MS};
+use super::Shared;
 use crate::{
     pki::Credentials,
     service::sync::{AheadOfClock, SyncView},
@@ -373,17 +373,7 @@ fn confirmed(
 
 /// What the replicas of a table have said of themselves, as far as it counts.
 fn statuses_of(directory: &Directory, view: &SyncView, copy: &Replica) -> ReplicaStatuses {
-    let mut statuses = ReplicaStatuses::default();
-    for (node, known) in view.copies_of(copy.uid) {
-        if let Some(status) = known.status {
-            statuses.hear(node.clone(), status);
-            // What an earlier actor has said may be lost by now.
-            if let Some(row) = directory.node(&node) {
-                statuses.void_others(&node, row.actor);
-            }
-        }
-    }
-    statuses
+    view.read(|peers| peers.statuses(copy.uid, directory))
 }
 
 /// Whose machines have met a later timestamp, and who has not said, of all other replicas of tables. Only what a

@@ -462,7 +462,10 @@ impl Repair {
         let own = position(&self.store, &self.entry)?;
         let equal = report.damaged == 0 && is_same(&own, &theirs);
         if equal {
-            self.view.update(self.entry.table.uid, node, |known| known.found_equal(&own));
+            let now_ms = clock::wall_ms();
+            self.view.update(self.entry.table.uid, node, |known| {
+                known.found_equal(&own.vector, own.digest, now_ms);
+            });
         }
         Ok(equal)
     }

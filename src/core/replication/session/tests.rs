@@ -2,10 +2,7 @@
 //! Leaves rows to the store's tests, and two machines that really talk to `tests/it/replication/`.
 
 use super::{super::*, *};
-use crate::{
-    directory::{Seen, Standing},
-    model::{ActorId, Hlc},
-};
+use crate::model::ActorId;
 
 const SYSTEM: TableUid = TableUid([0; 16]);
 const CHANGE_LOG: ChangeLogId = ChangeLogId([7; 16]);
@@ -28,26 +25,7 @@ fn log(table: TableUid, from: &Position, to: u64, last: bool) -> Box<Batch> {
 }
 
 fn batch(table: TableUid, from: &Position, part: Part) -> Box<Batch> {
-    Box::new(Batch {
-        table,
-        reader: ActorId(1),
-        from: from.clone(),
-        change_log: CHANGE_LOG,
-        part,
-        contexts: vec![],
-        rows: vec![],
-        vector: VersionVector::new(),
-        gc_watermark: VersionVector::new(),
-        hlc: Hlc::from_i64(1),
-        ready: true,
-        epoch: 1,
-        standing: Standing::In,
-        knowledge: Seen::new(),
-        removed: vec![],
-        head: None,
-        drain: None,
-        digest: None,
-    })
+    Box::new(Batch::empty(table, ActorId(1), from.clone(), CHANGE_LOG, part))
 }
 
 fn request(table: TableUid, position: Position) -> PullRequest {

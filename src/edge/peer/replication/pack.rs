@@ -78,7 +78,6 @@ pub(super) fn open(body: &Bytes) -> io::Result<replication::Message> {
 #[cfg(test)]
 mod tests {
     use cortex_core::{
-        directory::{Seen, Standing},
         model::{ActorId, Hlc, Stamp, TableUid},
         replication::{ChangeLogId, Part, Position, RowVersion, VersionVector},
     };
@@ -94,25 +93,12 @@ mod tests {
             seq: n as u64,
             context: 0,
         };
+        let part = Part::Delta { to: 1, last: true };
+        let (table, log) = (TableUid([1; 16]), ChangeLogId([2; 16]));
         Batch {
-            table: TableUid([1; 16]),
-            reader: ActorId(2),
-            from: Position::default(),
-            change_log: ChangeLogId([2; 16]),
-            part: Part::Delta { to: 1, last: true },
             contexts: vec![VersionVector::new()],
             rows: (0..values).map(row).collect(),
-            vector: VersionVector::new(),
-            gc_watermark: VersionVector::new(),
-            hlc: Hlc::from_i64(1),
-            ready: true,
-            epoch: 1,
-            standing: Standing::In,
-            knowledge: Seen::new(),
-            removed: Vec::new(),
-            head: None,
-            drain: None,
-            digest: None,
+            ..Batch::empty(table, ActorId(2), Position::default(), log, part)
         }
     }
 

@@ -11,12 +11,11 @@ use std::{
 
 use cortex_core::{
     model::{NodeName, Refusal, TableUid},
-    replication::{Unfit, Why},
+    replication::{REFUSED, Trouble, Why, driver::Outcome},
 };
 use tracing::{info, warn};
 
 use crate::{
-    service::sync::Trouble,
     store::{CommandError, SYSTEM_TABLE, Store},
     sys::journal,
 };
@@ -24,43 +23,14 @@ use crate::{
 /// A trouble is over when nothing was refused for so long: with each attempt it goes away for a moment.
 const OVER_AFTER: Duration = Duration::from_secs(15);
 
-/// Numbers for reasons without a name: the other side shows them.
-pub(super) const REFUSED: u64 = 100;
-pub(super) const TOO_LARGE: u64 = 101;
-
-pub(super) fn why_failed(failure: &CommandError) -> Why {
-    match failure {
-        CommandError::Faulted(_) => Why::Storage,
-        CommandError::Refused(Refusal::QuotaExceeded(_)) => Why::Quota,
-        CommandError::Refused(_) => Why::Other(REFUSED),
-    }
-}
-
-pub(super) fn trouble_of(why: Why) -> Trouble {
-    match why {
-        Why::NoCopy | Why::Busy => Trouble::NotReady,
-        Why::NotInScope => Trouble::Scope,
-        Why::UnknownEpoch | Why::Directory => Trouble::Directory,
-        Why::Clock(offset_ms) => Trouble::Clock(offset_ms),
-        Why::Ahead(by_ms) => Trouble::Ahead(by_ms),
-        Why::Stale => Trouble::Stale,
-        Why::Quota => Trouble::Quota,
-        Why::Storage => Trouble::Storage,
-        Why::Damaged => Trouble::Damaged,
-        Why::Other(TOO_LARGE) => Trouble::Refused("a row is too large".into()),
-        Why::Other(REFUSED) => Trouble::Refused("what was sent was refused there".into()),
-        Why::Other(code) => Trouble::Refused(format!("reason {code} of a later version")),
-    }
-}
-
-pub(super) fn trouble_with(why: Unfit) -> Option<Trouble> {
-    match why {
-        Unfit::Past => None,
-        Unfit::ScopeUnknown => Some(Trouble::Directory),
-        Unfit::NotInScope | Unfit::SourceGone => Some(Trouble::Scope),
-        Unfit::SourceStale => Some(Trouble::Stale),
-        Unfit::Ahead { by_ms } => Some(Trouble::Ahead(by_ms)),
-    }
+/// What a batch that was not stored comes to: the reason for the other side, and the words where a rule refused it.
+pub(super) fn failed(failure: &CommandError) -> Outcome {
+    let (why, refusal) = match failure {
+        CommandError::Faulted(_) => (Why::Storage, None),
+        CommandError::Refused(Refusal::QuotaExceeded(_)) => (Why::Quota, None),
+        CommandError::Refused(refusal) => (Why::Other(REFUSED), Some(refusal.to_string())),
+    };
+    Outcome::Failed { why, refusal }
 }
 
 /// Which way rows do not go.
@@ -183,23 +153,6 @@ fn shown(store: &Store, table: TableUid) -> String {
             Some(name) => catalog.show(&name),
             None => format!("id:{table}"),
         },
-    }
-}
-
-/// True for what does not pass by itself as soon as both machines know the same.
-pub(super) fn is_for_the_operator(trouble: &Trouble) -> bool {
-    match trouble {
-        Trouble::Clock(_)
-        | Trouble::Ahead(_)
-        | Trouble::Quota
-        | Trouble::Storage
-        | Trouble::Damaged
-        | Trouble::Refused(_) => true,
-        Trouble::Unreachable
-        | Trouble::Scope
-        | Trouble::Directory
-        | Trouble::NotReady
-        | Trouble::Stale => false,
     }
 }
 

@@ -1,26 +1,22 @@
-//! Rows of another machine's directory that cannot be verified: what stands behind them is read all the same.
+//! Rows of another node's directory that cannot be verified: what stands behind them is read all the same.
 //! Which rows are good is the store's to say; when to ask, the session's.
 //!
-//! A batch with such a row is not taken: on disk, the place in the change log and what is known to be incorporated stay
-//! before it, so that nothing is claimed that is not there. Its other rows, each signed by its writer, are learnt,
+//! A batch with such a row is not applied: on disk, the place in the change log and what is known to be incorporated
+//! stay before it, so that nothing is claimed that is not there. Its other rows, each signed by its writer, are learnt,
 //! and the source is asked for what follows from a place that is kept here alone. Every so often the store's own
 //! place is asked from once more: the row may be good by then, or another may stand in its place.
 //!
 //! ```text
-//!   store's place ──(all rows are good)──> taken: the store's place moves on
+//!   store's place ──(all rows are good)──> applied: the store's place moves on
 //!        ^   └──────(one is not)─────────> learnt: read on from beyond ──> learnt, up to the end
 //!        └──(after a pause that doubles)──────────────┘
 //! ```
 
 use std::time::Duration;
 
-use cortex_core::replication::{Batch, Position, VersionVector};
-use tracing::warn;
-
-use super::{Exchange, Finished};
-use crate::{
-    service::sync::Doubtful,
-    store::{Event, SYSTEM_TABLE, UnverifiedRow, UpkeepCommand},
+use super::{Driver, Node, Note, Output};
+use crate::replication::{
+    Batch, Change, Position, Quarantined, SYSTEM_TABLE, UnverifiedRow, VersionVector,
 };
 
 /// The pause before rows that cannot be verified are asked for again. It doubles: all that stands behind them is
@@ -36,12 +32,12 @@ const NAMED: usize = 64;
 
 /// How far a source's directory was read beyond rows that cannot be verified; nothing where there are none.
 #[derive(Debug, Default)]
-pub(super) struct Quarantine(Option<Place>);
+pub(super) struct Quarantine(Option<Beyond>);
 
 #[derive(Debug)]
-struct Place {
+struct Beyond {
     position: Position,
-    /// What has come up to there, by the source's word.
+    /// What has come up to there, as the source says.
     vector: VersionVector,
     /// True while what follows is asked for, and not what stands at the store's own place.
     ahead: bool,
@@ -86,13 +82,13 @@ impl Quarantine {
         self.0.is_some()
     }
 
-    /// Goes on behind a batch that was learnt and not taken.
+    /// Goes on behind a batch that was learnt and not applied.
     fn pass(&mut self, batch: &Batch, now: Duration) {
         let mut place = match self.0.take() {
             Some(place) if place.position == batch.from => place,
             before => {
                 let pause = before.map_or(LEAST_PAUSE, |place| (place.pause * 2).min(MOST_PAUSE));
-                Place {
+                Beyond {
                     position: batch.from.clone(),
                     vector: VersionVector::new(),
                     ahead: true,
@@ -111,59 +107,40 @@ impl Quarantine {
         self.0 = Some(place);
     }
 
-    /// The store has taken a batch; true where it has come to the end by that, and nothing is left behind.
-    fn taken(&mut self, batch: &Batch) -> bool {
+    /// The store has applied a batch; true where it has come to the end by that, and nothing is left behind.
+    fn applied(&mut self, batch: &Batch) -> bool {
         batch.is_last() && self.0.take().is_some()
     }
 }
 
-impl Exchange<'_> {
+impl Driver {
     /// Takes note of a batch of which the good rows were learnt.
     pub(super) fn learnt(
         &mut self,
         batch: &Batch,
-        keys: &[Vec<u8>],
+        keys: Vec<Vec<u8>>,
         unverified: Vec<UnverifiedRow>,
+        here: &impl Node,
+        now: Duration,
     ) {
-        self.quarantine.pass(batch, self.shared.now());
-        let mut news = Vec::new();
-        self.shared.context.service.sync().update(SYSTEM_TABLE, self.node, |known| {
-            known.taking = None;
-            news = known.doubtful.note(keys, unverified);
-        });
+        self.quarantine.pass(batch, now);
+        let news = self.quarantined.note(&keys, unverified.clone());
+        let change = Change::Learnt { keys, unverified };
+        self.note_of_peer(SYSTEM_TABLE, change);
         // Before anything else is asked for: what depends on such a row is not.
-        self.follow();
-        for row in news.into_iter().take(NAMED) {
-            let UnverifiedRow { key, writer, why, .. } = row;
-            let key = String::from_utf8_lossy(&key).into_owned();
-            let writer = writer.as_ref().map_or("an unknown writer", |writer| writer.as_str());
-            warn!(node = %self.node, key, writer, %why, "the row {key} of the directory, by {writer}, passed on by {}, is not believed: {why}", self.node);
-            let text = format!(
-                "the row {key} of the directory, by {writer}, passed on by {}, is not believed: {why}",
-                self.node
-            );
-            let store = self.store.clone();
-            self.jobs.spawn(async move {
-                let event = Event { uid: None, kind: "row_unverified", text };
-                if let Err(failure) = store.execute(UpkeepCommand::Note(event)).await {
-                    warn!(%failure, "an event was not written down: {failure}");
-                }
-                Ok(Finished::Noted)
-            });
-        }
+        self.follow(here, now);
+        let named = news.into_iter().take(NAMED).map(Note::Quarantined).map(Output::Note);
+        self.outputs.extend(named);
     }
 
-    /// Takes note that the store has taken a batch of the directory as a whole.
-    pub(super) fn directory_taken(&mut self, batch: &Batch) {
-        let view = self.shared.context.service.sync();
-        let is_clear = self.quarantine.taken(batch);
+    /// Takes note that the store has applied a batch of the directory as a whole.
+    pub(super) fn directory_applied(&mut self, batch: &Batch, here: &impl Node, now: Duration) {
+        let is_clear = self.quarantine.applied(batch);
         if is_clear || (batch.is_last() && !self.quarantine.is_open()) {
-            let mut was_doubtful = false;
-            view.update(SYSTEM_TABLE, self.node, |known| {
-                was_doubtful = std::mem::take(&mut known.doubtful) != Doubtful::default();
-            });
-            if was_doubtful {
-                self.follow();
+            let before = std::mem::take(&mut self.quarantined);
+            if before != Quarantined::default() {
+                self.note_of_peer(SYSTEM_TABLE, Change::NothingQuarantined);
+                self.follow(here, now);
             }
         }
     }
@@ -171,13 +148,11 @@ impl Exchange<'_> {
 
 #[cfg(test)]
 mod tests {
-    use cortex_core::{
-        directory::{Seen, Standing},
-        model::{ActorId, Hlc},
+    use super::*;
+    use crate::{
+        model::ActorId,
         replication::{ChangeLogId, Cursor, Dot, Part},
     };
-
-    use super::*;
 
     fn position(lsn: u64) -> Position {
         Position { cursor: Some(Cursor { change_log: ChangeLogId([1; 16]), lsn }), snapshot: None }
@@ -185,25 +160,10 @@ mod tests {
 
     fn batch(from: u64, to: u64, last: bool) -> Batch {
         let dot = Dot { actor: ActorId(1), seq: to };
+        let part = Part::Delta { to, last };
         Batch {
-            table: SYSTEM_TABLE,
-            reader: ActorId(2),
-            from: position(from),
-            change_log: ChangeLogId([1; 16]),
-            part: Part::Delta { to, last },
-            contexts: Vec::new(),
-            rows: Vec::new(),
             vector: [dot].into_iter().collect(),
-            gc_watermark: VersionVector::new(),
-            hlc: Hlc::from_i64(1),
-            ready: true,
-            epoch: 1,
-            standing: Standing::In,
-            knowledge: Seen::new(),
-            removed: Vec::new(),
-            head: None,
-            drain: None,
-            digest: None,
+            ..Batch::empty(SYSTEM_TABLE, ActorId(2), position(from), ChangeLogId([1; 16]), part)
         }
     }
 
@@ -240,9 +200,9 @@ mod tests {
         quarantine.pass(&batch(5, 9, true), at(2));
         quarantine.check(at(5), || panic!("the pause is twice as long"));
         quarantine.check(at(6), || true);
-        assert!(!quarantine.taken(&batch(0, 5, false)));
+        assert!(!quarantine.applied(&batch(0, 5, false)));
         assert!(quarantine.is_open());
-        assert!(quarantine.taken(&batch(5, 9, true)), "the store has come to the end");
+        assert!(quarantine.applied(&batch(5, 9, true)), "the store has come to the end");
         assert!(!quarantine.is_open());
     }
 }

@@ -1,0 +1,81 @@
+//! This node, as the driver of a link reads it: from the store, and from what is known of replicas on other nodes.
+//! Nothing is changed here.
+
+use std::{collections::BTreeSet, ops::Deref, sync::Arc};
+
+use arc_swap::Guard;
+use cortex_core::{
+    directory::Directory,
+    model::{ActorId, Hlc, NodeName, TableUid},
+    replication::{
+        ReplicaStatus,
+        driver::{Node, ReplicaSummary},
+    },
+};
+
+use crate::{
+    service::sync::SyncView,
+    store::{Catalog, Store},
+    sys::clock,
+};
+
+/// This node.
+#[derive(Debug)]
+pub(super) struct Here {
+    pub(super) name: NodeName,
+    pub(super) store: Store,
+    pub(super) view: Arc<SyncView>,
+}
+
+/// The directory of a catalog.
+struct Shown(Guard<Arc<Catalog>>);
+
+impl Deref for Shown {
+    type Target = Directory;
+
+    fn deref(&self) -> &Directory {
+        self.0.directory()
+    }
+}
+
+impl Node for Here {
+    fn name(&self) -> &NodeName {
+        &self.name
+    }
+
+    fn actor(&self) -> ActorId {
+        self.store.actor()
+    }
+
+    fn hlc(&self) -> Hlc {
+        self.store.hlc()
+    }
+
+    fn wall_ms(&self) -> u64 {
+        clock::wall_ms()
+    }
+
+    fn replica(&self, table: TableUid) -> Option<Arc<dyn ReplicaSummary>> {
+        Some(self.store.copy(table)?)
+    }
+
+    fn replicas(&self) -> Vec<Arc<dyn ReplicaSummary>> {
+        let replicas = self.store.copies().into_iter();
+        replicas.map(|replica| -> Arc<dyn ReplicaSummary> { replica }).collect()
+    }
+
+    fn directory(&self) -> impl Deref<Target = Directory> {
+        Shown(self.store.catalog())
+    }
+
+    fn statuses(&self, table: TableUid) -> Vec<(NodeName, ReplicaStatus)> {
+        self.view.read(|peers| {
+            let known = peers.of_table(table);
+            known.filter_map(|(node, known)| Some((node.clone(), known.status.clone()?))).collect()
+        })
+    }
+
+    fn who_has_met(&self, later_than: Hlc) -> BTreeSet<NodeName> {
+        self.view.read(|peers| peers.who_has_met(later_than))
+    }
+}

@@ -1,0 +1,80 @@
+//! What a driver notes: written into what status shows, into the log, and into the events.
+//! What is to be noted, and when, is the driver's to say.
+
+use cortex_core::{
+    model::TableUid,
+    replication::{Change, Facts, UnverifiedRow, driver::Note},
+};
+use tracing::{info, warn};
+
+use super::{
+    Exchange, Finished,
+    troubles::{self, Direction},
+};
+use crate::store::{Event, UpkeepCommand};
+
+impl Exchange<'_> {
+    pub(super) fn note(&mut self, note: Note) {
+        match note {
+            Note::Replica { table, node, change } if node == *self.node => {
+                self.note_of_peer(table, change);
+            }
+            Note::Replica { table, node, change } => {
+                let facts = Facts::of(&self.here, table, &node);
+                let _of_others =
+                    self.here.view.change(|peers| peers.note(table, &node, change, &facts));
+            }
+            Note::Quarantined(row) => self.tell_quarantined(row),
+            Note::AheadSince(since) => self.shared.held_off.set(self.node, since),
+            Note::NotAhead => {
+                info!(node = %self.node, "rows from {} are not ahead of this clock any more", self.node);
+            }
+            Note::TakenAhead { ahead_s } => {
+                info!(
+                    node = %self.node, ahead_s,
+                    "rows from {} are {ahead_s} s ahead of this clock and are taken with their timestamps", self.node
+                );
+            }
+        }
+    }
+
+    /// Notes how it goes with a table, and tells the operator what they may act on.
+    fn note_of_peer(&self, table: TableUid, change: Change) {
+        let is_of_rows = change.is_of_rows();
+        let facts = Facts::of(&self.here, table, self.node);
+        let [taking, giving] =
+            self.here.view.change(|peers| peers.note(table, self.node, change, &facts));
+        if !is_of_rows {
+            return;
+        }
+        for (direction, trouble) in [(Direction::From, taking), (Direction::To, giving)] {
+            let begins = self.shared.told.note(
+                (table, self.node.clone(), direction),
+                trouble.as_ref().filter(|trouble| trouble.is_for_the_operator()),
+                self.shared.now(),
+            );
+            if begins && let Some(why) = trouble {
+                troubles::tell_begin(&self.here.store, table, self.node, direction, &why);
+            }
+        }
+    }
+
+    fn tell_quarantined(&mut self, row: UnverifiedRow) {
+        let UnverifiedRow { key, writer, why, .. } = row;
+        let key = String::from_utf8_lossy(&key).into_owned();
+        let writer = writer.as_ref().map_or("an unknown writer", |writer| writer.as_str());
+        let text = format!(
+            "the row {key} of the directory, by {writer}, passed on by {}, is not believed: {why}",
+            self.node
+        );
+        warn!(node = %self.node, key, writer, %why, "{text}");
+        let store = self.here.store.clone();
+        self.jobs.spawn(async move {
+            let event = Event { uid: None, kind: "row_unverified", text };
+            if let Err(failure) = store.execute(UpkeepCommand::Note(event)).await {
+                warn!(%failure, "an event was not written down: {failure}");
+            }
+            Ok(Finished::Noted)
+        });
+    }
+}
