@@ -236,8 +236,13 @@ pub(crate) fn peer(daemon: &Daemon, name: &str) -> Value {
     found.unwrap_or_else(|| panic!("{name} is not in {status}")).clone()
 }
 
+/// True while there is a link to it. A node that was just configured is not shown yet.
 pub(crate) fn is_connected(daemon: &Daemon, name: &str) -> bool {
-    field(&peer(daemon, name), "connected") == Some(&true.into())
+    let status = status(daemon);
+    let peers = field(&status, "peers").and_then(Value::as_array).expect("an array");
+    let is_it = |peer: &&Value| field(peer, "name") == Some(&name.into());
+    let found = peers.iter().find(is_it);
+    found.is_some_and(|peer| field(peer, "connected") == Some(&true.into()))
 }
 
 pub(crate) fn state(daemon: &Daemon, name: &str) -> String {
