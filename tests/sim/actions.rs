@@ -13,6 +13,7 @@ use cortexd::store::{
 
 use crate::{
     checks,
+    links::Until,
     requests::{
         IDENTITY, OWNER, claim, create, decline, delete, entry, key, named, put, register, remove,
         set_scope,
@@ -42,7 +43,7 @@ enum Action {
     PullSystem,
     Deliver,
     Repeat,
-    Lose,
+    Break,
     SyncAll,
     Collect,
     TruncateChangeLog,
@@ -86,7 +87,7 @@ impl Weights {
             (PullSystem, 40),
             (Deliver, 300),
             (Repeat, 60),
-            (Lose, 30),
+            (Break, 10),
             (SyncAll, 30),
             (Collect, 80),
             (TruncateChangeLog, 30),
@@ -267,10 +268,22 @@ pub(crate) fn write(world: &mut World, n: usize, deletions: u64) {
     }
 }
 
+/// Something that is on its way arrives, or is done.
+fn deliver_one(world: &mut World) {
+    if world.network.is_empty() {
+        return;
+    }
+    let last = world.network.len() - 1;
+    let at = if world.chance.percent(50) { 0 } else { last };
+    let item = world.network.remove(world.first_like(at));
+    world.deliver(item);
+}
+
 /// One thing happens.
 pub(crate) fn step(world: &mut World, weights: &Weights) {
     world.tally.steps += 1;
     world.now_ms += world.chance.within(200, 1500);
+    world.tick();
     let living = world.living();
     let n = world.chance.of(&living);
     let others: Vec<usize> = living.iter().copied().filter(|other| *other != n).collect();
@@ -290,30 +303,33 @@ pub(crate) fn step(world: &mut World, weights: &Weights) {
                     (reader, source) = (world.chance.of(&living), world.chance.of(&living));
                 }
             }
-            if reader != source {
-                world.ask(reader, source, table);
+            let _cut_or_refused = (reader != source).then(|| world.link_up(reader, source));
+        }
+        Action::PullSystem => {
+            let most = world.chance.below(3);
+            if other != n {
+                pull(world, n, other, SYSTEM_TABLE, most);
             }
         }
-        Action::PullSystem => world.ask(n, other, SYSTEM_TABLE),
         Action::Deliver => {
-            if !world.network.is_empty() {
-                let last = world.network.len() - 1;
-                let at = if world.chance.percent(50) { 0 } else { last };
-                let message = world.network.remove(at);
-                world.deliver(message);
+            for _ in 0..world.chance.within(1, 4) {
+                deliver_one(world);
             }
         }
         Action::Repeat => {
             if !world.network.is_empty() {
                 let at = world.chance.below(world.network.len());
-                let message = world.network[at].clone();
-                world.deliver(message);
+                world.repeat(at);
             }
         }
-        Action::Lose => {
-            if !world.network.is_empty() {
-                let at = world.chance.below(world.network.len());
-                world.network.remove(at);
+        Action::Break => {
+            let pairs: Vec<_> = world.links.keys().copied().collect();
+            if !pairs.is_empty() {
+                let pair = world.chance.of(&pairs);
+                world.end_down(pair, pair.0);
+                if world.chance.percent(50) {
+                    world.link_down(pair); // or the other end has not found out
+                }
             }
         }
         Action::SyncAll => calm_moment(world),
@@ -425,7 +441,7 @@ pub(crate) fn step(world: &mut World, weights: &Weights) {
         Action::Restamp => wrong_clock(world, weights, n),
         Action::Die | Action::Join | Action::StaleSnapshot => {}
     }
-    if !matches!(action, Action::Pull | Action::PullSystem | Action::Lose | Action::Pause) {
+    if !matches!(action, Action::Pull | Action::PullSystem | Action::Break | Action::Pause) {
         checks::after(world, n);
     }
 }
@@ -448,9 +464,8 @@ fn wrong_clock(world: &mut World, weights: &Weights, n: usize) {
                 let most = world.chance.below(3);
                 pull(world, other, n, table, most);
             } else if world.chance.percent(20) && other != n {
-                world.ask(other, n, table); // and is answered when the clock is right again
-                let request = world.network.pop();
-                request.into_iter().for_each(|request| world.deliver(request));
+                // And what is sent arrives when the clock is right again.
+                world.exchange(other, n, table, Until::Sent);
             }
         }
         world.nodes[n].jump_ms = 0;
@@ -538,18 +553,14 @@ fn decide(world: &mut World, n: usize, gives_up: bool) {
     set_scope(world, n, &entry, scope, abandon);
 }
 
-/// One reads of another until there is no more.
+/// One reads of another until there is no more, or so many batches.
 pub(crate) fn pull(world: &mut World, reader: usize, source: usize, table: TableUid, most: usize) {
-    let aside = std::mem::take(&mut world.network);
-    for _ in 0..most {
-        world.ask(reader, source, table);
-        let before = world.tally.taken;
-        world.drain_network();
-        if world.tally.taken == before {
-            break;
-        }
+    let before = (world.tally.taken, world.tally.unfit);
+    world.exchange(reader, source, table, Until::Applied(most));
+    // What was answered to a request of before may be of no use now.
+    if world.calm && before.0 == world.tally.taken && before.1 < world.tally.unfit {
+        world.exchange(reader, source, table, Until::Applied(most));
     }
-    world.network = aside;
 }
 
 pub(crate) fn sync_everybody(world: &mut World, tables: &[TableUid]) {
@@ -591,7 +602,6 @@ fn calm_moment(world: &mut World) {
 /// that one is in a pass over its replica.
 fn stale_snapshot(world: &mut World, weights: &Weights, (r, s, c): (usize, usize, usize)) {
     let table = world.tables[world.chance.below(world.tables.len())];
-    let aside = std::mem::take(&mut world.network);
     let spread = |world: &mut World, nodes: &[usize]| {
         world.calm = true;
         for _ in 0..2 {
@@ -645,5 +655,4 @@ fn stale_snapshot(world: &mut World, weights: &Weights, (r, s, c): (usize, usize
     world.collect(s, table);
     let some = world.chance.below(9);
     pull(world, r, s, table, some);
-    world.network = aside;
 }

@@ -1,12 +1,11 @@
-//! What the edge does about clocks, played around the store: no rows between clocks that are apart, but for the
-//! directory; timestamps of the future held off for a while; and new ones where nobody else has met them.
+//! What upkeep does about clocks, played around the store: new timestamps where nobody else has met the old ones.
+//! What drivers do about them is the driver's; here are the stories of it.
 
 use std::collections::BTreeSet;
 
 use cortex_core::{
-    clock::latest_believable,
     model::{Hlc, NodeName, TableUid},
-    replication::Batch,
+    replication::driver::MAX_SKEW_MS,
 };
 use cortexd::store::{
     Command, Outcome, ReplicationCommand, ReplicationOutcome, Restamp, SYSTEM_TABLE,
@@ -20,55 +19,18 @@ use crate::{
     rest::{heal, settle},
     restored::{may_read, permit},
     stories::{nodes, put, shared},
-    world::{SKEW_MS, World, broken},
+    world::{World, broken},
 };
 
 const YEAR_MS: i64 = 365 * 24 * 60 * 60 * 1000;
 
 impl World {
-    /// Two wall clocks differ by more than is borne.
-    pub(crate) fn clocks_are_apart(&self, a: usize, b: usize) -> bool {
-        self.wall_ms(a).abs_diff(self.wall_ms(b)) > SKEW_MS
-    }
-
-    /// Up to which timestamp a reader believes a batch; none where it takes nothing of its source at all.
-    pub(crate) fn believed(
-        &mut self,
-        reader: usize,
-        source: usize,
-        batch: &Batch,
-        session: u64,
-    ) -> Option<Hlc> {
-        let wall = Hlc::from_unix_ms(self.wall_ms(reader) + SKEW_MS);
-        if batch.table == SYSTEM_TABLE {
-            return Some(wall);
-        }
-        if self.clocks_are_apart(reader, source) {
-            return None;
-        }
-        let own = self.nodes[reader].db.hlc();
-        let latest = wall.max(Hlc::from_unix_ms(own.unix_ms() + SKEW_MS));
-        // The link that a batch belongs to ends with the process of its source, which asks anew who has met what.
-        let is_of_now = session == self.nodes[source].session;
-        let is_held_off = !is_of_now || self.broken_by(Around::FutureNeverTaken);
-        let time_limit = match (self.clocks_are_right, self.calm) {
-            (true, _) => 100,
-            (false, true) => 0, // a story waits for nothing by chance
-            (false, false) => 30,
-        };
-        Some(if !is_held_off && self.chance.percent(time_limit) {
-            latest_believable()
-        } else {
-            latest
-        })
-    }
-
     /// A clock is right again: what nobody else has gets timestamps of the present.
     pub(crate) fn mend_clock(&mut self, n: usize) {
         if self.nodes[n].jump_ms != 0 {
             return;
         }
-        let latest = Hlc::from_unix_ms(self.wall_ms(n) + SKEW_MS);
+        let latest = Hlc::from_unix_ms(self.wall_ms(n) + MAX_SKEW_MS);
         let tables = self.tables.clone();
         let is_met = |table: &TableUid| self.may_be_met(n, *table, latest);
         if tables.iter().any(is_met) && !self.broken_by(Around::RestampUnasked) {
@@ -95,7 +57,7 @@ impl World {
         let directory = node.db.catalog().directory();
         let mut must: BTreeSet<NodeName> = directory.must_confirm(table).into_keys().collect();
         must.remove(&node.name);
-        let met = |name| node.statuses.get(&table)?.of(name)?.latest;
+        let met = |name| node.peers.of(table, name)?.met;
         !must.iter().all(|name| met(name).is_some_and(|met| met <= latest))
     }
 }
@@ -124,7 +86,7 @@ pub(crate) fn a_decision_passes_between_clocks_that_differ(world: &mut World) {
                     "n{n} has not heard of a narrower scope, by a clock {jump_ms} ms off"
                 ));
             }
-            if world.nodes[n].db.hlc() > Hlc::from_unix_ms(world.wall_ms(n) + SKEW_MS) {
+            if world.nodes[n].db.hlc() > Hlc::from_unix_ms(world.wall_ms(n) + MAX_SKEW_MS) {
                 broken(format!("n{n} was moved to {:?} by a decision", world.nodes[n].db.hlc()));
             }
         }
@@ -141,7 +103,7 @@ pub(crate) fn a_decision_of_the_present_follows_one_of_the_future(world: &mut Wo
     sync_everybody(world, &[SYSTEM_TABLE]);
     world.nodes[0].jump_ms = 0;
     world.mend_clock(0);
-    let latest = Hlc::from_unix_ms(world.wall_ms(0) + SKEW_MS);
+    let latest = Hlc::from_unix_ms(world.wall_ms(0) + MAX_SKEW_MS);
     assert!(world.nodes[0].db.hlc() <= latest, "its clock has gone back");
     permit(world, 0, table, true);
     sync_everybody(world, &[SYSTEM_TABLE]);

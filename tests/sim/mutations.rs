@@ -1,19 +1,21 @@
 //! Rules broken one at a time: each must be missed by the simulation. Most are broken in the line that keeps
-//! them (`cortex_core::rule`); here besides those that are kept around the store, whose part the world plays.
+//! them (`cortex_core::rule`); here besides those that are kept around store and driver, whose part the world plays.
 
 use cortex_core::{
-    model::TableUid,
-    replication::{Dot, ReplicaStatuses, VersionVector},
+    model::{Hlc, TableUid},
+    replication::{Change, Dot, Message, VersionVector, driver::MAX_SKEW_MS},
     rule::Rule,
 };
 
-use crate::{actions::Kind, world::World};
+use crate::{actions::Kind, links::Pair, world::World};
 
 /// What is broken in a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mutation {
     /// A rule of the core or of the store.
     Rule(Rule),
+    /// One that is kept twice: nothing comes of breaking either of both alone.
+    Twice(Rule, Rule),
     /// One that is kept around them.
     Around(Around),
 }
@@ -52,6 +54,7 @@ impl Mutation {
     pub(crate) fn rules(self) -> Vec<Rule> {
         match self {
             Self::Rule(rule) => vec![rule],
+            Self::Twice(one, other) => vec![one, other],
             Self::Around(_) => Vec::new(),
         }
     }
@@ -94,6 +97,48 @@ pub(crate) fn on_start(world: &World, n: usize) {
     }
 }
 
+/// What is broken in a message when it is sent.
+pub(crate) fn on_sent(world: &World, pair: Pair, from: usize, message: &mut Message) {
+    if let Message::Ack(ack) = message
+        && world.broken_by(Around::AckWithinASnapshot)
+    {
+        let other = if from == pair.0 { pair.1 } else { pair.0 };
+        let (db, name) = (&world.nodes[from].db, &world.nodes[other].name);
+        ack.cursor = ack.cursor.or(db.position(ack.table, name).expect("a position").cursor);
+    }
+}
+
+/// What is broken where a message arrives whose link may have ended. False where it goes no further.
+pub(crate) fn on_arrival(
+    world: &mut World,
+    pair: Pair,
+    is_alive: bool,
+    to: usize,
+    message: &Message,
+) -> bool {
+    if let Message::Ack(ack) = message
+        && !is_alive
+        && world.broken_by(Around::AckOfAnEndedSession)
+    {
+        let from = if to == pair.0 { pair.1 } else { pair.0 };
+        let name = world.nodes[from].name.clone();
+        world.note(to, ack.table, &name, Change::Acknowledged(ack.clone()));
+        if ack.drain.is_some() {
+            world.end_drained(from, to, ack.clone());
+        }
+    }
+    is_alive
+}
+
+/// What is broken in how late a timestamp may be.
+pub(crate) fn on_believed(world: &World, reader: usize, latest: Hlc) -> Hlc {
+    if !world.broken_by(Around::FutureNeverTaken) {
+        return latest;
+    }
+    let reached_ms = world.wall_ms(reader).max(world.nodes[reader].db.hlc().unix_ms());
+    latest.min(Hlc::from_unix_ms(reached_ms + MAX_SKEW_MS))
+}
+
 /// What a node takes for confirmed; none where it must wait.
 pub(crate) fn on_confirmed(
     world: &World,
@@ -109,8 +154,8 @@ pub(crate) fn on_confirmed(
     if !world.broken_by(Around::CollectByMajority) {
         return confirmed;
     }
-    let statuses = node.statuses.get(&table).into_iter().flat_map(ReplicaStatuses::iter);
-    let said: Vec<_> = statuses.map(|(_, status)| &status.vector).collect();
+    let statuses = node.peers.statuses(table, node.db.catalog().directory());
+    let said: Vec<_> = statuses.iter().map(|(_, status)| &status.vector).collect();
     let others = node.db.catalog().directory().must_confirm(table).len() - 1;
     let by_majority = |dot: Dot| {
         let has = |seq: &u64| {
@@ -128,10 +173,10 @@ pub(crate) const TABLE: &[(Mutation, Kind, u64)] = &[
     (Mutation::Rule(Rule::ContextsUnite), Kind::Disks, 1),
     (Mutation::Rule(Rule::CursorAtLastScanned), Kind::Disks, 1),
     (Mutation::Rule(Rule::EndIsTheEnd), Kind::Disks, 1),
-    (Mutation::Rule(Rule::ChangeLogFromSnapshotStart), Kind::Everything, 1),
+    (Mutation::Rule(Rule::ChangeLogFromSnapshotStart), Kind::Disks, 5),
     (Mutation::Around(Around::MergesUntold), Kind::Disks, 1),
     (Mutation::Rule(Rule::NarrowerScope), Kind::Scopes, 1),
-    (Mutation::Rule(Rule::SnapshotConcludesWithItsStart), Kind::Everything, 1),
+    (Mutation::Rule(Rule::SnapshotConcludesWithItsStart), Kind::Clocks, 7),
     (Mutation::Rule(Rule::SourceClockObserved), Kind::Disks, 1),
     (Mutation::Rule(Rule::VectorAtTheEnd), Kind::Disks, 1),
     (Mutation::Around(Around::AckBeforeCommit), Kind::Scopes, 2),
@@ -148,12 +193,12 @@ pub(crate) const TABLE: &[(Mutation, Kind, u64)] = &[
     (Mutation::Rule(Rule::ActorEndsChangeLogs), Kind::Disks, 2),
     (Mutation::Rule(Rule::ReaderInScope), Kind::Scopes, 2),
     (Mutation::Rule(Rule::FullSnapshotSweeps), Kind::Disks, 3),
-    (Mutation::Rule(Rule::TakerInScope), Kind::Everything, 4),
+    (Mutation::Rule(Rule::TakerInScope), Kind::Scopes, 37),
     (Mutation::Around(Around::AckWithinASnapshot), Kind::Scopes, 8),
     (Mutation::Rule(Rule::ContextOfVector), Kind::Everything, 10),
     (Mutation::Rule(Rule::AbandonedEnds), Kind::Everything, 12),
     (Mutation::Rule(Rule::WatermarkInherited), Kind::Disks, 22),
     (Mutation::Rule(Rule::FullSnapshotUnfiltered), Kind::Disks, 22),
-    (Mutation::Rule(Rule::FillingTakesNoWrites), Kind::Clocks, 23),
+    (Mutation::Rule(Rule::FillingTakesNoWrites), Kind::Scopes, 53),
     (Mutation::Rule(Rule::HandedStays), Kind::Clocks, 82),
 ];

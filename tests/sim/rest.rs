@@ -16,7 +16,7 @@ use crate::{
 /// Faults stop; what must come right without anybody comes right, and then what needs an operator.
 pub(crate) fn heal(world: &mut World) {
     world.log.push("heal".into());
-    world.network.clear();
+    world.all_links_down();
     world.cut.clear();
     world.calm = world.chance.percent(30);
     for n in 0..world.nodes.len() {
@@ -24,14 +24,15 @@ pub(crate) fn heal(world: &mut World) {
     }
     if world.nodes.iter().any(|node| node.jump_ms != 0) {
         world.log.push("the directory, while clocks are wrong".into());
-        settle_tables(world, &[SYSTEM_TABLE]);
+        for _round in 0..world.nodes.len() {
+            sync_everybody(world, &[SYSTEM_TABLE]);
+        }
         let members = members(world);
         checks::i22::directories_are_equal(world, &members);
     }
     for n in 0..world.nodes.len() {
         world.nodes[n].jump_ms = 0;
     }
-    world.clocks_are_right = true;
     world.now_ms += LEAST_AGE_MS;
     let members = members(world);
     checks::i13::excuse(world);
@@ -112,13 +113,14 @@ fn decide_finally(world: &mut World, members: &[usize], table: TableUid) {
     }
 }
 
-pub(crate) fn settle(world: &mut World) {
-    let tables: Vec<TableUid> = [SYSTEM_TABLE].into_iter().chain(world.tables.clone()).collect();
-    settle_tables(world, &tables);
-}
+/// For so long nothing may be stored before the world is at rest, in rounds of a second: longer than the pause after
+/// any number of failures, and than what is held off for clocks.
+const QUIET: u32 = 12;
 
-pub(crate) fn settle_tables(world: &mut World, tables: &[TableUid]) {
-    for _round in 0..60 {
+/// All links are up and everything arrives, until nothing more comes of it.
+pub(crate) fn settle(world: &mut World) {
+    let mut quiet = 0;
+    for _second in 0..400 {
         let before = (world.tally.taken, world.tally.drained);
         // Replicas have left once their rows are gone.
         for n in world.living() {
@@ -128,8 +130,17 @@ pub(crate) fn settle_tables(world: &mut World, tables: &[TableUid]) {
             {
             }
         }
-        sync_everybody(world, tables);
-        if (world.tally.taken, world.tally.drained) == before {
+        let living = world.living();
+        for (a, b) in living.iter().flat_map(|a| living.iter().map(move |b| (*a, *b))) {
+            if a < b {
+                let _cut_or_refused = world.link_up(a, b);
+            }
+        }
+        world.link_ms += 1_000;
+        world.tick();
+        world.drain_network();
+        quiet = if (world.tally.taken, world.tally.drained) == before { quiet + 1 } else { 0 };
+        if quiet == QUIET {
             return;
         }
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use cortex_core::{
     model::{Owner, Scope, TableUid},
-    replication::{Batch, Part},
+    replication::{Batch, Message, Part, driver::Work},
     rule::Rule,
 };
 use cortexd::store::{Collection, Command, ReplicationCommand, SYSTEM_TABLE};
@@ -13,11 +13,12 @@ use cortexd::store::{Collection, Command, ReplicationCommand, SYSTEM_TABLE};
 use crate::{
     actions::{pull, sync_everybody},
     clocks,
+    links::{InFlight, Until, pair},
     mutations::{Around, Mutation},
     requests::{self, IDENTITY, create, entry, named, remove, set_scope},
     rest::{heal, settle},
     restored,
-    world::{LEAST_AGE_MS, Message, SKEW_MS, World},
+    world::{LEAST_AGE_MS, SKEW_MS, World},
 };
 
 /// What ends badly without one of the rules.
@@ -60,7 +61,10 @@ pub(crate) const ALL: &[Story] = &[
         rules: &[around(Around::AckOfAnEndedSession)],
         tell: a_word_arrives_after_its_connection,
     },
-    Story { rules: &[rule(Rule::StatusOfOneEpoch)], tell: one_leaves_and_comes_back },
+    Story {
+        rules: &[Mutation::Twice(Rule::StatusOfOneEpoch, Rule::LeavingRotatesActor)],
+        tell: one_leaves_and_comes_back,
+    },
     Story { rules: &[rule(Rule::StaleSourceRefused)], tell: one_comes_back_with_an_old_clock },
     Story { rules: &[rule(Rule::AnswersThisActor)], tell: an_answer_outlives_who_has_asked },
     Story { rules: &[rule(Rule::MarksOfOneSnapshot)], tell: a_row_goes_between_two_passes },
@@ -166,17 +170,40 @@ fn collect(world: &mut World, n: usize) {
     world.collect(n, world.tables[0]);
 }
 
-/// What one is answered by another: it is under way, until it is delivered.
-fn answer(world: &mut World, reader: usize, source: usize) -> Message {
-    world.ask(reader, source, world.tables[0]);
-    let want = world.network.pop().expect("a request");
-    world.deliver(want);
-    world.network.pop().expect("an answer")
+/// What one is answered by another: its store is about to apply it, until it is delivered.
+fn answer(world: &mut World, reader: usize, source: usize) -> InFlight {
+    world.exchange(reader, source, world.tables[0], Until::Arrived);
+    let (link, table) = (pair(reader, source), world.tables[0]);
+    let is_it = |item: &InFlight| {
+        matches!(item,
+        InFlight::Work { pair, n, work: Work::Apply { batch, .. }, .. }
+            if (*pair, *n, batch.table) == (link, reader, table))
+    };
+    let at = world.network.iter().position(is_it).unwrap_or_else(|| world.broken_off());
+    world.network.remove(at)
+}
+
+/// What a reader acknowledges of the table: it is on its way.
+fn acknowledgement(world: &mut World, reader: usize) -> InFlight {
+    let table = world.tables[0];
+    let is_it = |item: &InFlight| {
+        matches!(item,
+        InFlight::Message { from, message: Message::Ack(ack), .. } if (*from, ack.table) == (reader, table))
+    };
+    let at = world.network.iter().position(is_it).expect("an acknowledgement");
+    world.network.remove(at)
 }
 
 pub(crate) fn roll_back(world: &mut World, n: usize) {
     let saved = world.saved(n);
     world.restart(n, saved);
+}
+
+/// The disk is put back to what it was while the daemon runs on, which finds out.
+fn put_back(world: &mut World, n: usize) {
+    let (links, session) = (std::mem::take(&mut world.links), world.nodes[n].session);
+    roll_back(world, n);
+    (world.links, world.nodes[n].session) = (links, session);
 }
 
 /// Clocks that differ as much as they may, the second one's behind.
@@ -205,13 +232,14 @@ fn a_pass_ends_late(world: &mut World) {
     directory(world, 0, 1);
     world.calm = false;
     let end = loop {
-        let message = answer(world, 1, 0);
-        if matches!(&message, Message::Batch { batch, .. } if is_end_of_snapshot(batch)) {
-            break message;
+        let part = answer(world, 1, 0);
+        if matches!(&part, InFlight::Work { work: Work::Apply { batch, .. }, .. } if is_end_of_snapshot(batch))
+        {
+            break part;
         }
-        world.deliver(message);
-        world.network.clear();
+        world.deliver(part);
     };
+    world.link_down(pair(0, 1));
     put(world, 0, 7);
     let upto = world.nodes[0].db.replica(table).expect("a copy").last_lsn;
     world.must(0, &Command::Replication(ReplicationCommand::TruncateChangeLog { table, upto }));
@@ -276,6 +304,7 @@ fn a_chunk_is_long_under_way(world: &mut World) {
     decide(world, 0, &[0, 1, 2], &[]);
     decide(world, 2, &[0, 2], &[]);
     directories(world);
+    world.link_down(pair(0, 1));
     let late = answer(world, 0, 1);
     decide(world, 0, &[0, 1, 2], &[]);
     directories(world);
@@ -297,6 +326,7 @@ fn a_version_arrives_twice(world: &mut World) {
     decide(world, 0, &[0, 1, 2], &[]);
     decide(world, 2, &[0, 2], &[]);
     directories(world);
+    world.link_down(pair(0, 1));
     let late = answer(world, 0, 1);
     decide(world, 0, &[0, 1, 2], &[]);
     directories(world);
@@ -339,8 +369,9 @@ fn one_does_not_know_it_is_written_off(world: &mut World) {
     put(world, 2, 0);
     decide(world, 0, &[0, 1], &[2]);
     cut(world, 0, 2);
+    let late = answer(world, 1, 2);
     directory(world, 1, 0);
-    rows(world, 1, 2);
+    world.deliver(late);
     heal(world);
 }
 
@@ -397,7 +428,7 @@ fn a_word_arrives_after_its_connection(world: &mut World) {
     delete(world, 0, 0);
     let deletion = answer(world, 1, 0);
     world.deliver(deletion);
-    let status = world.network.pop().expect("an acknowledgement");
+    let status = acknowledgement(world, 1);
     roll_back(world, 1);
     let _lost = answer(world, 1, 0);
     world.deliver(status);
@@ -454,8 +485,9 @@ fn an_answer_outlives_who_has_asked(world: &mut World) {
     rows(world, 0, 2);
     world.save(1);
     rows(world, 1, 2);
+    world.link_down(pair(0, 1)); // what it asks for is what it lacks now
     let late = answer(world, 1, 0);
-    roll_back(world, 1);
+    put_back(world, 1);
     world.deliver(late);
     heal(world);
 }
@@ -508,6 +540,7 @@ fn one_forgets_what_it_has_written(world: &mut World) {
     decide(world, 0, &[0, 1, 2], &[]);
     directory(world, 2, 0);
     directories(world);
+    world.link_ms += 61_000; // what it has asked for before it left is asked for anew
     rows(world, 2, 1);
     put(world, 2, 2);
     heal(world);
@@ -546,9 +579,9 @@ fn a_pass_brings_what_was_deleted(world: &mut World) {
     roll_back(world, 0);
     decide(world, 1, &[0, 1, 3], &[2]);
     directories(world);
+    world.link_down(pair(0, 1));
     let begins = answer(world, 0, 1);
     world.deliver(begins);
-    world.network.clear();
     let late = answer(world, 0, 1);
     world.small = false;
     delete(world, 3, 1);
@@ -644,7 +677,7 @@ fn the_heir_has_a_part(world: &mut World) {
 }
 
 /// The word of a replica that has all that another one had, which leaves: on its way.
-fn status_of_an_heir(world: &mut World) -> Message {
+fn status_of_an_heir(world: &mut World) -> InFlight {
     nodes(world, 3);
     shared(world);
     put(world, 1, 1);
@@ -653,7 +686,7 @@ fn status_of_an_heir(world: &mut World) -> Message {
     directory(world, 2, 0);
     let everything = answer(world, 2, 1);
     world.deliver(everything);
-    world.network.pop().expect("an acknowledgement")
+    acknowledgement(world, 2)
 }
 
 fn the_heir_is_excluded_too(world: &mut World) {

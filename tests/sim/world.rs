@@ -1,20 +1,20 @@
-//! The simulated world: nodes with real databases, a network that loses, repeats and reorders, and time.
-//! What happens in it is `actions`'; what must hold of it, the invariants'.
+//! The simulated world: nodes with real databases, links between them, and time.
+//! What happens in it is `actions`'; what is on its way, `links`'; what must hold of it, the invariants'.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     panic::panic_any,
     sync::Arc,
+    time::Duration,
 };
 
 use cortex_core::{
     model::{ActorId, NodeName, Signer, TableUid},
-    replication::{Ack, Batch, Part, PullRequest, ReplicaStatus, ReplicaStatuses, SnapshotKind},
+    replication::Peers,
 };
 use cortexd::store::{
-    Applied, BatchBounds, BatchRead, Collection, Command, CommandError, Database, DirectoryCommand,
-    Outcome, ReceivedBatch, ReplicationCommand, ReplicationOutcome, SYSTEM_TABLE, SealedRow,
-    StoreError, verify,
+    Collection, Command, CommandError, Database, DirectoryCommand, Outcome, ReplicationCommand,
+    ReplicationOutcome, SYSTEM_TABLE, StoreError,
 };
 
 use crate::{
@@ -22,6 +22,7 @@ use crate::{
     checks,
     fake_signer::FakeSigner,
     history::{Disk, History, Known},
+    links::{InFlight, Link, Pair},
     mutations::{self, Around, Mutation},
 };
 
@@ -30,7 +31,7 @@ pub(crate) const SKEW_MS: u64 = 6_000;
 /// How old a deletion must be before it is collected. Far more than clocks differ, as in production.
 pub(crate) const LEAST_AGE_MS: u64 = 20 * SKEW_MS;
 /// When the world begins: some weeks before a 32-bit clock ends.
-const BEGINNING_MS: u64 = 2_145_000_000_000;
+pub(crate) const BEGINNING_MS: u64 = 2_145_000_000_000;
 
 /// What was found broken.
 #[derive(Debug)]
@@ -41,51 +42,15 @@ pub(crate) fn broken(what: String) -> ! {
     panic_any(Broken(what))
 }
 
-/// Whose replica of which table a message is about, and who sends it to whom.
-#[derive(Clone, Debug)]
-pub(crate) enum Message {
-    PullRequest {
-        from: usize,
-        to: usize,
-        want: PullRequest,
-    },
-    /// With what is true of it.
-    Batch {
-        from: usize,
-        to: usize,
-        batch: Box<Batch>,
-        truth: Truth,
-    },
-    /// Belongs to a connection: it does not outlive the process at either end.
-    Ack {
-        from: usize,
-        to: usize,
-        sessions: (u64, u64),
-        ack: Box<Ack>,
-    },
-}
-
 /// What is true of a batch when it is read.
 #[derive(Clone, Debug)]
 pub(crate) struct Truth {
     /// What the writers of its rows had seen.
-    known: Vec<Known>,
+    pub(crate) known: Vec<Known>,
     /// The removals of nodes that its source knows.
     pub(crate) removals: BTreeSet<usize>,
     /// Its source is whole.
     pub(crate) whole: bool,
-    /// Which process of its source has read it.
-    pub(crate) session: u64,
-}
-
-impl Message {
-    fn ends(&self) -> (usize, usize) {
-        match self {
-            Self::PullRequest { from, to, .. }
-            | Self::Batch { from, to, .. }
-            | Self::Ack { from, to, .. } => (*from, *to),
-        }
-    }
 }
 
 pub(crate) struct Node {
@@ -103,9 +68,12 @@ pub(crate) struct Node {
     /// Its disk is full.
     pub(crate) full: bool,
     pub(crate) session: u64,
-    pub(crate) statuses: BTreeMap<TableUid, ReplicaStatuses>,
-    /// As which actor each other node has asked last.
+    /// What its drivers know of the replicas on others.
+    pub(crate) peers: Peers,
+    /// As which actor each other node has greeted last.
     pub(crate) heard: BTreeMap<usize, ActorId>,
+    /// Since when rows of each other are ahead of its clock.
+    pub(crate) ahead_since: BTreeMap<usize, Duration>,
     pub(crate) disk: Disk,
     pub(crate) saved: Option<(Database, Disk)>,
 }
@@ -131,6 +99,8 @@ pub(crate) struct Tally {
     pub(crate) differed: u64,
     pub(crate) acked_lost: u64,
     pub(crate) restamped: u64,
+    pub(crate) gossip: u64,
+    pub(crate) quarantined: u64,
 }
 
 impl Tally {
@@ -154,6 +124,8 @@ impl Tally {
             (&mut self.differed, other.differed),
             (&mut self.acked_lost, other.acked_lost),
             (&mut self.restamped, other.restamped),
+            (&mut self.gossip, other.gossip),
+            (&mut self.quarantined, other.quarantined),
         ];
         for (sum, more) in pairs {
             *sum += more;
@@ -167,7 +139,12 @@ pub(crate) struct World {
     pub(crate) mutation: Option<Mutation>,
     pub(crate) now_ms: u64,
     pub(crate) nodes: Vec<Node>,
-    pub(crate) network: Vec<Message>,
+    /// How much time has passed for links alone.
+    pub(crate) link_ms: u64,
+    pub(crate) links: BTreeMap<Pair, Link>,
+    /// Links so far.
+    pub(crate) link_count: u64,
+    pub(crate) network: Vec<InFlight>,
     /// Pairs that cannot reach each other.
     pub(crate) cut: BTreeSet<(usize, usize)>,
     /// A line in which only neighbours ever see each other.
@@ -177,8 +154,6 @@ pub(crate) struct World {
     pub(crate) history: History,
     /// Large batches, and nothing else happens meanwhile.
     pub(crate) calm: bool,
-    /// It is so long since clocks are right that timestamps of the future are taken as they are.
-    pub(crate) clocks_are_right: bool,
     /// Batches of one row.
     pub(crate) small: bool,
     /// Some records are large.
@@ -200,6 +175,9 @@ impl World {
             mutation,
             now_ms: BEGINNING_MS,
             nodes: Vec::new(),
+            link_ms: 0,
+            links: BTreeMap::new(),
+            link_count: 0,
             network: Vec::new(),
             cut: BTreeSet::new(),
             chain: false,
@@ -207,7 +185,6 @@ impl World {
             keys,
             history: History::default(),
             calm: false,
-            clocks_are_right: false,
             small: false,
             large: false,
             values: 0,
@@ -238,8 +215,9 @@ impl World {
             removed: false,
             full: false,
             session: 0,
-            statuses: BTreeMap::new(),
+            peers: Peers::default(),
             heard: BTreeMap::new(),
+            ahead_since: BTreeMap::new(),
             disk: Disk::default(),
             saved: None,
         };
@@ -264,22 +242,19 @@ impl World {
         self.nodes.iter().position(|node| node.name == *name)
     }
 
-    /// Two nodes can talk: a line holds, and neither has put the other out as far as it knows.
+    /// A line to a node holds.
     pub(crate) fn reaches(&self, a: usize, b: usize) -> bool {
-        let put_out = |by: usize, whom: usize| {
-            self.nodes[by].db.catalog().directory().is_put_out(&self.nodes[whom].name)
-        };
         a != b
             && self.nodes[b].alive
             && !self.cut.contains(&(a.min(b), a.max(b)))
             && (!self.chain || a.abs_diff(b) == 1)
-            && (self.broken_by(Around::RemovedHeard) || !(put_out(a, b) || put_out(b, a)))
     }
 
     /// Carries out a command on a node, and looks at what has come of it.
     pub(crate) fn run(&mut self, n: usize, command: &Command) -> Result<Outcome, CommandError> {
         let wall_ms = self.wall_ms(n);
         let before = self.nodes[n].full.then(|| checks::i05::fingerprint(&self.nodes[n].db));
+        let directory = self.nodes[n].db.shared_replica(SYSTEM_TABLE);
         let outcome = self.nodes[n].db.execute(command, wall_ms);
         match &outcome {
             Err(CommandError::Faulted(StoreError::Full(_))) => {
@@ -292,6 +267,10 @@ impl World {
             Err(CommandError::Faulted(fault)) => broken(format!("n{n}: {fault} by {command:?}")),
             Ok(_) | Err(CommandError::Refused(_)) => {}
         }
+        let now = self.nodes[n].db.shared_replica(SYSTEM_TABLE);
+        let is_directory =
+            directory.zip(now).is_none_or(|(before, now)| !Arc::ptr_eq(&before, &now));
+        self.has_changed(n, is_directory);
         checks::observe(self, n, command, &outcome);
         outcome
     }
@@ -304,289 +283,6 @@ impl World {
         }
     }
 
-    pub(crate) fn ask(&mut self, reader: usize, source: usize, table: TableUid) {
-        if let Some(want) = self.want(reader, source, table) {
-            self.network.push(Message::PullRequest { from: reader, to: source, want });
-        }
-    }
-
-    fn want(&self, reader: usize, source: usize, table: TableUid) -> Option<PullRequest> {
-        let db = &self.nodes[reader].db;
-        let replica = db.replica(table).filter(|replica| replica.epoch > 0)?;
-        Some(PullRequest {
-            table,
-            reader: db.actor(),
-            epoch: replica.epoch,
-            position: db.position(table, &self.nodes[source].name).expect("a position"),
-            vector: replica.vector.clone(),
-        })
-    }
-
-    /// Hands a message over, if it can get there.
-    pub(crate) fn deliver(&mut self, message: Message) {
-        let (from, to) = message.ends();
-        if !self.reaches(from, to) {
-            return;
-        }
-        match message {
-            Message::PullRequest { from, to, want } => self.serve(from, to, &want),
-            Message::Batch { from, to, batch, truth } => {
-                self.take(from, to, *batch, &truth);
-            }
-            Message::Ack { from, to, sessions, ack } => {
-                if sessions == (self.nodes[from].session, self.nodes[to].session)
-                    || self.broken_by(Around::AckOfAnEndedSession)
-                {
-                    self.hear(from, to, *ack);
-                }
-            }
-        }
-    }
-
-    fn bounds(&mut self) -> BatchBounds {
-        if self.small {
-            return BatchBounds { rows: 1, bytes: 1 << 20, entries: 1, passed: 0 };
-        }
-        if self.calm {
-            return BatchBounds { rows: 64, bytes: 1 << 20, entries: 1024, passed: 0 };
-        }
-        let rows = self.chance.below(3) + 1;
-        let entries = self.chance.of(&[1, 2, 4, 1024]);
-        BatchBounds { rows, bytes: 1 << 20, entries, passed: 0 }
-    }
-
-    fn serve(&mut self, reader: usize, source: usize, want: &PullRequest) {
-        if want.table != SYSTEM_TABLE && self.clocks_are_apart(reader, source) {
-            return;
-        }
-        let bounds = self.bounds();
-        let name = self.nodes[reader].name.clone();
-        // A link begins with who asks.
-        for statuses in self.nodes[source].statuses.values_mut() {
-            statuses.void_others(&name, want.reader);
-        }
-        self.nodes[source].heard.insert(reader, want.reader);
-        let db = &self.nodes[source].db;
-        // Some rules are broken in the file, of which memory knows nothing.
-        let from_memory =
-            self.mutation.is_none().then(|| db.read_recent_batch(&name, want, bounds)).flatten();
-        if let Some(served) = &from_memory {
-            checks::recent::told_as_by_the_file(db, &name, want, served);
-        }
-        // Every other answer, so that both ways are gone.
-        self.answers += 1;
-        let served = match from_memory.filter(|_| self.answers.is_multiple_of(2)) {
-            Some(served) => served,
-            None => db.read_batch(&name, want, bounds).expect("an answer"),
-        };
-        let BatchRead::Batch(batch) = served else {
-            return;
-        };
-        if let Part::Snapshot { starts: true, kind, .. } = &batch.part {
-            match kind {
-                SnapshotKind::Full => self.tally.full_snapshots += 1,
-                SnapshotKind::Scan => self.tally.scans += 1,
-            }
-        }
-        if want.table != SYSTEM_TABLE {
-            checks::ended::is_not_fed(self, reader, source, want);
-        }
-        let disk = &self.nodes[source].disk;
-        let known = batch.rows.iter().map(|row| {
-            let version = disk.version(&(batch.table, row.key.clone()));
-            version.map(|version| Arc::clone(&version.known)).unwrap_or_default()
-        });
-        let whole = self.nodes[source].db.replica(want.table).is_some_and(|copy| copy.ready);
-        let (removals, session) = (disk.removals.clone(), self.nodes[source].session);
-        let truth = Truth { known: known.collect(), removals, whole, session };
-        if batch.table != SYSTEM_TABLE {
-            for row in &batch.rows {
-                checks::i12::may_hold(self, reader, row.dot());
-            }
-        }
-        self.network.push(Message::Batch { from: source, to: reader, batch, truth });
-    }
-
-    fn take(&mut self, source: usize, reader: usize, batch: Batch, truth: &Truth) {
-        let table = batch.table;
-        let mut verified = Vec::new();
-        if table == SYSTEM_TABLE {
-            let rows = batch.rows.iter().map(|row| SealedRow {
-                key: row.key.clone(),
-                value: row.value.clone().unwrap_or_default(),
-                stamp: row.stamp,
-                seq: row.seq,
-            });
-            let node = &self.nodes[reader];
-            let directory = node.db.catalog().directory();
-            match verify(node.signer.as_ref(), directory, rows.collect()) {
-                Ok(rows) => verified = rows,
-                Err(refusal) => {
-                    // The certificate comes with another batch, of which this one was not the first.
-                    self.log.push(format!("  n{reader} cannot verify: {refusal}"));
-                    return;
-                }
-            }
-        }
-        let Some(latest) = self.believed(reader, source, &batch, truth.session) else { return };
-        let from = self.nodes[source].name.clone();
-        let drain = batch.drain;
-        let full_ends =
-            matches!(batch.part, Part::Snapshot { kind: SnapshotKind::Full, reached: None, .. });
-        let expected = checks::ledger::expect(self, reader, &batch, &truth.known);
-        let rows_before = self.nodes[reader].disk.copies.get(&table).map_or(0, |c| c.rows.len());
-        if self.broken_by(Around::AckBeforeCommit) && self.chance.percent(30) {
-            self.acknowledge(reader, source, table, drain, Some(&batch));
-            return;
-        }
-        let above = self.nodes[reader].disk.lsn;
-        let ready = |world: &Self| world.nodes[reader].db.replica(table).is_some_and(|r| r.ready);
-        let was_ready = ready(self);
-        let delivery = ReceivedBatch { from, batch, verified, latest };
-        let command = Command::Replication(ReplicationCommand::ApplyBatch(Box::new(delivery)));
-        match self.run(reader, &command) {
-            Ok(Outcome::Replication(ReplicationOutcome::Applied(Applied::Stored {
-                conflicts,
-                verified,
-                ..
-            }))) => {
-                self.tally.taken += 1;
-                if table != SYSTEM_TABLE {
-                    let Command::Replication(ReplicationCommand::ApplyBatch(delivery)) = &command
-                    else {
-                        return;
-                    };
-                    let rows: Vec<_> = (delivery.batch.rows.iter())
-                        .map(|row| {
-                            (String::from_utf8_lossy(&row.key).into_owned(), row.stamp.hlc, row.seq)
-                        })
-                        .collect();
-                    let part = &delivery.batch.part;
-                    let note = format!("  n{reader} takes of n{source} {part:?} {rows:?}");
-                    self.log.push(note);
-                }
-                let Command::Replication(ReplicationCommand::ApplyBatch(delivery)) = &command
-                else {
-                    return;
-                };
-                mutations::on_disk(self, reader, above);
-                if ready(self) && !was_ready && !truth.whole {
-                    broken(format!("n{reader} is whole by n{source}, which is not"));
-                }
-                checks::i12::may_take(self, reader, table);
-                if table != SYSTEM_TABLE {
-                    checks::e3::nothing_is_of_the_future(reader, &delivery.batch, latest);
-                    checks::e3::the_clock_comes_after(self, reader, &delivery.batch);
-                }
-                checks::ended::is_not_read(self, reader, source, &delivery.batch, truth);
-                checks::ledger::settle(self, reader, &delivery.batch, &expected, conflicts);
-                if full_ends {
-                    checks::i07::after_full_snapshot(self, reader, source, table);
-                    let rows =
-                        self.nodes[reader].disk.copies.get(&table).map_or(0, |c| c.rows.len());
-                    self.tally.swept += rows_before.saturating_sub(rows) as u64;
-                }
-                self.tally.differed += u64::from(verified == Some(false));
-                checks::after(self, reader);
-                self.acknowledge(reader, source, table, drain, None);
-            }
-            Ok(Outcome::Replication(ReplicationOutcome::Applied(Applied::Unfit(why)))) => {
-                self.tally.unfit += 1;
-                self.log.push(format!("  n{reader} takes nothing of n{source}: {why:?}"));
-                if matches!(why, cortex_core::replication::Unfit::Ahead { .. }) {
-                    self.tally.ahead += 1;
-                    self.refuse(reader, source, table);
-                }
-                checks::after(self, reader);
-            }
-            Ok(_) => checks::after(self, reader),
-            Err(failure) => {
-                self.log
-                    .push(format!("  n{reader} does not take {table:?} of n{source}: {failure}"));
-                checks::after(self, reader);
-            }
-        }
-    }
-
-    /// A reader refuses an answer. It is not answered twice: what the network repeats is of a link that ends.
-    fn refuse(&mut self, reader: usize, source: usize, table: TableUid) {
-        if self.chance.percent(30) {
-            return; // lost
-        }
-        self.network.retain(|message| match message {
-            Message::Batch { from, to, batch, .. } => {
-                (*from, *to, batch.table) != (source, reader, table)
-            }
-            Message::PullRequest { .. } | Message::Ack { .. } => true,
-        });
-        let name = self.nodes[reader].name.clone();
-        self.nodes[source].db.was_refused(&name, table);
-    }
-
-    /// What a reader says once a batch is on its disk.
-    fn acknowledge(
-        &mut self,
-        reader: usize,
-        source: usize,
-        table: TableUid,
-        drain: Option<[u8; 16]>,
-        unstored: Option<&Batch>,
-    ) {
-        let node = &self.nodes[reader];
-        let Some(replica) = node.db.replica(table) else { return };
-        let position = match unstored {
-            Some(batch) => batch.leads_to(0),
-            None => node.db.position(table, &self.nodes[source].name).expect("a position"),
-        };
-        // Within a snapshot transfer the place in the change log is where the change log will be read from: nothing
-        // is said of it.
-        let reached = position.snapshot.is_none() || self.broken_by(Around::AckWithinASnapshot);
-        let ack = Ack {
-            table,
-            cursor: position.cursor.filter(|_| reached),
-            drain,
-            status: ReplicaStatus {
-                actor: node.db.actor(),
-                epoch: replica.epoch,
-                vector: replica.vector.clone(),
-                epochs: node.db.catalog().directory().epochs(table),
-                digest: replica.digest,
-                ready: replica.ready,
-                latest: Some(node.db.hlc()),
-                conflicts: Some(replica.conflicts.open),
-            },
-        };
-        let sessions = (self.nodes[reader].session, self.nodes[source].session);
-        self.network.push(Message::Ack { from: reader, to: source, sessions, ack: Box::new(ack) });
-    }
-
-    fn hear(&mut self, from: usize, to: usize, ack: Ack) {
-        let name = self.nodes[from].name.clone();
-        let table = ack.table;
-        if ack.drain.is_some() {
-            let command = Command::Replication(ReplicationCommand::Drained {
-                from: name.clone(),
-                ack: Box::new(ack.clone()),
-            });
-            let before = checks::i13::Leaving::of(self, to, from, &ack);
-            let left = self.run(to, &command);
-            if matches!(left, Ok(Outcome::Replication(ReplicationOutcome::Drained { left: true })))
-            {
-                before.is_handed_over(self);
-                self.tally.drained += 1;
-                self.log.push(format!("  n{to} leaves, n{from} has everything: {:?}", ack.cursor));
-                let stay = (table, name.clone(), ack.status.epoch);
-                if self.history.lost.contains(&stay) {
-                    // One acknowledgement is one disk, and that one is gone.
-                    self.tally.acked_lost += 1;
-                    checks::i13::excuse(self);
-                }
-            }
-            checks::after(self, to);
-        }
-        self.nodes[to].statuses.entry(table).or_default().hear(name, ack.status);
-    }
-
     /// Forgets the deletions of a table that every replica has confirmed.
     pub(crate) fn collect(&mut self, n: usize, table: TableUid) {
         let node = &self.nodes[n];
@@ -594,7 +290,7 @@ impl World {
             return;
         };
         let directory = node.db.catalog().directory();
-        let statuses = node.statuses.get(&table).cloned().unwrap_or_default();
+        let statuses = node.peers.statuses(table, directory);
         let (must, gone) = (directory.must_confirm(table), directory.gone(table));
         let confirmed = statuses.confirmed(&node.name, &replica.vector, &must, &gone);
         let Some(confirmed) = mutations::on_confirmed(self, n, table, confirmed.ok()) else {
@@ -639,8 +335,9 @@ impl World {
             self.nodes[n].db = image;
         }
         self.nodes[n].session += 1;
-        self.nodes[n].statuses.clear();
-        self.nodes[n].heard.clear();
+        self.all_down(n);
+        let node = &mut self.nodes[n];
+        (node.peers, node.heard, node.ahead_since) = Default::default();
         if rolled_back {
             checks::i13::excuse(self);
         }
@@ -680,19 +377,12 @@ impl World {
     pub(crate) fn die(&mut self, n: usize) {
         self.nodes[n].alive = false;
         self.nodes[n].session += 1;
+        self.all_down(n);
         for table in self.tables.clone() {
             let epoch = self.nodes[n].db.replica(table).map_or(0, |replica| replica.epoch);
             let name = self.nodes[n].name.clone();
             self.history.lost.insert((table, name, epoch));
         }
         checks::i13::excuse(self);
-    }
-
-    /// Hands over everything that is under way between two, to the end.
-    pub(crate) fn drain_network(&mut self) {
-        while !self.network.is_empty() {
-            let message = self.network.remove(0);
-            self.deliver(message);
-        }
     }
 }

@@ -2,10 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use cortex_core::{
-    model::TableUid,
-    replication::{Dot, ReplicaStatuses},
-};
+use cortex_core::{model::TableUid, replication::Dot};
 
 use crate::world::{World, broken};
 
@@ -28,7 +25,7 @@ pub(crate) fn by_all_who_are_known(
     let after = deletions(world, n, table);
     let gone = directory.gone(table);
     let mut known = directory.epochs(table);
-    for (_, status) in node.statuses.get(&table).into_iter().flat_map(ReplicaStatuses::iter) {
+    for (_, status) in node.peers.statuses(table, directory).iter() {
         for (name, epoch) in &status.epochs {
             let newest = known.entry(name.clone()).or_default();
             *newest = (*epoch).max(*newest);

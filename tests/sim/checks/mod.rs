@@ -135,19 +135,21 @@ fn note_decisions(world: &mut World, n: usize, command: &Command, done: Outcome)
         let id = world.history.note_decision((table, here, count), scope, past, off);
         learn(world, n, table, id);
     }
-    if let (
-        Command::Replication(ReplicationCommand::ApplyBatch(delivery)),
-        Outcome::Replication(ReplicationOutcome::Applied(Applied::Stored { .. })),
-    ) = (command, done)
-    {
-        for row in &delivery.verified {
-            if let Row::Scope(row) = row.row() {
-                let name = (row.table, row.by.clone(), row.count);
-                let Some(id) = world.history.numbered.get(&name).copied() else {
-                    broken(format!("I17 n{n} has learnt a decision that nobody has made: {row:?}"));
-                };
-                learn(world, n, row.table, id);
-            }
+    let learnt = match (command, done) {
+        (
+            Command::Replication(ReplicationCommand::ApplyBatch(delivery)),
+            Outcome::Replication(ReplicationOutcome::Applied(Applied::Stored { .. })),
+        ) => &delivery.verified[..],
+        (Command::Directory(DirectoryCommand::Learn(rows)), _) => rows,
+        _ => &[],
+    };
+    for row in learnt {
+        if let Row::Scope(row) = row.row() {
+            let name = (row.table, row.by.clone(), row.count);
+            let Some(id) = world.history.numbered.get(&name).copied() else {
+                broken(format!("I17 n{n} has learnt a decision that nobody has made: {row:?}"));
+            };
+            learn(world, n, row.table, id);
         }
     }
 }

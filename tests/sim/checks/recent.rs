@@ -14,9 +14,12 @@ pub(crate) fn told_as_by_the_file(
     db: &Database,
     to: &NodeName,
     want: &PullRequest,
+    passed: u64,
     told: &BatchRead,
 ) {
-    let mut read = db.read_batch(to, want, BatchBounds::default()).expect("an answer");
+    let mut read = db
+        .read_batch(to, want, BatchBounds { passed, ..BatchBounds::default() })
+        .expect("an answer");
     if let (BatchRead::Batch(told), BatchRead::Batch(read)) = (told, &mut read)
         && let (Part::Delta { to: until, .. }, Part::Delta { to, .. }) =
             (&told.part, &mut read.part)
