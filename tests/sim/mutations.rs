@@ -200,5 +200,5 @@ pub(crate) const TABLE: &[(Mutation, Kind, u64)] = &[
     (Mutation::Rule(Rule::WatermarkInherited), Kind::Disks, 22),
     (Mutation::Rule(Rule::FullSnapshotUnfiltered), Kind::Disks, 22),
     (Mutation::Rule(Rule::FillingTakesNoWrites), Kind::Scopes, 53),
-    (Mutation::Rule(Rule::HandedStays), Kind::Clocks, 82),
+    (Mutation::Rule(Rule::HandedStays), Kind::Clocks, 49),
 ];
