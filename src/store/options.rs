@@ -45,7 +45,7 @@ impl LogBounds {
 pub struct Options {
     /// The data directory; made if absent.
     pub dir: PathBuf,
-    /// How many threads read: each gets a [`Reader`].
+    /// How many threads read: each has a connection of its own.
     pub readers: usize,
     /// Page cache of each connection, in KiB.
     pub cache_kib: u32,
