@@ -197,6 +197,12 @@ impl Directory {
         self.dropped.contains_key(&table)
     }
 
+    /// The nodes that say that they have dropped a table: more than one where they did so without knowing of
+    /// each other.
+    pub fn dropped_by(&self, table: TableUid) -> impl Iterator<Item = &NodeName> {
+        self.dropped.get(&table).into_iter().flatten()
+    }
+
     /// True where a node has decided about a table's scope.
     #[must_use]
     pub fn decided_by(&self, table: TableUid, node: &NodeName) -> bool {

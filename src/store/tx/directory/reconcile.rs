@@ -392,13 +392,15 @@ fn rescue(tx: &mut Tx<'_>, entry: &Entry) -> Result<(), CommandError> {
     Ok(())
 }
 
-/// The table is dropped for good, here or elsewhere.
+/// The table is dropped for good. Where that was asked for here, `drop_table` has removed it already, and has said so.
 fn forget_dropped(tx: &mut Tx<'_>, table: TableUid) -> Result<(), CommandError> {
     let entry = tx.state.catalog.by_uid(table).cloned();
     if let Some(entry) = entry {
         let shown = tx.state.catalog.show(&entry.table.name);
+        let by: Vec<_> = tx.directory().dropped_by(table).map(ToString::to_string).collect();
         entries::discard_rows(tx, &entry)?;
-        let text = format!("table {shown} was dropped on another machine");
+        // This node itself is among them where it had dropped the table after the backup that it was restored from.
+        let text = format!("table {shown} was dropped on {}", by.join(", "));
         tx.note_of(&entry.table.name, "table_dropped", text)?;
     }
     if let Some(replica) = tx.state.replicas.get(table).cloned()

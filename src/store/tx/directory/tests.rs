@@ -3,7 +3,9 @@
 use std::{cell::Cell, sync::Arc};
 
 use cortex_core::{
-    directory::{GrantRow, NameRow, ReplicaRow, RevocationRow, Row, ScopeRow, Seen, UnbindingRow},
+    directory::{
+        DroppedRow, GrantRow, NameRow, ReplicaRow, RevocationRow, Row, ScopeRow, Seen, UnbindingRow,
+    },
     model::{
         ActorId, AttributeName, Caller, Hlc, IdentityId, NodeName, Owner, Permissions, Principal,
         Scope, Stamp, TableName, TableUid, Uid,
@@ -149,4 +151,30 @@ fn what_a_restored_machine_has_forgotten_counts_whichever_version_arrives_first(
             assert_eq!(known, std::slice::from_ref(&before), "not {since:?}");
         }
     }
+}
+
+/// What the log of events says of tables that were dropped.
+fn drops(database: &Database) -> Vec<String> {
+    let mut statement = database
+        .connection()
+        .prepare("SELECT text FROM events WHERE kind = 'table_dropped' ORDER BY id")
+        .expect("SQL");
+    let texts = statement.query_map([], |row| row.get(0)).expect("read");
+    texts.collect::<Result<_, _>>().expect("texts")
+}
+
+#[test]
+fn a_drop_is_one_event_that_names_who_asked_for_it_or_the_node_where_it_was() {
+    let (mut home, entry) = home();
+    let drop = TableCommand::DropTable { caller: Caller::Local(OWNER), entry };
+    home.execute(&Command::Tables(drop), 3).expect("dropped");
+    assert_eq!(drops(&home), ["table 1000:notes was dropped by uid:1000"]);
+
+    let (mut home, entry) = self::home();
+    let by = NodeName::parse("office").expect("a name");
+    let row = Row::Dropped(DroppedRow { table: entry.table.uid, by });
+    home.execute(&Command::Directory(DirectoryCommand::Learn(vec![forgotten(row)])), 3)
+        .expect("learnt");
+    assert_eq!(drops(&home), ["table 1000:notes was dropped on office"]);
+    assert!(home.catalog().by_uid(entry.table.uid).is_none());
 }

@@ -92,15 +92,16 @@ pub(crate) fn drop_table(
     {
         give_up_name(tx, owner, &entry.table.name.name)?;
     }
-    if entry.replicated {
-        scopes::declare_dropped(tx, entry.table.uid)?;
-    }
     let name = &entry.table.name;
     let shown = tx.state.catalog.show(name);
-    tx.note_of(name, "table_dropped", format!("table {shown} was dropped by {caller}"))?;
     if tx.state.catalog.current(&entry).is_some() {
         entries::discard_rows(tx, &entry)?;
     }
+    // After the rows: to whom finds them there, the table was dropped by another node.
+    if entry.replicated {
+        scopes::declare_dropped(tx, entry.table.uid)?;
+    }
+    tx.note_of(name, "table_dropped", format!("table {shown} was dropped by {caller}"))?;
     Ok(TableOutcome::Dropped)
 }
 
