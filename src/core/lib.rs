@@ -7,6 +7,7 @@
 //!   replication <- directory                         replicas of tables on several nodes
 //!   wire   <-  model, replication                    bytes of requests, replies, and links between nodes
 //!   api    <-  model, wire                           what each method is asked, and what it answers
+//!   backoff                                        how long to wait after a failure
 //!   rule   <-  directory, replication                what holds, by name, so that tests can break it
 //! ```
 //!
@@ -45,6 +46,7 @@
 extern crate self as cortex_core;
 
 pub mod api;
+pub mod backoff;
 pub mod clock;
 pub mod directory;
 pub mod gate;

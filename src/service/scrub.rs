@@ -17,6 +17,7 @@ use std::{
 use bytes::Bytes;
 use cortex_core::{
     api::{self, ScrubReport, ScrubRound, ScrubStatus},
+    backoff::Backoff,
     model::{Caller, NodeName, TableId, Uid},
     wire::{Method, encode},
 };
@@ -280,18 +281,20 @@ fn name_of(store: &Store, table: TableId) -> String {
 /// Tells of damaged rows, and asks other machines for theirs.
 async fn heal(service: &Service) {
     let mut changes = service.store().damage_changes();
-    let mut pause = HEAL_PAUSE;
+    let mut backoff = Backoff::new(HEAL_PAUSE, HEAL_LONGEST);
+    let mut pause = backoff.next_pause();
     loop {
         tell(service).await;
         let left = ask_for_sound_rows(service).await;
         let wait = async { if left { sleep(pause).await } else { std::future::pending().await } };
         tokio::select! {
-            () = wait => pause = (pause * 2).min(HEAL_LONGEST),
+            () = wait => pause = backoff.next_pause(),
             changed = changes.changed() => {
                 if changed.is_err() {
                     return std::future::pending().await;
                 }
-                pause = HEAL_PAUSE;
+                backoff.reset();
+                pause = backoff.next_pause();
             }
         }
     }

@@ -21,14 +21,14 @@ use std::{
 };
 
 use super::{Batch, Message, Parked, Part, Position, PullRequest, Refuse, Unfit, Why};
-use crate::model::TableUid;
+use crate::{backoff::Backoff, model::TableUid};
 
 /// A request is made again after so long: whatever has become of it.
 const ASK_AGAIN: Duration = Duration::from_secs(60);
 
 /// The pause after a failure, which doubles up to a bound.
-const LEAST_PAUSE: Duration = Duration::from_millis(200);
-const MOST_PAUSE: Duration = Duration::from_secs(10);
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// Tables that are transferred as a whole at the same time. The others of that kind wait their turn, so that
 /// those with little to say are not held up.
@@ -104,7 +104,7 @@ pub(super) struct Session {
 }
 
 /// A table that is asked for.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Pull {
     phase: Phase,
     /// Its entry in [`Session::wakes`].
@@ -119,15 +119,14 @@ struct Pull {
     queued: bool,
     /// True once what this replica has was told on this link.
     told: bool,
-    /// Failures one after another.
-    failures: u32,
+    /// What follows failures one after another.
+    backoff: Backoff,
 }
 
 /// Where the asking stands.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 enum Phase {
     /// Nothing is asked: a batch is being stored, or others come first.
-    #[default]
     Rests,
     /// To be asked for at this time.
     Due(Duration),
@@ -163,7 +162,7 @@ enum State {
 impl Session {
     /// Begins; `first` is the system table.
     pub(super) fn new(first: TableUid, now: Duration) -> Self {
-        let pull = Pull { phase: Phase::Due(now), listed: Some(now), ..Pull::default() };
+        let pull = Pull { listed: Some(now), ..Pull::new(Phase::Due(now)) };
         Self {
             wakes: [(now, first)].into(),
             first,
@@ -183,12 +182,9 @@ impl Session {
         self.pulls.retain(|table, _| *table == first || tables.contains(table));
         for table in tables.iter().filter(|table| **table != first) {
             let start = if self.first_read { Phase::Due(now) } else { Phase::Rests };
-            let pull = self
-                .pulls
-                .entry(*table)
-                .or_insert_with(|| Pull { phase: start, ..Pull::default() });
-            if pull.failures > 0 {
-                pull.hurry(now + LEAST_PAUSE);
+            let pull = self.pulls.entry(*table).or_insert_with(|| Pull::new(start));
+            if pull.backoff.is_failing() {
+                pull.hurry(now + FIRST_PAUSE);
             }
         }
         self.free_transfers(now);
@@ -251,7 +247,7 @@ impl Session {
         pull.taking = false;
         match outcome {
             BatchOutcome::Stored => {
-                pull.failures = 0;
+                pull.backoff.reset();
                 pull.told = true;
                 let upto = batch.sure_position();
                 let drain = batch.drain;
@@ -272,17 +268,19 @@ impl Session {
                 }
                 if table == self.first {
                     // What was not understood without it may be now.
-                    self.pulls.values_mut().filter(|pull| pull.failures > 0).for_each(|pull| {
-                        pull.hurry(now);
-                    });
+                    self.pulls.values_mut().filter(|pull| pull.backoff.is_failing()).for_each(
+                        |pull| {
+                            pull.hurry(now);
+                        },
+                    );
                     self.list_all();
                     if ends {
                         self.first_is_read(now);
                     }
                 }
             }
-            BatchOutcome::Unfit(Unfit::Past) if pull.failures == 0 => {
-                pull.failures = 1;
+            BatchOutcome::Unfit(Unfit::Past) if !pull.backoff.is_failing() => {
+                let _no_pause = pull.backoff.next_pause(); // the second time in a row is a failure
                 pull.next = None;
                 pull.phase = Phase::Due(now);
             }
@@ -461,8 +459,7 @@ impl Session {
         };
         // It is kept there as one that waits, and may be answered all the same.
         if let Phase::Asked { again, .. } = &mut pull.phase {
-            *again = now + pause(pull.failures);
-            pull.failures = pull.failures.saturating_add(1);
+            *again = now + pull.backoff.next_pause();
         }
         pull.transfers = false;
         self.free_transfers(now);
@@ -473,7 +470,7 @@ impl Session {
         let Some(pull) = self.pulls.get_mut(&table) else { return };
         let Phase::Asked { from, again } = &mut pull.phase else { return };
         *again = now + ASK_AGAIN;
-        pull.failures = 0;
+        pull.backoff.reset();
         pull.transfers = false;
         if !std::mem::replace(&mut pull.told, true) || drain.is_some() {
             let upto = Some(from.clone());
@@ -562,6 +559,19 @@ impl Session {
 }
 
 impl Pull {
+    const fn new(phase: Phase) -> Self {
+        Self {
+            phase,
+            listed: None,
+            taking: false,
+            next: None,
+            transfers: false,
+            queued: false,
+            told: false,
+            backoff: Backoff::new(FIRST_PAUSE, LONGEST_PAUSE),
+        }
+    }
+
     fn wakes(&self) -> Option<Duration> {
         match &self.phase {
             Phase::Due(at) if !self.taking && !self.queued => Some(*at),
@@ -572,8 +582,7 @@ impl Pull {
 
     /// Asks again after a pause.
     fn fail(&mut self, now: Duration) {
-        self.phase = Phase::Due(now + pause(self.failures));
-        self.failures = self.failures.saturating_add(1);
+        self.phase = Phase::Due(now + self.backoff.next_pause());
         (self.transfers, self.queued) = (false, false);
     }
 
@@ -586,10 +595,6 @@ impl Pull {
         }
         true
     }
-}
-
-fn pause(failures: u32) -> Duration {
-    LEAST_PAUSE.saturating_mul(1 << failures.min(10)).min(MOST_PAUSE)
 }
 
 impl Batch {

@@ -64,6 +64,7 @@ use std::{
     time::Duration,
 };
 
+use cortex_core::backoff::Backoff;
 use tokio::{
     sync::watch,
     time::{sleep, timeout},
@@ -168,7 +169,7 @@ impl Bus {
     /// Stays on the bus until told to stop, however often the bus goes away. What keeps it away is
     /// logged when it changes.
     pub async fn keep(&self, mut stop: watch::Receiver<bool>) {
-        let mut pause = FIRST_PAUSE;
+        let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
         let mut told = None;
         loop {
             let Some(joined) = unless_stopped(&mut stop, self.join()).await else { return };
@@ -182,7 +183,7 @@ impl Bus {
                     warn!(why, "the message bus is gone, waiting for it to come back: {why}");
                     told = None;
                     if since.elapsed() >= SETTLED {
-                        pause = FIRST_PAUSE;
+                        backoff.reset();
                     }
                 }
                 Err(Absence { why, kind }) if told.as_ref() == Some(&kind) => {
@@ -193,10 +194,9 @@ impl Bus {
                     told = Some(kind);
                 }
             }
-            if unless_stopped(&mut stop, sleep(pause)).await.is_none() {
+            if unless_stopped(&mut stop, sleep(backoff.next_pause())).await.is_none() {
                 return;
             }
-            pause = LONGEST_PAUSE.min(pause * 2);
         }
     }
 

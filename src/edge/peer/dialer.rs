@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use cortex_core::model::NodeName;
+use cortex_core::{backoff::Backoff, model::NodeName};
 use tokio::{task::JoinSet, time::sleep};
 
 use super::{
@@ -16,12 +16,15 @@ use super::{
     keeper::News,
     link,
     links::Side,
-    pace::Backoff,
 };
 use crate::sys::clock;
 
 /// A link that has lasted for so long was a good one: the next attempt comes soon after its end.
 const STABLE: Duration = Duration::from_secs(60);
+
+/// The bounds of the pause before a machine is dialled again.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// Between two looks at whether the wall clock was set, while a machine is not reached; and what is more than drift.
 const CLOCK_LOOK: Duration = Duration::from_secs(2);
@@ -64,7 +67,7 @@ pub(super) async fn run(shared: &Arc<Shared>) {
 /// Dials one machine until it is not configured any more, or the daemon ends.
 async fn dial_for_ever(node: &NodeName, shared: &Shared) {
     let mut mesh = shared.mesh.clone();
-    let mut backoff = Backoff::default();
+    let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
     while !shared.is_stopping() {
         let began = clock::monotonic();
         tokio::select! {
@@ -79,7 +82,7 @@ async fn dial_for_ever(node: &NodeName, shared: &Shared) {
             backoff.reset();
         }
         tokio::select! {
-            () = sleep(backoff.next(super::random())) => {}
+            () = sleep(backoff.next_pause_with_jitter(super::random())) => {}
             // A certificate that was not valid yet, or not any more, may be now.
             () = clock_steps() => backoff.reset(),
             // Another address, or another certificate: what has failed may work now.

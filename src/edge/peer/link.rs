@@ -39,9 +39,9 @@ use super::{
     keeper::{End, Heard, News},
     links::{Held, Origin, Side},
     live::Place,
-    pace::{RoundTrip, measured_us, offset_ms},
     refused::Refused,
     replication,
+    round_trip::{RoundTrip, measured_us, offset_ms},
 };
 use crate::sys::clock;
 

@@ -27,9 +27,9 @@ mod links;
 mod listener;
 mod live;
 mod mesh;
-mod pace;
 mod refused;
 mod replication;
+mod round_trip;
 mod rpc;
 mod upkeep;
 

@@ -15,14 +15,17 @@
 use std::time::Duration;
 
 use super::{Driver, Node, Note, Output};
-use crate::replication::{
-    Batch, Change, Position, Quarantined, SYSTEM_TABLE, UnverifiedRow, VersionVector,
+use crate::{
+    backoff::Backoff,
+    replication::{
+        Batch, Change, Position, Quarantined, SYSTEM_TABLE, UnverifiedRow, VersionVector,
+    },
 };
 
 /// The pause before rows that cannot be verified are asked for again. It doubles: all that stands behind them is
 /// read again too.
-const LEAST_PAUSE: Duration = Duration::from_secs(2);
-const MOST_PAUSE: Duration = Duration::from_secs(300);
+const FIRST_PAUSE: Duration = Duration::from_secs(2);
+const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 
 /// The pause where what follows is just being asked for, or stored.
 const BUSY_PAUSE: Duration = Duration::from_millis(100);
@@ -44,7 +47,7 @@ struct Beyond {
     /// True once the end was read.
     ended: bool,
     check_at: Duration,
-    pause: Duration,
+    backoff: Backoff,
 }
 
 impl Quarantine {
@@ -87,14 +90,15 @@ impl Quarantine {
         let mut place = match self.0.take() {
             Some(place) if place.position == batch.from => place,
             before => {
-                let pause = before.map_or(LEAST_PAUSE, |place| (place.pause * 2).min(MOST_PAUSE));
+                let new = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
+                let mut backoff = before.map_or(new, |place| place.backoff);
                 Beyond {
                     position: batch.from.clone(),
                     vector: VersionVector::new(),
                     ahead: true,
                     ended: false,
-                    check_at: now + pause,
-                    pause,
+                    check_at: now + backoff.next_pause(),
+                    backoff,
                 }
             }
         };

@@ -1,32 +1,5 @@
-//! Two small calculations: how long to wait before dialling again, and how long a round trip takes.
-//! When either is used is `dialer`'s and `link`'s.
-
-use std::time::Duration;
-
-/// The wait before the next attempt: full jitter below a bound that doubles, so that machines that lost each
-/// other at the same moment do not dial at the same moment.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Backoff {
-    attempts: u32,
-}
-
-impl Backoff {
-    const LEAST: Duration = Duration::from_millis(500);
-    const MOST: Duration = Duration::from_secs(30);
-
-    /// The next wait. `random` is uniform over all of its values.
-    pub(super) fn next(&mut self, random: u32) -> Duration {
-        let bound = Self::LEAST.saturating_mul(2 << self.attempts.min(16)).min(Self::MOST);
-        self.attempts = self.attempts.saturating_add(1);
-        let part = f64::from(random) / f64::from(u32::MAX);
-        Self::LEAST + (bound - Self::LEAST).mul_f64(part)
-    }
-
-    /// Begins anew.
-    pub(super) fn reset(&mut self) {
-        self.attempts = 0;
-    }
-}
+//! What an echo tells of the other side: how long a round trip takes, and how far its clock is ahead.
+//! When it is sent is `link`'s.
 
 /// A smoothed round trip, as TCP smooths it: an eighth of each new measurement (RFC 6298).
 #[derive(Clone, Copy, Debug, Default)]
@@ -62,16 +35,6 @@ pub(super) fn offset_ms(ours_ms: u64, theirs_ms: u64, round_trip_us: u64) -> i64
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn waits_grow_up_to_half_a_minute_and_are_spread_over_all_of_it() {
-        let (mut short, mut long) = (Backoff::default(), Backoff::default());
-        let longest: Vec<_> = (0..8).map(|_| long.next(u32::MAX).as_millis()).collect();
-        assert_eq!(longest, [1000, 2000, 4000, 8000, 16_000, 30_000, 30_000, 30_000]);
-        assert!((0..100).all(|_| short.next(0) == Backoff::LEAST));
-        long.reset();
-        assert_eq!(long.next(u32::MAX), Duration::from_secs(1));
-    }
 
     #[test]
     fn a_round_trip_follows_slowly() {
