@@ -148,6 +148,14 @@ fn a_crate_is_named_where_it_belongs() {
 }
 
 #[test]
+fn mutants_stand_at_functions_and_not_in_conditions() {
+    check(rules::asks_for_no_mutant);
+    let text = "use rule::Rule;\nif a && !Rule::ReAnnounce.is_broken() {}\n";
+    assert_eq!(lines(rules::asks_for_no_mutant, "src/store/x.rs", text), [2]);
+    assert_eq!(lines(rules::asks_for_no_mutant, "src/mutant/lib.rs", text), []);
+}
+
+#[test]
 fn nothing_is_left_for_later_or_for_one_machine() {
     check(rules::is_finished);
     let later = ["// TO", "DO: all\nlet autoTO", "DO = 1;\n"].concat();

@@ -149,12 +149,6 @@ impl Rule {
         BROKEN.get() & self.bit() != 0
     }
 
-    /// True, but where a simulation has broken the rule on this thread.
-    #[must_use]
-    pub fn holds(self) -> bool {
-        !cfg!(debug_assertions) || !self.is_broken()
-    }
-
     /// Runs something without some of the rules, which hold again afterwards. In a release build they
     /// hold all the time.
     pub fn without<T>(rules: &[Self], run: impl FnOnce() -> T) -> T {

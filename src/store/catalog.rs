@@ -15,8 +15,8 @@ use cortex_core::{
         Acl, AttributeName, Hlc, Owner, Permissions, Principal, QualifiedName, Refusal, Scope,
         Table, TableId, TableName, TableUid, Uid, UsageDelta,
     },
-    rule::Rule,
 };
+use cortex_mutant::mutant;
 use rusqlite::{Connection, Row};
 
 use super::{error::StoreError, system};
@@ -92,11 +92,7 @@ impl Entry {
     /// # Errors
     /// [`Refusal::NotHere`], [`Refusal::TableNotReady`].
     pub fn takes_reads(&self) -> Result<(), Refusal> {
-        match (self.standing, self.ready) {
-            (Standing::Out, _) => Err(Refusal::NotHere),
-            (Standing::In | Standing::Frozen, false) => Err(Refusal::TableNotReady),
-            (Standing::In | Standing::Frozen, true) => Ok(()),
-        }
+        self.rows_are_here(self.ready)
     }
 
     /// Refuses writes where this machine may not make any.
@@ -104,13 +100,27 @@ impl Entry {
     /// # Errors
     /// As [`Entry::takes_reads`], and [`Refusal::ScopeContested`].
     pub fn takes_writes(&self) -> Result<(), Refusal> {
-        if self.ready || Rule::FillingTakesNoWrites.holds() {
-            self.takes_reads()?;
+        self.rows_are_here(self.is_filled())?;
+        if self.is_contested() { Err(Refusal::ScopeContested) } else { Ok(()) }
+    }
+
+    fn rows_are_here(&self, is_filled: bool) -> Result<(), Refusal> {
+        match (self.standing, is_filled) {
+            (Standing::Out, _) => Err(Refusal::NotHere),
+            (Standing::In | Standing::Frozen, false) => Err(Refusal::TableNotReady),
+            (Standing::In | Standing::Frozen, true) => Ok(()),
         }
-        match self.standing {
-            Standing::Frozen if Rule::FrozenTakesNoWrites.holds() => Err(Refusal::ScopeContested),
-            Standing::Frozen | Standing::In | Standing::Out => Ok(()),
-        }
+    }
+
+    /// True where a write has seen whatever it replaces.
+    #[mutant(FillingTakesNoWrites => true)]
+    fn is_filled(&self) -> bool {
+        self.ready
+    }
+
+    #[mutant(FrozenTakesNoWrites => false)]
+    fn is_contested(&self) -> bool {
+        self.standing == Standing::Frozen
     }
 }
 

@@ -7,10 +7,11 @@ use cortex_core::{
     directory::{Directory, Standing},
     model::{Hlc, NodeName, Owner, QualifiedName, Stamp, TableId},
     replication::{
-        Batch, Dot, Head, Part, Plan, PullRequest, RowVersion, Source, VersionVector, Why,
+        Batch, Dot, Head, Part, Plan, PullRequest, RowVersion, SnapshotKind, Source, VersionVector,
+        Why,
     },
-    rule::Rule,
 };
+use cortex_mutant::mutant;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{
@@ -124,11 +125,8 @@ pub(super) fn read_batch(
     let mut reading = Reading::new(file, copy.table, &plan, want, bounds);
     let part = match &plan {
         Plan::Delta { after } => {
-            let (mut to, mut last) = reading.change_log(copy.table, *after, copy.lsn)?;
-            last |= !Rule::EndIsTheEnd.holds() && reading.rows.is_empty();
-            if !Rule::CursorAtLastScanned.holds() {
-                to = copy.lsn;
-            }
+            let stopped = reading.change_log(copy.table, *after)?;
+            let (to, last) = (copy.leads_to(stopped), reading.is_end(stopped));
             // A replica that leaves needs to hear that the reader has everything: only batches are acknowledged.
             if last && copy.has_all(*after, want) && copy.standing(directory) != Standing::Out {
                 return Ok(BatchRead::Nothing);
@@ -137,9 +135,7 @@ pub(super) fn read_batch(
         }
         Plan::Snapshot { kind, starts, after, pinned } => {
             let reached = reading.keys(copy.table, after)?;
-            let late = reached.is_none() && !Rule::ChangeLogFromSnapshotStart.holds();
-            let pinned = if late { copy.lsn } else { *pinned };
-            Part::Snapshot { kind: *kind, starts: *starts, pinned, reached }
+            copy.snapshot_part(*kind, *starts, *pinned, reached)
         }
     };
     // The reader would count what comes after a damaged row as complete.
@@ -207,14 +203,23 @@ fn objection(directory: &Directory, reader: &NodeName, want: &PullRequest) -> Op
     if want.table == system::UID {
         return None;
     }
-    let standing = directory.standing(want.table, reader);
-    if Rule::ReaderInScope.holds() && standing != Standing::In {
+    if !is_in_scope(directory, reader, want) {
         return Some(NoBatch::NotInScope);
     }
+    (!is_current_epoch(directory, reader, want)).then_some(NoBatch::UnknownEpoch)
+}
+
+#[mutant(ReaderInScope => true)]
+fn is_in_scope(directory: &Directory, reader: &NodeName, want: &PullRequest) -> bool {
+    directory.standing(want.table, reader) == Standing::In
+}
+
+/// True where the reader's epoch is known to have begun here, and not to have ended.
+#[mutant(ReaderStayKnown => true)]
+fn is_current_epoch(directory: &Directory, reader: &NodeName, want: &PullRequest) -> bool {
     let known = directory.epochs(want.table).get(reader).copied().unwrap_or(0);
     let gone = directory.gone(want.table).get(reader).copied().unwrap_or(0);
-    let is_current = known == want.epoch && want.epoch > gone;
-    (Rule::ReaderStayKnown.holds() && !is_current).then_some(NoBatch::UnknownEpoch)
+    known == want.epoch && want.epoch > gone
 }
 
 /// A replica as it is at one moment.
@@ -266,6 +271,26 @@ impl Copy {
     /// it all the same: only batches are acknowledged.
     fn has_all(&self, after: u64, want: &PullRequest) -> bool {
         after >= self.replica.last_lsn && want.vector.dominates(&self.replica.vector)
+    }
+
+    /// Where a part of the change log brings its reader: also past entries that are not for it, and no further
+    /// than was looked at.
+    #[mutant(CursorAtLastScanned => self.lsn)]
+    fn leads_to(&self, stopped: Option<u64>) -> u64 {
+        stopped.unwrap_or(self.lsn)
+    }
+
+    /// A part of a snapshot transfer. What is written meanwhile to keys that it has passed comes by the change log,
+    /// from where that was at the beginning.
+    #[mutant(ChangeLogFromSnapshotStart, pinned = if reached.is_none() { self.lsn } else { pinned })]
+    fn snapshot_part(
+        &self,
+        kind: SnapshotKind,
+        starts: bool,
+        pinned: u64,
+        reached: Option<Vec<u8>>,
+    ) -> Part {
+        Part::Snapshot { kind, starts, pinned, reached }
     }
 
     fn standing(&self, directory: &Directory) -> Standing {
@@ -334,14 +359,14 @@ impl<'a> Reading<'a> {
         self.rows.len() >= self.bounds.rows || self.bytes >= self.bounds.bytes
     }
 
-    /// Reads the change log from after a number. Answers up to where, and whether its end was reached: then up
-    /// to the greatest number there is.
-    fn change_log(
-        &mut self,
-        table: TableId,
-        after: u64,
-        lsn: u64,
-    ) -> Result<(u64, bool), StoreError> {
+    /// True at the end of the change log. A part without rows for the reader is not it: entries may be stale.
+    #[mutant(EndIsTheEnd => stopped.is_none() || self.rows.is_empty())]
+    fn is_end(&self, stopped: Option<u64>) -> bool {
+        stopped.is_none()
+    }
+
+    /// Reads the change log from after a number. Answers the last that was looked at; none at the end.
+    fn change_log(&mut self, table: TableId, after: u64) -> Result<Option<u64>, StoreError> {
         let mut statement = self.file.conn.prepare_cached(
             "SELECT r.key, r.value, r.hlc, r.actor, r.seq, r.checksum, r.context, r.re_announced,
                     f.lsn, r.lsn
@@ -353,7 +378,7 @@ impl<'a> Reading<'a> {
         let (mut to, mut seen) = (after, 0);
         while seen < self.bounds.entries && !self.is_full() {
             let Some(entry) = entries.next()? else {
-                return Ok((lsn, true));
+                return Ok(None);
             };
             let lsn = entry.get(8)?;
             if entry.get::<_, Option<u64>>(9)? == Some(lsn) && !self.take(entry)? {
@@ -361,7 +386,7 @@ impl<'a> Reading<'a> {
             }
             (to, seen) = (lsn, seen + 1);
         }
-        Ok((to, false))
+        Ok(Some(to))
     }
 
     /// Reads rows in the order of their keys, from after one. Answers the last; none at the end.

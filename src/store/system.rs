@@ -15,9 +15,9 @@ use cortex_core::{
     directory::{Directory, NodeRow, Progress, Row, adopted_part, signed_part},
     model::{ActorId, Hlc, NodeName, NotSigned, Refusal, Signer, Stamp, TableId, TableUid},
     replication::UnverifiedRow,
-    rule::Rule,
     wire::{Head, Reader, encode},
 };
+use cortex_mutant::mutant;
 use rusqlite::{Connection, OptionalExtension};
 
 use super::{checksum::StoredRow, error::StoreError};
@@ -335,10 +335,13 @@ impl Rank {
     pub(super) fn of(key: &[u8], stamp: Stamp, value: Option<&[u8]>) -> Self {
         let held = value.and_then(open);
         let authored = held.as_ref().map_or(stamp, |held| held.authored(stamp));
-        let by_progress = Rule::ForgottenDecisionCounts.holds();
-        let row = held.filter(|_| by_progress).and_then(|held| row_of(key, &held));
-        let progress = row.map_or_else(Progress::default, |row| row.progress());
-        Self { progress, authored, stamp }
+        Self { progress: Self::progress(key, held.as_ref()), authored, stamp }
+    }
+
+    #[mutant(ForgottenDecisionCounts => Progress::default())]
+    fn progress(key: &[u8], held: Option<&Held<'_>>) -> Progress {
+        let row = held.and_then(|held| row_of(key, held));
+        row.map_or_else(Progress::default, |row| row.progress())
     }
 }
 

@@ -268,6 +268,18 @@ pub(crate) fn names_crates_in_their_place(file: &File) -> Vec<Finding> {
     findings
 }
 
+/// A rule is broken by an attribute of the function that keeps it: no condition that runs in production asks whether
+/// one is.
+pub(crate) fn asks_for_no_mutant(file: &File) -> Vec<Finding> {
+    let defines_it = file.path == "src/core/rule.rs" || file.is_below("src/mutant");
+    if !file.is_rust() || !file.is_below("src") || defines_it {
+        return Vec::new();
+    }
+    let asks = |line: &str| line.contains("Rule::") && line.contains(".is_broken()");
+    let lines = file.text.lines().enumerate().filter(|(_, line)| asks(line));
+    lines.map(|(index, _)| finding(index + 1, "say it by `#[mutant]` at a function")).collect()
+}
+
 /// Nothing is left for later, and nothing holds on one machine only. Fixtures are others' words.
 pub(crate) fn is_finished(file: &File) -> Vec<Finding> {
     if file.is_below("tests/fixtures") {

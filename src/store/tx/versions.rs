@@ -11,10 +11,10 @@
 use std::{cmp::Ordering, sync::Arc};
 
 use cortex_core::{
-    model::{Hlc, Stamp, TableId, TableUid, UsageDelta},
+    model::{ActorId, Hlc, Stamp, TableId, TableUid, UsageDelta},
     replication::{Dot, Side, TableDigest, VersionVector},
-    rule::Rule,
 };
+use cortex_mutant::mutant;
 use rusqlite::{OptionalExtension, params};
 
 use crate::store::{
@@ -201,9 +201,7 @@ pub(crate) fn context_here(
     found: Option<&Found>,
 ) -> Result<Option<i64>, StoreError> {
     let own = tx.state.own_actor();
-    let replica = tx.state.replicas.get(place.uid);
-    let replica = replica.filter(|_| Rule::ContextOfVector.holds());
-    let mut seen = replica.map(|replica| replica.vector.without(own)).unwrap_or_default();
+    let mut seen = incorporated(tx, place.uid, own);
     if let Some(found) = found.filter(|found| !found.damaged) {
         seen.join(&found.context.without(own));
         if found.stamp.actor != own {
@@ -216,6 +214,11 @@ pub(crate) fn context_here(
     let id = tx.intern(&seen)?;
     tx.newest_context = Some((seen, id));
     Ok(id)
+}
+
+#[mutant(ContextOfVector => VersionVector::new())]
+fn incorporated(tx: &Tx<'_>, table: TableUid, but_of: ActorId) -> VersionVector {
+    tx.state.replicas.get(table).map(|replica| replica.vector.without(but_of)).unwrap_or_default()
 }
 
 /// Puts a version in the place of what is there, if anything is: the one way to write a row. Keeps what is kept beside

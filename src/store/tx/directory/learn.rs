@@ -1,7 +1,8 @@
 //! Rows of the directory that other nodes have signed, taken over where they are newer.
 //! Their signatures were checked before, by `store::system`.
 
-use cortex_core::{directory::Row, rule::Rule};
+use cortex_core::directory::Row;
+use cortex_mutant::mutant;
 
 use crate::store::{
     error::CommandError,
@@ -27,11 +28,7 @@ pub(crate) fn learn(tx: &mut Tx<'_>, rows: &[VerifiedRow]) -> Result<(), Command
             let lifted = mine.clone().written_again(row.row());
             (lifted != mine).then_some(lifted)
         };
-        let SealedRow { key, value, stamp, seq } = &row.sealed;
-        if !Rule::DirectoryMovesNoClock.holds() {
-            tx.observe(stamp.hlc);
-        }
-        if signed::store(tx, key, *stamp, *seq, value)? {
+        if store_learnt(tx, &row.sealed)? {
             newer.push(row.row().clone());
             again.extend(mine.map(|mine| mine.written_again(row.row())));
         } else {
@@ -42,6 +39,12 @@ pub(crate) fn learn(tx: &mut Tx<'_>, rows: &[VerifiedRow]) -> Result<(), Command
     tokens::note_tokens(tx, &newer)?;
     reconcile::take_effect(tx, newer)?;
     write_above_forgotten(tx, again)
+}
+
+/// Stores a row of another node, where it is newer. One node whose clock is wrong would move those of all others by it.
+#[mutant(DirectoryMovesNoClock => { tx.observe(row.stamp.hlc); signed::store(tx, &row.key, row.stamp, row.seq, &row.value) })]
+fn store_learnt(tx: &mut Tx<'_>, row: &SealedRow) -> Result<bool, CommandError> {
+    signed::store(tx, &row.key, row.stamp, row.seq, &row.value)
 }
 
 /// Writes rows above those that this machine had forgotten.

@@ -11,8 +11,8 @@ use cortex_core::{
         Acl, ActorId, NodeName, Owner, QualifiedName, Scope, Signer, TableName, TableUid, Uid,
     },
     replication::{ChangeLogId, Dot},
-    rule::Rule,
 };
+use cortex_mutant::mutant;
 use rusqlite::params;
 
 use crate::store::{
@@ -78,12 +78,18 @@ pub(crate) fn write(tx: &mut Tx<'_>, rows: Vec<Row>) -> Result<(), CommandError>
         let (stamp, seq) = signed::draw_after(tx, key.as_bytes())?;
         let value = system::seal(signer.as_ref(), stamp, &key, &bytes);
         let is_newest = signed::store(tx, key.as_bytes(), stamp, seq, &value)?;
-        debug_assert!(is_newest || !Rule::OwnRowExceeded.holds(), "{key} goes back: {row:?}");
+        assert_newest(is_newest, row);
         if let Some(replica) = tx.state.replicas.get_mut(system::UID) {
             replica.vector.raise(Dot { actor: stamp.actor, seq });
         }
     }
     take_effect(tx, rows)
+}
+
+/// What a node writes comes after what it has written before, which the others would keep otherwise.
+#[mutant(OwnRowExceeded => ())]
+fn assert_newest(is_newest: bool, row: &Row) {
+    debug_assert!(is_newest, "{} goes back: {row:?}", row.key());
 }
 
 /// Has the directory know rows that were stored, and does what follows from them.
@@ -141,7 +147,7 @@ fn reconcile_table(tx: &mut Tx<'_>, table: TableUid, here: &NodeName) -> Result<
         return forget_dropped(tx, table);
     }
     let epoch = tx.state.replicas.get(table).map_or(0, |replica| replica.epoch);
-    if epoch > 0 && gone >= epoch && Rule::AbandonedEnds.holds() {
+    if is_abandoned(epoch, gone) {
         if ended_by_own_word(tx, table, here, epoch) {
             resume(tx, table, here)?;
         } else {
@@ -156,17 +162,24 @@ fn reconcile_table(tx: &mut Tx<'_>, table: TableUid, here: &NodeName) -> Result<
     match standing {
         Standing::In if epoch == 0 => begin_epoch(tx, table, here)?,
         Standing::Out if epoch > 0 => begin_drain(tx, table)?,
-        Standing::Frozen if epoch > 0 && !Rule::FrozenKeeps.holds() => {
-            begin_drain(tx, table)?;
-        }
+        Standing::Frozen if epoch > 0 => keep_frozen(tx, table)?,
         Standing::In | Standing::Frozen => stop_drain(tx, table),
-        Standing::Out if Rule::ForgottenEpochEnds.holds() => {
-            end_forgotten_epoch(tx, table, here)?;
-        }
-        Standing::Out => {}
+        Standing::Out => end_forgotten_epoch(tx, table, here)?,
     }
     entries::rename_as_decided(tx, table)?;
     entries::refresh(tx, table);
+    Ok(())
+}
+
+#[mutant(AbandonedEnds => false)]
+fn is_abandoned(epoch: u64, gone: u64) -> bool {
+    epoch > 0 && gone >= epoch
+}
+
+/// Where decisions compete, the one that wants the replica may win.
+#[mutant(FrozenKeeps => begin_drain(tx, table))]
+fn keep_frozen(tx: &mut Tx<'_>, table: TableUid) -> Result<(), CommandError> {
+    stop_drain(tx, table);
     Ok(())
 }
 
@@ -191,9 +204,10 @@ fn begin_epoch(tx: &mut Tx<'_>, table: TableUid, here: &NodeName) -> Result<(), 
 }
 
 /// True where this node itself has said that an epoch is over, in a newer database than this one.
+#[mutant(EndedEpochResumes => false)]
 fn ended_by_own_word(tx: &Tx<'_>, table: TableUid, here: &NodeName, epoch: u64) -> bool {
     let said = tx.state.catalog.directory().replica(table, here);
-    Rule::EndedEpochResumes.holds() && said.is_some_and(|row| row.down >= epoch)
+    said.is_some_and(|row| row.down >= epoch)
 }
 
 /// A restored database has brought a replica back that this node had ended. It goes on in the next epoch: where
@@ -247,6 +261,7 @@ pub(crate) fn publish_epochs(
 /// decision
 /// let it begin and another ended it before this node heard of either. It is over, or everybody would wait for
 /// this node's word for ever, and remember deletions for it.
+#[mutant(ForgottenEpochEnds => Ok(()))]
 fn end_forgotten_epoch(
     tx: &mut Tx<'_>,
     table: TableUid,
@@ -316,10 +331,12 @@ pub(crate) fn end_epoch(tx: &mut Tx<'_>, table: TableUid, taker: &str) -> Result
             publish_epochs(tx, table, &here, replica.epoch, replica.epoch)?;
         }
     }
-    if !Rule::LeavingRotatesActor.holds() {
-        return Ok(());
-    }
-    // It must not claim, as the same actor, what it has just thrown away.
+    leave_actor(tx)
+}
+
+/// It must not claim, as the same actor, what it has just thrown away.
+#[mutant(LeavingRotatesActor => Ok(()))]
+fn leave_actor(tx: &mut Tx<'_>) -> Result<(), CommandError> {
     rotate_actor(tx)
 }
 
@@ -427,6 +444,12 @@ fn clear_replica(tx: &mut Tx<'_>, replica: &Replica) -> Result<(), CommandError>
     Ok(())
 }
 
+/// A place in the old one may be one that a rollback has taken back.
+#[mutant(ActorEndsChangeLogs => ())]
+fn begin_change_log(replica: &mut Replica, id: ChangeLogId, lsn: u64) {
+    (replica.change_log, replica.truncated_lsn) = (id, lsn);
+}
+
 /// Becomes another actor, with other change logs. Passes that are under way go on: their rows and
 /// marks are in this file, and an answer to a request of the old origin does not count.
 pub(crate) fn rotate_actor(tx: &mut Tx<'_>) -> Result<(), CommandError> {
@@ -439,10 +462,8 @@ pub(crate) fn rotate_actor(tx: &mut Tx<'_>) -> Result<(), CommandError> {
     let copies: Vec<_> = tx.state.replicas.iter().map(|replica| replica.uid).collect();
     for uid in copies {
         let change_log = ChangeLogId(tx.draw_id());
-        if let Some(replica) = tx.state.replicas.get_mut(uid)
-            && Rule::ActorEndsChangeLogs.holds()
-        {
-            (replica.change_log, replica.truncated_lsn) = (change_log, lsn);
+        if let Some(replica) = tx.state.replicas.get_mut(uid) {
+            begin_change_log(replica, change_log, lsn);
         }
     }
     if let Some(signer) = tx.state.signer.clone() {

@@ -11,8 +11,8 @@ use cortex_core::{
     directory::{NodeRow, Row, UNKNOWN_DATABASE},
     model::{Hlc, NodeName, Signer, Stamp},
     replication::{Dot, VersionVector},
-    rule::Rule,
 };
+use cortex_mutant::mutant;
 
 use crate::store::{
     command::DirectoryOutcome,
@@ -52,11 +52,10 @@ pub(crate) fn store(
 
 /// The stamp and number of a row of the directory: later than the row that it replaces, which was written here
 /// too, perhaps while the clock was ahead, or by this machine before it was restored. The clock does not follow.
+#[mutant(OwnRowExceeded => Ok(tx.draw()))]
 pub(crate) fn draw_after(tx: &mut Tx<'_>, key: &[u8]) -> Result<(Stamp, u64), StoreError> {
     let (mut stamp, seq) = tx.draw();
-    if Rule::OwnRowExceeded.holds()
-        && let Some(found) = versions::find(tx, system::NUMBER, key)?
-    {
+    if let Some(found) = versions::find(tx, system::NUMBER, key)? {
         stamp.hlc = stamp.hlc.max(found.stamp.hlc.next());
     }
     Ok((stamp, seq))

@@ -4,7 +4,7 @@
 use std::{cmp::Ordering, sync::Arc};
 
 use cortex_core::{
-    directory::Standing,
+    directory::{Directory, Standing},
     model::{
         Acl, AttributeName, Hlc, NodeName, Owner, QualifiedName, Refusal, Scope, Table, TableId,
         TableUid,
@@ -13,8 +13,8 @@ use cortex_core::{
         Batch, Conclusion, Dot, Head, Part, Reader, Resolution, RowVersion, Side, SnapshotStart,
         Sweep, Unfit, VersionVector, resolve,
     },
-    rule::Rule,
 };
+use cortex_mutant::mutant;
 use rusqlite::params;
 
 use crate::store::{
@@ -22,6 +22,7 @@ use crate::store::{
     command::{Applied, ReceivedBatch, ReplicationOutcome},
     error::{CommandError, StoreError},
     events::Event,
+    replica::Replica,
     system::{self, VerifiedRow},
     tx::{
         Tx,
@@ -61,34 +62,24 @@ pub(crate) fn apply_batch(
         gc_watermark: &gc_watermark,
         knowledge: &directory.scope_knowledge(uid),
         source_gone: directory.gone(uid).get(from).copied().unwrap_or(0),
-        // Decisions of the directory are not ordered by clocks, and each row has one writer.
-        latest: match is_system && Rule::DirectoryPassesClocks.holds() {
-            true => Hlc::MAX,
-            false => *latest,
-        },
+        latest: believed(uid, *latest),
     };
     if let Err(why) = reader.admit(batch) {
         return unfit(why);
     }
-    // Removals are learnt from the system table itself.
-    let knows_removals = || batch.removed.iter().all(|database| directory.is_removed(database));
-    if Rule::RemovalsBeforeRows.holds() && !is_system && !knows_removals() {
+    if !knows_removals(directory, batch) {
         return unfit(Unfit::ScopeUnknown);
     }
     let entry = if is_system { None } else { Some(table_of(tx, batch)?) };
     let place = entry.as_ref().map_or(Place::SYSTEM, |entry| Place::of(entry));
-    if !is_system || !Rule::DirectoryMovesNoClock.holds() {
+    if moves_clock(uid) {
         tx.exposure.came(batch.hlc);
-        if Rule::SourceClockObserved.holds() {
-            tx.observe(batch.hlc);
-        }
+        observe_source(tx, batch.hlc);
     }
     let mut snapshot = Running { number: cursor.number(), start: cursor.start };
     if batch.starts_snapshot() {
         snapshot = Running { number: tx.draw_lsn(), start: batch.snapshot_start() };
-        if Rule::MarksOfOneSnapshot.holds() {
-            clear_marks(tx, place.id, from)?;
-        }
+        begin_marks(tx, place.id, from)?;
     }
     let mut incorporating = Incorporating {
         place,
@@ -120,6 +111,32 @@ pub(crate) fn apply_batch(
     let joined =
         matches!(batch.part, Part::Delta { last: true, .. } | Part::Snapshot { reached: None, .. });
     Ok(ReplicationOutcome::Applied(Applied::Stored { joined, ready, conflicts, verified }))
+}
+
+/// Up to which timestamp a batch is believed. Decisions of the directory are not ordered by clocks, and each row has
+/// one writer.
+#[mutant(DirectoryPassesClocks => latest)]
+fn believed(table: TableUid, latest: Hlc) -> Hlc {
+    if table == system::UID { Hlc::MAX } else { latest }
+}
+
+/// Removals are learnt from the system table itself.
+#[mutant(RemovalsBeforeRows => true)]
+fn knows_removals(directory: &Directory, batch: &Batch) -> bool {
+    let is_known = |database: &[u8; 16]| directory.is_removed(database);
+    batch.table == system::UID || batch.removed.iter().all(is_known)
+}
+
+/// One node whose clock is wrong would move those of all others by the directory.
+#[mutant(DirectoryMovesNoClock => true)]
+fn moves_clock(table: TableUid) -> bool {
+    table != system::UID
+}
+
+/// What is written here from now on comes after all that the source has written.
+#[mutant(SourceClockObserved => ())]
+fn observe_source(tx: &mut Tx<'_>, hlc: Hlc) {
+    tx.observe(hlc);
 }
 
 /// True where the batch's rows are in the order of their keys and all of them come after every row
@@ -211,6 +228,12 @@ fn replace_damaged(
     mark(tx, at, lsn).map_err(CommandError::from)
 }
 
+/// A row that only an earlier snapshot transfer has delivered may have been deleted since.
+#[mutant(MarksOfOneSnapshot => Ok(()))]
+fn begin_marks(tx: &Tx<'_>, table: TableId, from: &NodeName) -> Result<(), StoreError> {
+    clear_marks(tx, table, from)
+}
+
 /// Forgets what a snapshot transfer has delivered.
 fn clear_marks(tx: &Tx<'_>, table: TableId, from: &NodeName) -> Result<(), StoreError> {
     let statement = "DELETE FROM marks WHERE table_id = ?1 AND peer = ?2";
@@ -254,19 +277,18 @@ fn conclude(
 ) -> Result<(), CommandError> {
     let Conclusion { position, join, sweep, whole } =
         batch.conclude(snapshot.number, snapshot.start.clone());
-    if let Some(sweep) = sweep.as_ref().filter(|_| Rule::FullSnapshotSweeps.holds()) {
+    if let Some(sweep) = &sweep {
         sweep_rows(tx, place, from, sweep)?;
     }
-    let becomes_whole = whole
-        && (batch.ready || !Rule::ReadyFromReady.holds())
+    let becomes_whole = makes_whole(batch, whole)
         && tx.state.replicas.get(place.uid).is_some_and(|replica| !replica.ready);
     if becomes_whole {
         tx.draw_lsn(); // so that it is passed on, even where no row has come
     }
     let lsn = tx.state.lsn;
     if let Some(replica) = tx.state.replicas.get_mut(place.uid) {
-        if let Some(sweep) = sweep.as_ref().filter(|_| Rule::WatermarkInherited.holds()) {
-            replica.gc_watermark.join(&sweep.gc_watermark);
+        if let Some(sweep) = &sweep {
+            inherit_watermark(replica, &sweep.gc_watermark);
         }
         if let Some(vector) = &join {
             replica.vector.join(vector);
@@ -292,9 +314,22 @@ fn conclude(
     Ok(())
 }
 
+/// True where a replica is whole by this batch, if it was not: all was read, of one that has all.
+#[mutant(ReadyFromReady => whole)]
+fn makes_whole(batch: &Batch, whole: bool) -> bool {
+    whole && batch.ready
+}
+
+/// Whoever reads of this replica learns as little of those deletions as this one has.
+#[mutant(WatermarkInherited => ())]
+fn inherit_watermark(replica: &mut Replica, of_source: &VersionVector) {
+    replica.gc_watermark.join(of_source);
+}
+
 /// Removes what a full snapshot transfer has not delivered although its source has seen it: it was deleted, and
 /// the deletion was forgotten. Who reads of this replica hears of it by the GC watermark, which covers the
 /// deletions.
+#[mutant(FullSnapshotSweeps => Ok(()))]
 fn sweep_rows(
     tx: &mut Tx<'_>,
     place: Place<'_>,

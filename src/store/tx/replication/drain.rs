@@ -1,15 +1,16 @@
 //! A replica that drains ends once another one has everything.
 
 use cortex_core::{
-    directory::Standing,
+    directory::{Directory, Standing},
     model::NodeName,
     replication::{Ack, Cursor},
-    rule::Rule,
 };
+use cortex_mutant::mutant;
 
 use crate::store::{
     command::ReplicationOutcome,
     error::CommandError,
+    replica::Replica,
     tx::{Tx, directory::reconcile},
 };
 
@@ -22,26 +23,43 @@ pub(crate) fn acknowledged(
 ) -> Result<ReplicationOutcome, CommandError> {
     let here = tx.here()?;
     let directory = tx.state.catalog.directory();
-    let (table, standing) = (ack.table, directory.standing(ack.table, &here));
-    let gone = directory.gone(table).get(from).copied().unwrap_or(0);
-    let epochs = directory.epochs(table).get(from).copied().unwrap_or(0);
-    let is_current = ack.status.epoch > gone && ack.status.epoch == epochs;
-    let counts = (standing == Standing::Out || !Rule::FrozenKeeps.holds())
-        && (directory.standing(table, from) == Standing::In || !Rule::DrainedIntoScope.holds())
-        && (is_current || !Rule::DrainedIntoLivingEpoch.holds())
+    let table = ack.table;
+    let counts = must_leave(directory.standing(table, &here))
+        && may_take_over(directory.standing(table, from))
+        && goes_on(directory, from, ack)
         && tx.state.replicas.get(table).is_some_and(|replica| {
-            let has_all = |cursor: &Cursor| {
-                let read_up_to =
-                    cursor.change_log == replica.change_log && cursor.lsn >= replica.last_lsn;
-                read_up_to || !Rule::DrainedWholly.holds()
-            };
             replica.epoch > 0
                 && replica.drain.is_some()
                 && replica.drain == ack.drain
-                && ack.cursor.as_ref().is_some_and(has_all)
+                && ack.cursor.as_ref().is_some_and(|cursor| has_all(cursor, replica))
         });
     if counts {
         reconcile::end_epoch(tx, table, from.as_str())?;
     }
     Ok(ReplicationOutcome::Drained { left: counts })
+}
+
+/// Where only some of competing decisions leave it out, another one may yet want it back.
+#[mutant(FrozenKeeps => true)]
+fn must_leave(standing: Standing) -> bool {
+    standing == Standing::Out
+}
+
+/// Who is to leave itself would only hand it on, and may be the last to have it.
+#[mutant(DrainedIntoScope => true)]
+fn may_take_over(standing: Standing) -> bool {
+    standing == Standing::In
+}
+
+/// True where the replica epoch that acknowledges is known to have begun, and not to have ended.
+#[mutant(DrainedIntoLivingEpoch => true)]
+fn goes_on(directory: &Directory, from: &NodeName, ack: &Ack) -> bool {
+    let gone = directory.gone(ack.table).get(from).copied().unwrap_or(0);
+    let begun = directory.epochs(ack.table).get(from).copied().unwrap_or(0);
+    ack.status.epoch > gone && ack.status.epoch == begun
+}
+
+#[mutant(DrainedWholly => true)]
+fn has_all(cursor: &Cursor, replica: &Replica) -> bool {
+    cursor.change_log == replica.change_log && cursor.lsn >= replica.last_lsn
 }

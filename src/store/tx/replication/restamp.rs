@@ -14,8 +14,8 @@
 use cortex_core::{
     model::{Hlc, NodeName, Stamp, TableId, TableUid},
     replication::VersionVector,
-    rule::Rule,
 };
+use cortex_mutant::mutant;
 use rusqlite::params;
 
 use crate::store::{
@@ -53,7 +53,7 @@ pub(crate) fn restamp(
             && !directory.is_put_out(reader)
             && tx.state.replicas.get(table).is_some()
     };
-    if tx.exposure.begin(counts) > restamp.latest && Rule::HandedStays.holds() {
+    if may_be_met(tx.exposure.begin(counts), restamp.latest) {
         return nothing; // until all who were told have said whether they have taken it
     }
     let tables: Vec<(TableUid, TableId)> = {
@@ -77,6 +77,12 @@ pub(crate) fn restamp(
         format!("the clock is right again: {rows} rows were given timestamps of the present");
     tx.note(&Event { uid: None, kind: "clock_mended", text })?;
     Ok(ReplicationOutcome::Restamped { rows })
+}
+
+/// True where others may have met, or may yet take, a timestamp that is to be given anew.
+#[mutant(HandedStays => false)]
+fn may_be_met(exposed: Hlc, latest: Hlc) -> bool {
+    exposed > latest
 }
 
 /// Rows of a table that are of the future.

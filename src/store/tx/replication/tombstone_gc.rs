@@ -1,13 +1,18 @@
 //! What replicas need not keep: deletions that every replica knows, the beginning of the change log, and rows of
 //! tables that are gone. Removed a little at a time; a transaction over millions holds up every write.
 
-use cortex_core::{model::TableUid, replication::Dot, rule::Rule};
+use cortex_core::{
+    model::{TableId, TableUid},
+    replication::Dot,
+};
+use cortex_mutant::mutant;
 use rusqlite::params;
 
 use crate::store::{
     command::{Collection, ReplicationOutcome},
     error::{CommandError, StoreError},
     read_batch,
+    replica::Replica,
     tx::{Tx, place::Place, versions},
 };
 
@@ -29,8 +34,7 @@ pub(crate) fn collect(
     let Some(entry) = tx.state.catalog.by_uid(collection.table).cloned() else {
         return nothing;
     };
-    // A snapshot transfer that sweeps relies on deletions that were known when it began.
-    if Rule::SnapshotBeforeGc.holds() && read_batch::is_in_full_snapshot(tx.conn, table)? {
+    if must_wait(tx, table)? {
         return nothing;
     }
     let vector = replica.vector.clone();
@@ -55,14 +59,24 @@ pub(crate) fn collect(
         }
         if let Some(row) = versions::find(tx, table, &key)?.filter(|row| !row.damaged) {
             versions::remove_version(tx, Place::of(&entry), &key, &row)?;
-            if let Some(replica) = tx.state.replicas.get_mut(collection.table)
-                && Rule::GcRaisesWatermark.holds()
-            {
-                replica.gc_watermark.raise(dot);
+            if let Some(replica) = tx.state.replicas.get_mut(collection.table) {
+                raise_watermark(replica, dot);
             }
         }
     }
     Ok(ReplicationOutcome::Collected { next: (seen == SLICE).then_some(last) })
+}
+
+/// A snapshot transfer that sweeps relies on deletions that were known when it began.
+#[mutant(SnapshotBeforeGc => Ok(false))]
+fn must_wait(tx: &Tx<'_>, table: TableId) -> Result<bool, StoreError> {
+    read_batch::is_in_full_snapshot(tx.conn, table)
+}
+
+/// Whoever has not incorporated the deletion cannot learn of it by the change log any more.
+#[mutant(GcRaisesWatermark => ())]
+fn raise_watermark(replica: &mut Replica, collected: Dot) {
+    replica.gc_watermark.raise(collected);
 }
 
 /// Cuts the change log of a table up to a number. Answers whether there is more to remove.
