@@ -521,9 +521,7 @@ fn read_rows(encoded: &[u8]) -> Option<Vec<SealedRow>> {
 }
 
 fn read_row(reader: &mut Decoder<'_>) -> Option<SealedRow> {
-    let Head::Array(5) = reader.head()? else {
-        return None;
-    };
+    reader.array_of(5)?;
     let (Head::Bin(key), Head::Bin(value)) = (reader.head()?, reader.head()?) else {
         return None;
     };

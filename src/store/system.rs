@@ -15,7 +15,7 @@ use cortex_core::{
     directory::{Directory, NodeRow, Progress, Row, adopted_part, signed_part},
     model::{ActorId, Hlc, NodeName, NotSigned, Refusal, Signer, Stamp, TableId, TableUid},
     replication::UnverifiedRow,
-    wire::{Head, Reader, encode},
+    wire::{Reader, encode},
 };
 use cortex_mutant::mutant;
 use rusqlite::{Connection, OptionalExtension};
@@ -293,20 +293,15 @@ pub(super) fn open(value: &[u8]) -> Option<Held<'_>> {
         return None;
     }
     let mut reader = Reader::new(value);
-    let Head::Array(parts) = reader.head()? else { return None };
-    let (Head::Bin(row), Head::Bin(signature)) = (reader.head()?, reader.head()?) else {
-        return None;
-    };
+    let parts = reader.array()?;
+    let (row, signature) = (reader.bin()?, reader.bin()?);
     let (adopted, original) = match parts {
         2 => (None, signature),
         6 => {
             let by = NodeName::parse(reader.text()?).ok()?;
-            let (Head::Int(hlc), Head::Bin(actor)) = (reader.head()?, reader.head()?) else {
-                return None;
-            };
-            let hlc = Hlc::from_i64(i64::try_from(hlc).ok()?);
-            let actor = ActorId(u128::from_be_bytes(actor.try_into().ok()?));
-            let Head::Bin(original) = reader.head()? else { return None };
+            let hlc = Hlc::from_i64(i64::try_from(reader.int()?).ok()?);
+            let actor = ActorId(u128::from_be_bytes(reader.bin_of()?));
+            let original = reader.bin()?;
             (Some(Adopted { by, authored: Stamp { hlc, actor } }), original)
         }
         _ => return None,

@@ -119,9 +119,7 @@ impl Response for ConflictReport {
     fn read(result: &[u8]) -> Result<Self, Malformed> {
         let field = |name: &str| {
             let mut reader = Reader::new(result);
-            let Head::Map(count) = reader.head()? else {
-                return None;
-            };
+            let count = reader.map()?;
             let mut fields = (0..count).map_while(|_| Some((reader.text()?, reader.raw()?)));
             let (_, value) = fields.find(|(known, _)| *known == name)?;
             (Reader::new(value).head()? != Head::Nil).then(|| RawValue(value.to_vec()))

@@ -71,9 +71,7 @@ impl WriteParam for Bin<'_> {
 
 impl<'a> Param<'a> for Bin<'a> {
     fn read(encoded: &'a [u8]) -> Option<Self> {
-        let Head::Bin(bytes) = Reader::new(encoded).head()? else {
-            return None;
-        };
+        let bytes = Reader::new(encoded).bin()?;
         Some(Self(bytes))
     }
 }
@@ -134,9 +132,7 @@ impl WriteParam for Attributes<'_> {
 impl<'a> Param<'a> for Attributes<'a> {
     fn read(encoded: &'a [u8]) -> Option<Self> {
         let mut reader = Reader::new(encoded);
-        let Head::Array(count @ 1..) = reader.head()? else {
-            return None;
-        };
+        let count = reader.array().filter(|count| *count > 0)?;
         let name = |_| Some(Reader::new(reader.raw()?).text());
         (0..count).map(name).collect::<Option<_>>().map(Self)
     }
@@ -150,9 +146,7 @@ impl WriteParam for i64 {
 
 impl<'a> Param<'a> for i64 {
     fn read(encoded: &'a [u8]) -> Option<Self> {
-        let Head::Int(number) = Reader::new(encoded).head()? else {
-            return None;
-        };
+        let number = Reader::new(encoded).int()?;
         Self::try_from(number).ok()
     }
 }
@@ -213,9 +207,7 @@ impl<'a, T: Options + Deserialize<'a>> Param<'a> for T {
 
     fn read(encoded: &'a [u8]) -> Option<Self> {
         // serde would take a list of the values for a map without names.
-        let Some(Head::Map(_)) = Reader::new(encoded).head() else {
-            return None;
-        };
+        Reader::new(encoded).map()?;
         rmp_serde::from_slice(encoded).ok()
     }
 }
@@ -242,9 +234,7 @@ pub(super) struct List<'a> {
 impl<'a> List<'a> {
     pub(super) fn read(params: &'a [u8]) -> Option<Self> {
         let mut reader = Reader::new(params);
-        let Head::Array(left) = reader.head()? else {
-            return None;
-        };
+        let left = reader.array()?;
         Some(Self { reader, left })
     }
 

@@ -150,9 +150,7 @@ impl<'a> Param<'a> for Page<'a> {
 
     fn read(encoded: &'a [u8]) -> Option<Self> {
         let mut reader = Reader::new(encoded);
-        let Head::Map(count) = reader.head()? else {
-            return None;
-        };
+        let count = reader.map()?;
         let mut page = Self::default();
         for _ in 0..count {
             let (name, value) = (reader.text()?, reader.raw()?);

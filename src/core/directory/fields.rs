@@ -4,7 +4,7 @@
 use super::row::Seen;
 use crate::{
     model::{NodeName, Uid},
-    wire::{Head, Reader, encode},
+    wire::{Reader, encode},
 };
 
 /// A map in the making.
@@ -70,15 +70,10 @@ impl<'a> Fields<'a> {
     /// None where the bytes are not one such map, or where a key stands in it twice.
     pub(super) fn read(bytes: &'a [u8]) -> Option<Self> {
         let mut reader = Reader::new(bytes);
-        let Some(Head::Map(count @ ..=Self::MOST)) = reader.head() else {
-            return None;
-        };
+        let count = reader.map().filter(|count| *count <= Self::MOST)?;
         let mut fields = Vec::with_capacity(count);
         for _ in 0..count {
-            let Head::Int(key) = reader.head()? else {
-                return None;
-            };
-            let key = u64::try_from(key).ok()?;
+            let key = reader.uint()?;
             if fields.iter().any(|(known, _)| *known == key) {
                 return None;
             }
@@ -97,10 +92,7 @@ impl<'a> Fields<'a> {
     }
 
     pub(super) fn uint(&self, key: u64) -> Option<u64> {
-        let Head::Int(value) = self.reader(key)?.head()? else {
-            return None;
-        };
-        u64::try_from(value).ok()
+        self.reader(key)?.uint()
     }
 
     pub(super) fn text(&self, key: u64) -> Option<&'a str> {
@@ -108,10 +100,7 @@ impl<'a> Fields<'a> {
     }
 
     pub(super) fn bytes(&self, key: u64) -> Option<&'a [u8]> {
-        let Head::Bin(bytes) = self.reader(key)?.head()? else {
-            return None;
-        };
-        Some(bytes)
+        self.reader(key)?.bin()
     }
 
     pub(super) fn id(&self, key: u64) -> Option<[u8; 16]> {
@@ -138,16 +127,11 @@ impl<'a> Fields<'a> {
 
     pub(super) fn seen(&self, key: u64) -> Option<Seen> {
         let mut reader = self.reader(key)?;
-        let Head::Map(count) = reader.head()? else {
-            return None;
-        };
+        let count = reader.map()?;
         let mut seen = Seen::new();
         for _ in 0..count {
             let node = NodeName::parse(reader.text()?).ok()?;
-            let Head::Int(value) = reader.head()? else {
-                return None;
-            };
-            if seen.insert(node, u64::try_from(value).ok()?).is_some() {
+            if seen.insert(node, reader.uint()?).is_some() {
                 return None;
             }
         }

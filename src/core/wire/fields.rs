@@ -3,7 +3,7 @@
 
 use crate::model::{Hlc, NodeName};
 
-use super::{Head, Reader, encode};
+use super::{Reader, encode};
 
 /// Keys from here on are of no message. Lower ones that are unknown belong to a later version, as do these.
 const KEYS: usize = 32;
@@ -42,14 +42,10 @@ pub(super) struct Fields<'a>([Option<&'a [u8]>; KEYS]);
 impl<'a> Fields<'a> {
     pub(super) fn read(body: &'a [u8]) -> Option<Self> {
         let mut reader = Reader::new(body);
-        let Head::Map(count) = reader.head()? else {
-            return None;
-        };
+        let count = reader.map()?;
         let mut fields = [None; KEYS];
         for _ in 0..count {
-            let Head::Int(key) = reader.head()? else {
-                return None;
-            };
+            let key = reader.int()?;
             let value = reader.raw()?;
             if let Some(field) = usize::try_from(key).ok().and_then(|key| fields.get_mut(key)) {
                 *field = Some(value);
@@ -67,10 +63,7 @@ impl<'a> Fields<'a> {
     }
 
     pub(super) fn int(&self, key: usize) -> Option<i128> {
-        let Head::Int(value) = self.value(key)?.head()? else {
-            return None;
-        };
-        Some(value)
+        self.value(key)?.int()
     }
 
     pub(super) fn uint(&self, key: usize) -> Option<u64> {
@@ -82,10 +75,7 @@ impl<'a> Fields<'a> {
     }
 
     pub(super) fn id(&self, key: usize) -> Option<[u8; 16]> {
-        let Head::Bin(id) = self.value(key)?.head()? else {
-            return None;
-        };
-        id.try_into().ok()
+        self.value(key)?.bin_of()
     }
 
     pub(super) fn node(&self, key: usize) -> Option<NodeName> {
@@ -93,11 +83,7 @@ impl<'a> Fields<'a> {
     }
 
     pub(super) fn nodes(&self, key: usize) -> Option<Vec<NodeName>> {
-        let mut reader = self.value(key)?;
-        let Head::Array(count @ ..=NAMES) = reader.head()? else {
-            return None;
-        };
-        (0..count).map(|_| node(&mut reader)).collect()
+        self.value(key)?.list(NAMES, node)
     }
 }
 

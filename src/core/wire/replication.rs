@@ -29,7 +29,7 @@ use crate::{
 };
 
 use super::{
-    Head, Reader, encode,
+    Reader, encode,
     fields::{Fields, NAMES, begin, bytes, node, uint},
     link::kind,
 };
@@ -87,9 +87,7 @@ impl Packed {
 
     pub(super) fn read(fields: &Fields<'_>) -> Option<Self> {
         let length = usize::try_from(fields.uint(30)?).ok().filter(|n| *n <= PLAIN_BYTES)?;
-        let Head::Bin(body) = fields.value(31)?.head()? else {
-            return None;
-        };
+        let body = fields.value(31)?.bin()?;
         Some(Self { length, body: body.to_vec() })
     }
 }
@@ -146,14 +144,12 @@ pub(super) fn read(kind: u64, fields: &Fields<'_>) -> Option<Message> {
         kind::PARKED => Message::Parked(Parked { table, drain: read_id(fields, 3)? }),
         kind::STATUS_GOSSIP => {
             let mut reader = fields.value(3)?;
-            let mut statuses = read_list(&mut reader, NAMES, |reader| {
-                let Head::Array(2) = reader.head()? else {
-                    return None;
-                };
+            let mut statuses = reader.list(NAMES, |reader| {
+                reader.array_of(2)?;
                 Some((node(reader)?, read_status(reader, &actors)?))
             })?;
             if let Some(mut reader) = fields.value(4) {
-                let more = read_list(&mut reader, NAMES, read_more)?;
+                let more = reader.list(NAMES, read_more)?;
                 if more.len() != statuses.len() {
                     return None;
                 }
@@ -248,20 +244,18 @@ fn write_batch(batch: &Batch, actors: &mut Actors, out: &mut Vec<u8>) {
 
 fn read_batch(table: TableUid, fields: &Fields<'_>, actors: &Actors) -> Option<Batch> {
     let mut entries = 0;
-    let contexts = read_list(&mut fields.value(7)?, CONTEXTS, |reader| {
+    let contexts = fields.value(7)?.list(CONTEXTS, |reader| {
         let context = read_vector(reader, actors)?;
         entries += context.len();
         (entries <= CONTEXT_ENTRIES).then_some(context)
     })?;
-    let rows = read_list(&mut fields.value(8)?, ROWS, |reader| {
-        let Head::Array(6) = reader.head()? else {
-            return None;
-        };
+    let rows = fields.value(8)?.list(ROWS, |reader| {
+        reader.array_of(6)?;
         let key = read_key(reader)?;
-        let value = read_bin_or_nil(reader)?.map(<[u8]>::to_vec);
+        let value = reader.or_nil(Reader::bin)?.map(<[u8]>::to_vec);
         let hlc = read_hlc(reader)?;
-        let actor = actors.get(read_uint(reader)?)?;
-        let (seq, context) = (read_uint(reader)?, usize::try_from(read_uint(reader)?).ok()?);
+        let actor = actors.get(reader.uint()?)?;
+        let (seq, context) = (reader.uint()?, usize::try_from(reader.uint()?).ok()?);
         let stamp = Stamp { hlc, actor };
         (context < contexts.len()).then_some(RowVersion { key, value, stamp, seq, context })
     })?;
@@ -276,7 +270,7 @@ fn read_batch(table: TableUid, fields: &Fields<'_>, actors: &Actors) -> Option<B
         vector: read_vector(&mut fields.value(9)?, actors)?,
         gc_watermark: read_vector(&mut fields.value(10)?, actors)?,
         hlc: fields.hlc(11)?,
-        ready: read_bool(&mut fields.value(12)?)?,
+        ready: fields.value(12)?.bool()?,
         epoch: fields.uint(13)?,
         standing: match fields.uint(14)? {
             1 => Standing::In,
@@ -285,9 +279,7 @@ fn read_batch(table: TableUid, fields: &Fields<'_>, actors: &Actors) -> Option<B
             _other => return None,
         },
         knowledge: read_counts(&mut fields.value(15)?)?,
-        removed: read_list(&mut fields.value(16)?, REMOVED, |reader| {
-            read_bin(reader)?.try_into().ok()
-        })?,
+        removed: fields.value(16)?.list(REMOVED, |reader| reader.bin_of())?,
         head: if fields.has(17) { Some(read_head(&mut fields.value(17)?)?) } else { None },
         drain: read_id(fields, 18)?,
         digest: if fields.has(19) { Some(read_digest(&mut fields.value(19)?)?) } else { None },
@@ -295,13 +287,10 @@ fn read_batch(table: TableUid, fields: &Fields<'_>, actors: &Actors) -> Option<B
 }
 
 fn read_head(reader: &mut Reader<'_>) -> Option<TableHead> {
-    let Head::Array(4) = reader.head()? else {
-        return None;
-    };
+    reader.array_of(4)?;
     let owner = Owner::parse(reader.text()?)?;
     let name = TableName::parse(reader.text()?).ok()?;
-    let attributes =
-        read_list(reader, ATTRIBUTES, |reader| AttributeName::parse(reader.text()?).ok())?;
+    let attributes = reader.list(ATTRIBUTES, |reader| AttributeName::parse(reader.text()?).ok())?;
     let created = read_hlc(reader)?;
     Some(TableHead { name: QualifiedName { owner, name }, attributes, created })
 }
@@ -329,20 +318,18 @@ fn write_part(part: &Part, out: &mut Vec<u8>) {
 }
 
 fn read_part(reader: &mut Reader<'_>) -> Option<Part> {
-    let Head::Array(length) = reader.head()? else {
-        return None;
-    };
-    match (length, read_uint(reader)?) {
+    let length = reader.array()?;
+    match (length, reader.uint()?) {
         (5, 1) => Some(Part::Snapshot {
-            kind: read_snapshot_kind(read_uint(reader)?)?,
-            starts: read_bool(reader)?,
-            pinned: read_uint(reader)?,
-            reached: match read_bin_or_nil(reader)? {
+            kind: read_snapshot_kind(reader.uint()?)?,
+            starts: reader.bool()?,
+            pinned: reader.uint()?,
+            reached: match reader.or_nil(Reader::bin)? {
                 Some(key) if key.len() > KEY_BYTES => return None,
                 reached => reached.map(<[u8]>::to_vec),
             },
         }),
-        (3, 2) => Some(Part::Delta { to: read_uint(reader)?, last: read_bool(reader)? }),
+        (3, 2) => Some(Part::Delta { to: reader.uint()?, last: reader.bool()? }),
         _other => None,
     }
 }
@@ -381,15 +368,13 @@ fn write_position(position: &Position, out: &mut Vec<u8>) {
 }
 
 fn read_position(reader: &mut Reader<'_>) -> Option<Position> {
-    let Head::Array(5) = reader.head()? else {
-        return None;
-    };
-    let change_log = match read_bin_or_nil(reader)? {
+    reader.array_of(5)?;
+    let change_log = match reader.or_nil(Reader::bin)? {
         Some(change_log) => Some(ChangeLogId(change_log.try_into().ok()?)),
         None => None,
     };
-    let lsn = read_uint(reader)?;
-    let (kind, number, after) = (read_uint(reader)?, read_uint(reader)?, read_key(reader)?);
+    let lsn = reader.uint()?;
+    let (kind, number, after) = (reader.uint()?, reader.uint()?, read_key(reader)?);
     let snapshot = match kind {
         0 => None,
         kind => Some(SnapshotTransfer { kind: read_snapshot_kind(kind)?, number, after }),
@@ -415,10 +400,8 @@ fn write_ack(ack: &Ack, actors: &mut Actors, out: &mut Vec<u8>) {
 }
 
 fn read_cursor(reader: &mut Reader<'_>) -> Option<Cursor> {
-    let (Head::Array(2), Head::Bin(change_log)) = (reader.head()?, reader.head()?) else {
-        return None;
-    };
-    Some(Cursor { change_log: ChangeLogId(change_log.try_into().ok()?), lsn: read_uint(reader)? })
+    reader.array_of(2)?;
+    Some(Cursor { change_log: ChangeLogId(reader.bin_of()?), lsn: reader.uint()? })
 }
 
 fn write_status(status: &ReplicaStatus, actors: &mut Actors, out: &mut Vec<u8>) {
@@ -432,16 +415,14 @@ fn write_status(status: &ReplicaStatus, actors: &mut Actors, out: &mut Vec<u8>) 
 }
 
 fn read_status(reader: &mut Reader<'_>, actors: &Actors) -> Option<ReplicaStatus> {
-    let Head::Array(6) = reader.head()? else {
-        return None;
-    };
+    reader.array_of(6)?;
     Some(ReplicaStatus {
-        actor: actors.get(read_uint(reader)?)?,
-        epoch: read_uint(reader)?,
+        actor: actors.get(reader.uint()?)?,
+        epoch: reader.uint()?,
         vector: read_vector(reader, actors)?,
         epochs: read_counts(reader)?,
         digest: read_digest(reader)?,
-        ready: read_bool(reader)?,
+        ready: reader.bool()?,
         conflicts: None, // beside it: a word has as many elements as it had at first
         latest: None,
     })
@@ -469,14 +450,8 @@ fn write_more(status: &ReplicaStatus, out: &mut Vec<u8>) {
 }
 
 fn read_more(reader: &mut Reader<'_>) -> Option<More> {
-    (reader.head()? == Head::Array(2)).then_some(())?;
-    let mut latest = None;
-    let head = reader.head()?;
-    if head != Head::Nil {
-        let Head::Int(met) = head else { return None };
-        latest = Some(Hlc::from_i64(i64::try_from(met).ok().filter(|met| *met >= 0)?));
-    }
-    Some(More { latest, conflicts: read_conflicts(reader)? })
+    reader.array_of(2)?;
+    Some(More { latest: reader.or_nil(read_hlc)?, conflicts: reader.or_nil(read_conflicts)? })
 }
 
 fn write_conflicts(conflicts: Option<OpenConflicts>, out: &mut Vec<u8>) {
@@ -488,14 +463,9 @@ fn write_conflicts(conflicts: Option<OpenConflicts>, out: &mut Vec<u8>) {
     encode::uint(out, count);
 }
 
-/// None where it is neither a number of conflicts nor nil.
-fn read_conflicts(reader: &mut Reader<'_>) -> Option<Option<OpenConflicts>> {
-    let head = reader.head()?;
-    if head == Head::Nil {
-        return Some(None);
-    }
-    (head == Head::Array(2)).then_some(())?;
-    Some(Some(OpenConflicts { since: read_hlc(reader)?, count: read_uint(reader)? }))
+fn read_conflicts(reader: &mut Reader<'_>) -> Option<OpenConflicts> {
+    reader.array_of(2)?;
+    Some(OpenConflicts { since: read_hlc(reader)?, count: reader.uint()? })
 }
 
 fn write_refuse(refuse: Refuse, out: &mut Vec<u8>) {
@@ -538,7 +508,7 @@ fn read_refuse(table: TableUid, fields: &Fields<'_>) -> Option<Refuse> {
         11 => Why::Damaged,
         other => Why::Other(other),
     };
-    Some(Refuse { table, taking: read_bool(&mut fields.value(5)?)?, why })
+    Some(Refuse { table, taking: fields.value(5)?.bool()?, why })
 }
 
 fn write_counts(counts: &Seen, out: &mut Vec<u8>) {
@@ -550,13 +520,11 @@ fn write_counts(counts: &Seen, out: &mut Vec<u8>) {
 }
 
 fn read_counts(reader: &mut Reader<'_>) -> Option<Seen> {
-    let Head::Array(length) = reader.head()? else {
-        return None;
-    };
+    let length = reader.array()?;
     if length > 2 * COUNTS || length % 2 == 1 {
         return None;
     }
-    let pair = |_| Some((node(reader)?, read_uint(reader)?));
+    let pair = |_| Some((node(reader)?, reader.uint()?));
     (0..length / 2).map(pair).collect::<Option<BTreeMap<NodeName, u64>>>()
 }
 
@@ -569,15 +537,13 @@ fn write_vector(vector: &VersionVector, actors: &mut Actors, out: &mut Vec<u8>) 
 }
 
 fn read_vector(reader: &mut Reader<'_>, actors: &Actors) -> Option<VersionVector> {
-    let Head::Array(length) = reader.head()? else {
-        return None;
-    };
+    let length = reader.array()?;
     if length > 2 * ACTORS || length % 2 == 1 {
         return None;
     }
     let dot = |_| {
-        let actor = actors.get(read_uint(reader)?)?;
-        Some(Dot { actor, seq: read_uint(reader)? })
+        let actor = actors.get(reader.uint()?)?;
+        Some(Dot { actor, seq: reader.uint()? })
     };
     (0..length / 2).map(dot).collect()
 }
@@ -594,64 +560,15 @@ fn read_id(fields: &Fields<'_>, key: usize) -> Option<Option<[u8; 16]>> {
 }
 
 fn read_digest(reader: &mut Reader<'_>) -> Option<TableDigest> {
-    Some(TableDigest::from_bytes(read_bin(reader)?.try_into().ok()?))
+    Some(TableDigest::from_bytes(reader.bin_of()?))
 }
 
 fn read_key(reader: &mut Reader<'_>) -> Option<Vec<u8>> {
-    read_bin(reader).filter(|key| key.len() <= KEY_BYTES).map(<[u8]>::to_vec)
-}
-
-fn read_bin<'a>(reader: &mut Reader<'a>) -> Option<&'a [u8]> {
-    let Head::Bin(bytes) = reader.head()? else {
-        return None;
-    };
-    Some(bytes)
-}
-
-/// None where it is neither.
-fn read_bin_or_nil<'a>(reader: &mut Reader<'a>) -> Option<Option<&'a [u8]>> {
-    if reader.clone().head()? == Head::Nil {
-        reader.head()?;
-        return Some(None);
-    }
-    read_bin(reader).map(Some)
-}
-
-fn read_uint(reader: &mut Reader<'_>) -> Option<u64> {
-    let Head::Int(value) = reader.head()? else {
-        return None;
-    };
-    u64::try_from(value).ok()
+    reader.bin().filter(|key| key.len() <= KEY_BYTES).map(<[u8]>::to_vec)
 }
 
 fn read_hlc(reader: &mut Reader<'_>) -> Option<Hlc> {
-    i64::try_from(read_uint(reader)?).ok().map(Hlc::from_i64)
-}
-
-fn read_bool(reader: &mut Reader<'_>) -> Option<bool> {
-    let Head::Bool(value) = reader.head()? else {
-        return None;
-    };
-    Some(value)
-}
-
-/// Reads a list of at most so many elements. It grows with what is there, not by what it announces.
-fn read_list<T>(
-    reader: &mut Reader<'_>,
-    most: usize,
-    mut element: impl FnMut(&mut Reader<'_>) -> Option<T>,
-) -> Option<Vec<T>> {
-    let Head::Array(length) = reader.head()? else {
-        return None;
-    };
-    if length > most {
-        return None;
-    }
-    let mut list = Vec::new();
-    for _ in 0..length {
-        list.push(element(reader)?);
-    }
-    Some(list)
+    i64::try_from(reader.uint()?).ok().map(Hlc::from_i64)
 }
 
 fn array(out: &mut Vec<u8>, key: u64, length: usize) {
@@ -688,9 +605,9 @@ impl Actors {
         if !fields.has(2) {
             return Some(Self::default());
         }
-        let list = read_list(&mut fields.value(2)?, ACTORS, |reader| {
-            Some(ActorId(u128::from_be_bytes(read_bin(reader)?.try_into().ok()?)))
-        })?;
+        let list = fields
+            .value(2)?
+            .list(ACTORS, |reader| Some(ActorId(u128::from_be_bytes(reader.bin_of()?))))?;
         Some(Self { list, numbers: BTreeMap::new() })
     }
 }

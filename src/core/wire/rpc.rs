@@ -27,21 +27,12 @@ impl<'a> Request<'a> {
     #[must_use]
     pub fn parse(message: &'a [u8]) -> Option<Self> {
         let mut reader = Reader::new(message);
-        let Head::Array(elements @ (4 | 5)) = reader.head()? else {
-            return None;
-        };
-        let Head::Int(REQUEST) = reader.head()? else {
-            return None;
-        };
-        let Head::Int(msgid) = reader.head()? else {
-            return None;
-        };
-        let msgid = u64::try_from(msgid).ok()?;
+        let elements = reader.array().filter(|elements| matches!(elements, 4 | 5))?;
+        (reader.int()? == REQUEST).then_some(())?;
+        let msgid = reader.uint()?;
         let method = reader.text()?;
         let params = reader.raw()?;
-        let Some(Head::Array(_)) = Reader::new(params).head() else {
-            return None;
-        };
+        Reader::new(params).array()?;
         let metadata = if elements == 5 { Some(reader.raw()?) } else { None };
         Some(Self { msgid, method, params, metadata })
     }
@@ -52,12 +43,10 @@ impl<'a> Request<'a> {
 #[must_use]
 pub fn msgid_of(beginning: &[u8]) -> Option<u64> {
     let mut reader = Reader::new(beginning);
-    let (Head::Array(4 | 5), Head::Int(REQUEST)) = (reader.head()?, reader.head()?) else {
+    let (4 | 5, REQUEST) = (reader.array()?, reader.int()?) else {
         return None;
     };
-    let Head::Int(msgid) = reader.head()? else {
-        return None;
-    };
+    let msgid = reader.int()?;
     let _method = reader.text()?;
     u64::try_from(msgid).ok()
 }
@@ -70,13 +59,13 @@ pub fn msgid_of(beginning: &[u8]) -> Option<u64> {
 /// who is root elsewhere.
 pub fn peer_uid(metadata: &[u8]) -> Result<Option<Uid>, Refusal> {
     let mut reader = Reader::new(metadata);
-    let Some(Head::Map(entries @ (0 | 1))) = reader.head() else {
+    let Some(entries @ (0 | 1)) = reader.map() else {
         return Err(Refusal::InvalidRequest);
     };
     if entries == 0 {
         return Ok(None);
     }
-    let (Some("uid"), Some(Head::Int(uid))) = (reader.text(), reader.head()) else {
+    let (Some("uid"), Some(uid)) = (reader.text(), reader.int()) else {
         return Err(Refusal::InvalidRequest);
     };
     match u32::try_from(uid).map(Uid) {
@@ -122,13 +111,10 @@ impl<'a> Response<'a> {
     #[must_use]
     pub fn parse(message: &'a [u8]) -> Option<Self> {
         let mut reader = Reader::new(message);
-        let (Head::Array(4), Head::Int(1)) = (reader.head()?, reader.head()?) else {
+        let (4, 1) = (reader.array()?, reader.int()?) else {
             return None;
         };
-        let Head::Int(msgid) = reader.head()? else {
-            return None;
-        };
-        let msgid = u64::try_from(msgid).ok()?;
+        let msgid = reader.uint()?;
         let error = reader.raw()?;
         let result = reader.raw()?;
         let is_error = Reader::new(error).head()? != Head::Nil;

@@ -48,23 +48,23 @@ impl<'a> Reader<'a> {
 
     /// Reads a scalar, or enters a container.
     pub fn head(&mut self) -> Option<Head<'a>> {
-        let marker = Marker::from_u8(self.array::<1>()?[0]);
+        let marker = Marker::from_u8(self.chunk::<1>()?[0]);
         Some(match marker {
             Marker::Null => Head::Nil,
             Marker::True => Head::Bool(true),
             Marker::False => Head::Bool(false),
             Marker::FixPos(n) => Head::Int(n.into()),
             Marker::FixNeg(n) => Head::Int(n.into()),
-            Marker::U8 => Head::Int(u8::from_be_bytes(self.array()?).into()),
-            Marker::U16 => Head::Int(u16::from_be_bytes(self.array()?).into()),
-            Marker::U32 => Head::Int(u32::from_be_bytes(self.array()?).into()),
-            Marker::U64 => Head::Int(u64::from_be_bytes(self.array()?).into()),
-            Marker::I8 => Head::Int(i8::from_be_bytes(self.array()?).into()),
-            Marker::I16 => Head::Int(i16::from_be_bytes(self.array()?).into()),
-            Marker::I32 => Head::Int(i32::from_be_bytes(self.array()?).into()),
-            Marker::I64 => Head::Int(i64::from_be_bytes(self.array()?).into()),
-            Marker::F32 => Head::Float(f32::from_be_bytes(self.array()?).into()),
-            Marker::F64 => Head::Float(f64::from_be_bytes(self.array()?)),
+            Marker::U8 => Head::Int(u8::from_be_bytes(self.chunk()?).into()),
+            Marker::U16 => Head::Int(u16::from_be_bytes(self.chunk()?).into()),
+            Marker::U32 => Head::Int(u32::from_be_bytes(self.chunk()?).into()),
+            Marker::U64 => Head::Int(u64::from_be_bytes(self.chunk()?).into()),
+            Marker::I8 => Head::Int(i8::from_be_bytes(self.chunk()?).into()),
+            Marker::I16 => Head::Int(i16::from_be_bytes(self.chunk()?).into()),
+            Marker::I32 => Head::Int(i32::from_be_bytes(self.chunk()?).into()),
+            Marker::I64 => Head::Int(i64::from_be_bytes(self.chunk()?).into()),
+            Marker::F32 => Head::Float(f32::from_be_bytes(self.chunk()?).into()),
+            Marker::F64 => Head::Float(f64::from_be_bytes(self.chunk()?)),
             Marker::FixStr(n) => Head::Str(self.take(n.into())?),
             Marker::Str8 => Head::Str(self.sized::<1>()?),
             Marker::Str16 => Head::Str(self.sized::<2>()?),
@@ -119,20 +119,100 @@ impl<'a> Reader<'a> {
         std::str::from_utf8(bytes).ok()
     }
 
+    /// Reads an integer; none for any other value.
+    pub fn int(&mut self) -> Option<i128> {
+        let Head::Int(value) = self.head()? else {
+            return None;
+        };
+        Some(value)
+    }
+
+    /// Reads an integer from 0 to 2^64-1; none for any other value.
+    pub fn uint(&mut self) -> Option<u64> {
+        u64::try_from(self.int()?).ok()
+    }
+
+    /// Reads a boolean; none for any other value.
+    pub fn bool(&mut self) -> Option<bool> {
+        let Head::Bool(value) = self.head()? else {
+            return None;
+        };
+        Some(value)
+    }
+
+    /// Reads bytes; none for any other value.
+    pub fn bin(&mut self) -> Option<&'a [u8]> {
+        let Head::Bin(bytes) = self.head()? else {
+            return None;
+        };
+        Some(bytes)
+    }
+
+    /// Reads exactly `N` bytes; none for any other value.
+    pub fn bin_of<const N: usize>(&mut self) -> Option<[u8; N]> {
+        self.bin()?.try_into().ok()
+    }
+
+    /// Reads a value, or nil as none; the outer none where `read` finds none.
+    pub fn or_nil<T>(&mut self, read: impl FnOnce(&mut Self) -> Option<T>) -> Option<Option<T>> {
+        let mut ahead = self.clone();
+        if ahead.head()? == Head::Nil {
+            *self = ahead;
+            return Some(None);
+        }
+        read(self).map(Some)
+    }
+
+    /// Enters an array and answers how many values follow; none for any other value.
+    pub fn array(&mut self) -> Option<usize> {
+        let Head::Array(count) = self.head()? else {
+            return None;
+        };
+        Some(count)
+    }
+
+    /// Enters an array of exactly so many values; none for any other value.
+    pub fn array_of(&mut self, count: usize) -> Option<()> {
+        (self.array()? == count).then_some(())
+    }
+
+    /// Enters a map and answers how many pairs follow; none for any other value.
+    pub fn map(&mut self) -> Option<usize> {
+        let Head::Map(count) = self.head()? else {
+            return None;
+        };
+        Some(count)
+    }
+
+    /// Reads an array of at most `most` elements; none for any other value. The list grows with what is there,
+    /// not by what the array announces.
+    pub fn list<T>(
+        &mut self,
+        most: usize,
+        mut element: impl FnMut(&mut Self) -> Option<T>,
+    ) -> Option<Vec<T>> {
+        let count = self.array().filter(|count| *count <= most)?;
+        let mut list = Vec::new();
+        for _ in 0..count {
+            list.push(element(self)?);
+        }
+        Some(list)
+    }
+
     fn take(&mut self, count: usize) -> Option<&'a [u8]> {
         let (taken, rest) = self.rest.split_at_checked(count)?;
         self.rest = rest;
         Some(taken)
     }
 
-    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+    fn chunk<const N: usize>(&mut self) -> Option<[u8; N]> {
         let (taken, rest) = self.rest.split_first_chunk::<N>()?;
         self.rest = rest;
         Some(*taken)
     }
 
     fn length<const N: usize>(&mut self) -> Option<usize> {
-        Some(self.array::<N>()?.iter().fold(0, |value, byte| value << 8 | usize::from(*byte)))
+        Some(self.chunk::<N>()?.iter().fold(0, |value, byte| value << 8 | usize::from(*byte)))
     }
 
     fn sized<const N: usize>(&mut self) -> Option<&'a [u8]> {
@@ -141,7 +221,7 @@ impl<'a> Reader<'a> {
     }
 
     fn ext(&mut self, length: usize) -> Option<Head<'a>> {
-        let kind = i8::from_be_bytes(self.array()?);
+        let kind = i8::from_be_bytes(self.chunk()?);
         Some(Head::Ext(kind, self.take(length)?))
     }
 }
