@@ -71,6 +71,7 @@
 //!
 //!  within the core:  model <── clock, gate        clock, directory <── replication <── wire::replication, wire::link
 //!                    wire <── model::record              model <── wire::rpc       model, wire <── api
+//!                    directory, replication <── api::peers, api::comparison
 //! ```
 //!
 //! Nobody imports [`daemon`], which puts the parts together; [`sys`] and [`remedy`] import nobody. Cargo

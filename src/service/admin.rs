@@ -9,8 +9,10 @@ use cortex_core::{
 };
 use tokio::sync::oneshot;
 
-use super::{Answer, Errand, InForce, Service, conflicts::blocking, read, tables::owner_of};
-use crate::store::{Catalog, CommandError, Namespace, Reader, Recorded, StoreError, Wanted};
+use super::{Answer, Errand, InForce, Service, read, tables::owner_of};
+use crate::store::{
+    Catalog, CommandError, Namespace, Reader, Recorded, StoreError, Wanted, blocking,
+};
 
 /// Events of one answer, unless fewer are asked for.
 const EVENTS: u32 = 1000;

@@ -13,7 +13,9 @@ use cortex_core::{
 };
 
 use super::{Answer, Service, read, ready};
-use crate::store::{CommandError, Conflict, Entry, Reader, RecordCommand, RecordOutcome, Store};
+use crate::store::{
+    CommandError, Conflict, Entry, Reader, RecordCommand, RecordOutcome, Store, blocking,
+};
 
 /// Conflicts of one answer: unless fewer or more are asked for, and at most.
 const LISTED: u32 = 100;
@@ -125,14 +127,6 @@ impl Service {
             Ok(Acknowledged { acknowledged })
         }))
     }
-}
-
-/// Reads that may take a while, away from the threads that serve connections.
-pub(super) async fn blocking<T: Send + 'static>(
-    read: impl FnOnce() -> Result<T, CommandError> + Send + 'static,
-) -> Result<T, CommandError> {
-    let read = tokio::task::spawn_blocking(read).await;
-    read.unwrap_or(Err(crate::store::StoreError::Closed.into()))
 }
 
 fn find(store: &Store, entry: &Entry, id: i64) -> Result<Conflict, CommandError> {

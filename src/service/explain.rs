@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use bytes::Bytes;
 use cortex_core::{
-    api::{self, Explanation},
+    api::{self, Explanation, RowMark},
     directory::Standing,
     gate,
     model::{Caller, Key, NodeName, Owner, Permissions, Refusal, Scope, Stamp},
@@ -20,7 +20,7 @@ use super::{
     drain::{DrainPath, either, removed},
     read, trouble,
 };
-use crate::store::{CommandError, Entry, RowMark, SYSTEM_TABLE};
+use crate::store::{CommandError, Entry, SYSTEM_TABLE};
 
 /// What is found, and what can be done about it.
 #[derive(Debug)]

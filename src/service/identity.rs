@@ -14,14 +14,9 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use cortex_core::{
-    api::{
-        self, ClaimToken, Identity, IdentityMetadata, Raw, RawValue, Request as _, TokenOptions,
-    },
+    api::{self, ClaimToken, Identity, IdentityMetadata, SealedRows, TokenOptions},
     directory::{Directory, IdentityRow, Row},
-    model::{
-        ActorId, Caller, Hlc, IdentityId, IdentityName, NodeName, Refusal, Signer, Stamp, Uid,
-    },
-    wire::{Head, Method, Reader as Decoder, encode},
+    model::{Caller, IdentityId, IdentityName, NodeName, Refusal, Signer, Uid},
 };
 
 use super::{
@@ -34,8 +29,8 @@ use super::{
 };
 use crate::{
     store::{
-        self, Claim, CommandError, DirectoryCommand, Reader, Redemption, Registration, SealedRow,
-        Store, TokenId,
+        self, Claim, CommandError, DirectoryCommand, Reader, Redemption, Registration, Store,
+        TokenId,
     },
     sys::{clock, random},
 };
@@ -48,9 +43,6 @@ const REDEEM_TIME: Duration = Duration::from_secs(10);
 
 /// How long it may take to hear who has used one.
 const TELL_TIME: Duration = Duration::from_secs(3);
-
-/// Rows that are taken from another node for one identity: with ten nodes, some thirty are normal.
-const MOST_ROWS: usize = 1000;
 
 /// Where a token shall be good, for whom, and how long.
 #[derive(Clone, Debug)]
@@ -145,7 +137,8 @@ impl Service {
         self.check_claimable(&token, signer.node(), uid)?;
         let (store, mesh) = (self.store.clone(), self.mesh().cloned());
         Ok(Answer::later(async move {
-            let rows = told_by_actor(&store, mesh.as_ref(), &signer, &token, &written, uid).await?;
+            let rows =
+                redeemed_at_origin(&store, mesh.as_ref(), &signer, &token, &written, uid).await?;
             let mut told = store.catalog().directory().clone();
             told.extend(rows.iter().map(|row| row.row().clone()));
             // A token made here for a uid here, or one whose origin did not need to be asked, is
@@ -162,7 +155,7 @@ impl Service {
                 token: TokenId { id: token.id, expires_ms: token.expires_at * 1000 },
             };
             store.execute(DirectoryCommand::Claim(Box::new(claim))).await?;
-            tell_actor(&store, mesh.as_ref(), signer.node(), &token, uid).await;
+            tell_origin(&store, mesh.as_ref(), signer.node(), &token, uid).await;
             let name = store.catalog().directory().show_identity(token.identity);
             Ok(format!("claimed identity '{name}'"))
         }))
@@ -221,9 +214,7 @@ impl Service {
                 store.execute(DirectoryCommand::Adopt(orphans)).await?;
                 rows = store.reader(0).sealed(&keys)?;
             }
-            let mut out = Vec::new();
-            write_rows(&rows, &mut out);
-            Ok(RawValue(out))
+            Ok(SealedRows(rows))
         }))
     }
 
@@ -235,11 +226,10 @@ impl Service {
         params: &Bytes,
     ) -> Result<Answer, CommandError> {
         let signer = self.signer()?;
-        let api::IdentityLearn { rows: Raw(rows) } = read(params)?;
+        let api::IdentityLearn { rows: SealedRows(rows) } = read(params)?;
         let Caller::Peer { node, .. } = caller else {
             return Err(Refusal::AccessDenied.into());
         };
-        let rows = read_rows(rows).ok_or_else(api::IdentityLearn::invalid)?;
         let catalog = self.store.catalog();
         let directory = catalog.directory();
         let rows = store::verify(signer.as_ref(), directory, rows)?;
@@ -333,13 +323,13 @@ impl Service {
         Ok(Answer::commit(DirectoryCommand::ResolveName { caller: caller.clone(), name, keep }))
     }
 
-    /// The names of the other machines.
     /// True for a machine that the settings name, and for one that has presented itself: at the end of a chain
     /// the directory alone knows it.
     fn is_known(&self, node: &NodeName) -> bool {
         self.peers().contains(node) || self.store.catalog().directory().is_member(node)
     }
 
+    /// The names of the other machines.
     pub(super) fn peers(&self) -> BTreeSet<NodeName> {
         let Some(mesh) = self.mesh() else {
             return BTreeSet::new();
@@ -360,7 +350,7 @@ fn whom_to_map(asking: Uid, named: Option<Uid>, name: &IdentityName) -> Result<U
 }
 
 /// What is known of a token's identity once it has been used up where it was made.
-async fn told_by_actor(
+async fn redeemed_at_origin(
     store: &Store,
     mesh: Option<&Mesh>,
     signer: &Arc<dyn Signer>,
@@ -372,19 +362,16 @@ async fn told_by_actor(
         return Ok(Vec::new());
     }
     let mesh = mesh.ok_or(Refusal::MeshNotConfigured)?;
-    let mut params = Vec::new();
-    api::IdentityRedeem { token: written }.write(&mut params);
+    let request = api::IdentityRedeem { token: written };
     let deadline = clock::monotonic() + REDEEM_TIME;
-    let told = mesh
-        .ask(token.origin.clone(), Method::IdentityRedeem, Bytes::from(params), Some(uid), deadline)
-        .await;
-    let encoded = match told {
-        Ok(encoded) => encoded,
-        Err(AskError::Refused(why)) => return Err(said_by_actor(why).into()),
+    let SealedRows(rows) = match mesh.call(&token.origin, &request, Some(uid), deadline).await {
+        Ok(rows) => rows,
+        Err(AskError::Refused(why)) => return Err(said_by_origin(why).into()),
         Err(AskError::UnknownNode(node)) => {
             return Err(Refusal::UnknownNode(node.as_str().into()).into());
         }
         Err(AskError::Busy) => return Err(Refusal::NodesBusy.into()),
+        Err(AskError::Malformed(_)) => return Err(Refusal::TokenForged.into()),
         // A token for this node alone is used up here, whether or not its origin can be asked; but what it
         // says can be judged by nobody who has not heard of its identity.
         Err(_) if token.node.as_ref() == Some(signer.node()) && is_known(store, token) => {
@@ -392,7 +379,6 @@ async fn told_by_actor(
         }
         Err(_) => return Err(Refusal::NodeUnreachable(token.origin.as_str().into()).into()),
     };
-    let rows = read_rows(&encoded).ok_or(Refusal::TokenForged)?;
     let checked = store::check(signer.as_ref(), store.catalog().directory(), rows);
     // What others have said of the identity is not needed for this, and comes with the directory.
     match checked.unverified.iter().find(|row| rests_on(token, &row.key)) {
@@ -421,7 +407,7 @@ fn is_known(store: &Store, token: &Token) -> bool {
 
 /// Lets the node that made a token know who has used it, so that it serves them at once. Where that
 /// fails, it will learn of them all the same when the directory is replicated.
-async fn tell_actor(store: &Store, mesh: Option<&Mesh>, here: &NodeName, token: &Token, uid: Uid) {
+async fn tell_origin(store: &Store, mesh: Option<&Mesh>, here: &NodeName, token: &Token, uid: Uid) {
     let (Some(mesh), false) = (mesh, token.origin == *here) else {
         return;
     };
@@ -429,18 +415,15 @@ async fn tell_actor(store: &Store, mesh: Option<&Mesh>, here: &NodeName, token: 
     let Ok(rows) = store.reader(0).sealed(&keys) else {
         return;
     };
-    let (mut encoded, mut params) = (Vec::new(), Vec::new());
-    write_rows(&rows, &mut encoded);
-    api::IdentityLearn { rows: Raw(&encoded) }.write(&mut params);
-    let (origin, deadline) = (token.origin.clone(), clock::monotonic() + TELL_TIME);
-    let told = mesh.ask(origin, Method::IdentityLearn, Bytes::from(params), None, deadline).await;
-    if let Err(error) = told {
+    let request = api::IdentityLearn { rows: SealedRows(rows) };
+    let deadline = clock::monotonic() + TELL_TIME;
+    if let Err(error) = mesh.call(&token.origin, &request, None, deadline).await {
         tracing::info!(node = %token.origin, %error, "{} was not told that its token was used: {error}", token.origin);
     }
 }
 
 /// What the origin has against a token is the same that this node could have against it.
-fn said_by_actor(why: Box<str>) -> Refusal {
+fn said_by_origin(why: Box<str>) -> Refusal {
     let known = [
         Refusal::TokenUsed,
         Refusal::TokenExpired,
@@ -497,46 +480,4 @@ fn shown(row: &IdentityRow, directory: &Directory) -> Identity {
             contested,
         },
     }
-}
-
-/// Rows are passed as arrays of key, value, timestamp, origin and number.
-fn write_rows(rows: &[SealedRow], out: &mut Vec<u8>) {
-    encode::array(out, rows.len());
-    for row in rows {
-        encode::array(out, 5);
-        encode::bin(out, &row.key);
-        encode::bin(out, &row.value);
-        encode::uint(out, row.stamp.hlc.to_i64().unsigned_abs());
-        encode::bin(out, &row.stamp.actor.0.to_be_bytes());
-        encode::uint(out, row.seq);
-    }
-}
-
-fn read_rows(encoded: &[u8]) -> Option<Vec<SealedRow>> {
-    let mut reader = Decoder::new(encoded);
-    let Head::Array(count @ ..=MOST_ROWS) = reader.head()? else {
-        return None;
-    };
-    (0..count).map(|_| read_row(&mut reader)).collect()
-}
-
-fn read_row(reader: &mut Decoder<'_>) -> Option<SealedRow> {
-    reader.array_of(5)?;
-    let (Head::Bin(key), Head::Bin(value)) = (reader.head()?, reader.head()?) else {
-        return None;
-    };
-    let (Head::Int(hlc), Head::Bin(origin), Head::Int(seq)) =
-        (reader.head()?, reader.head()?, reader.head()?)
-    else {
-        return None;
-    };
-    Some(SealedRow {
-        key: key.to_vec(),
-        value: value.to_vec(),
-        stamp: Stamp {
-            hlc: Hlc::from_i64(i64::try_from(hlc).ok()?),
-            actor: ActorId(u128::from_be_bytes(origin.try_into().ok()?)),
-        },
-        seq: u64::try_from(seq).ok()?,
-    })
 }

@@ -3,11 +3,12 @@
 //!
 //! ```text
 //!   edge::peer ──> MeshView ──> mesh_status, mesh_list_nodes
-//!   edge::peer <── PeerRequest <── Mesh::ask <── a method that needs another machine's answer
+//!   edge::peer <── PeerRequest <── Mesh::call <── a method that needs another machine's answer
 //! ```
 
 use std::{
     collections::BTreeMap,
+    pin::Pin,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -15,7 +16,7 @@ use std::{
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use cortex_core::{
-    api::{self, MeshReport, Named, NodeAddress, PeerNode},
+    api::{self, Malformed, MeshReport, Named, NodeAddress, PeerNode, Request, Response as _},
     membership::State,
     model::{Caller, MeshId, NodeName, Refusal, Uid},
     wire::{Method, link::Reject},
@@ -68,9 +69,12 @@ pub enum AskError {
     /// No answer came in time.
     #[error("no answer in time")]
     Timeout,
-    /// The connection broke off before the answer, or the answer cannot be read.
+    /// The connection broke off before the answer.
     #[error("the answer broke off: {0}")]
     Broken(String),
+    /// The answer is none to this request.
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
     /// The answer is larger than is taken.
     #[error("the answer is larger than {0} bytes")]
     TooLarge(usize),
@@ -78,6 +82,9 @@ pub enum AskError {
     #[error("too many requests to other nodes wait already")]
     Busy,
 }
+
+/// What another machine answers, once it does.
+pub type Answered<T> = Pin<Box<dyn Future<Output = Result<T, AskError>> + Send>>;
 
 impl Mesh {
     /// A handle on the mesh, and the end of the channel that the edge answers.
@@ -93,23 +100,37 @@ impl Mesh {
         &self.view
     }
 
-    /// Asks another machine and waits for its encoded result, until the deadline.
+    /// Asks another machine, on behalf of a user of this one or for the machine itself, and waits for its answer
+    /// until the deadline.
     ///
     /// # Errors
     /// [`AskError`].
-    pub async fn ask(
+    // Boxed, because the compiler cannot see that a future over a request with a borrowed parameter is `Send`.
+    pub fn call<'r, R: Request<'r>>(
         &self,
-        node: NodeName,
-        method: Method,
-        params: Bytes,
+        node: &NodeName,
+        request: &R,
         uid: Option<Uid>,
         deadline: Instant,
-    ) -> Result<Bytes, AskError> {
+    ) -> Answered<R::Response> {
+        let mut params = Vec::new();
+        request.write(&mut params);
         let (answer, answered) = oneshot::channel();
-        let request = PeerRequest { node, method, params, uid, deadline, answer };
-        self.requests.try_send(request).map_err(|_| AskError::Busy)?;
-        let answered = tokio::time::timeout_at(deadline.into(), answered).await;
-        answered.map_err(|_| AskError::Timeout)?.unwrap_or(Err(AskError::Busy))
+        let request = PeerRequest {
+            node: node.clone(),
+            method: R::METHOD,
+            params: params.into(),
+            uid,
+            deadline,
+            answer,
+        };
+        let sent = self.requests.try_send(request).map_err(|_| AskError::Busy);
+        Box::pin(async move {
+            sent?;
+            let answered = tokio::time::timeout_at(deadline.into(), answered).await;
+            let result = answered.map_err(|_| AskError::Timeout)?.unwrap_or(Err(AskError::Busy))?;
+            Ok(R::Response::read(&result)?)
+        })
     }
 }
 

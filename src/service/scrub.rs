@@ -16,10 +16,9 @@ use std::{
 
 use bytes::Bytes;
 use cortex_core::{
-    api::{self, ScrubReport, ScrubRound, ScrubStatus},
+    api::{self, Bin, PushOptions, PushedKeys, ScrubReport, ScrubRound, ScrubStatus, SyncPush},
     backoff::Backoff,
     model::{Caller, NodeName, TableId, Uid},
-    wire::{Method, encode},
 };
 use tokio::{
     sync::Notify,
@@ -27,11 +26,11 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use super::{Answer, Service, read, repair::batches};
+use super::{Answer, Service, read};
 use crate::{
     store::{
         AuditReport, AuditStep, Audited, CommandError, Entry, Event, Store, StoreError,
-        UpkeepCommand, UpkeepOutcome,
+        UpkeepCommand, UpkeepOutcome, blocking,
     },
     sys::{clock, random},
 };
@@ -144,8 +143,8 @@ async fn audit_once(
     loop {
         if let Some(after) = ahead.take() {
             let store = store.clone();
-            let read = move || Ok(store.read_ahead(table, &after)?);
-            ahead = super::conflicts::blocking(read).await?;
+            let read = move || store.read_ahead(table, &after);
+            ahead = blocking(read).await?;
         }
         let done = store.execute(UpkeepCommand::Audit(AuditStep { table, audit, begins })).await?;
         begins = false;
@@ -176,7 +175,7 @@ impl Service {
                 add(&mut round, &audit(&store, table, None).await);
             }
             let reads = store.clone();
-            let structure = super::conflicts::blocking(move || Ok(reads.integrity()?)).await?;
+            let structure = blocking(move || reads.integrity()).await?;
             round.damaged = store.damaged_counts().values().sum();
             Ok(ScrubReport { round, structure })
         }))
@@ -376,15 +375,11 @@ async fn ask_for_sound_rows(service: &Service) -> bool {
 /// What it has arrives the usual way.
 async fn ask_one(service: &Service, node: &NodeName, entry: &Entry, keys: Vec<Vec<u8>>) {
     let Some(mesh) = service.mesh() else { return };
-    for keys in batches(keys) {
-        let mut params = Vec::new();
-        encode::array(&mut params, 2);
-        encode::bin(&mut params, &entry.table.uid.0);
-        encode::array(&mut params, keys.len());
-        keys.iter().for_each(|key| encode::bin(&mut params, key));
+    for keys in PushedKeys::batches(keys) {
+        let (table, options) = (Bin(&entry.table.uid.0), PushOptions::default());
+        let request = SyncPush { table, keys, options };
         let deadline = clock::monotonic() + ASK_TIME;
-        let asked = mesh.ask(node.clone(), Method::SyncPush, params.into(), None, deadline).await;
-        if let Err(error) = asked {
+        if let Err(error) = mesh.call(node, &request, None, deadline).await {
             tracing::debug!(%node, %error, "sound rows were not asked for");
             return;
         }

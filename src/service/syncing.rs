@@ -203,7 +203,7 @@ impl Wait {
         mesh: &Mesh,
         deadline: Instant,
     ) -> bool {
-        let theirs = match repair::stand_of(mesh, node, &self.entry, deadline).await {
+        let theirs = match repair::summary_of(mesh, node, &self.entry, deadline).await {
             Ok(theirs) => theirs,
             // It cannot be asked from here. What it has said has come through others: one of them must see it now.
             Err(AskError::UnknownNode(_)) => {

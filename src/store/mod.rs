@@ -13,6 +13,7 @@
 mod actors;
 mod audit;
 mod backup;
+mod blocking;
 mod cache;
 mod catalog;
 mod checkpoint;
@@ -56,6 +57,7 @@ mod writer;
 
 pub(crate) use backup::{KEPT as KEPT_BACKUPS, SENDING as BACKUP_SENDING};
 pub use backup::{Restored, Summary, restore};
+pub use blocking::blocking;
 pub use catalog::{Catalog, Entry, Namespace, Usage};
 pub use command::{
     Applied, AuditReport, AuditStep, Audited, Claim, Collection, Command, DirectoryCommand,
@@ -72,7 +74,7 @@ pub use handle::{Figures, Store};
 pub use options::{LogBounds, Options};
 pub use read_batch::{BatchBounds, BatchRead, NoBatch};
 pub use reader::Reader;
-pub use repair::{BUCKETS, RowMark, bucket_of};
+pub use repair::bucket_of;
 pub use replica::Replica;
 pub use scan::{Flow, Scan};
-pub use system::{Checked, SealedRow, UID as SYSTEM_TABLE, VerifiedRow, check, verify};
+pub use system::{Checked, UID as SYSTEM_TABLE, VerifiedRow, check, verify};

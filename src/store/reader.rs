@@ -7,7 +7,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use cortex_core::model::TableId;
+use cortex_core::{directory::SealedRow, model::TableId};
 use rusqlite::Connection;
 
 use super::{
@@ -16,7 +16,7 @@ use super::{
     events::{self, Recorded, Wanted},
     published::Published,
     seqlock::Moment,
-    system::{self, SealedRow},
+    system,
 };
 
 /// A reader of single records. Cheap to use from the one thread it belongs to.

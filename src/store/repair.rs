@@ -2,6 +2,7 @@
 //! that differ. What is done about a difference is for the service to say.
 
 use cortex_core::{
+    api::{BUCKETS, RowMark},
     model::{Hlc, Stamp, TableId},
     replication::TableDigest,
 };
@@ -9,22 +10,6 @@ use rusqlite::{Connection, OptionalExtension, params};
 use sha2::{Digest, Sha256};
 
 use super::{actors::Actors, checksum::StoredRow, error::StoreError, handle::Store, system};
-
-/// Buckets of keys. With a million rows each holds some 250, so that a difference costs a few kilobytes.
-pub const BUCKETS: usize = 4096;
-
-/// A row by what tells it from another version of it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RowMark {
-    /// Its key.
-    pub key: Vec<u8>,
-    /// Its place in the merge order.
-    pub stamp: Stamp,
-    /// Its number among the writes of its actor.
-    pub seq: u64,
-    /// The SHA-256 of its value; none for a deletion.
-    pub value: Option<[u8; 32]>,
-}
 
 /// The bucket of a key, the same on every machine.
 #[must_use]

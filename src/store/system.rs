@@ -12,7 +12,7 @@
 use std::collections::BTreeMap;
 
 use cortex_core::{
-    directory::{Directory, NodeRow, Progress, Row, adopted_part, signed_part},
+    directory::{Directory, NodeRow, Progress, Row, SealedRow, adopted_part, signed_part},
     model::{ActorId, Hlc, NodeName, NotSigned, Refusal, Signer, Stamp, TableId, TableUid},
     replication::UnverifiedRow,
     wire::{Reader, encode},
@@ -30,19 +30,6 @@ pub const UID: TableUid = cortex_core::replication::SYSTEM_TABLE;
 
 /// The longest value of a row: a certificate is the largest part of any.
 const MOST_BYTES: usize = 16 << 10;
-
-/// A row as it is passed from node to node.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SealedRow {
-    /// Its key in the system table.
-    pub key: Vec<u8>,
-    /// The row and the signature.
-    pub value: Vec<u8>,
-    /// Its place in the merge order, with the actor's id.
-    pub stamp: Stamp,
-    /// Its number among the writes of its actor.
-    pub seq: u64,
-}
 
 /// A row whose signature has been found to be its writer's.
 #[derive(Clone, Debug)]

@@ -2,6 +2,7 @@
 //! In the daemon this is the edge's, on threads that may block.
 
 use cortex_core::{
+    directory::SealedRow,
     model::Hlc,
     replication::{
         Ack, Answer, Batch, Part, PullRequest, SYSTEM_TABLE, SnapshotKind, Unfit, Why,
@@ -10,7 +11,7 @@ use cortex_core::{
 };
 use cortexd::store::{
     Applied, BatchBounds, BatchRead, Checked, Command, DirectoryCommand, Outcome, ReceivedBatch,
-    ReplicationCommand, ReplicationOutcome, SealedRow, check,
+    ReplicationCommand, ReplicationOutcome, check,
 };
 
 use crate::{

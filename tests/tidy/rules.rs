@@ -68,6 +68,9 @@ const CORE: &[(&str, &[&str])] = &[
     ("model::record", &["wire"]),
     ("api", &["model", "wire"]),
     ("backoff", &[]),
+    // What only machines ask of each other is said in replicas and rows of the directory.
+    ("api::comparison", &["model", "replication", "wire"]),
+    ("api::peers", &["directory", "model", "wire"]),
     ("clock", &["model"]),
     ("rule", &[]),
     ("directory", &["model", "rule"]),

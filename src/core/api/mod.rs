@@ -16,6 +16,7 @@
 //!
 //! Every request may fail with a text; which ones there are is [`crate::model::Refusal`].
 
+mod comparison;
 mod conflicts;
 mod daemon;
 mod grants;
@@ -29,6 +30,7 @@ mod replica;
 mod sync;
 mod tables;
 
+pub use comparison::*;
 pub use conflicts::*;
 pub use daemon::*;
 pub use grants::*;
@@ -67,7 +69,7 @@ pub trait Request<'a>: Sized {
 }
 
 /// What a method answers.
-pub trait Response: Sized {
+pub trait Response: Sized + Send + 'static {
     /// Reads the encoded result.
     ///
     /// # Errors
@@ -83,7 +85,7 @@ pub trait Response: Sized {
 #[error("the result has another shape than expected: {0}")]
 pub struct Malformed(pub Box<str>);
 
-impl<T: Serialize + DeserializeOwned> Response for T {
+impl<T: Serialize + DeserializeOwned + Send + 'static> Response for T {
     fn read(result: &[u8]) -> Result<Self, Malformed> {
         rmp_serde::from_slice(result).map_err(|error| Malformed(error.to_string().into()))
     }

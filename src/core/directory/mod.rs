@@ -27,7 +27,7 @@ use std::{
 pub use restored::Progress;
 pub use row::{
     BindingRow, Database, DroppedRow, GrantRow, IdentityRow, NameRow, NodeRow, RemovalRow,
-    ReplicaRow, RevocationRow, Row, ScopeRow, Seen, SettlementRow, TokenId, TransferRow,
+    ReplicaRow, RevocationRow, Row, ScopeRow, SealedRow, Seen, SettlementRow, TokenId, TransferRow,
     UNKNOWN_DATABASE, UnbindingRow, adopted_part, signed_part,
 };
 pub use scopes::{Standing, Whereabouts};

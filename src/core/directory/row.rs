@@ -48,6 +48,19 @@ pub enum Row {
     Transfer(TransferRow),
 }
 
+/// A row as it is passed from node to node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SealedRow {
+    /// Its key in the system table.
+    pub key: Vec<u8>,
+    /// The row and its writer's signature.
+    pub value: Vec<u8>,
+    /// Its place in the merge order, with the actor's id.
+    pub stamp: Stamp,
+    /// Its number among the writes of its actor.
+    pub seq: u64,
+}
+
 /// Which database file: drawn at its birth, and again when a backup comes to epoch.
 pub type Database = [u8; 16];
 

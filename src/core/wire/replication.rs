@@ -279,7 +279,7 @@ fn read_batch(table: TableUid, fields: &Fields<'_>, actors: &Actors) -> Option<B
             _other => return None,
         },
         knowledge: read_counts(&mut fields.value(15)?)?,
-        removed: fields.value(16)?.list(REMOVED, |reader| reader.bin_of())?,
+        removed: fields.value(16)?.list(REMOVED, Reader::bin_of)?,
         head: if fields.has(17) { Some(read_head(&mut fields.value(17)?)?) } else { None },
         drain: read_id(fields, 18)?,
         digest: if fields.has(19) { Some(read_digest(&mut fields.value(19)?)?) } else { None },

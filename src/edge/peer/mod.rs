@@ -43,7 +43,7 @@ use cortex_core::model::NodeName;
 use tokio::{
     net::TcpListener,
     sync::{mpsc, watch},
-    task::{JoinSet, spawn_blocking},
+    task::JoinSet,
     time::timeout,
 };
 
@@ -55,7 +55,7 @@ use crate::{
         Service,
         mesh::{MeshView, PeerRequest},
     },
-    store::{Reader, StoreError},
+    store::Reader,
     sys::{clock, random},
 };
 
@@ -195,17 +195,4 @@ fn reap(ended: Option<Result<(), tokio::task::JoinError>>) {
 fn random() -> u32 {
     let [a, b, c, d, ..] = random::id();
     u32::from_be_bytes([a, b, c, d])
-}
-
-/// Work that may block, on a thread for that.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
-) -> Result<T, StoreError> {
-    match spawn_blocking(work).await {
-        Ok(done) => done,
-        Err(ended) => match ended.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            Err(_given_up) => Err(StoreError::Closed),
-        },
-    }
 }

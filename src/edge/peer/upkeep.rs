@@ -21,7 +21,7 @@ use crate::{
     service::sync::{AheadOfClock, SyncView},
     store::{
         Catalog, Collection, CommandError, DirectoryCommand, Replica, ReplicationCommand,
-        ReplicationOutcome, Restamp, SYSTEM_TABLE, Store,
+        ReplicationOutcome, Restamp, SYSTEM_TABLE, Store, blocking,
     },
     sys::clock,
     sys::throttle::{Lasted, Lasting},
@@ -174,7 +174,7 @@ impl Upkeep<'_> {
             return Ok(());
         }
         let (reading, credentials) = (store.clone(), Arc::clone(&now.credentials));
-        let found = super::blocking(move || reading.orphans(credentials.as_ref())).await?;
+        let found = blocking(move || reading.orphans(credentials.as_ref())).await?;
         self.signers = Some(now);
         for rows in found.chunks(ADOPTED_AT_ONCE) {
             store.execute(DirectoryCommand::Adopt(rows.to_vec())).await?;
@@ -310,7 +310,7 @@ impl Upkeep<'_> {
             return Ok(None);
         }
         let (reads, known) = (store.clone(), confirmed.clone());
-        let found = super::blocking(move || reads.unconfirmed_deletion(table, &known)).await?;
+        let found = blocking(move || reads.unconfirmed_deletion(table, &known)).await?;
         let Some(deletion) = found else { return Ok(None) };
         let catalog = store.catalog();
         let directory = catalog.directory();
@@ -412,7 +412,7 @@ async fn truncate_change_log(store: &Store, copy: &Replica) -> Result<(), Comman
     let keep = LEAST_CHANGE_LOG.max(rows.saturating_mul(2));
     let excess = {
         let store = store.clone();
-        super::blocking(move || store.change_log_excess(table, keep)).await?
+        blocking(move || store.change_log_excess(table, keep)).await?
     };
     let Some(upto) = excess else { return Ok(()) };
     let cut = || ReplicationCommand::TruncateChangeLog { table: copy.uid, upto };

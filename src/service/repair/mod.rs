@@ -16,7 +16,6 @@
 //! What a side covers is always read before its rows. So a row that is missing there and covered there was
 //! covered before it was looked for: it is not one that is just arriving.
 
-mod exchange;
 mod verdict;
 
 use std::{
@@ -28,31 +27,26 @@ use std::{
 use bytes::Bytes;
 use cortex_core::{
     api::{
-        self, Bin, ComparedNode, DifferingKey, Prefer, PushOptions, Raw, RawValue, RepairReport,
-        Request, Verdict,
+        self, BUCKETS, Bin, BucketDigests, Buckets, ComparedNode, DifferingKey, Prefer,
+        PushOptions, PushedKeys, RepairReport, ReplicaSummary, Request, RowMark, RowMarks, Verdict,
     },
     directory::Standing,
     model::{Caller, NodeName, Permissions, Refusal, TableUid, Uid},
     replication::{Dot, TableDigest},
-    wire::encode,
 };
 use tokio::sync::Semaphore;
 
-use exchange::{Marks, encode_marks, read_buckets, read_digests, read_keys, read_marks};
-pub(super) use exchange::{Stand, batches};
 use verdict::{Rows, by_key, verdicts};
 
 use super::{
     Answer, Service,
-    conflicts::blocking,
-    mesh::{AskError, Mesh},
+    mesh::{Answered, AskError, Mesh},
     read, scrub,
     sync::SyncView,
 };
 use crate::{
     store::{
-        AuditReport, BUCKETS, Command, CommandError, Entry, RecordCommand, RowMark, Store,
-        StoreError,
+        AuditReport, Command, CommandError, Entry, RecordCommand, Store, StoreError, blocking,
     },
     sys::clock,
 };
@@ -163,13 +157,9 @@ impl Service {
         let (store, comparisons) = (self.store.clone(), Arc::clone(&self.comparisons));
         Ok(Answer::later(async move {
             recompute(&store, &entry, &comparisons).await?;
-            let stand = position(&store, &entry)?;
-            let sums = buckets(&store, &entry, &comparisons).await?;
-            let mut out = Vec::new();
-            encode::array(&mut out, 4);
-            stand.write(&mut out);
-            encode::bin(&mut out, &sums.iter().flat_map(|sum| sum.to_bytes()).collect::<Vec<_>>());
-            Ok(RawValue(out))
+            let summary = summary(&store, &entry)?;
+            let digests = buckets(&store, &entry, &comparisons).await?;
+            Ok(BucketDigests { summary, digests })
         }))
     }
 
@@ -180,16 +170,16 @@ impl Service {
         caller: &Caller,
         params: &Bytes,
     ) -> Result<Answer, CommandError> {
-        let api::SyncMarks { table, buckets: Raw(wanted), after } = read(params)?;
+        let api::SyncMarks { table, buckets: Buckets(wanted), after } = read(params)?;
         let entry = self.compared_by(caller, table, api::SyncMarks::invalid)?;
-        let wanted = read_buckets(wanted).ok_or_else(api::SyncMarks::invalid)?;
         let after = after.map(|Bin(after)| after.to_vec());
         let (store, comparisons) = (self.store.clone(), Arc::clone(&self.comparisons));
         Ok(Answer::later(async move {
-            let stand = position(&store, &entry)?;
-            let marks = marks(&store, &entry, wanted, &comparisons).await?;
-            let from = after.map_or(0, |after| marks.partition_point(|mark| mark.key <= after));
-            Ok(RawValue(encode_marks(&stand, &marks[from..])))
+            let summary = summary(&store, &entry)?;
+            let mut marks = marks(&store, &entry, wanted, &comparisons).await?;
+            let before = after.map_or(0, |after| marks.partition_point(|mark| mark.key <= after));
+            marks.drain(..before);
+            Ok(RowMarks::bounded(summary, marks))
         }))
     }
 
@@ -204,7 +194,7 @@ impl Service {
         let (store, comparisons) = (self.store.clone(), Arc::clone(&self.comparisons));
         Ok(Answer::later(async move {
             recompute(&store, &entry, &comparisons).await?;
-            Ok(RawValue(position(&store, &entry)?.encoded()))
+            summary(&store, &entry)
         }))
     }
 
@@ -215,9 +205,9 @@ impl Service {
         caller: &Caller,
         params: &Bytes,
     ) -> Result<Answer, CommandError> {
-        let api::SyncPush { table, keys: Raw(keys), options } = read(params)?;
+        let api::SyncPush { table, keys, options } = read(params)?;
         let entry = self.compared_by(caller, table, api::SyncPush::invalid)?;
-        let keys = read_keys(keys).ok_or_else(api::SyncPush::invalid)?;
+        let keys = keys.into_keys();
         Ok(Answer::Commit(if options.again {
             Command::Records(RecordCommand::Rewrite { entry, keys })
         } else {
@@ -273,8 +263,7 @@ impl Repair {
     }
 
     async fn compare(&self, node: &NodeName, own: &[TableDigest]) -> Result<ComparedNode, Trouble> {
-        let answer = self.ask(node, &api::SyncBuckets { table: self.table() }).await?;
-        let theirs = read_digests(&answer).ok_or_else(malformed)?;
+        let theirs = self.call(node, &api::SyncBuckets { table: self.table() }).await?.digests;
         let differing: Vec<usize> =
             (0..BUCKETS).filter(|bucket| own.get(*bucket) != theirs.get(*bucket)).collect();
         let mut found = beginning(node);
@@ -282,7 +271,7 @@ impl Repair {
         let per_bucket = self.entry.usage.records() / BUCKETS as u64 + 1;
         let at_once = usize::try_from(ROWS_AT_ONCE / per_bucket).unwrap_or(1).max(1);
         for some in differing.chunks(at_once) {
-            let Stand { vector, gc_watermark, .. } = position(&self.store, &self.entry)?;
+            let ReplicaSummary { vector, gc_watermark, .. } = summary(&self.store, &self.entry)?;
             let rows = marks(&self.store, &self.entry, some.to_vec(), &self.comparisons).await?;
             let here = Rows { vector, gc_watermark, marks: rows.into_iter().map(by_key).collect() };
             let there = self.rows_of(node, some).await?;
@@ -294,18 +283,14 @@ impl Repair {
     /// The rows of some buckets there, answer by answer.
     async fn rows_of(&self, node: &NodeName, wanted: &[usize]) -> Result<Rows, Trouble> {
         let mut rows: Option<Rows> = None;
-        let mut buckets = Vec::new();
-        encode::array(&mut buckets, wanted.len());
-        wanted.iter().for_each(|bucket| encode::uint(&mut buckets, *bucket as u64));
         loop {
             let after = rows.as_ref().and_then(|rows| rows.marks.keys().next_back());
             let (table, after) = (self.table(), after.map(|after| Bin(after)));
-            let request = api::SyncMarks { table, buckets: Raw(&buckets), after };
-            let answer = self.ask(node, &request).await?;
-            let Marks { stand, rows: found, more } = read_marks(&answer).ok_or_else(malformed)?;
+            let request = api::SyncMarks { table, buckets: Buckets(wanted.to_vec()), after };
+            let RowMarks { summary, rows: found, more } = self.call(node, &request).await?;
             let more = more && !found.is_empty();
             // What was covered before the first answer was: later ones cover more.
-            let Stand { vector, gc_watermark, .. } = stand;
+            let ReplicaSummary { vector, gc_watermark, .. } = summary;
             let rows =
                 rows.get_or_insert_with(|| Rows { vector, gc_watermark, marks: BTreeMap::new() });
             rows.marks.extend(found.into_iter().map(by_key));
@@ -372,8 +357,8 @@ impl Repair {
     }
 
     async fn push_here(&self, keys: Vec<Vec<u8>>, again: bool) -> Result<(), Trouble> {
-        for keys in batches(keys) {
-            let entry = Arc::clone(&self.entry);
+        for keys in PushedKeys::batches(keys) {
+            let (entry, keys) = (Arc::clone(&self.entry), keys.into_keys());
             let command = if again {
                 Command::Records(RecordCommand::Rewrite { entry, keys })
             } else {
@@ -390,12 +375,9 @@ impl Repair {
         keys: Vec<Vec<u8>>,
         again: bool,
     ) -> Result<(), Trouble> {
-        for keys in batches(keys) {
-            let mut encoded = Vec::new();
-            encode::array(&mut encoded, keys.len());
-            keys.iter().for_each(|key| encode::bin(&mut encoded, key));
+        for keys in PushedKeys::batches(keys) {
             let (table, options) = (self.table(), PushOptions { again });
-            self.ask(node, &api::SyncPush { table, keys: Raw(&encoded), options }).await?;
+            self.call(node, &api::SyncPush { table, keys, options }).await?;
         }
         Ok(())
     }
@@ -403,13 +385,13 @@ impl Repair {
     /// Ordinary deletions here, which the other side will be told of. What was written here since the rows
     /// were compared is not what was decided about, and stays.
     async fn erase(&self, keys: Vec<Vec<u8>>, here: &Rows) -> Result<(), Trouble> {
-        for keys in batches(keys) {
+        for keys in PushedKeys::batches(keys) {
             let version = |key: Vec<u8>| {
                 let mark = here.marks.get(&key);
                 let dot = mark.map(|mark| Dot { actor: mark.stamp.actor, seq: mark.seq });
                 (key, dot)
             };
-            let rows = keys.into_iter().map(version).collect();
+            let rows = keys.into_keys().into_iter().map(version).collect();
             let (caller, entry) = (self.caller.clone(), Arc::clone(&self.entry));
             self.store.execute(RecordCommand::Erase { caller, entry, rows }).await?;
         }
@@ -451,16 +433,14 @@ impl Repair {
 
     /// Whether both replicas hold the same: by what is kept of them first, which costs little, and then by their rows.
     async fn is_equal(&self, node: &NodeName) -> Result<bool, Trouble> {
-        let answer = self.ask(node, &no_marks(self.table())).await?;
-        let kept = read_marks(&answer).ok_or_else(malformed)?.stand;
-        if !is_same(&position(&self.store, &self.entry)?, &kept) {
+        let kept = self.call(node, &no_marks(self.table())).await?.summary;
+        if !summary(&self.store, &self.entry)?.is_same(&kept) {
             return Ok(false);
         }
         let report = recompute(&self.store, &self.entry, &self.comparisons).await?;
-        let answer = self.ask(node, &api::SyncDigest { table: self.table() }).await?;
-        let theirs = Stand::decode(&answer).ok_or_else(malformed)?;
-        let own = position(&self.store, &self.entry)?;
-        let equal = report.damaged == 0 && is_same(&own, &theirs);
+        let theirs = self.call(node, &api::SyncDigest { table: self.table() }).await?;
+        let own = summary(&self.store, &self.entry)?;
+        let equal = report.damaged == 0 && own.is_same(&theirs);
         if equal {
             let now_ms = clock::wall_ms();
             self.view.update(self.entry.table.uid, node, |known| {
@@ -471,15 +451,8 @@ impl Repair {
     }
 
     /// Asks another node about this table.
-    async fn ask<'r, R: Request<'r>>(
-        &self,
-        node: &NodeName,
-        request: &R,
-    ) -> Result<Bytes, Trouble> {
-        let mut params = Vec::new();
-        request.write(&mut params);
-        let deadline: Instant = clock::monotonic() + ASK_TIME;
-        Ok(self.mesh.ask(node.clone(), R::METHOD, params.into(), None, deadline).await?)
+    fn call<'r, R: Request<'r>>(&self, node: &NodeName, request: &R) -> Answered<R::Response> {
+        self.mesh.call(node, request, None, clock::monotonic() + ASK_TIME)
     }
 
     fn table(&self) -> Bin<'_> {
@@ -506,10 +479,6 @@ impl From<CommandError> for Trouble {
     }
 }
 
-fn malformed() -> Trouble {
-    Trouble::There(AskError::Broken("it has another shape than expected".into()))
-}
-
 /// A comparison of which nothing is known yet.
 fn beginning(node: &NodeName) -> ComparedNode {
     ComparedNode { node: node.to_string(), ..ComparedNode::default() }
@@ -517,37 +486,28 @@ fn beginning(node: &NodeName) -> ComparedNode {
 
 /// Asks for no rows, and so only where the replica is.
 fn no_marks(table: Bin<'_>) -> api::SyncMarks<'_> {
-    const NO_BUCKETS: &[u8] = &[0x90];
-    api::SyncMarks { table, buckets: Raw(NO_BUCKETS), after: None }
+    api::SyncMarks { table, buckets: Buckets::default(), after: None }
 }
 
-/// Where another node's replica is, by its own word now.
-pub(super) async fn stand_of(
+/// Where another node's replica is, as it says now.
+pub(super) async fn summary_of(
     mesh: &Mesh,
     node: &NodeName,
     entry: &Entry,
     deadline: Instant,
-) -> Result<Stand, AskError> {
-    let mut params = Vec::new();
-    no_marks(Bin(&entry.table.uid.0)).write(&mut params);
-    let method = api::SyncMarks::METHOD;
-    let asked = mesh.ask(node.clone(), method, params.into(), None, deadline).await?;
-    let shape = || AskError::Broken("it has another shape than expected".into());
-    Ok(read_marks(&asked).ok_or_else(shape)?.stand)
+) -> Result<ReplicaSummary, AskError> {
+    let request = no_marks(Bin(&entry.table.uid.0));
+    Ok(mesh.call(node, &request, None, deadline).await?.summary)
 }
 
 /// Where the replica here is.
-fn position(store: &Store, entry: &Entry) -> Result<Stand, CommandError> {
+fn summary(store: &Store, entry: &Entry) -> Result<ReplicaSummary, CommandError> {
     let copy = store.copy(entry.table.uid).ok_or(Refusal::NotHere)?;
-    Ok(Stand {
+    Ok(ReplicaSummary {
         vector: copy.vector.clone(),
         gc_watermark: copy.gc_watermark.clone(),
         digest: copy.digest,
     })
-}
-
-fn is_same(one: &Stand, other: &Stand) -> bool {
-    one.vector == other.vector && one.digest == other.digest
 }
 
 /// Has what is kept of a replica be what its rows come to.

@@ -4,11 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use cortex_core::{
-    api::Verdict,
+    api::{RowMark, Verdict},
     replication::{Dot, VersionVector},
 };
-
-use crate::store::RowMark;
 
 /// One side's rows of some buckets, by key.
 #[derive(Debug, Default)]

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use cortex_core::{
+    directory::SealedRow,
     model::NodeName,
     replication::{
         Answer, Batch, PullRequest, TOO_LARGE, Why,
@@ -12,9 +13,9 @@ use cortex_core::{
     },
 };
 
-use super::{super::blocking, pack};
+use super::pack;
 use crate::store::{
-    BatchBounds, BatchRead, Checked, SYSTEM_TABLE, SealedRow, Store, StoreError, check,
+    BatchBounds, BatchRead, Checked, SYSTEM_TABLE, Store, StoreError, blocking, check,
 };
 
 /// Bytes of rows that are told at once, without a thread that may block: they fit into one frame, and nothing

@@ -17,12 +17,9 @@ use super::{
     answers::{answer_at_once, answer_to, checked},
     troubles::failed,
 };
-use crate::{
-    edge::peer::blocking,
-    store::{
-        Applied, Checked, Command, CommandError, DirectoryCommand, Event, ReceivedBatch,
-        ReplicationCommand, ReplicationOutcome, StoreError, UpkeepCommand,
-    },
+use crate::store::{
+    Applied, Checked, Command, CommandError, DirectoryCommand, Event, ReceivedBatch,
+    ReplicationCommand, ReplicationOutcome, StoreError, UpkeepCommand, blocking,
 };
 
 impl Exchange<'_> {

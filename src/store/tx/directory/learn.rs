@@ -1,13 +1,13 @@
 //! Rows of the directory that other nodes have signed, taken over where they are newer.
 //! Their signatures were checked before, by `store::system`.
 
-use cortex_core::directory::Row;
+use cortex_core::directory::{Row, SealedRow};
 use cortex_mutant::mutant;
 
 use crate::store::{
     error::CommandError,
     events::Event,
-    system::{SealedRow, VerifiedRow},
+    system::VerifiedRow,
     tx::{
         Tx,
         directory::{reconcile, signed, tokens},

@@ -4,7 +4,8 @@ use std::{cell::Cell, sync::Arc};
 
 use cortex_core::{
     directory::{
-        DroppedRow, GrantRow, NameRow, ReplicaRow, RevocationRow, Row, ScopeRow, Seen, UnbindingRow,
+        DroppedRow, GrantRow, NameRow, ReplicaRow, RevocationRow, Row, ScopeRow, SealedRow, Seen,
+        UnbindingRow,
     },
     model::{
         ActorId, AttributeName, Caller, Hlc, IdentityId, NodeName, Owner, Permissions, Principal,
@@ -17,7 +18,7 @@ use crate::store::{
     command::{Command, DirectoryCommand, Granting, TableCommand},
     database::Database,
     fake_signer::FakeSigner,
-    system::{self, SealedRow, VerifiedRow},
+    system::{self, VerifiedRow},
 };
 
 const OWNER: Uid = Uid(1000);

@@ -173,7 +173,7 @@ mod tests {
     use std::cell::Cell;
 
     use cortex_core::{
-        directory::{NodeRow, ReplicaRow, Row, ScopeRow, Seen},
+        directory::{NodeRow, ReplicaRow, Row, ScopeRow, SealedRow, Seen},
         model::{ActorId, Hlc, NodeName, Stamp},
     };
 
@@ -181,7 +181,7 @@ mod tests {
         command::{Command, DirectoryCommand},
         database::Database,
         fake_signer::FakeSigner,
-        system::{SealedRow, VerifiedRow, seal},
+        system::{VerifiedRow, seal},
     };
 
     use super::*;

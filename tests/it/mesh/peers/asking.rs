@@ -8,16 +8,14 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use bytes::Bytes;
+use cortex_core::api::{Get, Ping, Put, Raw, RawValue, Request, Status};
 use cortex_core::model::Uid;
-use cortex_core::wire::Method;
 use cortexd::edge::limits::ConnLimits;
 use cortexd::edge::peer::{Address, Mesh, PeerPort};
 use cortexd::service::mesh::{self, AskError, MeshView, Seen};
 use cortexd::service::{ScanSlots, Service};
 use cortexd::store::{Options, Store};
 use cortexd::sys::clock;
-use rmpv::Value;
 use tokio::sync::{mpsc, watch};
 
 use crate::mesh::peers::daemon::{Daemon, TIME_LIMIT, wait_until};
@@ -74,30 +72,25 @@ impl Asker {
         Mesh::new(Arc::new(ca.credentials("cabin", "cabin")), nodes)
     }
 
-    fn ask(
+    fn ask<'r, R: Request<'r>>(
         &self,
         whom: &str,
-        method: Method,
-        params: &[Value],
+        request: &R,
         uid: u32,
-    ) -> Result<Value, AskError> {
-        self.ask_within(TIME_LIMIT, whom, method, params, uid)
+    ) -> Result<R::Response, AskError> {
+        self.ask_within(TIME_LIMIT, whom, request, uid)
     }
 
-    fn ask_within(
+    fn ask_within<'r, R: Request<'r>>(
         &self,
         time: Duration,
         whom: &str,
-        method: Method,
-        params: &[Value],
+        request: &R,
         uid: u32,
-    ) -> Result<Value, AskError> {
-        let params = Bytes::from(packed(&Value::Array(params.to_vec())));
+    ) -> Result<R::Response, AskError> {
         let mesh = self.service.mesh().expect("it is in a mesh");
         let deadline = clock::monotonic() + time;
-        let asked = mesh.ask(node(whom), method, params, Some(Uid(uid)), deadline);
-        let answer = runtime().block_on(asked)?;
-        Ok(rmpv::decode::read_value(&mut &answer[..]).expect("one value"))
+        runtime().block_on(mesh.call(&node(whom), request, Some(Uid(uid)), deadline))
     }
 }
 
@@ -134,23 +127,24 @@ fn scene(elsewhere: u16) -> (Authority, Daemon, u16, Asker) {
 #[test]
 fn a_machine_is_asked_for_a_record_and_answers_or_refuses() {
     let (_ca, home, _, asker) = scene(free_port());
-    assert_eq!(asker.ask("home", Method::Ping, &[], 1000), Ok("pong".into()));
+    assert_eq!(asker.ask("home", &Ping {}, 1000), Ok("pong".to_owned()));
 
     let mut owner = home.connect();
     let params = ["shared".into(), list(["id".into()]), "all".into()];
     owner.call("create_table", &params).expect("made");
     let record = map([("id", 1.into()), ("text", "for all".into())]);
     owner.call("put", &["shared".into(), record.clone()]).expect("stored");
-    let table: Value = format!("{}:shared", nix::unistd::geteuid()).into();
-    let get = |uid| asker.ask("home", Method::Get, &[table.clone(), 1.into()], uid);
-    let denied = Err(AskError::Refused("access_denied".into()));
-    assert_eq!(get(1000), denied, "nothing is granted to everybody");
+    let table = format!("{}:shared", nix::unistd::geteuid());
+    let (key, other) = (packed(&1.into()), packed(&map([("id", 2.into())])));
+    let get = |uid| asker.ask("home", &Get { table: &table, key: Raw(&key) }, uid);
+    let denied = || AskError::Refused("access_denied".into());
+    assert_eq!(get(1000), Err(denied()), "nothing is granted to everybody");
     owner.call("acl_grant", &["*".into(), "shared".into(), "read".into()]).expect("granted");
-    assert_eq!(get(1000), Ok(record), "what everybody may read");
-    assert_eq!(get(0), denied, "root there is nobody here");
-    let put = asker.ask("home", Method::Put, &[table, map([("id", 2.into())])], 1000);
-    assert_eq!(put, denied, "reading is not writing");
-    assert_eq!(asker.ask("home", Method::Status, &[], 1000), denied);
+    assert_eq!(get(1000), Ok(RawValue(packed(&record))), "what everybody may read");
+    assert_eq!(get(0), Err(denied()), "root there is nobody here");
+    let put = asker.ask("home", &Put { table: &table, record: Raw(&other) }, 1000);
+    assert_eq!(put, Err(denied()), "reading is not writing");
+    assert_eq!(asker.ask("home", &Status {}, 1000), Err(denied()));
 }
 
 #[test]
@@ -158,12 +152,12 @@ fn who_is_not_reached_is_told_apart_from_who_does_not_answer() {
     let silent = TcpListener::bind("127.0.0.1:0").expect("bind");
     let (_ca, _home, _, asker) = scene(silent.local_addr().expect("bound").port());
     let soon = Duration::from_millis(300);
-    let late = asker.ask_within(soon, "office", Method::Ping, &[], 1);
+    let late = asker.ask_within(soon, "office", &Ping {}, 1);
     assert_eq!(late, Err(AskError::Timeout), "it accepts, and says nothing");
     drop(silent);
-    let gone = asker.ask("office", Method::Ping, &[], 1);
+    let gone = asker.ask("office", &Ping {}, 1);
     assert!(matches!(gone, Err(AskError::Unreachable(_))), "{gone:?}");
-    let unknown = asker.ask("attic", Method::Ping, &[], 1);
+    let unknown = asker.ask("attic", &Ping {}, 1);
     assert_eq!(unknown, Err(AskError::UnknownNode(node("attic"))));
 }
 
@@ -172,7 +166,7 @@ fn who_is_not_reached_is_told_apart_from_who_does_not_answer() {
 fn another_machine_at_the_address_of_the_one_that_is_meant_is_not_asked() {
     let (ca, _home, port, asker) = scene(free_port());
     asker.mesh.send_replace(Arc::new(Asker::mesh(&ca, &[("office", port)])));
-    let other = asker.ask("office", Method::Ping, &[], 1);
+    let other = asker.ask("office", &Ping {}, 1);
     let Err(AskError::Unreachable(why)) = &other else { panic!("{other:?}") };
     assert!(why.contains("certificate"), "{why}");
 }
@@ -181,13 +175,13 @@ fn another_machine_at_the_address_of_the_one_that_is_meant_is_not_asked() {
 fn a_connection_is_used_again_and_one_that_has_ended_is_not() {
     let (ca, mut home, port, asker) = scene(free_port());
     for _ in 0..5 {
-        assert_eq!(asker.ask("home", Method::Ping, &[], 1), Ok("pong".into()));
+        assert_eq!(asker.ask("home", &Ping {}, 1), Ok("pong".to_owned()));
     }
     wait_until("one link and one connection for requests", || connections_to(&[port]) == 2);
     home.kill();
     home.restart();
-    assert_eq!(asker.ask("home", Method::Ping, &[], 1), Ok("pong".into()), "it was dialled anew");
+    assert_eq!(asker.ask("home", &Ping {}, 1), Ok("pong".to_owned()), "it was dialled anew");
     asker.mesh.send_replace(Arc::new(Asker::mesh(&ca, &[])));
     wait_until("all of them are closed with the configuration", || connections_to(&[port]) == 0);
-    assert_eq!(asker.ask("home", Method::Ping, &[], 1), Err(AskError::UnknownNode(node("home"))));
+    assert_eq!(asker.ask("home", &Ping {}, 1), Err(AskError::UnknownNode(node("home"))));
 }
