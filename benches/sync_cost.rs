@@ -1,4 +1,4 @@
-//! What replication costs: how long a write takes to be readable on another machine, how fast a copy fills,
+//! What replication costs: how long a write takes to be readable on another machine, how fast a replica fills,
 //! what being in sync costs.
 //!
 //! Limits are measured in the same run: a round trip over the same TLS and a sync of the same disk for the
@@ -37,7 +37,7 @@ const PAUSE: Duration = Duration::from_millis(2);
 /// Round trips and syncs that are timed beside.
 const COMPARED: usize = 2000;
 
-/// How long a copy may take to fill.
+/// How long a replica may take to fill.
 const FILLING: Duration = Duration::from_secs(600);
 
 /// How long both machines are watched doing nothing.
@@ -146,7 +146,7 @@ fn syncs(dir: &Path, pause: Duration) -> Result<Duration> {
     Ok(quantile(&mut times, 0.5))
 }
 
-/// A new machine gets a copy of a large table.
+/// A new machine gets a replica of a large table.
 fn filling(dir: &Path, mesh: &Mesh, a: &Daemon, rows: u32) -> Result<()> {
     a.ask(&["create", "large", "id", "--scope", "a"])?;
     let lines = dir.join("rows.ndjson");
@@ -167,7 +167,7 @@ fn filling(dir: &Path, mesh: &Mesh, a: &Daemon, rows: u32) -> Result<()> {
     let sent = loopback_bytes()? - before;
     let raw = limit(dir, mesh, rows)?;
     let per_s = |time: Duration| f64::from(rows) / time.as_secs_f64();
-    println!("a copy of {rows} rows of some 200 bytes fills");
+    println!("a replica of {rows} rows of some 200 bytes fills");
     println!(
         "  from the decision to verified {:.2} s, {:.0} rows/s",
         took.as_secs_f64(),
@@ -180,7 +180,7 @@ fn filling(dir: &Path, mesh: &Mesh, a: &Daemon, rows: u32) -> Result<()> {
         per_s(raw)
     );
     println!("  filled / without daemons      {:.2}", quotient(took, raw));
-    for (name, daemon) in [("source", a), ("copy", &b)] {
+    for (name, daemon) in [("source", a), ("replica", &b)] {
         println!("  resident, {name:<19} {} MiB", resident_kib(daemon.pid())? / 1024);
     }
     idle(a, &b)

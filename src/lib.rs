@@ -38,17 +38,17 @@
 //! | what names, keys, grants and records are | `src/core/model/` |
 //! | who may do what | `src/core/gate/` |
 //! | who is who, where tables may be | `src/core/directory/` |
-//! | what copies of a table ask of each other, what follows | `src/core/replication/`; stored by [`store`], sent by [`edge::peer`] |
+//! | what replicas of a table ask of each other, what follows | `src/core/replication/`; stored by [`store`], sent by [`edge::peer`] |
 //! | the bytes of requests and replies | `src/core/wire/` |
 //! | a method | `src/core/wire/method.rs`, `src/core/api/` for what it is asked and answers, then [`service`] |
 //! | what is on disk, and when | [`store`]; what a command does in its transaction, `src/store/tx/` |
 //! | connections, their bounds, their order | [`edge`] |
 //! | the other machines: their port, links, requests to them | [`edge::peer`]; what requests see of them, [`service::mesh`] |
 //! | who is alive | `src/core/membership.rs` |
-//! | what machines say to each other | `src/core/wire/link.rs`; of copies of tables, `src/core/wire/replication.rs` |
+//! | what machines say to each other | `src/core/wire/link.rs`; of replicas of tables, `src/core/wire/replication.rs` |
 //! | when rows travel, and which | `src/core/replication/`: `driver` decides for one link, by `session`, `reader` and `source`; `src/edge/peer/replication/` does it |
 //! | what is known of replicas on other nodes | `src/core/replication/peer.rs`; shown by [`service::sync`] |
-//! | what copies need not keep | `src/core/replication/tombstone_gc.rs`, then `src/edge/peer/upkeep.rs` |
+//! | what replicas need not keep | `src/core/replication/tombstone_gc.rs`, then `src/edge/peer/upkeep.rs` |
 //! | settings, start and stop, signals | [`daemon`]; the files of settings, [`sys::fragments`] |
 //! | a command of `cortex` | [`cli`], which speaks through `cortex-client` |
 //! | how programs call the daemon | `src/client/`, package `cortex-client` |

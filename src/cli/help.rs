@@ -22,7 +22,7 @@ Topics, each explained by `cortex help TOPIC`:
   statemachine  run a small state machine in a table
   identities    whose a table is, and who may do what to it
   machines      a mesh of machines that know each other
-  copies        tables on several machines: are they the same, and what if not
+  replicas      tables on several machines: are they the same, and what if not
   moving        move over from the original cortexd (v1), and what is different
 
 Data is JSON on standard output; messages are on standard error.
@@ -35,7 +35,7 @@ const TOPICS: [(&str, &str); 7] = [
     ("statemachine", include_str!("topics/statemachine.txt")),
     ("identities", include_str!("topics/identities.txt")),
     ("machines", include_str!("topics/machines.txt")),
-    ("copies", include_str!("topics/copies.txt")),
+    ("replicas", include_str!("topics/replicas.txt")),
     ("moving", include_str!("topics/moving.txt")),
 ];
 

@@ -188,7 +188,7 @@ enum Command {
     },
     /// Show where a table's data may be, or decide it
     Scope(tables::Scope),
-    /// Show how copies on other nodes are, wait for them, mend them
+    /// Show how replicas on other nodes are, wait for them, mend them
     Sync {
         #[command(subcommand)]
         command: sync::Sync,

@@ -1,4 +1,4 @@
-//! Commands about copies on other nodes: `sync status`, `sync wait`, `sync repair`.
+//! Commands about replicas on other nodes: `sync status`, `sync wait`, `sync repair`.
 //! Leaves comparing and mending to the daemon.
 
 use std::fmt::Write as _;
@@ -14,7 +14,7 @@ use super::failure::{Exit, Failure};
 use super::output;
 use crate::sys::clock;
 
-/// How long copies are waited for, unless the user says so.
+/// How long replicas are waited for, unless the user says so.
 const WAIT: Duration = Duration::from_secs(30);
 
 /// What a wait without end is told to the daemon as: a day is what it takes at most.
@@ -25,17 +25,17 @@ const MARGIN: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Sync {
-    /// Show which nodes hold a copy of each table, and whether it is the same as here
+    /// Show which nodes hold a replica of each table, and whether it is the same as here
     Status(Status),
     /// Wait until other nodes have all that is here now; how long, --timeout says [default: 30]
     Wait(Wait),
-    /// Compare the copies of a table row by row and mend what differs; deletes nothing by itself
+    /// Compare the replicas of a table row by row and mend what differs; deletes nothing by itself
     Repair(Repair),
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Status {
-    /// The table; without it, every one that others may have a copy of
+    /// The table; without it, every one that others may have a replica of
     table: Option<String>,
 }
 
@@ -131,7 +131,7 @@ fn repair(args: &Repair, context: &Context) -> Result<(), Failure> {
     if report.verified {
         return Ok(());
     }
-    let failure = Failure::new(Exit::Failed, "the copies are not known to be equal");
+    let failure = Failure::new(Exit::Failed, "the replicas are not known to be equal");
     Err(if args.dry_run {
         failure.hint(format!("To mend what differs: cortex sync repair {}", args.table))
     } else {
@@ -139,7 +139,7 @@ fn repair(args: &Repair, context: &Context) -> Result<(), Failure> {
     })
 }
 
-/// The state of copies as text: a line for each table, and one for each other node.
+/// The state of replicas as text: a line for each table, and one for each other node.
 fn shown(tables: &[TableSync], now_ms: u64) -> String {
     let mut text = String::new();
     for table in tables {
@@ -192,7 +192,7 @@ fn shown(tables: &[TableSync], now_ms: u64) -> String {
                 writeln!(text, "  deletions are remembered for {}, {}", by.node, by.why);
         }
     }
-    if text.is_empty() { "no table has copies on other nodes\n".to_owned() } else { text }
+    if text.is_empty() { "no table has replicas on other nodes\n".to_owned() } else { text }
 }
 
 /// Which other nodes keep conflicts of a table, and where they are seen. A table of a uid has another name there.
@@ -227,7 +227,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_state_of_copies_is_a_line_for_each_node() {
+    fn the_state_of_replicas_is_a_line_for_each_node() {
         let office = PeerReplica {
             node: "office".into(),
             state: ReplicaState::Unknown,
@@ -253,6 +253,6 @@ mod tests {
              to see the conflicts here: cortex conflicts @alice:notes\n  \
              conflicts that office has met are seen there: cortex conflicts\n"
         );
-        assert_eq!(shown(&[], 0), "no table has copies on other nodes\n");
+        assert_eq!(shown(&[], 0), "no table has replicas on other nodes\n");
     }
 }

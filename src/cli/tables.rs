@@ -16,7 +16,7 @@ pub(crate) struct List {
     /// Also those that others let you read; all by their full names
     #[arg(long, action = ArgAction::SetTrue)]
     all: bool,
-    /// Say of each where it may be, how the copy here is, and how much it holds
+    /// Say of each where it may be, how the replica here is, and how much it holds
     #[arg(long, short, action = ArgAction::SetTrue)]
     long: bool,
 }
@@ -29,7 +29,7 @@ pub(crate) struct Create {
     /// The attributes, separated by spaces or commas; the first is the key
     #[arg(value_name = "ATTR", required = true)]
     attributes: Vec<String>,
-    /// Which nodes hold a copy: `local`, `all`, or names of nodes separated by commas
+    /// Which nodes hold a replica: `local`, `all`, or names of nodes separated by commas
     #[arg(long)]
     scope: Option<String>,
 }
@@ -41,17 +41,17 @@ pub(crate) struct Drop {
     /// Do not ask, even at a terminal
     #[arg(long, short)]
     yes: bool,
-    /// Drop the copy of this machine alone, and keep the table away from it; for root
+    /// Drop the replica of this machine alone, and keep the table away from it; for root
     #[arg(long)]
     replica: bool,
-    /// Take back that the copy of this machine was dropped
+    /// Take back that the replica of this machine was dropped
     #[arg(long, requires = "replica")]
     undo: bool,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Table {
-    /// Hand a table over to another owner, with its records, grants and copies; for root
+    /// Hand a table over to another owner, with its records, grants and replicas; for root
     Chown(Chown),
 }
 
@@ -80,7 +80,7 @@ pub(crate) struct Scope {
     /// Which nodes may hold its data: `local`, `all`, or names of nodes separated by commas
     #[arg(value_name = "SCOPE")]
     scope: Option<String>,
-    /// Give up the copy of a node that will not come back, with all that only it has; can be repeated
+    /// Give up the replica of a node that will not come back, with all that only it has; can be repeated
     #[arg(long, value_name = "NODE", requires = "scope")]
     write_off: Vec<String>,
 }

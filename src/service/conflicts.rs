@@ -48,16 +48,16 @@ impl Service {
 
     fn count_of_each(&self, caller: &Caller) -> Vec<ConflictCount> {
         let counted = self.replicated_for(caller).into_iter().map(|entry| {
-            let copies = self.copies_of(&entry);
-            let elsewhere = copies.others.iter().filter_map(|other| {
+            let replicas = self.replicas_of(&entry);
+            let elsewhere = replicas.others.iter().filter_map(|other| {
                 let conflicts = other.conflicts.filter(|count| *count > 0)?;
                 Some(ConflictsElsewhere { node: other.node.to_string(), conflicts })
             });
             ConflictCount {
-                conflicts: copies.conflicts(),
-                evicted: copies.copy.as_ref().map_or(0, |copy| copy.conflicts_evicted),
+                conflicts: replicas.conflicts(),
+                evicted: replicas.replica.as_ref().map_or(0, |replica| replica.conflicts_evicted),
                 elsewhere: elsewhere.collect(),
-                table: copies.name,
+                table: replicas.name,
             }
         });
         counted.filter(|of| of.conflicts + of.evicted > 0 || !of.elsewhere.is_empty()).collect()

@@ -1,13 +1,13 @@
 //! A replica that drains: to whom it can hand over what only it has, and what helps where that is nobody.
-//! How the replicas are is `copies`'s; what people are told at length, `explain`'s.
+//! How the replicas are is `replicas`'s; what people are told at length, `explain`'s.
 
 use std::collections::BTreeSet;
 
 use cortex_core::{directory::Directory, model::NodeName};
 
 use super::{
-    copies::{Copies, Link, State, link},
     mesh::Seen,
+    replicas::{Link, State, TableReplicas, link},
 };
 use crate::store::Entry;
 
@@ -77,7 +77,7 @@ impl Neighbours {
     }
 }
 
-impl Copies {
+impl TableReplicas {
     /// Why the replica here cannot drain until somebody acts; none where it can.
     pub(super) fn drain_blocked(&self) -> Option<String> {
         let explain = || format!("cortex explain {}", self.name);

@@ -16,9 +16,10 @@ use cortex_core::{
 use super::{
     Service,
     conflicts::writer,
-    copies::{Copies, Here, Link, Other, State},
     drain::{DrainPath, either, removed},
-    read, trouble,
+    read,
+    replicas::{Here, Link, Other, State, TableReplicas},
+    trouble,
 };
 use crate::store::{CommandError, Entry, SYSTEM_TABLE};
 
@@ -79,7 +80,7 @@ impl Service {
     /// who they are, or what they were granted.
     fn explain_denial(&self, table: &str, because: &mut Because) -> Found {
         let mut mend = None;
-        for (node, known) in self.sync.copies_of(SYSTEM_TABLE) {
+        for (node, known) in self.sync.replicas_of(SYSTEM_TABLE) {
             if let Some(unverified) = trouble::of_quarantined(&known.quarantined) {
                 because.add(format!("of what {node} passes on, {}", unverified.why));
                 mend = mend.or(unverified.mend);
@@ -98,8 +99,8 @@ impl Service {
         node: Option<&NodeName>,
         because: &mut Because,
     ) -> Result<Found, CommandError> {
-        let copies = self.copies_of(entry);
-        let name = &copies.name;
+        let replicas = self.replicas_of(entry);
+        let name = &replicas.name;
         because.add(format!("the table {name} exists, and its scope is {}", entry.table.scope));
         if !entry.replicated {
             because.add("it was never shared: only this node has it");
@@ -114,8 +115,8 @@ impl Service {
         self.explain_owner(entry, because);
         let elsewhere = node.filter(|node| node.as_str() != &*self.node);
         match elsewhere {
-            None => self.explain_here(&copies, key, because),
-            Some(node) => self.explain_there(&copies, key, node, because),
+            None => self.explain_here(&replicas, key, because),
+            Some(node) => self.explain_there(&replicas, key, node, because),
         }
     }
 
@@ -133,22 +134,22 @@ impl Service {
 
     fn explain_here(
         &self,
-        copies: &Copies,
+        replicas: &TableReplicas,
         key: Option<&[u8]>,
         because: &mut Because,
     ) -> Result<Found, CommandError> {
-        let name = &copies.name;
-        match copies.here {
-            Here::Ready => because.add("the copy here is whole"),
+        let name = &replicas.name;
+        match replicas.here {
+            Here::Ready => because.add("the replica here is whole"),
             Here::Filling => {
-                let sources = copies.others.iter().filter(|other| other.ready == Some(true));
+                let sources = replicas.others.iter().filter(|other| other.ready == Some(true));
                 let sources: Vec<_> = sources.map(|other| other.node.as_str()).collect();
                 if sources.is_empty() {
-                    because.add("no node with a whole copy was heard of yet");
+                    because.add("no node with a whole replica was heard of yet");
                 } else {
                     because.add(format!("rows come from {}", sources.join(", ")));
                 }
-                return Ok(of_filling(copies, because));
+                return Ok(of_filling(replicas, because));
             }
             Here::Frozen => {
                 return Ok(Found::mend(
@@ -158,25 +159,25 @@ impl Service {
                     contested(name),
                 ));
             }
-            Here::Draining | Here::None if copies.declined => {
-                because.add(self.holders(copies));
-                copies.drain_path_in_words().into_iter().for_each(|reason| because.add(reason));
+            Here::Draining | Here::None if replicas.declined => {
+                because.add(self.holders(replicas));
+                replicas.drain_path_in_words().into_iter().for_each(|reason| because.add(reason));
                 return Ok(Found::mend(
                     format!("{name} is kept away from this node by its root"),
                     format!("as root, on this node: cortex drop {name} --replica --undo"),
                 ));
             }
-            Here::Draining => return Ok(self.explain_drain(copies, because)),
+            Here::Draining => return Ok(self.explain_drain(replicas, because)),
             Here::None => {
-                because.add(self.holders(copies));
+                because.add(self.holders(replicas));
                 return Ok(Found::mend(
                     format!("{name} is not on this node: its scope does not contain it"),
-                    self.admit(copies, &self.node),
+                    self.admit(replicas, &self.node),
                 ));
             }
         }
         let Some(key) = key else {
-            let finding = match &copies.removed_by {
+            let finding = match &replicas.removed_by {
                 Some(node) => {
                     because.add(removed(node));
                     let finding = format!(
@@ -193,11 +194,11 @@ impl Service {
                 }
             };
             let mut mend = None;
-            if copies.conflicts() > 0 {
-                because.add(format!("{}, on this node", lost(copies.conflicts())));
+            if replicas.conflicts() > 0 {
+                because.add(format!("{}, on this node", lost(replicas.conflicts())));
                 mend = Some(format!("cortex conflicts {name}"));
             }
-            for other in &copies.others {
+            for other in &replicas.others {
                 if let Some(conflicts @ 1..) = other.conflicts {
                     because.add(format!("{}, on {}", lost(conflicts), other.node));
                     mend = mend.or_else(|| Some(format!("on {}: cortex conflicts", other.node)));
@@ -206,7 +207,7 @@ impl Service {
             return Ok(Found { finding, mend });
         };
         let shown = String::from_utf8_lossy(key);
-        Ok(match self.mark_of(copies, key)? {
+        Ok(match self.mark_of(replicas, key)? {
             Some(mark) if mark.value.is_some() => {
                 because.add(format!("it was written {}", self.written(mark.stamp)));
                 Found::new(format!("{shown} is on this node"))
@@ -215,7 +216,7 @@ impl Service {
                 because.add(format!("it was deleted {}", self.written(mark.stamp)));
                 Found::new(format!("{shown} was deleted"))
             }
-            None if copies.others.is_empty() => {
+            None if replicas.others.is_empty() => {
                 because.add("no deletion of it is remembered");
                 Found::new(format!(
                     "{shown} is not there: it was never written, or deleted long ago"
@@ -223,10 +224,10 @@ impl Service {
             }
             None => {
                 because.add("this node remembers neither the row nor its deletion");
-                let lacking = copies.others.iter().filter(|other| other.state != State::InSync);
+                let lacking = replicas.others.iter().filter(|other| other.state != State::InSync);
                 let lacking: Vec<_> = lacking.map(|other| other.node.as_str()).collect();
                 if lacking.is_empty() {
-                    because.add("every other copy holds the same");
+                    because.add("every other replica holds the same");
                     Found::new(format!(
                         "{shown} is on no node: it was never written, or deleted long ago"
                     ))
@@ -242,18 +243,18 @@ impl Service {
     }
 
     /// A replica that the scope does not contain any more, and that is still here.
-    fn explain_drain(&self, copies: &Copies, because: &mut Because) -> Found {
-        let name = &copies.name;
-        because.add(self.holders(copies));
-        copies.drain_path_in_words().into_iter().for_each(|reason| because.add(reason));
+    fn explain_drain(&self, replicas: &TableReplicas, because: &mut Because) -> Found {
+        let name = &replicas.name;
+        because.add(self.holders(replicas));
+        replicas.drain_path_in_words().into_iter().for_each(|reason| because.add(reason));
         let cannot = || format!("{name} is to leave this node, and cannot drain");
-        match &copies.drain_path {
+        match &replicas.drain_path {
             Some(DrainPath::Unreached(nodes)) => {
                 Found { finding: cannot(), mend: nodes.first().map(start) }
             }
             Some(DrainPath::Blocked { between }) => {
                 let Some(node) = between.first() else {
-                    let scope = self.store.catalog().directory().in_scope(copies.entry.table.uid);
+                    let scope = self.store.catalog().directory().in_scope(replicas.entry.table.uid);
                     let scope: Vec<_> = scope.into_iter().collect();
                     let link = format!(
                         "add {} to mesh.nodes in cortex.toml(5); then: systemctl reload cortexd",
@@ -261,26 +262,27 @@ impl Service {
                     );
                     return Found::mend(cannot(), link);
                 };
-                let (admit, narrow) = (self.admit(copies, node.as_str()), self.scope_again(copies));
+                let (admit, narrow) =
+                    (self.admit(replicas, node.as_str()), self.scope_again(replicas));
                 let mend = format!("{admit}; once it has left {}: {narrow}", self.node);
                 Found::mend(cannot(), mend)
             }
-            Some(DrainPath::NoScope) => Found::mend(cannot(), self.admit(copies, &self.node)),
+            Some(DrainPath::NoScope) => Found::mend(cannot(), self.admit(replicas, &self.node)),
             Some(DrainPath::Drained | DrainPath::Open(_)) | None => Found::mend(
                 format!("{name} is leaving this node: its scope does not contain it any more"),
-                self.admit(copies, &self.node),
+                self.admit(replicas, &self.node),
             ),
         }
     }
 
     fn explain_there(
         &self,
-        copies: &Copies,
+        replicas: &TableReplicas,
         key: Option<&[u8]>,
         node: &NodeName,
         because: &mut Because,
     ) -> Result<Found, CommandError> {
-        let name = &copies.name;
+        let name = &replicas.name;
         let catalog = self.store.catalog();
         let directory = catalog.directory();
         let link = self.link_to(node);
@@ -300,13 +302,13 @@ impl Service {
             };
             return Ok(Found::mend(format!("{node} is no member of this mesh"), mend));
         }
-        if directory.is_declined(copies.entry.table.uid, node) {
+        if directory.is_declined(replicas.entry.table.uid, node) {
             return Ok(Found::mend(
                 format!("{name} is kept away from {node} by its root"),
                 format!("as root, on {node}: cortex drop {name} --replica --undo"),
             ));
         }
-        match directory.standing(copies.entry.table.uid, node) {
+        match directory.standing(replicas.entry.table.uid, node) {
             Standing::In => because.add(format!("the scope contains {node}")),
             Standing::Frozen => {
                 because.add(format!("some of the competing decisions leave {node} out"));
@@ -317,27 +319,27 @@ impl Service {
                     contested(name),
                 ));
             }
-            Standing::Out if !copies.entry.replicated => {
+            Standing::Out if !replicas.entry.replicated => {
                 return Ok(Found::mend(
                     format!("{name} is not on {node}: the table is local to this node"),
-                    self.admit(copies, node.as_str()),
+                    self.admit(replicas, node.as_str()),
                 ));
             }
             Standing::Out => {
-                let state = other(copies, node).map(|other| other.state);
+                let state = other(replicas, node).map(|other| other.state);
                 if state == Some(State::Draining) {
-                    let name_there = self.name_elsewhere(copies);
+                    let name_there = self.name_elsewhere(replicas);
                     return Ok(explain_drain_there([name, &name_there], node, &link, because));
                 }
                 return Ok(Found::mend(
                     format!("{name} is not on {node}: the scope does not contain it"),
-                    self.admit(copies, node.as_str()),
+                    self.admit(replicas, node.as_str()),
                 ));
             }
         }
-        let Some(found) = other(copies, node) else {
+        let Some(found) = other(replicas, node) else {
             return Ok(Found::mend(
-                format!("of the copy of {name} on {node} nothing is known"),
+                format!("of the replica of {name} on {node} nothing is known"),
                 "cortex mesh status",
             ));
         };
@@ -355,38 +357,39 @@ impl Service {
             because.add(ahead.summary());
         }
         match key {
-            None => Ok(of_copy(name, node, found, &link)),
-            Some(key) => self.explain_row_there(copies, key, node, because),
+            None => Ok(of_replica(name, node, found, &link)),
+            Some(key) => self.explain_row_there(replicas, key, node, because),
         }
     }
 
     fn explain_row_there(
         &self,
-        copies: &Copies,
+        replicas: &TableReplicas,
         key: &[u8],
         node: &NodeName,
         because: &mut Because,
     ) -> Result<Found, CommandError> {
-        let (name, shown) = (&copies.name, String::from_utf8_lossy(key));
-        let Some(mark) = self.mark_of(copies, key)? else {
+        let (name, shown) = (&replicas.name, String::from_utf8_lossy(key));
+        let Some(mark) = self.mark_of(replicas, key)? else {
             because.add("this node has neither the row nor its deletion to compare with");
             return Ok(Found::mend(
                 format!("whether {node} has {shown} is not known here"),
-                format!("on {node}: cortex explain {} {shown}", self.name_elsewhere(copies)),
+                format!("on {node}: cortex explain {} {shown}", self.name_elsewhere(replicas)),
             ));
         };
         let what = if mark.value.is_some() { "it was written" } else { "it was deleted" };
         because.add(format!("{what} {}", self.written(mark.stamp)));
         let dot = Dot { actor: mark.stamp.actor, seq: mark.seq };
-        let known = self.sync.of(copies.entry.table.uid, node).and_then(|known| known.status);
+        let known = self.sync.of(replicas.entry.table.uid, node).and_then(|known| known.status);
         let is_known = known.is_some_and(|word| word.vector.covers(dot));
         if is_known {
             because.add(format!("{node} has said that it has incorporated this write"));
             let now = if mark.value.is_some() { "is on" } else { "was deleted on" };
-            let diverged = other(copies, node).is_some_and(|other| other.state == State::Diverged);
+            let diverged =
+                other(replicas, node).is_some_and(|other| other.state == State::Diverged);
             return Ok(if diverged {
                 Found::mend(
-                    format!("{shown} should be as here on {node}, but the copies have diverged"),
+                    format!("{shown} should be as here on {node}, but the replicas have diverged"),
                     format!("cortex sync repair {name}"),
                 )
             } else {
@@ -394,7 +397,7 @@ impl Service {
             });
         }
         because.add(format!("{node} has not said that it has incorporated this write"));
-        let mend = other(copies, node).and_then(|other| other.mend.clone());
+        let mend = other(replicas, node).and_then(|other| other.mend.clone());
         Ok(Found::mend(
             format!("{shown} has not reached {node} as far as is known here"),
             mend.unwrap_or_else(|| format!("cortex sync wait {name} --node {node}")),
@@ -402,9 +405,9 @@ impl Service {
     }
 
     /// The nodes that may hold a table, in words.
-    fn holders(&self, copies: &Copies) -> String {
+    fn holders(&self, replicas: &TableReplicas) -> String {
         let catalog = self.store.catalog();
-        let admitted = catalog.directory().in_scope(copies.entry.table.uid);
+        let admitted = catalog.directory().in_scope(replicas.entry.table.uid);
         let admitted: Vec<_> = admitted.iter().map(NodeName::as_str).collect();
         match admitted.as_slice() {
             [] => "no node of this mesh is in its scope".into(),
@@ -413,30 +416,30 @@ impl Service {
     }
 
     /// What a table is called on other nodes.
-    fn name_elsewhere(&self, copies: &Copies) -> String {
-        match &copies.entry.table.name.owner {
-            Owner::Uid(uid) => format!("{uid}@{}:{}", self.node, copies.entry.table.name.name),
-            Owner::Remote(..) | Owner::Identity(_) => copies.name.clone(),
+    fn name_elsewhere(&self, replicas: &TableReplicas) -> String {
+        match &replicas.entry.table.name.owner {
+            Owner::Uid(uid) => format!("{uid}@{}:{}", self.node, replicas.entry.table.name.name),
+            Owner::Remote(..) | Owner::Identity(_) => replicas.name.clone(),
         }
     }
 
     /// The command that lets a node hold a table, besides those that may already.
-    fn admit(&self, copies: &Copies, node: &str) -> String {
-        let names = self.scope_names(copies).map(|mut names| {
+    fn admit(&self, replicas: &TableReplicas, node: &str) -> String {
+        let names = self.scope_names(replicas).map(|mut names| {
             names.insert(node.to_owned());
             names
         });
-        decide_scope(&copies.name, names)
+        decide_scope(&replicas.name, names)
     }
 
     /// The command that decides the scope that there is once more.
-    fn scope_again(&self, copies: &Copies) -> String {
-        decide_scope(&copies.name, self.scope_names(copies))
+    fn scope_again(&self, replicas: &TableReplicas) -> String {
+        decide_scope(&replicas.name, self.scope_names(replicas))
     }
 
     /// The nodes that the scope names; none where it names none, being all of them.
-    fn scope_names(&self, copies: &Copies) -> Option<BTreeSet<String>> {
-        let entry = &copies.entry;
+    fn scope_names(&self, replicas: &TableReplicas) -> Option<BTreeSet<String>> {
+        let entry = &replicas.entry;
         let names = match &entry.table.scope {
             Scope::All => return None,
             Scope::Nodes(nodes) => nodes.iter().map(|node| node.as_str().into()).collect(),
@@ -449,13 +452,17 @@ impl Service {
         Some(names)
     }
 
-    fn mark_of(&self, copies: &Copies, key: &[u8]) -> Result<Option<RowMark>, CommandError> {
+    fn mark_of(
+        &self,
+        replicas: &TableReplicas,
+        key: &[u8],
+    ) -> Result<Option<RowMark>, CommandError> {
         let mut encoded = Vec::new();
         encode::str_bytes(&mut encoded, key);
         let Ok(key) = Key::read(&encoded, &self.store.limits()) else {
             return Ok(None);
         };
-        Ok(self.store.mark(copies.entry.table.id, key.as_bytes())?)
+        Ok(self.store.mark(replicas.entry.table.id, key.as_bytes())?)
     }
 
     fn written(&self, stamp: Stamp) -> String {
@@ -480,14 +487,14 @@ fn shown(unix_s: u64) -> String {
     format!("{date}T{hour:02}:{minute:02}:{second:02}Z")
 }
 
-fn other<'c>(copies: &'c Copies, node: &NodeName) -> Option<&'c Other> {
-    copies.others.iter().find(|other| other.node == *node)
+fn other<'c>(replicas: &'c TableReplicas, node: &NodeName) -> Option<&'c Other> {
+    replicas.others.iter().find(|other| other.node == *node)
 }
 
 /// A replica whose rows have not all come: waiting helps as long as somebody can send them.
-fn of_filling(copies: &Copies, because: &mut Because) -> Found {
-    let name = &copies.name;
-    let others = copies.others.iter().filter(|other| other.state != State::Left);
+fn of_filling(replicas: &TableReplicas, because: &mut Because) -> Found {
+    let name = &replicas.name;
+    let others = replicas.others.iter().filter(|other| other.state != State::Left);
     let others: Vec<&Other> = others.collect();
     match others.first().and_then(|other| other.mend.clone()) {
         Some(mend) if others.iter().all(|other| other.mend.is_some()) => {
@@ -544,7 +551,7 @@ fn explain_drain_there(
     Found::mend(format!("{name} is leaving {node}"), mend)
 }
 
-fn of_copy(name: &str, node: &NodeName, found: &Other, link: &Link) -> Found {
+fn of_replica(name: &str, node: &NodeName, found: &Other, link: &Link) -> Found {
     // Where something stands in the way, no waiting helps.
     let mend =
         found.mend.clone().unwrap_or_else(|| format!("cortex sync wait {name} --node {node}"));
@@ -568,15 +575,15 @@ fn of_copy(name: &str, node: &NodeName, found: &Other, link: &Link) -> Found {
             format!("{name} is on {node}, and behind: it is not reached")
         }
         State::Behind if found.mend.is_some() => {
-            format!("{name} is on {node}, and rows do not pass between the two copies")
+            format!("{name} is on {node}, and rows do not pass between the two replicas")
         }
         State::Behind => {
-            format!("{name} is on {node}, and the two copies are catching up with each other")
+            format!("{name} is on {node}, and the two replicas are catching up with each other")
         }
         State::Unknown if *link == Link::Up => {
-            format!("how the copy of {name} on {node} is, is not known yet")
+            format!("how the replica of {name} on {node} is, is not known yet")
         }
-        State::Unknown => format!("how the copy of {name} on {node} is, is not known now"),
+        State::Unknown => format!("how the replica of {name} on {node} is, is not known now"),
     };
     Found::mend(finding, mend)
 }

@@ -361,7 +361,7 @@ impl Service {
             certificate_expires: peer.certificate_expires,
             name_in_use_twice: peer.has_twins,
             last_error: peer.last_error.clone(),
-            directory: directory.and_then(|copy| copy.quarantined.summary()),
+            directory: directory.and_then(|replica| replica.quarantined.summary()),
         }
     }
 }

@@ -15,7 +15,6 @@ mod access;
 mod admin;
 mod backup;
 mod conflicts;
-mod copies;
 mod drain;
 mod explain;
 mod grants;
@@ -24,6 +23,7 @@ mod listing;
 pub mod mesh;
 mod records;
 mod repair;
+mod replicas;
 mod scope;
 pub mod scrub;
 mod slots;
@@ -175,7 +175,7 @@ pub struct Service {
     signer: ArcSwap<Option<Arc<dyn Signer>>>,
     /// Of one message, as the edge keeps them.
     bounds: ArcSwap<Bounds>,
-    /// Copies of tables on other machines.
+    /// Replicas of tables on other machines.
     sync: Arc<sync::SyncView>,
     /// How far the rows were compared with their checksums.
     scrub: scrub::ScrubView,

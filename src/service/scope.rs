@@ -22,13 +22,13 @@ impl Service {
     ) -> Result<ScopeReport, CommandError> {
         let api::GetScope { table } = read(params)?;
         let entry = self.open_anywhere(caller, table, Permissions::READ)?;
-        let copies = self.copies_of(&entry);
+        let replicas = self.replicas_of(&entry);
         Ok(ScopeReport {
             node_scope: NodeScope::from(&entry.table.scope),
             contested: entry.table.contested,
             decisions: self.decisions(&entry),
-            replicas: self.replicas(&copies),
-            table: copies.name,
+            replicas: self.replicas(&replicas),
+            table: replicas.name,
         })
     }
 

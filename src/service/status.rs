@@ -38,7 +38,12 @@ impl Service {
             commits: figures.commits,
             commands: figures.commands,
             last_commit_us: figures.last_commit_us,
-            conflicts: self.store.copies().iter().map(|copy| copy.conflicts.open.count).sum(),
+            conflicts: self
+                .store
+                .replicas()
+                .iter()
+                .map(|replica| replica.conflicts.open.count)
+                .sum(),
             message_bytes: bounds.message_bytes as u64,
             nesting: bounds.nesting as u64,
             mesh_down: self.why_mesh_is_down().map(Into::into),

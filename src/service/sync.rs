@@ -1,4 +1,4 @@
-//! Copies of tables on other machines, as far as this one knows of them.
+//! Replicas of tables on other machines, as far as this one knows of them.
 //! The sync worker, which is the edge's, writes it down here; status, waiting and explanations read it.
 
 use std::{
@@ -67,7 +67,7 @@ impl SyncView {
 
     /// What is known of all replicas of a table.
     #[must_use]
-    pub fn copies_of(&self, table: TableUid) -> Vec<(NodeName, RemoteReplica)> {
+    pub fn replicas_of(&self, table: TableUid) -> Vec<(NodeName, RemoteReplica)> {
         let known = self.known();
         let replicas = known.peers.of_table(table);
         replicas.map(|(node, replica)| (node.clone(), replica.clone())).collect()

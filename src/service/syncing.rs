@@ -1,5 +1,5 @@
 //! Methods on how replicas of tables are: sync_status, sync_status_table, sync_wait.
-//! How a replica is judged is `copies`; bringing rows to it, the sync worker's.
+//! How a replica is judged is `replicas`; bringing rows to it, the sync worker's.
 
 use std::{
     sync::Arc,
@@ -17,9 +17,9 @@ use cortex_core::{
 
 use super::{
     Answer, Service,
-    copies::is_equal,
     mesh::{AskError, Mesh, Peer},
     read, repair,
+    replicas::is_equal,
     sync::SyncView,
 };
 use crate::{
@@ -56,7 +56,7 @@ impl Service {
     ) -> Result<Vec<TableSync>, CommandError> {
         let api::SyncStatus {} = read(params)?;
         let tables = self.replicated_for(caller);
-        Ok(tables.iter().map(|entry| self.table_sync(&self.copies_of(entry))).collect())
+        Ok(tables.iter().map(|entry| self.table_sync(&self.replicas_of(entry))).collect())
     }
 
     /// `sync_status_table [table]`: the same of one table.
@@ -67,7 +67,7 @@ impl Service {
     ) -> Result<TableSync, CommandError> {
         let api::SyncStatusTable { table } = read(params)?;
         let entry = self.open(caller, table, Permissions::READ)?;
-        Ok(self.table_sync(&self.copies_of(&entry)))
+        Ok(self.table_sync(&self.replicas_of(&entry)))
     }
 
     /// The tables that the caller may read and of which others may have replicas, by name.
@@ -107,8 +107,8 @@ impl Service {
             here: self.node.clone(),
             vector: self
                 .store
-                .copy(entry.table.uid)
-                .map(|copy| copy.vector.clone())
+                .replica(entry.table.uid)
+                .map(|replica| replica.vector.clone())
                 .unwrap_or_default(),
             entry,
             nodes,
@@ -153,10 +153,10 @@ impl Wait {
     ) -> Result<Verified, CommandError> {
         let begun = clock::monotonic();
         let deadline = begun + time_limit;
-        let (mut copies, mut words) = (store.copy_changes(), sync.changes());
+        let (mut replicas, mut words) = (store.replica_changes(), sync.changes());
         loop {
             // Before the look: a change that comes after it wakes up.
-            copies.borrow_and_update();
+            replicas.borrow_and_update();
             words.borrow_and_update();
             let mut missing = self.missing(store, sync);
             if missing.is_empty() {
@@ -169,7 +169,7 @@ impl Wait {
             }
             let changed = async {
                 tokio::select! {
-                    changed = copies.changed() => changed.is_ok(),
+                    changed = replicas.changed() => changed.is_ok(),
                     changed = words.changed() => changed.is_ok(),
                     () = tokio::time::sleep(ASK_AGAIN) => true,
                 }
@@ -213,14 +213,14 @@ impl Wait {
             }
             Err(_) => return false,
         };
-        let Some(here) = store.copy(self.entry.table.uid) else { return false };
+        let Some(here) = store.replica(self.entry.table.uid) else { return false };
         let differs = here.vector == theirs.vector && here.digest != theirs.digest;
         theirs.vector.dominates(&self.vector) && !differs
     }
 
     fn missing(&self, store: &Store, sync: &SyncView) -> Vec<&str> {
         let table = self.entry.table.uid;
-        let here = store.copy(table);
+        let here = store.replica(table);
         let has_confirmed = |node: &NodeName| {
             let (Some(here), Some(known)) = (&here, sync.of(table, node)) else {
                 return false;

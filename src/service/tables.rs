@@ -53,17 +53,17 @@ impl Service {
     }
 
     fn describe(&self, entry: &Arc<Entry>, table: String) -> TableSummary {
-        let copies = self.copies_of(entry);
+        let replicas = self.replicas_of(entry);
         let catalog = self.store.catalog();
         TableSummary {
             table,
             id: entry.table.uid.to_string(),
             orphaned: gate::is_orphaned(&entry.table, catalog.directory()),
             node_scope: NodeScope::from(&entry.table.scope),
-            state: copies.here.into(),
+            state: replicas.here.into(),
             records: entry.usage.records(),
             bytes: entry.usage.bytes(),
-            conflicts: copies.conflicts(),
+            conflicts: replicas.conflicts(),
         }
     }
 
@@ -176,7 +176,7 @@ impl Service {
     }
 
     fn table_report(&self, entry: &Arc<Entry>) -> TableReport {
-        let copies = self.copies_of(entry);
+        let replicas = self.replicas_of(entry);
         let table = &entry.table;
         let catalog = self.store.catalog();
         let directory = catalog.directory();
@@ -190,9 +190,9 @@ impl Service {
             scope_contested: table.contested,
             decisions: self.decisions(entry),
             orphaned: gate::is_orphaned(table, directory),
-            replicas: self.replicas(&copies),
-            state: copies.here.into(),
-            conflicts: copies.conflicts(),
+            replicas: self.replicas(&replicas),
+            state: replicas.here.into(),
+            conflicts: replicas.conflicts(),
             records: entry.usage.records(),
             bytes: entry.usage.bytes(),
             acl: granted(&table.acl, directory),

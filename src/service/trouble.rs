@@ -1,12 +1,12 @@
 //! What stands between two replicas of a table, in words, and what mends it.
-//! What is known of it is gathered by `copies`; what a node that is not reached needs is `crate::remedy`'s.
+//! What is known of it is gathered by `replicas`; what a node that is not reached needs is `crate::remedy`'s.
 
 use cortex_core::{
     model::NodeName,
     replication::{Quarantined, RemoteReplica, Trouble},
 };
 
-use super::copies::{Facts, Link};
+use super::replicas::{Facts, Link};
 use crate::remedy;
 
 /// Why no rows pass between the replica here and another.
@@ -44,14 +44,14 @@ pub(super) fn between(node: &NodeName, facts: &Facts<'_>) -> Option<Obstacle> {
 }
 
 fn over_a_link(node: &NodeName, facts: &Facts<'_>) -> Option<Obstacle> {
-    let of_rows = |copy: &RemoteReplica| of_rows(copy, node, facts);
-    let own = facts.copy.and_then(of_rows).or_else(|| facts.directory.and_then(of_rows));
-    let quarantined = facts.directory.and_then(|copy| of_quarantined(&copy.quarantined));
+    let of_rows = |replica: &RemoteReplica| of_rows(replica, node, facts);
+    let own = facts.replica.and_then(of_rows).or_else(|| facts.directory.and_then(of_rows));
+    let quarantined = facts.directory.and_then(|replica| of_quarantined(&replica.quarantined));
     join(own, quarantined)
 }
 
 /// What each side of a link has against the rows of the other.
-fn of_rows(copy: &RemoteReplica, node: &NodeName, facts: &Facts<'_>) -> Option<Obstacle> {
+fn of_rows(replica: &RemoteReplica, node: &NodeName, facts: &Facts<'_>) -> Option<Obstacle> {
     let say = |what: &str, trouble: &Trouble, since: Option<u64>, at: &str| {
         let of_clocks = matches!(trouble, Trouble::Clock(_) | Trouble::Ahead(_));
         let lasted = since
@@ -62,14 +62,13 @@ fn of_rows(copy: &RemoteReplica, node: &NodeName, facts: &Facts<'_>) -> Option<O
         let why = format!("{what}: {trouble}{}{shown}", lasted.unwrap_or_default());
         Obstacle { why, mend }
     };
-    let giving = copy
-        .giving
-        .as_ref()
-        .map(|trouble| say("it does not take rows", trouble, copy.giving_since_ms, node.as_str()));
-    let taking = copy
+    let giving = replica.giving.as_ref().map(|trouble| {
+        say("it does not take rows", trouble, replica.giving_since_ms, node.as_str())
+    });
+    let taking = replica
         .taking
         .as_ref()
-        .map(|trouble| say("its rows are not taken", trouble, copy.taking_since_ms, facts.own));
+        .map(|trouble| say("its rows are not taken", trouble, replica.taking_since_ms, facts.own));
     join(giving, taking)
 }
 

@@ -28,7 +28,7 @@ use super::{
 pub(super) struct Engine {
     pub(super) conn: Connection,
     pub(super) state: State,
-    /// The newest changes of copies.
+    /// The newest changes of replicas.
     pub(super) recent: Arc<Recent>,
     contexts: Contexts,
     /// What other machines may have taken.
@@ -43,8 +43,8 @@ pub(super) struct Engine {
 pub(super) struct Committed {
     pub(super) totals: Totals,
     pub(super) outcomes: Vec<Result<Outcome, CommandError>>,
-    /// The copies that have changed.
-    pub(super) copies: Vec<Arc<Replica>>,
+    /// The replicas that have changed.
+    pub(super) replicas: Vec<Arc<Replica>>,
     /// The state before.
     pub(super) before: Arc<Catalog>,
     /// True where something was written: most upkeep finds nothing to do.
@@ -107,12 +107,12 @@ impl Engine {
         drop(announced);
         let before = Arc::clone(&self.state.catalog);
         self.state = state;
-        let copies = self.state.replicas.settle();
+        let replicas = self.state.replicas.settle();
         let (lsn, hlc) = (self.state.lsn, self.state.hlc());
-        if !copies.is_empty() || fresh.is_broken() || hlc < self.recent.hlc {
+        if !replicas.is_empty() || fresh.is_broken() || hlc < self.recent.hlc {
             Arc::make_mut(&mut self.recent).add(fresh, lsn, hlc);
         }
-        Ok(Committed { totals, outcomes, copies, before, wrote })
+        Ok(Committed { totals, outcomes, replicas, before, wrote })
     }
 
     /// At the start: goes on as the same actor only where it is certain that the file is as far
@@ -207,10 +207,10 @@ impl Database {
         &self,
         draw_id: impl Fn() -> [u8; 16] + Send + 'static,
     ) -> Result<Self, StoreError> {
-        let mut copy = Connection::open_in_memory()?;
-        copy.set_prepared_statement_cache_capacity(schema::STATEMENT_CACHE);
-        rusqlite::backup::Backup::new(&self.engine.conn, &mut copy)?.step(-1)?;
-        Self::over(copy, draw_id)
+        let mut replica = Connection::open_in_memory()?;
+        replica.set_prepared_statement_cache_capacity(schema::STATEMENT_CACHE);
+        rusqlite::backup::Backup::new(&self.engine.conn, &mut replica)?.step(-1)?;
+        Self::over(replica, draw_id)
     }
 
     /// Carries out a command at a time of the wall clock, in Unix milliseconds.
@@ -269,16 +269,16 @@ impl Database {
         bounds: read_batch::BatchBounds,
     ) -> Option<read_batch::BatchRead> {
         let Engine { state, recent, .. } = &self.engine;
-        let copy = state.replicas.committed_copy(want.table)?;
+        let replica = state.replicas.committed_replica(want.table)?;
         let served = self.engine.exposure.over(reader, want, || {
-            read_batch::read_recent_batch(&copy, recent, self.catalog(), reader, want, bounds)
+            read_batch::read_recent_batch(&replica, recent, self.catalog(), reader, want, bounds)
                 .ok_or(())
         });
         let served = served.ok()?;
-        Some(served.draining(copy.drain))
+        Some(served.draining(replica.drain))
     }
 
-    /// Where this database's copy of a table stands in another node's.
+    /// Where this database's replica of a table stands in another node's.
     ///
     /// # Errors
     /// What SQLite reports.
@@ -302,7 +302,7 @@ impl Database {
         &self.engine.state.catalog
     }
 
-    /// This database's copy of a table.
+    /// This database's replica of a table.
     #[must_use]
     pub fn replica(&self, table: TableUid) -> Option<&Replica> {
         self.engine.state.replicas.get(table)
@@ -311,10 +311,10 @@ impl Database {
     /// The same, as it is shared until something of it changes.
     #[must_use]
     pub fn shared_replica(&self, table: TableUid) -> Option<Arc<Replica>> {
-        self.engine.state.replicas.committed_copy(table)
+        self.engine.state.replicas.committed_replica(table)
     }
 
-    /// All copies of this database.
+    /// All replicas of this database.
     #[must_use]
     pub fn replicas(&self) -> Vec<Arc<Replica>> {
         self.engine.state.replicas.committed()

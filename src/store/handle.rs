@@ -143,7 +143,7 @@ impl Store {
         published.show(&state.catalog);
         let (database, exposure) = (state.database, Arc::clone(&engine.exposure));
         published.tell_clock(state.hlc());
-        published.tell_copies(&state.replicas.committed(), &engine.recent, state);
+        published.show_replicas(&state.replicas.committed(), &engine.recent, state);
         published.follow_log(&mut engine.conn).map_err(|e| fault(e.into()))?;
         published.log_pages.store(inherited::pages_in_log(&path), Relaxed);
         let reader = |_| {
@@ -251,7 +251,7 @@ impl Store {
         self.inner.scans.scan(&self.inner.published, table, after)
     }
 
-    /// Reads what a copy on another node wants of the one here. Blocks for a moment: not for a thread
+    /// Reads what a replica on another node wants of the one here. Blocks for a moment: not for a thread
     /// that serves clients.
     ///
     /// # Errors
@@ -268,7 +268,8 @@ impl Store {
                 // The rows come first: a scope that was narrowed before they were written must be known when
                 // it is asked who may have them.
                 let known = read_batch::system_change_log(conn)?;
-                let shown = || published.copies.get(system::UID).map_or(0, |copy| copy.last_lsn);
+                let shown =
+                    || published.replicas.get(system::UID).map_or(0, |replica| replica.last_lsn);
                 for _ in 0..CATALOG_LOOKS {
                     if shown() >= known {
                         let catalog = published.catalog.load();
@@ -280,7 +281,7 @@ impl Store {
                 Ok(BatchRead::Refused(NoBatch::Busy))
             })
         })?;
-        Ok(served.draining(self.copy(want.table).and_then(|copy| copy.drain)))
+        Ok(served.draining(self.replica(want.table).and_then(|replica| replica.drain)))
     }
 
     /// Takes note that a reader has not taken, and never will, what it was answered last.
@@ -288,7 +289,7 @@ impl Store {
         self.inner.exposure.refused(reader, table);
     }
 
-    /// The same from memory, where what the other copy lacks has been written just now. Does not block.
+    /// The same from memory, where what the other replica lacks has been written just now. Does not block.
     #[must_use]
     pub fn read_recent_batch(
         &self,
@@ -296,13 +297,13 @@ impl Store {
         want: &PullRequest,
         bounds: BatchBounds,
     ) -> Option<BatchRead> {
-        let (copy, recent) = self.inner.published.copies.with_recent(want.table)?;
+        let (replica, recent) = self.inner.published.replicas.with_recent(want.table)?;
         // The catalog comes last: it is no older than the rows.
         let served = self.inner.exposure.over(reader, want, || {
-            read_batch::read_recent_batch(&copy, &recent, &self.catalog(), reader, want, bounds)
+            read_batch::read_recent_batch(&replica, &recent, &self.catalog(), reader, want, bounds)
                 .ok_or(())
         });
-        Some(served.ok()?.draining(copy.drain))
+        Some(served.ok()?.draining(replica.drain))
     }
 
     /// Reads rows, with the actors that they name.
@@ -310,16 +311,16 @@ impl Store {
         &self,
         read: impl FnOnce(&rusqlite::Connection, &actors::Actors) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        let known = self.inner.published.copies.actors();
+        let known = self.inner.published.replicas.actors();
         self.inner.scans.read(|conn| read(conn, &known.as_read_by(conn)?))
     }
 
-    /// Where this machine's copy of a table stands in another node's.
+    /// Where this machine's replica of a table stands in another node's.
     ///
     /// # Errors
     /// What SQLite reports.
     pub fn position(&self, table: TableUid, peer: &NodeName) -> Result<Position, StoreError> {
-        let Some(table) = self.copy(table).and_then(|copy| copy.table) else {
+        let Some(table) = self.replica(table).and_then(|replica| replica.table) else {
             return Ok(Position::default());
         };
         self.read(|conn, actors| {
@@ -327,29 +328,29 @@ impl Store {
         })
     }
 
-    /// This machine's copy of a table, as of the last commit.
+    /// This machine's replica of a table, as of the last commit.
     #[must_use]
-    pub fn copy(&self, table: TableUid) -> Option<Arc<Replica>> {
-        self.inner.published.copies.get(table)
+    pub fn replica(&self, table: TableUid) -> Option<Arc<Replica>> {
+        self.inner.published.replicas.get(table)
     }
 
-    /// All copies of this machine.
+    /// All replicas of this machine.
     #[must_use]
-    pub fn copies(&self) -> Vec<Arc<Replica>> {
-        self.inner.published.copies.all()
+    pub fn replicas(&self) -> Vec<Arc<Replica>> {
+        self.inner.published.replicas.all()
     }
 
-    /// Changes when a copy does.
+    /// Changes when a replica does.
     #[must_use]
-    pub fn copy_changes(&self) -> watch::Receiver<()> {
-        self.inner.published.copies.changes()
+    pub fn replica_changes(&self) -> watch::Receiver<()> {
+        self.inner.published.replicas.changes()
     }
 
-    /// How many changes of copies there were so far; and the tables of those after an earlier such number,
+    /// How many changes of replicas there were so far; and the tables of those after an earlier such number,
     /// none where there are too many to be listed.
     #[must_use]
-    pub fn copies_changed_since(&self, count: u64) -> (u64, Option<Vec<TableUid>>) {
-        self.inner.published.copies.changed_since(count)
+    pub fn replicas_changed_since(&self, count: u64) -> (u64, Option<Vec<TableUid>>) {
+        self.inner.published.replicas.changed_since(count)
     }
 
     /// The rows of the directory whose signatures say nothing to a node that comes later, each with its

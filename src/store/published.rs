@@ -16,8 +16,9 @@ use tokio::sync::watch;
 use tracing::{error, warn};
 
 use super::{
-    cache::RecordCache, catalog::Catalog, copies::Copies, damage::Damage, error::StoreError,
-    options::Options, recent::Recent, replica::Replica, seqlock::SeqLock, tx::state::State,
+    cache::RecordCache, catalog::Catalog, damage::Damage, error::StoreError, options::Options,
+    recent::Recent, replica::Replica, replicas::PublishedReplicas, seqlock::SeqLock,
+    tx::state::State,
 };
 use crate::{sys::journal, sys::throttle::LogThrottle};
 
@@ -38,8 +39,8 @@ pub(super) struct Published {
     pub(super) cache: RecordCache,
     /// The writer's hybrid clock, as of the last commit.
     pub(super) hlc: AtomicU64,
-    /// This machine's copies, as of the last commit.
-    pub(super) copies: Copies,
+    /// This machine's replicas, as of the last commit.
+    pub(super) replicas: PublishedReplicas,
     /// Who the writes of this database are by.
     pub(super) actor: ArcSwap<ActorId>,
     /// Commits since the start.
@@ -80,7 +81,7 @@ impl Published {
             seqlock: SeqLock::default(),
             cache: RecordCache::new(options.record_cache_bytes),
             hlc: AtomicU64::new(0),
-            copies: Copies::new(),
+            replicas: PublishedReplicas::new(),
             actor: ArcSwap::from_pointee(ActorId::default()),
             commits: AtomicU64::new(0),
             commit_us: AtomicU64::new(0),
@@ -97,23 +98,23 @@ impl Published {
         }
     }
 
-    /// Lets everybody see copies that have changed.
-    pub(super) fn tell_copies(
+    /// Lets everybody see replicas that have changed.
+    pub(super) fn show_replicas(
         &self,
         changed: &[Arc<Replica>],
         recent: &Arc<Recent>,
         state: &State,
     ) {
         // Even where none has: what is recent may not be told any more.
-        self.copies.show(changed, recent, &state.actors);
-        // After the copies: whoever asks first who writes, and then what is here, never says as a new
+        self.replicas.show(changed, recent, &state.actors);
+        // After the replicas: whoever asks first who writes, and then what is here, never says as a new
         // origin what only an earlier one had.
         let actor = state.own_actor();
         if **self.actor.load() != actor {
             self.actor.store(Arc::new(actor));
         }
         if !changed.is_empty() {
-            self.copies.wake();
+            self.replicas.wake();
         }
     }
 

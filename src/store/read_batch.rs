@@ -60,7 +60,7 @@ pub enum BatchRead {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoBatch {
     /// There is no replica here.
-    NoCopy,
+    NoReplica,
     /// The reader may not have the rows, as far as is known here.
     NotInScope,
     /// Its stay is not known here yet, or not any more.
@@ -74,7 +74,7 @@ pub enum NoBatch {
 impl From<NoBatch> for Why {
     fn from(why: NoBatch) -> Self {
         match why {
-            NoBatch::NoCopy => Self::NoCopy,
+            NoBatch::NoReplica => Self::NoReplica,
             NoBatch::NotInScope => Self::NotInScope,
             NoBatch::UnknownEpoch => Self::UnknownEpoch,
             NoBatch::Damaged => Self::Damaged,
@@ -113,29 +113,30 @@ pub(super) fn read_batch(
     let File { conn, actors, .. } = file;
     let directory = catalog.directory();
     let Some(here) = directory.here() else {
-        return Ok(BatchRead::Refused(NoBatch::NoCopy));
+        return Ok(BatchRead::Refused(NoBatch::NoReplica));
     };
     if let Some(why) = objection(directory, reader, want) {
         return Ok(BatchRead::Refused(why));
     }
-    let Some(copy) = Copy::load(conn, actors, want)? else {
-        return Ok(BatchRead::Refused(NoBatch::NoCopy));
+    let Some(replica) = SourceReplica::load(conn, actors, want)? else {
+        return Ok(BatchRead::Refused(NoBatch::NoReplica));
     };
-    let plan = copy.plan(want);
-    let mut reading = Reading::new(file, copy.table, &plan, want, bounds);
+    let plan = replica.plan(want);
+    let mut reading = Reading::new(file, replica.table, &plan, want, bounds);
     let part = match &plan {
         Plan::Delta { after } => {
-            let stopped = reading.change_log(copy.table, *after)?;
-            let (to, last) = (copy.leads_to(stopped), reading.is_end(stopped));
+            let stopped = reading.change_log(replica.table, *after)?;
+            let (to, last) = (replica.leads_to(stopped), reading.is_end(stopped));
             // A replica that leaves needs to hear that the reader has everything: only batches are acknowledged.
-            if last && copy.has_all(*after, want) && copy.standing(directory) != Standing::Out {
+            if last && replica.has_all(*after, want) && replica.standing(directory) != Standing::Out
+            {
                 return Ok(BatchRead::Nothing);
             }
             Part::Delta { to, last }
         }
         Plan::Snapshot { kind, starts, after, pinned } => {
-            let reached = reading.keys(copy.table, after)?;
-            copy.snapshot_part(*kind, *starts, *pinned, reached)
+            let reached = reading.keys(replica.table, after)?;
+            replica.snapshot_part(*kind, *starts, *pinned, reached)
         }
     };
     // The reader would count what comes after a damaged row as complete.
@@ -144,14 +145,14 @@ pub(super) fn read_batch(
     }
     let is_system = want.table == system::UID;
     if is_system {
-        reading.bring_signers(copy.table, directory)?;
+        reading.bring_signers(replica.table, directory)?;
     }
     let (rows, contexts) = (reading.rows, reading.contexts);
     let contexts: Vec<VersionVector> =
         contexts.iter().map(|id| load_context(conn, actors, *id)).collect::<Result<_, _>>()?;
-    let entry = if is_system { None } else { load_entry(conn, copy.table)? };
+    let entry = if is_system { None } else { load_entry(conn, replica.table)? };
     let head = entry.map(|entry| head_of(&entry, here));
-    Ok(copy.batch(want, directory, Content { part, contexts, rows, head }))
+    Ok(replica.batch(want, directory, Content { part, contexts, rows, head }))
 }
 
 /// The same from memory; none where that does not do, and the file must be read. The replica and the changes are
@@ -172,8 +173,9 @@ pub(super) fn read_recent_batch(
     }
     let head = head_of(catalog.by_uid(want.table)?, here);
     let replica = Arc::clone(replica);
-    let copy = Copy { table: replica.table?, lsn: recent.lsn, hlc: recent.hlc, replica };
-    let plan = (copy.replica.epoch > 0).then(|| copy.plan(want))?;
+    let replica =
+        SourceReplica { table: replica.table?, lsn: recent.lsn, hlc: recent.hlc, replica };
+    let plan = (replica.replica.epoch > 0).then(|| replica.plan(want))?;
     let Plan::Delta { after } = plan else { return None };
     let changes = recent.since(want.table, bounds.passed.max(after))?;
     let (mut contexts, mut rows, mut bytes): (Vec<VersionVector>, _, _) =
@@ -191,11 +193,11 @@ pub(super) fn read_recent_batch(
     if rows.len() > bounds.rows || bytes > bounds.bytes {
         return None;
     }
-    if copy.has_all(after, want) && copy.standing(directory) != Standing::Out {
+    if replica.has_all(after, want) && replica.standing(directory) != Standing::Out {
         return Some(BatchRead::Nothing);
     }
-    let part = Part::Delta { to: copy.lsn, last: true };
-    Some(copy.batch(want, directory, Content { part, contexts, rows, head: Some(head) }))
+    let part = Part::Delta { to: replica.lsn, last: true };
+    Some(replica.batch(want, directory, Content { part, contexts, rows, head: Some(head) }))
 }
 
 /// Why a reader may not have a table's rows, if it may not.
@@ -223,7 +225,7 @@ fn is_current_epoch(directory: &Directory, reader: &NodeName, want: &PullRequest
 }
 
 /// A replica as it is at one moment.
-struct Copy {
+struct SourceReplica {
     table: TableId,
     replica: Arc<Replica>,
     lsn: u64,
@@ -238,7 +240,7 @@ struct Content {
     head: Option<Head>,
 }
 
-impl Copy {
+impl SourceReplica {
     fn load(
         conn: &Connection,
         actors: &Actors,

@@ -129,7 +129,7 @@ impl Replicas {
     }
 
     /// A replica, as of the last commit.
-    pub(super) fn committed_copy(&self, uid: TableUid) -> Option<Arc<Replica>> {
+    pub(super) fn committed_replica(&self, uid: TableUid) -> Option<Arc<Replica>> {
         self.committed.get(&uid).cloned()
     }
 

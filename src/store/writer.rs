@@ -171,7 +171,7 @@ impl Writer {
             self.published.show(&state.catalog);
         }
         self.published.tell_clock(state.hlc());
-        self.published.tell_copies(&committed.copies, &self.engine.recent, state);
+        self.published.show_replicas(&committed.replicas, &self.engine.recent, state);
         self.engine.exposure.end();
         if !committed.wrote {
             return;

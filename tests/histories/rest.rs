@@ -178,7 +178,8 @@ impl World {
         let mut left = Vec::new();
         for (table, uid, nodes) in live {
             let word = table.kind.word();
-            let leaving = self.copies(&table).into_iter().filter(|(_, state)| state == "draining");
+            let leaving =
+                self.replicas(&table).into_iter().filter(|(_, state)| state == "draining");
             left.extend(leaving.map(|(node, _)| format!("{word}: node {node} is still leaving")));
             let scope = self.scope_of(&table, table.home);
             let held: Vec<_> =
@@ -372,9 +373,9 @@ impl World {
         }
     }
 
-    /// Where a copy is said to have left, no byte of it is. Bytes that an older database has brought back go soon.
+    /// Where a replica is said to have left, no byte of it is. Bytes that an older database has brought back go soon.
     fn judge_departures(&self, table: &Table) {
-        for (node, _) in self.copies(table).iter().filter(|(_, state)| state == "left") {
+        for (node, _) in self.replicas(table).iter().filter(|(_, state)| state == "left") {
             let was_set_back = self.cycle.set_back.contains(node);
             let time_limit = if was_set_back { ERASED_AGAIN } else { Duration::ZERO };
             let deadline = clock::monotonic() + time_limit;
@@ -388,8 +389,8 @@ impl World {
         }
     }
 
-    /// How the copies of a table are, as its home tells.
-    fn copies(&self, table: &Table) -> Vec<(NodeId, String)> {
+    /// How the replicas of a table are, as its home tells.
+    fn replicas(&self, table: &Table) -> Vec<(NodeId, String)> {
         let name = self.shared.name_on(table, table.home);
         let told = self.nodes[table.home].ask("get_scope", &[name.into()]).done();
         let replicas = told.as_ref().and_then(|told| field(told, "replicas")?.as_array());

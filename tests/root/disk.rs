@@ -145,11 +145,11 @@ fn check_import(daemon: &Daemon) {
     assert!(!told.contains("Mend the line"), "{told}");
 }
 
-/// How a daemon sees the copy on another node: its state, why, and what explain advises.
-fn copy(daemon: &Daemon, table: &str, node: &str) -> [String; 3] {
+/// How a daemon sees the replica on another node: its state, why, and what explain advises.
+fn replica(daemon: &Daemon, table: &str, node: &str) -> [String; 3] {
     let status = daemon.connect().call("sync_status_table", &[table.into()]).expect("a state");
     let nodes = field(&status, "nodes").and_then(Value::as_array).expect("an array").iter();
-    let found = nodes.into_iter().find(|copy| field(copy, "node") == Some(&node.into()));
+    let found = nodes.into_iter().find(|replica| field(replica, "node") == Some(&node.into()));
     let options = map([("node", node.into())]);
     let advice = daemon.connect().call("explain", &[table.into(), options]).expect("an answer");
     let text = |value: &Value, name: &str| {
@@ -182,13 +182,13 @@ fn a_node_whose_disk_is_full_is_named_on_both_sides_until_it_has_room() {
     rpc.call("create_table", &things).expect("created");
     rpc.call("acl_grant", &["*".into(), "things".into(), "read".into()]).expect("granted");
     let there = "0@home:things";
-    wait_until("office has a copy", || copy(&home, "things", "office")[0] == "in_sync");
+    wait_until("office has a replica", || replica(&home, "things", "office")[0] == "in_sync");
     for n in 0..120 {
         put(&mut rpc, &n.to_string(), LARGE).expect("home has room");
     }
     let said = || {
-        let [_, by_home, advice] = copy(&home, "things", "office");
-        let [_, by_office, advice_there] = copy(&office, there, "home");
+        let [_, by_home, advice] = replica(&home, "things", "office");
+        let [_, by_office, advice_there] = replica(&office, there, "home");
         (by_home, by_office, [advice, advice_there])
     };
     let is_said = |(by_home, by_office, advice): &(String, String, [String; 2])| {
@@ -204,11 +204,11 @@ fn a_node_whose_disk_is_full_is_named_on_both_sides_until_it_has_room() {
     }
     let doctor = home.cortex(&["doctor"]);
     let doctor = String::from_utf8_lossy(&doctor.stdout).into_owned();
-    assert!(doctor.contains("copies-blocked") && doctor.contains(FULL), "{doctor}");
+    assert!(doctor.contains("replicas-blocked") && doctor.contains(FULL), "{doctor}");
 
     run(Command::new("mount").args(["-o", "remount,size=64m"]).arg(office.data_dir()));
-    wait_until("all of it is there", || copy(&home, "things", "office")[0] == "in_sync");
-    assert_eq!(copy(&office, there, "home")[0], "in_sync");
+    wait_until("all of it is there", || replica(&home, "things", "office")[0] == "in_sync");
+    assert_eq!(replica(&office, there, "home")[0], "in_sync");
 }
 
 /// Writes are refused, reads go on; once there is room, writes go on; and nothing that was

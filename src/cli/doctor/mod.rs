@@ -13,13 +13,13 @@
 mod bus;
 mod clock;
 mod configuration;
-mod copies;
 mod daemon;
 mod finding;
 mod leftovers;
 mod mesh;
 mod place;
 mod program;
+mod replicas;
 mod shadows;
 mod socket;
 mod store;
@@ -92,7 +92,7 @@ fn look_over(args: &Doctor, context: &Context) -> Result<Vec<Finding>, Failure> 
     findings.extend(configuration::check(&configuration::gather(context, asked)));
     let mesh = mesh::gather(context, whose, configured.file.as_deref());
     findings.extend(mesh::check(&mesh));
-    findings.extend(copies::check(&copies::gather(context, args.deep)));
+    findings.extend(replicas::check(&replicas::gather(context, args.deep)));
     findings.extend(bus::check(&bus::gather(whose, configured.bus, daemon.answers())));
     match &data_dir {
         Some(dir) => {

@@ -18,7 +18,7 @@ pub(crate) enum Online {
     ListNodes,
     /// Show each machine's link, state, round trip, clock and certificate, and who was refused
     Status,
-    /// Put a node out of the mesh for good: its copies, and who its users are, do not count any more
+    /// Put a node out of the mesh for good: its replicas, and who its users are, do not count any more
     RemoveNode(RemoveNode),
     /// Have the daemon read its settings, certificates and revocation list again
     Reload,
@@ -45,7 +45,7 @@ fn remove_node(name: &NodeName, context: &Context) -> Result<(), Failure> {
     note(&format!(
         "{name} is out of the mesh on every node that hears of it. What only it had is lost."
     ));
-    note("Its users are nobody from now on; nobody waits for its copies any more.");
+    note("Its users are nobody from now on; nobody waits for its replicas any more.");
     note(&format!("next, where the CA is: cortex mesh revoke-certificate {name}"));
     note(&format!(
         "then take {name} out of the nodes in the settings of every node: cortex mesh reload"

@@ -170,8 +170,8 @@ impl Directory {
                 decisions.insert(row.by.clone(), row).is_none()
             }
             Row::Replica(row) => {
-                let copies = Arc::make_mut(self.replicas.entry(row.table).or_default());
-                copies.insert(row.node.clone(), row).is_none()
+                let replicas = Arc::make_mut(self.replicas.entry(row.table).or_default());
+                replicas.insert(row.node.clone(), row).is_none()
             }
             Row::Settlement(row) => {
                 let decisions = self.settlements.entry(row.name.clone()).or_default();

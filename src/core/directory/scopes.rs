@@ -129,7 +129,7 @@ impl Directory {
     #[must_use]
     pub fn epochs(&self, table: TableUid) -> Seen {
         let mut epochs = Seen::new();
-        self.copies(table).for_each(|row| note(&mut epochs, &row.node, row.up));
+        self.replicas(table).for_each(|row| note(&mut epochs, &row.node, row.up));
         self.decisions(table).for_each(|row| join(&mut epochs, &row.epochs));
         epochs.retain(|_, epoch| *epoch > 0); // the first is 1
         epochs
@@ -140,7 +140,7 @@ impl Directory {
     #[must_use]
     pub fn gone(&self, table: TableUid) -> Seen {
         let mut gone = Seen::new();
-        for row in self.copies(table) {
+        for row in self.replicas(table) {
             note(&mut gone, &row.node, row.down);
             if self.is_removed(&row.database) {
                 note(&mut gone, &row.node, row.up);
@@ -213,7 +213,7 @@ impl Directory {
         self.scopes.get(&table).into_iter().flat_map(|of| of.values())
     }
 
-    fn copies(&self, table: TableUid) -> impl Iterator<Item = &ReplicaRow> {
+    fn replicas(&self, table: TableUid) -> impl Iterator<Item = &ReplicaRow> {
         self.replicas.get(&table).into_iter().flat_map(|of| of.values())
     }
 

@@ -307,7 +307,10 @@ fn root_decides_where_the_owner_has_an_account_and_nowhere_else() {
 fn a_table_that_belongs_to_nobody_has_a_custodian_wherever_its_machines_are() {
     let unchanged = |_: &mut Directory| {};
     let (dave, erin) = (Owner::Identity(dave()), Owner::Identity(erin()));
-    assert!(root_of("home", &dave, "away", unchanged), "registered there, with or without a copy");
+    assert!(
+        root_of("home", &dave, "away", unchanged),
+        "registered there, with or without a replica"
+    );
     assert!(!root_of("away", &dave, "all", unchanged));
     assert!(!root_of("home", &erin, "all", unchanged));
     assert!(root_of("home", &erin, "home,away", put_out_away), "it holds the rows");
@@ -354,7 +357,7 @@ fn the_table_of_a_uid_keeps_its_home() {
 }
 
 #[test]
-fn root_keeps_a_table_away_from_its_own_disk_alone_and_not_the_last_copy() {
+fn root_keeps_a_table_away_from_its_own_disk_alone_and_not_the_last_replica() {
     let mut directory = directory();
     let root = Caller::Local(Uid::ROOT);
     let of_carol = table(&Owner::Identity(carol()), &Scope::All, &Acl::default());

@@ -205,7 +205,7 @@ pub enum Refusal {
     /// A table of a uid lives on that uid's machine, whose users alone can decide about it; which one.
     #[error("invalid scope: must include the table's home, {0}")]
     ScopeWithoutTableHome(Box<str>),
-    /// No other node may hold the table, so that this copy cannot be dropped alone.
+    /// No other node may hold the table, so that this replica cannot be dropped alone.
     #[error("only_replica: no other node is in the table's scope")]
     OnlyReplica,
     /// Not every node has confirmed in time to have what it was waited for; which ones have not.

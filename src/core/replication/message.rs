@@ -66,7 +66,7 @@ pub struct Refuse {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Why {
     /// The source has no replica.
-    NoCopy,
+    NoReplica,
     /// The reader may not have the rows, as far as who says so knows.
     NotInScope,
     /// The reader's stay is not known to the source, or not any more.

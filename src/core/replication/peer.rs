@@ -549,7 +549,7 @@ impl Trouble {
 impl From<Why> for Trouble {
     fn from(why: Why) -> Self {
         match why {
-            Why::NoCopy | Why::Busy => Self::NotReady,
+            Why::NoReplica | Why::Busy => Self::NotReady,
             Why::NotInScope => Self::Scope,
             Why::UnknownEpoch | Why::Directory => Self::Directory,
             Why::Clock(offset_ms) => Self::Clock(offset_ms),

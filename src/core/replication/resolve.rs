@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn of_two_versions_with_one_stamp_every_copy_keeps_the_same() {
+    fn of_two_versions_with_one_stamp_every_replica_keeps_the_same() {
         let nothing = VersionVector::new();
         let one = side(1, 1, 5, &nothing);
         let of = |order| resolve(Some(one), one, &nothing, &nothing, || order);

@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn what_all_copies_have_said_they_know_is_confirmed() {
+    fn what_all_replicas_have_said_they_know_is_confirmed() {
         let mut statuses = ReplicaStatuses::default();
         statuses.hear(node("b"), status(2, &[(1, 5)]));
         statuses.hear(node("c"), status(3, &[(1, 3)]));
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_silent_copy_blocks_until_it_is_written_off() {
+    fn a_silent_replica_blocks_until_it_is_written_off() {
         let mut statuses = ReplicaStatuses::default();
         statuses.hear(node("b"), status(2, &[(1, 5)]));
         let own = vector(&[(1, 7)]);
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_that_has_not_said_that_it_knows_a_deletion_is_named() {
+    fn a_replica_that_has_not_said_that_it_knows_a_deletion_is_named() {
         let mut statuses = ReplicaStatuses::default();
         statuses.hear(node("b"), status(2, &[(1, 5)]));
         statuses.hear(node("c"), status(3, &[(1, 3)]));
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_that_only_others_know_of_counts() {
+    fn a_replica_that_only_others_know_of_counts() {
         let mut statuses = ReplicaStatuses::default();
         let epochs = [(node("d"), 1)].into();
         statuses.hear(node("b"), ReplicaStatus { epochs, ..status(2, &[(1, 5)]) });
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_that_has_seen_more_blocks() {
+    fn a_replica_that_has_seen_more_blocks() {
         let mut statuses = ReplicaStatuses::default();
         statuses.hear(node("b"), status(2, &[(1, 5), (2, 1)]));
         statuses.hear(node("c"), status(3, &[(1, 5)]));

@@ -86,7 +86,7 @@ pub enum Message {
     Status(Status),
     /// Why the link ends; the last message.
     Bye(Bye),
-    /// About copies of tables.
+    /// About replicas of tables.
     Sync(crate::replication::Message),
     /// A chunk, made smaller.
     Packed(Packed),
@@ -209,9 +209,9 @@ impl Message {
 }
 
 impl Incoming {
-    /// True for the body of a message about copies: reading it may take a moment.
+    /// True for the body of a message about replicas: reading it may take a moment.
     #[must_use]
-    pub fn is_about_copies(body: &[u8]) -> bool {
+    pub fn is_about_replicas(body: &[u8]) -> bool {
         let mut reader = super::Reader::new(body);
         let first = (reader.head(), reader.head(), reader.head());
         matches!(first, (Some(Head::Map(_)), Some(Head::Int(0)), Some(Head::Int(kind)))

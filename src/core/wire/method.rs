@@ -129,7 +129,7 @@ impl Method {
     }
 
     /// True for what another machine may ask for: reading and writing records, redeeming the
-    /// tokens that its users have, and comparing copies. Everything else is for those whom the kernel vouches
+    /// tokens that its users have, and comparing replicas. Everything else is for those whom the kernel vouches
     /// for.
     #[must_use]
     pub fn open_to_peers(self) -> bool {

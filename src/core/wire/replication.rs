@@ -470,7 +470,7 @@ fn read_conflicts(reader: &mut Reader<'_>) -> Option<OpenConflicts> {
 
 fn write_refuse(refuse: Refuse, out: &mut Vec<u8>) {
     let (code, detail) = match refuse.why {
-        Why::NoCopy => (1, 0),
+        Why::NoReplica => (1, 0),
         Why::NotInScope => (2, 0),
         Why::UnknownEpoch => (3, 0),
         Why::Busy => (4, 0),
@@ -495,7 +495,7 @@ fn write_refuse(refuse: Refuse, out: &mut Vec<u8>) {
 fn read_refuse(table: TableUid, fields: &Fields<'_>) -> Option<Refuse> {
     let detail = fields.int(4)?;
     let why = match fields.uint(3)? {
-        1 => Why::NoCopy,
+        1 => Why::NoReplica,
         2 => Why::NotInScope,
         3 => Why::UnknownEpoch,
         4 => Why::Busy,

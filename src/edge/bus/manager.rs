@@ -140,7 +140,7 @@ impl Manager {
         self.path(uid, name).await
     }
 
-    /// Takes back that this machine's copy of a table was dropped. The table has no object here by then.
+    /// Takes back that this machine's replica of a table was dropped. The table has no object here by then.
     async fn restore_replica(
         &self,
         table: &str,

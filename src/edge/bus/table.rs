@@ -98,7 +98,7 @@ impl Table {
         info(self.manage(from, &request).await?)
     }
 
-    /// Removes the table with all its records; with the option `replica`, the copy of this machine alone.
+    /// Removes the table with all its records; with the option `replica`, the replica of this machine alone.
     #[zbus(name = "Drop")]
     async fn drop_table(
         &self,
@@ -164,7 +164,7 @@ impl Table {
         Ok(())
     }
 
-    /// Says which nodes hold a copy.
+    /// Says which nodes hold a replica.
     async fn set_scope(
         &self,
         scope: &str,
@@ -300,7 +300,7 @@ fn attributes(entry: &Entry) -> Vec<String> {
 
 /// Versions that have lost here, and of which nobody has taken note.
 fn conflicts(dispatcher: &Dispatcher, entry: &Entry) -> u64 {
-    dispatcher.store().copy(entry.table.uid).map_or(0, |copy| copy.conflicts.open.count)
+    dispatcher.store().replica(entry.table.uid).map_or(0, |replica| replica.conflicts.open.count)
 }
 
 fn words(permissions: &[String]) -> Words<'_> {

@@ -75,7 +75,7 @@ impl Tables {
         let store = self.dispatcher.store();
         let tables =
             object_sync::follow(store.catalog_changes(), async || self.update(connection).await);
-        let conflicts = object_sync::follow(store.copy_changes(), async || {
+        let conflicts = object_sync::follow(store.replica_changes(), async || {
             if !self.are_shown(&self.conflicts()).await {
                 self.update(connection).await?;
             }
@@ -87,11 +87,11 @@ impl Tables {
 
     /// The conflicts of each table that has, or had, any.
     fn conflicts(&self) -> BTreeMap<TableId, Conflicts> {
-        let copies = self.dispatcher.store().copies();
-        let counted = copies.iter().filter_map(|copy| {
-            let Tally { open, met } = copy.conflicts;
+        let replicas = self.dispatcher.store().replicas();
+        let counted = replicas.iter().filter_map(|replica| {
+            let Tally { open, met } = replica.conflicts;
             let conflicts = Conflicts { open: open.count, met };
-            Some((copy.table?, conflicts))
+            Some((replica.table?, conflicts))
         });
         counted.filter(|(_, conflicts)| *conflicts != Conflicts::default()).collect()
     }

@@ -357,7 +357,7 @@ impl<R: AsyncRead + Unpin> Link<'_, R> {
                         Err(_) if self.frames.received() > received => Ok(None),
                         Err(_) => Err(Ended::Silent),
                         Ok(Err(error)) => Err(error.into()),
-                        Ok(Ok(body)) if Incoming::is_about_copies(&body) => {
+                        Ok(Ok(body)) if Incoming::is_about_replicas(&body) => {
                             kept = Some(body);
                             Ok(None)
                         }

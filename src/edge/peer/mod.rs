@@ -9,7 +9,7 @@
 //!   ask ───────> a request of the service to another machine ───────────> cortex-rpc/1
 //!
 //!   link <──> sync ──> rows, as the session says <──> store
-//!   upkeep ──> deletions that every copy knows, change logs that are too long ──> store
+//!   upkeep ──> deletions that every replica knows, change logs that are too long ──> store
 //!   link ──> news ──> keeper: who is alive, events, what status shows ──> MeshView
 //!                     keeper ──> live: closes what a reload, or time, has made untrusted
 //! ```

@@ -91,13 +91,13 @@ pub(super) async fn run(shared: &Shared) {
 fn tell(failing: &mut Lasting, outcome: &Result<(), CommandError>, now: Duration) {
     match outcome {
         Err(failure) if failing.begins(now) => {
-            warn!(%failure, "the copies of tables were not looked after, trying again until it is done: {failure}");
+            warn!(%failure, "the replicas of tables were not looked after, trying again until it is done: {failure}");
         }
         Ok(()) => {
             if let Some(Lasted { seconds, times }) = failing.ends(now) {
                 info!(
                     seconds,
-                    times, "the copies of tables are looked after again, after {seconds} s"
+                    times, "the replicas of tables are looked after again, after {seconds} s"
                 );
             }
         }
@@ -147,20 +147,22 @@ impl Upkeep<'_> {
         self.round = self.round.wrapping_add(1);
         let store = self.shared.context.service.store().clone();
         let view = self.shared.context.service.sync();
-        let copies = store.copies();
-        view.retain(|table| copies.iter().any(|copy| copy.uid == table && copy.epoch > 0));
-        for copy in copies.iter().filter(|copy| copy.epoch > 0) {
-            if copy.uid != SYSTEM_TABLE {
-                self.collect(&store, view, copy).await?;
+        let replicas = store.replicas();
+        view.retain(|table| {
+            replicas.iter().any(|replica| replica.uid == table && replica.epoch > 0)
+        });
+        for replica in replicas.iter().filter(|replica| replica.epoch > 0) {
+            if replica.uid != SYSTEM_TABLE {
+                self.collect(&store, view, replica).await?;
             }
-            for node in self.compare(view, copy) {
-                self.shared.context.service.name_differences(copy.uid, &node).await;
+            for node in self.compare(view, replica) {
+                self.shared.context.service.name_differences(replica.uid, &node).await;
             }
             if self.round.is_multiple_of(CHANGE_LOG_ROUNDS) {
-                truncate_change_log(&store, copy).await?;
+                truncate_change_log(&store, replica).await?;
             }
         }
-        self.suspected.retain(|(table, _), _| copies.iter().any(|copy| copy.uid == *table));
+        self.suspected.retain(|(table, _), _| replicas.iter().any(|replica| replica.uid == *table));
         self.adopt(&store).await
     }
 
@@ -168,7 +170,7 @@ impl Upkeep<'_> {
     /// believe it.
     async fn adopt(&mut self, store: &Store) -> Result<(), CommandError> {
         let credentials = Arc::clone(self.shared.mesh().credentials());
-        let directory = store.copy(SYSTEM_TABLE);
+        let directory = store.replica(SYSTEM_TABLE);
         let now = Signers { credentials, directory, round: self.round };
         if self.signers.as_ref().is_some_and(|before| before.are_as_before(&now)) {
             return Ok(());
@@ -222,7 +224,7 @@ impl Upkeep<'_> {
         }
         let here = self.shared.mesh().node().clone();
         let catalog = store.catalog();
-        let (met, silent) = who_may_have_met(&catalog, view, &here, latest, &store.copies());
+        let (met, silent) = who_may_have_met(&catalog, view, &here, latest, &store.replicas());
         let named = |nodes: BTreeSet<NodeName>| {
             nodes.iter().map(NodeName::as_str).collect::<Vec<_>>().join(", ")
         };
@@ -263,29 +265,29 @@ impl Upkeep<'_> {
         &self,
         store: &Store,
         view: &SyncView,
-        copy: &Replica,
+        replica: &Replica,
     ) -> Result<(), CommandError> {
         let here = self.shared.mesh().node().clone();
         let confirmed = {
             let catalog = store.catalog();
-            confirmed(catalog.directory(), view, &here, copy)
+            confirmed(catalog.directory(), view, &here, replica)
         };
         let confirmed = match confirmed {
             Ok(confirmed) => confirmed,
             Err(gc_blocker) => {
-                view.block(copy.uid, Some(gc_blocker));
+                view.block(replica.uid, Some(gc_blocker));
                 return Ok(());
             }
         };
-        view.block(copy.uid, self.lagging(store, view, copy, &confirmed).await?);
-        if copy.tombstones == 0 || !copy.ready {
+        view.block(replica.uid, self.lagging(store, view, replica, &confirmed).await?);
+        if replica.tombstones == 0 || !replica.ready {
             return Ok(());
         }
         let before_ms = clock::wall_ms().saturating_sub(LEAST_AGE_MS);
         let mut after = Some(i64::MIN);
         while let Some(from) = after {
             let collection = Collection {
-                table: copy.uid,
+                table: replica.uid,
                 confirmed: confirmed.clone(),
                 before_ms,
                 after: from,
@@ -302,11 +304,11 @@ impl Upkeep<'_> {
         &self,
         store: &Store,
         view: &SyncView,
-        copy: &Replica,
+        replica: &Replica,
         confirmed: &VersionVector,
     ) -> Result<Option<GcBlocker>, CommandError> {
-        let Some(table) = copy.table.filter(|_| copy.tombstones > 0) else { return Ok(None) };
-        if confirmed.dominates(&copy.vector) {
+        let Some(table) = replica.table.filter(|_| replica.tombstones > 0) else { return Ok(None) };
+        if confirmed.dominates(&replica.vector) {
             return Ok(None);
         }
         let (reads, known) = (store.clone(), confirmed.clone());
@@ -314,23 +316,23 @@ impl Upkeep<'_> {
         let Some(deletion) = found else { return Ok(None) };
         let catalog = store.catalog();
         let directory = catalog.directory();
-        let statuses = statuses_of(directory, view, copy);
+        let statuses = statuses_of(directory, view, replica);
         let here = self.shared.mesh().node().clone();
-        Ok(statuses.lacking(&here, &directory.must_confirm(copy.uid), deletion))
+        Ok(statuses.lacking(&here, &directory.must_confirm(replica.uid), deletion))
     }
 
     /// Notes where a replica elsewhere has stayed different although both know the same. Answers with whose replicas
     /// it is
     /// not known yet which rows differ.
-    fn compare(&mut self, view: &SyncView, copy: &Replica) -> Vec<NodeName> {
+    fn compare(&mut self, view: &SyncView, replica: &Replica) -> Vec<NodeName> {
         let mut unnamed = Vec::new();
         let now_ms = clock::wall_ms();
-        for (node, known) in view.copies_of(copy.uid) {
-            let place = (copy.uid, node);
+        for (node, known) in view.replicas_of(replica.uid) {
+            let place = (replica.uid, node);
             let differs = known
                 .status
-                .filter(|status| status.vector == copy.vector && status.digest != copy.digest)
-                .map(|status| (status.digest, copy.digest));
+                .filter(|status| status.vector == replica.vector && status.digest != replica.digest)
+                .map(|status| (status.digest, replica.digest));
             let Some(digests) = differs else {
                 self.suspected.remove(&place);
                 continue;
@@ -341,14 +343,14 @@ impl Upkeep<'_> {
                 *since = new;
             }
             if since.since_ms == now_ms
-                && let Some(table) = copy.table
+                && let Some(table) = replica.table
             {
                 // What is kept of the rows may be wrong, and the rows equal.
                 self.shared.context.service.scrub().suspect(table);
             }
             if now_ms.saturating_sub(since.since_ms) >= DIVERGED_AFTER_MS && !known.diverged {
-                warn!(node = %place.1, table = ?copy.uid, "the copies of a table here and on {} know the same writes and hold different rows", place.1);
-                view.update(copy.uid, &place.1, |known| known.diverged = true);
+                warn!(node = %place.1, table = ?replica.uid, "the replicas of a table here and on {} know the same writes and hold different rows", place.1);
+                view.update(replica.uid, &place.1, |known| known.diverged = true);
             }
             let diverged = now_ms.saturating_sub(since.since_ms) >= DIVERGED_AFTER_MS;
             if diverged && known.differs.is_empty() {
@@ -364,16 +366,16 @@ fn confirmed(
     directory: &Directory,
     view: &SyncView,
     here: &NodeName,
-    copy: &Replica,
+    replica: &Replica,
 ) -> Result<VersionVector, GcBlocker> {
-    let statuses = statuses_of(directory, view, copy);
-    let (must, gone) = (directory.must_confirm(copy.uid), directory.gone(copy.uid));
-    statuses.confirmed(here, &copy.vector, &must, &gone)
+    let statuses = statuses_of(directory, view, replica);
+    let (must, gone) = (directory.must_confirm(replica.uid), directory.gone(replica.uid));
+    statuses.confirmed(here, &replica.vector, &must, &gone)
 }
 
 /// What the replicas of a table have said of themselves, as far as it counts.
-fn statuses_of(directory: &Directory, view: &SyncView, copy: &Replica) -> ReplicaStatuses {
-    view.read(|peers| peers.statuses(copy.uid, directory))
+fn statuses_of(directory: &Directory, view: &SyncView, replica: &Replica) -> ReplicaStatuses {
+    view.read(|peers| peers.statuses(replica.uid, directory))
 }
 
 /// Whose machines have met a later timestamp, and who has not said, of all other replicas of tables. Only what a
@@ -385,13 +387,15 @@ fn who_may_have_met(
     view: &SyncView,
     here: &NodeName,
     latest: Hlc,
-    copies: &[Arc<Replica>],
+    replicas: &[Arc<Replica>],
 ) -> (BTreeSet<NodeName>, BTreeSet<NodeName>) {
     let directory = catalog.directory();
     let (mut met, mut silent) = (BTreeSet::new(), BTreeSet::new());
-    for copy in copies.iter().filter(|copy| copy.epoch > 0 && copy.uid != SYSTEM_TABLE) {
-        for node in directory.must_confirm(copy.uid).into_keys().filter(|node| node != here) {
-            match view.of(copy.uid, &node).and_then(|known| known.met) {
+    for replica in
+        replicas.iter().filter(|replica| replica.epoch > 0 && replica.uid != SYSTEM_TABLE)
+    {
+        for node in directory.must_confirm(replica.uid).into_keys().filter(|node| node != here) {
+            match view.of(replica.uid, &node).and_then(|known| known.met) {
                 Some(hlc) if hlc <= latest => {}
                 Some(_later) => {
                     met.insert(node);
@@ -406,16 +410,16 @@ fn who_may_have_met(
 }
 
 /// Removes the beginning of a change log that is too long.
-async fn truncate_change_log(store: &Store, copy: &Replica) -> Result<(), CommandError> {
-    let Some(table) = copy.table else { return Ok(()) };
-    let rows = store.catalog().by_uid(copy.uid).map_or(0, |entry| entry.usage.records());
+async fn truncate_change_log(store: &Store, replica: &Replica) -> Result<(), CommandError> {
+    let Some(table) = replica.table else { return Ok(()) };
+    let rows = store.catalog().by_uid(replica.uid).map_or(0, |entry| entry.usage.records());
     let keep = LEAST_CHANGE_LOG.max(rows.saturating_mul(2));
     let excess = {
         let store = store.clone();
         blocking(move || store.change_log_excess(table, keep)).await?
     };
     let Some(upto) = excess else { return Ok(()) };
-    let cut = || ReplicationCommand::TruncateChangeLog { table: copy.uid, upto };
+    let cut = || ReplicationCommand::TruncateChangeLog { table: replica.uid, upto };
     while matches!(store.execute(cut()).await?, ReplicationOutcome::Truncated { more: true }) {
         sleep(PAUSE).await;
     }

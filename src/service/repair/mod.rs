@@ -142,7 +142,7 @@ impl Service {
                     found.keys.into_iter().map(|differing| differing.key.into_bytes()).collect();
                 self.sync.update(table, node, |known| known.differs = keys);
             }
-            Err(trouble) => tracing::debug!(?trouble, %node, "two copies were not compared"),
+            Err(trouble) => tracing::debug!(?trouble, %node, "two replicas were not compared"),
         }
     }
 
@@ -422,7 +422,7 @@ impl Repair {
                     Err(Trouble::Here(failure)) => return Err(failure),
                 }
                 if clock::monotonic() >= deadline {
-                    found.why = Some("the copies have not become equal in time".into());
+                    found.why = Some("the replicas have not become equal in time".into());
                     break false;
                 }
                 tokio::time::sleep(SETTLE_LOOK).await;
@@ -502,11 +502,11 @@ pub(super) async fn summary_of(
 
 /// Where the replica here is.
 fn summary(store: &Store, entry: &Entry) -> Result<ReplicaSummary, CommandError> {
-    let copy = store.copy(entry.table.uid).ok_or(Refusal::NotHere)?;
+    let replica = store.replica(entry.table.uid).ok_or(Refusal::NotHere)?;
     Ok(ReplicaSummary {
-        vector: copy.vector.clone(),
-        gc_watermark: copy.gc_watermark.clone(),
-        digest: copy.digest,
+        vector: replica.vector.clone(),
+        gc_watermark: replica.gc_watermark.clone(),
+        digest: replica.digest,
     })
 }
 

@@ -119,7 +119,7 @@ pub(crate) fn acknowledge_restored(
     writer: Dot,
     context: &VersionVector,
 ) -> Result<(), StoreError> {
-    let open = tx.state.replicas.get(place.uid).map_or(0, |copy| copy.conflicts.open.count);
+    let open = tx.state.replicas.get(place.uid).map_or(0, |replica| replica.conflicts.open.count);
     if open == 0 {
         return Ok(());
     }

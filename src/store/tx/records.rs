@@ -62,7 +62,7 @@ fn write(
     Ok(())
 }
 
-/// The same in a table of which there may be other copies: they will be told.
+/// The same in a table of which there may be other replicas: they will be told.
 fn write_shared(
     tx: &mut Tx<'_>,
     entry: &Entry,
@@ -86,7 +86,7 @@ fn write_shared(
     Ok(())
 }
 
-/// True where another copy may have a row that is not here.
+/// True where another replica may have a row that is not here.
 fn may_come(tx: &Tx<'_>, entry: &Entry) -> bool {
     let directory = tx.state.catalog.directory();
     directory.here().is_some_and(|here| {

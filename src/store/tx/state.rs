@@ -26,7 +26,7 @@ pub(crate) struct State {
     /// This file, as others know it.
     pub(crate) database: [u8; 16],
     pub(crate) catalog: Arc<Catalog>,
-    /// This machine's copies of tables.
+    /// This machine's replicas of tables.
     pub(crate) replicas: Replicas,
     /// Stays of them that are over, and of which bytes may still be on the disk.
     pub(crate) departures: Departures,

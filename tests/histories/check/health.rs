@@ -60,7 +60,7 @@ mod tests {
         assert_eq!(check_log(error, false).len(), 1);
         assert_eq!(check_log(error, true).len(), 0);
         assert_eq!(check_log("INFO cortexd: an ERROR of somebody else", false).len(), 0);
-        let diverged = "WARN the copies of a table here and on elm know the same writes and hold different rows";
+        let diverged = "WARN the replicas of a table here and on elm know the same writes and hold different rows";
         assert_eq!(check_log(diverged, true).len(), 1);
     }
 

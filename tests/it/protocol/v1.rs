@@ -511,7 +511,7 @@ fn methods_of_the_mesh_say_that_there_is_none() {
 
 /// holds M1, S1: questions that one machine can answer by itself are answered without a mesh.
 #[test]
-fn questions_about_scopes_identities_and_copies_have_answers_on_one_machine() {
+fn questions_about_scopes_identities_and_replicas_have_answers_on_one_machine() {
     let (_daemon, mut rpc) = with_users();
     let full_name = format!("{}:users", own_uid());
     for name in ["users", &full_name] {

@@ -1,5 +1,5 @@
-//! What a node of a mesh says of copies, conflicts and rows, as far as one node can be asked.
-//! What two nodes come to is in `sync_cli`; how a copy is judged, with `service::copies`.
+//! What a node of a mesh says of replicas, conflicts and rows, as far as one node can be asked.
+//! What two nodes come to is in `sync_cli`; how a replica is judged, with `service::replicas`.
 
 use daemon::Daemon;
 use mesh::{Authority, free_port};
@@ -60,7 +60,7 @@ fn a_table_that_nobody_else_has_yet_is_ready_here_and_verified_nowhere() {
     let all = home.call("sync_status", &[]).expect("the state of all");
     let one = home.call("sync_status_table", &["t".into()]).expect("the state of one");
     assert_eq!(all, list([one.clone()]));
-    let here = field(&one, "here").expect("the copy here");
+    let here = field(&one, "here").expect("the replica here");
     assert_eq!((text(here, "state"), text(here, "node")), ("ready", "home"));
     assert_eq!(text(here, "digest").len(), 64);
     assert_eq!(field(&one, "nodes"), Some(&list([])));
@@ -75,7 +75,7 @@ fn a_table_that_nobody_else_has_yet_is_ready_here_and_verified_nowhere() {
 }
 
 #[test]
-fn a_table_that_was_never_shared_is_no_matter_of_copies() {
+fn a_table_that_was_never_shared_is_no_matter_of_replicas() {
     let home = Home::start();
     home.daemon.connect().create("t");
     assert_eq!(home.call("sync_status", &[]), Ok(list([])));
@@ -88,7 +88,7 @@ fn a_table_that_was_never_shared_is_no_matter_of_copies() {
 
 /// holds N3: names alone are what they always were.
 #[test]
-fn tables_are_listed_with_how_their_copies_are() {
+fn tables_are_listed_with_how_their_replicas_are() {
     let home = Home::with_table();
     home.daemon.connect().create("alone");
     assert_eq!(home.call("tables", &[]), Ok(list(["alone".into(), "t".into()])));
@@ -152,7 +152,7 @@ fn why_a_row_is_or_is_not_there_is_explained() {
 
 /// holds S3
 #[test]
-fn a_copy_that_there_is_not_cannot_be_given_up() {
+fn a_replica_that_there_is_not_cannot_be_given_up() {
     let home = Home::with_table();
     let write_off = |node: &str| {
         let options = map([("write_off", list([node.into()]))]);

@@ -129,7 +129,7 @@ impl Scene {
 
 /// holds D2, S4, V4: root of a machine where the owner has no account decides about its own disk, by the bus too.
 #[tokio::test]
-async fn a_copy_is_kept_away_and_taken_back_by_root_or_by_whom_polkit_authorises() {
+async fn a_replica_is_kept_away_and_taken_back_by_root_or_by_whom_polkit_authorises() {
     let scene = Scene::new().await;
     let (bus, connection) = (&scene.bus, &scene.connection);
     let (polkit, _polkit) = Authority::on(bus).await;
@@ -185,7 +185,7 @@ async fn a_copy_is_kept_away_and_taken_back_by_root_or_by_whom_polkit_authorises
 
 /// holds D2
 #[tokio::test]
-async fn root_keeps_a_copy_away_and_an_option_of_another_type_is_refused() {
+async fn root_keeps_a_replica_away_and_an_option_of_another_type_is_refused() {
     let scene = Scene::new().await;
     let path = scene.wait_for_table().await;
     let table = object(&scene.connection, &path, TABLE).await;
@@ -207,9 +207,9 @@ async fn root_keeps_a_copy_away_and_an_option_of_another_type_is_refused() {
     scene.wait_for_table().await;
 }
 
-/// holds D2: a node that runs alone has no copies to keep away.
+/// holds D2: a node that runs alone has no replicas to keep away.
 #[tokio::test]
-async fn without_a_mesh_no_copy_is_kept_away() {
+async fn without_a_mesh_no_replica_is_kept_away() {
     let (_bus, _daemon, connection) = OnBus::with_bus().await;
     let path = create(&connection, "secrets").await;
     let table = object(&connection, &path, TABLE).await;

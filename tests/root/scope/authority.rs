@@ -264,7 +264,7 @@ fn a_table_that_is_on_no_machine_of_its_owner_is_theirs_all_the_same() {
 
 /// holds I4
 #[test]
-fn a_table_whose_only_copy_is_lost_is_dropped_and_made_again_by_its_owner() {
+fn a_table_whose_only_replica_is_lost_is_dropped_and_made_again_by_its_owner() {
     let mut mesh = Cluster::whole(&["home", "office"]);
     open_to_all(&mesh, &["home", "office"]);
     register(mesh.node("home"), "ann", ANN);

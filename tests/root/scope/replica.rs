@@ -27,7 +27,7 @@ fn replica(at: &Daemon, table: &str, undo: bool) -> Result<Value, String> {
     at.connect().call("drop_table", &[table.into(), options])
 }
 
-/// What a daemon says of the copy on another node: its state, and why.
+/// What a daemon says of the replica on another node: its state, and why.
 fn copy_on(at: &Daemon, table: &str, node: &str) -> (String, String) {
     let scope = at.connect().call("get_scope", &[table.into()]).expect("its scope");
     let replicas = field(&scope, "replicas").and_then(Value::as_array).expect("a list");
@@ -42,7 +42,7 @@ fn has(at: &Daemon, table: &str) -> bool {
 
 /// holds S4
 #[test]
-fn a_copy_that_root_drops_hands_over_stays_away_and_comes_back_when_it_is_taken_back() {
+fn a_replica_that_root_drops_hands_over_stays_away_and_comes_back_when_it_is_taken_back() {
     let mut mesh = ann_on_home(&["home", "office"]);
     make(&mesh, "@secret", "all");
     let (home, office) = (mesh.node("home"), mesh.node("office"));
@@ -87,7 +87,7 @@ fn a_copy_that_root_drops_hands_over_stays_away_and_comes_back_when_it_is_taken_
 
 /// Of the table of a uid elsewhere nothing but its id is known once it has left.
 #[test]
-fn the_copy_of_a_uids_table_is_taken_back_by_its_id() {
+fn the_replica_of_a_uids_table_is_taken_back_by_its_id() {
     let mesh = ann_on_home(&["home", "office"]);
     make(&mesh, "own", "all");
     let (home, office) = (mesh.node("home"), mesh.node("office"));
@@ -104,7 +104,7 @@ fn the_copy_of_a_uids_table_is_taken_back_by_its_id() {
 }
 
 #[test]
-fn the_only_copy_is_not_dropped_for_one_machine() {
+fn the_only_replica_is_not_dropped_for_one_machine() {
     let mesh = ann_on_home(&["home", "office"]);
     make(&mesh, "@secret", "home");
     let only = replica(mesh.node("home"), "@ann:secret", false);

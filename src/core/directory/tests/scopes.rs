@@ -27,7 +27,7 @@ fn decide(directory: &mut Directory, here: &str, text: &str, off: &[&str]) {
     directory.insert(row.expect("room"));
 }
 
-fn copy(text: &str, database: u8, up: u64, down: u64) -> Row {
+fn replica(text: &str, database: u8, up: u64, down: u64) -> Row {
     let database = [database; 16];
     Row::Replica(ReplicaRow { table: TABLE, node: node(text), database, up, down, declines: 0 })
 }
@@ -86,17 +86,17 @@ fn what_a_decision_had_seen_counts_as_known_before_it_is_held() {
 }
 
 #[test]
-fn a_copy_that_was_handed_over_begins_its_next_life_and_one_that_was_not_goes_on() {
+fn a_replica_that_was_handed_over_begins_its_next_life_and_one_that_was_not_goes_on() {
     let mut a = of_three("a");
     decide(&mut a, "a", "a,b", &[]);
     assert_eq!(a.epochs(TABLE), counts(&[("a", 1), ("b", 1)]));
-    a.extend([copy("a", 1, 1, 0), copy("b", 2, 1, 0)]);
+    a.extend([replica("a", 1, 1, 0), replica("b", 2, 1, 0)]);
     decide(&mut a, "a", "a", &[]);
     assert_eq!(a.must_confirm(TABLE), counts(&[("a", 1), ("b", 1)]), "b holds rows still");
     let mut back_early = a.clone();
     decide(&mut back_early, "a", "a,b", &[]);
     assert_eq!(back_early.must_confirm(TABLE), counts(&[("a", 1), ("b", 1)]));
-    a.insert(copy("b", 2, 1, 1));
+    a.insert(replica("b", 2, 1, 1));
     assert_eq!(a.must_confirm(TABLE), counts(&[("a", 1)]));
     decide(&mut a, "a", "a,b", &[]);
     assert_eq!(a.must_confirm(TABLE), counts(&[("a", 1), ("b", 2)]));
@@ -104,10 +104,10 @@ fn a_copy_that_was_handed_over_begins_its_next_life_and_one_that_was_not_goes_on
 }
 
 #[test]
-fn nobody_waits_for_a_copy_that_was_written_off() {
+fn nobody_waits_for_a_replica_that_was_written_off() {
     let mut a = of_three("a");
     decide(&mut a, "a", "a,b", &[]);
-    a.insert(copy("b", 2, 3, 0));
+    a.insert(replica("b", 2, 3, 0));
     decide(&mut a, "a", "a", &["b", "c"]);
     assert_eq!(a.must_confirm(TABLE), counts(&[("a", 1)]));
     assert_eq!(a.gone(TABLE), counts(&[("b", 3)]), "c had nothing to lose");
@@ -128,7 +128,7 @@ fn a_member_that_came_after_the_decision_may_hold_rows_of_which_nothing_is_known
 fn the_lives_of_a_removed_database_are_over_and_those_of_its_successor_are_not() {
     let mut a = of_three("a");
     decide(&mut a, "a", "all", &[]);
-    a.insert(copy("b", 2, 5, 2));
+    a.insert(replica("b", 2, 5, 2));
     let rows = a.remove_node(&node("a"), &node("b"), 0);
     take(&mut a, rows);
     assert_eq!(standings(&a), [Standing::In, Standing::Out, Standing::In]);
@@ -138,8 +138,8 @@ fn the_lives_of_a_removed_database_are_over_and_those_of_its_successor_are_not()
     assert_eq!(a.epochs(TABLE)[&node("b")], 5, "no epoch is begun for it");
     a.insert(presented("b", [8; 16]));
     assert_eq!(a.standing(TABLE, &node("b")), Standing::In);
-    assert_eq!(a.gone(TABLE), counts(&[("b", 5)]), "the copy was in the database that is gone");
-    a.insert(copy("b", 8, 6, 5));
+    assert_eq!(a.gone(TABLE), counts(&[("b", 5)]), "the replica was in the database that is gone");
+    a.insert(replica("b", 8, 6, 5));
     assert_eq!(a.must_confirm(TABLE), counts(&[("a", 1), ("b", 6), ("c", 1)]));
 }
 

@@ -133,7 +133,7 @@ fn the_system_table_is_read_to_its_end_before_anything_else_is_asked_for() {
 }
 
 #[test]
-fn a_request_that_waits_is_answered_when_the_copy_changes() {
+fn a_request_that_waits_is_answered_when_the_replica_changes() {
     let mut scene = Scene::new(&[]);
     scene.hear(Message::PullRequest(Box::new(request(table(1), at(5)))));
     let asked = scene.session.next_pull_request().expect("to be answered");
@@ -238,7 +238,7 @@ fn pauses_grow_while_it_fails_and_are_short_again_afterwards() {
     let mut scene = Scene::after_the_first(&[1]);
     let mut pauses = vec![];
     for _ in 0..8 {
-        scene.hear(refuse(table(1), Why::NoCopy));
+        scene.hear(refuse(table(1), Why::NoReplica));
         let before = scene.now;
         let asked = scene.pass(ms(10_000));
         pauses.push((asked[0].0 - before).as_millis());
@@ -346,7 +346,7 @@ fn a_table_that_is_not_followed_any_more_is_left_alone() {
 }
 
 #[test]
-fn a_copy_that_drains_is_acknowledged_even_where_nothing_was_missing() {
+fn a_replica_that_drains_is_acknowledged_even_where_nothing_was_missing() {
     let mut scene = Scene::after_the_first(&[1]);
     scene.hear(parked(table(1)));
     scene.asks();

@@ -143,7 +143,7 @@ prop_compose! {
 
 fn whys() -> impl Strategy<Value = Why> {
     prop_oneof![
-        Just(Why::NoCopy),
+        Just(Why::NoReplica),
         Just(Why::NotInScope),
         Just(Why::UnknownEpoch),
         Just(Why::Busy),
@@ -255,7 +255,7 @@ proptest! {
     #[test]
     fn a_message_reads_back_as_it_was_written(message in messages()) {
         let body = body_of(&link::Message::Sync(message.clone()));
-        prop_assert!(Incoming::is_about_copies(&body));
+        prop_assert!(Incoming::is_about_replicas(&body));
         prop_assert_eq!(Incoming::read(&body), Ok(Incoming::Known(link::Message::Sync(message))));
     }
 
@@ -263,7 +263,7 @@ proptest! {
     fn a_packed_chunk_reads_back_as_it_was_written(length in 0..=PLAIN_BYTES, body in any::<Vec<u8>>()) {
         let message = link::Message::Packed(Packed { length, body });
         let written = body_of(&message);
-        prop_assert!(Incoming::is_about_copies(&written));
+        prop_assert!(Incoming::is_about_replicas(&written));
         prop_assert_eq!(Incoming::read(&written), Ok(Incoming::Known(message)));
     }
 

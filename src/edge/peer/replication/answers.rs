@@ -64,7 +64,7 @@ fn framed(
 ) -> Result<Framed, usize> {
     let answered = match read {
         BatchRead::Nothing => {
-            Answered::nothing(store.copy(request.table).and_then(|copy| copy.drain))
+            Answered::nothing(store.replica(request.table).and_then(|replica| replica.drain))
         }
         BatchRead::Refused(why) => Answered::refused(why.into()),
         BatchRead::Batch(batch) => reader.answer(request, batch),

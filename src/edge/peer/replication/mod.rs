@@ -91,7 +91,7 @@ pub(super) async fn run(node: &NodeName, shared: &Shared, hello: &Hello, ends: E
         quarantined: quarantined.unwrap_or_default(),
     };
     // Before anything is looked at, so that no change goes unseen.
-    let changes = here.store.copies_changed_since(0).0;
+    let changes = here.store.replicas_changed_since(0).0;
     let offset_ms = *ends.clock.borrow();
     let exchange = Exchange {
         shared,
@@ -165,7 +165,7 @@ enum Finished {
 impl Exchange<'_> {
     async fn run(mut self, ends: Ends) -> Result<Infallible, Ended> {
         let Ends { mut incoming, outgoing, mut clock } = ends;
-        let mut copies = self.here.store.copy_changes();
+        let mut replicas = self.here.store.replica_changes();
         let mut catalog = self.here.store.catalog_changes();
         loop {
             let clock_offset_ms = *clock.borrow_and_update();
@@ -192,11 +192,11 @@ impl Exchange<'_> {
                     }
                     Err(_gone) => return Err(Ended::Closed),
                 },
-                changed = copies.changed() => {
+                changed = replicas.changed() => {
                     if changed.is_err() {
                         return Err(Ended::Stopping);
                     }
-                    let (count, tables) = self.here.store.copies_changed_since(self.changes);
+                    let (count, tables) = self.here.store.replicas_changed_since(self.changes);
                     self.changes = count;
                     self.handle(Input::ReplicasChanged(tables));
                 }
@@ -233,7 +233,7 @@ impl Exchange<'_> {
                     }
                 }
                 Output::Send(message) => {
-                    trace!(node = %self.node, table = ?message.table(), said = message.name(), "saying about a copy");
+                    trace!(node = %self.node, table = ?message.table(), said = message.name(), "saying about a replica");
                     self.outbox.push_back((pack::frame(message), false));
                 }
                 Output::Work(work) => self.work(work),
@@ -290,7 +290,7 @@ impl Exchange<'_> {
         let Ok(message) = message else {
             return Err(Ended::Mistake("bytes that are no message"));
         };
-        trace!(node = %self.node, table = ?message.table(), said = message.name(), "heard about a copy");
+        trace!(node = %self.node, table = ?message.table(), said = message.name(), "heard about a replica");
         self.handle(Input::Message(message));
         Ok(())
     }

@@ -56,11 +56,11 @@ impl Node for Here {
     }
 
     fn replica(&self, table: TableUid) -> Option<Arc<dyn ReplicaSummary>> {
-        Some(self.store.copy(table)?)
+        Some(self.store.replica(table)?)
     }
 
     fn replicas(&self) -> Vec<Arc<dyn ReplicaSummary>> {
-        let replicas = self.store.copies().into_iter();
+        let replicas = self.store.replicas().into_iter();
         replicas.map(|replica| -> Arc<dyn ReplicaSummary> { replica }).collect()
     }
 

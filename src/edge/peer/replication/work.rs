@@ -109,7 +109,7 @@ impl Exchange<'_> {
         let (store, from) = (self.here.store.clone(), self.node.clone());
         self.jobs.spawn(async move {
             if let Err(failure) = store.execute(ReplicationCommand::Drained { from, ack }).await {
-                debug!(%failure, "a copy that drains was not ended");
+                debug!(%failure, "a replica that drains was not ended");
             }
             Ok(Finished::Noted)
         });

@@ -401,7 +401,7 @@ fn rescue(tx: &mut Tx<'_>, entry: &Entry) -> Result<(), CommandError> {
     tx.catalog_mut().remove(&entry.table.name);
     let shown = tx.state.catalog.show(&entry.table.name);
     let text = format!(
-        "the copy of {shown} was abandoned elsewhere; its rows are in {} now",
+        "the replica of {shown} was abandoned elsewhere; its rows are in {} now",
         rescued.table.name
     );
     tx.note_of(&rescued.table.name, "table_rescued", text)?;
@@ -459,8 +459,8 @@ pub(crate) fn rotate_actor(tx: &mut Tx<'_>) -> Result<(), CommandError> {
     (tx.state.actor_number, tx.state.seq) = (number, 0);
     tx.changed = true;
     let lsn = tx.draw_lsn();
-    let copies: Vec<_> = tx.state.replicas.iter().map(|replica| replica.uid).collect();
-    for uid in copies {
+    let replicas: Vec<_> = tx.state.replicas.iter().map(|replica| replica.uid).collect();
+    for uid in replicas {
         let change_log = ChangeLogId(tx.draw_id());
         if let Some(replica) = tx.state.replicas.get_mut(uid) {
             begin_change_log(replica, change_log, lsn);

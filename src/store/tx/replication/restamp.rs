@@ -57,8 +57,8 @@ pub(crate) fn restamp(
         return nothing; // until all who were told have said whether they have taken it
     }
     let tables: Vec<(TableUid, TableId)> = {
-        let copies = tx.state.replicas.iter().filter(|copy| copy.uid != system::UID);
-        copies.filter_map(|copy| Some((copy.uid, copy.table?))).collect()
+        let replicas = tx.state.replicas.iter().filter(|replica| replica.uid != system::UID);
+        replicas.filter_map(|replica| Some((replica.uid, replica.table?))).collect()
     };
     let mut ahead = Vec::new();
     for (uid, table) in tables {

@@ -212,7 +212,7 @@ mod tests {
         })
     }
 
-    fn copy_of_home(database: u8, up: u64, down: u64) -> Row {
+    fn replica_of_home(database: u8, up: u64, down: u64) -> Row {
         let (node, database) = (node("home"), [database; 16]);
         Row::Replica(ReplicaRow { table: TABLE, node, database, up, down, declines: 0 })
     }
@@ -233,7 +233,7 @@ mod tests {
         let join =
             || Command::Directory(DirectoryCommand::Join(Arc::new(FakeSigner::of("office"))));
         office.execute(&join(), 1).expect("joined");
-        let rows = [home(1), decision("home,office", 1), copy_of_home(1, 1, 0)];
+        let rows = [home(1), decision("home,office", 1), replica_of_home(1, 1, 0)];
         let rows = rows.into_iter().zip(1..).map(|(row, number)| of_home(row, number));
         office
             .execute(&Command::Directory(DirectoryCommand::Learn(rows.collect())), 2)
@@ -246,9 +246,9 @@ mod tests {
                  UPDATE replicas SET ready = 1, table_id = (SELECT max(id) FROM tables)
                  WHERE uid = x'07070707070707070707070707070707';",
             )
-            .expect("its copy is whole");
+            .expect("its replica is whole");
         office.reload().expect("it is read");
-        let rows = [decision("office", 2), copy_of_home(1, 1, 1), home(home_now)];
+        let rows = [decision("office", 2), replica_of_home(1, 1, 1), home(home_now)];
         let rows = rows.into_iter().zip(10..).map(|(row, number)| of_home(row, number));
         office
             .execute(&Command::Directory(DirectoryCommand::Learn(rows.collect())), 3)

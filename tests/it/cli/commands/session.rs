@@ -159,5 +159,5 @@ fn one_machine_answers_what_it_can_tell_by_itself() {
         assert_eq!(answer[name], expected, "{arguments:?}: {answer}");
     }
     let shown = run(cortex_at(&daemon.socket()).args(["sync", "status", "--pretty"]));
-    assert_eq!(stdout(&shown), "no table has copies on other nodes\n");
+    assert_eq!(stdout(&shown), "no table has replicas on other nodes\n");
 }

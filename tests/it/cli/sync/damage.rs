@@ -1,5 +1,5 @@
 //! What a disk, a stray program or an operator has changed below the daemon: found, named, never passed on, and
-//! mended from another copy. Databases are edited by hand here.
+//! mended from another replica. Databases are edited by hand here.
 
 use nix::sys::signal::Signal;
 
@@ -105,7 +105,7 @@ fn a_flipped_byte_is_found_and_named_and_not_read_until_the_row_is_stored_again(
 
 /// holds R5, R6
 #[test]
-fn a_damaged_row_heals_from_another_copy_by_itself() {
+fn a_damaged_row_heals_from_another_replica_by_itself() {
     for change in [
         flip as fn(&Connection, &str),
         |db, key| changed(db, "UPDATE records SET hlc = hlc - 70000", key),
@@ -125,7 +125,7 @@ fn a_damaged_row_heals_from_another_copy_by_itself() {
     }
 }
 
-/// holds R5: what is damaged is not passed on, nor is the other copy said to have it.
+/// holds R5: what is damaged is not passed on, nor is the other replica said to have it.
 #[test]
 fn a_damaged_row_never_reaches_another_machine() {
     let mut pair = Pair::start();

@@ -1,4 +1,4 @@
-//! Two nodes whose copies are asked about, waited for, compared and mended, from the command line.
+//! Two nodes whose replicas are asked about, waited for, compared and mended, from the command line.
 //! That rows travel at all, and in every weather, is tested elsewhere.
 
 mod damage;
@@ -99,11 +99,11 @@ fn text<'v>(value: &'v Value, name: &str) -> &'v str {
 }
 
 fn nodes_of(daemon: &Daemon) -> Vec<Value> {
-    let status = call(daemon, "sync_status_table", &[HERE.into()]).expect("the state of copies");
+    let status = call(daemon, "sync_status_table", &[HERE.into()]).expect("the state of replicas");
     field(&status, "nodes").and_then(Value::as_array).expect("an array").clone()
 }
 
-/// How home sees the copy of office.
+/// How home sees the replica of office.
 fn office(pair: &Pair) -> Value {
     let nodes = nodes_of(&pair.home);
     nodes.into_iter().find(|node| text(node, "node") == "office").expect("office")
@@ -111,9 +111,9 @@ fn office(pair: &Pair) -> Value {
 
 /// holds R5
 #[test]
-fn a_copy_is_in_sync_until_its_node_is_gone_and_behind_once_something_was_written() {
+fn a_replica_is_in_sync_until_its_node_is_gone_and_behind_once_something_was_written() {
     let mut pair = Pair::start();
-    wait_until("the copies are found equal", || text(&office(&pair), "state") == "in_sync");
+    wait_until("the replicas are found equal", || text(&office(&pair), "state") == "in_sync");
     assert!(field(&office(&pair), "verified_ms").is_some_and(Value::is_u64));
     let explained = run(&pair.home, &["explain", HERE, "7", "--node", "office"]);
     assert!(printed(&explained).contains("7 is on office"), "{}", printed(&explained));
@@ -141,7 +141,7 @@ fn a_copy_is_in_sync_until_its_node_is_gone_and_behind_once_something_was_writte
 
 /// holds R5: what was found before the daemon started is not believed, it is found anew.
 #[test]
-fn copies_are_found_equal_again_as_soon_as_a_daemon_that_was_restarted_has_its_link() {
+fn replicas_are_found_equal_again_as_soon_as_a_daemon_that_was_restarted_has_its_link() {
     let mut pair = Pair::start();
     pair.home.stop();
     pair.office.stop();
@@ -220,7 +220,7 @@ fn a_version_that_has_lost_is_listed_and_restored() {
     }));
 }
 
-/// Has a copy be one whose first transfer was cut off in the middle.
+/// Has a replica be one whose first transfer was cut off in the middle.
 fn break_off(daemon: &mut Daemon) {
     daemon.stop();
     let db = Connection::open(daemon.data_dir().join("cortex.db")).expect("the database");
@@ -237,7 +237,7 @@ fn break_off(daemon: &mut Daemon) {
 
 /// holds R2: half of a table is worse than none.
 #[test]
-fn a_copy_that_is_being_filled_answers_no_reads_and_no_writes_until_it_is_whole() {
+fn a_replica_that_is_being_filled_answers_no_reads_and_no_writes_until_it_is_whole() {
     const NOT_READY: &str = "table_not_ready: its rows are still on their way to this machine";
     let mut pair = Pair::start();
     pair.home.stop();
@@ -264,7 +264,7 @@ fn a_copy_that_is_being_filled_answers_no_reads_and_no_writes_until_it_is_whole(
         assert!(told.starts_with(&format!("error: {NOT_READY}\n{hint}")), "{told}");
     }
     let status = call(&pair.office, "sync_status_table", &[THERE.into()]).expect("a state");
-    assert_eq!(text(field(&status, "here").expect("a copy"), "state"), "filling");
+    assert_eq!(text(field(&status, "here").expect("a replica"), "state"), "filling");
     let shown = printed(&run(&pair.office, &["sync", "status", THERE, "--pretty"]));
     assert!(shown.contains("filling here"), "{shown}");
     let explained = printed(&run(&pair.office, &["explain", THERE, "5"]));
@@ -282,7 +282,7 @@ fn a_copy_that_is_being_filled_answers_no_reads_and_no_writes_until_it_is_whole(
     assert_eq!(value_of(&pair.office, THERE, 5), "first");
 }
 
-/// Takes a row out of a copy behind the daemon's back, as a defect might, so that it claims to have seen it.
+/// Takes a row out of a replica behind the daemon's back, as a defect might, so that it claims to have seen it.
 fn lose(daemon: &mut Daemon, key: &str) {
     daemon.stop();
     let db = Connection::open(daemon.data_dir().join("cortex.db")).expect("the database");
@@ -304,7 +304,7 @@ fn lose(daemon: &mut Daemon, key: &str) {
     let leaf = TableDigest::of_row(TableUid(uid), key.as_bytes(), stamp, &value);
     let digest: [u8; 32] = db
         .query_row("SELECT digest FROM replicas WHERE uid = ?1", [uid], |row| row.get(0))
-        .expect("the copy");
+        .expect("the replica");
     let without = TableDigest::from_bytes(digest).minus(leaf).to_bytes();
     db.execute("UPDATE replicas SET digest = ?2 WHERE uid = ?1", params![uid, without])
         .expect("the digest");
@@ -368,7 +368,7 @@ fn what_only_another_node_has_can_be_taken_from_there_or_deleted_by_an_ordinary_
 
 /// holds S3, S4
 #[test]
-fn a_copy_out_of_the_scope_is_handed_over_and_said_to_have_left() {
+fn a_replica_out_of_the_scope_is_handed_over_and_said_to_have_left() {
     let pair = Pair::start();
     put(&pair.office, THERE, 50, "of office");
     let narrowed = run(&pair.home, &["scope", HERE, "home"]);
@@ -377,7 +377,7 @@ fn a_copy_out_of_the_scope_is_handed_over_and_said_to_have_left() {
         let scope = call(&pair.home, "get_scope", &[HERE.into()]).expect("a scope");
         let replicas = field(&scope, "replicas").and_then(Value::as_array).expect("an array");
         let replica = replicas.iter().find(|replica| text(replica, "node") == name);
-        text(replica.expect("a copy"), "state").to_owned()
+        text(replica.expect("a replica"), "state").to_owned()
     };
     wait_until("it has left", || state_of("office") == "left");
     assert_eq!(state_of("home"), "ready");
@@ -391,7 +391,7 @@ fn a_copy_out_of_the_scope_is_handed_over_and_said_to_have_left() {
 
 /// holds S4
 #[test]
-fn competing_decisions_freeze_a_copy_and_everybody_is_told_what_to_do() {
+fn competing_decisions_freeze_a_replica_and_everybody_is_told_what_to_do() {
     let mut pair = Pair::start();
     pair.office.stop();
     assert!(run(&pair.home, &["scope", HERE, "home"]).status.success());
@@ -402,7 +402,7 @@ fn competing_decisions_freeze_a_copy_and_everybody_is_told_what_to_do() {
     pair.wait_for_link();
     let frozen = |daemon: &Daemon, table: &str| {
         let status = call(daemon, "sync_status_table", &[table.into()]).expect("a state");
-        text(field(&status, "here").expect("a copy"), "state") == "frozen"
+        text(field(&status, "here").expect("a replica"), "state") == "frozen"
     };
     wait_until("office is frozen", || frozen(&pair.office, THERE));
     let all = map([("all", true.into()), ("details", true.into())]);

@@ -10,7 +10,7 @@ use crate::replication::converge::rpc::{field, map};
 
 const HOUR_MS: i64 = 3_600_000;
 
-/// What one machine says of the copy of a table on another: its state, and why.
+/// What one machine says of the replica of a table on another: its state, and why.
 fn state_of(at: &Daemon, table: &str, node: &str) -> (String, String) {
     let status = at.connect().call("sync_status_table", &[table.into()]).expect("a state");
     let nodes = field(&status, "nodes").and_then(Value::as_array).expect("nodes");

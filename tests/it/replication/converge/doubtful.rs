@@ -58,7 +58,7 @@ fn rows_that_cannot_be_verified_are_not_believed_and_hold_up_no_others() {
 
     mesh.boot("office");
     mesh.wait_for("office", notes, 1, Some("of home"));
-    let status = mesh.node("office").connect().call("sync_status", &[]).expect("how copies are");
+    let status = mesh.node("office").connect().call("sync_status", &[]).expect("how replicas are");
     assert!(!status.to_string().contains("letters"), "cabin may have taken rights on it away");
     wait_until("office knows of dave", || identities(mesh.node("office")) == ["dave"]);
     let trouble = directory_of_home(mesh.node("office")).expect("it says so");

@@ -1,4 +1,4 @@
-//! A copy that has left its machine has left its disk: files are searched for what was in the rows.
+//! A replica that has left its machine has left its disk: files are searched for what was in the rows.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -53,7 +53,7 @@ fn narrow(mesh: &Cluster) {
 
 /// holds S4, S5
 #[test]
-fn a_copy_is_said_to_have_left_only_once_its_bytes_are_gone() {
+fn a_replica_is_said_to_have_left_only_once_its_bytes_are_gone() {
     let mesh = Cluster::whole(&["home", "office"]);
     shared(&mesh);
     assert!(hits(mesh.node("office")) > 0, "it is there");
@@ -111,7 +111,7 @@ fn restore(mesh: &mut Cluster, name: &str, backup: &Path) {
 
 /// holds S5
 #[test]
-fn a_copy_that_a_restore_has_brought_back_leaves_no_byte_either() {
+fn a_replica_that_a_restore_has_brought_back_leaves_no_byte_either() {
     let mut mesh = Cluster::whole(&["home", "office"]);
     shared(&mesh);
     let backup = backup_of(mesh.node("office"));

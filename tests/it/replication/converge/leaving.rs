@@ -10,7 +10,7 @@ use crate::replication::converge::{
     rpc::{field, map},
 };
 
-/// Names of the tables of a daemon's database that were made of copies that were given up, and what is in them.
+/// Names of the tables of a daemon's database that were made of replicas that were given up, and what is in them.
 fn rescued(daemon: &Daemon) -> Vec<(String, u64)> {
     let db = Connection::open(daemon.data_dir().join("cortex.db")).expect("the database");
     let mut tables = db
@@ -25,7 +25,7 @@ fn rescued(daemon: &Daemon) -> Vec<(String, u64)> {
 
 /// holds S4, R2: nothing of what only it had is lost, and nothing of it comes back by itself.
 #[test]
-fn a_copy_that_was_given_up_while_its_machine_was_away_is_put_aside_and_begins_anew() {
+fn a_replica_that_was_given_up_while_its_machine_was_away_is_put_aside_and_begins_anew() {
     let mesh = Cluster::with_line("home", "cabin");
     mesh.create("home", "notes", "all");
     mesh.put("home", "notes", 1, "before");

@@ -49,7 +49,7 @@ fn a_chain_converges() {
         let [a, b, c] = everywhere.map(|(at, table)| mesh.all(at, table));
         a.is_some() && a == b && b == c
     });
-    wait_until("a has heard of c's copy that it is the same, through b", || {
+    wait_until("a has heard of c's replica that it is the same, through b", || {
         let status = mesh.node("a").connect().call("sync_status_table", &["notes".into()]);
         let status = status.expect("the state of a table");
         let nodes = rpc::field(&status, "nodes").and_then(rmpv::Value::as_array).expect("nodes");

@@ -88,7 +88,7 @@ impl Link {
         self.tls.send(&framed(&Message::Sync(replication::Message::PullRequest(Box::new(want)))));
     }
 
-    /// What is said of a table next, but for what is asked for, and what copies have said.
+    /// What is said of a table next, but for what is asked for, and what replicas have said.
     fn answer(&mut self, table: TableUid) -> replication::Message {
         loop {
             match self.next().expect("the link is there") {

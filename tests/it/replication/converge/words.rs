@@ -1,4 +1,4 @@
-//! Every word that is said of a copy, under the fault that it is for: the word, its cause, and what is advised.
+//! Every word that is said of a replica, under the fault that it is for: the word, its cause, and what is advised.
 //! Copies that are filled, frozen, diverged or damaged are `sync_cli`'s; clocks, `clocks`; a full disk, `root_disk`.
 
 use rmpv::Value;
@@ -16,16 +16,16 @@ fn status(daemon: &Daemon, table: &str) -> Value {
     daemon.connect().call("sync_status_table", &[table.into()]).expect("the state of a table")
 }
 
-/// State and reason of another node's copy; empty before it is known.
-fn copy(daemon: &Daemon, table: &str, node: &str) -> (String, String) {
+/// State and reason of another node's replica; empty before it is known.
+fn replica(daemon: &Daemon, table: &str, node: &str) -> (String, String) {
     let status = status(daemon, table);
     let nodes = field(&status, "nodes").and_then(Value::as_array).expect("an array").iter();
-    let found = nodes.into_iter().find(|copy| text(copy, "node") == node);
+    let found = nodes.into_iter().find(|replica| text(replica, "node") == node);
     found.map(|found| (text(found, "state"), text(found, "why"))).unwrap_or_default()
 }
 
 fn is_in_sync(daemon: &Daemon, table: &str, node: &str) -> bool {
-    copy(daemon, table, node).0 == "in_sync"
+    replica(daemon, table, node).0 == "in_sync"
 }
 
 /// Who holds up deletions, and why; empty where nobody does.
@@ -70,14 +70,14 @@ fn on_a_line_that_is_dead_in_one_direction_nobody_is_in_sync_who_is_not_heard() 
     mesh.silence("office");
     wait_until("home says that it hears nothing", || {
         assert_ne!(state(home, "office"), "dead", "long before it is taken for dead");
-        let (state, why) = copy(home, "notes", "office");
+        let (state, why) = replica(home, "notes", "office");
         state == "unknown" && why.starts_with("not heard for ")
     });
     assert!(is_connected(home, "office"), "no connection has ended");
     let [finding, advice] = explained(home, &["notes", "--node", "office"]);
     assert_eq!(
         finding,
-        "how the copy of notes on office is, is not known now".replace("notes", "0:notes")
+        "how the replica of notes on office is, is not known now".replace("notes", "0:notes")
     );
     assert!(
         advice.contains("there, systemctl status cortexd; here, cortex mesh status"),
@@ -86,10 +86,10 @@ fn on_a_line_that_is_dead_in_one_direction_nobody_is_in_sync_who_is_not_heard() 
     let waited = home.cortex(&["sync", "wait", "notes", "--timeout", "1"]);
     assert_eq!(waited.status.code(), Some(3), "{waited:?}");
     let notes = &there("home", "notes");
-    assert_ne!(copy(office, notes, "home").0, "diverged", "home is heard there, and unchanged");
+    assert_ne!(replica(office, notes, "home").0, "diverged", "home is heard there, and unchanged");
 
     mesh.put("home", "notes", 2, "meanwhile");
-    let (state_now, why) = copy(home, "notes", "office");
+    let (state_now, why) = replica(home, "notes", "office");
     assert_eq!(state_now, "behind");
     assert!(why.starts_with("not heard for ") || why.starts_with("unreachable"), "{why}");
     wait_until("it is taken for dead, and at no moment for connected too", || {
@@ -150,10 +150,12 @@ fn rows_over_a_bound_of_their_owner_are_held_up_in_words_that_name_it() {
     mesh.put("office", notes, 2, &"x".repeat(10_000));
 
     wait_until("home does not take it", || {
-        copy(home, "notes", "office").1.starts_with("its rows are not taken: quota; the owner of ")
+        replica(home, "notes", "office")
+            .1
+            .starts_with("its rows are not taken: quota; the owner of ")
     });
     wait_until("office is told", || {
-        copy(office, notes, "home").1.starts_with("it does not take rows: quota; the owner of ")
+        replica(office, notes, "home").1.starts_with("it does not take rows: quota; the owner of ")
     });
     for (daemon, table, other) in [(home, "notes", "office"), (office, notes, "home")] {
         wait_until("each side says that rows do not pass", || {
@@ -163,7 +165,7 @@ fn rows_over_a_bound_of_their_owner_are_held_up_in_words_that_name_it() {
         assert!(advice.contains("may store no more on home: there, cortex usage"), "{advice}");
         assert!(advice.contains("limits.bytes_per_uid"), "{advice}");
         let doctor = printed(daemon, &["doctor"]);
-        assert!(doctor.contains("copies-blocked") && doctor.contains("quota"), "{doctor}");
+        assert!(doctor.contains("replicas-blocked") && doctor.contains("quota"), "{doctor}");
     }
     let [_, advice] = explained(office, &[notes, "2", "--node", "home"]);
     assert!(advice.contains("limits.bytes_per_uid"), "{advice}");
@@ -191,7 +193,7 @@ fn a_node_that_was_removed_is_told_so_and_shown_so() {
     mesh.wait_for("office", notes, 1, Some("before"));
     assert!(home.cortex(&["mesh", "remove-node", "office"]).status.success());
     wait_until("home says so", || {
-        copy(home, "notes", "office") == ("left".into(), "removed from the mesh".into())
+        replica(home, "notes", "office") == ("left".into(), "removed from the mesh".into())
     });
     wait_until("office knows", || {
         let [finding, advice] = explained(office, &[notes]);
@@ -199,9 +201,9 @@ fn a_node_that_was_removed_is_told_so_and_shown_so() {
             && advice == "on a node of the mesh: cortex mesh invite"
     });
     let of_office = status(office, notes);
-    let here = field(&of_office, "here").expect("a copy");
+    let here = field(&of_office, "here").expect("a replica");
     assert_eq!(text(here, "why"), "home says that this node was removed from the mesh");
-    assert_ne!(copy(office, notes, "home").0, "in_sync");
+    assert_ne!(replica(office, notes, "home").0, "in_sync");
     let doctor = printed(office, &["doctor"]);
     assert!(doctor.contains("office was put out with its database"), "{doctor}");
     let [finding, advice] = explained(home, &["notes", "--node", "office"]);
@@ -234,7 +236,7 @@ fn a_conflict_that_is_restored_on_one_machine_counts_on_none() {
     }
     let kept = |name: &str| {
         let status = status(mesh.node(name), &called(name));
-        let here = field(&status, "here").expect("a copy").clone();
+        let here = field(&status, "here").expect("a replica").clone();
         field(&here, "conflicts").and_then(Value::as_u64).expect("a number")
     };
     let keepers = || NAMES.into_iter().filter(|name| kept(name) > 0).collect::<Vec<_>>();
@@ -273,14 +275,14 @@ fn a_clock_that_keeps_rows_waiting_is_named_on_both_sides() {
         [(home, "notes", "office", "ahead of"), (office, notes, "home", "behind")]
     {
         wait_until("it says so", || {
-            let (_, why) = copy(daemon, table, other);
+            let (_, why) = replica(daemon, table, other);
             why.contains("clock: ") && why.contains("timedatectl set-ntp true")
         });
         let [_, advice] = explained(daemon, &[table, "--node", other]);
         assert_eq!(advice, "on both: timedatectl set-ntp true", "{other}");
         let doctor = printed(daemon, &["doctor"]);
         assert!(doctor.contains("mesh-clock") && doctor.contains(side), "{doctor}");
-        assert!(doctor.contains("copies-blocked"), "{doctor}");
+        assert!(doctor.contains("replicas-blocked"), "{doctor}");
     }
     office.set_clock(0);
     mesh.wait_for("home", "notes", 1, Some("of an hour later"));

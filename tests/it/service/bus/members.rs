@@ -229,7 +229,7 @@ async fn a_conflict_is_signalled_on_its_table_without_saying_which() {
     let of_office = map([("id", 1.into()), ("name", "of office".into())]);
     let stored = office.connect().call("put", &[there.as_str().into(), of_office]);
     assert_eq!(stored, Ok("ok".into()));
-    // A copy that is to leave is read, and reads no more: so it is home where the two meet.
+    // A replica that is to leave is read, and reads no more: so it is home where the two meet.
     let () = table.call("SetScope", &("home", options())).await.expect("set");
     let mut signals = signals(&home.connection).await;
     let nodes = [("home", home.ports[0]), (OFFICE, home.ports[1])];
@@ -246,7 +246,7 @@ async fn a_conflict_is_signalled_on_its_table_without_saying_which() {
     assert_eq!(by_node.get("home"), Some(&1), "{by_node:?}");
 }
 
-/// holds D2, R5: whatever word there is for a node or a copy, both interfaces use it.
+/// holds D2, R5: whatever word there is for a node or a replica, both interfaces use it.
 #[tokio::test]
 async fn the_words_of_the_bus_are_those_of_the_command_line() {
     let home = Home::start().await;

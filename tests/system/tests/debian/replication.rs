@@ -1,5 +1,5 @@
 //! Tables that follow their owner over three hosts: through a cut, a lossy network, crashes, a wrong clock, a
-//! full disk. What copies say to each other is the simulation's and the daemon's own tests'.
+//! full disk. What replicas say to each other is the simulation's and the daemon's own tests'.
 //!
 //! ```text
 //!   a 10.99.0.1      b 10.99.0.2      c 10.99.0.3      each lists the two others, nothing more is done
@@ -24,7 +24,7 @@ const NODES: [(&str, u8); 3] = [("a", 1), ("b", 2), ("c", 3)];
 /// Somebody who is another uid on each host.
 const ALICE: User = User::Named("alice");
 
-/// How long copies may take to become equal, in seconds.
+/// How long replicas may take to become equal, in seconds.
 const SETTLING: u32 = 60;
 
 /// Three hosts of one mesh.
@@ -137,28 +137,28 @@ fn asked(host: &Host, user: User, command: &str) -> Value {
     parsed(&host.sh_as(user, command))
 }
 
-/// Waits until every copy is said, and proved, to hold the same as this host's.
+/// Waits until every replica is said, and proved, to hold the same as this host's.
 #[track_caller]
 fn settle(host: &Host, table: &str) {
     host.sh_as(ALICE, &format!("cortex sync wait {table} --all --timeout {SETTLING}"));
 }
 
-/// What a host says of another's copy of a table: in_sync, behind and so on.
+/// What a host says of another's replica of a table: in_sync, behind and so on.
 #[track_caller]
 fn state_of(host: &Host, table: &str, node: &str) -> Value {
     let status = asked(host, ALICE, &format!("cortex sync status {table}"));
     let table = if status.is_array() { &status[0] } else { &status };
     let nodes = table["nodes"].as_array().unwrap_or_else(|| panic!("no nodes in {status}"));
-    let found = nodes.iter().find(|copy| copy["node"] == node);
+    let found = nodes.iter().find(|replica| replica["node"] == node);
     found.unwrap_or_else(|| panic!("{node} is not in {status}")).clone()
 }
 
-/// Waits until a host says so of another's copy.
+/// Waits until a host says so of another's replica.
 #[track_caller]
 fn wait_for_state(host: &Host, table: &str, node: &str, state: &str) {
     wait_until(|| {
-        let copy = state_of(host, table, node);
-        if copy["state"] == state { Ok(()) } else { Err(format!("{node} is {copy}")) }
+        let replica = state_of(host, table, node);
+        if replica["state"] == state { Ok(()) } else { Err(format!("{node} is {replica}")) }
     });
 }
 

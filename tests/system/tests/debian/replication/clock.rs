@@ -37,9 +37,9 @@ fn a_machine_an_hour_ahead_is_held_and_its_rows_are_there_once_its_clock_is_righ
     put(a, "@notes", &["meanwhile"]);
     wait_for_state(a, "@notes", "b", "in_sync");
     wait_until(|| {
-        let copy = state_of(a, "@notes", "c");
-        let is_held = copy["state"] == "behind" && copy["why"].to_string().contains("clock");
-        if is_held { Ok(()) } else { Err(copy.to_string()) }
+        let replica = state_of(a, "@notes", "c");
+        let is_held = replica["state"] == "behind" && replica["why"].to_string().contains("clock");
+        if is_held { Ok(()) } else { Err(replica.to_string()) }
     });
     assert_eq!(keys(b, "@notes"), json!(["before", "meanwhile"]), "no row goes either way");
     assert_eq!(keys(c, "@notes"), json!(["before", "from the future"]));
@@ -54,7 +54,7 @@ fn a_machine_an_hour_ahead_is_held_and_its_rows_are_there_once_its_clock_is_righ
     assert_eq!(rows(c, "@notes"), rows(a, "@notes"));
 }
 
-/// What a host says of its own copy of a table, and of who keeps deletions from being forgotten.
+/// What a host says of its own replica of a table, and of who keeps deletions from being forgotten.
 fn deletions(host: &Host, table: &str) -> (Value, Value) {
     let status = asked(host, ALICE, &format!("cortex sync status {table}"));
     let table = if status.is_array() { &status[0] } else { &status };

@@ -1,4 +1,4 @@
-//! A machine is killed while its copy fills.
+//! A machine is killed while its replica fills.
 
 use super::{ALICE, Trio, asked, rows, settle, wait_for_link};
 

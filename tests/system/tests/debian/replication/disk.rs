@@ -42,9 +42,9 @@ fn a_machine_whose_disk_is_full_falls_behind_says_why_and_catches_up() {
     }
     wait_for_state(a, "@notes", "b", "behind");
     wait_until(|| {
-        let copy = state_of(b, "@notes", "a");
-        let says_why = copy["why"].to_string().contains("storage");
-        if says_why { Ok(()) } else { Err(copy.to_string()) }
+        let replica = state_of(b, "@notes", "a");
+        let says_why = replica["why"].to_string().contains("storage");
+        if says_why { Ok(()) } else { Err(replica.to_string()) }
     });
 
     b.sh("rm /var/lib/cortex/ballast");

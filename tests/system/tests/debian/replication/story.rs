@@ -24,9 +24,9 @@ fn a_table_is_where_its_owner_has_decided_and_nowhere_else() {
         assert_eq!(keys(host, "@notes"), json!(["from b"]), "what is deleted is deleted");
     }
     for other in ["b", "c"] {
-        let copy = state_of(a, "@notes", other);
-        assert_eq!(copy["state"], "in_sync", "{copy}");
-        assert!(copy["verified_ms"].as_u64().is_some_and(|ms| ms > 0), "{copy}");
+        let replica = state_of(a, "@notes", other);
+        assert_eq!(replica["state"], "in_sync", "{replica}");
+        assert!(replica["verified_ms"].as_u64().is_some_and(|ms| ms > 0), "{replica}");
     }
 
     // Two of three.
@@ -34,7 +34,7 @@ fn a_table_is_where_its_owner_has_decided_and_nowhere_else() {
     put(a, "@few", &["secret"]);
     settle(a, "@few");
     assert_eq!(rows(b, "@few"), rows(a, "@few"));
-    assert!(!c.run(ALICE, "cortex all @few").ok(), "c has no copy");
+    assert!(!c.run(ALICE, "cortex all @few").ok(), "c has no replica");
     let on_disk = "grep -c secret /var/lib/cortex/cortex.db /var/lib/cortex/cortex.db-wal | cut -d: -f2 | sort -u";
     assert_eq!(c.sh(on_disk), "0", "not for a moment");
 

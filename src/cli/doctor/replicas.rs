@@ -1,4 +1,4 @@
-//! Copies of tables on other nodes: they hold the same, deletions are forgotten in time, names and scopes are decided.
+//! Replicas of tables on other nodes: they hold the same, deletions are forgotten in time, names and scopes are decided.
 //! Links, clocks and certificates are left to `mesh`; rows, to `sync repair`.
 
 use cortex_client::{
@@ -13,15 +13,15 @@ use super::super::context::Context;
 use super::finding::Finding;
 use crate::sys::clock;
 
-const COPIES: &str = "copies";
-const DIVERGED: &str = "copies-equal";
-const VERIFIED: &str = "copies-age";
+const REPLICAS: &str = "replicas";
+const DIVERGED: &str = "replicas-equal";
+const VERIFIED: &str = "replicas-age";
 const DELETIONS: &str = "deletions";
 const SCOPE: &str = "scope";
 const NAME: &str = "names";
 const CONFLICTS: &str = "conflicts";
-const BLOCKED: &str = "copies-blocked";
-const DRAINING: &str = "copies-draining";
+const BLOCKED: &str = "replicas-blocked";
+const DRAINING: &str = "replicas-draining";
 const ROWS: &str = "rows";
 const ORPHANS: &str = "orphans";
 
@@ -138,11 +138,11 @@ pub(super) fn check(facts: &Facts) -> Vec<Finding> {
     }));
     if findings.is_empty() {
         let text = match tables.len() {
-            0 => "no table has copies on other nodes".to_owned(),
-            1 => "one table has copies, and none that differs is known".to_owned(),
-            more => format!("{more} tables have copies, and none that differs is known"),
+            0 => "no table has replicas on other nodes".to_owned(),
+            1 => "one table has replicas, and none that differs is known".to_owned(),
+            more => format!("{more} tables have replicas, and none that differs is known"),
         };
-        findings.push(Finding::ok(COPIES, text));
+        findings.push(Finding::ok(REPLICAS, text));
     }
     findings.extend(rows);
     findings
@@ -170,7 +170,7 @@ fn rows(round: ScrubRound, has_ended: bool) -> Finding {
         return Finding::warning(
             ROWS,
             format!("of {corrected} tables the rows were changed or lost outside of cortexd"),
-            "which: sudo cortex events; then, of a table with copies: cortex sync repair TABLE",
+            "which: sudo cortex events; then, of a table with replicas: cortex sync repair TABLE",
         );
     }
     if has_ended {
@@ -314,7 +314,7 @@ mod tests {
         check(&Facts { now_ms: NOW, uptime_ms: DAY, tables, ..Facts::default() })
     }
 
-    /// Of a table whose copies are equal, but for this.
+    /// Of a table whose replicas are equal, but for this.
     fn with(change: impl FnOnce(&mut TableSync)) -> Vec<Finding> {
         let mut table = notes(office(ReplicaState::InSync));
         change(&mut table);
@@ -327,9 +327,9 @@ mod tests {
     }
 
     #[test]
-    fn copies_that_were_equal_lately_are_well() {
-        assert_eq!(only(&of(notes(office(ReplicaState::InSync)))), (COPIES, Status::Ok));
-        assert_eq!(only(&of(notes(office(ReplicaState::Behind)))), (COPIES, Status::Ok));
+    fn replicas_that_were_equal_lately_are_well() {
+        assert_eq!(only(&of(notes(office(ReplicaState::InSync)))), (REPLICAS, Status::Ok));
+        assert_eq!(only(&of(notes(office(ReplicaState::Behind)))), (REPLICAS, Status::Ok));
         let none = Facts { now_ms: NOW, ..Facts::default() };
         assert_eq!(check(&none), []);
     }
@@ -356,8 +356,8 @@ mod tests {
                 "it does not take rows: quota; the owner of t may store no more on office: x",
                 BLOCKED,
             ),
-            ("it does not take rows: not ready", COPIES),
-            ("rows are on their way", COPIES),
+            ("it does not take rows: not ready", REPLICAS),
+            ("rows are on their way", REPLICAS),
         ] {
             let node = PeerReplica { why: Some(why.into()), ..office(ReplicaState::Behind) };
             assert_eq!(only(&of(notes(node))).0, expected, "{why}");
@@ -385,7 +385,7 @@ mod tests {
 
     /// holds R5
     #[test]
-    fn a_copy_that_has_diverged_is_a_problem_that_a_repair_mends() {
+    fn a_replica_that_has_diverged_is_a_problem_that_a_repair_mends() {
         let (check, mend) = the_problem(of(notes(office(ReplicaState::Diverged))));
         assert_eq!((check, mend.as_str()), (DIVERGED, "cortex sync repair @alice:notes"));
     }
@@ -395,7 +395,7 @@ mod tests {
         let old = PeerReplica { verified_ms: Some(NOW - 8 * DAY), ..office(ReplicaState::Unknown) };
         assert_eq!(only(&of(notes(old.clone()))), (VERIFIED, Status::Warning));
         let left = PeerReplica { state: ReplicaState::Left, ..old };
-        assert_eq!(only(&of(notes(left))), (COPIES, Status::Ok));
+        assert_eq!(only(&of(notes(left))), (REPLICAS, Status::Ok));
     }
 
     #[test]
@@ -407,7 +407,7 @@ mod tests {
         assert_eq!(only(&found), (DELETIONS, Status::Warning));
         let mend = found[0].mend.as_deref().expect("it can be mended");
         assert!(mend.contains("cortex mesh remove-node office"), "{mend}");
-        assert_eq!(only(&of(table(office(ReplicaState::Unknown)))), (COPIES, Status::Ok));
+        assert_eq!(only(&of(table(office(ReplicaState::Unknown)))), (REPLICAS, Status::Ok));
     }
 
     #[test]

@@ -110,7 +110,7 @@ pub(super) struct Facts<'a> {
     /// True where root there keeps the table away.
     pub(super) declined: bool,
     pub(super) link: Link,
-    pub(super) copy: Option<&'a RemoteReplica>,
+    pub(super) replica: Option<&'a RemoteReplica>,
     /// The same of the directory, ahead of which no rows travel.
     pub(super) directory: Option<&'a RemoteReplica>,
     pub(super) here: Option<&'a Replica>,
@@ -145,7 +145,7 @@ pub(super) struct Other {
 
 /// A table with all its replicas.
 #[derive(Clone, Debug)]
-pub(super) struct Copies {
+pub(super) struct TableReplicas {
     /// Who says that this node was removed from the mesh.
     pub(super) removed_by: Option<NodeName>,
     pub(super) entry: Arc<Entry>,
@@ -155,18 +155,18 @@ pub(super) struct Copies {
     pub(super) declined: bool,
     /// Where the rows of the replica here can go; none where it does not drain.
     pub(super) drain_path: Option<DrainPath>,
-    pub(super) copy: Option<Arc<Replica>>,
+    pub(super) replica: Option<Arc<Replica>>,
     pub(super) others: Vec<Other>,
     pub(super) kept_by: Option<GcBlocker>,
 }
 
 impl Service {
     /// The replicas of a table, judged now.
-    pub(super) fn copies_of(&self, entry: &Arc<Entry>) -> Copies {
+    pub(super) fn replicas_of(&self, entry: &Arc<Entry>) -> TableReplicas {
         let catalog = self.store.catalog();
         let directory = catalog.directory();
         let table = entry.table.uid;
-        let copy = self.store.copy(table);
+        let replica = self.store.replica(table);
         let seen = self.mesh().map(|mesh| Arc::clone(&mesh.view().now()));
         let now_ms = clock::wall_ms();
         let (epochs, gone) = (directory.epochs(table), directory.gone(table));
@@ -185,9 +185,9 @@ impl Service {
                 removed: directory.is_put_out(&node),
                 declined: directory.is_declined(table, &node),
                 link: link(seen.as_deref(), &node),
-                copy: known.as_ref(),
+                replica: known.as_ref(),
                 directory: ahead.as_ref(),
-                here: copy.as_deref(),
+                here: replica.as_deref(),
                 table: &name,
                 own: &self.node,
                 now_ms,
@@ -195,20 +195,20 @@ impl Service {
             judge(node, &facts)
         });
         let others = if entry.replicated { judged.collect() } else { Vec::new() };
-        let mut here = here(entry, copy.as_deref());
+        let mut here = here(entry, replica.as_deref());
         let path = || Neighbours::new(directory, entry, seen.as_deref()).path();
         let mut drain_path = (here == Here::Draining).then(path);
         if here == Here::None && directory.owes_departure(table) {
             (here, drain_path) = (Here::Draining, Some(DrainPath::Drained));
         }
-        Copies {
+        TableReplicas {
             here,
             declined,
             removed_by: seen.as_deref().and_then(Seen::removed_by).cloned(),
             drain_path,
             others,
             name,
-            copy,
+            replica,
             kept_by: self.sync.gc_blocker(table),
             entry: Arc::clone(entry),
         }
@@ -221,10 +221,10 @@ impl Service {
     }
 
     /// What `sync_status` says of a table.
-    pub(super) fn table_sync(&self, copies: &Copies) -> TableSync {
-        let Copies { entry, copy, .. } = copies;
-        let replica = copy.as_deref();
-        let kept_by = copies.kept_by.as_ref().map(|GcBlocker { node, why }| {
+    pub(super) fn table_sync(&self, replicas: &TableReplicas) -> TableSync {
+        let TableReplicas { entry, replica, .. } = replicas;
+        let replica = replica.as_deref();
+        let kept_by = replicas.kept_by.as_ref().map(|GcBlocker { node, why }| {
             let why = match why {
                 GcBlocking::Silent => "silent: it has not said what it has",
                 GcBlocking::Ahead => "ahead: it has seen what this node has not",
@@ -233,41 +233,41 @@ impl Service {
             KeptBy { node: node.to_string(), why: why.to_owned() }
         });
         TableSync {
-            table: copies.name.clone(),
+            table: replicas.name.clone(),
             scope: NodeScope::from(&entry.table.scope),
             contested: entry.table.contested,
-            conflicts: copies.conflicts() + copies.conflicts_elsewhere(),
+            conflicts: replicas.conflicts() + replicas.conflicts_elsewhere(),
             here: OwnReplica {
                 node: self.node.to_string(),
-                state: copies.here.into(),
-                why: copies.why_here(),
-                drain_blocked: copies.drain_blocked(),
-                epoch: replica.map(|copy| copy.epoch),
+                state: replicas.here.into(),
+                why: replicas.why_here(),
+                drain_blocked: replicas.drain_blocked(),
+                epoch: replica.map(|replica| replica.epoch),
                 records: entry.usage.records(),
-                tombstones: replica.map_or(0, |copy| copy.tombstones),
-                conflicts: copies.conflicts(),
+                tombstones: replica.map_or(0, |replica| replica.tombstones),
+                conflicts: replicas.conflicts(),
                 damaged: self.store.damaged(entry.table.id).len() as u64,
-                conflicts_evicted: replica.map_or(0, |copy| copy.conflicts_evicted),
-                digest: replica.map(|copy| hex(&copy.digest.to_bytes())),
+                conflicts_evicted: replica.map_or(0, |replica| replica.conflicts_evicted),
+                digest: replica.map(|replica| hex(&replica.digest.to_bytes())),
             },
-            nodes: copies.others.iter().map(PeerReplica::from).collect(),
+            nodes: replicas.others.iter().map(PeerReplica::from).collect(),
             deletions_kept_by: kept_by,
         }
     }
 
     /// What `get_scope` and `table_info` say of a table's replicas, the one here first.
-    pub(super) fn replicas(&self, copies: &Copies) -> Vec<api::Replica> {
+    pub(super) fn replicas(&self, replicas: &TableReplicas) -> Vec<api::Replica> {
         let own = || api::Replica {
             node: self.node.to_string(),
-            state: copies.here.into(),
-            epoch: copies.copy.as_ref().map(|copy| copy.epoch),
-            ready: Some(copies.copy.as_ref().is_none_or(|copy| copy.ready)),
-            conflicts: Some(copies.conflicts()),
+            state: replicas.here.into(),
+            epoch: replicas.replica.as_ref().map(|replica| replica.epoch),
+            ready: Some(replicas.replica.as_ref().is_none_or(|replica| replica.ready)),
+            conflicts: Some(replicas.conflicts()),
             verified_ms: None,
             heard_ms: None,
-            why: copies.why_here(),
+            why: replicas.why_here(),
         };
-        let others = copies.others.iter().map(|other| api::Replica {
+        let others = replicas.others.iter().map(|other| api::Replica {
             node: other.node.to_string(),
             state: other.state.into(),
             epoch: Some(other.epoch),
@@ -277,15 +277,15 @@ impl Service {
             heard_ms: other.heard_ms,
             why: other.why.clone(),
         });
-        let own = (copies.here != Here::None || copies.declined).then(own);
+        let own = (replicas.here != Here::None || replicas.declined).then(own);
         own.into_iter().chain(others).collect()
     }
 }
 
-impl Copies {
+impl TableReplicas {
     /// Conflicts that this node keeps and of which nobody has taken note.
     pub(super) fn conflicts(&self) -> u64 {
-        self.copy.as_ref().map_or(0, |copy| copy.conflicts.open.count)
+        self.replica.as_ref().map_or(0, |replica| replica.conflicts.open.count)
     }
 
     /// Conflicts that the others keep, as far as they have said. Each node keeps those that it has met: two
@@ -334,18 +334,18 @@ pub(super) fn link(seen: Option<&Seen>, node: &NodeName) -> Link {
     }
 }
 
-fn here(entry: &Entry, copy: Option<&Replica>) -> Here {
+fn here(entry: &Entry, replica: Option<&Replica>) -> Here {
     if !entry.replicated {
         return Here::Ready;
     }
-    let drains = copy.is_some_and(|copy| copy.drain.is_some());
-    match (entry.standing, copy) {
+    let drains = replica.is_some_and(|replica| replica.drain.is_some());
+    match (entry.standing, replica) {
         (_, None) => Here::None,
         (_, Some(_)) if drains => Here::Draining,
-        (Standing::Out, Some(copy)) if copy.epoch == 0 => Here::None,
+        (Standing::Out, Some(replica)) if replica.epoch == 0 => Here::None,
         (Standing::Out, Some(_)) => Here::Draining,
         (Standing::Frozen, Some(_)) => Here::Frozen,
-        (Standing::In, Some(copy)) if copy.ready => Here::Ready,
+        (Standing::In, Some(replica)) if replica.ready => Here::Ready,
         (Standing::In, Some(_)) => Here::Filling,
     }
 }
@@ -357,7 +357,7 @@ pub(super) fn is_equal(here: &Replica, known: &RemoteReplica) -> bool {
 }
 
 fn judge(node: NodeName, facts: &Facts<'_>) -> Other {
-    let status = facts.copy.and_then(|copy| copy.status.as_ref());
+    let status = facts.replica.and_then(|replica| replica.status.as_ref());
     // What was said in an earlier replica epoch says nothing of this one.
     let status = status.filter(|status| status.epoch >= facts.epoch && status.epoch > facts.gone);
     let obstacle = trouble::between(&node, facts);
@@ -365,8 +365,8 @@ fn judge(node: NodeName, facts: &Facts<'_>) -> Other {
     let (state, why) = state_of(&node, facts, status, obstacle.map(|obstacle| obstacle.why));
     let mend = mend.filter(|_| !matches!(state, State::InSync | State::Left));
     let vectors = status.zip(facts.here).map(|(status, here)| (&status.vector, &here.vector));
-    let heard_ms = facts.copy.map(|copy| copy.heard_ms).filter(|heard| *heard > 0);
-    let verified_ms = facts.copy.and_then(|copy| copy.verified_ms);
+    let heard_ms = facts.replica.map(|replica| replica.heard_ms).filter(|heard| *heard > 0);
+    let verified_ms = facts.replica.and_then(|replica| replica.verified_ms);
     let since = |at: u64| facts.now_ms.saturating_sub(at) / 1000;
     let judged = matches!(state, State::Behind | State::Diverged | State::Unknown);
     Other {
@@ -383,8 +383,8 @@ fn judge(node: NodeName, facts: &Facts<'_>) -> Other {
         behind_seconds: verified_ms.or(heard_ms).filter(|_| judged).map(since),
         why,
         mend,
-        differs: match (state, facts.copy) {
-            (State::Diverged, Some(copy)) => copy.differs.clone(),
+        differs: match (state, facts.replica) {
+            (State::Diverged, Some(replica)) => replica.differs.clone(),
             _ => Vec::new(),
         },
     }
@@ -423,17 +423,17 @@ fn state_of(
         };
     }
     let Some(here) = facts.here.filter(|here| here.epoch > 0) else {
-        return (State::Unknown, Some("there is no copy here to compare it with".into()));
+        return (State::Unknown, Some("there is no replica here to compare it with".into()));
     };
     let Some(status) = status else {
-        let why = trouble.unwrap_or_else(|| "nothing was heard of its copy yet".into());
+        let why = trouble.unwrap_or_else(|| "nothing was heard of its replica yet".into());
         return (State::Unknown, Some(why));
     };
     let (same, equal) = (status.vector == here.vector, status.digest == here.digest);
     let whole = status.ready && here.ready;
     // That both have seen the same and differ may be so for a moment, in the middle of a transfer from a
     // third: whoever looks after replicas says when it stays so.
-    if facts.copy.is_some_and(|copy| copy.diverged) && !(same && equal) {
+    if facts.replica.is_some_and(|replica| replica.diverged) && !(same && equal) {
         let why = "both have seen the same writes and hold different rows";
         return (State::Diverged, Some(why.into()));
     }
@@ -448,8 +448,8 @@ fn state_of(
     }
     let why = trouble.unwrap_or_else(|| {
         let why = match (status.ready, here.ready) {
-            (false, _) => "its copy is still being filled",
-            (true, false) => "the copy here is still being filled",
+            (false, _) => "its replica is still being filled",
+            (true, false) => "the replica here is still being filled",
             (true, true) => "rows are on their way",
         };
         why.into()
@@ -512,7 +512,7 @@ mod tests {
         RemoteReplica { status: Some(status), heard_ms: 9_000, ..RemoteReplica::default() }
     }
 
-    fn facts<'a>(copy: Option<&'a RemoteReplica>, here: &'a Replica) -> Facts<'a> {
+    fn facts<'a>(replica: Option<&'a RemoteReplica>, here: &'a Replica) -> Facts<'a> {
         Facts {
             standing: Standing::In,
             epoch: 1,
@@ -520,7 +520,7 @@ mod tests {
             removed: false,
             declined: false,
             link: Link::Up,
-            copy,
+            replica,
             directory: None,
             here: Some(here),
             table: "@ann:notes",
@@ -537,7 +537,7 @@ mod tests {
     #[test]
     fn what_keeps_rows_from_coming_is_told_with_its_place_and_what_cures_it() {
         let here = replica(3, b"v");
-        let why = |copy: RemoteReplica| of(&facts(Some(&copy), &here)).why.expect("a reason");
+        let why = |replica: RemoteReplica| of(&facts(Some(&replica), &here)).why.expect("a reason");
         let full = RemoteReplica { taking: Some(Trouble::Storage), ..heard(4, b"w") };
         assert_eq!(
             why(full),
@@ -559,9 +559,9 @@ mod tests {
 
     /// holds R5
     #[test]
-    fn a_copy_that_is_not_heard_any_more_is_not_said_to_be_in_sync() {
-        let (here, copy) = (replica(3, b"v"), heard(3, b"v"));
-        let silent = Facts { link: Link::Silent(4), ..facts(Some(&copy), &here) };
+    fn a_replica_that_is_not_heard_any_more_is_not_said_to_be_in_sync() {
+        let (here, replica) = (replica(3, b"v"), heard(3, b"v"));
+        let silent = Facts { link: Link::Silent(4), ..facts(Some(&replica), &here) };
         let found = of(&silent);
         assert_eq!(found.state, State::Unknown);
         let why = found.why.expect("a reason");
@@ -570,7 +570,7 @@ mod tests {
 
     /// holds R5
     #[test]
-    fn a_copy_is_in_sync_only_with_equal_vector_equal_digest_and_a_link() {
+    fn a_replica_is_in_sync_only_with_equal_vector_equal_digest_and_a_link() {
         let here = replica(3, b"v");
         for (seq, row, expected) in [
             (3, b"v".as_slice(), State::InSync),
@@ -579,18 +579,18 @@ mod tests {
             (4, b"v", State::Behind),
         ] {
             let diverged = expected == State::Diverged;
-            let copy = RemoteReplica { diverged, ..heard(seq, row) };
-            assert_eq!(of(&facts(Some(&copy), &here)).state, expected, "{seq} {row:?}");
+            let replica = RemoteReplica { diverged, ..heard(seq, row) };
+            assert_eq!(of(&facts(Some(&replica), &here)).state, expected, "{seq} {row:?}");
         }
-        let copy = heard(3, b"v");
-        let cut = Facts { link: Link::Down(None), ..facts(Some(&copy), &here) };
+        let replica = heard(3, b"v");
+        let cut = Facts { link: Link::Down(None), ..facts(Some(&replica), &here) };
         let found = of(&cut);
         assert_eq!(found.state, State::Unknown);
         assert!(found.why.expect("a reason").starts_with("unreachable"));
     }
 
     #[test]
-    fn a_copy_of_which_nothing_was_heard_is_unknown_and_says_why() {
+    fn a_replica_of_which_nothing_was_heard_is_unknown_and_says_why() {
         let here = replica(3, b"v");
         let found = of(&facts(None, &here));
         assert_eq!(found.state, State::Unknown);
@@ -599,8 +599,8 @@ mod tests {
 
     #[test]
     fn what_is_lacked_is_told_in_both_directions() {
-        let (here, copy) = (replica(5, b"v"), heard(3, b"w"));
-        let found = of(&facts(Some(&copy), &here));
+        let (here, replica) = (replica(5, b"v"), heard(3, b"w"));
+        let found = of(&facts(Some(&replica), &here));
         assert_eq!((found.behind_writes, found.ahead_writes), (Some(2), Some(0)));
         assert_eq!(found.behind_seconds, Some(1));
     }
@@ -609,27 +609,27 @@ mod tests {
     #[test]
     fn conflicts_are_those_of_the_last_word_of_this_stay() {
         let here = replica(3, b"v");
-        let mut copy = heard(3, b"v");
-        assert_eq!(of(&facts(Some(&copy), &here)).conflicts, None, "it has not said");
-        let status = copy.status.as_mut().expect("a status");
+        let mut replica = heard(3, b"v");
+        assert_eq!(of(&facts(Some(&replica), &here)).conflicts, None, "it has not said");
+        let status = replica.status.as_mut().expect("a status");
         status.conflicts = Some(OpenConflicts { since: Hlc::from_unix_ms(5), count: 2 });
-        assert_eq!(of(&facts(Some(&copy), &here)).conflicts, Some(2));
-        let again = Facts { epoch: 2, gone: 1, ..facts(Some(&copy), &here) };
+        assert_eq!(of(&facts(Some(&replica), &here)).conflicts, Some(2));
+        let again = Facts { epoch: 2, gone: 1, ..facts(Some(&replica), &here) };
         assert_eq!(of(&again).conflicts, None);
     }
 
     #[test]
     fn the_word_of_an_earlier_stay_does_not_count() {
-        let (here, copy) = (replica(3, b"v"), heard(3, b"v"));
-        let again = Facts { epoch: 2, gone: 1, ..facts(Some(&copy), &here) };
+        let (here, replica) = (replica(3, b"v"), heard(3, b"v"));
+        let again = Facts { epoch: 2, gone: 1, ..facts(Some(&replica), &here) };
         assert_eq!(of(&again).state, State::Unknown);
     }
 
     /// holds S4
     #[test]
-    fn a_copy_out_of_the_scope_drains_until_its_stay_is_over() {
-        let (here, copy) = (replica(3, b"v"), heard(3, b"v"));
-        let out = Facts { standing: Standing::Out, ..facts(Some(&copy), &here) };
+    fn a_replica_out_of_the_scope_drains_until_its_stay_is_over() {
+        let (here, replica) = (replica(3, b"v"), heard(3, b"v"));
+        let out = Facts { standing: Standing::Out, ..facts(Some(&replica), &here) };
         assert_eq!(of(&out).state, State::Draining);
         assert_eq!(of(&Facts { gone: 1, ..out.clone() }).state, State::Left);
         assert_eq!(of(&Facts { removed: true, ..out }).state, State::Left);

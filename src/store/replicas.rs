@@ -16,7 +16,7 @@ const LISTED: usize = 1024;
 
 /// The replicas, shared.
 #[derive(Debug)]
-pub(super) struct Copies {
+pub(super) struct PublishedReplicas {
     /// Locked for a look-up, and for putting those that a commit has changed in their place.
     shown: RwLock<Shown>,
     changed: watch::Sender<()>,
@@ -35,7 +35,7 @@ struct Shown {
     count: u64,
 }
 
-impl Copies {
+impl PublishedReplicas {
     pub(super) fn new() -> Self {
         Self { shown: RwLock::default(), changed: watch::Sender::new(()) }
     }
@@ -55,8 +55,8 @@ impl Copies {
     /// A replica, and the newest changes as of the same commit.
     pub(super) fn with_recent(&self, table: TableUid) -> Option<(Arc<Replica>, Arc<Recent>)> {
         let shown = self.shown();
-        let copy = shown.by_table.get(&table)?;
-        Some((Arc::clone(copy), Arc::clone(&shown.recent)))
+        let replica = shown.by_table.get(&table)?;
+        Some((Arc::clone(replica), Arc::clone(&shown.recent)))
     }
 
     pub(super) fn actors(&self) -> Actors {
@@ -77,14 +77,14 @@ impl Copies {
         self.changed.subscribe()
     }
 
-    /// Shows what a commit has changed, if anything. Those who wait are woken by [`Copies::wake`].
+    /// Shows what a commit has changed, if anything. Those who wait are woken by [`PublishedReplicas::wake`].
     pub(super) fn show(&self, changed: &[Arc<Replica>], recent: &Arc<Recent>, actors: &Actors) {
         let mut shown = self.shown.write().unwrap_or_else(PoisonError::into_inner);
-        shown.by_table.extend(changed.iter().map(|copy| (copy.uid, Arc::clone(copy))));
+        shown.by_table.extend(changed.iter().map(|replica| (replica.uid, Arc::clone(replica))));
         shown.recent = Arc::clone(recent);
         shown.actors = actors.clone();
         shown.count += changed.len() as u64;
-        shown.changes.extend(changed.iter().map(|copy| copy.uid));
+        shown.changes.extend(changed.iter().map(|replica| replica.uid));
         let excess = shown.changes.len().saturating_sub(LISTED);
         shown.changes.drain(..excess);
     }
@@ -100,24 +100,24 @@ mod tests {
 
     use super::*;
 
-    fn change(copies: &Copies, table: u8) {
-        let copy = Replica::new(TableUid([table; 16]), 1, ChangeLogId::default(), 0);
-        copies.show(&[Arc::new(copy)], &Arc::default(), &Actors::default());
+    fn change(replicas: &PublishedReplicas, table: u8) {
+        let replica = Replica::new(TableUid([table; 16]), 1, ChangeLogId::default(), 0);
+        replicas.show(&[Arc::new(replica)], &Arc::default(), &Actors::default());
     }
 
     #[test]
     fn whoever_follows_hears_of_what_has_changed_and_of_nothing_else() {
-        let copies = Copies::new();
+        let replicas = PublishedReplicas::new();
         for table in [1, 2, 3] {
-            change(&copies, table);
+            change(&replicas, table);
         }
         let uids = |tables: &[u8]| Some(tables.iter().map(|n| TableUid([*n; 16])).collect());
-        assert_eq!(copies.changed_since(1), (3, uids(&[2, 3])));
-        assert_eq!(copies.changed_since(3), (3, uids(&[])));
+        assert_eq!(replicas.changed_since(1), (3, uids(&[2, 3])));
+        assert_eq!(replicas.changed_since(3), (3, uids(&[])));
         for _ in 0..LISTED {
-            change(&copies, 4);
+            change(&replicas, 4);
         }
-        assert_eq!(copies.changed_since(3).1.map(|tables| tables.len()), Some(LISTED));
-        assert_eq!(copies.changed_since(2).1, None);
+        assert_eq!(replicas.changed_since(3).1.map(|tables| tables.len()), Some(LISTED));
+        assert_eq!(replicas.changed_since(2).1, None);
     }
 }
