@@ -80,9 +80,9 @@ pub(crate) struct Scope {
     /// Which nodes may hold its data: `local`, `all`, or names of nodes separated by commas
     #[arg(value_name = "SCOPE")]
     scope: Option<String>,
-    /// Give up the replica of a node that will not come back, with all that only it has; can be repeated
+    /// Abandon the replica of a node that will not come back, with all that only it has; can be repeated
     #[arg(long, value_name = "NODE", requires = "scope")]
-    write_off: Vec<String>,
+    abandon: Vec<String>,
 }
 
 pub(crate) fn list(args: &List, context: &Context) -> Result<(), Failure> {
@@ -164,7 +164,7 @@ pub(crate) fn scope(args: &Scope, context: &Context) -> Result<(), Failure> {
     let outcome = match &args.scope {
         None => context.call(&api::GetScope { table }),
         Some(scope) => {
-            let options = ScopeOptions { write_off: args.write_off.clone() };
+            let options = ScopeOptions { abandon: args.abandon.clone() };
             context.call(&api::SetScope { table, scope: Words::Text(scope), options })
         }
     };

@@ -24,7 +24,7 @@
 //! | **version vector** | for each actor, the sequence number up to which its writes have been incorporated | Parker et al., 1983 |
 //! | **stamp** | a version's place in the merge order: hybrid logical clock, then actor | Kulkarni et al., 2014 |
 //! | **change log**, **LSN**, **truncated LSN** | a replica's local order of changes, its positions, and up to where it is gone | PostgreSQL, Kafka |
-//! | **replica**, **replica epoch** | a node's copy of a table; one stay of it in the table's scope, from begun to ended | Kafka's leader epoch |
+//! | **replica**, **replica epoch** | a node's copy of a table; the time from its admission to the table's scope to its end, numbered | Kafka's leader epoch |
 //! | **pull request**, **batch**, **ack**, **parked** | the exchange: a reader asks a source, which answers with rows, or keeps the request until there are some | Kafka's fetch |
 //! | **snapshot transfer**, **delta** | the two kinds of transfer: the whole replica in key order, or its change log from an LSN | |
 //! | **resolve** | decide which of two versions of a row wins: last write wins by stamp | CouchDB, Cassandra |

@@ -191,7 +191,7 @@ async fn watchdog(store: &Store, socket: &Path) {
     }
 }
 
-/// How the time from one sign of life to the next is spent.
+/// How the time from one heartbeat to the next is spent.
 struct Pace {
     /// The longest that a probe may take.
     probe: Duration,

@@ -154,11 +154,11 @@ fn shown(conflict: &Conflict, directory: &Directory) -> api::Conflict {
     }
 }
 
-/// The node whose database writes as that actor now; none for an actor of earlier.
-pub(super) fn writer(directory: &Directory, origin: ActorId) -> Option<&str> {
-    if origin == ActorId::default() {
+/// The node whose database writes as that actor now; none for one that was rotated since.
+pub(super) fn writer(directory: &Directory, actor: ActorId) -> Option<&str> {
+    if actor == ActorId::default() {
         return None;
     }
-    let known = directory.known_nodes().find(|row| row.actor == origin);
+    let known = directory.known_nodes().find(|row| row.actor == actor);
     known.map(|row| row.node.as_str())
 }

@@ -470,7 +470,7 @@ impl Service {
         let by = match writer(catalog.directory(), stamp.actor) {
             Some(node) => format!("by {node}"),
             None if stamp.actor == self.store.actor() => format!("by {}", self.node),
-            None => "by an origin of earlier".into(),
+            None => "by a node whose actor id was rotated since".into(),
         };
         let at = shown(stamp.hlc.unix_ms() / 1000);
         format!("at {at} {by}")

@@ -2,7 +2,7 @@
 //! What others say of themselves comes from `sync`; what may be concluded from it is decided here, once.
 //!
 //! ```text
-//!   directory: who may hold it, which stays are over ──┐
+//!   directory: who may hold it, which epochs are over ─┐
 //!   SyncView: the last word of each replica ──────────────┼──> judge ──> sync_status, scope, explain, sync_wait
 //!   MeshView: who is linked                            │
 //!   store: the replica here ──────────────────────────────┘
@@ -71,7 +71,7 @@ pub(super) enum State {
     Unknown,
     /// It is out of the scope, and still owes what only it has.
     Draining,
-    /// It is out of the scope, and has nothing any more; or it was given up.
+    /// It is out of the scope, and has nothing any more; or it was abandoned.
     Left,
 }
 
@@ -607,7 +607,7 @@ mod tests {
 
     /// holds R4
     #[test]
-    fn conflicts_are_those_of_the_last_word_of_this_stay() {
+    fn conflicts_are_those_of_the_last_status_of_this_epoch() {
         let here = replica(3, b"v");
         let mut replica = heard(3, b"v");
         assert_eq!(of(&facts(Some(&replica), &here)).conflicts, None, "it has not said");
@@ -619,7 +619,7 @@ mod tests {
     }
 
     #[test]
-    fn the_word_of_an_earlier_stay_does_not_count() {
+    fn the_status_of_an_earlier_epoch_does_not_count() {
         let (here, replica) = (replica(3, b"v"), heard(3, b"v"));
         let again = Facts { epoch: 2, gone: 1, ..facts(Some(&replica), &here) };
         assert_eq!(of(&again).state, State::Unknown);
@@ -627,7 +627,7 @@ mod tests {
 
     /// holds S4
     #[test]
-    fn a_replica_out_of_the_scope_drains_until_its_stay_is_over() {
+    fn a_replica_out_of_the_scope_drains_until_its_epoch_is_over() {
         let (here, replica) = (replica(3, b"v"), heard(3, b"v"));
         let out = Facts { standing: Standing::Out, ..facts(Some(&replica), &here) };
         assert_eq!(of(&out).state, State::Draining);

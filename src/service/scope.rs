@@ -32,7 +32,7 @@ impl Service {
         })
     }
 
-    /// `set_scope [table, scope]` or `[table, scope, {write_off: [node, ...]}]`.
+    /// `set_scope [table, scope]` or `[table, scope, {abandon: [node, ...]}]`.
     pub(super) fn set_scope(
         &self,
         caller: &Caller,
@@ -40,24 +40,19 @@ impl Service {
         out: &mut Vec<u8>,
     ) -> Result<Answer, CommandError> {
         let api::SetScope { table, scope, options } = read(params)?;
-        let write_off = options.write_off.iter().map(|node| NodeName::parse(node));
-        let write_off: BTreeSet<_> = write_off.collect::<Result<_, _>>()?;
+        let abandon = options.abandon.iter().map(|node| NodeName::parse(node));
+        let abandon: BTreeSet<_> = abandon.collect::<Result<_, _>>()?;
         let entry = self.open_anywhere(caller, table, Permissions::ADMIN)?;
         let scope = parse_scope(&scope)?;
         self.check_scope(&scope)?;
         if self.signer().is_err() {
             // Signing a decision needs a mesh; that what is local stays so needs no decision.
-            return stays_local(&entry, &write_off, out);
+            return stays_local(&entry, &abandon, out);
         }
         let catalog = self.store.catalog();
-        gate::admit_scope(&entry.table.name.owner, &scope, &write_off, catalog.directory())?;
-        self.check_write_off(&entry, &write_off)?;
-        Ok(Answer::commit(TableCommand::SetScope {
-            caller: caller.clone(),
-            entry,
-            scope,
-            abandon: write_off,
-        }))
+        gate::admit_scope(&entry.table.name.owner, &scope, &abandon, catalog.directory())?;
+        self.check_abandoned(&entry, &abandon)?;
+        Ok(Answer::commit(TableCommand::SetScope { caller: caller.clone(), entry, scope, abandon }))
     }
 
     /// The decisions about a scope that no other has replaced. Where they compete, somebody has to choose.
@@ -71,9 +66,9 @@ impl Service {
         decisions.into_iter().map(decision).collect()
     }
 
-    /// Refuses to give up replicas that there are not, or that the scope keeps: a slip of the pen would give up
-    /// the wrong one, or nothing. What only this node has, nobody gives up here.
-    fn check_write_off(&self, entry: &Entry, nodes: &BTreeSet<NodeName>) -> Result<(), Refusal> {
+    /// Refuses to abandon replicas that do not exist, or that the scope keeps: a typing error would abandon the
+    /// wrong one, or nothing. The replica of this node cannot be abandoned here.
+    fn check_abandoned(&self, entry: &Entry, nodes: &BTreeSet<NodeName>) -> Result<(), Refusal> {
         let catalog = self.store.catalog();
         let directory = catalog.directory();
         let epochs = directory.epochs(entry.table.uid);
@@ -114,10 +109,10 @@ impl Service {
 /// Answers `local` for a table that is, where there is no mesh.
 fn stays_local(
     entry: &Entry,
-    write_off: &BTreeSet<NodeName>,
+    abandon: &BTreeSet<NodeName>,
     out: &mut Vec<u8>,
 ) -> Result<Answer, CommandError> {
-    if entry.table.scope != Scope::Local || !write_off.is_empty() {
+    if entry.table.scope != Scope::Local || !abandon.is_empty() {
         return Err(Refusal::MeshNotConfigured.into());
     }
     ready(out, &Service::done(TableOutcome::Scoped.into()).to_owned())

@@ -228,7 +228,7 @@ mod tests {
 
     /// What a machine that was restarted each day for five years adds to each row that is written.
     #[test]
-    fn an_origin_takes_few_bytes() {
+    fn an_actor_takes_few_bytes() {
         let restarts = 1800;
         let pairs: Vec<_> = (1..=restarts).map(|number| (number, number * 500)).collect();
         assert!(pack(&pairs).len() <= 4 * pairs.len() + 1, "{}", pack(&pairs).len());

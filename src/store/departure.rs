@@ -1,4 +1,4 @@
-//! Stays of replicas that are over here and of which bytes may still be on the disk.
+//! Replica epochs that are over here and of which bytes may still be on the disk.
 //! What a replica epoch is, and when it is over, is `tx::directory::reconcile`'s; emptying the log is the writer's (`erasure`).
 //!
 //! ```text
@@ -57,7 +57,7 @@ impl Departures {
         Ok(Self { waiting, emptied: 0, swept, hurry: false })
     }
 
-    /// True where some stay waits for nothing but an empty log.
+    /// True where some epoch waits for nothing but an empty log.
     pub(super) fn wait_for_log(&self) -> bool {
         self.waiting.values().any(|departure| departure.rows_gone == Some(self.emptied))
     }

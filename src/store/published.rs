@@ -107,8 +107,8 @@ impl Published {
     ) {
         // Even where none has: what is recent may not be told any more.
         self.replicas.show(changed, recent, &state.actors);
-        // After the replicas: whoever asks first who writes, and then what is here, never says as a new
-        // origin what only an earlier one had.
+        // After the replicas: who reads first the actor id, and then what the replicas hold, never reports as
+        // a new actor what only an earlier one had.
         let actor = state.own_actor();
         if **self.actor.load() != actor {
             self.actor.store(Arc::new(actor));

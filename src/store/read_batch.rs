@@ -63,7 +63,7 @@ pub enum NoBatch {
     NoReplica,
     /// The reader may not have the rows, as far as is known here.
     NotInScope,
-    /// Its stay is not known here yet, or not any more.
+    /// Its replica epoch is not known here yet, or not any more.
     UnknownEpoch,
     /// A row that comes next is damaged.
     Damaged,

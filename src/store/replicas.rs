@@ -27,7 +27,7 @@ struct Shown {
     by_table: BTreeMap<TableUid, Arc<Replica>>,
     /// Of the same commit.
     recent: Arc<Recent>,
-    /// Every origin that rows of that commit name.
+    /// Every actor that rows of that commit name.
     actors: Actors,
     /// The tables whose replicas have changed last, the newest at the end.
     changes: VecDeque<TableUid>,

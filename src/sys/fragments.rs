@@ -57,7 +57,7 @@ pub fn read(path: &Path, check: impl Fn(&str) -> Result<(), toml::de::Error>) ->
         let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
         let table = check(text)
             .and_then(|()| {
-                note_actors(&mut merged.origins, &file, text)?;
+                note_origins(&mut merged.origins, &file, text)?;
                 text.parse::<Table>()
             })
             .with_context(|| format!("the configuration {} is not valid", file.display()))?;
@@ -67,7 +67,7 @@ pub fn read(path: &Path, check: impl Fn(&str) -> Result<(), toml::de::Error>) ->
 }
 
 /// Notes where each key of a file stands, in the place of where earlier files have it.
-fn note_actors(origins: &mut Origins, file: &Path, text: &str) -> Result<(), toml::de::Error> {
+fn note_origins(origins: &mut Origins, file: &Path, text: &str) -> Result<(), toml::de::Error> {
     let line_of = |at: usize| 1 + text.bytes().take(at).filter(|byte| *byte == b'\n').count();
     let document = DeTable::parse(text)?;
     let mut waiting = vec![(String::new(), document.get_ref())];

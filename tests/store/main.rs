@@ -2,11 +2,11 @@
 //! and lose
 //! power. Nothing here starts a program: a child holds the lock of every open data directory until it is another one.
 
+mod actor;
 mod backup;
 mod faults;
 mod migrations;
 mod model;
-mod origin;
 mod power_loss;
 #[path = "../support/mod.rs"]
 mod support;

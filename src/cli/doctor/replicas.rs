@@ -280,7 +280,7 @@ fn deletions(table: &TableSync, facts: &Facts) -> Option<Finding> {
             DELETIONS,
             format!("{by} is silent for {days} days, and every deletion in {name} is remembered for it"),
             format!(
-                "start it; if it will not come back: cortex mesh remove-node {by}, or for this table: cortex scope {name} SCOPE --write-off {by}"
+                "start it; if it will not come back: cortex mesh remove-node {by}, or for this table: cortex scope {name} SCOPE --abandon {by}"
             ),
         )
     })

@@ -27,7 +27,7 @@ pub enum ReplicaState {
     Behind,
     /// Both have incorporated the same, and hold different rows.
     Diverged,
-    /// It is out of the scope, and has nothing any more; or it was given up.
+    /// It is out of the scope, and has nothing any more; or it was abandoned.
     Left,
     /// It cannot be told. Also what a later version says with a word that is not known here.
     #[default]
@@ -96,8 +96,7 @@ pub struct Replica {
     pub node: String,
     /// How it is.
     pub state: ReplicaState,
-    /// How often the node has come into the scope; none where there never was a replica.
-    #[serde(rename = "life")]
+    /// Its replica epoch: how often the node has come into the scope; none where there never was a replica.
     pub epoch: Option<u64>,
     /// True where all its rows have come; none where it has not said.
     pub ready: Option<bool>,

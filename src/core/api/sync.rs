@@ -58,8 +58,7 @@ pub struct OwnReplica {
     pub why: Option<String>,
     /// Why it cannot drain until somebody acts.
     pub drain_blocked: Option<String>,
-    /// How often this node has come into the scope.
-    #[serde(rename = "life")]
+    /// Its replica epoch: how often this node has come into the scope.
     pub epoch: Option<u64>,
     /// Its records.
     pub records: u64,

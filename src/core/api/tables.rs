@@ -188,10 +188,10 @@ pub struct ScopeReport {
 }
 
 options! {
-    /// What is given up for a scope.
+    /// Replicas that a change of the scope abandons.
     ScopeOptions {
-        /// Nodes that will not come back: what only they have is given up.
-        write_off: Vec<String>,
+        /// Nodes that will not come back: what only they have is lost.
+        abandon: Vec<String>,
     }
 }
 
@@ -202,7 +202,7 @@ request! {
         table: &'a str,
         /// `local`, `all` or names of nodes.
         scope: Words<'a>,
-        /// What is given up for it.
+        /// Replicas that it abandons.
         options: ScopeOptions,
     }
 }

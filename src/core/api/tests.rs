@@ -187,7 +187,7 @@ fn what_is_said_of_a_mesh_keeps_its_fields_and_their_order() {
     check(&result(&table), "table scope contested conflicts here nodes deletions_kept_by");
     check(
         &result(&table.here),
-        "node state why drain_blocked life records tombstones conflicts damaged conflicts_evicted digest",
+        "node state why drain_blocked epoch records tombstones conflicts damaged conflicts_evicted digest",
     );
     check(
         &result(&PeerReplica::default()),
@@ -209,7 +209,7 @@ fn what_is_said_of_a_mesh_keeps_its_fields_and_their_order() {
         heard_ms: None,
         why: None,
     };
-    check(&result(&replica), "node state life ready conflicts verified_ms heard_ms why");
+    check(&result(&replica), "node state epoch ready conflicts verified_ms heard_ms why");
     check(&result(&Verified::default()), "verified nodes waited_ms");
     check(&result(&RepairReport::default()), "table dry_run corrected damaged compared verified");
     check(

@@ -241,7 +241,7 @@ impl Directory {
     }
 
     /// The machines that a scope admits, as far as they can be named: without those that were put
-    /// out, whose lives are over.
+    /// out, whose replica epochs are over.
     fn named_in(&self, scope: &Scope, here: &NodeName) -> BTreeSet<NodeName> {
         match scope {
             Scope::Local => [here.clone()].into(),

@@ -209,7 +209,7 @@ pub struct ScopeRow {
     pub off: Seen,
 }
 
-/// What a machine says of its replica of a table. An epoch is one stay of the replica in the table's scope:
+/// What a machine says of its replica of a table. An epoch lasts from one admission to the table's scope to the end of the replica:
 /// what was acknowledged in one says nothing of the next, which begins with nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReplicaRow {

@@ -5,7 +5,7 @@
 //!   decisions ──> standing of a node: in ──> holds rows, writes, asks for rows
 //!                                     frozen ──> keeps what it holds, and no more
 //!                                     out ──> hands over what it holds alone, then deletes
-//!   decisions, replica rows, removals ──> lives that are up, lives that are gone
+//!   decisions, replica rows, removals ──> epochs that have begun, epochs that are over
 //!                                         ──> who must confirm before a deletion is forgotten
 //! ```
 
@@ -158,7 +158,7 @@ impl Directory {
 
     /// The nodes that must have confirmed a deletion before it may be forgotten, this one among
     /// them, each with the epoch that must have confirmed it. It is not enough to ask those in scope:
-    /// one that was excluded may hold the deleted row still, and be admitted again. Life 0 stands
+    /// one that was excluded may hold the deleted row still, and be admitted again. Epoch 0 stands
     /// for a replica of which nothing is known yet: nobody can confirm for it, but it may be there.
     #[must_use]
     pub fn must_confirm(&self, table: TableUid) -> BTreeMap<NodeName, u64> {
@@ -177,7 +177,7 @@ impl Directory {
         self.replicas.get(&table)?.get(node)
     }
 
-    /// True where a stay of this node's replica has begun and nobody has said that it is over.
+    /// True where an epoch of this node's replica has begun and no row says that it is over.
     #[must_use]
     pub fn owes_departure(&self, table: TableUid) -> bool {
         let Some(own) = self.here().and_then(|here| self.replica(table, here)) else {

@@ -116,7 +116,7 @@ pub fn is_orphaned(table: &Table, directory: &Directory) -> bool {
 pub fn admit_scope(
     owner: &Owner,
     scope: &Scope,
-    write_off: &BTreeSet<NodeName>,
+    abandon: &BTreeSet<NodeName>,
     directory: &Directory,
 ) -> Result<(), Refusal> {
     let Some(here) = directory.here() else {
@@ -133,7 +133,7 @@ pub fn admit_scope(
         Scope::Local => home == here,
         Scope::Nodes(nodes) => nodes.contains(home),
     };
-    if contains_home && !write_off.contains(home) {
+    if contains_home && !abandon.contains(home) {
         return Ok(());
     }
     let home_name = home.as_str().into();

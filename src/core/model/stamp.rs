@@ -1,4 +1,4 @@
-//! The order of writes: hybrid timestamps, origins, stamps.
+//! The order of writes: hybrid timestamps, actors, stamps.
 //! How a timestamp is drawn is in `clock`; which of two versions wins is in `replication::resolve`.
 
 /// A hybrid logical timestamp: 48 bits of Unix milliseconds above 16 bits of counter
@@ -43,10 +43,9 @@ impl Hlc {
     }
 }
 
-/// One life of one database file as an origin of writes: a random 128-bit id. A restored or cloned
-/// file starts a new one, so that an origin with a sequence number names one write for ever. The order has no
-/// meaning; it is
-/// the same on every machine, which is what a tie needs.
+/// Who a version was written by, a database file between two rollbacks: a random 128-bit id. A restored or cloned
+/// file starts a new one, so that an actor with a sequence number names one write for ever. The order has no
+/// meaning; it is the same on every machine, which is what a tie needs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ActorId(pub u128);
 

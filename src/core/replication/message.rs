@@ -69,7 +69,7 @@ pub enum Why {
     NoReplica,
     /// The reader may not have the rows, as far as who says so knows.
     NotInScope,
-    /// The reader's stay is not known to the source, or not any more.
+    /// The reader's replica epoch is not known to the source, or not any more.
     UnknownEpoch,
     /// Not just now.
     Busy,

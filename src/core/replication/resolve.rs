@@ -75,7 +75,7 @@ pub struct Causality {
 ///
 /// `ours` is what this replica has incorporated, `theirs` what the sender has. `bytes` compares the values,
 /// the arriving one's to the other's: it decides where one stamp was given to two versions, which no sound
-/// origin does.
+/// actor does.
 #[must_use]
 pub fn resolve(
     present: Option<Side<'_>>,

@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_silent_replica_blocks_until_it_is_written_off() {
+    fn a_silent_replica_blocks_until_it_is_abandoned() {
         let mut statuses = ReplicaStatuses::default();
         statuses.hear(node("b"), status(2, &[(1, 5)]));
         let own = vector(&[(1, 7)]);
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_origin_or_a_new_life_voids_what_was_said() {
+    fn a_new_actor_or_a_new_epoch_voids_a_status() {
         let mut statuses = ReplicaStatuses::default();
         statuses.hear(node("b"), status(2, &[(1, 5)]));
         statuses.hear(node("b"), status(7, &[(1, 2)]));

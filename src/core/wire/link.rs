@@ -82,7 +82,7 @@ pub enum Message {
     Hello(Hello),
     /// Why the link is not wanted; the last message.
     Reject(Reject),
-    /// A sign of life, each second.
+    /// A heartbeat, each second.
     Status(Status),
     /// Why the link ends; the last message.
     Bye(Bye),
@@ -99,7 +99,7 @@ pub struct Hello {
     pub mesh: [u8; 16],
     /// The own name; the certificate must have the same.
     pub node: NodeName,
-    /// Which life of which database writes here.
+    /// The actor id of its database.
     pub actor: [u8; 16],
     /// The wall clock, in Unix milliseconds.
     pub wall_ms: u64,
@@ -111,7 +111,7 @@ pub struct Hello {
     pub boot: [u8; 16],
     /// Which database it is; none from a version that does not say.
     pub database: Option<[u8; 16]>,
-    /// The last write of the other side that is known here, as the origin that it is known as.
+    /// The last write of the other side that is known here, with the actor id that it is known by.
     pub last_of_yours: Option<Dot>,
 }
 
@@ -135,7 +135,7 @@ pub enum Reject {
     Other(u64),
 }
 
-/// A sign of life.
+/// A heartbeat.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Status {
     /// The sender's monotonic clock when it was sent, in microseconds since any moment.

@@ -83,7 +83,7 @@ const METHODS: [(Method, &str, &str); 50] = [
     (Method::Checkpoint, "checkpoint", "[]"),
     (Method::Backup, "backup", "[] or [name]"),
     (Method::GetScope, "get_scope", "[table]"),
-    (Method::SetScope, "set_scope", "[table, scope] or [table, scope, {write_off}]"),
+    (Method::SetScope, "set_scope", "[table, scope] or [table, scope, {abandon}]"),
     (
         Method::IdentityRegister,
         "identity_register",

@@ -37,7 +37,7 @@ const EVENTS: usize = 64;
 pub(super) enum News {
     /// A link is there, and both sides have spoken.
     Up { node: NodeName, certificate_expires: u64 },
-    /// A sign of life.
+    /// A heartbeat.
     Heard(Heard),
     /// A link that was up has ended.
     Down { node: NodeName, why: String, end: End },
@@ -56,7 +56,7 @@ pub(super) enum End {
     Lost,
 }
 
-/// What a sign of life says.
+/// What a heartbeat says.
 #[derive(Debug)]
 pub(super) struct Heard {
     pub(super) node: NodeName,
@@ -103,7 +103,7 @@ struct Known {
     certificate_expires: Option<u64>,
     last_error: Option<String>,
     sees: Vec<NodeName>,
-    /// When the last sign of life came.
+    /// When the last heartbeat came.
     heard: Option<Instant>,
 }
 

@@ -1,4 +1,4 @@
-//! A link between two machines: who is there, a sign of life each second, and why it ends.
+//! A link between two machines: who is there, a heartbeat each second, and why it ends.
 //! Rows travel on it too, which is `sync`'s. Who is alive is the keeper's to say; dialling again is the dialer's.
 //!
 //! ```text
@@ -45,7 +45,7 @@ use super::{
 };
 use crate::sys::clock;
 
-/// Between two signs of life. Three lost ones make no machine suspect.
+/// Between two heartbeats. Three lost ones make no machine suspect.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 
 /// How long the other side may take to say who it is.
@@ -424,12 +424,12 @@ impl<R: AsyncRead + Unpin> Link<'_, R> {
         None
     }
 
-    /// Takes a message; answers what a sign of life says.
+    /// Takes a message; answers what a heartbeat says.
     fn hear(&mut self, body: &Bytes, hello: &Hello) -> Result<Option<Heard>, Ended> {
         match Incoming::read(body) {
             Ok(Incoming::Known(Message::Status(status))) => {
                 if !self.allowance.take(clock::monotonic()) {
-                    return Err(Ended::Mistake("more signs of life than anybody needs"));
+                    return Err(Ended::Mistake("more heartbeats than anybody needs"));
                 }
                 Ok(Some(self.measure(status)))
             }
@@ -478,7 +478,7 @@ impl<R: AsyncRead + Unpin> Link<'_, R> {
     }
 }
 
-/// How many signs of life may come: so many at once, and so many a second.
+/// How many heartbeats may come: so many at once, and so many a second.
 #[derive(Debug)]
 struct Allowance {
     left: u32,

@@ -64,7 +64,7 @@ pub enum TableCommand {
         entry: Arc<Entry>,
         /// Where.
         scope: Scope,
-        /// Nodes whose replicas are given up: nobody waits for what only they have.
+        /// Nodes whose replicas are abandoned: nothing waits for what only they have.
         abandon: BTreeSet<NodeName>,
     },
 }

@@ -19,7 +19,7 @@ pub(crate) struct State {
     pub(crate) clock: HybridClock,
     pub(crate) seq: u64,
     pub(crate) lsn: u64,
-    /// The origin of local writes, by its short number.
+    /// The actor of local writes, by its short number.
     pub(crate) actor_number: i64,
     /// The ids behind the short numbers of actors.
     pub(crate) actors: Actors,
@@ -28,7 +28,7 @@ pub(crate) struct State {
     pub(crate) catalog: Arc<Catalog>,
     /// This machine's replicas of tables.
     pub(crate) replicas: Replicas,
-    /// Stays of them that are over, and of which bytes may still be on the disk.
+    /// Replica epochs that are over, and of which bytes may still be on the disk.
     pub(crate) departures: Departures,
     /// How often contexts are used more after the transaction, or less.
     pub(crate) uses: Uses,

@@ -154,13 +154,13 @@ fn why_a_row_is_or_is_not_there_is_explained() {
 #[test]
 fn a_replica_that_there_is_not_cannot_be_given_up() {
     let home = Home::with_table();
-    let write_off = |node: &str| {
-        let options = map([("write_off", list([node.into()]))]);
+    let abandon = |node: &str| {
+        let options = map([("abandon", list([node.into()]))]);
         home.call("set_scope", &["t".into(), "all".into(), options])
     };
-    assert_eq!(write_off("office"), refused("unknown node: office"));
+    assert_eq!(abandon("office"), refused("unknown node: office"));
     assert_eq!(
-        write_off("home"),
+        abandon("home"),
         refused("invalid scope: must include this node, home"),
         "the table of a uid stays at its home"
     );

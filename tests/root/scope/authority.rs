@@ -176,11 +176,11 @@ fn root_decides_nothing_where_the_owner_has_no_account() {
     wait_until("office knows of it", || scope_of(office, "@ann:elsewhere").is_some());
     let mut root = office.connect();
     for table in ["@ann:secret", own.as_str(), "@ann:elsewhere"] {
-        let write_off = map([("write_off", list(["home".into()]))]);
+        let abandon = map([("abandon", list(["home".into()]))]);
         for (method, params) in [
             ("set_scope", vec![table.into(), "all".into()]),
             ("set_scope", vec![table.into(), "local".into()]),
-            ("set_scope", vec![table.into(), "office".into(), write_off]),
+            ("set_scope", vec![table.into(), "office".into(), abandon]),
             ("acl_grant", vec!["uid:0".into(), table.into(), "write".into()]),
             ("acl_grant", vec!["*".into(), table.into(), "admin".into()]),
             ("acl_revoke", vec!["*".into(), table.into(), "read".into()]),
@@ -232,8 +232,8 @@ fn the_table_of_a_uid_is_never_without_its_home() {
         let decided = there.call("set_scope", &[users.as_str().into(), scope.into()]);
         assert_eq!(decided, elsewhere, "{scope}");
     }
-    let write_off = map([("write_off", list(["home".into()]))]);
-    let given_up = there.call("set_scope", &[users.as_str().into(), "all".into(), write_off]);
+    let abandon = map([("abandon", list(["home".into()]))]);
+    let given_up = there.call("set_scope", &[users.as_str().into(), "all".into(), abandon]);
     assert_eq!(given_up, elsewhere);
     there.may("set_scope", &[users.as_str().into(), "home".into()], "scope updated");
     wait_until("office has left", || there.call("keys", &[users.as_str().into()]).is_err());

@@ -185,7 +185,7 @@ fn a_row_of_an_older_version_says_nothing_of_its_database() {
 }
 
 #[test]
-fn a_decision_of_an_older_version_knows_of_no_lives() {
+fn a_decision_of_an_older_version_names_no_epochs() {
     let mut old = Record::new();
     old.uint(0, 6).bytes(1, &[7; 16]).text(2, "a").text(3, "all").uint(4, 1);
     old.seen(5, &Seen::new());

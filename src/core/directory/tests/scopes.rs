@@ -1,4 +1,4 @@
-//! Where tables may be, and which lives of their replicas count, over histories of nodes that hear of
+//! Where tables may be, and which epochs of their replicas count, over histories of nodes that hear of
 //! each other late, in pieces and in any order. Who had seen what is kept apart from the rows.
 
 use super::{members::presented, *};
@@ -86,7 +86,7 @@ fn what_a_decision_had_seen_counts_as_known_before_it_is_held() {
 }
 
 #[test]
-fn a_replica_that_was_handed_over_begins_its_next_life_and_one_that_was_not_goes_on() {
+fn a_replica_that_was_drained_begins_its_next_epoch_and_one_that_was_not_goes_on() {
     let mut a = of_three("a");
     decide(&mut a, "a", "a,b", &[]);
     assert_eq!(a.epochs(TABLE), counts(&[("a", 1), ("b", 1)]));
@@ -104,7 +104,7 @@ fn a_replica_that_was_handed_over_begins_its_next_life_and_one_that_was_not_goes
 }
 
 #[test]
-fn nobody_waits_for_a_replica_that_was_written_off() {
+fn nobody_waits_for_a_replica_that_was_abandoned() {
     let mut a = of_three("a");
     decide(&mut a, "a", "a,b", &[]);
     a.insert(replica("b", 2, 3, 0));
@@ -125,7 +125,7 @@ fn a_member_that_came_after_the_decision_may_hold_rows_of_which_nothing_is_known
 }
 
 #[test]
-fn the_lives_of_a_removed_database_are_over_and_those_of_its_successor_are_not() {
+fn the_epochs_of_a_removed_database_are_over_and_those_of_its_successor_are_not() {
     let mut a = of_three("a");
     decide(&mut a, "a", "all", &[]);
     a.insert(replica("b", 2, 5, 2));
@@ -304,7 +304,7 @@ impl World {
             let name = node(text);
             match directory.standing(TABLE, &name) {
                 Standing::In => {
-                    prop_assert!(asked[&name] > 0, "{} is in {} without a life", text, scope);
+                    prop_assert!(asked[&name] > 0, "{} is in {} without an epoch", text, scope);
                 }
                 Standing::Out => {
                     prop_assert!(!off.contains(&name) || !asked.contains_key(&name), "{}", text);

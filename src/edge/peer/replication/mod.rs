@@ -1,5 +1,5 @@
 //! Rows on a link: moves bytes and has the store do what the driver of the link says.
-//! Decides nothing: that is `cortex_core::replication::driver`'s. The link itself, and its signs of life, are `link`'s.
+//! Decides nothing: that is `cortex_core::replication::driver`'s. The link itself, and its heartbeats, are `link`'s.
 //!
 //! ```text
 //!   link ── frames, at most QUEUE ──> Exchange ── messages, what has come of work ──> Driver

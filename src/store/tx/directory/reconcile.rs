@@ -450,8 +450,8 @@ fn begin_change_log(replica: &mut Replica, id: ChangeLogId, lsn: u64) {
     (replica.change_log, replica.truncated_lsn) = (id, lsn);
 }
 
-/// Becomes another actor, with other change logs. Passes that are under way go on: their rows and
-/// marks are in this file, and an answer to a request of the old origin does not count.
+/// Becomes another actor, with other change logs. Transfers that are under way go on: their rows and
+/// marks are in this file, and an answer to a request of the old actor does not count.
 pub(crate) fn rotate_actor(tx: &mut Tx<'_>) -> Result<(), CommandError> {
     let id = ActorId(u128::from_be_bytes(tx.draw_id()));
     let number = tx.state.actors.enter(tx.conn, id, tx.state.hlc())?;

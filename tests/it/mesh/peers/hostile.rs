@@ -68,7 +68,7 @@ fn framed(message: &Message) -> Vec<u8> {
     bytes
 }
 
-/// What is said before the link is closed, but for greetings and signs of life.
+/// What is said before the link is closed, but for greetings and heartbeats.
 fn last_status(link: &mut Tls) -> Option<Message> {
     let mut last = None;
     while let Some(body) = link.frame() {

@@ -38,7 +38,7 @@ fn a_replica_that_was_given_up_while_its_machine_was_away_is_put_aside_and_begin
         let told = mesh.node("home").cortex(arguments);
         assert!(told.status.success(), "{told:?}");
     };
-    scope(&["scope", "notes", "home", "--write-off", "cabin"]);
+    scope(&["scope", "notes", "home", "--abandon", "cabin"]);
     mesh.delete("home", "notes", 1);
     scope(&["scope", "notes", "all"]);
     mesh.put("home", "notes", 3, "after");

@@ -106,7 +106,7 @@ impl Link {
         }
     }
 
-    /// Says how late it is, as an echo of home's last sign of life.
+    /// Says how late it is, as an echo of home's last heartbeat.
     fn tell_time(&mut self, wall_ms: u64) {
         let status = loop {
             if let Message::Status(status) = self.next().expect("the link is there") {
@@ -193,7 +193,7 @@ fn a_database_that_was_rolled_back_under_its_daemon_writes_as_another() {
     let known = Dot { actor: own, seq: 1_000_000 };
     let (_link, _) = scene.link(clock::wall_ms(), Some(known));
     scene.home.wait_for_log("the database was rolled back");
-    wait_until("it writes as another origin", || {
+    wait_until("its actor id is rotated", || {
         scene.link(clock::wall_ms(), None).1.actor != before.actor
     });
     let of_nobody = Dot { actor: ActorId(5), ..known };

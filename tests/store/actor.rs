@@ -65,15 +65,15 @@ fn write(store: &Store, name: &str) {
 }
 
 fn end(store: Store) -> ActorId {
-    let origin = store.actor();
+    let actor = store.actor();
     wait(store.close());
     drop(store);
-    origin
+    actor
 }
 
 /// holds K7
 #[test]
-fn a_restart_keeps_the_origin() {
+fn a_restart_keeps_the_actor() {
     let place = Place::new();
     let store = place.start();
     write(&store, "one");
@@ -87,7 +87,7 @@ fn a_restart_keeps_the_origin() {
 
 /// holds K3, K7
 #[test]
-fn a_database_that_was_put_back_is_another_origin() {
+fn a_database_that_was_put_back_is_another_actor() {
     let place = Place::new();
     let store = place.start();
     write(&store, "kept");
@@ -105,7 +105,7 @@ fn a_database_that_was_put_back_is_another_origin() {
 
 /// holds K3, K7
 #[test]
-fn a_copy_and_a_machine_that_was_restarted_are_other_origins() {
+fn a_copy_and_a_machine_that_was_restarted_are_other_actors() {
     let place = Place::new();
     let store = place.start();
     write(&store, "one");
@@ -123,7 +123,7 @@ fn a_copy_and_a_machine_that_was_restarted_are_other_origins() {
 
 /// holds K3, K7
 #[test]
-fn a_restored_backup_is_another_origin_in_another_database() {
+fn a_restored_backup_is_another_actor_in_another_database() {
     let place = Place::new();
     let store = place.start();
     write(&store, "one");
@@ -144,7 +144,7 @@ fn a_restored_backup_is_another_origin_in_another_database() {
 
 /// holds K3
 #[test]
-fn a_database_that_joins_a_mesh_leaves_the_origin_that_a_copy_of_it_may_have() {
+fn a_database_that_joins_a_mesh_leaves_the_actor_that_a_copy_of_it_may_have() {
     let place = Place::new();
     let store = place.open_in(place.data.path());
     let alone = end(store);
