@@ -57,7 +57,7 @@ impl Setting<'_> {
             Peer::Cortexd => fill::<Msgpack>(server, &mut work),
             Peer::Redis => fill::<Resp>(server, &mut work),
         };
-        server.explained(fill.and_then(|()| server.settle()), || {
+        server.explained(fill.and_then(|()| server.wait_until_idle()), || {
             format!("load {} rows into {}", self.rows, server.peer.name())
         })
     }
@@ -89,7 +89,7 @@ impl Setting<'_> {
         let tally = fleet.drive(work, Some(self.length))?;
         let client_cpu = thread_cpu()?.saturating_sub(client_cpu);
         check(&tally)?;
-        server.settle()?;
+        server.wait_until_idle()?;
         let server_cpu = server.cpu()?.saturating_sub(server_cpu);
         Ok(Run::of(tally, server_cpu, client_cpu))
     }

@@ -152,7 +152,7 @@ impl Server {
 
     /// Parked for work that the server put off, such as checkpoints and rewrites of
     /// its log, so that it is counted as its own and not felt by the next run.
-    pub(crate) fn settle(&self) -> Result<()> {
+    pub(crate) fn wait_until_idle(&self) -> Result<()> {
         let deadline = Instant::now() + IDLE_LIMIT;
         while !self.is_idle()? {
             if Instant::now() > deadline {

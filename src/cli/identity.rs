@@ -26,7 +26,7 @@ pub(crate) enum Identity {
     Lookup(Lookup),
     /// Take a federated name away from its uid on one node, or on all
     Revoke(Revoke),
-    /// Settle a name that two have registered on one of them, as root; the other keeps all but the bare name
+    /// Resolve a name that two have registered to one of them, as root; the other keeps all but the bare name
     Resolve(Resolve),
 }
 

@@ -147,7 +147,7 @@ fn fill(
         let found = match source.next_record(&mut record) {
             Ok(found) => found,
             Err(e) => {
-                settle(pipeline, tally)?;
+                await_answers(pipeline, tally)?;
                 return Err(Interruption::Input(e));
             }
         };
@@ -161,7 +161,7 @@ fn fill(
                 let mut sent = pipeline.send(&put, source.number());
                 if matches!(sent, Err(Error::OutOfBounds(_))) {
                     // With nothing under way, the daemon can be asked whether these are its bounds.
-                    settle(pipeline, tally)?;
+                    await_answers(pipeline, tally)?;
                     sent = pipeline.send(&put, source.number());
                 }
                 match sent {
@@ -170,21 +170,21 @@ fn fill(
                 }
             }
             Found::Bad(reason) => {
-                settle(pipeline, tally)?;
+                await_answers(pipeline, tally)?;
                 tally.bad(source.number(), &reason);
             }
             Found::Broken(reason) => {
-                settle(pipeline, tally)?;
+                await_answers(pipeline, tally)?;
                 tally.broken(source.number(), &reason);
             }
             Found::End => break,
         }
     }
-    Ok(settle(pipeline, tally)?)
+    Ok(await_answers(pipeline, tally)?)
 }
 
 /// Waits until everything under way is answered.
-fn settle(pipeline: &mut Pipeline<'_, u64>, tally: &mut Tally) -> Result<(), Error> {
+fn await_answers(pipeline: &mut Pipeline<'_, u64>, tally: &mut Tally) -> Result<(), Error> {
     while take_answer(pipeline, tally)? {}
     Ok(())
 }

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     edge::limits::ConnLimits,
-    service::{InForce, scrub::ScrubPace},
+    service::{EffectiveSetting, scrub::ScrubPace},
     sys::fragments::{self, Merged, Origins},
     sys::paths::{self, Environment},
 };
@@ -211,7 +211,7 @@ impl Settings {
     #[must_use]
     pub fn summary(&self) -> String {
         let mut text = String::from("the settings are valid:\n");
-        for InForce { name, value, .. } in self.all() {
+        for EffectiveSetting { name, value, .. } in self.all() {
             let _infallible = writeln!(text, "  {name} = {value}");
         }
         let _infallible = write!(text, "  version = {}", env!("CARGO_PKG_VERSION"));
@@ -220,7 +220,7 @@ impl Settings {
 
     /// Every setting, with its source.
     #[must_use]
-    pub fn all(&self) -> Vec<InForce> {
+    pub fn all(&self) -> Vec<EffectiveSetting> {
         let (conn, limits) = (&self.conn, &self.limits);
         let scrub_hours = self.scrub.interval.map_or(0, |interval| interval.as_secs() / 3600);
         let lines: [(&'static str, &dyn std::fmt::Display); 23] = [
@@ -251,7 +251,7 @@ impl Settings {
         let own = lines.into_iter().map(|(name, value)| (name, value.to_string()));
         let all = own.chain(self.mesh.iter().flat_map(MeshSettings::lines));
         let source = |name: &str| self.sources.get(name).cloned();
-        all.map(|(name, value)| InForce { name, value, source: source(name) }).collect()
+        all.map(|(name, value)| EffectiveSetting { name, value, source: source(name) }).collect()
     }
 
     /// The settings that another set changes and that take effect only at a start.

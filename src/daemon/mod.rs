@@ -180,8 +180,8 @@ async fn run(
         }
     };
     let slots = ScanSlots::new(settings.scans, settings.scans_per_uid);
-    let (errands, asked) = mpsc::channel(service::ERRANDS);
-    let service = Arc::new(Service::new(store, &settings.node, slots, errands));
+    let (daemon_requests, asked) = mpsc::channel(service::DAEMON_REQUESTS);
+    let service = Arc::new(Service::new(store, &settings.node, slots, daemon_requests));
     service.set_bounds(settings.conn.bounds());
     let limits = Arc::new(ArcSwap::from_pointee(settings.conn));
     // Before anybody is served: a node of a mesh is one from the first request on. One that cannot be serves

@@ -17,7 +17,7 @@ use tracing::{error, info, warn};
 use super::{MeshSettings, Running, Settings, peer::PeerThread};
 use crate::{
     edge::unix,
-    service::{Errand, scrub},
+    service::{DaemonRequest, scrub},
     store::{CommandError, Store, StoreError, UpkeepCommand, UpkeepOutcome},
     sys::journal,
 };
@@ -34,7 +34,7 @@ const PURGE_PAUSE: Duration = Duration::from_millis(2);
 /// Runs until the daemon has to end. `Ok` after a signal, an error where it cannot go on.
 pub(super) async fn until_the_end(
     running: &mut Running<'_>,
-    mut errands: mpsc::Receiver<Errand>,
+    mut daemon_requests: mpsc::Receiver<DaemonRequest>,
 ) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot watch for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot watch for SIGINT")?;
@@ -68,7 +68,7 @@ pub(super) async fn until_the_end(
             _ = terminate.recv() => return ended_by("SIGTERM"),
             _ = interrupt.recv() => return ended_by("SIGINT"),
             _ = hang_up.recv() => None,
-            errand = errands.recv() => errand,
+            request = daemon_requests.recv() => request,
             () = sleep(MESH_RETRY), if mesh_is_down => {
                 running.enter_mesh().await;
                 if running.peers.is_some() {
@@ -78,10 +78,10 @@ pub(super) async fn until_the_end(
             }
         };
         match asked_by {
-            Some(Errand::Settings(told)) => {
+            Some(DaemonRequest::Settings(told)) => {
                 let _hung_up = told.send(running.settings.all());
             }
-            Some(Errand::Reload(told)) => {
+            Some(DaemonRequest::Reload(told)) => {
                 let outcome = reload(running).await;
                 let _hung_up = told.send(outcome.map_err(|error| format!("{error:#}")));
             }

@@ -166,7 +166,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, Stop: Future<Output = ()>> Conn<'_, S, S
         loop {
             let followed = self.handle_arrived().await?;
             // What came before bytes that cannot be followed was accepted, and is answered.
-            self.settle().await;
+            self.answer_pending().await;
             self.refuse_too_large(&followed);
             self.flush().await?;
             followed.map_err(End::Bad)?;
@@ -211,7 +211,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, Stop: Future<Output = ()>> Conn<'_, S, S
             }
         };
         let Some(request) = Request::parse(bytes) else {
-            self.settle().await;
+            self.answer_pending().await;
             rpc::invalid_request(&mut self.output);
             return Ok(());
         };
@@ -227,7 +227,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, Stop: Future<Output = ()>> Conn<'_, S, S
     /// Refuses what is nested over the bound: under its id if it is a request, for a client that has more
     /// under way must know which one is meant.
     async fn refuse_too_deep(&mut self, message: &[u8]) {
-        self.settle().await;
+        self.answer_pending().await;
         match Request::parse(message) {
             Some(request) => {
                 rpc::error(&mut self.output, request.msgid, &Refusal::InvalidRequest.to_string());
@@ -255,7 +255,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, Stop: Future<Output = ()>> Conn<'_, S, S
     ) -> Result<(), End> {
         let msgid = request.msgid;
         if !is_record_write(request.method) {
-            self.settle().await;
+            self.answer_pending().await;
         }
         let start = self.output.len();
         rpc::begin_result(&mut self.output, msgid);
@@ -272,7 +272,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, Stop: Future<Output = ()>> Conn<'_, S, S
                 }
                 if !is_record_write(request.method) {
                     // What comes next may be about the table or the right that this one changes.
-                    self.settle().await;
+                    self.answer_pending().await;
                 }
             }
             Ok(Answer::List(mut listing)) => self.send_list(msgid, start, &mut listing).await?,
@@ -299,12 +299,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin, Stop: Future<Output = ()>> Conn<'_, S, S
 
     /// Answers with an error, after the answers that are still owed.
     async fn refuse(&mut self, msgid: u64, failure: &CommandError) {
-        self.settle().await;
+        self.answer_pending().await;
         rpc::error(&mut self.output, msgid, &wire_error(failure));
     }
 
     /// Waits for the commits of the writes under way and answers them.
-    async fn settle(&mut self) {
+    async fn answer_pending(&mut self) {
         for Pending { msgid, answer } in self.pending.drain(..) {
             match answer.await.unwrap_or(Err(CommandError::Faulted(StoreError::Closed))) {
                 Ok(done) => rpc::text_result(&mut self.output, msgid, Service::done(done)),

@@ -9,7 +9,7 @@ use cortex_core::{
 };
 use tokio::sync::oneshot;
 
-use super::{Answer, Errand, InForce, Service, read, tables::owner_of};
+use super::{Answer, DaemonRequest, EffectiveSetting, Service, read, tables::owner_of};
 use crate::store::{
     Catalog, CommandError, Namespace, Reader, Recorded, StoreError, Wanted, blocking,
 };
@@ -65,7 +65,9 @@ impl Service {
         let api::Reload {} = read(params)?;
         self.require_admin(caller)?;
         let (verdict, told) = oneshot::channel();
-        self.errands.try_send(Errand::Reload(verdict)).map_err(|_| StoreError::Closed)?;
+        self.daemon_requests
+            .try_send(DaemonRequest::Reload(verdict))
+            .map_err(|_| StoreError::Closed)?;
         Ok(Answer::later(async move {
             match told.await {
                 Ok(Ok(())) => Ok("reloaded".to_owned()),
@@ -80,11 +82,14 @@ impl Service {
         let api::Settings {} = read(params)?;
         self.require_admin(caller)?;
         let (asked, told) = oneshot::channel();
-        self.errands.try_send(Errand::Settings(asked)).map_err(|_| StoreError::Closed)?;
+        self.daemon_requests
+            .try_send(DaemonRequest::Settings(asked))
+            .map_err(|_| StoreError::Closed)?;
         Ok(Answer::later(async move {
             let settings = told.await.map_err(|_| StoreError::Closed)?;
-            let one =
-                |InForce { name, value, source }| (name.to_owned(), Setting { value, source });
+            let one = |EffectiveSetting { name, value, source }| {
+                (name.to_owned(), Setting { value, source })
+            };
             Ok(Named(settings.into_iter().map(one).collect()))
         }))
     }

@@ -244,7 +244,7 @@ impl Service {
             | Row::Scope(_)
             | Row::Removal(_)
             | Row::Replica(_)
-            | Row::Settlement(_)
+            | Row::NameResolution(_)
             | Row::Dropped(_)
             | Row::Transfer(_) => false,
         };
@@ -306,7 +306,7 @@ impl Service {
         Ok(Answer::commit(DirectoryCommand::Unbind { caller: caller.clone(), identity, node }))
     }
 
-    /// `identity_resolve [name, id]`: settles a name that several identities have on one of them, which is
+    /// `identity_resolve [name, id]`: Resolves a name that several identities have to one of  them, which is
     /// named by its id or by the digits that tell it from the others.
     pub(super) fn identity_resolve(
         &self,

@@ -131,16 +131,16 @@ pub enum Step {
 
 /// What only the daemon can do for a request: it holds the settings.
 #[derive(Debug)]
-pub enum Errand {
+pub enum DaemonRequest {
     /// Read the settings again; the answer is why they were not taken.
     Reload(oneshot::Sender<Result<(), String>>),
     /// Say which settings are in force.
-    Settings(oneshot::Sender<Vec<InForce>>),
+    Settings(oneshot::Sender<Vec<EffectiveSetting>>),
 }
 
 /// A setting in force.
 #[derive(Clone, Debug)]
-pub struct InForce {
+pub struct EffectiveSetting {
     /// Its key, as in the configuration file, dotted.
     pub name: &'static str,
     /// Its value, as text.
@@ -149,8 +149,8 @@ pub struct InForce {
     pub source: Option<String>,
 }
 
-/// Errands that may wait for the daemon. An administrator's, so few.
-pub const ERRANDS: usize = 8;
+/// Requests that may be queued for the daemon. Only administrators make them, so few are enough.
+pub const DAEMON_REQUESTS: usize = 8;
 
 /// Answers requests. One per daemon.
 #[derive(Debug)]
@@ -162,7 +162,7 @@ pub struct Service {
     started: Instant,
     connections: Arc<AtomicUsize>,
     scans: ScanSlots,
-    errands: mpsc::Sender<Errand>,
+    daemon_requests: mpsc::Sender<DaemonRequest>,
     /// One permit: one backup at a time.
     backups: Arc<Semaphore>,
     /// A few permits: whole tables that are read to be compared.
@@ -182,9 +182,14 @@ pub struct Service {
 }
 
 impl Service {
-    /// A service over a store, on a node of that name. Errands go to whoever holds the settings.
+    /// A service over a store, on a node of that name. What needs the settings is sent to the daemon.
     #[must_use]
-    pub fn new(store: Store, node: &str, scans: ScanSlots, errands: mpsc::Sender<Errand>) -> Self {
+    pub fn new(
+        store: Store,
+        node: &str,
+        scans: ScanSlots,
+        daemon_requests: mpsc::Sender<DaemonRequest>,
+    ) -> Self {
         Self {
             store,
             node: node.into(),
@@ -192,7 +197,7 @@ impl Service {
             started: clock::monotonic(),
             connections: Arc::default(),
             scans,
-            errands,
+            daemon_requests,
             backups: Arc::new(Semaphore::new(1)),
             comparisons: Arc::new(Semaphore::new(repair::AT_A_TIME)),
             bounds: ArcSwap::default(),

@@ -140,25 +140,25 @@ impl RecordCache {
 
     /// Announces that a commit that touches these buckets may become visible from now on, until
     /// the guard is dropped.
-    pub(super) fn begin(&self, mut buckets: Vec<usize>) -> Becoming<'_> {
-        // Each once: announced twice, a bucket would look settled.
+    pub(super) fn begin(&self, mut buckets: Vec<usize>) -> WriteGuard<'_> {
+        // Each once: announced twice, a bucket would look stable.
         buckets.sort_unstable();
         buckets.dedup();
         for bucket in &buckets {
             self.versions[*bucket].fetch_add(1, SeqCst);
         }
-        Becoming { cache: self, buckets }
+        WriteGuard { cache: self, buckets }
     }
 }
 
 /// Buckets whose keys a commit is changing.
 #[derive(Debug)]
-pub(super) struct Becoming<'a> {
+pub(super) struct WriteGuard<'a> {
     cache: &'a RecordCache,
     buckets: Vec<usize>,
 }
 
-impl Drop for Becoming<'_> {
+impl Drop for WriteGuard<'_> {
     fn drop(&mut self) {
         for bucket in &self.buckets {
             self.cache.versions[*bucket].fetch_add(1, SeqCst);
@@ -192,11 +192,11 @@ mod tests {
         let cache = RecordCache::new(1 << 20);
         let bucket = cache.bucket(TABLE, b"k");
         let before = cache.ticket(TABLE, b"k").expect("nothing under way");
-        let becoming = cache.begin(vec![bucket, bucket]);
+        let guard = cache.begin(vec![bucket, bucket]);
         assert!(cache.ticket(TABLE, b"k").is_none());
         cache.insert(before, TABLE, b"k", b"read before the commit");
         assert_eq!(cached(&cache, b"k"), None);
-        drop(becoming);
+        drop(guard);
         assert_eq!(cached(&cache, b"k"), None, "a ticket from before the commit does not count");
         assert!(cache.ticket(TABLE, b"k").is_some());
     }

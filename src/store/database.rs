@@ -107,7 +107,7 @@ impl Engine {
         drop(announced);
         let before = Arc::clone(&self.state.catalog);
         self.state = state;
-        let replicas = self.state.replicas.settle();
+        let replicas = self.state.replicas.take_changed();
         let (lsn, hlc) = (self.state.lsn, self.state.hlc());
         if !replicas.is_empty() || fresh.is_broken() || hlc < self.recent.hlc {
             Arc::make_mut(&mut self.recent).add(fresh, lsn, hlc);
@@ -117,7 +117,7 @@ impl Engine {
 
     /// At the start: goes on as the same actor only where it is certain that the file is as far
     /// as that had come. Where nothing has ever left this machine it does not matter.
-    pub(super) fn settle_actor(
+    pub(super) fn resume_or_rotate_actor(
         &mut self,
         mark: Option<(ActorId, u64)>,
         around: Around<'_>,

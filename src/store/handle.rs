@@ -107,7 +107,7 @@ impl Store {
         schema::check_access(&path)?;
         schema::check_header(&path)?;
         let unclean = report_unclean_end(&path);
-        inherited::settle(&path)?;
+        inherited::sync_log(&path)?;
         backup::remove_leftovers(&options.dir);
         // Before SQLite needs room to open the file.
         let reserve = options.vfs.is_none().then(|| reserve::Reserve::of(&options.dir));
@@ -138,7 +138,9 @@ impl Store {
             options,
             file,
         ));
-        engine.settle_actor(mark, writer::around(&published, clock::wall_ms())).map_err(fault)?;
+        engine
+            .resume_or_rotate_actor(mark, writer::around(&published, clock::wall_ms()))
+            .map_err(fault)?;
         let state = &engine.state;
         published.show(&state.catalog);
         let (database, exposure) = (state.database, Arc::clone(&engine.exposure));

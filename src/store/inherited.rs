@@ -56,7 +56,7 @@ pub(super) fn pages_in_log(database: &Path) -> u64 {
 ///
 /// # Errors
 /// [`OpenError`]: where the log must not be touched, it was not; otherwise it reads as before.
-pub(super) fn settle(database: &Path) -> Result<(), OpenError> {
+pub(super) fn sync_log(database: &Path) -> Result<(), OpenError> {
     let path = schema::log_path(database);
     let shown = || path.display().to_string();
     let file = match File::options().read(true).write(true).open(&path) {

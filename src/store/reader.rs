@@ -15,7 +15,7 @@ use super::{
     error::StoreError,
     events::{self, Recorded, Wanted},
     published::Published,
-    seqlock::Moment,
+    seqlock::Sequence,
     system,
 };
 
@@ -32,7 +32,7 @@ pub struct Reader {
 struct Held {
     conn: Connection,
     /// The moment before the open snapshot was taken; none where it is good for one read only.
-    taken_at: Option<Moment>,
+    taken_at: Option<Sequence>,
 }
 
 impl Reader {
@@ -121,7 +121,7 @@ impl Held {
         if self.taken_at != Some(now) {
             self.release()?;
             self.conn.prepare_cached("BEGIN DEFERRED")?.execute([])?;
-            self.taken_at = now.is_settled().then_some(now);
+            self.taken_at = now.is_stable().then_some(now);
         }
         Ok(())
     }

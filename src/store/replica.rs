@@ -156,7 +156,7 @@ impl Replicas {
     }
 
     /// Makes what was changed part of what was committed; answers it.
-    pub(super) fn settle(&mut self) -> Vec<Arc<Replica>> {
+    pub(super) fn take_changed(&mut self) -> Vec<Arc<Replica>> {
         let changed: Vec<_> =
             std::mem::take(&mut self.changed).into_values().map(Arc::new).collect();
         let committed = Arc::make_mut(&mut self.committed);

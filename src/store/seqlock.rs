@@ -1,7 +1,7 @@
 //! A sequence lock: how readers on other threads know whether what they hold is still the last committed state.
 //! The writer announces each commit before and after; what readers then do is `reader` and `cache`.
 //!
-//! A count, odd while a commit is becoming visible:
+//! A count, odd while a commit is guard visible:
 //!
 //! ```text
 //!   writer    begin: odd ──> COMMIT (sync, visible) ──> end: even ──> replies
@@ -19,32 +19,32 @@ pub(super) struct SeqLock(AtomicU64);
 
 /// The count at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Moment(u64);
+pub(super) struct Sequence(u64);
 
 impl SeqLock {
-    pub(super) fn now(&self) -> Moment {
-        Moment(self.0.load(SeqCst))
+    pub(super) fn now(&self) -> Sequence {
+        Sequence(self.0.load(SeqCst))
     }
 
     /// Announces that a commit may become visible from now on, until the guard is dropped.
-    pub(super) fn begin(&self) -> Becoming<'_> {
+    pub(super) fn begin(&self) -> WriteGuard<'_> {
         self.0.fetch_add(1, SeqCst);
-        Becoming(self)
+        WriteGuard(self)
     }
 }
 
-impl Moment {
-    /// True where no commit was becoming visible.
-    pub(super) fn is_settled(self) -> bool {
+impl Sequence {
+    /// True where no commit was guard visible.
+    pub(super) fn is_stable(self) -> bool {
         self.0.is_multiple_of(2)
     }
 }
 
-/// A commit that may be becoming visible.
+/// A commit that may be guard visible.
 #[derive(Debug)]
-pub(super) struct Becoming<'a>(&'a SeqLock);
+pub(super) struct WriteGuard<'a>(&'a SeqLock);
 
-impl Drop for Becoming<'_> {
+impl Drop for WriteGuard<'_> {
     fn drop(&mut self) {
         self.0.0.fetch_add(1, SeqCst);
     }
@@ -58,11 +58,11 @@ mod tests {
     fn no_moment_during_or_after_a_commit_equals_one_before() {
         let seqlock = SeqLock::default();
         let before = seqlock.now();
-        let becoming = seqlock.begin();
+        let guard = seqlock.begin();
         let during = seqlock.now();
-        drop(becoming);
+        drop(guard);
         let after = seqlock.now();
-        assert!(before.is_settled() && !during.is_settled() && after.is_settled());
+        assert!(before.is_stable() && !during.is_stable() && after.is_stable());
         assert!(before != during && during != after && before != after);
     }
 }

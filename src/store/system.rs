@@ -148,7 +148,7 @@ pub fn check(signer: &dyn Signer, known: &Directory, rows: Vec<SealedRow>) -> Ch
             | Row::Name(_)
             | Row::Scope(_)
             | Row::Replica(_)
-            | Row::Settlement(_)
+            | Row::NameResolution(_)
             | Row::Dropped(_)
             | Row::Transfer(_)
             | Row::Removal(_) => known.or_else(|| doubtful.get(writer)),

@@ -77,7 +77,7 @@ impl World {
         let bound = if self.cycle.clocks_were_off { CONVERGE_AFTER_CLOCKS } else { CONVERGE };
         let deadline = clock::monotonic() + bound;
         loop {
-            let found = self.unsettled();
+            let found = self.unfinished();
             if found.is_empty() {
                 return;
             }
@@ -170,7 +170,7 @@ impl World {
     }
 
     /// What keeps the nodes from being at rest.
-    fn unsettled(&mut self) -> Vec<String> {
+    fn unfinished(&mut self) -> Vec<String> {
         let live = match self.live() {
             Ok(live) => live,
             Err(why) => return vec![why],

@@ -98,11 +98,11 @@ impl Run {
             Store::open(&self.options)
         });
         self.store = Some(store.expect("it opens once the disk works"));
-        self.settle_doubt();
+        self.resolve_doubt();
     }
 
     /// After a start it shows whether a command whose sync failed was stored or not.
-    fn settle_doubt(&mut self) {
+    fn resolve_doubt(&mut self) {
         if let Some(perhaps) = self.perhaps.take() {
             // A fault that comes again and again would strike this read.
             self.heal();

@@ -114,7 +114,7 @@ request! {
 }
 
 request! {
-    /// Settles a name that several identities have on one of them: `resolved`. For administrators.
+    /// Resolves a name that several identities have to one of  them: `resolved`. For administrators.
     IdentityResolve<'a> = IdentityResolve -> String {
         /// The name.
         name: &'a str,

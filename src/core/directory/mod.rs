@@ -26,8 +26,8 @@ use std::{
 
 pub use restored::Progress;
 pub use row::{
-    BindingRow, Database, DroppedRow, GrantRow, IdentityRow, NameRow, NodeRow, RemovalRow,
-    ReplicaRow, RevocationRow, Row, ScopeRow, SealedRow, Seen, SettlementRow, TokenId, TransferRow,
+    BindingRow, Database, DroppedRow, GrantRow, IdentityRow, NameResolutionRow, NameRow, NodeRow,
+    RemovalRow, ReplicaRow, RevocationRow, Row, ScopeRow, SealedRow, Seen, TokenId, TransferRow,
     UNKNOWN_DATABASE, UnbindingRow, adopted_part, signed_part,
 };
 pub use scopes::{Standing, Whereabouts};
@@ -61,7 +61,7 @@ pub struct Directory {
     names: BTreeMap<(IdentityId, TableName), Of<NodeName, NameRow>>,
     scopes: BTreeMap<TableUid, Of<NodeName, ScopeRow>>,
     replicas: HashMap<TableUid, Of<NodeName, ReplicaRow>>,
-    settlements: BTreeMap<IdentityName, BTreeMap<NodeName, SettlementRow>>,
+    name_resolutions: BTreeMap<IdentityName, BTreeMap<NodeName, NameResolutionRow>>,
     /// By table: who has dropped it.
     dropped: HashMap<TableUid, BTreeSet<NodeName>>,
     transfers: HashMap<TableUid, BTreeMap<NodeName, TransferRow>>,
@@ -139,7 +139,7 @@ impl Directory {
             | Row::Name(_)
             | Row::Scope(_)
             | Row::Replica(_)
-            | Row::Settlement(_)
+            | Row::NameResolution(_)
             | Row::Dropped(_)
             | Row::Transfer(_) => false,
         };
@@ -173,8 +173,8 @@ impl Directory {
                 let replicas = Arc::make_mut(self.replicas.entry(row.table).or_default());
                 replicas.insert(row.node.clone(), row).is_none()
             }
-            Row::Settlement(row) => {
-                let decisions = self.settlements.entry(row.name.clone()).or_default();
+            Row::NameResolution(row) => {
+                let decisions = self.name_resolutions.entry(row.name.clone()).or_default();
                 decisions.insert(row.by.clone(), row).is_none()
             }
             Row::Dropped(row) => self.dropped.entry(row.table).or_default().insert(row.by),
@@ -231,7 +231,7 @@ impl Directory {
             Row::Binding(row) => row.identity == identity,
             Row::Unbinding(row) => row.identity == identity,
             Row::Revocation(row) => row.identity == identity,
-            Row::Settlement(row) => row.among.contains(&identity),
+            Row::NameResolution(row) => row.among.contains(&identity),
             Row::Removal(removal) => {
                 let of_it = |row: &&BindingRow| row.identity == identity;
                 self.bindings.values().filter(of_it).any(|row| row.node == removal.node)
@@ -286,7 +286,11 @@ impl Directory {
             .chain(self.scopes.values().flat_map(|of| of.values()).cloned().map(Row::Scope))
             .chain(self.replicas.values().flat_map(|of| of.values()).cloned().map(Row::Replica))
             .chain(
-                self.settlements.values().flat_map(BTreeMap::values).cloned().map(Row::Settlement),
+                self.name_resolutions
+                    .values()
+                    .flat_map(BTreeMap::values)
+                    .cloned()
+                    .map(Row::NameResolution),
             )
             .chain(self.dropped.iter().flat_map(|(table, words)| {
                 let row = |by: &NodeName| DroppedRow { table: *table, by: by.clone() };

@@ -2,14 +2,14 @@
 //! A name is an attribute: what it means may change, what it names does not.
 //!
 //! Two sides of a partition may register the same name. Then it means neither of the two to anybody
-//! else, until an operator has settled which one keeps it: the other is known by the beginning of its
+//! else, until an operator has resolved which one keeps it: the other is known by the beginning of its
 //! id from then on, `alice~3f2a`. Nobody gains what is the other's by that: rights and ownership are
 //! the ids'.
 
 use std::collections::BTreeSet;
 
 use super::{
-    Decision, Directory, Row, Seen, SettlementRow, decide::next_count, join, latest, note,
+    Decision, Directory, NameResolutionRow, Row, Seen, decide::next_count, join, latest, note,
 };
 use crate::model::{
     Caller, IdentityId, IdentityName, NodeName, Owner, Principal, QualifiedName, Refusal, TableRef,
@@ -18,10 +18,10 @@ use crate::model::{
 /// Hexadecimal digits of an identity's id that tell it from others of its name, at least.
 const TELLING_DIGITS: usize = 4;
 
-/// Identities that one settlement may list: what a row has room for, and more than there are machines.
-const SETTLED_AT_ONCE: usize = 256;
+/// Identities that one resolution may list: what a row has room for, and more than there are machines.
+const OTHERS_AT_ONCE: usize = 256;
 
-impl Decision for SettlementRow {
+impl Decision for NameResolutionRow {
     fn count(&self) -> u64 {
         self.count
     }
@@ -119,18 +119,18 @@ impl Directory {
         named.filter(move |id| !without_it.contains(id))
     }
 
-    /// The identities that have lost their name to another. Where operators have settled it on
+    /// The identities that have lost their name to another. Where operators have resolved it to
     /// different ones without knowing of each other, none has.
     fn without_their_name(&self, name: &IdentityName) -> BTreeSet<IdentityId> {
-        let Some(settlements) = self.settlements.get(name) else {
+        let Some(name_resolutions) = self.name_resolutions.get(name) else {
             return BTreeSet::new();
         };
-        let settlements = latest(settlements);
-        let kept: BTreeSet<IdentityId> = settlements.iter().map(|row| row.keep).collect();
+        let name_resolutions = latest(name_resolutions);
+        let kept: BTreeSet<IdentityId> = name_resolutions.iter().map(|row| row.keep).collect();
         if kept.len() > 1 {
             return BTreeSet::new();
         }
-        settlements
+        name_resolutions
             .iter()
             .flat_map(|row| &row.among)
             .filter(|id| !kept.contains(id))
@@ -138,13 +138,13 @@ impl Directory {
             .collect()
     }
 
-    /// Settles a name on one of its identities. The others that are known here are known by the
+    /// Resolves a name to one of  its identities. The others that are known here are known by the
     /// beginning of their ids from then on; one that nobody here has heard of contests it still.
     ///
     /// # Errors
     /// [`Refusal::UnknownIdentity`] where nobody of that name is that identity,
     /// [`Refusal::DirectoryFull`].
-    pub fn settle_name(
+    pub fn resolve_name(
         &self,
         here: &NodeName,
         name: &IdentityName,
@@ -155,16 +155,16 @@ impl Directory {
             return Err(Refusal::UnknownIdentity);
         };
         let mut seen = Seen::new();
-        for row in self.settlements.get(name).into_iter().flat_map(|rows| rows.values()) {
+        for row in self.name_resolutions.get(name).into_iter().flat_map(|rows| rows.values()) {
             note(&mut seen, &row.by, row.count);
             join(&mut seen, &row.seen);
         }
         self.check_room(1)?;
-        let others = named.iter().copied().filter(|id| *id != keep).take(SETTLED_AT_ONCE - 1);
+        let others = named.iter().copied().filter(|id| *id != keep).take(OTHERS_AT_ONCE - 1);
         let among = others.chain([keep]).collect();
         let count = next_count(seen.get(here).copied(), now_ms);
         let (name, by) = (name.clone(), here.clone());
-        Ok(Row::Settlement(SettlementRow { name, keep, among, by, count, seen }))
+        Ok(Row::NameResolution(NameResolutionRow { name, keep, among, by, count, seen }))
     }
 
     /// The principal that a written one means: `uid:N`, `uid:N@node`, `@alice` or `*`.

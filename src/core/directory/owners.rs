@@ -167,7 +167,7 @@ impl Directory {
             | Row::Scope(_)
             | Row::Removal(_)
             | Row::Replica(_)
-            | Row::Settlement(_) => false,
+            | Row::NameResolution(_) => false,
         }
     }
 

@@ -27,7 +27,7 @@ impl Row {
             Self::Unbinding(row) => Progress(row.count, 0, 0),
             Self::Revocation(row) => Progress(row.count, 0, 0),
             Self::Scope(row) => Progress(row.count, 0, 0),
-            Self::Settlement(row) => Progress(row.count, 0, 0),
+            Self::NameResolution(row) => Progress(row.count, 0, 0),
             Self::Transfer(row) => Progress(row.count, 0, 0),
             Self::Replica(row) => Progress(row.up, row.down, row.declines),
             Self::Name(row) => Progress(row.generation, row.dropped.into(), 0),
@@ -72,11 +72,11 @@ impl Row {
                 join(&mut row.off, &before.off);
                 Self::Scope(row)
             }
-            (Self::Settlement(mut row), Self::Settlement(before)) => {
+            (Self::NameResolution(mut row), Self::NameResolution(before)) => {
                 row.count = row.count.max(before.count.saturating_add(1));
                 join(&mut row.seen, &before.seen);
                 note(&mut row.seen, &before.by, before.count);
-                Self::Settlement(row)
+                Self::NameResolution(row)
             }
             (Self::Replica(mut row), Self::Replica(before)) => {
                 (row.up, row.down) = (row.up.max(before.up), row.down.max(before.down));

@@ -41,7 +41,7 @@ pub enum Row {
     /// A machine's replica of a table: when its stay in the scope began and ended.
     Replica(ReplicaRow),
     /// Which of several identities of one name keeps it.
-    Settlement(SettlementRow),
+    NameResolution(NameResolutionRow),
     /// A table that others may have replicas of is dropped.
     Dropped(DroppedRow),
     /// A table was handed over to another owner.
@@ -256,7 +256,7 @@ pub struct TransferRow {
 
 /// One node's word on which of several identities of one name keeps it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SettlementRow {
+pub struct NameResolutionRow {
     /// The name.
     pub name: IdentityName,
     /// Who keeps it.
@@ -296,7 +296,7 @@ impl Row {
             Self::Scope(row) => &row.by,
             Self::Removal(row) => &row.by,
             Self::Replica(row) => &row.node,
-            Self::Settlement(row) => &row.by,
+            Self::NameResolution(row) => &row.by,
             Self::Dropped(row) => &row.by,
             Self::Transfer(row) => &row.by,
         }
@@ -325,7 +325,7 @@ impl Row {
                 format!("removal/{}/{database:032x}/{}", row.node, row.by)
             }
             Self::Replica(row) => format!("replica/{}/{}", row.table, row.node),
-            Self::Settlement(row) => format!("settlement/{}/{}", row.name, row.by),
+            Self::NameResolution(row) => format!("settlement/{}/{}", row.name, row.by),
             Self::Dropped(row) => format!("dropped/{}/{}", row.table, row.by),
             Self::Transfer(row) => format!("transfer/{}/{}", row.table, row.by),
         }
@@ -430,7 +430,7 @@ impl Row {
             Self::Dropped(row) => {
                 record.uint(0, 10).bytes(1, &row.table.0).text(2, row.by.as_str())
             }
-            Self::Settlement(row) => {
+            Self::NameResolution(row) => {
                 let among: Vec<[u8; 16]> = row.among.iter().map(|id| id.0).collect();
                 record
                     .uint(0, 9)
@@ -531,7 +531,7 @@ impl Row {
                 count: fields.uint(5)?,
                 seen: fields.seen(6)?,
             }),
-            9 => Self::Settlement(SettlementRow {
+            9 => Self::NameResolution(NameResolutionRow {
                 name: IdentityName::parse(fields.text(1)?).ok()?,
                 keep: IdentityId(fields.id(2)?),
                 among: identities(fields.bytes(3)?)?,
@@ -551,7 +551,7 @@ impl Row {
         match self {
             Self::Binding(row) => row.uid != Uid::ROOT,
             Self::Grant(row) => !matches!(row.principal, Principal::Uid(_)),
-            Self::Settlement(row) => row.among.contains(&row.keep),
+            Self::NameResolution(row) => row.among.contains(&row.keep),
             Self::Transfer(row) => !matches!(row.owner, Owner::Uid(_)),
             Self::Node(_)
             | Self::Identity(_)

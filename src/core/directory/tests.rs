@@ -1,10 +1,10 @@
 //! The directory's promises, over histories of several nodes that hear of each other late.
 
 mod members;
+mod name_resolutions;
 mod order;
 mod owners;
 mod scopes;
-mod settlements;
 
 use std::collections::BTreeSet;
 

@@ -271,7 +271,7 @@ mod tests {
             prop_assume!((a.0, a.1) != (b.0, b.1) && (a.1, a.2) != (b.1, b.2));
             let one = side(a.0, a.1, a.2, &a.3);
             let other = side(b.0, b.1, b.2, &b.3);
-            let settled = |meeting: Resolution, present: Side<'_>, arriving: Side<'_>| {
+            let merged = |meeting: Resolution, present: Side<'_>, arriving: Side<'_>| {
                 let wins = matches!(meeting, Resolution::Wins(_));
                 let stays = if wins { arriving } else { present };
                 let causality = causality(meeting);
@@ -280,7 +280,7 @@ mod tests {
                 (own, causality.concurrent, context.without_own(own))
             };
             prop_assert_eq!(
-                settled(met(one, other), one, other), settled(met(other, one), other, one)
+                merged(met(one, other), one, other), merged(met(other, one), other, one)
             );
         }
     }

@@ -82,7 +82,7 @@ impl Identity {
         Ok(())
     }
 
-    /// Settles the name on this identity, where another has it too.
+    /// Resolves the name to this identity, where another has it too.
     async fn keep_name(
         &self,
         options: Options,

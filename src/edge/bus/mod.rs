@@ -105,7 +105,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// How long the daemon must have been on the bus for the pauses to begin with the first one again: a
 /// bus that throws it out each time is not joined ten times a second.
-const SETTLED: Duration = Duration::from_secs(10);
+const STABLE: Duration = Duration::from_secs(10);
 
 /// How long the calls under way may take once the daemon ends.
 const LEAVE: Duration = Duration::from_secs(2);
@@ -182,7 +182,7 @@ impl Bus {
                     };
                     warn!(why, "the message bus is gone, waiting for it to come back: {why}");
                     told = None;
-                    if since.elapsed() >= SETTLED {
+                    if since.elapsed() >= STABLE {
                         backoff.reset();
                     }
                 }

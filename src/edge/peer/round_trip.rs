@@ -41,8 +41,8 @@ mod tests {
         let mut round_trip = RoundTrip::default();
         assert_eq!(round_trip.take(800), 800);
         assert_eq!(round_trip.take(1600), 900);
-        let settled = (0..100).map(|_| round_trip.take(8000)).last().expect("some");
-        assert!((7990..=8010).contains(&settled), "{settled}");
+        let smoothed = (0..100).map(|_| round_trip.take(8000)).last().expect("some");
+        assert!((7990..=8010).contains(&smoothed), "{smoothed}");
         assert!(round_trip.take(u64::MAX) > 8000, "nothing overflows");
     }
 

@@ -51,7 +51,7 @@ impl State {
                 kept.drain = replica.drain;
             }
         }
-        self.replicas.settle();
+        self.replicas.take_changed();
     }
 
     /// Draws timestamps after this one again.

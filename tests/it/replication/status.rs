@@ -170,7 +170,7 @@ fn a_replica_that_there_is_not_cannot_be_given_up() {
 }
 
 #[test]
-fn nodes_and_names_that_are_not_known_are_neither_removed_nor_settled() {
+fn nodes_and_names_that_are_not_known_are_neither_removed_nor_resolved() {
     let home = Home::start();
     assert_eq!(home.call("mesh_remove_node", &["office".into()]), refused("unknown node: office"));
     assert_eq!(

@@ -107,7 +107,7 @@ pub(crate) fn row() -> impl Strategy<Value = Row> {
         (name(), prop::collection::btree_set(id(), 1..4), node(), any::<u64>(), seen()).prop_map(
             |(name, among, by, count, seen)| {
                 let keep = *among.last().expect("one at least");
-                Row::Settlement(SettlementRow { name, keep, among, by, count, seen })
+                Row::NameResolution(NameResolutionRow { name, keep, among, by, count, seen })
             }
         ),
         (table(), owner(), node(), any::<u64>(), seen()).prop_map(
@@ -197,8 +197,8 @@ fn a_decision_of_an_older_version_names_no_epochs() {
 }
 
 #[test]
-fn nobody_may_settle_a_name_on_an_identity_that_was_not_looked_at() {
-    let row = Row::Settlement(SettlementRow {
+fn nobody_may_resolve_a_name_to_an_identity_that_was_not_looked_at() {
+    let row = Row::NameResolution(NameResolutionRow {
         name: IdentityName::parse("alice").expect("a name"),
         keep: IdentityId([1; 16]),
         among: BTreeSet::from([IdentityId([2; 16])]),

@@ -95,14 +95,14 @@ fn a_node_that_forgot_its_decisions_still_draws_new_numbers() {
         let unbound = forgotten.unbind(&a, id(1), Some(&a), now_ms).expect("bound");
         let revoked = forgotten.revoke(&a, TABLE, &principal, right, now_ms).expect("room");
         let decided = forgotten.decide_scope(&a, TABLE, Scope::All, &BTreeSet::new(), now_ms);
-        let settled = forgotten.settle_name(&a, &alice, id(1), now_ms);
-        let single = [decided.expect("room"), settled.expect("an alice")];
+        let resolved = forgotten.resolve_name(&a, &alice, id(1), now_ms);
+        let single = [decided.expect("room"), resolved.expect("an alice")];
         let count = |row: Row| match row {
             Row::Unbinding(row) => row.count,
             Row::Revocation(row) => row.count,
             Row::Grant(row) => row.revoked,
             Row::Scope(row) => row.count,
-            Row::Settlement(row) => row.count,
+            Row::NameResolution(row) => row.count,
             Row::Node(_)
             | Row::Identity(_)
             | Row::Binding(_)

@@ -95,7 +95,7 @@ fn a_row() -> impl Strategy<Value = Row> {
         (called(), prop::collection::btree_set(an_id(), 1..4), a_node(), 0u64..4, some_counts())
             .prop_map(|(name, among, by, count, seen)| {
                 let keep = *among.first().expect("one at least");
-                Row::Settlement(SettlementRow { name, keep, among, by, count, seen })
+                Row::NameResolution(NameResolutionRow { name, keep, among, by, count, seen })
             }),
     ]
 }

@@ -95,7 +95,7 @@ impl Scene {
     }
 
     /// The batch that has been stored for the longest time is stored, or not.
-    fn settle(&mut self, outcome: BatchOutcome) {
+    fn complete(&mut self, outcome: BatchOutcome) {
         let batch = self.taken.remove(0);
         self.session.taken(&batch, outcome, self.now);
     }
@@ -122,11 +122,11 @@ fn the_system_table_is_read_to_its_end_before_anything_else_is_asked_for() {
     assert_eq!(scene.asks(), [SYSTEM]);
     scene.hear(Message::Batch(log(SYSTEM, &at(0), 9, false)));
     assert_eq!(scene.asks(), [SYSTEM], "the next part is asked for at once");
-    scene.settle(BatchOutcome::Stored);
+    scene.complete(BatchOutcome::Stored);
     assert_eq!(scene.asks(), []);
     scene.hear(Message::Batch(log(SYSTEM, &at(9), 12, true)));
     assert_eq!(scene.asks(), []);
-    scene.settle(BatchOutcome::Stored);
+    scene.complete(BatchOutcome::Stored);
     let mut asked = scene.asks();
     asked.sort();
     assert_eq!(asked, [SYSTEM, table(1), table(2)]);
@@ -196,13 +196,13 @@ fn of_a_long_log_the_next_part_is_asked_for_while_one_is_stored() {
     assert_eq!(scene.positions(), [(table(1), at(10))]);
     scene.hear(Message::Batch(log(table(1), &at(10), 20, false)));
     assert_eq!((scene.asks(), scene.taken.len()), (vec![], 1), "one at a time is stored");
-    scene.settle(BatchOutcome::Stored);
+    scene.complete(BatchOutcome::Stored);
     assert_eq!(scene.positions(), [(table(1), at(20))]);
     assert_eq!(scene.taken[0].from, at(10));
-    scene.settle(BatchOutcome::Stored);
+    scene.complete(BatchOutcome::Stored);
     scene.hear(Message::Batch(log(table(1), &at(20), 25, true)));
     assert_eq!(scene.asks(), [], "nothing more is known to come");
-    scene.settle(BatchOutcome::Stored);
+    scene.complete(BatchOutcome::Stored);
     assert_eq!(scene.asks(), [table(1)], "so the next request waits at the source");
     assert_eq!(scene.acknowledged, [table(1); 3]);
 }
@@ -214,7 +214,7 @@ fn a_pass_is_gone_on_with_from_where_the_store_says_since_it_draws_its_number() 
         |starts, reached| Part::Snapshot { kind: SnapshotKind::Scan, starts, pinned: 3, reached };
     scene.hear(Message::Batch(batch(table(1), &at(0), part(true, Some(vec![5])))));
     assert_eq!(scene.asks(), []);
-    scene.settle(BatchOutcome::Stored);
+    scene.complete(BatchOutcome::Stored);
     let asked = scene.session.next_output();
     assert_eq!(asked, Some(Output::Acknowledge { table: table(1), upto: None, drain: None }));
     assert_eq!(scene.session.next_output(), Some(Output::Ask { table: table(1), from: None }));
@@ -273,13 +273,13 @@ fn decisions_that_are_not_known_yet_are_asked_for_at_once_and_the_rows_when_they
     let mut scene = Scene::after_the_first(&[1]);
     scene.hear(Message::Batch(log(table(1), &at(0), 9, true)));
     scene.asks();
-    scene.settle(BatchOutcome::Unfit(Unfit::ScopeUnknown));
+    scene.complete(BatchOutcome::Unfit(Unfit::ScopeUnknown));
     assert_eq!(scene.asks(), [SYSTEM]);
     let told = Refuse { table: table(1), taking: true, why: Why::Directory };
     assert_eq!(scene.said, [Message::Refuse(told)]);
     scene.hear(Message::Batch(log(SYSTEM, &at(0), 7, true)));
     scene.asks();
-    scene.settle(BatchOutcome::Stored);
+    scene.complete(BatchOutcome::Stored);
     let mut asked = scene.asks();
     asked.sort();
     assert_eq!(asked, [SYSTEM, table(1)]);
@@ -291,7 +291,7 @@ fn a_chunk_from_a_position_that_is_past_is_asked_for_anew_without_a_pause_once()
     for expected in [vec![table(1)], vec![]] {
         scene.hear(Message::Batch(log(table(1), &at(0), 9, true)));
         scene.asks();
-        scene.settle(BatchOutcome::Unfit(Unfit::Past));
+        scene.complete(BatchOutcome::Unfit(Unfit::Past));
         assert_eq!(scene.asks(), expected);
     }
     assert_eq!(scene.pass(ms(400)).len(), 1);
@@ -304,7 +304,7 @@ fn what_follows_a_chunk_that_was_not_stored_is_dropped_too() {
     scene.asks();
     scene.hear(Message::Batch(log(table(1), &at(10), 20, false)));
     scene.asks();
-    scene.settle(BatchOutcome::Failed(Why::Storage));
+    scene.complete(BatchOutcome::Failed(Why::Storage));
     assert_eq!((scene.asks(), scene.taken.len()), (vec![], 0));
     assert_eq!(scene.pass(ms(200)).len(), 1, "asked for again from where the store is");
 }
@@ -318,7 +318,7 @@ fn so_many_tables_are_transferred_at_a_time_and_small_ones_pass_them() {
     }
     assert_eq!(scene.asks().len(), TRANSFERS, "these go on");
     for _ in 0..10 {
-        scene.settle(BatchOutcome::Stored);
+        scene.complete(BatchOutcome::Stored);
     }
     assert_eq!(scene.asks(), [], "the others wait");
     assert_eq!(
@@ -330,7 +330,7 @@ fn so_many_tables_are_transferred_at_a_time_and_small_ones_pass_them() {
     assert_eq!(scene.asks(), [table(20)], "one that has little to say is asked for");
     scene.hear(Message::Batch(log(table(1), &at(5), 9, true)));
     scene.asks();
-    scene.settle(BatchOutcome::Stored);
+    scene.complete(BatchOutcome::Stored);
     assert_eq!(scene.asks(), [table(1), table(9)], "a transfer has ended, another one begins");
 }
 
@@ -340,7 +340,7 @@ fn a_table_that_is_not_followed_any_more_is_left_alone() {
     scene.hear(Message::Batch(log(table(1), &at(0), 5, false)));
     scene.asks();
     scene.session.follow(&BTreeSet::new(), ms(0));
-    scene.settle(BatchOutcome::Stored);
+    scene.complete(BatchOutcome::Stored);
     assert_eq!(scene.asks(), []);
     assert_eq!(scene.pass(ms(60_000)), [(ms(60_000), SYSTEM)]);
 }

@@ -63,7 +63,7 @@ pub(crate) fn unbind(
     Ok(DirectoryOutcome::Unbound)
 }
 
-/// Settles a name that several identities have on one of them.
+/// Resolves a name that several identities have to one of  them.
 pub(crate) fn resolve_name(
     tx: &mut Tx<'_>,
     caller: &Caller,
@@ -71,7 +71,7 @@ pub(crate) fn resolve_name(
     keep: IdentityId,
 ) -> Result<DirectoryOutcome, CommandError> {
     let here = tx.here()?;
-    let row = tx.directory().settle_name(&here, name, keep, tx.wall_ms)?;
+    let row = tx.directory().resolve_name(&here, name, keep, tx.wall_ms)?;
     reconcile::write(tx, vec![row])?;
     let text = format!("the name @{name} is that of identity {keep}, by {caller}");
     tx.note(&Event { uid: None, kind: "identity_resolved", text })?;

@@ -22,7 +22,7 @@ pub(crate) fn learn(tx: &mut Tx<'_>, rows: &[VerifiedRow]) -> Result<(), Command
         let again_as = |mine: Row| {
             // A decision by count replaces the forgotten one as it is. It must not claim to have seen what that
             // one had: it would win where it has to compete.
-            if matches!(mine, Row::Scope(_) | Row::Settlement(_) | Row::Transfer(_)) {
+            if matches!(mine, Row::Scope(_) | Row::NameResolution(_) | Row::Transfer(_)) {
                 return None;
             }
             let lifted = mine.clone().written_again(row.row());

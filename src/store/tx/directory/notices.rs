@@ -62,7 +62,7 @@ impl Before {
                 | Row::Revocation(_)
                 | Row::Name(_)
                 | Row::Removal(_)
-                | Row::Settlement(_)
+                | Row::NameResolution(_)
                 | Row::Dropped(_)
                 | Row::Transfer(_) => {}
             }

@@ -62,7 +62,7 @@ impl Concerned {
                 | Row::Binding(_)
                 | Row::Unbinding(_)
                 | Row::Revocation(_)
-                | Row::Settlement(_) => continue,
+                | Row::NameResolution(_) => continue,
             };
         }
         tables.remove(&system::UID);

@@ -144,7 +144,7 @@ fn a_damaged_row_never_reaches_another_machine() {
     let waited = run(&pair.home, &["sync", "wait", HERE, "--timeout", "2"]);
     assert_eq!(waited.status.code(), Some(3), "{waited:?}");
     put(&pair.home, HERE, 50, "second");
-    pair.settle();
+    pair.wait_until_equal();
     assert_eq!(value_of(&pair.office, THERE, 50), "second");
 }
 
@@ -240,7 +240,7 @@ fn a_row_that_nobody_wrote_is_damaged() {
     let unknown = call(&pair.office, "get", &[THERE.into(), 77.into()]);
     assert_eq!(unknown, Err("not_found".into()));
     call(&pair.home, "delete", &[HERE.into(), 77.into()]).expect("deleted");
-    pair.settle();
+    pair.wait_until_equal();
     repair(&pair, &[]);
 }
 
@@ -311,5 +311,5 @@ fn a_machine_that_is_paused_is_not_said_to_be_in_sync_and_confirms_nothing() {
     assert!(complaint(&waited).contains("not confirmed by office"), "{waited:?}");
     pair.office.process().signal(Signal::SIGCONT);
     in_sync(&pair);
-    pair.settle();
+    pair.wait_until_equal();
 }

@@ -51,7 +51,7 @@ impl Pair {
         wait_until("office is known as a member", || {
             nodes_of(&pair.home).iter().any(|node| text(node, "node") == "office")
         });
-        pair.settle();
+        pair.wait_until_equal();
         pair
     }
 
@@ -61,7 +61,7 @@ impl Pair {
         });
     }
 
-    fn settle(&self) {
+    fn wait_until_equal(&self) {
         wait_until("both hold the same", || {
             run(&self.home, &["sync", "wait", HERE, "--timeout", "5"]).status.success()
         });
@@ -131,7 +131,7 @@ fn a_replica_is_in_sync_until_its_node_is_gone_and_behind_once_something_was_wri
     assert!(printed(&explained).contains("7 has not reached office"), "{}", printed(&explained));
 
     pair.office.restart();
-    pair.settle();
+    pair.wait_until_equal();
     assert_eq!(value_of(&pair.office, THERE, 7), "second");
     wait_until("it has said what it has", || {
         let scope = run(&pair.home, &["scope", HERE]);
@@ -173,7 +173,7 @@ fn a_version_that_has_lost_is_listed_and_restored() {
     put(&pair.office, THERE, 3, "of office");
     pair.home.restart();
     pair.wait_for_link();
-    pair.settle();
+    pair.wait_until_equal();
     assert_eq!(value_of(&pair.home, HERE, 3), "of office", "it was written later");
 
     let conflicts_at = |daemon: &Daemon, table: &str| {
@@ -211,7 +211,7 @@ fn a_version_that_has_lost_is_listed_and_restored() {
 
     let restored = run(daemon, &["conflicts", "restore", table, &id]);
     assert_eq!(printed(&restored), "\"restored\"\n", "{restored:?}");
-    pair.settle();
+    pair.wait_until_equal();
     assert_eq!(value_of(&pair.home, HERE, 3), "of home");
     assert_eq!(value_of(&pair.office, THERE, 3), "of home");
     assert!(conflicts_at(daemon, table).iter().all(|conflict| {
@@ -419,7 +419,7 @@ fn competing_decisions_freeze_a_replica_and_everybody_is_told_what_to_do() {
     assert!(doctor.contains("decisions about the scope of 0@home:t compete"), "{doctor}");
 
     assert!(run(&pair.home, &["scope", HERE, "all"]).status.success());
-    pair.settle();
+    pair.wait_until_equal();
     assert!(!frozen(&pair.office, THERE));
 }
 
@@ -439,7 +439,7 @@ fn a_node_that_is_removed_is_waited_for_no_more() {
 
 /// holds I5
 #[test]
-fn a_name_that_both_have_registered_is_settled_on_one_and_the_other_stays_who_they_are() {
+fn a_name_that_both_have_registered_is_resolved_to_one_and_the_other_stays_who_they_are() {
     let mut pair = Pair::start();
     let register = |daemon: &Daemon, uid: &str| {
         let output = run(daemon, &["identity", "register", "carol", "--uid", uid]);
@@ -467,8 +467,8 @@ fn a_name_that_both_have_registered_is_settled_on_one_and_the_other_stays_who_th
     let mend = format!("cortex identity resolve carol --keep {kept}");
     assert!(doctor.contains(&mend), "{doctor}");
 
-    let settled = run(&pair.office, &["identity", "resolve", "carol", "--keep", &kept[..8]]);
-    assert_eq!(printed(&settled), "\"resolved\"\n", "{settled:?}");
+    let resolved = run(&pair.office, &["identity", "resolve", "carol", "--keep", &kept[..8]]);
+    assert_eq!(printed(&resolved), "\"resolved\"\n", "{resolved:?}");
     wait_until("home has heard of it", || {
         printed(&run(&pair.home, &["identity", "lookup", "carol"])).contains(&kept)
     });

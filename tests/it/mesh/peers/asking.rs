@@ -44,9 +44,9 @@ impl Asker {
             peers: vec![],
         });
         let (of_service, asked) = mesh::Mesh::new(Arc::clone(&view));
-        let (errands, _) = mpsc::channel(1);
+        let (daemon_requests, _) = mpsc::channel(1);
         let service =
-            Service::new(store, "cabin", ScanSlots::new(1, 1), errands).in_mesh(of_service);
+            Service::new(store, "cabin", ScanSlots::new(1, 1), daemon_requests).in_mesh(of_service);
         let service = Arc::new(service);
         let (mesh, current) = watch::channel(Arc::new(configured));
         let (stop, stopped) = watch::channel(false);

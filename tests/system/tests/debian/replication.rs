@@ -25,7 +25,7 @@ const NODES: [(&str, u8); 3] = [("a", 1), ("b", 2), ("c", 3)];
 const ALICE: User = User::Named("alice");
 
 /// How long replicas may take to become equal, in seconds.
-const SETTLING: u32 = 60;
+const EQUAL_WITHIN: u32 = 60;
 
 /// Three hosts of one mesh.
 struct Trio {
@@ -139,8 +139,8 @@ fn asked(host: &Host, user: User, command: &str) -> Value {
 
 /// Waits until every replica is said, and proved, to hold the same as this host's.
 #[track_caller]
-fn settle(host: &Host, table: &str) {
-    host.sh_as(ALICE, &format!("cortex sync wait {table} --all --timeout {SETTLING}"));
+fn wait_until_equal(host: &Host, table: &str) {
+    host.sh_as(ALICE, &format!("cortex sync wait {table} --all --timeout {EQUAL_WITHIN}"));
 }
 
 /// What a host says of another's replica of a table: in_sync, behind and so on.

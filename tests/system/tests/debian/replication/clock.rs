@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use system_tests::{Host, wait_until};
 
-use super::{ALICE, Trio, asked, keys, put, rows, settle, state_of, wait_for_state};
+use super::{ALICE, Trio, asked, keys, put, rows, state_of, wait_for_state, wait_until_equal};
 
 /// Has the daemon believe another time.
 fn set_clock(host: &Host, offset: &str) {
@@ -30,7 +30,7 @@ fn a_machine_an_hour_ahead_is_held_and_its_rows_are_there_once_its_clock_is_righ
     let (a, b, c) = (&trio.a, &trio.b, &trio.c);
     asked(a, ALICE, "cortex create @notes id");
     put(a, "@notes", &["before"]);
-    settle(a, "@notes");
+    wait_until_equal(a, "@notes");
 
     set_clock(c, "+1h");
     put(c, "@notes", &["from the future"]);
@@ -50,7 +50,7 @@ fn a_machine_an_hour_ahead_is_held_and_its_rows_are_there_once_its_clock_is_righ
             "test \"$(runuser -u alice -- cortex keys @notes)\" = '[\"before\",\"from the future\",\"meanwhile\"]'",
         );
     }
-    settle(a, "@notes");
+    wait_until_equal(a, "@notes");
     assert_eq!(rows(c, "@notes"), rows(a, "@notes"));
 }
 
@@ -68,7 +68,7 @@ fn a_deletion_is_forgotten_when_a_day_has_passed_and_all_have_said_that_they_hav
     let (a, b, c) = (&trio.a, &trio.b, &trio.c);
     asked(a, ALICE, "cortex create @notes id");
     put(a, "@notes", &["kept", "gone"]);
-    settle(a, "@notes");
+    wait_until_equal(a, "@notes");
     c.sh("systemctl stop cortexd.socket cortexd.service");
     b.sh_as(ALICE, "cortex delete @notes gone");
     wait_for_state(a, "@notes", "b", "in_sync");
@@ -92,5 +92,5 @@ fn a_deletion_is_forgotten_when_a_day_has_passed_and_all_have_said_that_they_hav
         });
         assert_eq!(keys(host, "@notes"), json!(["kept"]));
     }
-    settle(a, "@notes");
+    wait_until_equal(a, "@notes");
 }

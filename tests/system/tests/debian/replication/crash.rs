@@ -1,6 +1,6 @@
 //! A machine is killed while its replica fills.
 
-use super::{ALICE, Trio, asked, rows, settle, wait_for_link};
+use super::{ALICE, Trio, asked, rows, wait_for_link, wait_until_equal};
 
 /// holds R2, E3
 #[test]
@@ -18,7 +18,7 @@ fn a_copy_that_was_killed_while_it_filled_goes_on_and_ends_whole() {
         b.wait_until("systemctl is-active cortexd.service && cortex ping");
     }
     wait_for_link(a, "b");
-    settle(a, "@large");
+    wait_until_equal(a, "@large");
     assert_eq!(rows(b, "@large"), rows(a, "@large"));
     assert_eq!(asked(b, ALICE, "cortex sync status @large")["here"]["state"], "ready");
 }

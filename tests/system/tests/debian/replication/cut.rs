@@ -5,7 +5,7 @@ use std::{thread, time::Duration};
 use serde_json::json;
 use system_tests::Host;
 
-use super::{ALICE, Trio, asked, keys, put, rows, settle, wait_for_link, wait_for_state};
+use super::{ALICE, Trio, asked, keys, put, rows, wait_for_link, wait_for_state, wait_until_equal};
 
 /// How long the cut lasts.
 const CUT: Duration = Duration::from_secs(60);
@@ -31,7 +31,7 @@ fn both_sides_of_a_cut_go_on_and_are_one_afterwards() {
     let (a, b, c) = (&trio.a, &trio.b, &trio.c);
     asked(a, ALICE, "cortex create @notes id");
     put(a, "@notes", &["kept", "deleted on a", "deleted on c", "both"]);
-    settle(a, "@notes");
+    wait_until_equal(a, "@notes");
 
     cut(c);
     put(a, "@notes", &["from a"]);
@@ -48,8 +48,8 @@ fn both_sides_of_a_cut_go_on_and_are_one_afterwards() {
 
     wait_for_link(a, "c");
     wait_for_link(b, "c");
-    settle(a, "@notes");
-    settle(c, "@notes");
+    wait_until_equal(a, "@notes");
+    wait_until_equal(c, "@notes");
     assert_eq!(keys(a, "@notes"), json!(["both", "from a", "from c", "kept"]));
     for host in [b, c] {
         assert_eq!(rows(host, "@notes"), rows(a, "@notes"));
@@ -85,7 +85,7 @@ fn a_tenth_of_the_packets_is_lost_and_no_row() {
         );
     }
     for host in trio.all() {
-        settle(host, "@notes");
+        wait_until_equal(host, "@notes");
     }
     assert_eq!(keys(a, "@notes").as_array().map(Vec::len), Some(1500));
     for host in [b, c] {

@@ -2,7 +2,9 @@
 
 use system_tests::{Host, wait_until};
 
-use super::{ALICE, Trio, asked, put, rows, settle, state_of, wait_for_link, wait_for_state};
+use super::{
+    ALICE, Trio, asked, put, rows, state_of, wait_for_link, wait_for_state, wait_until_equal,
+};
 
 /// Moves the data to a file system of 24 MiB.
 fn move_to_a_small_disk(host: &Host) {
@@ -29,7 +31,7 @@ fn a_machine_whose_disk_is_full_falls_behind_says_why_and_catches_up() {
     wait_for_link(a, "b");
     asked(a, ALICE, "cortex create @notes id --scope a,b");
     put(a, "@notes", &["small"]);
-    settle(a, "@notes");
+    wait_until_equal(a, "@notes");
 
     b.sh("head -c 100M /dev/zero >/var/lib/cortex/ballast || true");
     for n in 0..4 {
@@ -48,6 +50,6 @@ fn a_machine_whose_disk_is_full_falls_behind_says_why_and_catches_up() {
     });
 
     b.sh("rm /var/lib/cortex/ballast");
-    settle(a, "@notes");
+    wait_until_equal(a, "@notes");
     assert_eq!(rows(b, "@notes"), rows(a, "@notes"));
 }

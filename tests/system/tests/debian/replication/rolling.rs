@@ -9,7 +9,7 @@ use std::{
 
 use system_tests::Host;
 
-use super::{ALICE, Trio, asked, keys, settle, wait_for_link};
+use super::{ALICE, Trio, asked, keys, wait_for_link, wait_until_equal};
 
 /// Writes one record after another until told to stop; answers those that were confirmed.
 fn count(host: &Host, name: &str, stop: &AtomicBool) -> BTreeSet<String> {
@@ -31,7 +31,7 @@ fn count(host: &Host, name: &str, stop: &AtomicBool) -> BTreeSet<String> {
 fn nothing_that_was_confirmed_is_lost_while_all_machines_restart_in_turn() {
     let trio = Trio::with_alice();
     asked(&trio.a, ALICE, "cortex create @count id");
-    settle(&trio.a, "@count");
+    wait_until_equal(&trio.a, "@count");
     let stop = AtomicBool::new(false);
     let confirmed = thread::scope(|scope| {
         let writers: Vec<_> = trio
@@ -58,7 +58,7 @@ fn nothing_that_was_confirmed_is_lost_while_all_machines_restart_in_turn() {
     });
     assert!(confirmed.len() > 100, "{}", confirmed.len());
     for host in trio.all() {
-        settle(host, "@count");
+        wait_until_equal(host, "@count");
     }
     for host in trio.all() {
         let held = keys(host, "@count");

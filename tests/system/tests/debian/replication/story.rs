@@ -3,7 +3,7 @@
 use serde_json::json;
 use system_tests::wait_until;
 
-use super::{ALICE, Trio, asked, keys, put, rows, settle, state_of};
+use super::{ALICE, Trio, asked, keys, put, rows, state_of, wait_until_equal};
 
 /// holds R1, R2, R3, R5, S2, S4, I1, N1
 #[test]
@@ -12,14 +12,14 @@ fn a_table_is_where_its_owner_has_decided_and_nowhere_else() {
     let (a, b, c) = (&trio.a, &trio.b, &trio.c);
     assert_eq!(asked(a, ALICE, "cortex create @notes id"), "created");
     put(a, "@notes", &["from a"]);
-    settle(a, "@notes");
+    wait_until_equal(a, "@notes");
     for host in trio.all() {
         assert_eq!(keys(host, "@notes"), json!(["from a"]));
     }
     put(b, "@notes", &["from b"]);
     c.wait_until("test \"$(runuser -u alice -- cortex keys @notes)\" = '[\"from a\",\"from b\"]'");
     c.sh_as(ALICE, "cortex delete @notes 'from a'");
-    settle(c, "@notes");
+    wait_until_equal(c, "@notes");
     for host in trio.all() {
         assert_eq!(keys(host, "@notes"), json!(["from b"]), "what is deleted is deleted");
     }
@@ -32,7 +32,7 @@ fn a_table_is_where_its_owner_has_decided_and_nowhere_else() {
     // Two of three.
     asked(a, ALICE, "cortex create @few id --scope a,b");
     put(a, "@few", &["secret"]);
-    settle(a, "@few");
+    wait_until_equal(a, "@few");
     assert_eq!(rows(b, "@few"), rows(a, "@few"));
     assert!(!c.run(ALICE, "cortex all @few").ok(), "c has no replica");
     let on_disk = "grep -c secret /var/lib/cortex/cortex.db /var/lib/cortex/cortex.db-wal | cut -d: -f2 | sort -u";
@@ -63,7 +63,7 @@ fn widening_a_scope_fills_the_new_machine_and_dropping_a_table_drops_it_everywhe
         "for n in $(seq 1000); do echo \"{\\\"id\\\": $n}\"; done | cortex import @list -",
     );
     asked(a, ALICE, "cortex scope @list all");
-    settle(a, "@list");
+    wait_until_equal(a, "@list");
     for host in [b, c] {
         assert_eq!(rows(host, "@list"), rows(a, "@list"));
     }

@@ -1,4 +1,4 @@
-//! Names that two sides of a partition have registered, and how operators settle them.
+//! Names that two sides of a partition have registered, and how operators resolve them.
 
 use super::*;
 
@@ -14,8 +14,8 @@ fn with_three_alices() -> Directory {
     all
 }
 
-fn settle(directory: &mut Directory, here: &str, keep: u8) {
-    let row = directory.settle_name(&node(here), &name("alice"), id(keep), 0);
+fn resolve(directory: &mut Directory, here: &str, keep: u8) {
+    let row = directory.resolve_name(&node(here), &name("alice"), id(keep), 0);
     directory.insert(row.expect("an alice"));
 }
 
@@ -25,11 +25,11 @@ fn alice_of(text: &str) -> Caller {
 
 /// holds I5
 #[test]
-fn a_settled_name_means_the_one_that_keeps_it_and_the_others_go_by_their_ids() {
+fn a_resolved_name_means_the_one_that_keeps_it_and_the_others_go_by_their_ids() {
     let mut directory = with_three_alices();
     assert_eq!(directory.find("alice"), Err(Refusal::IdentityContested));
     assert_eq!(directory.find_for("alice", &alice_of("b")), Ok(id(2)));
-    settle(&mut directory, "a", 2);
+    resolve(&mut directory, "a", 2);
     assert_eq!(directory.find("alice"), Ok(id(2)));
     assert_eq!(directory.find("alice~0101"), Ok(id(1)));
     assert_eq!(directory.find("alice~0202"), Ok(id(2)));
@@ -44,32 +44,32 @@ fn a_settled_name_means_the_one_that_keeps_it_and_the_others_go_by_their_ids() {
 }
 
 #[test]
-fn settlements_that_had_not_seen_each_other_and_differ_leave_the_name_contested() {
+fn name_resolutions_that_had_not_seen_each_other_and_differ_leave_the_name_contested() {
     let mut a = with_three_alices();
     let mut b = seen_from("b", &a);
-    settle(&mut a, "a", 1);
-    settle(&mut b, "b", 2);
+    resolve(&mut a, "a", 1);
+    resolve(&mut b, "b", 2);
     b.written_by(&node("b")).for_each(|row| a.insert(row));
     assert_eq!(a.find("alice"), Err(Refusal::IdentityContested));
     assert_eq!(a.bearers(&name("alice")).collect::<Vec<_>>(), [id(1), id(2), id(3)]);
-    settle(&mut a, "a", 3);
+    resolve(&mut a, "a", 3);
     assert_eq!(a.find("alice"), Ok(id(3)), "decided knowing of both");
 }
 
 #[test]
-fn settlements_that_agree_hold_together() {
+fn name_resolutions_that_agree_hold_together() {
     let mut a = with_three_alices();
     let mut b = seen_from("b", &a);
-    settle(&mut a, "a", 1);
-    settle(&mut b, "b", 1);
+    resolve(&mut a, "a", 1);
+    resolve(&mut b, "b", 1);
     b.written_by(&node("b")).for_each(|row| a.insert(row));
     assert_eq!(a.find("alice"), Ok(id(1)));
 }
 
 #[test]
-fn a_settlement_says_nothing_of_an_identity_that_was_not_known() {
+fn a_name_resolution_says_nothing_of_an_identity_that_was_not_known() {
     let mut directory = with_three_alices();
-    settle(&mut directory, "a", 1);
+    resolve(&mut directory, "a", 1);
     let mut d = Directory::new(Some(node("d")));
     let rows = d.register(&node("d"), id(4), &name("alice"), Uid(1000), 0);
     take(&mut d, rows);
@@ -84,7 +84,7 @@ fn a_settlement_says_nothing_of_an_identity_that_was_not_known() {
 #[test]
 fn a_name_is_taken_as_long_as_somebody_goes_by_it() {
     let mut directory = with_three_alices();
-    settle(&mut directory, "a", 1);
+    resolve(&mut directory, "a", 1);
     let again = |directory: &Directory| {
         directory.register(&node("a"), id(9), &name("alice"), Uid(7), 0).map(|_rows| ())
     };
@@ -93,23 +93,23 @@ fn a_name_is_taken_as_long_as_somebody_goes_by_it() {
     take(&mut directory, rows);
     assert_eq!(directory.find("alice"), Err(Refusal::UnknownIdentity), "the others have lost it");
     assert_eq!(again(&directory), Ok(()));
-    settle(&mut directory, "a", 2);
+    resolve(&mut directory, "a", 2);
     assert_eq!(directory.find("alice"), Ok(id(2)), "given back");
 }
 
 #[test]
-fn a_name_is_settled_on_one_who_bears_it_or_not_at_all() {
+fn a_name_is_resolved_on_one_who_bears_it_or_not_at_all() {
     let directory = with_three_alices();
-    let settle = |text, keep| directory.settle_name(&node("a"), &name(text), id(keep), 0);
-    assert_eq!(settle("alice", 9), Err(Refusal::UnknownIdentity));
-    assert_eq!(settle("bob", 1), Err(Refusal::UnknownIdentity));
+    let resolve = |text, keep| directory.resolve_name(&node("a"), &name(text), id(keep), 0);
+    assert_eq!(resolve("alice", 9), Err(Refusal::UnknownIdentity));
+    assert_eq!(resolve("bob", 1), Err(Refusal::UnknownIdentity));
 }
 
 proptest! {
-    /// Of a name's settlements those count that no other had seen, by who had truly seen what: where
+    /// Of a name's name_resolutions those count that no other had seen, by who had truly seen what: where
     /// they agree the name is that one's, and otherwise it is nobody's.
     #[test]
-    fn a_name_is_settled_where_all_who_had_the_last_word_agree(
+    fn a_name_is_resolved_where_all_who_had_the_last_word_agree(
         steps in prop::collection::vec((0usize..3, prop_oneof![
             (1u8..4).prop_map(Ok),
             (0usize..3).prop_map(Err),
@@ -122,7 +122,7 @@ proptest! {
         for (at, step) in steps {
             match step {
                 Ok(keep) => {
-                    settle(&mut nodes[at].0, NODES[at], keep);
+                    resolve(&mut nodes[at].0, NODES[at], keep);
                     made.push((at, keep, nodes[at].1.clone()));
                     nodes[at].1.insert(made.len() - 1);
                 }
