@@ -2,11 +2,11 @@
 //! Leaves what an identity and a permission are to the daemon.
 
 use clap::{Args, Subcommand};
-use cortex_client::api::{AclGrant, AclList, AclRevoke, Words};
+use cortex_client::api::{AclGrant, AclList, AclRevoke, TextOrList};
 
 use super::context::Context;
 use super::failure::Failure;
-use super::tables::words;
+use super::tables::split_list;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Acl {
@@ -32,14 +32,14 @@ pub(crate) struct Change {
 pub(crate) fn run(command: &Acl, context: &Context) -> Result<(), Failure> {
     match command {
         Acl::Grant(Change { identity, table, permissions }) => {
-            let permissions = &words(permissions).join(",");
-            let permissions = Words::Text(permissions);
+            let permissions = &split_list(permissions).join(",");
+            let permissions = TextOrList::Text(permissions);
             let granted = context.call(&AclGrant { identity, table, permissions });
             granted.map_err(|failure| failure.about_table(table))
         }
         Acl::Revoke(Change { identity, table, permissions }) => {
-            let permissions = &words(permissions).join(",");
-            let permissions = Words::Text(permissions);
+            let permissions = &split_list(permissions).join(",");
+            let permissions = TextOrList::Text(permissions);
             let revoked = context.call(&AclRevoke { identity, table, permissions });
             revoked.map_err(|failure| failure.about_table(table))
         }

@@ -33,15 +33,15 @@ pub(crate) struct List {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Show one: the version that has lost, and the record of now
-    Show(One),
+    Show(ConflictArgs),
     /// Write the version that has lost once more, on top of the record of now
-    Restore(One),
+    Restore(ConflictArgs),
     /// Take note of a conflict, so that it is not counted any more
     Ack(Ack),
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct One {
+pub(crate) struct ConflictArgs {
     /// The table
     table: String,
     /// The conflict's number, as `conflicts TABLE` lists it
@@ -63,11 +63,11 @@ pub(crate) struct Ack {
 pub(crate) fn run(args: &Conflicts, context: &Context) -> Result<(), Failure> {
     match &args.command {
         None => list(&args.list, context),
-        Some(Command::Show(One { table, id })) => {
+        Some(Command::Show(ConflictArgs { table, id })) => {
             let shown = context.call(&api::ConflictShow { table, id: *id });
             shown.map_err(|failure| of_conflict(failure, table))
         }
-        Some(Command::Restore(One { table, id })) => {
+        Some(Command::Restore(ConflictArgs { table, id })) => {
             let restored = context.call(&api::ConflictRestore { table, id: *id });
             restored.map_err(|failure| of_conflict(failure, table))
         }

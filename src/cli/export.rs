@@ -16,7 +16,7 @@ use super::output;
 use super::printable::Shown;
 use super::progress::Progress;
 use super::source::Format;
-use super::stream::{List, Lists, What};
+use super::stream::{List, ListKind, Lists};
 use super::target::Target;
 
 /// A page is one answer of the daemon: large enough that asking costs nothing, small enough that nobody
@@ -77,7 +77,7 @@ fn copy(
     table: &str,
     sink: &mut Sink<impl Write, impl Fn(io::Error) -> Failure>,
 ) -> Result<(), Failure> {
-    let mut list = List { what: What::All, table, limit: None, after: None };
+    let mut list = List { what: ListKind::All, table, limit: None, after: None };
     loop {
         list.limit = Some(PAGE);
         if lists.visit(&mut list, |record| sink.record(record))? == 0 {

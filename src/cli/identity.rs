@@ -32,7 +32,7 @@ pub(crate) enum Identity {
 
 /// For whom a token is good, and for how long.
 #[derive(Debug, Args)]
-pub(crate) struct For {
+pub(crate) struct TokenArgs {
     /// Good on that node alone, where it can be claimed while this one is off
     #[arg(long, value_name = "NODE")]
     for_node: Option<String>,
@@ -52,7 +52,7 @@ pub(crate) struct Register {
     #[arg(long, value_name = "UID")]
     uid: Option<u32>,
     #[command(flatten)]
-    good: For,
+    good: TokenArgs,
 }
 
 #[derive(Debug, Args)]
@@ -60,7 +60,7 @@ pub(crate) struct Token {
     /// For root: whose token; otherwise your own
     name: Option<String>,
     #[command(flatten)]
-    good: For,
+    good: TokenArgs,
 }
 
 #[derive(Debug, Args)]
@@ -120,7 +120,7 @@ pub(crate) fn run(command: &Identity, context: &Context) -> Result<(), Failure> 
     }
 }
 
-impl For {
+impl TokenArgs {
     /// What the daemon is told of it.
     fn options(&self) -> TokenOptions {
         TokenOptions {

@@ -4,7 +4,7 @@
 //! ```text
 //!   Source ──record──> Pipeline::send ──> daemon
 //!      │ bad line                            │ answer: stored, or refused
-//!      └──────────────> Tally <──────────────┘
+//!      └──────────────> ImportCounts <──────────────┘
 //! ```
 //!
 //! A bad line is told only after the answers to all lines before it, so lines are named in their order.
@@ -24,7 +24,7 @@ use super::context::Context;
 use super::failure::{Exit, Failure, exit_of_refusal};
 use super::json::packed;
 use super::progress::Progress;
-use super::source::{Format, Found, Source};
+use super::source::{Format, NextRecord, Source};
 use super::tables;
 
 /// Enough under way for the daemon to make many records durable with one write to disk (beyond some thirty,
@@ -55,7 +55,7 @@ pub(crate) fn run(args: &Import, context: &Context) -> Result<(), Failure> {
     if let Some(attributes) = &args.create {
         create(&mut client, &args.table, attributes)?;
     }
-    let mut tally = Tally {
+    let mut tally = ImportCounts {
         keep_going: args.keep_going,
         unit: "",
         imported: 0,
@@ -88,7 +88,7 @@ fn open(file: &Path) -> Result<(Box<dyn Read>, Option<u64>), Failure> {
 
 fn create(client: &mut Client, table: &str, attributes: &str) -> Result<(), Failure> {
     let attributes = [attributes.to_owned()];
-    let attributes = tables::words(&attributes).into_iter().collect();
+    let attributes = tables::split_list(&attributes).into_iter().collect();
     match client.call(&CreateTable { name: table, attributes, scope: None }) {
         Ok(_) => Ok(()),
         Err(Error::Refused(refusal)) if refusal == "already_exists" => Ok(()),
@@ -102,7 +102,7 @@ fn store(
     source: &mut Source<impl Read>,
     client: &mut Client,
     table: &str,
-    tally: &mut Tally,
+    tally: &mut ImportCounts,
 ) -> Result<(), Failure> {
     let mut pipeline = client.pipeline(WINDOW);
     fill(source, &mut pipeline, table, tally).map_err(|interruption| match interruption {
@@ -136,7 +136,7 @@ fn fill(
     source: &mut Source<impl Read>,
     pipeline: &mut Pipeline<'_, u64>,
     table: &str,
-    tally: &mut Tally,
+    tally: &mut ImportCounts,
 ) -> Result<(), Interruption> {
     let mut record = Vec::new();
     while tally.stop.is_none() {
@@ -153,7 +153,7 @@ fn fill(
         };
         tally.progress.at(source.bytes());
         match found {
-            Found::Record => {
+            NextRecord::Record => {
                 while !pipeline.has_room() {
                     take_answer(pipeline, tally)?;
                 }
@@ -169,27 +169,27 @@ fn fill(
                     sent => sent?,
                 }
             }
-            Found::Bad(reason) => {
+            NextRecord::Bad(reason) => {
                 await_answers(pipeline, tally)?;
                 tally.bad(source.number(), &reason);
             }
-            Found::Broken(reason) => {
+            NextRecord::Broken(reason) => {
                 await_answers(pipeline, tally)?;
                 tally.broken(source.number(), &reason);
             }
-            Found::End => break,
+            NextRecord::End => break,
         }
     }
     Ok(await_answers(pipeline, tally)?)
 }
 
 /// Waits until everything under way is answered.
-fn await_answers(pipeline: &mut Pipeline<'_, u64>, tally: &mut Tally) -> Result<(), Error> {
+fn await_answers(pipeline: &mut Pipeline<'_, u64>, tally: &mut ImportCounts) -> Result<(), Error> {
     while take_answer(pipeline, tally)? {}
     Ok(())
 }
 
-fn take_answer(pipeline: &mut Pipeline<'_, u64>, tally: &mut Tally) -> Result<bool, Error> {
+fn take_answer(pipeline: &mut Pipeline<'_, u64>, tally: &mut ImportCounts) -> Result<bool, Error> {
     let Some(answer) = pipeline.next_answer()? else {
         return Ok(false);
     };
@@ -201,7 +201,7 @@ fn take_answer(pipeline: &mut Pipeline<'_, u64>, tally: &mut Tally) -> Result<bo
 }
 
 /// What became of the lines, and whether to go on.
-struct Tally {
+struct ImportCounts {
     keep_going: bool,
     unit: &'static str,
     imported: u64,
@@ -227,7 +227,7 @@ fn is_about_the_record(refusal: &str) -> bool {
             .any(|begins| refusal.starts_with(begins))
 }
 
-impl Tally {
+impl ImportCounts {
     /// The daemon refused a record.
     fn refused(&mut self, number: u64, refusal: &str) {
         // A table that may not be written, or a full disk, refuses every line: going on would only repeat it,
@@ -285,7 +285,7 @@ impl Tally {
     }
 }
 
-fn summary(tally: &Tally, bytes: u64, seconds: f64) -> Vec<u8> {
+fn summary(tally: &ImportCounts, bytes: u64, seconds: f64) -> Vec<u8> {
     packed(&Value::Map(vec![
         ("imported".into(), tally.imported.into()),
         ("failed".into(), tally.failed.into()),

@@ -11,14 +11,14 @@ use super::context::Context;
 use super::failure::{Exit, Failure};
 use super::json;
 use super::source::{self, MAX_TEXT};
-use super::stream::{self, List, What};
+use super::stream::{self, List, ListKind};
 
 #[derive(Debug, Args)]
 pub(crate) struct Get {
     /// The table
     table: String,
     #[command(flatten)]
-    key: OneKey,
+    key: KeyArg,
 }
 
 #[derive(Debug, Args)]
@@ -35,7 +35,7 @@ pub(crate) struct Delete {
     /// The table
     table: String,
     #[command(flatten)]
-    key: OneKey,
+    key: KeyArg,
 }
 
 #[derive(Debug, Args)]
@@ -82,7 +82,7 @@ pub(crate) struct Page {
 
 impl Page {
     /// The list of this page.
-    fn list<'t>(&self, what: What, table: &'t str) -> Result<List<'t>, Failure> {
+    fn list<'t>(&self, what: ListKind, table: &'t str) -> Result<List<'t>, Failure> {
         let after = match (&self.after, &self.after_json) {
             (Some(text), _) => Some(api::encoded(text)),
             (None, Some(json)) => Some(key_in_json("--after-json", json)?),
@@ -94,7 +94,7 @@ impl Page {
 
 /// The key of one record, as text or, for what no argument can hold, as JSON.
 #[derive(Debug, Args)]
-struct OneKey {
+struct KeyArg {
     /// The key, as text: 7 finds the number 7 and the text "7", which are one key
     #[arg(allow_hyphen_values = true, required_unless_present = "key_json")]
     key: Option<String>,
@@ -103,7 +103,7 @@ struct OneKey {
     key_json: Option<String>,
 }
 
-impl OneKey {
+impl KeyArg {
     /// As MessagePack.
     fn encoded(&self) -> Result<Vec<u8>, Failure> {
         match (&self.key, &self.key_json) {
@@ -150,15 +150,15 @@ pub(crate) fn delete(args: &Delete, context: &Context) -> Result<(), Failure> {
 
 pub(crate) fn query(args: &Query, context: &Context) -> Result<(), Failure> {
     let pattern = object("the pattern", &args.pattern)?;
-    print(args.page.list(What::Match(pattern), &args.table)?, context)
+    print(args.page.list(ListKind::Match(pattern), &args.table)?, context)
 }
 
 pub(crate) fn all(args: &All, context: &Context) -> Result<(), Failure> {
-    print(args.page.list(What::All, &args.table)?, context)
+    print(args.page.list(ListKind::All, &args.table)?, context)
 }
 
 pub(crate) fn keys(args: &Keys, context: &Context) -> Result<(), Failure> {
-    print(args.page.list(What::Keys, &args.table)?, context)
+    print(args.page.list(ListKind::Keys, &args.table)?, context)
 }
 
 fn print(mut list: List<'_>, context: &Context) -> Result<(), Failure> {

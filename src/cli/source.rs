@@ -38,7 +38,7 @@ pub(crate) struct Source<R> {
 
 /// What stands next in a file.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Found {
+pub(crate) enum NextRecord {
     /// A record.
     Record,
     /// Something that is not a record, and why.
@@ -60,7 +60,7 @@ impl<R: Read> Source<R> {
     }
 
     /// Reads what stands next; a record replaces the contents of `record`.
-    pub(crate) fn next_record(&mut self, record: &mut Vec<u8>) -> io::Result<Found> {
+    pub(crate) fn next_record(&mut self, record: &mut Vec<u8>) -> io::Result<NextRecord> {
         record.clear();
         match self.format {
             Format::Ndjson => self.next_line(record),
@@ -91,23 +91,23 @@ impl<R: Read> Source<R> {
         self.input.buffer().is_empty()
     }
 
-    fn next_line(&mut self, record: &mut Vec<u8>) -> io::Result<Found> {
+    fn next_line(&mut self, record: &mut Vec<u8>) -> io::Result<NextRecord> {
         loop {
             self.line.clear();
             let read = (&mut self.input).take(MAX_TEXT as u64).read_until(b'\n', &mut self.line)?;
             if read == 0 {
-                return Ok(Found::End);
+                return Ok(NextRecord::End);
             }
             self.number += 1;
             self.bytes += read as u64;
             if read == MAX_TEXT && !self.line.ends_with(b"\n") {
                 self.bytes += self.input.skip_until(b'\n')? as u64;
-                return Ok(Found::Bad(format!("longer than {MAX_TEXT} bytes")));
+                return Ok(NextRecord::Bad(format!("longer than {MAX_TEXT} bytes")));
             }
             if self.number == 1
                 && let Some(reason) = encoding_in_the_way(&self.line)
             {
-                return Ok(Found::Broken(reason.to_owned()));
+                return Ok(NextRecord::Broken(reason.to_owned()));
             }
             let line = without_mark(&self.line);
             if !line.trim_ascii().is_empty() {
@@ -116,27 +116,29 @@ impl<R: Read> Source<R> {
         }
     }
 
-    fn next_value(&mut self, record: &mut Vec<u8>) -> io::Result<Found> {
+    fn next_value(&mut self, record: &mut Vec<u8>) -> io::Result<NextRecord> {
         if self.input.fill_buf()?.is_empty() {
-            return Ok(Found::End);
+            return Ok(NextRecord::End);
         }
         self.number += 1;
         match raw::copy_value(&mut self.input, record, MAX_REQUEST) {
             Ok(size) => {
                 self.bytes += size;
                 if size > record.len() as u64 {
-                    Ok(Found::Bad(format!("{size} bytes long, and the limit is {MAX_REQUEST}")))
+                    Ok(NextRecord::Bad(format!(
+                        "{size} bytes long, and the limit is {MAX_REQUEST}"
+                    )))
                 } else if json::is_object(record) {
-                    Ok(Found::Record)
+                    Ok(NextRecord::Record)
                 } else {
-                    Ok(Found::Bad("not a map".to_owned()))
+                    Ok(NextRecord::Bad("not a map".to_owned()))
                 }
             }
             Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => {
-                Ok(Found::Broken("cut short".to_owned()))
+                Ok(NextRecord::Broken("cut short".to_owned()))
             }
             Err(e) if e.kind() == io::ErrorKind::InvalidData => {
-                Ok(Found::Broken(format!("not MessagePack: {e}")))
+                Ok(NextRecord::Broken(format!("not MessagePack: {e}")))
             }
             Err(e) => Err(e),
         }
@@ -168,18 +170,18 @@ fn encoding_in_the_way(line: &[u8]) -> Option<&'static str> {
     }
 }
 
-fn parsed(line: &[u8], record: &mut Vec<u8>) -> Found {
+fn parsed(line: &[u8], record: &mut Vec<u8>) -> NextRecord {
     match json::read(line, record) {
-        Err(e) if e.is_cut_short() => Found::Bad(format!(
+        Err(e) if e.is_cut_short() => NextRecord::Bad(format!(
             "not JSON: {e}; a record must stand on one line, as jq -c . FILE writes it"
         )),
-        Err(e) => Found::Bad(format!("not JSON: {e}")),
-        Ok(()) if json::is_object(record) => Found::Record,
-        Ok(()) if json::is_array(record) => Found::Bad(
+        Err(e) => NextRecord::Bad(format!("not JSON: {e}")),
+        Ok(()) if json::is_object(record) => NextRecord::Record,
+        Ok(()) if json::is_array(record) => NextRecord::Bad(
             "not a JSON object but an array; jq -c '.[]' FILE writes its elements one per line"
                 .to_owned(),
         ),
-        Ok(()) => Found::Bad("not a JSON object".to_owned()),
+        Ok(()) => NextRecord::Bad("not a JSON object".to_owned()),
     }
 }
 
@@ -194,18 +196,20 @@ mod tests {
         let mut found = Vec::new();
         loop {
             match source.next_record(&mut record).expect("a file in memory is readable") {
-                Found::Record => {
+                NextRecord::Record => {
                     let mut text = Vec::new();
                     json::write(&record, &mut text, &mut json::Layout::compact())
                         .expect("a record");
                     found.push(format!("{}: {}", source.number(), String::from_utf8_lossy(&text)));
                 }
-                Found::Bad(reason) => found.push(format!("{}: bad: {reason}", source.number())),
-                Found::Broken(reason) => {
+                NextRecord::Bad(reason) => {
+                    found.push(format!("{}: bad: {reason}", source.number()));
+                }
+                NextRecord::Broken(reason) => {
                     found.push(format!("{}: broken: {reason}", source.number()));
                     return found;
                 }
-                Found::End => return found,
+                NextRecord::End => return found,
             }
         }
     }

@@ -21,7 +21,7 @@ use super::failure::{Exit, Failure};
 
 /// What the elements are.
 #[derive(Debug, Clone)]
-pub(crate) enum What {
+pub(crate) enum ListKind {
     /// Every record.
     All,
     /// The records that match an encoded pattern.
@@ -33,7 +33,7 @@ pub(crate) enum What {
 /// Which elements are wanted.
 #[derive(Debug, Clone)]
 pub(crate) struct List<'a> {
-    pub(crate) what: What,
+    pub(crate) what: ListKind,
     pub(crate) table: &'a str,
     /// At most so many.
     pub(crate) limit: Option<u64>,
@@ -47,11 +47,11 @@ impl List<'_> {
         let (table, after) = (self.table, self.after.as_deref().map(Raw));
         let page = api::Page { limit: self.limit, after };
         match &self.what {
-            What::All => client.call_streamed(&api::All { table, page }),
-            What::Match(pattern) => {
+            ListKind::All => client.call_streamed(&api::All { table, page }),
+            ListKind::Match(pattern) => {
                 client.call_streamed(&api::Match { table, pattern: Raw(pattern), page })
             }
-            What::Keys => client.call_streamed(&api::Keys { table, page }),
+            ListKind::Keys => client.call_streamed(&api::Keys { table, page }),
         }
     }
 
@@ -145,7 +145,7 @@ impl<'c> Lists<'c> {
         if self.fresh == 0 {
             return Ok(());
         }
-        let of_records = !matches!(list.what, What::Keys);
+        let of_records = !matches!(list.what, ListKind::Keys);
         if of_records && self.key_field.is_none() {
             self.key_field = Some(key_field(&mut self.client, list.table)?);
         }

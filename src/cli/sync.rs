@@ -149,7 +149,7 @@ fn shown(tables: &[TableSync], now_ms: u64) -> String {
             table.table,
             table.scope,
             if table.contested { " (contested)" } else { "" },
-            here.state.word(),
+            here.state.as_str(),
             here.records,
         );
         if here.damaged > 0 {
@@ -172,7 +172,7 @@ fn shown(tables: &[TableSync], now_ms: u64) -> String {
                 Some(0) | None => String::new(),
             };
             let why = node.why.as_ref().map(|why| format!("  {why}")).unwrap_or_default();
-            let (name, state) = (&node.node, node.state.word());
+            let (name, state) = (&node.node, node.state.as_str());
             let _never_fails =
                 writeln!(text, "  {name:<16}  {state:<9}  {verified}{conflicts}{why}");
             if !node.differs.is_empty() {

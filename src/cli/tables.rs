@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal, Write};
 
 use clap::{ArgAction, Args, Subcommand};
 use cortex_client::api::{
-    self, Attributes, ChownOptions, DropOptions, ScopeOptions, TablesOptions, Words,
+    self, Attributes, ChownOptions, DropOptions, ScopeOptions, TablesOptions, TextOrList,
 };
 
 use super::context::Context;
@@ -91,7 +91,7 @@ pub(crate) fn list(args: &List, context: &Context) -> Result<(), Failure> {
 }
 
 pub(crate) fn create(args: &Create, context: &Context) -> Result<(), Failure> {
-    let attributes = words(&args.attributes);
+    let attributes = split_list(&args.attributes);
     if attributes.is_empty() {
         return Err(Failure::new(Exit::Usage, "a table needs at least one attribute, its key")
             .hint(format!("For example: cortex create {} id name", args.name)));
@@ -99,13 +99,13 @@ pub(crate) fn create(args: &Create, context: &Context) -> Result<(), Failure> {
     let creation = api::CreateTable {
         name: &args.name,
         attributes: attributes.into_iter().collect::<Attributes<'_>>(),
-        scope: args.scope.as_deref().map(Words::Text),
+        scope: args.scope.as_deref().map(TextOrList::Text),
     };
     context.call(&creation).map_err(|failure| failure.about_table(&args.name))
 }
 
 /// Splits arguments into words at spaces and commas.
-pub(crate) fn words(arguments: &[String]) -> Vec<&str> {
+pub(crate) fn split_list(arguments: &[String]) -> Vec<&str> {
     let separator = |c: char| c == ',' || c.is_whitespace();
     arguments
         .iter()
@@ -165,7 +165,7 @@ pub(crate) fn scope(args: &Scope, context: &Context) -> Result<(), Failure> {
         None => context.call(&api::GetScope { table }),
         Some(scope) => {
             let options = ScopeOptions { abandon: args.abandon.clone() };
-            context.call(&api::SetScope { table, scope: Words::Text(scope), options })
+            context.call(&api::SetScope { table, scope: TextOrList::Text(scope), options })
         }
     };
     outcome.map_err(|failure| failure.about_table(&args.table))
@@ -179,7 +179,7 @@ mod tests {
     fn words_are_separated_by_spaces_or_commas_or_both() {
         let split = |arguments: &[&str]| {
             let owned: Vec<String> = arguments.iter().map(|&word| word.to_owned()).collect();
-            words(&owned).join("|")
+            split_list(&owned).join("|")
         };
         assert_eq!(split(&["id", "name", "mail"]), "id|name|mail");
         assert_eq!(split(&["id,name,mail"]), "id|name|mail");

@@ -50,7 +50,7 @@ pub struct Answer<T> {
 pub struct Pipeline<'c, T> {
     client: &'c mut Client,
     window: Window,
-    under_way: VecDeque<UnderWay<T>>,
+    under_way: VecDeque<InFlight<T>>,
     bytes_under_way: usize,
     out: Vec<u8>,
     /// The daemon takes no more; its answers so far, and its reason if it gave one, can still be read.
@@ -58,7 +58,7 @@ pub struct Pipeline<'c, T> {
 }
 
 #[derive(Debug)]
-struct UnderWay<T> {
+struct InFlight<T> {
     id: u32,
     bytes: usize,
     tag: T,
@@ -103,7 +103,7 @@ impl<'c, T> Pipeline<'c, T> {
             encoded => encoded?,
         };
         let bytes = self.out.len() - start;
-        self.under_way.push_back(UnderWay { id, bytes, tag });
+        self.under_way.push_back(InFlight { id, bytes, tag });
         self.bytes_under_way += bytes;
         if self.out.len() >= WRITE_SIZE { self.flush() } else { Ok(()) }
     }

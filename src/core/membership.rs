@@ -29,7 +29,7 @@ pub enum State {
     /// Not heard of since this daemon has started. Never returned to.
     #[default]
     Unseen,
-    /// Heard of a moment ago, and steadily so.
+    /// Heard a moment ago, and steadily so.
     Alive,
     /// Silent for longer than a network takes to repeat a lost packet, or only just back from it.
     Suspect,
@@ -105,7 +105,7 @@ struct Peer {
     state: State,
     since: Duration,
     /// The last heartbeat; without meaning while unseen.
-    heard: Duration,
+    last_heartbeat: Duration,
     /// The first heartbeat after the last gap.
     steady_since: Duration,
     /// It is dead by its own word, and was alive until then.
@@ -136,7 +136,7 @@ impl Membership {
             return Vec::new();
         };
         let silent = peer.fall_silent(now, &self.timing);
-        let heard = peer.hear(now, &self.timing);
+        let heard = peer.heartbeat(now, &self.timing);
         let named = |(from, to)| Transition { node: node.clone(), from, to, at: now };
         silent.into_iter().chain(heard).map(named).collect()
     }
@@ -195,7 +195,7 @@ impl Peer {
 
     /// Alive to suspect or dead, suspect to dead.
     fn fall_silent(&mut self, now: Duration, timing: &Timing) -> Option<(State, State)> {
-        let silence = now.saturating_sub(self.heard);
+        let silence = now.saturating_sub(self.last_heartbeat);
         let to = match self.state {
             State::Alive | State::Suspect if silence >= timing.dead => State::Dead,
             State::Alive if silence >= timing.suspect => State::Suspect,
@@ -205,13 +205,13 @@ impl Peer {
     }
 
     /// Unseen to alive; suspect or dead to alive, if it has been heard for long enough.
-    fn hear(&mut self, now: Duration, timing: &Timing) -> Option<(State, State)> {
-        let gap = now.saturating_sub(self.heard) >= timing.suspect;
+    fn heartbeat(&mut self, now: Duration, timing: &Timing) -> Option<(State, State)> {
+        let gap = now.saturating_sub(self.last_heartbeat) >= timing.suspect;
         if gap || self.state == State::Unseen {
             self.steady_since = now;
         }
         // A clock that is said to go backwards must not make the silence longer.
-        self.heard = self.heard.max(now);
+        self.last_heartbeat = self.last_heartbeat.max(now);
         let steady = now.saturating_sub(self.steady_since);
         let back = match self.state {
             State::Unseen => true,
@@ -225,8 +225,8 @@ impl Peer {
 
     fn deadline(&self, timing: &Timing) -> Option<Duration> {
         match self.state {
-            State::Alive => Some(self.heard + timing.suspect.min(timing.dead)),
-            State::Suspect => Some(self.heard + timing.dead),
+            State::Alive => Some(self.last_heartbeat + timing.suspect.min(timing.dead)),
+            State::Suspect => Some(self.last_heartbeat + timing.dead),
             State::Unseen | State::Dead => None,
         }
     }
@@ -371,9 +371,9 @@ mod tests {
 
     /// What the heartbeats of one machine say, kept apart from how the membership keeps it.
     #[derive(Default)]
-    struct Heard(Vec<Duration>);
+    struct Heartbeats(Vec<Duration>);
 
-    impl Heard {
+    impl Heartbeats {
         fn silence(&self, now: Duration) -> Duration {
             self.0.last().map_or(Duration::MAX, |last| now - *last)
         }
@@ -386,7 +386,11 @@ mod tests {
         }
     }
 
-    fn check(change: &Transition, heard: &Heard, by_heartbeat: bool) -> Result<(), TestCaseError> {
+    fn check(
+        change: &Transition,
+        heard: &Heartbeats,
+        by_heartbeat: bool,
+    ) -> Result<(), TestCaseError> {
         let timing = Timing::default();
         // The heartbeat that shows a silence has ended it.
         let silence = match (by_heartbeat, heard.0.as_slice()) {
@@ -422,7 +426,7 @@ mod tests {
         fn transitions_have_a_cause_and_deadlines_are_announced(steps in steps()) {
             let names = [node("a"), node("b")];
             let mut members = watching(&["a", "b"]);
-            let mut heard = [Heard::default(), Heard::default()];
+            let mut heard = [Heartbeats::default(), Heartbeats::default()];
             let mut states = [State::Unseen; 2];
             let mut last_alive = [None::<Duration>; 2];
             let mut now = Duration::ZERO;

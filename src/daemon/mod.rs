@@ -41,7 +41,7 @@ pub use mesh_config::{MeshConfig, MeshSettings, NodeConfig};
 
 use crate::{
     edge::{
-        bus::{Bus, Which},
+        bus::{Bus, BusKind},
         connections::ConnectionLimiter,
         limits::ConnLimits,
         peer::PeerPort,
@@ -143,7 +143,7 @@ struct Running<'a> {
     limiter: Arc<ConnectionLimiter<Uid>>,
     shards: Shards,
     bus: Option<BusThread>,
-    mesh: MeshDoor,
+    mesh: MeshStarter,
     peers: Option<PeerThread>,
     socket: socket::Socket,
 }
@@ -186,7 +186,7 @@ async fn run(
     let limits = Arc::new(ArcSwap::from_pointee(settings.conn));
     // Before anybody is served: a node of a mesh is one from the first request on. One that cannot be serves
     // its own programs all the same.
-    let mesh = MeshDoor::new(passed.peers, &settings);
+    let mesh = MeshStarter::new(passed.peers, &settings);
     let peers = mesh.enter(&settings, &service, &limits).await;
     let limiter = ConnectionLimiter::new(Arc::clone(service.connections()));
     let shards = Shards::start(settings.threads, &service, &limits)
@@ -221,8 +221,8 @@ fn start_bus(
 ) -> Result<Option<BusThread>> {
     let which = match settings.bus {
         BusChoice::Off => return Ok(None),
-        BusChoice::System => Which::System,
-        BusChoice::Session => Which::Session,
+        BusChoice::System => BusKind::System,
+        BusChoice::Session => BusKind::Session,
     };
     let reader = service.store().reader(settings.threads);
     let level: Arc<LogLevel> = Arc::clone(level);
@@ -232,12 +232,12 @@ fn start_bus(
 
 /// Where the mesh is entered: at the start, and later where it could not be then.
 #[derive(Debug)]
-struct MeshDoor {
+struct MeshStarter {
     /// The socket that systemd has passed for it.
     passed: Option<TcpListener>,
 }
 
-impl MeshDoor {
+impl MeshStarter {
     /// Without a mesh the socket is closed: to be refused tells other machines more than to be left waiting.
     fn new(passed: Option<TcpListener>, settings: &Settings) -> Self {
         if passed.is_some() && settings.mesh.is_none() {

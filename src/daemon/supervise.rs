@@ -78,12 +78,12 @@ pub(super) async fn until_the_end(
             }
         };
         match asked_by {
-            Some(DaemonRequest::Settings(told)) => {
-                let _hung_up = told.send(running.settings.all());
+            Some(DaemonRequest::Settings(reply)) => {
+                let _hung_up = reply.send(running.settings.all());
             }
-            Some(DaemonRequest::Reload(told)) => {
+            Some(DaemonRequest::Reload(reply)) => {
                 let outcome = reload(running).await;
-                let _hung_up = told.send(outcome.map_err(|error| format!("{error:#}")));
+                let _hung_up = reply.send(outcome.map_err(|error| format!("{error:#}")));
             }
             None => {
                 let _logged = reload(running).await;

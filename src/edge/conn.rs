@@ -33,7 +33,7 @@ use tracing::{debug, info, warn};
 
 use super::{idle_timeout::IdleTimeout, limits::ConnLimits};
 use crate::{
-    service::{Answer, Later, Listing, Pieces, Service, Step, wire_error},
+    service::{Answer, Deferred, Listing, Pieces, Service, Step, wire_error},
     store::{CommandError, Outcome, Reader, StoreError},
     sys::clock,
     sys::throttle::LogThrottle,
@@ -125,7 +125,7 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
         Ok(never) => match never {},
         Err(End::Closed) => {}
         Err(End::Bad(error)) => warn_of_bad_bytes(&caller, error),
-        Err(End::TooSlow(what)) => tell_of_slowness(&caller, what),
+        Err(End::TooSlow(what)) => warn_of_slow_client(&caller, what),
         Err(End::Broken(failure)) => warn!(%caller, %failure, "a reply broke off: {failure}"),
         Err(End::Io(error)) => debug!(%caller, %error, "a connection was lost"),
     }
@@ -278,8 +278,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin, Stop: Future<Output = ()>> Conn<'_, S, S
             Ok(Answer::List(mut listing)) => self.send_list(msgid, start, &mut listing).await?,
             Ok(Answer::Later(later)) => match later.await.unwrap_or(Err(StoreError::Closed.into()))
             {
-                Ok(Later::Encoded(result)) => self.output.extend_from_slice(&result),
-                Ok(Later::Pieces(mut pieces)) => {
+                Ok(Deferred::Encoded(result)) => self.output.extend_from_slice(&result),
+                Ok(Deferred::Pieces(mut pieces)) => {
                     let step = pieces.step(&mut self.output);
                     // A copy that was made already holds nothing up, however long it takes to send.
                     self.send_pieces(msgid, start, pieces.as_mut(), step, None).await?;
@@ -472,7 +472,7 @@ fn warn_of_bad_bytes(caller: &Caller, error: FrameError) {
 
 /// A client that reads too slowly finds its connection closed and no reason, so the journal has it, at most
 /// once per interval; one that sends too slowly has nothing under way.
-fn tell_of_slowness(caller: &Caller, slow: Slow) {
+fn warn_of_slow_client(caller: &Caller, slow: Slow) {
     static THROTTLE: LogThrottle = LogThrottle::new();
     let (what, bound) = match slow {
         Slow::TakingReplies(bound) => ("accepted no byte of its replies", bound),

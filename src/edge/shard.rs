@@ -33,7 +33,7 @@ use crate::service::Service;
 const DRAIN: Duration = Duration::from_secs(10);
 
 /// A connection on its way to its thread.
-struct Arrival {
+struct IncomingConnection {
     stream: StdUnixStream,
     caller: Caller,
     permit: ConnectionPermit<Uid>,
@@ -49,7 +49,7 @@ pub struct Shards {
 #[derive(Debug)]
 struct Shard {
     /// Unbounded, and yet bounded: each arrival holds a permit.
-    arrivals: mpsc::UnboundedSender<Arrival>,
+    arrivals: mpsc::UnboundedSender<IncomingConnection>,
     load: Arc<AtomicUsize>,
     thread: JoinHandle<()>,
 }
@@ -98,7 +98,7 @@ impl Shards {
         };
         if let Some(shard) = self.shards.iter().min_by_key(|shard| shard.load.load(Relaxed)) {
             shard.load.fetch_add(1, Relaxed);
-            let _ended = shard.arrivals.send(Arrival { stream, caller, permit });
+            let _ended = shard.arrivals.send(IncomingConnection { stream, caller, permit });
         }
     }
 
@@ -116,7 +116,7 @@ impl Shards {
 }
 
 async fn serve(
-    mut incoming: mpsc::UnboundedReceiver<Arrival>,
+    mut incoming: mpsc::UnboundedReceiver<IncomingConnection>,
     context: Arc<Context>,
     load: Arc<AtomicUsize>,
 ) {
@@ -142,8 +142,8 @@ async fn serve(
     }
 }
 
-async fn serve_one(arrival: Arrival, context: Arc<Context>, load: Arc<AtomicUsize>) {
-    let Arrival { stream, caller, permit } = arrival;
+async fn serve_one(arrival: IncomingConnection, context: Arc<Context>, load: Arc<AtomicUsize>) {
+    let IncomingConnection { stream, caller, permit } = arrival;
     match UnixStream::from_std(stream) {
         Ok(stream) => conn::serve(stream, caller, &context).await,
         Err(error) => warn!(%error, "a connection could not be watched and was closed: {error}"),

@@ -24,8 +24,8 @@ use rcgen::{
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, UnixTime};
 
-use super::facts::{Facts, sha256};
-use super::files::{self, Present, Readers};
+use super::facts::{CertificateFields, sha256};
+use super::files::{self, IfExists, Readers};
 use super::index::{Index, Record};
 use super::policy::{self, Validity};
 use super::request::{NewKey, PublicKey};
@@ -45,7 +45,7 @@ pub struct Authority {
     dir: PathBuf,
     der: CertificateDer<'static>,
     pem: String,
-    facts: Facts,
+    facts: CertificateFields,
     issuer: Issuer<'static, KeyPair>,
     index: Index,
     _lock: File,
@@ -83,10 +83,10 @@ impl Authority {
     /// # Errors
     /// [`IssueError::Exists`] where there is one, unless it shall be replaced. Its nodes then need new
     /// certificates.
-    pub fn create(dir: &Path, present: Present, now_unix_s: u64) -> Result<Self, IssueError> {
+    pub fn create(dir: &Path, present: IfExists, now_unix_s: u64) -> Result<Self, IssueError> {
         files::private_directory(dir).map_err(IssueError::writing(dir))?;
         let lock = lock(dir)?;
-        if present == Present::Keep && Self::is_in(dir) {
+        if present == IfExists::Keep && Self::is_in(dir) {
             return Err(IssueError::Exists(dir.to_owned()));
         }
         let key = KeyPair::generate()?;
@@ -95,7 +95,7 @@ impl Authority {
         let certificate = params.self_signed(&key)?;
         let place = |name: &str, text: &str, readers| {
             let path = dir.join(name);
-            files::write(&path, text.as_bytes(), readers, Present::Replace, None)
+            files::write(&path, text.as_bytes(), readers, IfExists::Replace, None)
                 .map_err(IssueError::writing(&path))
         };
         place(KEY, &key.serialize_pem(), Readers::Owner)?;
@@ -137,7 +137,8 @@ impl Authority {
             .map_err(|_| unusable("its certificate is no PEM"))?;
         let der = CertificateDer::from_pem_slice(pem.as_bytes())
             .map_err(|e| unusable(&format!("its certificate: {e}")))?;
-        let facts = Facts::read(&der).map_err(|e| unusable(&format!("its certificate: {e}")))?;
+        let facts = CertificateFields::read(&der)
+            .map_err(|e| unusable(&format!("its certificate: {e}")))?;
         let key = PrivateKeyDer::from_pem_slice(&read(KEY)?)
             .map_err(|e| unusable(&format!("its key: {e}")))?;
         let key = KeyPair::try_from(&key)?;
@@ -259,7 +260,7 @@ impl Authority {
         let validity = Validity::of_node(now_unix_s, self.validity());
         let params = policy::node(self.mesh(), node, host, validity)?;
         let certificate = params.signed_by(&key.info, &self.issuer)?;
-        let facts = Facts::read(certificate.der()).map_err(IssueError::Unverified)?;
+        let facts = CertificateFields::read(certificate.der()).map_err(IssueError::Unverified)?;
         self.check(certificate.der(), now_unix_s)?;
         let record = Record::new(node.as_str(), &facts.serial, host, now_unix_s, facts.not_after);
         self.index.records.push(record);
@@ -288,8 +289,9 @@ impl Authority {
         let pem = std::fs::read(&path).map_err(IssueError::reading(&path))?;
         let der = CertificateDer::from_pem_slice(&pem)
             .map_err(|e| IssueError::Unverified(e.to_string()))?;
-        let key =
-            PublicKey::from_info(&Facts::read(&der).map_err(IssueError::Unverified)?.public_key)?;
+        let key = PublicKey::from_info(
+            &CertificateFields::read(&der).map_err(IssueError::Unverified)?.public_key,
+        )?;
         self.issue(node, &record.host, &key, Duplicate::Allow, now_unix_s)
     }
 
@@ -362,7 +364,7 @@ impl Authority {
         let dir = self.dir.join(ISSUED);
         files::private_directory(&dir).map_err(IssueError::writing(&dir))?;
         let path = dir.join(format!("{}.crt", issued.serial));
-        files::write(&path, issued.pem.as_bytes(), Readers::Everybody, Present::Replace, None)
+        files::write(&path, issued.pem.as_bytes(), Readers::Everybody, IfExists::Replace, None)
             .map_err(IssueError::writing(&path))
     }
 
@@ -387,7 +389,7 @@ impl Authority {
         let pem = list.signed_by(&self.issuer)?.pem()?;
         self.write_index()?;
         let path = self.dir.join(REVOKED);
-        files::write(&path, pem.as_bytes(), Readers::Everybody, Present::Replace, None)
+        files::write(&path, pem.as_bytes(), Readers::Everybody, IfExists::Replace, None)
             .map_err(IssueError::writing(&path))
     }
 }

@@ -12,7 +12,7 @@ use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::sign::{CertifiedKey, Signer};
 use rustls::{ClientConfig, ServerConfig};
 
-use super::facts::Facts;
+use super::facts::CertificateFields;
 use super::revocation::Revoked;
 use super::tls::{self, Trust};
 use super::{Error, Files, Rejected, Serial, key, moment, read};
@@ -181,7 +181,7 @@ impl Credentials {
 }
 
 /// The CA's certificate, which must be one, and current.
-fn authority(path: &Path, now: u64) -> Result<(CertificateDer<'static>, Facts), Error> {
+fn authority(path: &Path, now: u64) -> Result<(CertificateDer<'static>, CertificateFields), Error> {
     let mut found = certificates(CA, path)?;
     let der = found.swap_remove(0);
     let facts = facts(CA, &der)?;
@@ -207,11 +207,11 @@ fn certificates(what: &'static str, path: &Path) -> Result<Vec<CertificateDer<'s
     if found.is_empty() { Err(no_pem("no items found".to_owned())) } else { Ok(found) }
 }
 
-fn facts(what: &'static str, der: &CertificateDer<'_>) -> Result<Facts, Error> {
-    Facts::read(der).map_err(|problem| Error::Malformed { what, problem })
+fn facts(what: &'static str, der: &CertificateDer<'_>) -> Result<CertificateFields, Error> {
+    CertificateFields::read(der).map_err(|problem| Error::Malformed { what, problem })
 }
 
-fn is_current(what: &'static str, facts: &Facts, now: u64) -> Result<(), Error> {
+fn is_current(what: &'static str, facts: &CertificateFields, now: u64) -> Result<(), Error> {
     if now < facts.not_before {
         return Err(Error::NotYetValid { what, at: moment::shown(facts.not_before) });
     }
@@ -257,7 +257,7 @@ fn chains(trust: &Trust, chain: &[CertificateDer<'_>], now: u64) -> Result<(), E
     })
 }
 
-fn is_named(leaf: &Facts, mesh: MeshId, node: &NodeName) -> Result<(), Error> {
+fn is_named(leaf: &CertificateFields, mesh: MeshId, node: &NodeName) -> Result<(), Error> {
     let wrong = || Error::WrongName { node: node.clone(), found: leaf.names() };
     match leaf.node(mesh) {
         Ok(found) if found == *node => Ok(()),
@@ -269,7 +269,11 @@ fn is_named(leaf: &Facts, mesh: MeshId, node: &NodeName) -> Result<(), Error> {
 }
 
 /// What signs for this node; seen to make signatures that verify.
-fn signer(own: &CertifiedKey, leaf: &Facts, path: &Path) -> Result<Box<dyn Signer>, Error> {
+fn signer(
+    own: &CertifiedKey,
+    leaf: &CertificateFields,
+    path: &Path,
+) -> Result<Box<dyn Signer>, Error> {
     const PROBE: &[u8] = b"cortexd key check v1\0";
     let unsupported = |problem: String| Error::UnsupportedKey { path: path.to_owned(), problem };
     let signer = key::signer(own.key.as_ref())

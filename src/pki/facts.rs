@@ -15,7 +15,7 @@ const SCHEME: &str = "cortex://";
 
 /// What stands in a certificate.
 #[derive(Debug, Clone)]
-pub(super) struct Facts {
+pub(super) struct CertificateFields {
     pub(super) serial: Serial,
     pub(super) common_names: Vec<String>,
     pub(super) dns_names: Vec<String>,
@@ -32,7 +32,7 @@ pub(super) struct Facts {
     pub(super) public_key: Vec<u8>,
 }
 
-impl Facts {
+impl CertificateFields {
     /// Reads a certificate.
     ///
     /// # Errors

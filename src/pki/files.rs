@@ -19,7 +19,7 @@ pub enum Readers {
 
 /// What to do about a file that is there already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Present {
+pub enum IfExists {
     /// Fail with [`io::ErrorKind::AlreadyExists`].
     Keep,
     /// Put the new one in its place.
@@ -38,14 +38,14 @@ pub fn write(
     path: &Path,
     bytes: &[u8],
     readers: Readers,
-    present: Present,
+    present: IfExists,
     owner: Option<Owner>,
 ) -> io::Result<()> {
     let unfinished = beside(path)?;
     let placed = fill(&unfinished, bytes, readers, owner).and_then(|()| match present {
-        Present::Replace => fs::rename(&unfinished, path),
+        IfExists::Replace => fs::rename(&unfinished, path),
         // A link, unlike a rename, never replaces.
-        Present::Keep => {
+        IfExists::Keep => {
             fs::hard_link(&unfinished, path).and_then(|()| fs::remove_file(&unfinished))
         }
     });
@@ -102,7 +102,7 @@ mod tests {
     fn a_key_is_its_owners_alone_and_nothing_is_left_beside_it() {
         let dir = tempfile::tempdir().expect("make a directory");
         let path = dir.path().join("node.key");
-        write(&path, b"one", Readers::Owner, Present::Keep, None).expect("write");
+        write(&path, b"one", Readers::Owner, IfExists::Keep, None).expect("write");
         let mode = fs::metadata(&path).expect("it is there").permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         assert_eq!(fs::read_dir(dir.path()).expect("list").count(), 1);
@@ -114,11 +114,11 @@ mod tests {
         let path = dir.path().join("ca.crt");
         let put =
             |text: &str, present| write(&path, text.as_bytes(), Readers::Everybody, present, None);
-        put("one", Present::Keep).expect("write");
-        let refused = put("two", Present::Keep).expect_err("it is there");
+        put("one", IfExists::Keep).expect("write");
+        let refused = put("two", IfExists::Keep).expect_err("it is there");
         assert_eq!(refused.kind(), io::ErrorKind::AlreadyExists);
         assert_eq!(fs::read_to_string(&path).expect("read"), "one");
-        put("two", Present::Replace).expect("replace");
+        put("two", IfExists::Replace).expect("replace");
         assert_eq!(fs::read_to_string(&path).expect("read"), "two");
         assert_eq!(fs::read_dir(dir.path()).expect("list").count(), 1);
     }

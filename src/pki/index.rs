@@ -7,7 +7,7 @@ use std::path::Path;
 use cortex_core::model::NodeName;
 use serde::{Deserialize, Serialize};
 
-use super::files::{self, Present, Readers};
+use super::files::{self, IfExists, Readers};
 use super::{Serial, moment};
 
 /// How the file begins.
@@ -79,7 +79,7 @@ impl Index {
             path,
             format!("{HEAD}{text}").as_bytes(),
             Readers::Owner,
-            Present::Replace,
+            IfExists::Replace,
             None,
         )
     }

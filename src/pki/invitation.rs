@@ -13,7 +13,7 @@ use rustls::{
     SignatureScheme,
 };
 
-use super::facts::{Facts, sha256};
+use super::facts::{CertificateFields, sha256};
 use super::tls::{WallClock, provider};
 use super::{Authority, Error, IssueError, policy};
 
@@ -134,7 +134,7 @@ impl ServerCertVerifier for ByFingerprint {
 
 /// A trust anchor's own validity is looked at by nobody else.
 fn is_current_authority(der: &CertificateDer<'_>, now: UnixTime) -> Result<(), rustls::Error> {
-    let facts = Facts::read(der).map_err(|_| CertificateError::BadEncoding)?;
+    let facts = CertificateFields::read(der).map_err(|_| CertificateError::BadEncoding)?;
     let now = now.as_secs();
     if !facts.is_authority {
         return Err(CertificateError::UnknownIssuer.into());

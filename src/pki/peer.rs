@@ -6,7 +6,7 @@ use std::time::Duration;
 use cortex_core::model::NodeName;
 use rustls::pki_types::{CertificateDer, UnixTime};
 
-use super::facts::Facts;
+use super::facts::CertificateFields;
 use super::{Credentials, Rejected, Serial, key};
 
 /// What was found good in a node's certificate.
@@ -48,7 +48,7 @@ impl Credentials {
             .clients
             .verify_client_cert(leaf, intermediates, now)
             .map_err(|error| Rejected::from(&error))?;
-        let facts = Facts::read(leaf).map_err(Rejected::Malformed)?;
+        let facts = CertificateFields::read(leaf).map_err(Rejected::Malformed)?;
         self.judge(facts)
     }
 
@@ -68,7 +68,7 @@ impl Credentials {
         let mut chain = vec![certificate.clone()];
         chain.extend(self.intermediates().iter().cloned());
         let peer = self.check_peer(&chain, now_unix_s)?;
-        let facts = Facts::read(certificate).map_err(Rejected::Malformed)?;
+        let facts = CertificateFields::read(certificate).map_err(Rejected::Malformed)?;
         if key::verifies(&facts.public_key, message, signature) {
             Ok(peer)
         } else {
@@ -77,11 +77,11 @@ impl Credentials {
     }
 
     /// What is left to check of a certificate that chains to the CA.
-    fn judge(&self, facts: Facts) -> Result<PeerCertificate, Rejected> {
+    fn judge(&self, facts: CertificateFields) -> Result<PeerCertificate, Rejected> {
         facts.is_for_both_sides()?;
         let node = facts.node(self.mesh())?;
         let (key_hash, other_names) = (facts.key_hash(), facts.other_names(&node));
-        let Facts { serial, not_after, .. } = facts;
+        let CertificateFields { serial, not_after, .. } = facts;
         Ok(PeerCertificate { node, serial, not_after, key_hash, other_names })
     }
 }

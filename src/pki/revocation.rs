@@ -8,7 +8,7 @@ use rustls::pki_types::CertificateRevocationListDer;
 use rustls::pki_types::pem::PemObject;
 use x509_parser::prelude::{CertificateRevocationList, FromDer, RevokedCertificate};
 
-use super::facts::{Facts, unix};
+use super::facts::{CertificateFields, unix};
 use super::{Error, Serial, moment, read};
 
 /// What the lists of a file say together.
@@ -25,7 +25,11 @@ impl Revoked {
     ///
     /// # Errors
     /// [`Error`], where they are missing, expired, or of other CAs only.
-    pub(super) fn load(path: &Path, authority: &Facts, now: u64) -> Result<Self, Error> {
+    pub(super) fn load(
+        path: &Path,
+        authority: &CertificateFields,
+        now: u64,
+    ) -> Result<Self, Error> {
         let what = "revocation list";
         let pem = read(what, path)?;
         let no_pem = |problem: String| Error::NoPem {
@@ -51,7 +55,7 @@ impl Revoked {
     }
 
     /// Adds a list; true if it is the authority's.
-    fn take(&mut self, der: &[u8], authority: &Facts, now: u64) -> Result<bool, Error> {
+    fn take(&mut self, der: &[u8], authority: &CertificateFields, now: u64) -> Result<bool, Error> {
         let malformed = |e: &dyn std::fmt::Display| Error::Malformed {
             what: "revocation list",
             problem: e.to_string(),

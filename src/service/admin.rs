@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 
 use super::{Answer, DaemonRequest, EffectiveSetting, Service, read, tables::owner_of};
 use crate::store::{
-    Catalog, CommandError, Namespace, Reader, Recorded, StoreError, Wanted, blocking,
+    Catalog, CommandError, EventFilter, EventRecord, Namespace, Reader, StoreError, blocking,
 };
 
 /// Events of one answer, unless fewer are asked for.
@@ -47,7 +47,7 @@ impl Service {
         let api::Events { options } = read(params)?;
         let of = if self.is_admin(caller) { None } else { Some(local_uid(caller)?) };
         let limit = options.limit.unwrap_or(EVENTS).min(EVENTS);
-        let events = reader.events(Wanted { of, after: options.after, limit })?;
+        let events = reader.events(EventFilter { of, after: options.after, limit })?;
         Ok(events.into_iter().map(shown).collect())
     }
 
@@ -64,12 +64,12 @@ impl Service {
     pub(super) fn reload(&self, caller: &Caller, params: &Bytes) -> Result<Answer, CommandError> {
         let api::Reload {} = read(params)?;
         self.require_admin(caller)?;
-        let (verdict, told) = oneshot::channel();
+        let (reply, result) = oneshot::channel();
         self.daemon_requests
-            .try_send(DaemonRequest::Reload(verdict))
+            .try_send(DaemonRequest::Reload(reply))
             .map_err(|_| StoreError::Closed)?;
         Ok(Answer::later(async move {
-            match told.await {
+            match result.await {
                 Ok(Ok(())) => Ok("reloaded".to_owned()),
                 Ok(Err(why)) => Err(Refusal::ReloadRejected(why.into()).into()),
                 Err(_) => Err(StoreError::Closed.into()),
@@ -81,12 +81,12 @@ impl Service {
     pub(super) fn settings(&self, caller: &Caller, params: &Bytes) -> Result<Answer, CommandError> {
         let api::Settings {} = read(params)?;
         self.require_admin(caller)?;
-        let (asked, told) = oneshot::channel();
+        let (reply, result) = oneshot::channel();
         self.daemon_requests
-            .try_send(DaemonRequest::Settings(asked))
+            .try_send(DaemonRequest::Settings(reply))
             .map_err(|_| StoreError::Closed)?;
         Ok(Answer::later(async move {
-            let settings = told.await.map_err(|_| StoreError::Closed)?;
+            let settings = result.await.map_err(|_| StoreError::Closed)?;
             let one = |EffectiveSetting { name, value, source }| {
                 (name.to_owned(), Setting { value, source })
             };
@@ -124,7 +124,7 @@ fn used(owner: &Owner, catalog: &Catalog, namespace: &Namespace) -> OwnerUsage {
     }
 }
 
-fn shown(event: Recorded) -> Event {
-    let Recorded { id, at_ms, uid, kind, text } = event;
+fn shown(event: EventRecord) -> Event {
+    let EventRecord { id, at_ms, uid, kind, text } = event;
     Event { id: id.unsigned_abs(), at_ms, uid: uid.map(|uid| uid.0), kind, text }
 }

@@ -18,7 +18,7 @@ use cortex_core::{
 };
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-use super::{Answer, Later, Pieces, Service, Step, read};
+use super::{Answer, Deferred, Pieces, Service, Step, read};
 use crate::{
     store::{BACKUP_SENDING, CommandError, KEPT_BACKUPS, Store, StoreError, Summary},
     sys::journal,
@@ -58,7 +58,7 @@ fn is_plain(name: &str) -> bool {
 }
 
 /// Gives up its turn before the answer is out: whoever has the answer may begin the next one.
-fn keep(store: &Store, name: &str, _turn: OwnedSemaphorePermit) -> Result<Later, CommandError> {
+fn keep(store: &Store, name: &str, _turn: OwnedSemaphorePermit) -> Result<Deferred, CommandError> {
     let dir = store.dir().join(KEPT_BACKUPS);
     make_kept_dir(store.dir(), &dir)
         .map_err(|e| StoreError::Io(format!("{}: {e}", dir.display())))?;
@@ -66,7 +66,7 @@ fn keep(store: &Store, name: &str, _turn: OwnedSemaphorePermit) -> Result<Later,
     if path.exists() {
         return Err(Refusal::AlreadyExists.into());
     }
-    let unfinished = Unfinished(dir.join(format!(".{name}.db.making")));
+    let unfinished = TempFile(dir.join(format!(".{name}.db.making")));
     let summary = make(store, &unfinished.0)?;
     fs::rename(&unfinished.0, &path)
         .and_then(|()| File::open(&dir)?.sync_all())
@@ -74,7 +74,7 @@ fn keep(store: &Store, name: &str, _turn: OwnedSemaphorePermit) -> Result<Later,
     let mut out = Vec::new();
     let Summary { bytes, tables, records } = summary;
     KeptBackup { path: path.display().to_string(), bytes, tables, records }.write(&mut out);
-    Ok(Later::Encoded(out))
+    Ok(Deferred::Encoded(out))
 }
 
 /// A directory whose name is not on disk yet would take every backup in it along when the power fails.
@@ -83,13 +83,13 @@ fn make_kept_dir(data_dir: &Path, dir: &Path) -> io::Result<()> {
     File::open(data_dir)?.sync_all()
 }
 
-fn stream(store: &Store, turn: OwnedSemaphorePermit) -> Result<Later, CommandError> {
-    let unfinished = Unfinished(store.dir().join(BACKUP_SENDING));
+fn stream(store: &Store, turn: OwnedSemaphorePermit) -> Result<Deferred, CommandError> {
+    let unfinished = TempFile(store.dir().join(BACKUP_SENDING));
     let summary = make(store, &unfinished.0)?;
     let file = File::open(&unfinished.0).map_err(|e| StoreError::Io(e.to_string()))?;
     // The open file is enough; its name can go.
     drop(unfinished);
-    Ok(Later::Pieces(Box::new(Sending {
+    Ok(Deferred::Pieces(Box::new(Sending {
         file,
         left: summary.bytes,
         begun: false,
@@ -117,9 +117,9 @@ fn make(store: &Store, path: &Path) -> Result<Summary, StoreError> {
 }
 
 /// A file that goes away again unless it was renamed.
-struct Unfinished(PathBuf);
+struct TempFile(PathBuf);
 
-impl Drop for Unfinished {
+impl Drop for TempFile {
     fn drop(&mut self) {
         let _renamed = fs::remove_file(&self.0);
     }
@@ -183,7 +183,9 @@ mod tests {
         let mut sent = Vec::new();
         for number in 0..3 {
             let Ok(Answer::Later(copy)) = begin() else { panic!("{number}: it is refused") };
-            let Ok(Ok(Later::Pieces(mut pieces))) = copy.await else { panic!("there is no copy") };
+            let Ok(Ok(Deferred::Pieces(mut pieces))) = copy.await else {
+                panic!("there is no copy")
+            };
             let mut piece = Vec::new();
             assert_eq!(pieces.step(&mut piece).expect("a piece"), Step::Send);
             let Some(Head::Array(count)) = Decoder::new(&piece).head() else {

@@ -103,7 +103,7 @@ impl TableReplicas {
     }
 
     /// What is known of the way that the rows take, one reason after the other.
-    pub(super) fn drain_path_in_words(&self) -> Vec<String> {
+    pub(super) fn describe_drain_path(&self) -> Vec<String> {
         match &self.drain_path {
             None => Vec::new(),
             Some(DrainPath::Drained) => {
@@ -111,7 +111,7 @@ impl TableReplicas {
             }
             Some(DrainPath::NoScope) => vec!["nobody may take what only this node has".into()],
             Some(DrainPath::Open(nodes)) => {
-                nodes.iter().map(|node| self.taker_in_words(node)).collect()
+                nodes.iter().map(|node| self.describe_taker(node)).collect()
             }
             Some(DrainPath::Unreached(nodes)) => vec![format!(
                 "what only this node has goes to {}, which it does not reach",
@@ -134,7 +134,7 @@ impl TableReplicas {
         }
     }
 
-    fn taker_in_words(&self, node: &NodeName) -> String {
+    fn describe_taker(&self, node: &NodeName) -> String {
         let found = self.others.iter().find(|other| other.node == *node);
         let why =
             found.filter(|found| found.state == State::Behind).and_then(|found| found.why.as_ref());

@@ -18,7 +18,7 @@ use super::{
     conflicts::writer,
     drain::{DrainPath, either, removed},
     read,
-    replicas::{Here, Link, Other, State, TableReplicas},
+    replicas::{Link, Other, OwnState, State, TableReplicas},
     trouble,
 };
 use crate::store::{CommandError, Entry, SYSTEM_TABLE};
@@ -32,9 +32,9 @@ struct Found {
 
 /// A chain of reasons, each of which holds.
 #[derive(Debug, Default)]
-struct Because(Vec<String>);
+struct Reasons(Vec<String>);
 
-impl Because {
+impl Reasons {
     fn add(&mut self, reason: impl Into<String>) {
         self.0.push(reason.into());
     }
@@ -60,7 +60,7 @@ impl Service {
         let api::Explain { table, options } = read(params)?;
         let key = options.key.map(|api::KeyText(key)| key);
         let node = options.node.as_deref().map(NodeName::parse).transpose()?;
-        let mut because = Because::default();
+        let mut because = Reasons::default();
         let found = match self.open_anywhere(caller, table, Permissions::READ) {
             Err(Refusal::AccessDenied) => self.explain_denial(table, &mut because),
             Err(refusal) => return Err(refusal.into()),
@@ -78,7 +78,7 @@ impl Service {
 
     /// Nobody is told whether a table exists that they may not see; but what is not believed of the directory may be
     /// who they are, or what they were granted.
-    fn explain_denial(&self, table: &str, because: &mut Because) -> Found {
+    fn explain_denial(&self, table: &str, because: &mut Reasons) -> Found {
         let mut mend = None;
         for (node, known) in self.sync.replicas_of(SYSTEM_TABLE) {
             if let Some(unverified) = trouble::of_quarantined(&known.quarantined) {
@@ -97,7 +97,7 @@ impl Service {
         entry: &Arc<Entry>,
         key: Option<&[u8]>,
         node: Option<&NodeName>,
-        because: &mut Because,
+        because: &mut Reasons,
     ) -> Result<Found, CommandError> {
         let replicas = self.replicas_of(entry);
         let name = &replicas.name;
@@ -121,7 +121,7 @@ impl Service {
     }
 
     /// Whose it is, where that is nobody.
-    fn explain_owner(&self, entry: &Entry, because: &mut Because) {
+    fn explain_owner(&self, entry: &Entry, because: &mut Reasons) {
         let catalog = self.store.catalog();
         if gate::is_orphaned(&entry.table, catalog.directory()) {
             let who = catalog.directory().show_owner(&entry.table.name.owner);
@@ -136,12 +136,12 @@ impl Service {
         &self,
         replicas: &TableReplicas,
         key: Option<&[u8]>,
-        because: &mut Because,
+        because: &mut Reasons,
     ) -> Result<Found, CommandError> {
         let name = &replicas.name;
         match replicas.here {
-            Here::Ready => because.add("the replica here is whole"),
-            Here::Filling => {
+            OwnState::Ready => because.add("the replica here is whole"),
+            OwnState::Filling => {
                 let sources = replicas.others.iter().filter(|other| other.ready == Some(true));
                 let sources: Vec<_> = sources.map(|other| other.node.as_str()).collect();
                 if sources.is_empty() {
@@ -151,7 +151,7 @@ impl Service {
                 }
                 return Ok(of_filling(replicas, because));
             }
-            Here::Frozen => {
+            OwnState::Frozen => {
                 return Ok(Found::mend(
                     format!(
                         "{name} is frozen here: of the competing decisions about its scope some leave this node out"
@@ -159,16 +159,16 @@ impl Service {
                     contested(name),
                 ));
             }
-            Here::Draining | Here::None if replicas.declined => {
+            OwnState::Draining | OwnState::None if replicas.declined => {
                 because.add(self.holders(replicas));
-                replicas.drain_path_in_words().into_iter().for_each(|reason| because.add(reason));
+                replicas.describe_drain_path().into_iter().for_each(|reason| because.add(reason));
                 return Ok(Found::mend(
                     format!("{name} is kept away from this node by its root"),
                     format!("as root, on this node: cortex drop {name} --replica --undo"),
                 ));
             }
-            Here::Draining => return Ok(self.explain_drain(replicas, because)),
-            Here::None => {
+            OwnState::Draining => return Ok(self.explain_drain(replicas, because)),
+            OwnState::None => {
                 because.add(self.holders(replicas));
                 return Ok(Found::mend(
                     format!("{name} is not on this node: its scope does not contain it"),
@@ -243,10 +243,10 @@ impl Service {
     }
 
     /// A replica that the scope does not contain any more, and that is still here.
-    fn explain_drain(&self, replicas: &TableReplicas, because: &mut Because) -> Found {
+    fn explain_drain(&self, replicas: &TableReplicas, because: &mut Reasons) -> Found {
         let name = &replicas.name;
         because.add(self.holders(replicas));
-        replicas.drain_path_in_words().into_iter().for_each(|reason| because.add(reason));
+        replicas.describe_drain_path().into_iter().for_each(|reason| because.add(reason));
         let cannot = || format!("{name} is to leave this node, and cannot drain");
         match &replicas.drain_path {
             Some(DrainPath::Unreached(nodes)) => {
@@ -280,7 +280,7 @@ impl Service {
         replicas: &TableReplicas,
         key: Option<&[u8]>,
         node: &NodeName,
-        because: &mut Because,
+        because: &mut Reasons,
     ) -> Result<Found, CommandError> {
         let name = &replicas.name;
         let catalog = self.store.catalog();
@@ -367,7 +367,7 @@ impl Service {
         replicas: &TableReplicas,
         key: &[u8],
         node: &NodeName,
-        because: &mut Because,
+        because: &mut Reasons,
     ) -> Result<Found, CommandError> {
         let (name, shown) = (&replicas.name, String::from_utf8_lossy(key));
         let Some(mark) = self.mark_of(replicas, key)? else {
@@ -492,7 +492,7 @@ fn other<'c>(replicas: &'c TableReplicas, node: &NodeName) -> Option<&'c Other> 
 }
 
 /// A replica whose rows have not all come: waiting helps as long as somebody can send them.
-fn of_filling(replicas: &TableReplicas, because: &mut Because) -> Found {
+fn of_filling(replicas: &TableReplicas, because: &mut Reasons) -> Found {
     let name = &replicas.name;
     let others = replicas.others.iter().filter(|other| other.state != State::Left);
     let others: Vec<&Other> = others.collect();
@@ -532,7 +532,7 @@ fn explain_drain_there(
     [name, name_there]: [&str; 2],
     node: &NodeName,
     link: &Link,
-    because: &mut Because,
+    because: &mut Reasons,
 ) -> Found {
     because.add(format!("{node} has not said yet that it has handed over what it held"));
     let mend = match link {

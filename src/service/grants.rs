@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use cortex_core::{
-    api::{self, TableGrant, Words},
+    api::{self, TableGrant, TextOrList},
     directory::Directory,
     model::{Caller, Permissions, Refusal},
 };
@@ -47,7 +47,7 @@ impl Service {
             rows_of(entry, directory).map(|(identity, rights)| TableGrant {
                 identity,
                 table: catalog.show(&entry.table.name),
-                permissions: words(rights),
+                permissions: names(rights),
             })
         });
         Ok(rows.collect())
@@ -58,7 +58,7 @@ impl Service {
         caller: &Caller,
         identity: &str,
         table: &str,
-        permissions: &Words<'_>,
+        permissions: &TextOrList<'_>,
     ) -> Result<Granting, CommandError> {
         // Rights are decided wherever the owner is, with or without a replica.
         let entry = self.open_anywhere(caller, table, Permissions::ADMIN)?;
@@ -85,17 +85,17 @@ fn rows_of<'a>(
 }
 
 /// Permissions are `read,write` or a list of words.
-fn parse_permissions(words: &Words<'_>) -> Result<Permissions, Refusal> {
+fn parse_permissions(words: &TextOrList<'_>) -> Result<Permissions, Refusal> {
     match words {
-        Words::Text(text) => Permissions::parse_list(text),
-        Words::List(words) if !words.is_empty() => words
+        TextOrList::Text(text) => Permissions::parse_list(text),
+        TextOrList::List(words) if !words.is_empty() => words
             .iter()
-            .try_fold(Permissions::NONE, |all, word| Ok(all.union(Permissions::parse_word(word)?))),
-        Words::List(_) | Words::NoText => Err(Refusal::InvalidPermissions),
+            .try_fold(Permissions::NONE, |all, word| Ok(all.union(Permissions::parse_name(word)?))),
+        TextOrList::List(_) | TextOrList::Invalid => Err(Refusal::InvalidPermissions),
     }
 }
 
 /// Rights as answers show them.
-pub(super) fn words(rights: Permissions) -> Vec<String> {
-    rights.words().map(str::to_owned).collect()
+pub(super) fn names(rights: Permissions) -> Vec<String> {
+    rights.names().map(str::to_owned).collect()
 }

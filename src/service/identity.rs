@@ -46,7 +46,7 @@ const TELL_TIME: Duration = Duration::from_secs(3);
 
 /// Where a token shall be good, for whom, and how long.
 #[derive(Clone, Debug)]
-struct Wish {
+struct TokenRequest {
     node: Option<NodeName>,
     uid: Option<Uid>,
     seconds: u64,
@@ -107,7 +107,7 @@ impl Service {
     }
 
     /// What a token shall be good for; refuses what none may be.
-    fn wish(&self, options: &TokenOptions, here: &NodeName) -> Result<Wish, Refusal> {
+    fn wish(&self, options: &TokenOptions, here: &NodeName) -> Result<TokenRequest, Refusal> {
         let node = options.for_node.as_deref().map(NodeName::parse).transpose()?;
         let seconds = options.seconds.unwrap_or(TOKEN_SECONDS);
         if !(1..=Token::MOST_SECONDS).contains(&seconds) {
@@ -117,7 +117,7 @@ impl Service {
             Some(node) if node != *here && !self.is_known(&node) => {
                 Err(Refusal::UnknownNode(node.as_str().into()))
             }
-            node => Ok(Wish { node, uid: options.for_uid.map(Uid), seconds }),
+            node => Ok(TokenRequest { node, uid: options.for_uid.map(Uid), seconds }),
         }
     }
 
@@ -440,7 +440,7 @@ fn new_token(
     identity: IdentityId,
     name: IdentityName,
     uid: Uid,
-    wish: Wish,
+    wish: TokenRequest,
 ) -> ClaimToken {
     let issued_at = now_s();
     let token = Token {

@@ -18,7 +18,7 @@ use cortex_core::{
 };
 
 use super::{Pieces, Step};
-use crate::store::{CommandError, Flow, Scan, Store, StoreError};
+use crate::store::{CommandError, Scan, ScanStep, Store, StoreError};
 
 /// Bytes gathered before the length of the list is counted ahead.
 const GATHERED: usize = 1 << 20;
@@ -31,14 +31,14 @@ const HEADER: usize = 5;
 
 /// Which rows are wanted, and what of them.
 #[derive(Clone, Debug)]
-pub(super) enum What {
+pub(super) enum ListSelection {
     All,
     Keys,
     /// The encoded pattern.
     Matching(Bytes),
 }
 
-impl What {
+impl ListSelection {
     pub(super) fn is_well_formed(&self) -> bool {
         match self {
             Self::All | Self::Keys => true,
@@ -85,7 +85,7 @@ enum Phase {
 pub struct Listing {
     store: Store,
     table: TableId,
-    what: What,
+    what: ListSelection,
     page: Page,
     scan: Option<Scan>,
     phase: Phase,
@@ -110,7 +110,7 @@ impl Pieces for Listing {
 }
 
 impl Listing {
-    pub(super) fn new(store: Store, table: TableId, what: What, page: Page) -> Self {
+    pub(super) fn new(store: Store, table: TableId, what: ListSelection, page: Page) -> Self {
         Self {
             store,
             table,
@@ -151,13 +151,13 @@ impl Listing {
         let mut gathered = self.gathered;
         let ended = self.slice(|what, key, value| {
             if !what.take(key, value, out) {
-                return Flow::On;
+                return ScanStep::Continue;
             }
             gathered += 1;
             match (gathered >= limit, out.len() >= most) {
-                (true, _) => Flow::Enough,
-                (false, true) => Flow::Pause,
-                (false, false) => Flow::On,
+                (true, _) => ScanStep::Stop,
+                (false, true) => ScanStep::Pause,
+                (false, false) => ScanStep::Continue,
             }
         })?;
         self.gathered = gathered;
@@ -179,7 +179,7 @@ impl Listing {
         let most = self.page.limit.unwrap_or(u64::MAX) - self.gathered;
         let ended = self.slice(|what, key, value| {
             rest += u64::from(what.wants(key, value));
-            if rest >= most { Flow::Enough } else { Flow::On }
+            if rest >= most { ScanStep::Stop } else { ScanStep::Continue }
         })?;
         if ended {
             return Ok(self.begin_sending(rest, out));
@@ -192,8 +192,10 @@ impl Listing {
     fn known_rest(&self) -> Option<u64> {
         let whole_table = self.page.limit.is_none() && self.page.after.is_empty();
         match self.what {
-            What::All | What::Keys if whole_table => self.in_table.checked_sub(self.gathered),
-            What::All | What::Keys | What::Matching(_) => None,
+            ListSelection::All | ListSelection::Keys if whole_table => {
+                self.in_table.checked_sub(self.gathered)
+            }
+            ListSelection::All | ListSelection::Keys | ListSelection::Matching(_) => None,
         }
     }
 
@@ -213,9 +215,9 @@ impl Listing {
         let ended = self.slice(|what, key, value| {
             owed -= u64::from(what.take(key, value, out));
             match (owed == 0, out.len() >= CHUNK) {
-                (true, _) => Flow::Enough,
-                (false, true) => Flow::Pause,
-                (false, false) => Flow::On,
+                (true, _) => ScanStep::Stop,
+                (false, true) => ScanStep::Pause,
+                (false, false) => ScanStep::Continue,
             }
         })?;
         self.phase = Phase::Sending { owed };
@@ -230,9 +232,9 @@ impl Listing {
 
     fn slice(
         &mut self,
-        mut visit: impl FnMut(&Taker<'_>, &[u8], &[u8]) -> Flow,
+        mut visit: impl FnMut(&RowFilter<'_>, &[u8], &[u8]) -> ScanStep,
     ) -> Result<bool, CommandError> {
-        let taker = Taker::new(&self.what);
+        let taker = RowFilter::new(&self.what);
         let scan = self.scan.as_mut().ok_or(StoreError::Closed)?;
         Ok(scan.slice(|key, value| visit(&taker, key, value))?)
     }
@@ -251,18 +253,18 @@ impl Listing {
 }
 
 /// What is wanted, with its pattern read.
-enum Taker<'a> {
+enum RowFilter<'a> {
     All,
     Keys,
     Matching(Option<Pattern<'a>>),
 }
 
-impl<'a> Taker<'a> {
-    fn new(what: &'a What) -> Self {
+impl<'a> RowFilter<'a> {
+    fn new(what: &'a ListSelection) -> Self {
         match what {
-            What::All => Self::All,
-            What::Keys => Self::Keys,
-            What::Matching(pattern) => Self::Matching(Pattern::read(pattern)),
+            ListSelection::All => Self::All,
+            ListSelection::Keys => Self::Keys,
+            ListSelection::Matching(pattern) => Self::Matching(Pattern::read(pattern)),
         }
     }
 

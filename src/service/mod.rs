@@ -74,7 +74,7 @@ pub enum Answer {
     /// A list that may be larger than memory.
     List(Box<Listing>),
     /// What the request leads to will be known later: it takes more than a moment.
-    Later(oneshot::Receiver<Result<Later, CommandError>>),
+    Later(oneshot::Receiver<Result<Deferred, CommandError>>),
 }
 
 impl Answer {
@@ -92,7 +92,7 @@ impl Answer {
             let encoded = work.await.map(|response| {
                 let mut out = Vec::new();
                 response.write(&mut out);
-                Later::Encoded(out)
+                Deferred::Encoded(out)
             });
             let _gone = done.send(encoded);
         });
@@ -102,7 +102,7 @@ impl Answer {
 
 /// What a lengthy request has led to.
 #[derive(Debug)]
-pub enum Later {
+pub enum Deferred {
     /// The encoded result.
     Encoded(Vec<u8>),
     /// A result that may be larger than memory.

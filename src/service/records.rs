@@ -9,7 +9,7 @@ use cortex_core::{
 
 use super::{
     Answer, Service,
-    listing::{Listing, Page, What},
+    listing::{ListSelection, Listing, Page},
     read,
 };
 use crate::store::{CommandError, Reader, RecordCommand};
@@ -55,19 +55,19 @@ impl Service {
     /// `all [table]` or `[table, {limit, after}]`.
     pub(super) fn all(&self, caller: &Caller, params: &Bytes) -> Result<Answer, CommandError> {
         let api::All { table, page } = read(params)?;
-        self.list(caller, table, What::All, page, api::All::invalid)
+        self.list(caller, table, ListSelection::All, page, api::All::invalid)
     }
 
     /// `keys [table]` or `[table, {limit, after}]`.
     pub(super) fn keys(&self, caller: &Caller, params: &Bytes) -> Result<Answer, CommandError> {
         let api::Keys { table, page } = read(params)?;
-        self.list(caller, table, What::Keys, page, api::Keys::invalid)
+        self.list(caller, table, ListSelection::Keys, page, api::Keys::invalid)
     }
 
     /// `match [table, pattern]` or `[table, pattern, {limit, after}]`.
     pub(super) fn matching(&self, caller: &Caller, params: &Bytes) -> Result<Answer, CommandError> {
         let api::Match { table, pattern: Raw(pattern), page } = read(params)?;
-        let what = What::Matching(params.slice_ref(pattern));
+        let what = ListSelection::Matching(params.slice_ref(pattern));
         self.list(caller, table, what, page, api::Match::invalid)
     }
 
@@ -75,7 +75,7 @@ impl Service {
         &self,
         caller: &Caller,
         table: &str,
-        what: What,
+        what: ListSelection,
         page: api::Page<'_>,
         invalid: fn() -> Refusal,
     ) -> Result<Answer, CommandError> {

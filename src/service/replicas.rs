@@ -14,7 +14,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use cortex_core::{
-    api::{self, KeptBy, NodeScope, OwnReplica, PeerReplica, ReplicaState, TableSync},
+    api::{self, GcBlockedBy, NodeScope, OwnReplica, PeerReplica, ReplicaState, TableSync},
     directory::{Directory, Standing},
     model::{NodeName, TableUid},
     replication::{GcBlocker, GcBlocking, RemoteReplica, VersionVector},
@@ -33,7 +33,7 @@ use crate::{
 
 /// How the replica here is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Here {
+pub(super) enum OwnState {
     /// Whole, and in the scope.
     Ready,
     /// Its rows are still on their way.
@@ -46,14 +46,14 @@ pub(super) enum Here {
     None,
 }
 
-impl From<Here> for ReplicaState {
-    fn from(here: Here) -> Self {
+impl From<OwnState> for ReplicaState {
+    fn from(here: OwnState) -> Self {
         match here {
-            Here::Ready => Self::Ready,
-            Here::Filling => Self::Filling,
-            Here::Frozen => Self::Frozen,
-            Here::Draining => Self::Draining,
-            Here::None => Self::None,
+            OwnState::Ready => Self::Ready,
+            OwnState::Filling => Self::Filling,
+            OwnState::Frozen => Self::Frozen,
+            OwnState::Draining => Self::Draining,
+            OwnState::None => Self::None,
         }
     }
 }
@@ -101,7 +101,7 @@ pub(super) enum Link {
 
 /// All that is known of another node's replica.
 #[derive(Clone, Debug)]
-pub(super) struct Facts<'a> {
+pub(super) struct ReplicaFacts<'a> {
     pub(super) standing: Standing,
     /// The last replica epoch that has begun, and the last that is over.
     pub(super) epoch: u64,
@@ -150,7 +150,7 @@ pub(super) struct TableReplicas {
     pub(super) removed_by: Option<NodeName>,
     pub(super) entry: Arc<Entry>,
     pub(super) name: String,
-    pub(super) here: Here,
+    pub(super) here: OwnState,
     /// True where root of this machine keeps the table away.
     pub(super) declined: bool,
     /// Where the rows of the replica here can go; none where it does not drain.
@@ -178,7 +178,7 @@ impl Service {
         let judged = nodes.into_iter().map(|node| {
             let known = self.sync.of(table, &node);
             let ahead = self.sync.of(SYSTEM_TABLE, &node);
-            let facts = Facts {
+            let facts = ReplicaFacts {
                 standing: directory.standing(table, &node),
                 epoch: epochs.get(&node).copied().unwrap_or(0),
                 gone: gone.get(&node).copied().unwrap_or(0),
@@ -197,9 +197,9 @@ impl Service {
         let others = if entry.replicated { judged.collect() } else { Vec::new() };
         let mut here = here(entry, replica.as_deref());
         let path = || Neighbours::new(directory, entry, seen.as_deref()).path();
-        let mut drain_path = (here == Here::Draining).then(path);
-        if here == Here::None && directory.owes_departure(table) {
-            (here, drain_path) = (Here::Draining, Some(DrainPath::Drained));
+        let mut drain_path = (here == OwnState::Draining).then(path);
+        if here == OwnState::None && directory.owes_departure(table) {
+            (here, drain_path) = (OwnState::Draining, Some(DrainPath::Drained));
         }
         TableReplicas {
             here,
@@ -230,7 +230,7 @@ impl Service {
                 GcBlocking::Ahead => "ahead: it has seen what this node has not",
                 GcBlocking::Behind => "behind: it has not said that it knows them all",
             };
-            KeptBy { node: node.to_string(), why: why.to_owned() }
+            GcBlockedBy { node: node.to_string(), why: why.to_owned() }
         });
         TableSync {
             table: replicas.name.clone(),
@@ -277,7 +277,7 @@ impl Service {
             heard_ms: other.heard_ms,
             why: other.why.clone(),
         });
-        let own = (replicas.here != Here::None || replicas.declined).then(own);
+        let own = (replicas.here != OwnState::None || replicas.declined).then(own);
         own.into_iter().chain(others).collect()
     }
 }
@@ -334,19 +334,19 @@ pub(super) fn link(seen: Option<&Seen>, node: &NodeName) -> Link {
     }
 }
 
-fn here(entry: &Entry, replica: Option<&Replica>) -> Here {
+fn here(entry: &Entry, replica: Option<&Replica>) -> OwnState {
     if !entry.replicated {
-        return Here::Ready;
+        return OwnState::Ready;
     }
     let drains = replica.is_some_and(|replica| replica.drain.is_some());
     match (entry.standing, replica) {
-        (_, None) => Here::None,
-        (_, Some(_)) if drains => Here::Draining,
-        (Standing::Out, Some(replica)) if replica.epoch == 0 => Here::None,
-        (Standing::Out, Some(_)) => Here::Draining,
-        (Standing::Frozen, Some(_)) => Here::Frozen,
-        (Standing::In, Some(replica)) if replica.ready => Here::Ready,
-        (Standing::In, Some(_)) => Here::Filling,
+        (_, None) => OwnState::None,
+        (_, Some(_)) if drains => OwnState::Draining,
+        (Standing::Out, Some(replica)) if replica.epoch == 0 => OwnState::None,
+        (Standing::Out, Some(_)) => OwnState::Draining,
+        (Standing::Frozen, Some(_)) => OwnState::Frozen,
+        (Standing::In, Some(replica)) if replica.ready => OwnState::Ready,
+        (Standing::In, Some(_)) => OwnState::Filling,
     }
 }
 
@@ -356,7 +356,7 @@ pub(super) fn is_equal(here: &Replica, known: &RemoteReplica) -> bool {
     status.is_some_and(|status| status.vector == here.vector && status.digest == here.digest)
 }
 
-fn judge(node: NodeName, facts: &Facts<'_>) -> Other {
+fn judge(node: NodeName, facts: &ReplicaFacts<'_>) -> Other {
     let status = facts.replica.and_then(|replica| replica.status.as_ref());
     // What was said in an earlier replica epoch says nothing of this one.
     let status = status.filter(|status| status.epoch >= facts.epoch && status.epoch > facts.gone);
@@ -392,7 +392,7 @@ fn judge(node: NodeName, facts: &Facts<'_>) -> Other {
 
 fn state_of(
     node: &NodeName,
-    facts: &Facts<'_>,
+    facts: &ReplicaFacts<'_>,
     status: Option<&cortex_core::replication::ReplicaStatus>,
     trouble: Option<String>,
 ) -> (State, Option<String>) {
@@ -473,7 +473,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::store::Tally;
+    use crate::store::ConflictCounts;
 
     const TABLE: TableUid = TableUid([7; 16]);
 
@@ -499,7 +499,7 @@ mod tests {
             gc_watermark: VersionVector::new(),
             digest: digest(row),
             tombstones: 0,
-            conflicts: Tally::default(),
+            conflicts: ConflictCounts::default(),
             conflicts_evicted: 0,
             drain: None,
         }
@@ -512,8 +512,8 @@ mod tests {
         RemoteReplica { status: Some(status), heard_ms: 9_000, ..RemoteReplica::default() }
     }
 
-    fn facts<'a>(replica: Option<&'a RemoteReplica>, here: &'a Replica) -> Facts<'a> {
-        Facts {
+    fn facts<'a>(replica: Option<&'a RemoteReplica>, here: &'a Replica) -> ReplicaFacts<'a> {
+        ReplicaFacts {
             standing: Standing::In,
             epoch: 1,
             gone: 0,
@@ -529,7 +529,7 @@ mod tests {
         }
     }
 
-    fn of(facts: &Facts<'_>) -> Other {
+    fn of(facts: &ReplicaFacts<'_>) -> Other {
         judge(NodeName::parse("office").expect("a name"), facts)
     }
 
@@ -561,7 +561,7 @@ mod tests {
     #[test]
     fn a_replica_that_is_not_heard_any_more_is_not_said_to_be_in_sync() {
         let (here, replica) = (replica(3, b"v"), heard(3, b"v"));
-        let silent = Facts { link: Link::Silent(4), ..facts(Some(&replica), &here) };
+        let silent = ReplicaFacts { link: Link::Silent(4), ..facts(Some(&replica), &here) };
         let found = of(&silent);
         assert_eq!(found.state, State::Unknown);
         let why = found.why.expect("a reason");
@@ -583,7 +583,7 @@ mod tests {
             assert_eq!(of(&facts(Some(&replica), &here)).state, expected, "{seq} {row:?}");
         }
         let replica = heard(3, b"v");
-        let cut = Facts { link: Link::Down(None), ..facts(Some(&replica), &here) };
+        let cut = ReplicaFacts { link: Link::Down(None), ..facts(Some(&replica), &here) };
         let found = of(&cut);
         assert_eq!(found.state, State::Unknown);
         assert!(found.why.expect("a reason").starts_with("unreachable"));
@@ -614,14 +614,14 @@ mod tests {
         let status = replica.status.as_mut().expect("a status");
         status.conflicts = Some(OpenConflicts { since: Hlc::from_unix_ms(5), count: 2 });
         assert_eq!(of(&facts(Some(&replica), &here)).conflicts, Some(2));
-        let again = Facts { epoch: 2, gone: 1, ..facts(Some(&replica), &here) };
+        let again = ReplicaFacts { epoch: 2, gone: 1, ..facts(Some(&replica), &here) };
         assert_eq!(of(&again).conflicts, None);
     }
 
     #[test]
     fn the_status_of_an_earlier_epoch_does_not_count() {
         let (here, replica) = (replica(3, b"v"), heard(3, b"v"));
-        let again = Facts { epoch: 2, gone: 1, ..facts(Some(&replica), &here) };
+        let again = ReplicaFacts { epoch: 2, gone: 1, ..facts(Some(&replica), &here) };
         assert_eq!(of(&again).state, State::Unknown);
     }
 
@@ -629,9 +629,9 @@ mod tests {
     #[test]
     fn a_replica_out_of_the_scope_drains_until_its_epoch_is_over() {
         let (here, replica) = (replica(3, b"v"), heard(3, b"v"));
-        let out = Facts { standing: Standing::Out, ..facts(Some(&replica), &here) };
+        let out = ReplicaFacts { standing: Standing::Out, ..facts(Some(&replica), &here) };
         assert_eq!(of(&out).state, State::Draining);
-        assert_eq!(of(&Facts { gone: 1, ..out.clone() }).state, State::Left);
-        assert_eq!(of(&Facts { removed: true, ..out }).state, State::Left);
+        assert_eq!(of(&ReplicaFacts { gone: 1, ..out.clone() }).state, State::Left);
+        assert_eq!(of(&ReplicaFacts { removed: true, ..out }).state, State::Left);
     }
 }

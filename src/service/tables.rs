@@ -7,7 +7,7 @@ use bytes::Bytes;
 use cortex_core::{
     api::{
         self, Attributes, Grant, NodeScope, Request as _, TableList, TableReport, TableSummary,
-        Words,
+        TextOrList,
     },
     directory::Directory,
     gate,
@@ -17,7 +17,7 @@ use cortex_core::{
     },
 };
 
-use super::{Answer, Service, grants::words, read};
+use super::{Answer, Service, grants::names, read};
 use crate::store::{Catalog, CommandError, Entry, Namespace, TableCommand};
 
 impl Service {
@@ -256,7 +256,7 @@ pub(super) fn own_tables<'a>(
 fn granted(acl: &Acl, directory: &Directory) -> Vec<Grant> {
     let grant = |(principal, rights)| Grant {
         identity: directory.show_principal(principal),
-        permissions: words(rights),
+        permissions: names(rights),
     };
     acl.iter().map(grant).collect()
 }
@@ -308,10 +308,10 @@ fn parse_attributes(names: &Attributes<'_>) -> Result<Vec<AttributeName>, Refusa
 }
 
 /// A scope is `local`, `all`, `home,office` or a list of node names.
-pub(super) fn parse_scope(words: &Words<'_>) -> Result<Scope, Refusal> {
+pub(super) fn parse_scope(words: &TextOrList<'_>) -> Result<Scope, Refusal> {
     match words {
-        Words::Text(text) => Scope::parse(text),
-        Words::List(names) => Scope::parse(&names.join(",")),
-        Words::NoText => Err(Refusal::InvalidScope),
+        TextOrList::Text(text) => Scope::parse(text),
+        TextOrList::List(names) => Scope::parse(&names.join(",")),
+        TextOrList::Invalid => Err(Refusal::InvalidScope),
     }
 }

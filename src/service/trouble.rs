@@ -6,7 +6,7 @@ use cortex_core::{
     replication::{Quarantined, RemoteReplica, Trouble},
 };
 
-use super::replicas::{Facts, Link};
+use super::replicas::{Link, ReplicaFacts};
 use crate::remedy;
 
 /// Why no rows pass between the replica here and another.
@@ -19,7 +19,7 @@ pub(super) struct Obstacle {
 }
 
 /// What stands between the replica here and that on a node; none where nothing is known to.
-pub(super) fn between(node: &NodeName, facts: &Facts<'_>) -> Option<Obstacle> {
+pub(super) fn between(node: &NodeName, facts: &ReplicaFacts<'_>) -> Option<Obstacle> {
     let because = |why: String, mend: String| Some(Obstacle { why, mend: Some(mend) });
     match &facts.link {
         Link::Down(error) => {
@@ -43,7 +43,7 @@ pub(super) fn between(node: &NodeName, facts: &Facts<'_>) -> Option<Obstacle> {
     }
 }
 
-fn over_a_link(node: &NodeName, facts: &Facts<'_>) -> Option<Obstacle> {
+fn over_a_link(node: &NodeName, facts: &ReplicaFacts<'_>) -> Option<Obstacle> {
     let of_rows = |replica: &RemoteReplica| of_rows(replica, node, facts);
     let own = facts.replica.and_then(of_rows).or_else(|| facts.directory.and_then(of_rows));
     let quarantined = facts.directory.and_then(|replica| of_quarantined(&replica.quarantined));
@@ -51,7 +51,7 @@ fn over_a_link(node: &NodeName, facts: &Facts<'_>) -> Option<Obstacle> {
 }
 
 /// What each side of a link has against the rows of the other.
-fn of_rows(replica: &RemoteReplica, node: &NodeName, facts: &Facts<'_>) -> Option<Obstacle> {
+fn of_rows(replica: &RemoteReplica, node: &NodeName, facts: &ReplicaFacts<'_>) -> Option<Obstacle> {
     let say = |what: &str, trouble: &Trouble, since: Option<u64>, at: &str| {
         let of_clocks = matches!(trouble, Trouble::Clock(_) | Trouble::Ahead(_));
         let lasted = since

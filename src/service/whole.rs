@@ -7,7 +7,7 @@ use cortex_core::{
 };
 use tokio::task::yield_now;
 
-use super::{Answer, Later, Pieces, Service, Step};
+use super::{Answer, Deferred, Pieces, Service, Step};
 use crate::store::{CommandError, StoreError};
 
 /// The largest result that is put together in memory: half of what a message on the system bus may be.
@@ -35,8 +35,8 @@ impl Service {
                 collect(listing.as_mut(), &mut out).await?;
             }
             Answer::Later(later) => match later.await.unwrap_or(Err(StoreError::Closed.into()))? {
-                Later::Encoded(result) => out = result,
-                Later::Pieces(mut pieces) => collect(pieces.as_mut(), &mut out).await?,
+                Deferred::Encoded(result) => out = result,
+                Deferred::Pieces(mut pieces) => collect(pieces.as_mut(), &mut out).await?,
             },
         }
         Ok(out)

@@ -42,26 +42,26 @@ const TYPICAL: u64 = 512;
 /// A bounded cache of records.
 #[derive(Debug)]
 pub(super) struct RecordCache {
-    entries: Cache<Name, Entry, Weight, DefaultHashBuilder>,
+    entries: Cache<CacheKey, Entry, Weight, DefaultHashBuilder>,
     versions: Box<[AtomicU64]>,
     hasher: DefaultHashBuilder,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Name {
+struct CacheKey {
     table: TableId,
     key: Box<[u8]>,
 }
 
-/// Hashes as [`Name`] does.
+/// Hashes as [`CacheKey`] does.
 #[derive(Debug, Hash)]
-struct NameRef<'a> {
+struct CacheKeyRef<'a> {
     table: TableId,
     key: &'a [u8],
 }
 
-impl Equivalent<Name> for NameRef<'_> {
-    fn equivalent(&self, name: &Name) -> bool {
+impl Equivalent<CacheKey> for CacheKeyRef<'_> {
+    fn equivalent(&self, name: &CacheKey) -> bool {
         self.table == name.table && *self.key == *name.key
     }
 }
@@ -75,15 +75,15 @@ struct Entry {
 #[derive(Clone, Debug)]
 struct Weight;
 
-impl Weighter<Name, Entry> for Weight {
-    fn weight(&self, name: &Name, entry: &Entry) -> u64 {
+impl Weighter<CacheKey, Entry> for Weight {
+    fn weight(&self, name: &CacheKey, entry: &Entry) -> u64 {
         (name.key.len() + entry.record.len()) as u64 + OVERHEAD
     }
 }
 
 /// A bucket and the version that it had, to be taken before the snapshot that is read from.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Ticket {
+pub(super) struct BucketVersion {
     version: u64,
 }
 
@@ -106,7 +106,7 @@ impl RecordCache {
 
     /// The record, if it is here and still what the last commit left.
     pub(super) fn get(&self, table: TableId, key: &[u8]) -> Option<Arc<[u8]>> {
-        let name = NameRef { table, key };
+        let name = CacheKeyRef { table, key };
         let entry = self.entries.get(&name)?;
         let version = self.versions[self.bucket(table, key)].load(SeqCst);
         (entry.version == version).then_some(entry.record)
@@ -114,22 +114,28 @@ impl RecordCache {
 
     /// Leave to insert what a snapshot taken from now on says of the key; none while a commit
     /// that touches its bucket is becoming visible.
-    pub(super) fn ticket(&self, table: TableId, key: &[u8]) -> Option<Ticket> {
+    pub(super) fn bucket_version(&self, table: TableId, key: &[u8]) -> Option<BucketVersion> {
         let version = self.versions[self.bucket(table, key)].load(SeqCst);
-        version.is_multiple_of(2).then_some(Ticket { version })
+        version.is_multiple_of(2).then_some(BucketVersion { version })
     }
 
-    pub(super) fn insert(&self, ticket: Ticket, table: TableId, key: &[u8], record: &[u8]) {
+    pub(super) fn insert(
+        &self,
+        bucket_version: BucketVersion,
+        table: TableId,
+        key: &[u8],
+        record: &[u8],
+    ) {
         if record.len() > LARGEST {
             return;
         }
-        let entry = Entry { record: record.into(), version: ticket.version };
-        self.entries.insert(Name { table, key: key.into() }, entry);
+        let entry = Entry { record: record.into(), version: bucket_version.version };
+        self.entries.insert(CacheKey { table, key: key.into() }, entry);
     }
 
     /// The bucket of a key, to be collected for [`RecordCache::begin`].
     pub(super) fn bucket(&self, table: TableId, key: &[u8]) -> usize {
-        let hash = self.hasher.hash_one(NameRef { table, key });
+        let hash = self.hasher.hash_one(CacheKeyRef { table, key });
         usize::try_from(hash % BUCKETS as u64).unwrap_or(0)
     }
 
@@ -179,8 +185,8 @@ mod tests {
     #[test]
     fn an_entry_counts_until_a_commit_touches_its_key() {
         let cache = RecordCache::new(1 << 20);
-        let ticket = cache.ticket(TABLE, b"k").expect("nothing under way");
-        cache.insert(ticket, TABLE, b"k", b"old");
+        let bucket_version = cache.bucket_version(TABLE, b"k").expect("nothing under way");
+        cache.insert(bucket_version, TABLE, b"k", b"old");
         assert_eq!(cached(&cache, b"k").as_deref(), Some(&b"old"[..]));
         assert_eq!(cache.get(TableId(2), b"k"), None, "another table");
         drop(cache.begin(vec![cache.bucket(TABLE, b"k")]));
@@ -191,14 +197,14 @@ mod tests {
     fn nothing_is_cached_while_a_commit_touches_its_key() {
         let cache = RecordCache::new(1 << 20);
         let bucket = cache.bucket(TABLE, b"k");
-        let before = cache.ticket(TABLE, b"k").expect("nothing under way");
+        let before = cache.bucket_version(TABLE, b"k").expect("nothing under way");
         let guard = cache.begin(vec![bucket, bucket]);
-        assert!(cache.ticket(TABLE, b"k").is_none());
+        assert!(cache.bucket_version(TABLE, b"k").is_none());
         cache.insert(before, TABLE, b"k", b"read before the commit");
         assert_eq!(cached(&cache, b"k"), None);
         drop(guard);
         assert_eq!(cached(&cache, b"k"), None, "a ticket from before the commit does not count");
-        assert!(cache.ticket(TABLE, b"k").is_some());
+        assert!(cache.bucket_version(TABLE, b"k").is_some());
     }
 
     #[test]
@@ -206,8 +212,8 @@ mod tests {
         let cache = RecordCache::new(100_000);
         for n in 0..10_000u32 {
             let key = n.to_be_bytes();
-            let ticket = cache.ticket(TABLE, &key).expect("nothing under way");
-            cache.insert(ticket, TABLE, &key, &[0; 200]);
+            let bucket_version = cache.bucket_version(TABLE, &key).expect("nothing under way");
+            cache.insert(bucket_version, TABLE, &key, &[0; 200]);
         }
         assert!(cache.entries.weight() <= 100_000);
         assert!(cache.entries.len() > 100);

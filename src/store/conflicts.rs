@@ -34,7 +34,7 @@ pub struct Conflict {
 
 /// How many conflicts a replica keeps of which nobody has taken note.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Tally {
+pub struct ConflictCounts {
     /// How many they are, and since when.
     pub open: OpenConflicts,
     /// How many have come since the file was opened.
@@ -42,13 +42,13 @@ pub struct Tally {
 }
 
 /// What the file says of two tallies: all but the number is of one run of the daemon.
-impl PartialEq for Tally {
+impl PartialEq for ConflictCounts {
     fn eq(&self, other: &Self) -> bool {
         self.open.count == other.open.count
     }
 }
 
-impl Eq for Tally {}
+impl Eq for ConflictCounts {}
 
 /// Conflicts of a table, the newest first, from before a number.
 pub(super) fn read(
@@ -89,9 +89,9 @@ pub(super) struct Open {
 }
 
 impl Open {
-    pub(super) fn of(&self, table: TableId) -> Tally {
+    pub(super) fn of(&self, table: TableId) -> ConflictCounts {
         let count = self.counts.get(&table).copied().unwrap_or(0);
-        Tally { open: OpenConflicts { since: self.since, count }, met: 0 }
+        ConflictCounts { open: OpenConflicts { since: self.since, count }, met: 0 }
     }
 }
 

@@ -16,19 +16,19 @@ const KEPT: usize = 1000;
 #[derive(Debug)]
 pub(super) struct Damage {
     /// Locked for a look-up or a change of one entry.
-    known: Mutex<Known>,
+    known: Mutex<KnownDamage>,
     changed: watch::Sender<()>,
 }
 
 #[derive(Debug, Default)]
-struct Known {
+struct KnownDamage {
     rows: BTreeMap<TableId, BTreeSet<Vec<u8>>>,
-    news: News,
+    news: DamageNews,
 }
 
 /// What has changed since it was asked about last.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct News {
+pub struct DamageNews {
     /// Rows that were found to be damaged.
     pub found: Vec<(TableId, Vec<u8>)>,
     /// Rows that were damaged and were replaced or removed.
@@ -82,7 +82,7 @@ impl Damage {
         self.known().rows.remove(&table);
     }
 
-    pub(super) fn take_news(&self) -> News {
+    pub(super) fn take_news(&self) -> DamageNews {
         std::mem::take(&mut self.known().news)
     }
 
@@ -91,7 +91,7 @@ impl Damage {
         self.changed.subscribe()
     }
 
-    fn known(&self) -> MutexGuard<'_, Known> {
+    fn known(&self) -> MutexGuard<'_, KnownDamage> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -21,7 +21,7 @@ use super::{
     recent::Recent,
     replica::Replica,
     schema,
-    tx::{Finished, Means, Tx, dispatch, replication::cursors, state::State, totals::Totals},
+    tx::{Finished, Tx, TxResources, dispatch, replication::cursors, state::State, totals::Totals},
 };
 
 /// The connection that changes rows, and what is known of them in memory.
@@ -53,7 +53,7 @@ pub(super) struct Committed {
 
 /// What the world lends a transaction.
 #[derive(Clone, Copy)]
-pub(super) struct Around<'a> {
+pub(super) struct TxInputs<'a> {
     pub(super) cache: &'a RecordCache,
     pub(super) limits: Limits,
     pub(super) wall_ms: u64,
@@ -78,12 +78,12 @@ impl Engine {
     pub(super) fn transact<'c, G>(
         &mut self,
         commands: impl Iterator<Item = &'c Command>,
-        around: Around<'_>,
+        around: TxInputs<'_>,
         announce: impl FnOnce(Vec<usize>) -> G,
     ) -> Result<Committed, StoreError> {
         let transaction = Transaction::begin(&self.conn)?;
         let written_before = self.conn.total_changes();
-        let means = Means {
+        let means = TxResources {
             cache: around.cache,
             contexts: &self.contexts,
             exposure: &self.exposure,
@@ -120,7 +120,7 @@ impl Engine {
     pub(super) fn resume_or_rotate_actor(
         &mut self,
         mark: Option<(ActorId, u64)>,
-        around: Around<'_>,
+        around: TxInputs<'_>,
     ) -> Result<(), StoreError> {
         let own = self.state.own_actor();
         let goes_on = mark.is_some_and(|(who, seq)| who == own && seq <= self.state.seq);
@@ -219,7 +219,7 @@ impl Database {
     /// As [`super::Store::execute`].
     pub fn execute(&mut self, command: &Command, wall_ms: u64) -> Result<Outcome, CommandError> {
         let limits = Limits::default();
-        let around = Around { cache: &self.cache, limits, wall_ms };
+        let around = TxInputs { cache: &self.cache, limits, wall_ms };
         let commands = std::iter::once(command);
         match self.engine.transact(commands, around, |touched| self.cache.begin(touched)) {
             Ok(mut committed) => {

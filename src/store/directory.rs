@@ -42,7 +42,7 @@ pub(super) fn refuse_what_is_not_ours(dir: &Path) -> Result<(), OpenError> {
     if fs::symlink_metadata(dir.join(FILE)).is_ok() {
         return Ok(());
     }
-    let mut look = Look { left: ENTRIES, of_mnesia: Vec::new(), others: Vec::new() };
+    let mut look = Inventory { left: ENTRIES, of_mnesia: Vec::new(), others: Vec::new() };
     look.inside(dir, "", 0);
     let path = dir.display().to_string();
     if !look.of_mnesia.is_empty() {
@@ -55,13 +55,13 @@ pub(super) fn refuse_what_is_not_ours(dir: &Path) -> Result<(), OpenError> {
 }
 
 /// What was found, by paths below the directory.
-struct Look {
+struct Inventory {
     left: usize,
     of_mnesia: Vec<String>,
     others: Vec<String>,
 }
 
-impl Look {
+impl Inventory {
     /// Looks at what is in a directory. One that cannot be read holds nothing that could be mistaken: using it
     /// will fail, and say why.
     fn inside(&mut self, dir: &Path, below: &str, depth: usize) {

@@ -1,5 +1,5 @@
 //! When the log is emptied, so that what was deleted, overwritten or dropped is gone from the disk.
-//! Unused bytes of the file itself are `slack`'s; who is told afterwards, `departure`'s;
+//! Unused bytes of the file itself are `free_space`'s; who is told afterwards, `departure`'s;
 //! the doing is the writer's.
 //!
 //! SQLite overwrites a deleted row in the page that it was in, but the log holds that page as it was before,
@@ -10,7 +10,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::slack::Slack;
+use super::free_space::FreeSpace;
 use crate::sys::clock;
 
 /// How long removed bytes may stay in the log before it is emptied: changes that follow each other share it.
@@ -29,15 +29,15 @@ pub(super) const NEARLY: u64 = 512;
 #[derive(Debug)]
 pub(super) struct Erasure {
     /// None where the file is not the operating system's, as under a VFS of a test.
-    pub(super) slack: Option<Slack>,
+    pub(super) free_space: Option<FreeSpace>,
     /// When the log is to be emptied; none where nothing has been removed since it was.
     pub(super) due: Option<Instant>,
     pub(super) not_before: Option<Instant>,
 }
 
 impl Erasure {
-    pub(super) fn new(slack: Option<Slack>) -> Self {
-        Self { slack, due: None, not_before: None }
+    pub(super) fn new(free_space: Option<FreeSpace>) -> Self {
+        Self { free_space, due: None, not_before: None }
     }
 
     /// True where reads over an old state have kept removed bytes for too long.
@@ -47,7 +47,7 @@ impl Erasure {
 
     pub(super) fn is_due(&self, now: Instant) -> bool {
         let may_try = self.not_before.is_none_or(|moment| moment <= now);
-        let sweeps = self.slack.as_ref().is_some_and(Slack::is_sweeping);
+        let sweeps = self.free_space.as_ref().is_some_and(FreeSpace::is_sweeping);
         may_try && (sweeps || self.due.is_some_and(|due| due <= now))
     }
 }

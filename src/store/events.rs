@@ -25,7 +25,7 @@ pub struct Event {
 
 /// An event as it was written down.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Recorded {
+pub struct EventRecord {
     /// Rises with every event.
     pub id: i64,
     /// When, in Unix milliseconds by the wall clock.
@@ -40,7 +40,7 @@ pub struct Recorded {
 
 /// Which events are wanted.
 #[derive(Clone, Copy, Debug)]
-pub struct Wanted {
+pub struct EventFilter {
     /// Only those that concern this uid; none for all.
     pub of: Option<Uid>,
     /// Only those with a greater id.
@@ -70,7 +70,7 @@ pub(super) fn record(conn: &Connection, event: &Event, at_ms: u64) -> Result<(),
 }
 
 /// Reads events, the oldest of the wanted ones first.
-pub(super) fn read(conn: &Connection, wanted: Wanted) -> Result<Vec<Recorded>, StoreError> {
+pub(super) fn read(conn: &Connection, wanted: EventFilter) -> Result<Vec<EventRecord>, StoreError> {
     let mut statement = conn.prepare_cached(
         "SELECT id, at_ms, uid, kind, text FROM events
          WHERE id > ?1 AND (?2 IS NULL OR uid = ?2) ORDER BY id DESC LIMIT ?3",
@@ -78,7 +78,7 @@ pub(super) fn read(conn: &Connection, wanted: Wanted) -> Result<Vec<Recorded>, S
     let rows = statement.query_map(
         params![wanted.after, wanted.of.map(|uid| uid.0), wanted.limit],
         |row| {
-            Ok(Recorded {
+            Ok(EventRecord {
                 id: row.get(0)?,
                 at_ms: row.get::<_, i64>(1)?.unsigned_abs(),
                 uid: row.get::<_, Option<u32>>(2)?.map(Uid),

@@ -15,7 +15,7 @@ use cortex_core::{
 };
 
 use super::{
-    read_batch::{BatchRead, NoBatch},
+    read_batch::{BatchRead, BatchRefusal},
     system,
 };
 
@@ -38,7 +38,7 @@ struct State {
 
 /// A moment before rows are read to be handed out.
 #[derive(Clone, Copy, Debug)]
-struct Before(u64);
+struct ReadStart(u64);
 
 impl Exposure {
     fn state(&self) -> MutexGuard<'_, State> {
@@ -59,26 +59,26 @@ impl Exposure {
         let served = answer()?;
         Ok(match &served {
             BatchRead::Batch(batch) if !self.answered(before, reader, batch) => {
-                BatchRead::Refused(NoBatch::Busy)
+                BatchRead::Refused(BatchRefusal::Busy)
             }
             BatchRead::Batch(_) | BatchRead::Nothing | BatchRead::Refused(_) => served,
         })
     }
 
     /// A reader asks. One that asks from the same place again has not taken what it was answered.
-    fn asked(&self, reader: &NodeName, want: &PullRequest) -> Before {
+    fn asked(&self, reader: &NodeName, want: &PullRequest) -> ReadStart {
         let mut state = self.state();
         if let Some((from, newest)) = state.under_way.remove(&(reader.clone(), want.table))
             && from != want.position
         {
             state.met = newest.max(state.met);
         }
-        Before(state.changes)
+        ReadStart(state.changes)
     }
 
     /// Notes an answer that is about to leave. False where its rows may have other timestamps by now: it must
     /// not leave then.
-    fn answered(&self, before: Before, reader: &NodeName, batch: &Batch) -> bool {
+    fn answered(&self, before: ReadStart, reader: &NodeName, batch: &Batch) -> bool {
         let mut state = self.state();
         if state.changing || state.changes != before.0 {
             return false;

@@ -23,16 +23,16 @@ use super::{
     conflicts::{self, Conflict},
     damage, database, directory, erasure,
     error::{CommandError, OpenError, StoreError},
-    exposure, inherited,
+    exposure, free_space, inherited,
     options::{FILE, Options},
     place::{open_beside, report_unclean_end},
     published::Published,
-    read_batch::{self, BatchBounds, BatchRead, NoBatch},
+    read_batch::{self, BatchBounds, BatchRead, BatchRefusal},
     reader::Reader,
     replica::Replica,
     reserve, rollback_marker,
     scan::{self, Scan},
-    schema, slack, system, tx, writer,
+    schema, system, tx, writer,
 };
 use crate::sys::{clock, random};
 
@@ -130,7 +130,8 @@ impl Store {
         );
         let file = open_beside(&path, options.vfs.as_deref()).map_err(fault)?;
         let sweep = !engine.state.departures.swept;
-        let slack = file.as_ref().map(|file| slack::Slack::new(Arc::clone(file), &path, sweep));
+        let free_space =
+            file.as_ref().map(|file| free_space::FreeSpace::new(Arc::clone(file), &path, sweep));
         let damage = Arc::clone(&engine.damage);
         let published = Arc::new(Published::new(
             Arc::clone(&engine.state.catalog),
@@ -144,8 +145,8 @@ impl Store {
         let state = &engine.state;
         published.show(&state.catalog);
         let (database, exposure) = (state.database, Arc::clone(&engine.exposure));
-        published.tell_clock(state.hlc());
-        published.show_replicas(&state.replicas.committed(), &engine.recent, state);
+        published.publish_clock(state.hlc());
+        published.publish_replicas(&state.replicas.committed(), &engine.recent, state);
         published.follow_log(&mut engine.conn).map_err(|e| fault(e.into()))?;
         published.log_pages.store(inherited::pages_in_log(&path), Relaxed);
         let reader = |_| {
@@ -167,7 +168,7 @@ impl Store {
             checkpointer,
             bounds: options.log.within(reserve.as_ref()),
             reserve,
-            erasure: erasure::Erasure::new(slack),
+            erasure: erasure::Erasure::new(free_space),
         };
         let writer = std::thread::Builder::new()
             .name("writer".into())
@@ -280,7 +281,7 @@ impl Store {
                     }
                     std::thread::yield_now();
                 }
-                Ok(BatchRead::Refused(NoBatch::Busy))
+                Ok(BatchRead::Refused(BatchRefusal::Busy))
             })
         })?;
         Ok(served.draining(self.replica(want.table).and_then(|replica| replica.drain)))
@@ -400,7 +401,7 @@ impl Store {
 
     /// What has become known of damaged rows since this was asked last, and is told to nobody else.
     #[must_use]
-    pub fn take_damage_news(&self) -> damage::News {
+    pub fn take_damage_news(&self) -> damage::DamageNews {
         self.inner.damage.take_news()
     }
 

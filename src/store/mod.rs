@@ -32,6 +32,7 @@ mod exposure;
 #[cfg(test)]
 #[path = "../../tests/support/fake_signer.rs"]
 pub(crate) mod fake_signer;
+mod free_space;
 mod full_disk;
 mod handle;
 mod inherited;
@@ -49,7 +50,6 @@ mod rollback_marker;
 mod scan;
 mod schema;
 mod seqlock;
-mod slack;
 mod system;
 mod tombstone_gc;
 mod tx;
@@ -65,16 +65,16 @@ pub use command::{
     Redemption, Registration, ReplicationCommand, ReplicationOutcome, Restamp, TableCommand,
     TableOutcome, TokenId, UpkeepCommand, UpkeepOutcome,
 };
-pub use conflicts::{Conflict, Tally};
-pub use damage::News as DamageNews;
+pub use conflicts::{Conflict, ConflictCounts};
+pub use damage::DamageNews;
 pub use database::Database;
 pub use error::{CommandError, OpenError, StoreError};
-pub use events::{Event, Recorded, Wanted};
+pub use events::{Event, EventFilter, EventRecord};
 pub use handle::{Figures, Store};
 pub use options::{LogBounds, Options};
-pub use read_batch::{BatchBounds, BatchRead, NoBatch};
+pub use read_batch::{BatchBounds, BatchRead, BatchRefusal};
 pub use reader::Reader;
 pub use repair::bucket_of;
 pub use replica::Replica;
-pub use scan::{Flow, Scan};
+pub use scan::{Scan, ScanStep};
 pub use system::{Checked, UID as SYSTEM_TABLE, VerifiedRow, check, verify};

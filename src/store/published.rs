@@ -99,7 +99,7 @@ impl Published {
     }
 
     /// Lets everybody see replicas that have changed.
-    pub(super) fn show_replicas(
+    pub(super) fn publish_replicas(
         &self,
         changed: &[Arc<Replica>],
         recent: &Arc<Recent>,
@@ -161,7 +161,7 @@ impl Published {
     }
 
     /// Lets everybody see how far the hybrid clock has come.
-    pub(super) fn tell_clock(&self, hlc: Hlc) {
+    pub(super) fn publish_clock(&self, hlc: Hlc) {
         self.hlc.store(hlc.to_i64().unsigned_abs(), Relaxed);
     }
 

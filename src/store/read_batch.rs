@@ -53,12 +53,12 @@ pub enum BatchRead {
     /// The reader has everything.
     Nothing,
     /// There is nothing for this reader.
-    Refused(NoBatch),
+    Refused(BatchRefusal),
 }
 
 /// Why a request for rows is not answered with any.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NoBatch {
+pub enum BatchRefusal {
     /// There is no replica here.
     NoReplica,
     /// The reader may not have the rows, as far as is known here.
@@ -71,14 +71,14 @@ pub enum NoBatch {
     Busy,
 }
 
-impl From<NoBatch> for Why {
-    fn from(why: NoBatch) -> Self {
+impl From<BatchRefusal> for Why {
+    fn from(why: BatchRefusal) -> Self {
         match why {
-            NoBatch::NoReplica => Self::NoReplica,
-            NoBatch::NotInScope => Self::NotInScope,
-            NoBatch::UnknownEpoch => Self::UnknownEpoch,
-            NoBatch::Damaged => Self::Damaged,
-            NoBatch::Busy => Self::Busy,
+            BatchRefusal::NoReplica => Self::NoReplica,
+            BatchRefusal::NotInScope => Self::NotInScope,
+            BatchRefusal::UnknownEpoch => Self::UnknownEpoch,
+            BatchRefusal::Damaged => Self::Damaged,
+            BatchRefusal::Busy => Self::Busy,
         }
     }
 }
@@ -113,13 +113,13 @@ pub(super) fn read_batch(
     let File { conn, actors, .. } = file;
     let directory = catalog.directory();
     let Some(here) = directory.here() else {
-        return Ok(BatchRead::Refused(NoBatch::NoReplica));
+        return Ok(BatchRead::Refused(BatchRefusal::NoReplica));
     };
     if let Some(why) = objection(directory, reader, want) {
         return Ok(BatchRead::Refused(why));
     }
     let Some(replica) = SourceReplica::load(conn, actors, want)? else {
-        return Ok(BatchRead::Refused(NoBatch::NoReplica));
+        return Ok(BatchRead::Refused(BatchRefusal::NoReplica));
     };
     let plan = replica.plan(want);
     let mut reading = Reading::new(file, replica.table, &plan, want, bounds);
@@ -141,7 +141,7 @@ pub(super) fn read_batch(
     };
     // The reader would count what comes after a damaged row as complete.
     if reading.stopped && reading.rows.is_empty() {
-        return Ok(BatchRead::Refused(NoBatch::Damaged));
+        return Ok(BatchRead::Refused(BatchRefusal::Damaged));
     }
     let is_system = want.table == system::UID;
     if is_system {
@@ -201,14 +201,14 @@ pub(super) fn read_recent_batch(
 }
 
 /// Why a reader may not have a table's rows, if it may not.
-fn objection(directory: &Directory, reader: &NodeName, want: &PullRequest) -> Option<NoBatch> {
+fn objection(directory: &Directory, reader: &NodeName, want: &PullRequest) -> Option<BatchRefusal> {
     if want.table == system::UID {
         return None;
     }
     if !is_in_scope(directory, reader, want) {
-        return Some(NoBatch::NotInScope);
+        return Some(BatchRefusal::NotInScope);
     }
-    (!is_current_epoch(directory, reader, want)).then_some(NoBatch::UnknownEpoch)
+    (!is_current_epoch(directory, reader, want)).then_some(BatchRefusal::UnknownEpoch)
 }
 
 #[mutant(ReaderInScope => true)]

@@ -13,7 +13,7 @@ use rusqlite::Connection;
 use super::{
     checksum::StoredRow,
     error::StoreError,
-    events::{self, Recorded, Wanted},
+    events::{self, EventFilter, EventRecord},
     published::Published,
     seqlock::Sequence,
     system,
@@ -24,12 +24,12 @@ use super::{
 pub struct Reader {
     /// Applied by its own thread for each read, where it is free, and by the writer when a held
     /// snapshot stands in the way of recycling the log.
-    held: Mutex<Held>,
+    held: Mutex<OpenSnapshot>,
     published: Arc<Published>,
 }
 
 #[derive(Debug)]
-struct Held {
+struct OpenSnapshot {
     conn: Connection,
     /// The moment before the open snapshot was taken; none where it is good for one read only.
     taken_at: Option<Sequence>,
@@ -37,14 +37,14 @@ struct Held {
 
 impl Reader {
     pub(super) fn new(conn: Connection, published: Arc<Published>) -> Self {
-        Self { held: Mutex::new(Held { conn, taken_at: None }), published }
+        Self { held: Mutex::new(OpenSnapshot { conn, taken_at: None }), published }
     }
 
     /// Reads the log of events, as of the last commit.
     ///
     /// # Errors
     /// What SQLite reports.
-    pub fn events(&self, wanted: Wanted) -> Result<Vec<Recorded>, StoreError> {
+    pub fn events(&self, wanted: EventFilter) -> Result<Vec<EventRecord>, StoreError> {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         held.refresh(&self.published)?;
         events::read(&held.conn, wanted)
@@ -91,12 +91,12 @@ impl Reader {
             found(&record);
             return Ok(true);
         }
-        let ticket = cache.ticket(table, key);
+        let bucket_version = cache.bucket_version(table, key);
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         held.refresh(&self.published)?;
         let result = held.lookup(table, key, |record| {
-            if let Some(ticket) = ticket {
-                cache.insert(ticket, table, key, record);
+            if let Some(bucket_version) = bucket_version {
+                cache.insert(bucket_version, table, key, record);
             }
             found(record);
         });
@@ -113,7 +113,7 @@ impl Reader {
     }
 }
 
-impl Held {
+impl OpenSnapshot {
     /// Takes a new snapshot if a commit has happened since this one was taken.
     fn refresh(&mut self, published: &Published) -> Result<(), StoreError> {
         // Read before the snapshot is taken: if a commit falls between, the next read takes another.

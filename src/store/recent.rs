@@ -40,14 +40,14 @@ impl Change {
 
 /// What a transaction has changed so far.
 #[derive(Debug, Default)]
-pub(super) struct Fresh {
+pub(super) struct PendingChanges {
     changes: Vec<Arc<Change>>,
     bytes: usize,
     /// True once there is more than is kept, or a change that these do not tell.
     broken: bool,
 }
 
-impl Fresh {
+impl PendingChanges {
     /// True where another change is of use.
     pub(super) fn takes(&self, bytes: usize) -> bool {
         !self.broken && self.changes.len() < CHANGES && self.bytes + bytes <= BYTES
@@ -87,7 +87,7 @@ impl Recent {
     }
 
     /// Adds what a transaction has changed, which is committed.
-    pub(super) fn add(&mut self, fresh: Fresh, lsn: u64, hlc: Hlc) {
+    pub(super) fn add(&mut self, fresh: PendingChanges, lsn: u64, hlc: Hlc) {
         if fresh.broken {
             *self = Self::from(lsn, hlc);
             return;
@@ -137,7 +137,7 @@ mod tests {
     }
 
     fn add(recent: &mut Recent, change: Change) {
-        let (mut fresh, lsn) = (Fresh::default(), change.lsn);
+        let (mut fresh, lsn) = (PendingChanges::default(), change.lsn);
         if fresh.takes(change.bytes()) {
             fresh.add(change);
         } else {

@@ -12,7 +12,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use super::{
     actors::Actors,
     checksum::StoredRow,
-    conflicts::{self, Tally},
+    conflicts::{self, ConflictCounts},
     contexts,
     error::StoreError,
 };
@@ -43,7 +43,7 @@ pub struct Replica {
     /// Deletions that are kept.
     pub tombstones: u64,
     /// Conflicts of which nobody has taken note.
-    pub conflicts: Tally,
+    pub conflicts: ConflictCounts,
     /// Conflicts that were given up to stay within bounds.
     pub conflicts_evicted: u64,
     /// The draining that is under way; a new one after each start, since acknowledgements of an earlier
@@ -66,7 +66,7 @@ impl Replica {
             gc_watermark: VersionVector::new(),
             digest: TableDigest::default(),
             tombstones: 0,
-            conflicts: Tally::default(),
+            conflicts: ConflictCounts::default(),
             conflicts_evicted: 0,
             drain: None,
         }
@@ -200,7 +200,7 @@ fn from_row(row: &Row<'_>, actors: &Actors) -> rusqlite::Result<Replica> {
         gc_watermark: vector(11)?,
         digest: TableDigest::from_bytes(row.get(7)?),
         tombstones: row.get(8)?,
-        conflicts: Tally::default(),
+        conflicts: ConflictCounts::default(),
         conflicts_evicted: row.get(9)?,
         drain: None,
     })

@@ -35,14 +35,14 @@ const MARK: usize = 80;
 #[derive(Debug)]
 pub(super) struct RollbackMarker {
     /// Made with the first word: a database that belongs to no mesh needs none.
-    place: Place,
+    place: MarkerFile,
     database: [u8; 16],
     /// Device and inode: a copy of the database is another file.
     of: (u64, u64),
 }
 
 #[derive(Debug)]
-enum Place {
+enum MarkerFile {
     /// Not looked for yet.
     Directory(PathBuf),
     /// Open.
@@ -61,9 +61,10 @@ impl RollbackMarker {
         path: &Path,
     ) -> (Self, Option<(ActorId, u64)>) {
         let of = fs::metadata(path).map_or((0, 0), |meta| (meta.dev(), meta.ino()));
-        let place = dir.map_or(Place::Nowhere, |dir| Place::Directory(dir.join(name(database))));
+        let place =
+            dir.map_or(MarkerFile::Nowhere, |dir| MarkerFile::Directory(dir.join(name(database))));
         let mut rollback_marker = Self { place, database, of };
-        let Place::Directory(path) = &rollback_marker.place else {
+        let MarkerFile::Directory(path) = &rollback_marker.place else {
             return (rollback_marker, None);
         };
         let found = File::options().read(true).write(true).custom_flags(O_NOFOLLOW).open(path);
@@ -71,26 +72,26 @@ impl RollbackMarker {
             return (rollback_marker, None);
         };
         let mark = if is_in_memory(&file) { rollback_marker.read(&file) } else { None };
-        rollback_marker.place = Place::File(file);
+        rollback_marker.place = MarkerFile::File(file);
         (rollback_marker, mark)
     }
 
     /// Writes down how far an actor has come. Where that fails there must be no older word.
     pub(super) fn note(&mut self, actor: ActorId, seq: u64) {
-        if let Place::Directory(path) = &self.place {
+        if let MarkerFile::Directory(path) = &self.place {
             self.place = match make(path) {
-                Ok(file) => Place::File(file),
+                Ok(file) => MarkerFile::File(file),
                 Err(error) => {
                     warn!(%error, path = %path.display(), "how far the store has come cannot be noted: after each start the actor id is rotated: {error}");
-                    Place::Nowhere
+                    MarkerFile::Nowhere
                 }
             };
         }
-        let Place::File(file) = &self.place else { return };
+        let MarkerFile::File(file) = &self.place else { return };
         if let Err(error) = file.write_all_at(&self.mark(actor, seq), 0) {
             warn!(%error, "how far the store has come could not be noted: {error}");
             let _no_word_at_all = file.set_len(0);
-            self.place = Place::Nowhere;
+            self.place = MarkerFile::Nowhere;
         }
     }
 

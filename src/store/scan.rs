@@ -88,13 +88,13 @@ impl Pool {
 
 /// What a visitor of rows wants next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Flow {
+pub enum ScanStep {
     /// The next row.
-    On,
+    Continue,
     /// No more in this slice; the row counts as visited.
     Pause,
     /// No more at all.
-    Enough,
+    Stop,
 }
 
 /// A read of one table over one snapshot.
@@ -114,7 +114,10 @@ impl Scan {
     ///
     /// # Errors
     /// [`StoreError::SnapshotTooOld`] once the log must be recycled; what SQLite reports.
-    pub fn slice(&mut self, visit: impl FnMut(&[u8], &[u8]) -> Flow) -> Result<bool, StoreError> {
+    pub fn slice(
+        &mut self,
+        visit: impl FnMut(&[u8], &[u8]) -> ScanStep,
+    ) -> Result<bool, StoreError> {
         if self.published.pressure.load(Relaxed) {
             return Err(StoreError::SnapshotTooOld);
         }
@@ -128,7 +131,7 @@ impl Scan {
 
     fn try_slice(
         &mut self,
-        mut visit: impl FnMut(&[u8], &[u8]) -> Flow,
+        mut visit: impl FnMut(&[u8], &[u8]) -> ScanStep,
     ) -> Result<bool, StoreError> {
         let started = clock::monotonic();
         let Some(conn) = &self.conn else {
@@ -153,10 +156,10 @@ impl Scan {
                 since_look = 0;
             }
             let late = look && started.elapsed() > SLICE;
-            if flow != Flow::On || late {
+            if flow != ScanStep::Continue || late {
                 self.after.clear();
                 self.after.extend_from_slice(key);
-                return Ok(flow == Flow::Enough);
+                return Ok(flow == ScanStep::Stop);
             }
         }
         Ok(true)

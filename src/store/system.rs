@@ -85,9 +85,9 @@ pub(super) fn adopt(
     before: Stamp,
     stamp: Stamp,
     key: &[u8],
-    held: &Held<'_>,
+    held: &SealedParts<'_>,
 ) -> Vec<u8> {
-    let Held { row, original, .. } = held;
+    let SealedParts { row, original, .. } = held;
     let authored = held.authored(before);
     let signature = signer.sign(&adopted_part(signer.mesh(), stamp, authored, key, row));
     let mut value = Vec::with_capacity(row.len() + original.len() + signature.len() + 64);
@@ -246,7 +246,7 @@ pub(super) struct Adopted {
 
 /// A record's value, taken apart.
 #[derive(Debug)]
-pub(super) struct Held<'a> {
+pub(super) struct SealedParts<'a> {
     row: &'a [u8],
     signature: &'a [u8],
     pub(super) adopted: Option<Adopted>,
@@ -254,7 +254,7 @@ pub(super) struct Held<'a> {
     original: &'a [u8],
 }
 
-impl Held<'_> {
+impl SealedParts<'_> {
     /// The stamp that the writer gave the row, of a record with that stamp.
     fn authored(&self, stamp: Stamp) -> Stamp {
         self.adopted.as_ref().map_or(stamp, |adopted| adopted.authored)
@@ -270,12 +270,12 @@ impl Held<'_> {
 }
 
 /// What a record under that key says.
-pub(super) fn row_of(key: &[u8], held: &Held<'_>) -> Option<Row> {
+pub(super) fn row_of(key: &[u8], held: &SealedParts<'_>) -> Option<Row> {
     Row::decode(key, held.row)
 }
 
 /// Takes a record's value apart.
-pub(super) fn open(value: &[u8]) -> Option<Held<'_>> {
+pub(super) fn open(value: &[u8]) -> Option<SealedParts<'_>> {
     if value.len() > MOST_BYTES {
         return None;
     }
@@ -293,7 +293,7 @@ pub(super) fn open(value: &[u8]) -> Option<Held<'_>> {
         }
         _ => return None,
     };
-    reader.rest().is_empty().then_some(Held { row, signature, adopted, original })
+    reader.rest().is_empty().then_some(SealedParts { row, signature, adopted, original })
 }
 
 /// Who has signed a record of the system table, by what it says.
@@ -321,7 +321,7 @@ impl Rank {
     }
 
     #[mutant(ForgottenDecisionCounts => Progress::default())]
-    fn progress(key: &[u8], held: Option<&Held<'_>>) -> Progress {
+    fn progress(key: &[u8], held: Option<&SealedParts<'_>>) -> Progress {
         let row = held.and_then(|held| row_of(key, held));
         row.map_or_else(Progress::default, |row| row.progress())
     }

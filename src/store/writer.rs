@@ -24,7 +24,7 @@ use tracing::{debug, warn};
 use super::{
     checkpoint,
     command::{Command, Job},
-    database::{Around, Committed, Engine},
+    database::{Committed, Engine, TxInputs},
     erasure::{self, Erasure, NEARLY, PAUSE},
     error::{StoreError, is_busy},
     options::LogBounds,
@@ -170,8 +170,8 @@ impl Writer {
         if !Arc::ptr_eq(&committed.before, &state.catalog) {
             self.published.show(&state.catalog);
         }
-        self.published.tell_clock(state.hlc());
-        self.published.show_replicas(&committed.replicas, &self.engine.recent, state);
+        self.published.publish_clock(state.hlc());
+        self.published.publish_replicas(&committed.replicas, &self.engine.recent, state);
         self.engine.exposure.end();
         if !committed.wrote {
             return;
@@ -297,8 +297,8 @@ impl Writer {
     /// Notes what a commit has written, and whether it has removed anything.
     fn note_removal(&mut self) {
         let pages = self.published.log_pages.load(Relaxed);
-        if let Some(slack) = &mut self.erasure.slack {
-            slack.note(pages);
+        if let Some(free_space) = &mut self.erasure.free_space {
+            free_space.note(pages);
         }
         let now = clock::monotonic();
         if self.published.removed.swap(false, Relaxed) {
@@ -345,10 +345,10 @@ impl Writer {
             return Ok(false);
         }
         self.published.log_pages.store(0, Relaxed);
-        if let Some(slack) = &mut self.erasure.slack {
-            slack.overwrite(&self.engine.conn)?;
-            self.engine.state.departures.hurry = slack.is_sweeping();
-            if !slack.is_clean() {
+        if let Some(free_space) = &mut self.erasure.free_space {
+            free_space.overwrite(&self.engine.conn)?;
+            self.engine.state.departures.hurry = free_space.is_sweeping();
+            if !free_space.is_clean() {
                 return Ok(false);
             }
         }
@@ -386,8 +386,8 @@ impl Writer {
 }
 
 /// What a transaction works with.
-pub(super) fn around(published: &Published, wall_ms: u64) -> Around<'_> {
-    Around { cache: &published.cache, limits: **published.limits.load(), wall_ms }
+pub(super) fn around(published: &Published, wall_ms: u64) -> TxInputs<'_> {
+    TxInputs { cache: &published.cache, limits: **published.limits.load(), wall_ms }
 }
 
 /// Tells everybody when its thread panics: nobody would answer writes any more.

@@ -109,14 +109,16 @@ pub fn default_socket_for_daemon(env: &Environment) -> PathBuf {
 }
 
 /// Where a client looks that was told nothing, in this order; the last candidate holds without a condition.
-pub fn socket_candidates_for_client(env: &Environment) -> Vec<Candidate> {
-    let system = Candidate { path: PathBuf::from(SYSTEM_SOCKET), condition: Condition::Always };
+pub fn socket_candidates_for_client(env: &Environment) -> Vec<SocketCandidate> {
+    let system =
+        SocketCandidate { path: PathBuf::from(SYSTEM_SOCKET), condition: Condition::Always };
     if env.uid == 0 {
         return vec![system];
     }
-    let runtime = runtime_socket(env).map(|path| Candidate { path, condition: Condition::Exists });
+    let runtime =
+        runtime_socket(env).map(|path| SocketCandidate { path, condition: Condition::Exists });
     let fallback =
-        Candidate { path: fallback_socket(env.uid), condition: Condition::InOwnDirectory };
+        SocketCandidate { path: fallback_socket(env.uid), condition: Condition::InOwnDirectory };
     runtime.into_iter().chain([fallback, system]).collect()
 }
 
@@ -145,12 +147,12 @@ pub fn rollback_marker_dir(env: &Environment) -> Option<PathBuf> {
 
 /// A place where the daemon's socket may be, and what must hold for a client to use it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Candidate {
+pub struct SocketCandidate {
     pub path: PathBuf,
     pub condition: Condition,
 }
 
-/// What must hold of a [`Candidate`] before a client talks to whoever listens there.
+/// What must hold of a [`SocketCandidate`] before a client talks to whoever listens there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Condition {
     /// Nothing: connecting says why it fails.
@@ -162,14 +164,14 @@ pub enum Condition {
 }
 
 /// The first candidate whose condition holds now.
-pub fn first_usable(candidates: &[Candidate], uid: u32) -> Option<&Path> {
+pub fn first_usable(candidates: &[SocketCandidate], uid: u32) -> Option<&Path> {
     candidates
         .iter()
         .find(|candidate| holds(candidate, uid))
         .map(|candidate| candidate.path.as_path())
 }
 
-fn holds(candidate: &Candidate, uid: u32) -> bool {
+fn holds(candidate: &SocketCandidate, uid: u32) -> bool {
     match candidate.condition {
         Condition::Always => true,
         Condition::Exists => candidate.path.exists(),
@@ -277,8 +279,8 @@ mod tests {
         let uid = nix::unistd::geteuid().as_raw();
         let dir = tempfile::tempdir().expect("make a directory");
         let path = dir.path().join("cortex.sock");
-        let own = Candidate { path: path.clone(), condition: Condition::InOwnDirectory };
-        let system = Candidate { path: SYSTEM_SOCKET.into(), condition: Condition::Always };
+        let own = SocketCandidate { path: path.clone(), condition: Condition::InOwnDirectory };
+        let system = SocketCandidate { path: SYSTEM_SOCKET.into(), condition: Condition::Always };
         let candidates = [own, system];
         let chosen = || first_usable(&candidates, uid).map(Path::to_path_buf);
 

@@ -39,17 +39,17 @@ impl LogThrottle {
 
 /// A state that is worth a line when it begins and when it ends, not while it lasts.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Lasting(Option<(Duration, u64)>);
+pub(crate) struct LoggedCondition(Option<(Duration, u64)>);
 
 /// One that is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Lasted {
+pub(crate) struct EndedCondition {
     pub(crate) seconds: u64,
     /// How often it was met.
     pub(crate) times: u64,
 }
 
-impl Lasting {
+impl LoggedCondition {
     /// It is met; true where that is its beginning.
     pub(crate) fn begins(&mut self, now: Duration) -> bool {
         let is_new = self.0.is_none();
@@ -58,9 +58,9 @@ impl Lasting {
     }
 
     /// It is not there; how long it has lasted, where it was.
-    pub(crate) fn ends(&mut self, now: Duration) -> Option<Lasted> {
+    pub(crate) fn ends(&mut self, now: Duration) -> Option<EndedCondition> {
         let (since, times) = self.0.take()?;
-        Some(Lasted { seconds: now.saturating_sub(since).as_secs(), times })
+        Some(EndedCondition { seconds: now.saturating_sub(since).as_secs(), times })
     }
 }
 
@@ -71,11 +71,11 @@ mod tests {
     #[test]
     fn a_state_is_told_twice_however_long_it_lasts() {
         let at = Duration::from_secs;
-        let mut state = Lasting::default();
+        let mut state = LoggedCondition::default();
         assert_eq!(state.ends(at(0)), None);
         let told = (1..=655).filter(|second| state.begins(at(*second))).count();
         assert_eq!(told, 1);
-        assert_eq!(state.ends(at(661)), Some(Lasted { seconds: 660, times: 655 }));
+        assert_eq!(state.ends(at(661)), Some(EndedCondition { seconds: 660, times: 655 }));
         assert_eq!(state.ends(at(662)), None);
         assert!(state.begins(at(700)));
     }

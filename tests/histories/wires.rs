@@ -18,7 +18,7 @@ const LOOK: Duration = Duration::from_millis(25);
 
 /// What happens to bytes from one node to another.
 #[derive(Debug, Default)]
-struct Flow {
+struct ScanStep {
     is_held: AtomicBool,
     delay_ms: AtomicU64,
     /// Bytes per second; 0 for no bound.
@@ -47,7 +47,7 @@ type Open = ((NodeId, NodeId), Arc<Connection>);
 
 #[derive(Debug, Default)]
 struct Shared {
-    flows: BTreeMap<(NodeId, NodeId), Flow>,
+    flows: BTreeMap<(NodeId, NodeId), ScanStep>,
     refused: BTreeMap<(NodeId, NodeId), AtomicBool>,
     open: Mutex<Vec<Open>>,
     ended: AtomicBool,
@@ -71,7 +71,7 @@ impl Wires {
     /// Proxies for these pairs of nodes, which listen on these ports.
     pub(crate) fn new(ports: &[u16], links: &[(NodeId, NodeId)]) -> Self {
         let both: Vec<_> = links.iter().flat_map(|(a, b)| [(*a, *b), (*b, *a)]).collect();
-        let flows = both.iter().map(|pair| (*pair, Flow::default())).collect();
+        let flows = both.iter().map(|pair| (*pair, ScanStep::default())).collect();
         let refused = both.iter().map(|pair| (*pair, AtomicBool::default())).collect();
         let shared = Arc::new(Shared { flows, refused, ..Shared::default() });
         let listen = |pair: &(NodeId, NodeId)| {

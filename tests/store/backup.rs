@@ -14,7 +14,7 @@ use std::{
 use bytes::Bytes;
 use cortex_core::model::{AttributeName, Caller, Key, Limits, Owner, Scope, TableName, Uid};
 use cortexd::store::{
-    Command, Entry, Flow, OpenError, Options, Outcome, RecordCommand, RecordOutcome, Store,
+    Command, Entry, OpenError, Options, Outcome, RecordCommand, RecordOutcome, ScanStep, Store,
     TableCommand, TableOutcome, restore,
 };
 
@@ -68,7 +68,7 @@ fn rows(store: &Store, entry: &Entry) -> Vec<(Vec<u8>, Vec<u8>)> {
     let mut scan = store.scan(entry.table.id, b"").expect("a scan");
     let mut visit = |key: &[u8], value: &[u8]| {
         rows.push((key.to_vec(), value.to_vec()));
-        Flow::On
+        ScanStep::Continue
     };
     while !scan.slice(&mut visit).expect("a slice") {}
     rows

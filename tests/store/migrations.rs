@@ -9,7 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use cortex_core::model::{AttributeName, Owner, Permissions, Principal, Scope, Uid};
-use cortexd::store::{Entry, Flow, OpenError, Options, Store};
+use cortexd::store::{Entry, OpenError, Options, ScanStep, Store};
 use faultfs::FaultFs;
 use rmpv::Value;
 use rusqlite::Connection;
@@ -104,7 +104,7 @@ fn records(store: &Store, entry: &Entry) -> Vec<(String, String)> {
         let key = String::from_utf8(key.to_vec()).expect("a key is text");
         let record: Value = rmpv::decode::read_value(&mut record).expect("a record");
         found.push((key, record.to_string()));
-        Flow::On
+        ScanStep::Continue
     };
     while !scan.slice(&mut visit).expect("rows") {}
     assert_eq!(entry.usage.records(), found.len() as u64);

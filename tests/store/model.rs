@@ -11,8 +11,9 @@ use cortex_core::model::{
     AttributeName, Caller, Limits, Owner, Permissions, Principal, Refusal, Scope, TableName, Uid,
 };
 use cortexd::store::{
-    Command, CommandError, Entry, Flow, Granting, LogBounds, Options, Outcome, RecordCommand,
-    RecordOutcome, Store, StoreError, TableCommand, TableOutcome, UpkeepCommand, UpkeepOutcome,
+    Command, CommandError, Entry, Granting, LogBounds, Options, Outcome, RecordCommand,
+    RecordOutcome, ScanStep, Store, StoreError, TableCommand, TableOutcome, UpkeepCommand,
+    UpkeepOutcome,
 };
 use proptest::prelude::*;
 use rusqlite::Connection;
@@ -373,7 +374,7 @@ fn a_scan_sees_one_state_whatever_is_written_meanwhile() {
     let mut seen = Vec::new();
     let ended = scan.slice(|key, record| {
         seen.push((key.to_vec(), record.to_vec()));
-        if seen.len() == 10 { Flow::Pause } else { Flow::On }
+        if seen.len() == 10 { ScanStep::Pause } else { ScanStep::Continue }
     });
     assert!(!ended.expect("rows"));
 
@@ -393,7 +394,7 @@ fn a_scan_sees_one_state_whatever_is_written_meanwhile() {
     assert_eq!(scan.rows_in_table().expect("a number"), Some(u64::from(ROWS)));
     let mut visit = |key: &[u8], record: &[u8]| {
         seen.push((key.to_vec(), record.to_vec()));
-        Flow::On
+        ScanStep::Continue
     };
     while !scan.slice(&mut visit).expect("rows") {}
     let expected = (0..ROWS).map(|n| (format!("{n:03}").into_bytes(), b"before".to_vec()));
@@ -430,7 +431,7 @@ fn under_pressure_scans_end_and_the_log_has_a_bound() {
     put(&store, "b", b"1".to_vec());
     let id = table(&store).table.id;
     let mut scan = store.scan(id, &[]).expect("a scan");
-    assert!(!scan.slice(|_, _| Flow::Pause).expect("a row"));
+    assert!(!scan.slice(|_, _| ScanStep::Pause).expect("a row"));
 
     let log = || dir.path().join("cortex.db-wal").metadata().expect("there is a log").len();
     // Well beyond: how long the log is gets looked at after the reply to a write. The next write is
@@ -439,7 +440,7 @@ fn under_pressure_scans_end_and_the_log_has_a_bound() {
         put(&store, "busy", vec![0; 3_000]);
     }
     put(&store, "busy", vec![0; 3_000]);
-    let old = scan.slice(|_, _| Flow::On);
+    let old = scan.slice(|_, _| ScanStep::Continue);
     assert!(matches!(old, Err(StoreError::SnapshotTooOld)), "{old:?}");
     drop(scan);
 
@@ -452,7 +453,7 @@ fn under_pressure_scans_end_and_the_log_has_a_bound() {
     let mut scan = store.scan(id, &[]).expect("a scan");
     let ended = scan.slice(|_, _| {
         rows += 1;
-        Flow::On
+        ScanStep::Continue
     });
     assert!(ended.expect("scans are possible again"));
     assert_eq!(rows, 3);
@@ -500,7 +501,7 @@ fn readers_never_go_back_while_the_log_starts_again() {
                 let mut seen = Vec::new();
                 let visit = |_: &[u8], record: &[u8]| {
                     seen.push(number(record));
-                    Flow::On
+                    ScanStep::Continue
                 };
                 match scan.slice(visit) {
                     Ok(true) => {}
@@ -539,7 +540,7 @@ fn a_slice_of_large_rows_ends_when_its_time_is_over() {
     let ended = scan.slice(|_, _| {
         visited += 1;
         thread::sleep(SLICE);
-        Flow::On
+        ScanStep::Continue
     });
     assert!(!ended.expect("a slice"), "it has read on to the end");
     assert_eq!(visited, 1, "each of these rows takes a slice");
@@ -574,7 +575,7 @@ fn a_checkpoint_that_is_asked_for_during_another_succeeds() {
     Op::Create(TABLE).execute(&store).expect("it succeeds");
     put(&store, "first", vec![1]);
     let mut scan = store.scan(table(&store).table.id, &[]).expect("a scan");
-    scan.slice(|_, _| Flow::Pause).expect("a row");
+    scan.slice(|_, _| ScanStep::Pause).expect("a row");
     put(&store, "second", vec![2]);
 
     let other = Connection::open(dir.path().join("cortex.db")).expect("it opens");

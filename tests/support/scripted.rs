@@ -14,7 +14,7 @@ use cortex_core::model::{
     AttributeName, Caller, Key, Limits, Owner, Permissions, Principal, Scope, TableName, Uid,
 };
 use cortexd::store::{
-    Command, CommandError, Entry, Flow, Granting, Options, RecordCommand, Store, TableCommand,
+    Command, CommandError, Entry, Granting, Options, RecordCommand, ScanStep, Store, TableCommand,
     UpkeepCommand,
 };
 use rusqlite::{Connection, OpenFlags};
@@ -287,7 +287,7 @@ fn read_table(store: &Store, entry: &Entry) -> Result<Table, String> {
     let mut scan = store.scan(entry.table.id, &[]).map_err(|e| e.to_string())?;
     let mut visit = |key: &[u8], value: &[u8]| {
         table.rows.insert(key.to_vec(), value.to_vec());
-        Flow::On
+        ScanStep::Continue
     };
     while !scan.slice(&mut visit).map_err(|e| e.to_string())? {}
     let grants = entry.table.acl.iter();

@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use super::Whose;
+use super::DaemonScope;
 use super::finding::Finding;
 use super::program::{Answer, ask};
 
@@ -26,7 +26,7 @@ const POLICIES: [&str; 2] = [
 const ACTION_FILE: &str = "/usr/share/polkit-1/actions/org.cortexd.cortex1.policy";
 
 #[derive(Debug)]
-pub(super) enum Facts {
+pub(super) enum BusFacts {
     /// Another daemon than that of the whole machine is on no bus.
     NotOfTheSystem,
     /// What the settings say of the bus: not the system's.
@@ -50,17 +50,17 @@ pub(super) enum Name {
     NoAnswer(String),
 }
 
-pub(super) fn gather(whose: Whose, configured: Option<String>, answers: bool) -> Facts {
-    if whose == Whose::User {
-        return Facts::NotOfTheSystem;
+pub(super) fn gather(whose: DaemonScope, configured: Option<String>, answers: bool) -> BusFacts {
+    if whose == DaemonScope::User {
+        return BusFacts::NotOfTheSystem;
     }
     if let Some(other) = configured.filter(|bus| bus != "system") {
-        return Facts::NotWanted(other);
+        return BusFacts::NotWanted(other);
     }
     if !Path::new(SYSTEM_BUS).exists() {
-        return Facts::NoBus;
+        return BusFacts::NoBus;
     }
-    Facts::Bus {
+    BusFacts::Bus {
         policy: POLICIES.iter().any(|path| Path::new(path).exists()),
         actions: Path::new(ACTION_FILE).exists(),
         polkit: load_state("polkit.service"),
@@ -97,18 +97,18 @@ fn read(answer: Answer) -> Name {
     }
 }
 
-pub(super) fn check(facts: &Facts) -> Vec<Finding> {
+pub(super) fn check(facts: &BusFacts) -> Vec<Finding> {
     match facts {
-        Facts::NotOfTheSystem => {
+        BusFacts::NotOfTheSystem => {
             vec![Finding::unchecked(NAME, "this is not the daemon of the whole machine")]
         }
-        Facts::NotWanted(bus) => vec![Finding::note(
+        BusFacts::NotWanted(bus) => vec![Finding::note(
             NAME,
             format!("the settings keep the daemon off the system's message bus: bus = \"{bus}\""),
             "remove the key bus, and then: systemctl restart cortexd",
         )],
-        Facts::NoBus => vec![Finding::unchecked(NAME, "this machine has no system message bus")],
-        Facts::Bus {
+        BusFacts::NoBus => vec![Finding::unchecked(NAME, "this machine has no system message bus")],
+        BusFacts::Bus {
             policy: policy_there,
             actions: actions_there,
             polkit,
@@ -173,7 +173,7 @@ fn name(name: &Name, answers: bool) -> Finding {
         Name::Free if !answers => Finding::problem(
             NAME,
             format!("nobody owns {BUS_NAME}: the daemon does not answer"),
-            Whose::System.start_command(),
+            DaemonScope::System.start_command(),
         ),
         Name::Free => Finding::problem(
             NAME,
@@ -189,11 +189,11 @@ mod tests {
     use super::super::finding::Status;
     use super::*;
 
-    fn bus(policy: bool, actions: bool, polkit: &str, name: Name, answers: bool) -> Facts {
-        Facts::Bus { policy, actions, polkit: Some(polkit.into()), name, answers }
+    fn bus(policy: bool, actions: bool, polkit: &str, name: Name, answers: bool) -> BusFacts {
+        BusFacts::Bus { policy, actions, polkit: Some(polkit.into()), name, answers }
     }
 
-    fn statuses(facts: &Facts) -> Vec<Status> {
+    fn statuses(facts: &BusFacts) -> Vec<Status> {
         check(facts).into_iter().map(|finding| finding.status).collect()
     }
 
@@ -234,7 +234,7 @@ mod tests {
 
     #[test]
     fn a_daemon_that_is_kept_off_the_bus_is_a_note() {
-        let facts = gather(Whose::System, Some("off".into()), true);
+        let facts = gather(DaemonScope::System, Some("off".into()), true);
         let found = check(&facts);
         assert_eq!(found.len(), 1, "what is installed for the bus is of no interest");
         assert_eq!(found[0].status, Status::Note);
@@ -243,8 +243,8 @@ mod tests {
 
     #[test]
     fn no_bus_and_no_answer_are_not_called_well() {
-        assert_eq!(statuses(&Facts::NotOfTheSystem), [Status::Unchecked]);
-        assert_eq!(statuses(&Facts::NoBus), [Status::Unchecked]);
+        assert_eq!(statuses(&BusFacts::NotOfTheSystem), [Status::Unchecked]);
+        assert_eq!(statuses(&BusFacts::NoBus), [Status::Unchecked]);
         let silent = bus(true, true, "loaded", Name::NoAnswer("silence".into()), true);
         assert_eq!(statuses(&silent)[3], Status::Unchecked);
     }

@@ -22,15 +22,15 @@ const CONTAINER: &str = "/run/systemd/container";
 const FIRST_VERSION: u64 = 1_793_491_200;
 
 #[derive(Debug)]
-pub(super) struct Facts {
+pub(super) struct ClockFacts {
     now_seconds: u64,
     made_seconds: u64,
     synchronised: Result<bool, String>,
 }
 
-pub(super) fn gather() -> Facts {
+pub(super) fn gather() -> ClockFacts {
     let committed = option_env!("SOURCE_DATE_EPOCH").and_then(|seconds| seconds.parse().ok());
-    Facts {
+    ClockFacts {
         now_seconds: clock::wall_ms() / 1000,
         made_seconds: committed.unwrap_or(FIRST_VERSION),
         synchronised: ask_timedatectl(),
@@ -61,11 +61,11 @@ fn read(answer: Answer) -> Result<bool, String> {
     }
 }
 
-pub(super) fn check(facts: &Facts) -> Vec<Finding> {
+pub(super) fn check(facts: &ClockFacts) -> Vec<Finding> {
     vec![time(facts), synchronised(&facts.synchronised)]
 }
 
-fn time(facts: &Facts) -> Finding {
+fn time(facts: &ClockFacts) -> Finding {
     if facts.now_seconds >= facts.made_seconds {
         return Finding::ok(TIME, "the clock is later than this program");
     }
@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     fn statuses(now_seconds: u64, synchronised: Result<bool, String>) -> [Status; 2] {
-        let found = check(&Facts { now_seconds, made_seconds: FIRST_VERSION, synchronised });
+        let found = check(&ClockFacts { now_seconds, made_seconds: FIRST_VERSION, synchronised });
         [found[0].status, found[1].status]
     }
 

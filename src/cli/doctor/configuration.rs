@@ -10,7 +10,7 @@ use cortex_client::api::{self, Setting};
 
 use super::super::context::Context;
 use super::finding::Finding;
-use super::place::{Place, WRITABLE_BY_OTHERS, user};
+use super::place::{PathState, WRITABLE_BY_OTHERS, user};
 use super::program::{Answer, ask};
 use crate::sys::fragments;
 
@@ -27,13 +27,13 @@ const SYSTEM_DIRECTORY: &str = "/etc/cortex";
 const ROOT: u32 = 0;
 
 #[derive(Debug)]
-pub(super) struct Facts {
+pub(super) struct ConfigurationFacts {
     /// None where no file was named and none is usual.
-    file: Option<(PathBuf, Place)>,
+    file: Option<(PathBuf, PathState)>,
     daemon: Option<PathBuf>,
     verdict: Option<Answer>,
     /// Only for files below /etc/cortex.
-    directory: Option<Place>,
+    directory: Option<PathState>,
     /// By key: the value in force and where it comes from. None where the daemon does not tell this user.
     in_force: Option<Settings>,
     /// The keys that the files set now.
@@ -56,12 +56,12 @@ pub(super) struct Asked<'a> {
     pub(super) restart: &'static str,
 }
 
-pub(super) fn gather(context: &Context, asked: Asked<'_>) -> Facts {
+pub(super) fn gather(context: &Context, asked: Asked<'_>) -> ConfigurationFacts {
     let Asked { file, daemons_uid, restart } = asked;
     let daemon = find_daemon();
-    let place = file.map(|file| (file.to_owned(), Place::look(file)));
+    let place = file.map(|file| (file.to_owned(), PathState::look(file)));
     let verdict = match (&daemon, &place) {
-        (Some(daemon), Some((file, Place::There(_)))) => {
+        (Some(daemon), Some((file, PathState::There(_)))) => {
             let mut command = Command::new(daemon);
             // Root can read what the daemon cannot.
             if let Some(uid) = daemons_uid.filter(|uid| *uid != ROOT) {
@@ -76,11 +76,11 @@ pub(super) fn gather(context: &Context, asked: Asked<'_>) -> Facts {
         _ => None,
     };
     let of_system = file.is_some_and(|file| file.starts_with(SYSTEM_DIRECTORY));
-    let directory = of_system.then(|| Place::look(Path::new(SYSTEM_DIRECTORY)));
+    let directory = of_system.then(|| PathState::look(Path::new(SYSTEM_DIRECTORY)));
     let origins = file.and_then(|file| fragments::read(file, |_| Ok(())).ok());
     let set_by_files = origins.into_iter().flat_map(|merged| merged.origins.into_keys()).collect();
     let in_force = settings_in_force(context);
-    Facts {
+    ConfigurationFacts {
         file: place,
         daemon,
         verdict,
@@ -116,36 +116,36 @@ fn find_daemon() -> Option<PathBuf> {
     [Some(PathBuf::from(INSTALLED)), beside].into_iter().flatten().find(|path| path.is_file())
 }
 
-pub(super) fn check(facts: &Facts) -> Vec<Finding> {
+pub(super) fn check(facts: &ConfigurationFacts) -> Vec<Finding> {
     let mut findings = vec![file(facts)];
     findings.extend(facts.directory.as_ref().map(directory));
     findings.extend(in_force(facts));
     findings
 }
 
-fn file(facts: &Facts) -> Finding {
+fn file(facts: &ConfigurationFacts) -> Finding {
     let Some((path, place)) = &facts.file else {
         return Finding::ok(CONFIGURATION, "no file is named, the defaults are in force");
     };
     let shown = path.display();
     match (place, &facts.daemon) {
-        (Place::Absent, _) => {
+        (PathState::Absent, _) => {
             // The unit names the file, so the daemon would not start without it.
             let text = format!("{shown} is not there, and cortexd.service asks for it");
             let mend = format!("touch {shown}");
             return Finding::problem(CONFIGURATION, text, mend);
         }
-        (Place::Hidden, _) => {
+        (PathState::Hidden, _) => {
             return Finding::hidden(CONFIGURATION, format!("this user may not read {shown}"));
         }
-        (Place::Failed(error), _) => {
+        (PathState::Failed(error), _) => {
             let text = format!("{shown} cannot be looked at: {error}");
             return Finding::problem(CONFIGURATION, text, format!("ls -l {shown}"));
         }
-        (Place::There(_), None) => {
+        (PathState::There(_), None) => {
             return Finding::unchecked(CONFIGURATION, "cortexd is not found, it could check it");
         }
-        (Place::There(_), Some(_)) => {}
+        (PathState::There(_), Some(_)) => {}
     }
     let daemon = facts.daemon.as_deref().unwrap_or(Path::new(INSTALLED)).display();
     match &facts.verdict {
@@ -168,7 +168,7 @@ fn file(facts: &Facts) -> Finding {
 }
 
 /// Whether the daemon may read its files is known only to a user that can become the daemon's.
-fn cannot_read(facts: &Facts, stderr: &str) -> Finding {
+fn cannot_read(facts: &ConfigurationFacts, stderr: &str) -> Finding {
     let gist = gist(stderr);
     if !facts.as_daemon {
         return Finding::hidden(CONFIGURATION, format!("this user may not look: {gist}"));
@@ -180,7 +180,7 @@ fn cannot_read(facts: &Facts, stderr: &str) -> Finding {
 }
 
 /// Compares what the files say with what the daemon runs with.
-fn in_force(facts: &Facts) -> Option<Finding> {
+fn in_force(facts: &ConfigurationFacts) -> Option<Finding> {
     let Some(Answer::Ended { success: true, stdout, .. }) = &facts.verdict else {
         return None;
     };
@@ -225,27 +225,27 @@ fn gist(stderr: &str) -> String {
     }
 }
 
-fn directory(place: &Place) -> Finding {
+fn directory(place: &PathState) -> Finding {
     match place {
-        Place::There(meta) if meta.uid != ROOT => Finding::problem(
+        PathState::There(meta) if meta.uid != ROOT => Finding::problem(
             DIRECTORY,
             format!("{SYSTEM_DIRECTORY} belongs to {}, it should be root's", user(meta.uid)),
             format!("chown -R root:root {SYSTEM_DIRECTORY}"),
         ),
-        Place::There(meta) if meta.mode & WRITABLE_BY_OTHERS != 0 => Finding::problem(
+        PathState::There(meta) if meta.mode & WRITABLE_BY_OTHERS != 0 => Finding::problem(
             DIRECTORY,
             format!("{SYSTEM_DIRECTORY} has mode {:04o}, others may write there", meta.mode),
             format!("chmod go-w {SYSTEM_DIRECTORY}"),
         ),
-        Place::There(_) => {
+        PathState::There(_) => {
             Finding::ok(DIRECTORY, format!("only root may change {SYSTEM_DIRECTORY}"))
         }
-        Place::Absent => Finding::problem(
+        PathState::Absent => Finding::problem(
             DIRECTORY,
             format!("{SYSTEM_DIRECTORY} is not there"),
             format!("install -d -m 0755 {SYSTEM_DIRECTORY}"),
         ),
-        Place::Hidden | Place::Failed(_) => {
+        PathState::Hidden | PathState::Failed(_) => {
             Finding::hidden(DIRECTORY, format!("{SYSTEM_DIRECTORY} cannot be looked at"))
         }
     }
@@ -257,16 +257,16 @@ mod tests {
     use super::super::place::{Kind, Meta};
     use super::*;
 
-    fn there(kind: Kind, uid: u32, mode: u32) -> Place {
-        Place::There(Meta { kind, uid, mode })
+    fn there(kind: Kind, uid: u32, mode: u32) -> PathState {
+        PathState::There(Meta { kind, uid, mode })
     }
 
     fn said(success: bool, stderr: &str) -> Option<Answer> {
         Some(Answer::Ended { success, stdout: String::new(), stderr: stderr.into() })
     }
 
-    fn healthy() -> Facts {
-        Facts {
+    fn healthy() -> ConfigurationFacts {
+        ConfigurationFacts {
             in_force: Some(Settings::new()),
             set_by_files: Vec::new(),
             restart: "systemctl restart cortexd",
@@ -280,7 +280,7 @@ mod tests {
 
     #[test]
     fn a_valid_file_in_roots_directory_is_well_and_so_is_none() {
-        let none = Facts { file: None, verdict: None, directory: None, ..healthy() };
+        let none = ConfigurationFacts { file: None, verdict: None, directory: None, ..healthy() };
         for facts in [healthy(), none] {
             assert!(check(&facts).iter().all(|finding| finding.status == Status::Ok));
         }
@@ -290,7 +290,7 @@ mod tests {
     fn what_the_daemon_refuses_is_told_in_its_words() {
         let refusal = "error: the configuration c is not valid: TOML parse error at line 1, column 1\n  \
                        |\n1 | x = 0\n  | ^\nunknown field `x`\n";
-        let found = check(&Facts { verdict: said(false, refusal), ..healthy() });
+        let found = check(&ConfigurationFacts { verdict: said(false, refusal), ..healthy() });
         assert_eq!(
             found[0],
             Finding::problem(
@@ -303,8 +303,8 @@ mod tests {
 
     #[test]
     fn a_file_that_is_absent_is_a_problem() {
-        let facts = Facts {
-            file: Some(("/etc/cortex/cortex.toml".into(), Place::Absent)),
+        let facts = ConfigurationFacts {
+            file: Some(("/etc/cortex/cortex.toml".into(), PathState::Absent)),
             verdict: None,
             ..healthy()
         };
@@ -315,15 +315,18 @@ mod tests {
     fn what_cannot_be_checked_says_so() {
         let file = |place| Some((PathBuf::from("/etc/cortex/cortex.toml"), place));
         for facts in [
-            Facts { file: file(Place::Hidden), ..healthy() },
-            Facts { daemon: None, verdict: None, ..healthy() },
-            Facts { verdict: said(false, "error: cannot read c: Permission denied"), ..healthy() },
-            Facts { verdict: Some(Answer::Failed("it hangs".into())), ..healthy() },
-            Facts { verdict: Some(Answer::Absent), ..healthy() },
+            ConfigurationFacts { file: file(PathState::Hidden), ..healthy() },
+            ConfigurationFacts { daemon: None, verdict: None, ..healthy() },
+            ConfigurationFacts {
+                verdict: said(false, "error: cannot read c: Permission denied"),
+                ..healthy()
+            },
+            ConfigurationFacts { verdict: Some(Answer::Failed("it hangs".into())), ..healthy() },
+            ConfigurationFacts { verdict: Some(Answer::Absent), ..healthy() },
         ] {
             assert_eq!(check(&facts)[0].status, Status::Unchecked, "{facts:?}");
         }
-        let facts = Facts { directory: Some(Place::Hidden), ..healthy() };
+        let facts = ConfigurationFacts { directory: Some(PathState::Hidden), ..healthy() };
         assert_eq!(check(&facts)[1].status, Status::Unchecked);
     }
 
@@ -332,9 +335,9 @@ mod tests {
         for (directory, mend) in [
             (there(Kind::Directory, 4_000_000_001, 0o755), "chown -R root:root /etc/cortex"),
             (there(Kind::Directory, 0, 0o775), "chmod go-w /etc/cortex"),
-            (Place::Absent, "install -d -m 0755 /etc/cortex"),
+            (PathState::Absent, "install -d -m 0755 /etc/cortex"),
         ] {
-            let found = check(&Facts { directory: Some(directory), ..healthy() });
+            let found = check(&ConfigurationFacts { directory: Some(directory), ..healthy() });
             assert_eq!(found[1].status, Status::Problem);
             assert_eq!(found[1].mend.as_deref(), Some(mend));
         }
@@ -344,7 +347,8 @@ mod tests {
     fn a_drop_in_that_the_daemon_cannot_read_is_a_problem_where_it_was_asked_as_its_user() {
         let refusal = "error: cannot read the configuration /etc/cortex/cortex.toml.d/a.toml: \
             Permission denied (os error 13)";
-        let facts = Facts { verdict: said(false, refusal), as_daemon: true, ..healthy() };
+        let facts =
+            ConfigurationFacts { verdict: said(false, refusal), as_daemon: true, ..healthy() };
         let found = &check(&facts)[0];
         assert_eq!(found.status, Status::Problem);
         assert!(found.text.contains("cortex.toml.d/a.toml"), "{found:?}");
@@ -361,7 +365,8 @@ mod tests {
             let stdout = format!("the settings are valid:\n  {said_now}\n");
             let verdict = Some(Answer::Ended { success: true, stdout, stderr: String::new() });
             let set_by_files = set_now.iter().map(ToString::to_string).collect();
-            let facts = Facts { verdict, set_by_files, in_force: running, ..healthy() };
+            let facts =
+                ConfigurationFacts { verdict, set_by_files, in_force: running, ..healthy() };
             let found = check(&facts).pop().expect("a finding");
             assert_eq!(found.check, IN_FORCE);
             found.status

@@ -7,7 +7,7 @@ use cortex_client::{Error, api};
 
 use super::super::context::Context;
 use super::super::failure::Failure;
-use super::Whose;
+use super::DaemonScope;
 use super::finding::Finding;
 
 const PING: &str = "ping";
@@ -19,8 +19,8 @@ const COMMIT: &str = "commit";
 const SLOW_COMMIT: Duration = Duration::from_millis(500);
 
 #[derive(Debug)]
-pub(super) struct Facts {
-    whose: Whose,
+pub(super) struct DaemonFacts {
+    whose: DaemonScope,
     own_version: &'static str,
     answer: Result<Status, Failure>,
 }
@@ -34,7 +34,7 @@ struct Status {
     last_commit: Option<Duration>,
 }
 
-impl Facts {
+impl DaemonFacts {
     /// Whether the daemon answers on its socket.
     pub(super) fn answers(&self) -> bool {
         self.answer.is_ok()
@@ -46,8 +46,8 @@ impl Facts {
     }
 }
 
-pub(super) fn gather(context: &Context, whose: Whose) -> Facts {
-    Facts { whose, own_version: env!("CARGO_PKG_VERSION"), answer: ask(context) }
+pub(super) fn gather(context: &Context, whose: DaemonScope) -> DaemonFacts {
+    DaemonFacts { whose, own_version: env!("CARGO_PKG_VERSION"), answer: ask(context) }
 }
 
 fn ask(context: &Context) -> Result<Status, Failure> {
@@ -65,7 +65,7 @@ fn ask(context: &Context) -> Result<Status, Failure> {
     })
 }
 
-pub(super) fn check(facts: &Facts) -> Vec<Finding> {
+pub(super) fn check(facts: &DaemonFacts) -> Vec<Finding> {
     let status = match &facts.answer {
         Ok(status) => status,
         Err(Failure { message, hint, .. }) => {
@@ -81,7 +81,7 @@ pub(super) fn check(facts: &Facts) -> Vec<Finding> {
     ]
 }
 
-fn version(facts: &Facts, status: &Status) -> Finding {
+fn version(facts: &DaemonFacts, status: &Status) -> Finding {
     let (own, daemons) = (facts.own_version, &status.version);
     if daemons == own {
         return Finding::ok(VERSION, format!("cortex and cortexd are both {own}"));
@@ -109,8 +109,8 @@ mod tests {
     use super::super::finding;
     use super::*;
 
-    fn facts(status: Status) -> Facts {
-        Facts { whose: Whose::System, own_version: "1.2.3", answer: Ok(status) }
+    fn facts(status: Status) -> DaemonFacts {
+        DaemonFacts { whose: DaemonScope::System, own_version: "1.2.3", answer: Ok(status) }
     }
 
     fn healthy() -> Status {
@@ -132,7 +132,8 @@ mod tests {
     fn no_answer_is_one_problem_with_the_hint_that_every_command_gives() {
         let error = Error::NotRunning { socket: PathBuf::from("/s") };
         let answer = Err(error.into());
-        let found = check(&Facts { whose: Whose::System, own_version: "1.2.3", answer });
+        let found =
+            check(&DaemonFacts { whose: DaemonScope::System, own_version: "1.2.3", answer });
         let [Finding { status: finding::Status::Problem, check: PING, text, mend: Some(mend) }] =
             found.as_slice()
         else {
@@ -148,7 +149,7 @@ mod tests {
         let text = "cortex is 1.2.3, the running cortexd is 1.2.2";
         let expected = |mend| Finding::problem(VERSION, text, mend);
         assert_eq!(check(&another())[1], expected("systemctl restart cortexd"));
-        let of_user = Facts { whose: Whose::User, ..another() };
+        let of_user = DaemonFacts { whose: DaemonScope::User, ..another() };
         assert_eq!(check(&of_user)[1], expected("end the running cortexd, and then: cortexd"));
     }
 

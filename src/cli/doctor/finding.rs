@@ -21,7 +21,7 @@ pub(super) enum Status {
 }
 
 impl Status {
-    fn word(self) -> &'static str {
+    fn label(self) -> &'static str {
         match self {
             Self::Ok => "ok",
             Self::Problem => "problem",
@@ -90,7 +90,7 @@ pub(super) struct Lines<'a>(pub(super) &'a [Finding]);
 impl fmt::Display for Lines<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for Finding { status, check, text, mend } in self.0 {
-            write!(f, "{:<9}  {check:<13}  {text}", status.word())?;
+            write!(f, "{:<9}  {check:<13}  {text}", status.label())?;
             if let Some(mend) = mend {
                 let purpose = match status {
                     Status::Ok | Status::Problem | Status::Warning => "mend",
@@ -111,7 +111,7 @@ pub(super) fn packed(findings: &[Finding]) -> Vec<u8> {
     let listed = findings.iter().map(|Finding { status, check, text, mend }| {
         Value::Map(vec![
             ("check".into(), (*check).into()),
-            ("status".into(), status.word().into()),
+            ("status".into(), status.label().into()),
             ("text".into(), text.as_str().into()),
             ("mend".into(), mend.as_deref().map_or(Value::Nil, Value::from)),
         ])

@@ -15,7 +15,7 @@ const CHECK: &str = "leftovers";
 const RESTED_MS: u64 = 10 * 60 * 1000;
 
 #[derive(Debug)]
-pub(super) enum Facts {
+pub(super) enum LeftoverFacts {
     /// This user may not look.
     Hidden(PathBuf),
     Failed(String),
@@ -30,7 +30,7 @@ pub(super) struct File {
     rested_ms: u64,
 }
 
-pub(super) fn gather(dir: &Path) -> Facts {
+pub(super) fn gather(dir: &Path) -> LeftoverFacts {
     let now_ms = clock::wall_ms();
     let mut files = Vec::new();
     for place in [dir.to_owned(), dir.join("backups")] {
@@ -38,12 +38,12 @@ pub(super) fn gather(dir: &Path) -> Facts {
             Ok(found) => files.extend(found),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                return Facts::Hidden(dir.to_owned());
+                return LeftoverFacts::Hidden(dir.to_owned());
             }
-            Err(error) => return Facts::Failed(format!("{}: {error}", place.display())),
+            Err(error) => return LeftoverFacts::Failed(format!("{}: {error}", place.display())),
         }
     }
-    Facts::Files(dir.to_owned(), files)
+    LeftoverFacts::Files(dir.to_owned(), files)
 }
 
 fn list(dir: &Path, now_ms: u64) -> io::Result<Vec<File>> {
@@ -61,14 +61,14 @@ fn file(entry: &DirEntry, now_ms: u64) -> io::Result<File> {
     })
 }
 
-pub(super) fn check(facts: &Facts) -> Vec<Finding> {
+pub(super) fn check(facts: &LeftoverFacts) -> Vec<Finding> {
     let (dir, files) = match facts {
-        Facts::Hidden(dir) => {
+        LeftoverFacts::Hidden(dir) => {
             let text = format!("this user may not list {}", dir.display());
             return vec![Finding::hidden(CHECK, text)];
         }
-        Facts::Failed(why) => return vec![Finding::unchecked(CHECK, why)],
-        Facts::Files(dir, files) => (dir, files),
+        LeftoverFacts::Failed(why) => return vec![Finding::unchecked(CHECK, why)],
+        LeftoverFacts::Files(dir, files) => (dir, files),
     };
     let found: Vec<_> = files.iter().filter_map(|file| judge(dir, file)).collect();
     if found.is_empty() {
@@ -119,7 +119,7 @@ mod tests {
             bytes: 1,
             rested_ms: *rested_ms,
         };
-        check(&Facts::Files("/d".into(), files.iter().map(file).collect()))
+        check(&LeftoverFacts::Files("/d".into(), files.iter().map(file).collect()))
     }
 
     fn mends(files: &[(&str, u64)]) -> Vec<String> {
@@ -158,7 +158,8 @@ mod tests {
 
     #[test]
     fn a_directory_that_cannot_be_listed_is_not_called_clean() {
-        for facts in [Facts::Hidden("/d".into()), Facts::Failed("an error".into())] {
+        for facts in [LeftoverFacts::Hidden("/d".into()), LeftoverFacts::Failed("an error".into())]
+        {
             assert_eq!(check(&facts)[0].status, Status::Unchecked);
         }
     }

@@ -15,7 +15,7 @@ use cortex_core::model::NodeName;
 
 use super::super::context::Context;
 use super::super::mesh;
-use super::Whose;
+use super::DaemonScope;
 use super::finding::Finding;
 use crate::pki::{Credentials, Error, shown};
 use crate::remedy::{self, NEW_LIST, renewal};
@@ -46,8 +46,8 @@ const OFFSET_WORTH_A_WARNING_MS: u64 = 2_000;
 const OFFSET_TOO_LARGE_MS: u64 = 60_000;
 
 #[derive(Debug)]
-pub(super) struct Facts {
-    whose: Whose,
+pub(super) struct MeshFacts {
+    whose: DaemonScope,
     /// Seconds since 1970.
     now: u64,
     configured: Option<Node>,
@@ -80,10 +80,14 @@ enum Running {
     InMesh(MeshReport),
 }
 
-pub(super) fn gather(context: &Context, whose: Whose, configuration: Option<&Path>) -> Facts {
+pub(super) fn gather(
+    context: &Context,
+    whose: DaemonScope,
+    configuration: Option<&Path>,
+) -> MeshFacts {
     let now = clock::wall_ms() / 1000;
     let configured = configuration.and_then(|file| read(file, now));
-    Facts { whose, now, configured, running: ask(context) }
+    MeshFacts { whose, now, configured, running: ask(context) }
 }
 
 /// What cannot be read is a matter for `configuration`.
@@ -113,7 +117,7 @@ fn ask(context: &Context) -> Running {
     }
 }
 
-pub(super) fn check(facts: &Facts) -> Vec<Finding> {
+pub(super) fn check(facts: &MeshFacts) -> Vec<Finding> {
     let mut findings = match (&facts.configured, &facts.running) {
         (None, Running::Alone | Running::NoAnswer) => {
             return vec![Finding::unchecked(MESH, "no mesh is configured, this node runs alone")];
@@ -148,7 +152,7 @@ pub(super) fn check(facts: &Facts) -> Vec<Finding> {
     findings
 }
 
-fn not_joined(node: &Node, whose: Whose) -> Finding {
+fn not_joined(node: &Node, whose: DaemonScope) -> Finding {
     let text =
         format!("the settings name the node {}, the running daemon is in no mesh", node.name);
     Finding::problem(MESH, text, whose.restart_command())
@@ -348,8 +352,8 @@ mod tests {
         Running::InMesh(MeshReport { node, certificate_expires, peers, ..MeshReport::default() })
     }
 
-    fn facts(configured: Option<Node>, running: Running) -> Facts {
-        Facts { whose: Whose::System, now: NOW, configured, running }
+    fn facts(configured: Option<Node>, running: Running) -> MeshFacts {
+        MeshFacts { whose: DaemonScope::System, now: NOW, configured, running }
     }
 
     fn with(peer: PeerNode) -> Vec<Finding> {

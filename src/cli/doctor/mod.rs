@@ -65,16 +65,18 @@ pub(crate) fn run(args: &Doctor, context: &Context) -> Result<(), Failure> {
 fn look_over(args: &Doctor, context: &Context) -> Result<Vec<Finding>, Failure> {
     let env = Environment::of_this_process();
     let socket = context.socket()?;
-    let whose = Whose::of(&socket);
+    let whose = DaemonScope::of(&socket);
     let configured = context.configuration(whose.default_configuration());
 
     let file = socket::gather(&socket, whose, env.uid);
     let daemon = daemon::gather(context, whose);
     let units = units::gather(whose);
     let named = match whose {
-        Whose::System => configured.data_dir.clone().or(Some(paths::SYSTEM_DATA_DIR.into())),
-        Whose::User => paths::first_named(None, env.cortex_data_dir.clone(), configured.data_dir)
-            .or_else(|| paths::default_data_dir(&env)),
+        DaemonScope::System => configured.data_dir.clone().or(Some(paths::SYSTEM_DATA_DIR.into())),
+        DaemonScope::User => {
+            paths::first_named(None, env.cortex_data_dir.clone(), configured.data_dir)
+                .or_else(|| paths::default_data_dir(&env))
+        }
     };
     let data_dir = configuration::data_dir_in_force(context).or(named);
 
@@ -84,8 +86,10 @@ fn look_over(args: &Doctor, context: &Context) -> Result<Vec<Finding>, Failure> 
     let asked = configuration::Asked {
         file: configured.file.as_deref(),
         daemons_uid: match whose {
-            Whose::System if env.uid == 0 => units.daemons_uid(file.owner().unwrap_or(env.uid)),
-            Whose::System | Whose::User => None,
+            DaemonScope::System if env.uid == 0 => {
+                units.daemons_uid(file.owner().unwrap_or(env.uid))
+            }
+            DaemonScope::System | DaemonScope::User => None,
         },
         restart: whose.restart_command(),
     };
@@ -107,7 +111,7 @@ fn look_over(args: &Doctor, context: &Context) -> Result<Vec<Finding>, Failure> 
         }
         None => findings.push(Finding::unchecked(store::CHECK, "no data directory is known")),
     }
-    let root = args.root.as_deref().or((whose == Whose::System).then_some(Path::new("/")));
+    let root = args.root.as_deref().or((whose == DaemonScope::System).then_some(Path::new("/")));
     if let Some(root) = root {
         findings.extend(shadows::check(&shadows::gather(root, data_dir.as_deref())));
     }
@@ -117,14 +121,14 @@ fn look_over(args: &Doctor, context: &Context) -> Result<Vec<Finding>, Failure> 
 
 /// Which daemon is looked over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Whose {
+enum DaemonScope {
     /// The one of the whole machine, with its units and its place on the message bus.
     System,
     /// One that somebody has started for themselves: a socket and a data directory.
     User,
 }
 
-impl Whose {
+impl DaemonScope {
     fn of(socket: &Path) -> Self {
         if socket == Path::new(paths::SYSTEM_SOCKET) { Self::System } else { Self::User }
     }

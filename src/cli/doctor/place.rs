@@ -14,7 +14,7 @@ pub(super) const WRITABLE_BY_OTHERS: u32 = 0o022;
 
 /// A path, looked at.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum PathState {
     Absent,
     /// This user may not look.
     Hidden,
@@ -38,7 +38,7 @@ pub(super) enum Kind {
     Other,
 }
 
-impl Place {
+impl PathState {
     pub(super) fn look(path: &Path) -> Self {
         match fs::metadata(path) {
             Ok(meta) => Self::There(Meta {

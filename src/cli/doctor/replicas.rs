@@ -32,7 +32,7 @@ const UNVERIFIED_MS: u64 = 7 * 24 * 60 * 60 * 1000;
 const SILENT_MS: u64 = 7 * 24 * 60 * 60 * 1000;
 
 #[derive(Debug, Default)]
-pub(super) struct Facts {
+pub(super) struct ReplicaFacts {
     now_ms: u64,
     uptime_ms: u64,
     /// What the daemon says of each table; none where it says nothing, or runs alone.
@@ -47,8 +47,8 @@ pub(super) struct Facts {
     orphans: Vec<String>,
 }
 
-pub(super) fn gather(context: &Context, deep: bool) -> Facts {
-    let mut facts = Facts { now_ms: clock::wall_ms(), ..Facts::default() };
+pub(super) fn gather(context: &Context, deep: bool) -> ReplicaFacts {
+    let mut facts = ReplicaFacts { now_ms: clock::wall_ms(), ..ReplicaFacts::default() };
     let Ok(mut client) = context.connect() else {
         return facts;
     };
@@ -107,7 +107,7 @@ fn contested(client: &mut Client) -> Vec<(String, String)> {
     contested.map(|who| (who.fed_id, who.fid)).collect()
 }
 
-pub(super) fn check(facts: &Facts) -> Vec<Finding> {
+pub(super) fn check(facts: &ReplicaFacts) -> Vec<Finding> {
     let rows = facts
         .deep
         .clone()
@@ -180,7 +180,7 @@ fn rows(round: ScrubRound, has_ended: bool) -> Finding {
     }
 }
 
-fn of_table(table: &TableSync, facts: &Facts) -> Vec<Finding> {
+fn of_table(table: &TableSync, facts: &ReplicaFacts) -> Vec<Finding> {
     let name = &table.table;
     let mut findings = Vec::new();
     for node in table.nodes.iter().filter(|node| node.state == ReplicaState::Diverged) {
@@ -240,16 +240,16 @@ fn of_table(table: &TableSync, facts: &Facts) -> Vec<Finding> {
 
 /// True where it does not pass by itself: see what `cortex sync status` says.
 fn is_blocked(why: &str) -> bool {
-    let told = ["it does not take rows: ", "its rows are not taken: "];
+    let prefixes = ["it does not take rows: ", "its rows are not taken: "];
     let reasons = ["quota", "storage", "clock", "refused", "a row at its source"];
     let parts = why.split("; ");
     parts
-        .filter_map(|part| told.iter().find_map(|told| part.strip_prefix(told)))
+        .filter_map(|part| prefixes.iter().find_map(|prefixes| part.strip_prefix(prefixes)))
         .any(|reason| reasons.iter().any(|known| reason.starts_with(known)))
 }
 
 /// A table that others should have, and of which nobody has had the same for long.
-fn unverified(table: &TableSync, facts: &Facts) -> Option<Finding> {
+fn unverified(table: &TableSync, facts: &ReplicaFacts) -> Option<Finding> {
     let holders = || table.nodes.iter().filter(|node| node.state != ReplicaState::Left);
     let newest = holders().filter_map(|node| node.verified_ms).max();
     let age = match newest {
@@ -267,7 +267,7 @@ fn unverified(table: &TableSync, facts: &Facts) -> Option<Finding> {
     })
 }
 
-fn deletions(table: &TableSync, facts: &Facts) -> Option<Finding> {
+fn deletions(table: &TableSync, facts: &ReplicaFacts) -> Option<Finding> {
     let (name, by) = (&table.table, &table.deletions_kept_by.as_ref()?.node);
     let node = table.nodes.iter().find(|node| node.node == *by);
     let silent_ms = match node.and_then(|node| node.heard_ms) {
@@ -311,7 +311,7 @@ mod tests {
 
     fn of(table: TableSync) -> Vec<Finding> {
         let tables = Some(vec![table]);
-        check(&Facts { now_ms: NOW, uptime_ms: DAY, tables, ..Facts::default() })
+        check(&ReplicaFacts { now_ms: NOW, uptime_ms: DAY, tables, ..ReplicaFacts::default() })
     }
 
     /// Of a table whose replicas are equal, but for this.
@@ -330,7 +330,7 @@ mod tests {
     fn replicas_that_were_equal_lately_are_well() {
         assert_eq!(only(&of(notes(office(ReplicaState::InSync)))), (REPLICAS, Status::Ok));
         assert_eq!(only(&of(notes(office(ReplicaState::Behind)))), (REPLICAS, Status::Ok));
-        let none = Facts { now_ms: NOW, ..Facts::default() };
+        let none = ReplicaFacts { now_ms: NOW, ..ReplicaFacts::default() };
         assert_eq!(check(&none), []);
     }
 
@@ -367,7 +367,12 @@ mod tests {
     #[test]
     fn a_table_that_belongs_to_nobody_is_worth_a_warning_that_says_how_to_hand_it_over() {
         let orphans = vec!["@alice~3f2a:notes".to_owned()];
-        let facts = Facts { now_ms: NOW, tables: Some(Vec::new()), orphans, ..Facts::default() };
+        let facts = ReplicaFacts {
+            now_ms: NOW,
+            tables: Some(Vec::new()),
+            orphans,
+            ..ReplicaFacts::default()
+        };
         let found = check(&facts);
         let orphan = found.iter().find(|found| found.check == ORPHANS).expect("a finding");
         assert_eq!(orphan.status, Status::Warning);
@@ -401,7 +406,7 @@ mod tests {
     #[test]
     fn a_node_for_which_deletions_are_remembered_for_a_week_is_named() {
         let silent = PeerReplica { heard_ms: Some(NOW - 8 * DAY), ..office(ReplicaState::Unknown) };
-        let kept_by = || Some(api::KeptBy { node: "office".into(), why: "silent".into() });
+        let kept_by = || Some(api::GcBlockedBy { node: "office".into(), why: "silent".into() });
         let table = |node| TableSync { deletions_kept_by: kept_by(), ..notes(node) };
         let found = of(table(silent));
         assert_eq!(only(&found), (DELETIONS, Status::Warning));
@@ -421,7 +426,12 @@ mod tests {
         assert_eq!(only(&elsewhere), (CONFLICTS, Status::Note));
         assert_eq!(elsewhere[0].mend.as_deref(), Some("on office: cortex conflicts"));
         let contested = vec![("alice~3f2a".into(), "3f2a00".into())];
-        let named = Facts { now_ms: NOW, tables: Some(Vec::new()), contested, ..Facts::default() };
+        let named = ReplicaFacts {
+            now_ms: NOW,
+            tables: Some(Vec::new()),
+            contested,
+            ..ReplicaFacts::default()
+        };
         let found = check(&named);
         assert_eq!(only(&found), (NAME, Status::Warning));
         let mend = found[0].mend.as_deref().expect("it can be mended");

@@ -35,7 +35,7 @@ const OLD_DATA: [&str; 2] = ["mnesia", "bin"];
 
 /// Something of an earlier installation, by its path on the machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Remains {
+enum Remnant {
     Program { path: PathBuf, hides: PathBuf },
     Daemon(PathBuf),
     Unit { path: PathBuf, starts: Starts },
@@ -53,17 +53,17 @@ enum Starts {
 }
 
 #[derive(Debug)]
-pub(super) struct Facts(Vec<Remains>);
+pub(super) struct ShadowFacts(Vec<Remnant>);
 
 /// Looks below `root`, which is `/` but in tests.
-pub(super) fn gather(root: &Path, data_dir: Option<&Path>) -> Facts {
+pub(super) fn gather(root: &Path, data_dir: Option<&Path>) -> ShadowFacts {
     let machine = Machine { root };
     let mut found = machine.programs();
     found.extend(machine.units());
     let settings = OLD_SETTINGS.iter().map(PathBuf::from).filter(|path| machine.at(path).exists());
-    found.extend(settings.map(Remains::Settings));
+    found.extend(settings.map(Remnant::Settings));
     found.extend(data_dir.and_then(|dir| machine.data(dir)));
-    Facts(found)
+    ShadowFacts(found)
 }
 
 struct Machine<'a> {
@@ -79,7 +79,7 @@ impl Machine<'_> {
         self.at(path).is_file()
     }
 
-    fn programs(&self) -> Vec<Remains> {
+    fn programs(&self) -> Vec<Remnant> {
         let mut found = Vec::new();
         for dir in BEFORE.map(Path::new) {
             for name in PROGRAMS {
@@ -87,18 +87,18 @@ impl Machine<'_> {
                 let both = self.is_file(&path) && self.is_file(&hides);
                 let real = |path: &Path| fs::canonicalize(self.at(path)).ok();
                 if both && real(&path) != real(&hides) {
-                    found.push(Remains::Program { path, hides });
+                    found.push(Remnant::Program { path, hides });
                 }
             }
             let daemon = dir.join(DAEMON);
             if self.is_file(&daemon) {
-                found.push(Remains::Daemon(daemon));
+                found.push(Remnant::Daemon(daemon));
             }
         }
         found
     }
 
-    fn units(&self) -> Vec<Remains> {
+    fn units(&self) -> Vec<Remnant> {
         let mut found = Vec::new();
         for dir in UNITS_BEFORE.map(Path::new) {
             for name in UNITS {
@@ -108,7 +108,7 @@ impl Machine<'_> {
                 // A link is an alias or a mask, which systemd itself tells of.
                 let is_link = self.at(&path).is_symlink();
                 if is_packaged && !is_link && self.is_file(&path) {
-                    found.push(Remains::Unit { starts: self.starts(&path), path });
+                    found.push(Remnant::Unit { starts: self.starts(&path), path });
                 }
                 found.extend(self.drop_ins(&dir.join(format!("{name}.d"))));
             }
@@ -116,12 +116,12 @@ impl Machine<'_> {
         found
     }
 
-    fn drop_ins(&self, dir: &Path) -> Vec<Remains> {
+    fn drop_ins(&self, dir: &Path) -> Vec<Remnant> {
         let entries = fs::read_dir(self.at(dir)).into_iter().flatten().flatten();
         let mut paths: Vec<_> = entries.map(|entry| dir.join(entry.file_name())).collect();
         paths.retain(|path| path.extension().is_some_and(|extension| extension == "conf"));
         paths.sort_unstable();
-        paths.into_iter().map(|path| Remains::DropIn { starts: self.starts(&path), path }).collect()
+        paths.into_iter().map(|path| Remnant::DropIn { starts: self.starts(&path), path }).collect()
     }
 
     fn starts(&self, unit: &Path) -> Starts {
@@ -135,7 +135,7 @@ impl Machine<'_> {
     }
 
     /// Tables of the original daemon in our data directory.
-    fn data(&self, dir: &Path) -> Option<Remains> {
+    fn data(&self, dir: &Path) -> Option<Remnant> {
         let places = [dir.to_owned(), dir.join(OLD_DATA[0])];
         let holds_tables = |place: &PathBuf| {
             let entries = fs::read_dir(self.at(place)).into_iter().flatten().flatten();
@@ -144,20 +144,20 @@ impl Machine<'_> {
                 .any(|entry| paths::is_mnesia_file(&entry.file_name().to_string_lossy()))
         };
         let has_database = self.at(&dir.join("cortex.db")).exists();
-        places.iter().any(holds_tables).then(|| Remains::Data { dir: dir.to_owned(), has_database })
+        places.iter().any(holds_tables).then(|| Remnant::Data { dir: dir.to_owned(), has_database })
     }
 }
 
-pub(super) fn check(facts: &Facts) -> Vec<Finding> {
+pub(super) fn check(facts: &ShadowFacts) -> Vec<Finding> {
     if facts.0.is_empty() {
         return vec![Finding::ok(CHECK, "no earlier installation comes before this one")];
     }
     facts.0.iter().map(finding).collect()
 }
 
-fn finding(remains: &Remains) -> Finding {
+fn finding(remains: &Remnant) -> Finding {
     match remains {
-        Remains::Program { path, hides } => Finding::problem(
+        Remnant::Program { path, hides } => Finding::problem(
             CHECK,
             format!(
                 "{} is of an earlier installation, and runs instead of {}",
@@ -166,7 +166,7 @@ fn finding(remains: &Remains) -> Finding {
             ),
             format!("rm {}", path.display()),
         ),
-        Remains::Daemon(path) => Finding::problem(
+        Remnant::Daemon(path) => Finding::problem(
             CHECK,
             format!(
                 "{} is a daemon of an earlier installation; the units start another",
@@ -174,27 +174,27 @@ fn finding(remains: &Remains) -> Finding {
             ),
             format!("rm {}", path.display()),
         ),
-        Remains::Unit { path, starts: Starts::Another } => Finding::problem(
+        Remnant::Unit { path, starts: Starts::Another } => Finding::problem(
             CHECK,
             format!("{} starts another program instead of the packaged daemon", path.display()),
             without(path),
         ),
-        Remains::DropIn { path, starts: Starts::Another } => Finding::problem(
+        Remnant::DropIn { path, starts: Starts::Another } => Finding::problem(
             CHECK,
             format!("{} has the unit start another program", path.display()),
             without(path),
         ),
-        Remains::Unit { path, starts: Starts::Ours | Starts::Nothing } => Finding::note(
+        Remnant::Unit { path, starts: Starts::Ours | Starts::Nothing } => Finding::note(
             CHECK,
             format!("{} stands in the place of the packaged unit", path.display()),
             without(path),
         ),
-        Remains::DropIn { path, starts: Starts::Ours | Starts::Nothing } => Finding::note(
+        Remnant::DropIn { path, starts: Starts::Ours | Starts::Nothing } => Finding::note(
             CHECK,
             format!("{} changes the packaged unit", path.display()),
             without(path),
         ),
-        Remains::Settings(path) => Finding::note(
+        Remnant::Settings(path) => Finding::note(
             CHECK,
             format!(
                 "{} is of the original daemon (v1); this one reads cortex.toml alone",
@@ -202,7 +202,7 @@ fn finding(remains: &Remains) -> Finding {
             ),
             format!("see cortex-migrate(7), and then: rm -r {}", path.display()),
         ),
-        Remains::Data { dir, has_database: false } => Finding::problem(
+        Remnant::Data { dir, has_database: false } => Finding::problem(
             CHECK,
             format!(
                 "{} holds tables of the original daemon (v1), and cortexd does not start with it",
@@ -210,7 +210,7 @@ fn finding(remains: &Remains) -> Finding {
             ),
             "bring them over as cortex-migrate(7) says",
         ),
-        Remains::Data { dir, has_database: true } => Finding::note(
+        Remnant::Data { dir, has_database: true } => Finding::note(
             CHECK,
             format!("{} still holds tables of the original daemon (v1)", dir.display()),
             format!(

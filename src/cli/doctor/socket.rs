@@ -3,9 +3,9 @@
 
 use std::path::{Path, PathBuf};
 
-use super::Whose;
+use super::DaemonScope;
 use super::finding::Finding;
-use super::place::{Kind, Meta, Place, WRITABLE_BY_OTHERS, owner, user};
+use super::place::{Kind, Meta, PathState, WRITABLE_BY_OTHERS, owner, user};
 
 const SOCKET: &str = "socket";
 const MODE: &str = "socket-mode";
@@ -23,71 +23,71 @@ const STICKY: u32 = 0o1000;
 const ROOT: u32 = 0;
 
 #[derive(Debug)]
-pub(super) struct Facts {
+pub(super) struct SocketFacts {
     path: PathBuf,
-    whose: Whose,
+    whose: DaemonScope,
     own_uid: u32,
-    socket: Place,
-    directory: Place,
+    socket: PathState,
+    directory: PathState,
 }
 
-pub(super) fn gather(path: &Path, whose: Whose, own_uid: u32) -> Facts {
+pub(super) fn gather(path: &Path, whose: DaemonScope, own_uid: u32) -> SocketFacts {
     let directory = path.parent().unwrap_or(Path::new("/"));
-    Facts {
+    SocketFacts {
         path: path.to_owned(),
         whose,
         own_uid,
-        socket: Place::look(path),
-        directory: Place::look(directory),
+        socket: PathState::look(path),
+        directory: PathState::look(directory),
     }
 }
 
-impl Facts {
+impl SocketFacts {
     /// Who has made the socket, where it is there.
     pub(super) fn owner(&self) -> Option<u32> {
         match &self.socket {
-            Place::There(meta) => Some(meta.uid),
-            Place::Absent | Place::Hidden | Place::Failed(_) => None,
+            PathState::There(meta) => Some(meta.uid),
+            PathState::Absent | PathState::Hidden | PathState::Failed(_) => None,
         }
     }
 }
 
-pub(super) fn check(facts: &Facts) -> Vec<Finding> {
+pub(super) fn check(facts: &SocketFacts) -> Vec<Finding> {
     let path = facts.path.display();
     let meta = match &facts.socket {
-        Place::Absent => {
+        PathState::Absent => {
             let mend = match facts.whose {
-                Whose::System => "systemctl enable --now cortexd.socket".to_owned(),
-                Whose::User => format!("cortexd --socket {path}"),
+                DaemonScope::System => "systemctl enable --now cortexd.socket".to_owned(),
+                DaemonScope::User => format!("cortexd --socket {path}"),
             };
             return vec![Finding::problem(SOCKET, format!("{path} is not there"), mend)];
         }
-        Place::Hidden => {
+        PathState::Hidden => {
             let dir = facts.path.parent().unwrap_or(Path::new("/")).display();
             let text = format!("{path} cannot be reached by this user");
             return vec![Finding::problem(SOCKET, text, format!("ls -ld {dir}; chmod 0755 {dir}"))];
         }
-        Place::Failed(error) => {
+        PathState::Failed(error) => {
             return vec![Finding::problem(
                 SOCKET,
                 format!("{path}: {error}"),
                 format!("ls -l {path}"),
             )];
         }
-        Place::There(meta) if meta.kind != Kind::Socket => {
+        PathState::There(meta) if meta.kind != Kind::Socket => {
             let start = match facts.whose {
-                Whose::System => "systemctl restart cortexd.socket".to_owned(),
-                Whose::User => format!("cortexd --socket {path}"),
+                DaemonScope::System => "systemctl restart cortexd.socket".to_owned(),
+                DaemonScope::User => format!("cortexd --socket {path}"),
             };
             let mend = format!("mv {path} {path}.aside && {start}");
             return vec![Finding::problem(SOCKET, format!("{path} is no socket"), mend)];
         }
-        Place::There(meta) => meta,
+        PathState::There(meta) => meta,
     };
     vec![Finding::ok(SOCKET, format!("{path} is there")), mode(facts, *meta), directory(facts)]
 }
 
-fn mode(facts: &Facts, meta: Meta) -> Finding {
+fn mode(facts: &SocketFacts, meta: Meta) -> Finding {
     let path = facts.path.display();
     if meta.mode == WANTED_MODE {
         return Finding::ok(MODE, "everybody may connect (0666)");
@@ -99,11 +99,11 @@ fn mode(facts: &Facts, meta: Meta) -> Finding {
     )
 }
 
-fn directory(facts: &Facts) -> Finding {
+fn directory(facts: &SocketFacts) -> Finding {
     let dir = facts.path.parent().unwrap_or(Path::new("/")).display();
     let meta = match &facts.directory {
-        Place::There(meta) => meta,
-        Place::Absent | Place::Hidden | Place::Failed(_) => {
+        PathState::There(meta) => meta,
+        PathState::Absent | PathState::Hidden | PathState::Failed(_) => {
             return Finding::unchecked(DIRECTORY, format!("{dir} cannot be looked at"));
         }
     };
@@ -113,16 +113,17 @@ fn directory(facts: &Facts) -> Finding {
             format!("{dir} has mode {:04o}: others may put a socket of their own there", meta.mode);
         return Finding::problem(DIRECTORY, text, format!("chmod go-w {dir}"));
     }
-    let trusted = meta.uid == ROOT || (facts.whose == Whose::User && meta.uid == facts.own_uid);
+    let trusted =
+        meta.uid == ROOT || (facts.whose == DaemonScope::User && meta.uid == facts.own_uid);
     if !trusted {
         let text = format!("{dir} belongs to {}, who may put another socket there", user(meta.uid));
         let rightful = match facts.whose {
-            Whose::System => "root".to_owned(),
-            Whose::User => owner(facts.own_uid),
+            DaemonScope::System => "root".to_owned(),
+            DaemonScope::User => owner(facts.own_uid),
         };
         return Finding::problem(DIRECTORY, text, format!("chown {rightful} {dir}"));
     }
-    if facts.whose == Whose::System && meta.mode & ENTERED_BY_ALL == 0 {
+    if facts.whose == DaemonScope::System && meta.mode & ENTERED_BY_ALL == 0 {
         let text = format!("{dir} has mode {:04o}: only some users can enter it", meta.mode);
         return Finding::problem(DIRECTORY, text, format!("chmod 0755 {dir}"));
     }
@@ -134,14 +135,14 @@ mod tests {
     use super::super::finding::{self, Status};
     use super::*;
 
-    fn meta(kind: Kind, uid: u32, mode: u32) -> Place {
-        Place::There(Meta { kind, uid, mode })
+    fn meta(kind: Kind, uid: u32, mode: u32) -> PathState {
+        PathState::There(Meta { kind, uid, mode })
     }
 
-    fn healthy() -> Facts {
-        Facts {
+    fn healthy() -> SocketFacts {
+        SocketFacts {
             path: "/run/cortex/cortex.sock".into(),
-            whose: Whose::System,
+            whose: DaemonScope::System,
             own_uid: 1000,
             socket: meta(Kind::Socket, 0, 0o666),
             directory: meta(Kind::Directory, 0, 0o755),
@@ -149,7 +150,7 @@ mod tests {
     }
 
     /// The one problem that `facts` have: what it is about, and what mends it.
-    fn the_problem(facts: &Facts) -> (&'static str, String) {
+    fn the_problem(facts: &SocketFacts) -> (&'static str, String) {
         finding::the_problem(check(facts))
     }
 
@@ -161,15 +162,15 @@ mod tests {
     #[test]
     fn a_socket_that_is_absent_unreachable_or_no_socket_is_the_only_problem_told() {
         for (socket, mend) in [
-            (Place::Absent, "systemctl enable --now cortexd.socket"),
-            (Place::Hidden, "ls -ld /run/cortex; chmod 0755 /run/cortex"),
-            (Place::Failed("too many links".into()), "ls -l /run/cortex/cortex.sock"),
+            (PathState::Absent, "systemctl enable --now cortexd.socket"),
+            (PathState::Hidden, "ls -ld /run/cortex; chmod 0755 /run/cortex"),
+            (PathState::Failed("too many links".into()), "ls -l /run/cortex/cortex.sock"),
             (
                 meta(Kind::File, 0, 0o666),
                 "mv /run/cortex/cortex.sock /run/cortex/cortex.sock.aside && systemctl restart cortexd.socket",
             ),
         ] {
-            let facts = Facts { socket, ..healthy() };
+            let facts = SocketFacts { socket, ..healthy() };
             assert_eq!(the_problem(&facts), (SOCKET, mend.to_owned()));
         }
     }
@@ -178,17 +179,18 @@ mod tests {
     fn a_user_whose_daemon_is_not_there_is_told_how_to_start_one() {
         let start = "cortexd --socket /s";
         for (socket, mend) in [
-            (Place::Absent, start.to_owned()),
+            (PathState::Absent, start.to_owned()),
             (meta(Kind::File, 1000, 0o644), format!("mv /s /s.aside && {start}")),
         ] {
-            let facts = Facts { path: "/s".into(), whose: Whose::User, socket, ..healthy() };
+            let facts =
+                SocketFacts { path: "/s".into(), whose: DaemonScope::User, socket, ..healthy() };
             assert_eq!(the_problem(&facts), (SOCKET, mend));
         }
     }
 
     #[test]
     fn a_socket_that_not_everybody_may_use_is_a_problem() {
-        let facts = Facts { socket: meta(Kind::Socket, 0, 0o660), ..healthy() };
+        let facts = SocketFacts { socket: meta(Kind::Socket, 0, 0o660), ..healthy() };
         assert_eq!(the_problem(&facts), (MODE, "chmod 0666 /run/cortex/cortex.sock".into()));
     }
 
@@ -200,7 +202,7 @@ mod tests {
             (meta(Kind::Directory, 4_000_000_001, 0o755), "chown root /run/cortex"),
             (meta(Kind::Directory, 0, 0o700), "chmod 0755 /run/cortex"),
         ] {
-            let facts = Facts { directory, ..healthy() };
+            let facts = SocketFacts { directory, ..healthy() };
             assert_eq!(the_problem(&facts), (DIRECTORY, mend.to_owned()));
         }
     }
@@ -208,14 +210,14 @@ mod tests {
     #[test]
     fn a_users_own_directory_may_be_closed_to_others_and_a_shared_one_sticky() {
         for directory in [meta(Kind::Directory, 1000, 0o700), meta(Kind::Directory, 0, 0o1777)] {
-            let facts = Facts { whose: Whose::User, directory, ..healthy() };
+            let facts = SocketFacts { whose: DaemonScope::User, directory, ..healthy() };
             assert!(check(&facts).iter().all(|finding| finding.status == Status::Ok));
         }
     }
 
     #[test]
     fn a_directory_that_cannot_be_looked_at_is_not_called_well() {
-        let facts = Facts { directory: Place::Hidden, ..healthy() };
+        let facts = SocketFacts { directory: PathState::Hidden, ..healthy() };
         assert_eq!(check(&facts)[2].status, Status::Unchecked);
     }
 }

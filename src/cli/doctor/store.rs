@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use nix::sys::statvfs::statvfs;
 
 use super::finding::Finding;
-use super::place::{Kind, Place, owner, user};
+use super::place::{Kind, PathState, owner, user};
 
 pub(super) const CHECK: &str = "data-dir";
 const FILE: &str = "database";
@@ -32,34 +32,34 @@ pub(super) struct Expected {
 }
 
 #[derive(Debug)]
-pub(super) struct Facts {
+pub(super) struct StoreFacts {
     dir: PathBuf,
-    directory: Place,
+    directory: PathState,
     /// The directory is a symbolic link to one.
     is_link: bool,
-    database: Place,
+    database: PathState,
     /// Bytes that an unprivileged user may still write.
     free: Result<u64, String>,
     expected: Expected,
 }
 
-pub(super) fn gather(dir: &Path, expected: Expected) -> Facts {
+pub(super) fn gather(dir: &Path, expected: Expected) -> StoreFacts {
     let free = statvfs(dir)
         .map(|space| space.blocks_available().saturating_mul(space.fragment_size()))
         .map_err(|errno| errno.to_string());
-    Facts {
+    StoreFacts {
         dir: dir.to_owned(),
-        directory: Place::look(dir),
+        directory: PathState::look(dir),
         is_link: dir.is_symlink(),
-        database: Place::look(&dir.join("cortex.db")),
+        database: PathState::look(&dir.join("cortex.db")),
         free,
         expected,
     }
 }
 
-pub(super) fn check(facts: &Facts) -> Vec<Finding> {
+pub(super) fn check(facts: &StoreFacts) -> Vec<Finding> {
     let found = directory(facts);
-    let is_there = matches!(facts.directory, Place::There(_));
+    let is_there = matches!(facts.directory, PathState::There(_));
     let mut findings = vec![found];
     if is_there {
         findings.extend([database(facts), space(facts)]);
@@ -67,18 +67,18 @@ pub(super) fn check(facts: &Facts) -> Vec<Finding> {
     findings
 }
 
-fn directory(facts: &Facts) -> Finding {
+fn directory(facts: &StoreFacts) -> Finding {
     let dir = facts.dir.display();
     let meta = match &facts.directory {
-        Place::There(meta) => meta,
-        Place::Absent => {
+        PathState::There(meta) => meta,
+        PathState::Absent => {
             let text = format!("{dir} is not there, no daemon has run with it");
             return Finding::problem(CHECK, text, facts.expected.start);
         }
-        Place::Hidden => {
+        PathState::Hidden => {
             return Finding::hidden(CHECK, format!("this user may not look at {dir}"));
         }
-        Place::Failed(error) => {
+        PathState::Failed(error) => {
             let text = format!("{dir} cannot be looked at: {error}");
             return Finding::problem(CHECK, text, format!("ls -ld {dir}"));
         }
@@ -121,17 +121,17 @@ fn directory(facts: &Facts) -> Finding {
 }
 
 /// A database put there by root is one that the daemon cannot open.
-fn database(facts: &Facts) -> Finding {
+fn database(facts: &StoreFacts) -> Finding {
     let path = facts.dir.join("cortex.db");
     let path = path.display();
     match (&facts.database, facts.expected.uid) {
-        (Place::There(meta), Some(daemon)) if meta.uid != daemon => Finding::problem(
+        (PathState::There(meta), Some(daemon)) if meta.uid != daemon => Finding::problem(
             FILE,
             format!("{path} belongs to {}, the daemon runs as {}", user(meta.uid), user(daemon)),
             format!("chown -R {}: {}", owner(daemon), facts.dir.display()),
         ),
-        (Place::There(_), _) => Finding::ok(FILE, format!("{path} is there")),
-        (Place::Absent, _) => Finding::problem(
+        (PathState::There(_), _) => Finding::ok(FILE, format!("{path} is there")),
+        (PathState::Absent, _) => Finding::problem(
             FILE,
             format!("{path} is not there"),
             format!(
@@ -139,14 +139,16 @@ fn database(facts: &Facts) -> Finding {
                 facts.expected.start
             ),
         ),
-        (Place::Hidden, _) => Finding::hidden(FILE, format!("this user may not look at {path}")),
-        (Place::Failed(error), _) => {
+        (PathState::Hidden, _) => {
+            Finding::hidden(FILE, format!("this user may not look at {path}"))
+        }
+        (PathState::Failed(error), _) => {
             Finding::problem(FILE, format!("{path}: {error}"), format!("ls -l {path}"))
         }
     }
 }
 
-fn space(facts: &Facts) -> Finding {
+fn space(facts: &StoreFacts) -> Finding {
     let dir = facts.dir.display();
     let free = match &facts.free {
         Ok(free) => *free,
@@ -199,12 +201,12 @@ mod tests {
     const DAEMON: u32 = 4_000_000_001;
     const SOMEBODY: u32 = 4_000_000_002;
 
-    fn there(kind: Kind, uid: u32, mode: u32) -> Place {
-        Place::There(Meta { kind, uid, mode })
+    fn there(kind: Kind, uid: u32, mode: u32) -> PathState {
+        PathState::There(Meta { kind, uid, mode })
     }
 
-    fn healthy() -> Facts {
-        Facts {
+    fn healthy() -> StoreFacts {
+        StoreFacts {
             dir: "/var/lib/cortex".into(),
             directory: there(Kind::Directory, DAEMON, 0o700),
             is_link: false,
@@ -219,7 +221,7 @@ mod tests {
         }
     }
 
-    fn the_problem(facts: &Facts) -> (&'static str, String) {
+    fn the_problem(facts: &StoreFacts) -> (&'static str, String) {
         finding::the_problem(check(facts))
     }
 
@@ -236,7 +238,7 @@ mod tests {
 
     #[test]
     fn a_state_directory_that_is_a_link_is_a_problem_of_the_service_alone() {
-        let mut facts = Facts { is_link: true, ..healthy() };
+        let mut facts = StoreFacts { is_link: true, ..healthy() };
         assert_eq!(check(&facts)[0].status, Status::Ok, "a daemon without a unit follows it");
         facts.expected.writable = Some(vec!["/var/lib/cortex".into()]);
         assert!(the_problem(&facts).1.contains("mount --bind"));
@@ -252,44 +254,44 @@ mod tests {
     #[test]
     fn each_fault_of_the_directory_has_its_command() {
         for (directory, mend) in [
-            (Place::Absent, "systemctl start cortexd"),
-            (Place::Failed("a loop".into()), "ls -ld /var/lib/cortex"),
+            (PathState::Absent, "systemctl start cortexd"),
+            (PathState::Failed("a loop".into()), "ls -ld /var/lib/cortex"),
             (there(Kind::File, DAEMON, 0o700), "mv /var/lib/cortex /var/lib/cortex.aside"),
             (there(Kind::Directory, SOMEBODY, 0o700), "chown -R 4000000001: /var/lib/cortex"),
             (there(Kind::Directory, DAEMON, 0o755), "chmod 0700 /var/lib/cortex"),
         ] {
-            let facts = Facts { directory, ..healthy() };
+            let facts = StoreFacts { directory, ..healthy() };
             assert_eq!(the_problem(&facts), (CHECK, mend.to_owned()));
         }
         let expected = Expected { uid: None, ..healthy().expected };
-        let (check, mend) = the_problem(&Facts { expected, ..healthy() });
+        let (check, mend) = the_problem(&StoreFacts { expected, ..healthy() });
         assert_eq!((check, mend.as_str()), (CHECK, "systemd-sysusers cortexd.conf"));
     }
 
     #[test]
     fn a_database_that_the_daemon_cannot_open_or_that_is_absent_is_a_problem() {
         for database in
-            [there(Kind::File, SOMEBODY, 0o600), Place::Absent, Place::Failed("x".into())]
+            [there(Kind::File, SOMEBODY, 0o600), PathState::Absent, PathState::Failed("x".into())]
         {
-            assert_eq!(the_problem(&Facts { database, ..healthy() }).0, FILE);
+            assert_eq!(the_problem(&StoreFacts { database, ..healthy() }).0, FILE);
         }
     }
 
     #[test]
     fn a_disk_without_room_for_the_log_or_for_a_backup_is_a_problem() {
-        assert_eq!(the_problem(&Facts { free: Ok(LEAST_FREE - 1), ..healthy() }).0, SPACE);
+        assert_eq!(the_problem(&StoreFacts { free: Ok(LEAST_FREE - 1), ..healthy() }).0, SPACE);
         let expected = Expected { disk_bytes: Some(11 << 30), ..healthy().expected };
-        assert_eq!(the_problem(&Facts { expected, ..healthy() }).0, SPACE);
+        assert_eq!(the_problem(&StoreFacts { expected, ..healthy() }).0, SPACE);
     }
 
     #[test]
     fn what_an_ordinary_user_may_not_see_is_unchecked() {
-        let hidden = check(&Facts { directory: Place::Hidden, ..healthy() });
+        let hidden = check(&StoreFacts { directory: PathState::Hidden, ..healthy() });
         assert_eq!(hidden.len(), 1, "of what is in it, nothing is known either");
         assert_eq!(hidden[0].status, Status::Unchecked);
-        let found = check(&Facts { database: Place::Hidden, ..healthy() });
+        let found = check(&StoreFacts { database: PathState::Hidden, ..healthy() });
         assert_eq!(found[1].status, Status::Unchecked);
-        let found = check(&Facts { free: Err("EACCES".into()), ..healthy() });
+        let found = check(&StoreFacts { free: Err("EACCES".into()), ..healthy() });
         assert_eq!(found[2].status, Status::Unchecked);
     }
 

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::Whose;
+use super::DaemonScope;
 use super::finding::Finding;
 use super::program::{Answer, ask};
 use crate::sys::paths;
@@ -20,7 +20,7 @@ const BOOTED: &str = "/run/systemd/system";
 const ROOT: u32 = 0;
 
 #[derive(Debug)]
-pub(super) enum Facts {
+pub(super) enum UnitFacts {
     /// Another daemon than that of the whole machine needs no units.
     NotOfTheSystem,
     NotBooted,
@@ -42,7 +42,7 @@ pub(super) struct Unit {
     writable: String,
 }
 
-impl Facts {
+impl UnitFacts {
     /// Who the daemon runs as: the user of its service, else root. One that has made its socket itself runs
     /// as whoever owns that. None where the service's user is unknown to this machine.
     pub(super) fn daemons_uid(&self, sockets_owner: u32) -> Option<u32> {
@@ -57,7 +57,7 @@ impl Facts {
     }
 }
 
-impl Facts {
+impl UnitFacts {
     /// Where the unit lets the daemon write. None where nothing keeps it from writing anywhere.
     pub(super) fn writable(&self) -> Option<Vec<PathBuf>> {
         let Self::Units { service, .. } = self else {
@@ -70,18 +70,18 @@ impl Facts {
     }
 }
 
-pub(super) fn gather(whose: Whose) -> Facts {
-    if whose == Whose::User {
-        return Facts::NotOfTheSystem;
+pub(super) fn gather(whose: DaemonScope) -> UnitFacts {
+    if whose == DaemonScope::User {
+        return UnitFacts::NotOfTheSystem;
     }
     if !Path::new(BOOTED).is_dir() {
-        return Facts::NotBooted;
+        return UnitFacts::NotBooted;
     }
     match (show(SERVICE), show(SOCKET)) {
         (Ok(service), Ok(socket)) => {
-            Facts::Units { service: service.into(), socket: socket.into() }
+            UnitFacts::Units { service: service.into(), socket: socket.into() }
         }
-        (Err(why), _) | (_, Err(why)) => Facts::NoAnswer(why),
+        (Err(why), _) | (_, Err(why)) => UnitFacts::NoAnswer(why),
     }
 }
 
@@ -111,16 +111,16 @@ fn read(shown: &str) -> Unit {
     unit
 }
 
-pub(super) fn check(facts: &Facts) -> Vec<Finding> {
+pub(super) fn check(facts: &UnitFacts) -> Vec<Finding> {
     match facts {
-        Facts::NotOfTheSystem => {
+        UnitFacts::NotOfTheSystem => {
             vec![Finding::unchecked(SYSTEMD, "this is not the daemon of the whole machine")]
         }
-        Facts::NotBooted => {
+        UnitFacts::NotBooted => {
             vec![Finding::unchecked(SYSTEMD, "this machine was not booted with systemd")]
         }
-        Facts::NoAnswer(why) => vec![Finding::unchecked(SYSTEMD, format!("no answer: {why}"))],
-        Facts::Units { service, socket } => vec![
+        UnitFacts::NoAnswer(why) => vec![Finding::unchecked(SYSTEMD, format!("no answer: {why}"))],
+        UnitFacts::Units { service, socket } => vec![
             installed(SOCKET, socket).unwrap_or_else(|| state_of_socket(socket)),
             installed(SERVICE, service).unwrap_or_else(|| state_of_service(service)),
         ],
@@ -203,7 +203,7 @@ mod tests {
     }
 
     fn mend_of(service: Unit, socket: Unit) -> String {
-        let found = check(&Facts::Units { service: service.into(), socket: socket.into() });
+        let found = check(&UnitFacts::Units { service: service.into(), socket: socket.into() });
         let mut problems = found.into_iter().filter(|finding| finding.status == Status::Problem);
         let mend = problems.next().and_then(|finding| finding.mend).expect("a problem");
         assert_eq!(problems.next(), None);
@@ -212,7 +212,8 @@ mod tests {
 
     #[test]
     fn units_that_are_enabled_and_active_are_well() {
-        let found = check(&Facts::Units { service: healthy().into(), socket: healthy().into() });
+        let found =
+            check(&UnitFacts::Units { service: healthy().into(), socket: healthy().into() });
         assert!(found.iter().all(|finding| finding.status == Status::Ok), "{found:?}");
     }
 
@@ -254,7 +255,9 @@ mod tests {
 
     #[test]
     fn without_systemd_nothing_is_called_well() {
-        for facts in [Facts::NotOfTheSystem, Facts::NotBooted, Facts::NoAnswer("silence".into())] {
+        for facts in
+            [UnitFacts::NotOfTheSystem, UnitFacts::NotBooted, UnitFacts::NoAnswer("silence".into())]
+        {
             assert!(check(&facts).iter().all(|finding| finding.status == Status::Unchecked));
         }
     }
@@ -268,21 +271,21 @@ mod tests {
     #[test]
     fn the_daemon_may_write_to_its_state_directory_and_where_a_drop_in_says() {
         let service = read("ReadWritePaths=-/srv/cortex /mnt/data\n");
-        let facts = Facts::Units { service: service.into(), socket: healthy().into() };
+        let facts = UnitFacts::Units { service: service.into(), socket: healthy().into() };
         let paths = ["/var/lib/cortex", "/srv/cortex", "/mnt/data"].map(PathBuf::from);
         assert_eq!(facts.writable(), Some(paths.into()));
-        assert_eq!(Facts::NotOfTheSystem.writable(), None);
+        assert_eq!(UnitFacts::NotOfTheSystem.writable(), None);
     }
 
     #[test]
     fn the_daemon_runs_as_the_services_user_or_as_the_owner_of_its_socket() {
         let of = |user: &str| {
             let service = Unit { user: user.into(), ..healthy() };
-            Facts::Units { service: service.into(), socket: healthy().into() }.daemons_uid(1000)
+            UnitFacts::Units { service: service.into(), socket: healthy().into() }.daemons_uid(1000)
         };
         assert_eq!(of("root"), Some(ROOT));
         assert_eq!(of(""), Some(ROOT), "a service without User= is root's");
         assert_eq!(of("no-such-user-of-cortex"), None);
-        assert_eq!(Facts::NotOfTheSystem.daemons_uid(1000), Some(1000));
+        assert_eq!(UnitFacts::NotOfTheSystem.daemons_uid(1000), Some(1000));
     }
 }

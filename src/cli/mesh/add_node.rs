@@ -6,12 +6,12 @@ use std::path::PathBuf;
 use clap::Args;
 use cortex_core::model::NodeName;
 
-use super::place::{Bundle, Places, Prepared, occupied};
+use super::place::{Bundle, MeshPaths, Prepared, occupied};
 use super::report::{node_name, now, path, print};
 use crate::cli::context::Context;
 use crate::cli::failure::Failure;
 use crate::cli::output::note;
-use crate::pki::files::Present;
+use crate::pki::files::IfExists;
 use crate::pki::{Authority, Duplicate, NewKey, shown};
 
 #[derive(Debug, Args)]
@@ -34,17 +34,17 @@ pub(crate) struct AddNode {
 
 pub(crate) fn run(args: &AddNode, context: &Context) -> Result<(), Failure> {
     let now = now();
-    let ca_dir = Places::find(context)?.ca_dir(args.ca_dir.as_deref());
+    let ca_dir = MeshPaths::find(context)?.ca_dir(args.ca_dir.as_deref());
     let (duplicate, present) = if args.force {
-        (Duplicate::Allow, Present::Replace)
+        (Duplicate::Allow, IfExists::Replace)
     } else {
-        (Duplicate::Refuse, Present::Keep)
+        (Duplicate::Refuse, IfExists::Keep)
     };
     let mut authority = Authority::open(&ca_dir)?;
     authority.may_issue(&args.name, &args.host, duplicate, now)?;
     let target =
         args.output.clone().unwrap_or_else(|| ca_dir.join("nodes").join(args.name.as_str()));
-    if present == Present::Keep && target.exists() {
+    if present == IfExists::Keep && target.exists() {
         return Err(occupied(&target));
     }
     let key = NewKey::generate()?;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 use rmpv::Value;
 
-use super::place::Places;
+use super::place::MeshPaths;
 use super::report::{now, object, print_value};
 use crate::cli::context::Context;
 use crate::cli::failure::Failure;
@@ -20,7 +20,7 @@ pub(crate) struct Certificates {
 }
 
 pub(crate) fn run(args: &Certificates, context: &Context) -> Result<(), Failure> {
-    let authority = Authority::open(&Places::find(context)?.ca_dir(args.ca_dir.as_deref()))?;
+    let authority = Authority::open(&MeshPaths::find(context)?.ca_dir(args.ca_dir.as_deref()))?;
     let now = now();
     let listed = authority.records().iter().map(|record| shown(record, now));
     print_value(context, &Value::Array(listed.collect()))

@@ -6,13 +6,13 @@ use std::path::Path;
 use clap::Args;
 use cortex_core::model::NodeName;
 
-use super::place::{Bundle, Places, Prepared, occupied};
+use super::place::{Bundle, MeshPaths, Prepared, occupied};
 use super::report::{node_name, now, path, print};
 use super::settings::{Node, PORT, Settings};
 use crate::cli::context::Context;
 use crate::cli::failure::{Exit, Failure};
 use crate::cli::output::note;
-use crate::pki::files::Present;
+use crate::pki::files::IfExists;
 use crate::pki::{Authority, Duplicate, NewKey, shown};
 
 #[derive(Debug, Args)]
@@ -29,7 +29,7 @@ pub(crate) struct Init {
 
 pub(crate) fn run(args: &Init, context: &Context) -> Result<(), Failure> {
     let now = now();
-    let places = Places::find(context)?;
+    let places = MeshPaths::find(context)?;
     let configuration = places.configuration()?;
     if let Some(settings) = Settings::read(configuration)? {
         return Err(is_node_already(&settings.node_name, configuration));
@@ -52,7 +52,7 @@ pub(crate) fn run(args: &Init, context: &Context) -> Result<(), Failure> {
     };
     let prepared = Prepared::write(&target, &bundle, places.owner())?;
     prepared.check(&args.name, now)?;
-    let files = prepared.put(Present::Keep)?;
+    let files = prepared.put(IfExists::Keep)?;
     let own = Node { name: args.name.to_string(), host: args.host.clone(), port: args.port };
     let fragment = Settings::new(&args.name, args.port, &files, vec![own]).write(configuration)?;
     note("next: systemctl restart cortexd. To ask another machine in: cortex mesh invite NAME");
@@ -69,12 +69,12 @@ pub(crate) fn run(args: &Init, context: &Context) -> Result<(), Failure> {
 }
 
 /// The CA of this machine, made if there is none.
-fn authority(places: &Places, now: u64) -> Result<Authority, Failure> {
+fn authority(places: &MeshPaths, now: u64) -> Result<Authority, Failure> {
     let dir = places.ca_dir(None);
     if Authority::is_in(&dir) {
         Ok(Authority::open(&dir)?)
     } else {
-        Ok(Authority::create(&dir, Present::Keep, now)?)
+        Ok(Authority::create(&dir, IfExists::Keep, now)?)
     }
 }
 

@@ -5,12 +5,12 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::place::Places;
+use super::place::MeshPaths;
 use super::report::{now, path, print};
 use crate::cli::context::Context;
 use crate::cli::failure::Failure;
 use crate::cli::output::note;
-use crate::pki::files::Present;
+use crate::pki::files::IfExists;
 use crate::pki::{Authority, shown};
 
 #[derive(Debug, Args)]
@@ -24,12 +24,12 @@ pub(crate) struct InitCa {
 }
 
 pub(crate) fn run(args: &InitCa, context: &Context) -> Result<(), Failure> {
-    let places = Places::find(context)?;
+    let places = MeshPaths::find(context)?;
     if args.output.is_none() {
         places.make_state()?;
     }
     let dir = places.ca_dir(args.output.as_deref());
-    let present = if args.force { Present::Replace } else { Present::Keep };
+    let present = if args.force { IfExists::Replace } else { IfExists::Keep };
     let authority = Authority::create(&dir, present, now())?;
     note(&format!(
         "Whoever has {} can let anybody into the mesh: keep a copy offline, and no other.",

@@ -14,8 +14,8 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::code::{Code, address};
-use super::joiners::{Joiners, Outcome, State, Visit};
-use super::place::Places;
+use super::joiners::{JoinAttempt, Joiners, Outcome, State};
+use super::place::MeshPaths;
 use super::report::{node_name, now, print};
 use super::settings::{self, Node, Settings};
 use crate::cli::context::Context;
@@ -53,7 +53,7 @@ pub(crate) struct Invite {
 }
 
 pub(crate) fn run(args: &Invite, context: &Context) -> Result<(), Failure> {
-    let places = Places::find(context)?;
+    let places = MeshPaths::find(context)?;
     let configuration = places.configuration().ok();
     let settings = configuration.map(Settings::read).transpose()?.flatten();
     let nodes = settings.as_ref().map(|settings| settings.nodes.clone()).unwrap_or_default();
@@ -167,7 +167,7 @@ fn wait(listener: &TcpListener, joiners: Joiners, until: Instant) -> Result<Outc
         present.fetch_add(1, Ordering::Relaxed);
         let (joiners, present) = (Arc::clone(&joiners), Arc::clone(&present));
         std::thread::spawn(move || {
-            tell(from, &joiners.serve(tcp));
+            print_visit(from, &joiners.serve(tcp));
             present.fetch_sub(1, Ordering::Relaxed);
         });
     }
@@ -193,16 +193,18 @@ fn accept(listener: &TcpListener) -> Result<Option<(TcpStream, SocketAddr)>, Fai
     }
 }
 
-fn tell(from: SocketAddr, visit: &Visit) {
+fn print_visit(from: SocketAddr, visit: &JoinAttempt) {
     let from = from.ip().to_canonical();
     match visit {
-        Visit::Broken(error) => {
+        JoinAttempt::Broken(error) => {
             note(&format!("{from}: the connection broke: {error}. The code is still good."));
         }
-        Visit::WrongSecret => note(&format!("{from}: showed a wrong code")),
-        Visit::Refused(reason) => note(&format!("{from}: refused: {reason}")),
-        Visit::Granted => note(&format!("{from}: got a certificate, and does not want to join")),
-        Visit::Joined => note(&format!("{from}: joined")),
+        JoinAttempt::WrongSecret => note(&format!("{from}: showed a wrong code")),
+        JoinAttempt::Refused(reason) => note(&format!("{from}: refused: {reason}")),
+        JoinAttempt::Granted => {
+            note(&format!("{from}: got a certificate, and does not want to join"));
+        }
+        JoinAttempt::Joined => note(&format!("{from}: joined")),
     }
 }
 

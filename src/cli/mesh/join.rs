@@ -16,14 +16,14 @@ use rustls::{ClientConnection, StreamOwned};
 use super::code::Code;
 use super::conversation::{self, Answer, Done, Grant, Hello};
 use super::init::is_node_already;
-use super::place::{Bundle, Places, Prepared, occupied};
+use super::place::{Bundle, MeshPaths, Prepared, occupied};
 use super::report::{now, path, print};
 use super::settings::{Node, PORT, Settings};
 use super::timed::Timed;
 use crate::cli::context::Context;
 use crate::cli::failure::{Exit, Failure};
 use crate::cli::output::note;
-use crate::pki::files::Present;
+use crate::pki::files::IfExists;
 use crate::pki::{self, NewKey};
 
 /// For reaching one address of the inviting machine.
@@ -52,7 +52,7 @@ pub(crate) struct Join {
 }
 
 pub(crate) fn run(args: &Join, context: &Context) -> Result<(), Failure> {
-    let places = Places::find(context)?;
+    let places = MeshPaths::find(context)?;
     let configuration = places.configuration()?;
     if let Some(settings) = Settings::read(configuration)? {
         return Err(is_node_already(&settings.node_name, configuration));
@@ -74,7 +74,7 @@ pub(crate) fn run(args: &Join, context: &Context) -> Result<(), Failure> {
     };
     let prepared = Prepared::write(&target, &bundle, places.owner())?;
     let credentials = prepared.check(&node, now())?;
-    let files = prepared.put(Present::Keep)?;
+    let files = prepared.put(IfExists::Keep)?;
     let nodes = grant.nodes.clone();
     let fragment = Settings::new(&node, args.port, &files, nodes).write(configuration)?;
     acknowledge(&mut stream);
@@ -115,7 +115,7 @@ fn check_clock(theirs: Option<u64>, ours: u64) -> Result<(), Failure> {
     ))
 }
 
-fn target(args: &Join, places: &Places) -> Result<PathBuf, Failure> {
+fn target(args: &Join, places: &MeshPaths) -> Result<PathBuf, Failure> {
     let target = args.dir.clone().unwrap_or_else(|| places.node_dir());
     let target =
         std::path::absolute(&target).map_err(|e| super::report::io_failure("find", &target, &e))?;

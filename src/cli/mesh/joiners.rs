@@ -94,7 +94,7 @@ pub(super) enum Outcome {
 
 /// What has happened with one joiner, for the administrator to see.
 #[derive(Debug)]
-pub(super) enum Visit {
+pub(super) enum JoinAttempt {
     Broken(io::Error),
     WrongSecret,
     Refused(String),
@@ -115,11 +115,11 @@ impl Joiners {
     }
 
     /// Serves one joiner to the end.
-    pub(super) fn serve(&self, tcp: TcpStream) -> Visit {
-        self.converse(tcp).unwrap_or_else(Visit::Broken)
+    pub(super) fn serve(&self, tcp: TcpStream) -> JoinAttempt {
+        self.converse(tcp).unwrap_or_else(JoinAttempt::Broken)
     }
 
-    fn converse(&self, tcp: TcpStream) -> io::Result<Visit> {
+    fn converse(&self, tcp: TcpStream) -> io::Result<JoinAttempt> {
         let tls = ServerConnection::new(Arc::clone(&self.tls)).map_err(io::Error::other)?;
         let mut stream = StreamOwned::new(tls, Timed::new(tcp, TIME_LIMIT));
         let hello: Hello = conversation::receive(&mut stream)?;
@@ -135,22 +135,22 @@ impl Joiners {
         Ok(if done.joined { self.has_joined(&grant) } else { visit })
     }
 
-    fn answer(&self, hello: &Hello) -> (Answer, Visit) {
+    fn answer(&self, hello: &Hello) -> (Answer, JoinAttempt) {
         let refused = |reason: &str| Answer::Refused { reason: reason.to_owned() };
         let mut state = self.state();
         if state.is_over() {
             let reason = "the code was used up";
-            return (refused(reason), Visit::Refused(reason.to_owned()));
+            return (refused(reason), JoinAttempt::Refused(reason.to_owned()));
         }
         if !self.is_secret(&hello.secret) {
             state.wrong += 1;
-            return (refused("the code is wrong"), Visit::WrongSecret);
+            return (refused("the code is wrong"), JoinAttempt::WrongSecret);
         }
         match self.grant(hello, &mut state) {
-            Ok(grant) => (Answer::Granted(Box::new(grant)), Visit::Granted),
+            Ok(grant) => (Answer::Granted(Box::new(grant)), JoinAttempt::Granted),
             Err(error) => {
                 let reason = error.to_string();
-                (refused(&reason), Visit::Refused(reason))
+                (refused(&reason), JoinAttempt::Refused(reason))
             }
         }
     }
@@ -192,12 +192,16 @@ impl Joiners {
 
     /// Burns the code, unless somebody else was let in meanwhile with another key: then what this one got is
     /// revoked.
-    fn has_joined(&self, grant: &Grant) -> Visit {
+    fn has_joined(&self, grant: &Grant) -> JoinAttempt {
         let mut state = self.state();
         let is_current =
             state.granted.as_ref().is_some_and(|now| now.issued.pem == grant.certificate);
         state.joined |= is_current;
-        if is_current { Visit::Joined } else { Visit::Refused("it came twice".to_owned()) }
+        if is_current {
+            JoinAttempt::Joined
+        } else {
+            JoinAttempt::Refused("it came twice".to_owned())
+        }
     }
 
     /// A joiner whose thread has panicked has left the state as it was between two steps.

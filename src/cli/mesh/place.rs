@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use super::report::io_failure;
 use crate::cli::context::Context;
 use crate::cli::failure::{Exit, Failure};
-use crate::pki::files::{self, Owner, Present, Readers};
+use crate::pki::files::{self, IfExists, Owner, Readers};
 use crate::pki::{Credentials, Files};
 use crate::sys::paths::{self, Environment};
 use crate::sys::random;
@@ -19,14 +19,14 @@ const SERVICE_USER: &str = "cortex";
 
 /// Where things of the daemon that is meant are.
 #[derive(Debug)]
-pub(super) struct Places {
+pub(super) struct MeshPaths {
     state: PathBuf,
     /// The configuration file; its fragments are beside it.
     configuration: Option<PathBuf>,
     uid: u32,
 }
 
-impl Places {
+impl MeshPaths {
     pub(super) fn find(context: &Context) -> Result<Self, Failure> {
         let env = Environment::of_this_process();
         let usual = (env.uid == 0).then_some(Path::new(paths::SYSTEM_CONFIGURATION));
@@ -127,7 +127,7 @@ impl Prepared {
         DirBuilder::new().mode(0o700).create(&self.dir)?;
         let Files { ca_cert, node_cert, node_key, crl } = self.files();
         let put = |path: &Path, text: &str, readers| {
-            files::write(path, text.as_bytes(), readers, Present::Keep, owner)
+            files::write(path, text.as_bytes(), readers, IfExists::Keep, owner)
         };
         put(&ca_cert, bundle.ca_cert, Readers::Everybody)?;
         put(&node_cert, bundle.node_cert, Readers::Everybody)?;
@@ -155,10 +155,10 @@ impl Prepared {
     }
 
     /// Puts the directory in its place, all files at once. What is there is kept under another name.
-    pub(super) fn put(self, present: Present) -> Result<Files, Failure> {
+    pub(super) fn put(self, present: IfExists) -> Result<Files, Failure> {
         let target = &self.target;
         if target.exists() {
-            if present == Present::Keep {
+            if present == IfExists::Keep {
                 return Err(occupied(target));
             }
             fs::rename(target, aside(target)).map_err(|e| io_failure("move away", target, &e))?;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 use cortex_core::model::NodeName;
 
-use super::place::Places;
+use super::place::MeshPaths;
 use super::report::{node_name, now, print};
 use super::revoke::{self, Own};
 use crate::cli::context::Context;
@@ -25,7 +25,7 @@ pub(crate) struct Renew {
 }
 
 pub(crate) fn run(args: &Renew, context: &Context) -> Result<(), Failure> {
-    let places = Places::find(context)?;
+    let places = MeshPaths::find(context)?;
     let mut authority = Authority::open(&places.ca_dir(args.ca_dir.as_deref()))?;
     let issued = authority.renew(&args.name, now())?;
     let own = Own::find(&places, &authority);

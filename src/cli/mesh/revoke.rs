@@ -9,14 +9,14 @@ use clap::Args;
 use cortex_core::model::NodeName;
 use rmpv::Value;
 
-use super::place::Places;
+use super::place::MeshPaths;
 use super::report::{io_failure, now, path, print};
 use super::settings::Settings;
 use crate::cli::context::Context;
 use crate::cli::failure::Failure;
 use crate::cli::output::note;
 use crate::pki::Authority;
-use crate::pki::files::{self, Present, Readers};
+use crate::pki::files::{self, IfExists, Readers};
 
 /// What makes a running daemon look at its files again.
 pub(super) const RELOAD: &str = "next: systemctl reload cortexd";
@@ -32,7 +32,7 @@ pub(crate) struct RevokeCertificate {
 }
 
 pub(crate) fn run(args: &RevokeCertificate, context: &Context) -> Result<(), Failure> {
-    let places = Places::find(context)?;
+    let places = MeshPaths::find(context)?;
     let ca_dir = places.ca_dir(args.ca_dir.as_deref());
     let mut authority = Authority::open(&ca_dir)?;
     let revoked = authority.revoke(&args.which, now())?;
@@ -55,7 +55,7 @@ pub(super) struct Own(Settings);
 
 impl Own {
     /// Nothing where this machine is configured for no mesh, or for another one: the CA may be anywhere.
-    pub(super) fn find(places: &Places, authority: &Authority) -> Option<Self> {
+    pub(super) fn find(places: &MeshPaths, authority: &Authority) -> Option<Self> {
         let settings = Settings::read(places.configuration().ok()?).ok()??;
         let is_same = fs::read_to_string(&settings.ca_cert).is_ok_and(|pem| pem == authority.pem());
         is_same.then_some(Self(settings))
@@ -80,7 +80,7 @@ fn replace(path: &Path, text: &str) -> Result<(), Failure> {
     let put = || {
         let meta = fs::metadata(path)?;
         let owner = is_root.then_some((meta.uid(), meta.gid()));
-        files::write(path, text.as_bytes(), Readers::Everybody, Present::Replace, owner)
+        files::write(path, text.as_bytes(), Readers::Everybody, IfExists::Replace, owner)
     };
     put().map_err(|e| io_failure("write", path, &e))
 }

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::report::io_failure;
 use crate::cli::failure::{Exit, Failure};
 use crate::pki::Files;
-use crate::pki::files::{self, Present, Readers};
+use crate::pki::files::{self, IfExists, Readers};
 use crate::sys::fragments;
 
 /// The port of the mesh.
@@ -112,7 +112,7 @@ impl Settings {
                 fs::set_permissions(dir, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
             }
             let text = format!("{HEAD}{text}");
-            files::write(&path, text.as_bytes(), Readers::Everybody, Present::Replace, None)
+            files::write(&path, text.as_bytes(), Readers::Everybody, IfExists::Replace, None)
         };
         write().map_err(|e| io_failure("write", &path, &e))?;
         Ok(path)

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 use cortex_core::model::NodeName;
 
-use super::place::Places;
+use super::place::MeshPaths;
 use super::report::{io_failure, node_name, now, print};
 use crate::cli::context::Context;
 use crate::cli::failure::Failure;
@@ -28,7 +28,7 @@ pub(crate) struct Sign {
 }
 
 pub(crate) fn run(args: &Sign, context: &Context) -> Result<(), Failure> {
-    let ca_dir = Places::find(context)?.ca_dir(args.ca_dir.as_deref());
+    let ca_dir = MeshPaths::find(context)?.ca_dir(args.ca_dir.as_deref());
     let request =
         std::fs::read(&args.request).map_err(|e| io_failure("read", &args.request, &e))?;
     let key = PublicKey::from_request(&request)?;

@@ -29,7 +29,7 @@ pub(super) struct Row {
 
 /// What the target has under a record's key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum There {
+pub(super) enum TargetRecord {
     Nothing,
     Same,
     Another,
@@ -87,7 +87,11 @@ fn shown(record: &[u8]) -> String {
 }
 
 /// What the target has under the key of each row, in their order.
-pub(super) fn look_up(target: &mut Client, table: &str, rows: &[Row]) -> Result<Vec<There>, Error> {
+pub(super) fn look_up(
+    target: &mut Client,
+    table: &str,
+    rows: &[Row],
+) -> Result<Vec<TargetRecord>, Error> {
     let mut found = Vec::with_capacity(rows.len());
     let mut pipeline = target.pipeline(WINDOW);
     let mut result = Vec::new();
@@ -104,15 +108,15 @@ pub(super) fn look_up(target: &mut Client, table: &str, rows: &[Row]) -> Result<
 fn next(
     pipeline: &mut Pipeline<'_, &Row>,
     result: &mut Vec<u8>,
-    found: &mut Vec<There>,
+    found: &mut Vec<TargetRecord>,
 ) -> Result<bool, Error> {
     let Some(answer) = pipeline.next_result(result)? else {
         return Ok(false);
     };
     found.push(match answer.outcome {
-        Ok(()) if same::records(&answer.tag.record, result) => There::Same,
-        Ok(()) => There::Another,
-        Err(refusal) if refusal == "not_found" => There::Nothing,
+        Ok(()) if same::records(&answer.tag.record, result) => TargetRecord::Same,
+        Ok(()) => TargetRecord::Another,
+        Err(refusal) if refusal == "not_found" => TargetRecord::Nothing,
         Err(refusal) => return Err(Error::Refused(refusal)),
     });
     Ok(true)

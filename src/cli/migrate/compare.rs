@@ -6,7 +6,7 @@ use cortex_client::{
     api::{Keys, Page, TableInfo},
 };
 
-use super::batch::{self, There};
+use super::batch::{self, TargetRecord};
 use super::report::{Report, TableReport};
 use super::source::{Source, text};
 
@@ -26,12 +26,12 @@ pub(super) fn records(
         let there = batch::look_up(target, name, &batch.rows)?;
         for (row, there) in batch.rows.iter().zip(there) {
             match there {
-                There::Same => table.same += 1,
-                There::Another => {
+                TargetRecord::Same => table.same += 1,
+                TargetRecord::Another => {
                     table.different += 1;
                     report.note(table, &format!("{:?} differs here", row.key));
                 }
-                There::Nothing => {
+                TargetRecord::Nothing => {
                     table.missing += 1;
                     report.note(table, &format!("{:?} is not here", row.key));
                 }

@@ -32,7 +32,7 @@ use cortex_client::Client;
 
 use super::context::Context;
 use super::failure::{Exit, Failure};
-use super::tables::words;
+use super::tables::split_list;
 use report::Report;
 use table::Job;
 
@@ -155,7 +155,7 @@ fn is_same(one: &Path, other: &Path) -> bool {
 fn attributes(given: &[String]) -> Result<BTreeMap<String, Vec<String>>, Failure> {
     let read = |text: &String| {
         let (table, list) = text.split_once('=')?;
-        let words: Vec<_> = words(&[list.to_owned()]).into_iter().map(str::to_owned).collect();
+        let words: Vec<_> = split_list(&[list.to_owned()]).into_iter().map(str::to_owned).collect();
         (!words.is_empty()).then(|| (table.to_owned(), words))
     };
     let wrong = |text: &String| {

@@ -40,7 +40,7 @@ pub(super) struct Description {
 /// What `table_info` says, as far as every daemon says it alike: the owner is a number to the original one.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct Told {
+struct TableDescription {
     key_field: String,
     attributes: Vec<String>,
     node_scope: NodeScope,
@@ -123,10 +123,10 @@ impl Source {
 
 /// What a daemon says of a table.
 pub(super) fn describe(client: &mut Client, table: &str) -> Result<Description, Error> {
-    let told: Told = RawValue(client.call_raw(&TableInfo { table })?).decoded()?;
-    let others = told.attributes.into_iter().filter(|name| *name != told.key_field);
-    let attributes = std::iter::once(told.key_field.clone()).chain(others).collect();
-    Ok(Description { attributes, scope: told.node_scope.to_string() })
+    let table: TableDescription = RawValue(client.call_raw(&TableInfo { table })?).decoded()?;
+    let others = table.attributes.into_iter().filter(|name| *name != table.key_field);
+    let attributes = std::iter::once(table.key_field.clone()).chain(others).collect();
+    Ok(Description { attributes, scope: table.node_scope.to_string() })
 }
 
 /// The grants on a user's tables by the user's names for them, but those to the owner.

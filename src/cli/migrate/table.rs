@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use cortex_client::{
     Client, Error,
-    api::{AclGrant, CreateTable, Words},
+    api::{AclGrant, CreateTable, TextOrList},
 };
 
 use super::Migrate;
-use super::batch::{self, Row, There};
+use super::batch::{self, Row, TargetRecord};
 use super::compare;
 use super::report::{Report, TableReport};
 use super::source::{self, Description, Grant, Source};
@@ -60,7 +60,7 @@ pub(super) fn migrate(
     report: &mut Report,
 ) -> Result<(), Failure> {
     let mut table = TableReport::new(job.uid, name);
-    let mut work = Work { job, name, target, report, table: &mut table };
+    let mut work = TableMigration { job, name, target, report, table: &mut table };
     let outcome = work.all(grants, source);
     let bad = table.not_stored + table.grants_refused > 0;
     let full_name = table.full_name();
@@ -90,7 +90,7 @@ fn stopped_at(table: &str, failure: Failure) -> Failure {
 }
 
 /// A table that is being brought over.
-struct Work<'a, 'j> {
+struct TableMigration<'a, 'j> {
     job: &'a Job<'j>,
     name: &'a str,
     target: &'a mut Client,
@@ -98,7 +98,7 @@ struct Work<'a, 'j> {
     table: &'a mut TableReport,
 }
 
-impl Work<'_, '_> {
+impl TableMigration<'_, '_> {
     fn all(&mut self, grants: &[Grant], source: &mut Source) -> Result<(), Stop> {
         let Description { attributes, scope } = self.description(source)?;
         let [key_field, ..] = attributes.as_slice() else {
@@ -172,7 +172,7 @@ impl Work<'_, '_> {
             let there = if is_here {
                 batch::look_up(self.target, self.name, &batch.rows)?
             } else {
-                vec![There::Nothing; batch.rows.len()]
+                vec![TargetRecord::Nothing; batch.rows.len()]
             };
             let wanted = self.wanted(&batch.rows, &there);
             if self.job.args.dry_run {
@@ -188,18 +188,18 @@ impl Work<'_, '_> {
 
     /// The rows to be stored here. What differs is kept unless the user wants it replaced, and of two records
     /// of the source that have one key here, the first is stored.
-    fn wanted<'r>(&mut self, rows: &'r [Row], there: &[There]) -> Vec<&'r Row> {
+    fn wanted<'r>(&mut self, rows: &'r [Row], there: &[TargetRecord]) -> Vec<&'r Row> {
         let (mut wanted, mut keys) = (Vec::new(), BTreeSet::new());
         for (row, there) in rows.iter().zip(there) {
             let is_first = keys.insert(row.key.as_str());
             match there {
-                There::Nothing if is_first => wanted.push(row),
-                There::Same => self.table.already_there += 1,
-                There::Another if is_first && self.job.args.overwrite => {
+                TargetRecord::Nothing if is_first => wanted.push(row),
+                TargetRecord::Same => self.table.already_there += 1,
+                TargetRecord::Another if is_first && self.job.args.overwrite => {
                     self.table.replaced += 1;
                     wanted.push(row);
                 }
-                There::Nothing | There::Another => {
+                TargetRecord::Nothing | TargetRecord::Another => {
                     self.table.kept += 1;
                     if self.job.args.dry_run {
                         self.report.note(self.table, &format!("{:?} differs here", row.key));
@@ -238,7 +238,7 @@ impl Work<'_, '_> {
             }
             let identity = &grant.identity;
             let permissions = &lacking.join(",");
-            let permissions = Words::Text(permissions);
+            let permissions = TextOrList::Text(permissions);
             match self.target.call(&AclGrant { identity, table: self.name, permissions }) {
                 Ok(_granted) => self.table.grants_copied += 1,
                 Err(Error::Refused(refusal)) => {

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::param::{Words, request};
+use super::param::{TextOrList, request};
 
 request! {
     /// Gives rights: `granted`.
@@ -13,7 +13,7 @@ request! {
         /// On which table.
         table: &'a str,
         /// Which: `read`, `write`, `admin`.
-        permissions: Words<'a>,
+        permissions: TextOrList<'a>,
     }
 }
 
@@ -25,7 +25,7 @@ request! {
         /// On which table.
         table: &'a str,
         /// Which: `read`, `write`, `admin`.
-        permissions: Words<'a>,
+        permissions: TextOrList<'a>,
     }
 }
 

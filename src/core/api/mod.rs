@@ -37,7 +37,7 @@ pub use grants::*;
 pub use identities::*;
 pub use mesh::*;
 pub use named::Named;
-pub use param::{Attributes, Bin, Options, Param, Raw, Words, WriteParam};
+pub use param::{Attributes, Bin, Options, Param, Raw, TextOrList, WriteParam};
 pub use peers::*;
 pub use records::*;
 pub use replica::*;

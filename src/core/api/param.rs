@@ -78,37 +78,37 @@ impl<'a> Param<'a> for Bin<'a> {
 
 /// Words that are separated by commas, or a list of words: a scope, or permissions.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Words<'a> {
+pub enum TextOrList<'a> {
     /// `home,office`
     Text(&'a str),
     /// `["home", "office"]`
     List(Vec<&'a str>),
     /// What is read where the text is no UTF-8, or something in the list is no text.
-    NoText,
+    Invalid,
 }
 
-impl WriteParam for Words<'_> {
+impl WriteParam for TextOrList<'_> {
     fn write(&self, out: &mut Vec<u8>) {
         match self {
             Self::Text(text) => encode::str(out, text),
             Self::List(words) => encode::strings(out, words.iter().copied()),
-            Self::NoText => encode::array(out, 0),
+            Self::Invalid => encode::array(out, 0),
         }
     }
 }
 
-impl<'a> Param<'a> for Words<'a> {
+impl<'a> Param<'a> for TextOrList<'a> {
     fn read(encoded: &'a [u8]) -> Option<Self> {
         let mut reader = Reader::new(encoded);
         let head = reader.head()?;
         if let Head::Str(text) = head {
-            return Some(std::str::from_utf8(text).map_or(Self::NoText, Self::Text));
+            return Some(std::str::from_utf8(text).map_or(Self::Invalid, Self::Text));
         }
         let Head::Array(count) = head else {
             return None;
         };
         let words: Option<Vec<_>> = (0..count).map(|_| reader.text()).collect();
-        Some(words.map_or(Self::NoText, Self::List))
+        Some(words.map_or(Self::Invalid, Self::List))
     }
 }
 

@@ -38,7 +38,7 @@ pub enum ReplicaState {
 impl ReplicaState {
     /// Its word in answers.
     #[must_use]
-    pub fn word(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Ready => "ready",
             Self::Filling => "filling",
@@ -59,7 +59,7 @@ impl ReplicaState {
 #[serde(untagged)]
 pub enum NodeScope {
     /// `local` or `all`.
-    Word(String),
+    Keyword(String),
     /// The nodes that it names.
     Nodes(Vec<String>),
 }
@@ -73,7 +73,7 @@ impl Default for NodeScope {
 impl From<&Scope> for NodeScope {
     fn from(scope: &Scope) -> Self {
         match scope {
-            Scope::Local | Scope::All => Self::Word(scope.to_string()),
+            Scope::Local | Scope::All => Self::Keyword(scope.to_string()),
             Scope::Nodes(nodes) => Self::Nodes(nodes.iter().map(NodeName::to_string).collect()),
         }
     }
@@ -83,7 +83,7 @@ impl From<&Scope> for NodeScope {
 impl fmt::Display for NodeScope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Word(word) => f.write_str(word),
+            Self::Keyword(word) => f.write_str(word),
             Self::Nodes(nodes) => f.write_str(&nodes.join(",")),
         }
     }

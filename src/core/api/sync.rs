@@ -43,7 +43,7 @@ pub struct TableSync {
     /// The replicas on other nodes.
     pub nodes: Vec<PeerReplica>,
     /// Who keeps deletions of the table from being forgotten.
-    pub deletions_kept_by: Option<KeptBy>,
+    pub deletions_kept_by: Option<GcBlockedBy>,
 }
 
 /// The replica here.
@@ -102,7 +102,7 @@ pub struct PeerReplica {
 
 /// Who keeps deletions from being forgotten, and why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct KeptBy {
+pub struct GcBlockedBy {
     /// The node.
     pub node: String,
     /// In words.

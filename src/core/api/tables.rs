@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     grants::Grant,
-    param::{Attributes, Words, options, request},
+    param::{Attributes, TextOrList, options, request},
     replica::{NodeScope, Replica, ReplicaState},
 };
 
@@ -66,7 +66,7 @@ request! {
         /// Its attributes; the first holds the key.
         attributes: Attributes<'a>,
         /// Where it may be; `local` for that of a uid and `all` for that of an identity unless it is said.
-        scope: Option<Words<'a>>,
+        scope: Option<TextOrList<'a>>,
     }
 }
 
@@ -201,7 +201,7 @@ request! {
         /// Its name.
         table: &'a str,
         /// `local`, `all` or names of nodes.
-        scope: Words<'a>,
+        scope: TextOrList<'a>,
         /// Replicas that it abandons.
         options: ScopeOptions,
     }

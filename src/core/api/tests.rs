@@ -120,7 +120,7 @@ fn words_are_a_text_or_a_list_and_say_where_they_are_neither() {
     assert_eq!(read(b"\x07"), None);
     for no_text in [&b"\xa1\xff"[..], b"\x91\x07"] {
         let bytes = list(&[b"\xa1t", no_text]);
-        assert_eq!(SetScope::read(&bytes).expect("it fits").scope, Words::NoText);
+        assert_eq!(SetScope::read(&bytes).expect("it fits").scope, TextOrList::Invalid);
     }
     let bytes = list(&[b"\xa1t", b"\x92\xa2id\x07"]);
     let table = CreateTable::read(&bytes).expect("it fits");
@@ -242,7 +242,7 @@ fn every_word_of_a_state_is_read_as_it_is_written() {
     for state in [Ready, Filling, Frozen, Draining, None, InSync, Behind, Diverged, Left, Unknown] {
         let written = result(&state);
         assert_eq!(ReplicaState::read(&written), Ok(state));
-        assert_eq!(Reader::new(&written).text(), Some(state.word()));
+        assert_eq!(Reader::new(&written).text(), Some(state.as_str()));
     }
 }
 

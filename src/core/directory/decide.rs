@@ -162,9 +162,9 @@ impl Directory {
         let mut acl = self.acl(table);
         acl.grant(principal.clone(), rights)?;
         let rows = rights.each().filter_map(|right| {
-            let words = self.words(table, principal, right);
-            let own = words.get(here);
-            let seen: Seen = words.iter().map(|(by, word)| (by.clone(), word.revoked)).collect();
+            let by_node = self.rights_by_node(table, principal, right);
+            let own = by_node.get(here);
+            let seen: Seen = by_node.iter().map(|(by, row)| (by.clone(), row.revoked)).collect();
             let granted = own.and_then(|own| own.granted.as_ref());
             if granted.is_some_and(|granted| covers(granted, &seen)) {
                 return None;
@@ -196,7 +196,7 @@ impl Directory {
         now_ms: u64,
     ) -> Result<Vec<Row>, Refusal> {
         let rows = rights.each().map(|right| {
-            let own = self.words(table, principal, right).get(here);
+            let own = self.rights_by_node(table, principal, right).get(here);
             Row::Grant(GrantRow {
                 table,
                 principal: principal.clone(),
@@ -313,7 +313,7 @@ impl Directory {
         matches!(self.competing(table).as_slice(), [(_, only)] if *only == wanted)
     }
 
-    fn words(
+    fn rights_by_node(
         &self,
         table: TableUid,
         principal: &Principal,

@@ -46,7 +46,7 @@ impl Directory {
             return self.is_removed(&row.database);
         }
         let removed = self.removals.get(&UNKNOWN_DATABASE);
-        removed.is_some_and(|words| words.iter().any(|(removed, _)| removed == node))
+        removed.is_some_and(|by_node| by_node.iter().any(|(removed, _)| removed == node))
     }
 
     /// Puts a machine out of the mesh with the database that it has now. Its users are nobody: once

@@ -79,7 +79,7 @@ pub struct Directory {
     by_name: BTreeMap<IdentityName, BTreeSet<IdentityId>>,
 }
 
-/// A federated table's name, as all nodes' words together have it.
+/// A federated table's name, as the rows of all nodes together have it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Generation {
     /// Its number; the first is 1.
@@ -190,8 +190,8 @@ impl Directory {
     fn place_name(&mut self, row: NameRow) -> bool {
         let (owner, name) = (row.owner, row.name.clone());
         let before = self.generation(owner, &name);
-        let words = Arc::make_mut(self.names.entry((owner, name.clone())).or_default());
-        let new = words.insert(row.by.clone(), row).is_none();
+        let by_node = Arc::make_mut(self.names.entry((owner, name.clone())).or_default());
+        let new = by_node.insert(row.by.clone(), row).is_none();
         let now = self.generation(owner, &name);
         if let Some(mesh) = self.mesh
             && before.map(|before| before.number) != now.map(|now| now.number)
@@ -268,8 +268,8 @@ impl Directory {
                 Row::Revocation(RevocationRow { identity, by, count })
             })
         });
-        let removals = self.removals.iter().flat_map(|(database, words)| {
-            words.iter().map(move |(node, by)| {
+        let removals = self.removals.iter().flat_map(|(database, by_node)| {
+            by_node.iter().map(move |(node, by)| {
                 let (node, by) = (node.clone(), by.clone());
                 Row::Removal(RemovalRow { node, database: *database, by })
             })
@@ -292,9 +292,9 @@ impl Directory {
                     .cloned()
                     .map(Row::NameResolution),
             )
-            .chain(self.dropped.iter().flat_map(|(table, words)| {
+            .chain(self.dropped.iter().flat_map(|(table, by_node)| {
                 let row = |by: &NodeName| DroppedRow { table: *table, by: by.clone() };
-                words.iter().map(move |by| Row::Dropped(row(by)))
+                by_node.iter().map(move |by| Row::Dropped(row(by)))
             }))
             .chain(self.transfers.values().flat_map(BTreeMap::values).cloned().map(Row::Transfer))
     }
@@ -352,11 +352,11 @@ impl Directory {
     #[must_use]
     pub fn acl(&self, table: TableUid) -> Acl {
         let mut acl = Acl::default();
-        for ((principal, right), words) in
+        for ((principal, right), by_node) in
             self.grants.get(&table).into_iter().flat_map(|of| of.iter())
         {
-            let revoked: Seen = words.iter().map(|(by, word)| (by.clone(), word.revoked)).collect();
-            let granted = words.values().filter_map(|word| word.granted.as_ref());
+            let revoked: Seen = by_node.iter().map(|(by, row)| (by.clone(), row.revoked)).collect();
+            let granted = by_node.values().filter_map(|row| row.granted.as_ref());
             if granted.into_iter().any(|seen| covers(seen, &revoked)) {
                 // A list that is over the bound, by grants on several nodes, is cut.
                 let _over_the_bound = acl.grant(principal.clone(), Permissions::from_bits(*right));
@@ -368,8 +368,8 @@ impl Directory {
     /// The generation of a federated table's name; none where it was never used.
     #[must_use]
     pub fn generation(&self, owner: IdentityId, name: &TableName) -> Option<Generation> {
-        let words = self.names.get(&(owner, name.clone()))?;
-        let newest = words.values().map(|row| (row.generation, row.dropped)).max();
+        let by_node = self.names.get(&(owner, name.clone()))?;
+        let newest = by_node.values().map(|row| (row.generation, row.dropped)).max();
         newest.map(|(number, dropped)| Generation { number, dropped })
     }
 

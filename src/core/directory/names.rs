@@ -16,7 +16,7 @@ use crate::model::{
 };
 
 /// Hexadecimal digits of an identity's id that tell it from others of its name, at least.
-const TELLING_DIGITS: usize = 4;
+const DISTINGUISHING_DIGITS: usize = 4;
 
 /// Identities that one resolution may list: what a row has room for, and more than there are machines.
 const OTHERS_AT_ONCE: usize = 256;
@@ -103,7 +103,7 @@ impl Directory {
     fn meant_by(&self, written: &str) -> Result<Vec<IdentityId>, Refusal> {
         let parse = |name| IdentityName::parse(name).map_err(|_| Refusal::UnknownIdentity);
         match written.split_once('~') {
-            Some((name, digits)) if digits.len() >= TELLING_DIGITS => {
+            Some((name, digits)) if digits.len() >= DISTINGUISHING_DIGITS => {
                 let named = self.by_name.get(&parse(name)?).into_iter().flatten().copied();
                 Ok(named.filter(|id| id.to_string().starts_with(digits)).collect())
             }
@@ -193,7 +193,7 @@ impl Directory {
         let named = self.by_name.get(&row.name).into_iter().flatten();
         let others = named.filter(|other| **other != id);
         let shared = others.map(|other| common_prefix(&other.to_string(), &digits)).max();
-        let needed = shared.map_or(0, |shared| shared + 1).max(TELLING_DIGITS);
+        let needed = shared.map_or(0, |shared| shared + 1).max(DISTINGUISHING_DIGITS);
         format!("{}~{}", row.name, &digits[..needed])
     }
 

@@ -315,7 +315,7 @@ impl Row {
             }
             Self::Revocation(row) => format!("revocation/{}/{}", row.identity, row.by),
             Self::Grant(row) => {
-                let right = row.right.words().next().unwrap_or_default();
+                let right = row.right.names().next().unwrap_or_default();
                 format!("grant/{}/{}/{right}/{}", row.table, row.principal, row.by)
             }
             Self::Name(row) => format!("name/{}/{}/{}", row.owner, row.name, row.by),
@@ -606,7 +606,7 @@ fn identities(bytes: &[u8]) -> Option<BTreeSet<IdentityId>> {
 
 fn single(bits: u64) -> Option<Permissions> {
     let right = Permissions::from_bits(u8::try_from(bits).ok()?);
-    (right.words().count() == 1).then_some(right)
+    (right.names().count() == 1).then_some(right)
 }
 
 /// The owner of a federated table, as the catalog knows it.

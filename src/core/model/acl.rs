@@ -29,7 +29,7 @@ impl Permissions {
     ///
     /// # Errors
     /// [`Refusal::InvalidPermissions`] for any other word.
-    pub fn parse_word(word: &str) -> Result<Self, Refusal> {
+    pub fn parse_name(word: &str) -> Result<Self, Refusal> {
         let named = Self::NAMES.iter().find(|(name, _)| *name == word.trim());
         named.map(|(_, permission)| *permission).ok_or(Refusal::InvalidPermissions)
     }
@@ -39,7 +39,7 @@ impl Permissions {
     /// # Errors
     /// [`Refusal::InvalidPermissions`] for an unknown or empty word.
     pub fn parse_list(text: &str) -> Result<Self, Refusal> {
-        text.split(',').try_fold(Self::NONE, |all, word| Ok(all.union(Self::parse_word(word)?)))
+        text.split(',').try_fold(Self::NONE, |all, word| Ok(all.union(Self::parse_name(word)?)))
     }
 
     /// The rights in either.
@@ -67,7 +67,7 @@ impl Permissions {
     }
 
     /// The words of the rights, in the order read, write, admin.
-    pub fn words(self) -> impl Iterator<Item = &'static str> {
+    pub fn names(self) -> impl Iterator<Item = &'static str> {
         Self::NAMES.iter().filter(move |(_, p)| self.contains(*p)).map(|(name, _)| *name)
     }
 
@@ -196,7 +196,7 @@ mod tests {
     #[test]
     fn permissions_read_back_as_they_are_shown() {
         let rights = Permissions::parse_list("write, read").expect("two words");
-        assert_eq!(rights.words().collect::<Vec<_>>(), ["read", "write"]);
+        assert_eq!(rights.names().collect::<Vec<_>>(), ["read", "write"]);
         for bad in ["", "reed", "read,", "READ"] {
             assert_eq!(Permissions::parse_list(bad), Err(Refusal::InvalidPermissions), "{bad:?}");
         }

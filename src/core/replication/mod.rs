@@ -39,7 +39,7 @@ pub use peer::{
     apart,
 };
 pub use position::{ChangeLogId, Cursor, Position, PullRequest, SnapshotKind, SnapshotTransfer};
-pub use reader::{Conclusion, Reader, SnapshotStart, Sweep, Unfit};
+pub use reader::{BatchEffects, Reader, SnapshotStart, Sweep, Unfit};
 pub use resolve::{Causality, Resolution, Side, resolve};
 pub use session::Answer;
 use session::{BatchOutcome, Session};

@@ -124,7 +124,7 @@ pub struct SnapshotStart {
 
 /// What follows from a batch once its rows are stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Conclusion {
+pub struct BatchEffects {
     /// Where the reader stands now.
     pub position: Position,
     /// What is incorporated besides, since nothing that it covers can be missing.
@@ -186,17 +186,17 @@ impl Batch {
     /// source knows then.
     #[must_use]
     #[mutant(SnapshotConcludesWithItsStart, start = self.snapshot_start())]
-    pub fn conclude(&self, number: u64, start: SnapshotStart) -> Conclusion {
+    pub fn conclude(&self, number: u64, start: SnapshotStart) -> BatchEffects {
         let position = self.leads_to(number);
         match &self.part {
-            Part::Delta { last, .. } => Conclusion {
+            Part::Delta { last, .. } => BatchEffects {
                 position,
                 join: self.joined_by_delta(*last),
                 sweep: None,
                 whole: *last,
             },
             Part::Snapshot { reached: Some(_), .. } => {
-                Conclusion { position, join: None, sweep: None, whole: false }
+                BatchEffects { position, join: None, sweep: None, whole: false }
             }
             Part::Snapshot { kind, reached: None, .. } => {
                 let sweep = match kind {
@@ -206,7 +206,7 @@ impl Batch {
                     }),
                     SnapshotKind::Scan => None,
                 };
-                Conclusion { position, join: Some(start.vector), sweep, whole: true }
+                BatchEffects { position, join: Some(start.vector), sweep, whole: true }
             }
         }
     }

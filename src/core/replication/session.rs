@@ -97,7 +97,7 @@ pub(super) struct Session {
     wakes: BTreeSet<(Duration, TableUid)>,
     /// Tables that wait for a transfer to end.
     queued: VecDeque<TableUid>,
-    held: BTreeMap<TableUid, Held>,
+    held: BTreeMap<TableUid, HeldRequest>,
     /// Requests to be answered, in this order.
     to_serve: VecDeque<TableUid>,
     outputs: VecDeque<Output>,
@@ -118,7 +118,7 @@ struct Pull {
     /// True while it waits for one of them.
     queued: bool,
     /// True once what this replica has was told on this link.
-    told: bool,
+    acked: bool,
     /// What follows failures one after another.
     backoff: Backoff,
 }
@@ -138,7 +138,7 @@ enum Phase {
 
 /// A request of the other side.
 #[derive(Debug)]
-struct Held {
+struct HeldRequest {
     request: Box<PullRequest>,
     state: State,
     /// True while nothing was answered.
@@ -248,7 +248,7 @@ impl Session {
         match outcome {
             BatchOutcome::Stored => {
                 pull.backoff.reset();
-                pull.told = true;
+                pull.acked = true;
                 let upto = batch.sure_position();
                 let drain = batch.drain;
                 self.outputs.push_back(Output::Acknowledge { table, upto: upto.clone(), drain });
@@ -287,14 +287,14 @@ impl Session {
             BatchOutcome::Unfit(why) => {
                 pull.next = None;
                 pull.fail(now);
-                let told = match why {
+                let objection = match why {
                     Unfit::Past => None,
                     Unfit::ScopeUnknown => Some(Why::Directory),
                     Unfit::NotInScope | Unfit::SourceGone => Some(Why::NotInScope),
                     Unfit::SourceStale => Some(Why::Stale),
                     Unfit::Ahead { by_ms } => Some(Why::Ahead(by_ms)),
                 };
-                if let Some(why) = told {
+                if let Some(why) = objection {
                     self.object(table, why);
                 }
                 if why == Unfit::ScopeUnknown
@@ -399,7 +399,8 @@ impl Session {
             return;
         }
         let queued = self.held.get(&table).is_some_and(|held| held.state == State::Queued);
-        let held = Held { request, state: State::Queued, owed: true, refused: None, drain: None };
+        let held =
+            HeldRequest { request, state: State::Queued, owed: true, refused: None, drain: None };
         self.held.insert(table, held);
         if !queued {
             self.enqueue(table);
@@ -472,7 +473,7 @@ impl Session {
         *again = now + ASK_AGAIN;
         pull.backoff.reset();
         pull.transfers = false;
-        if !std::mem::replace(&mut pull.told, true) || drain.is_some() {
+        if !std::mem::replace(&mut pull.acked, true) || drain.is_some() {
             let upto = Some(from.clone());
             self.outputs.push_back(Output::Acknowledge { table, upto, drain });
         }
@@ -567,7 +568,7 @@ impl Pull {
             next: None,
             transfers: false,
             queued: false,
-            told: false,
+            acked: false,
             backoff: Backoff::new(FIRST_PAUSE, LONGEST_PAUSE),
         }
     }

@@ -60,7 +60,7 @@ pub(super) struct Dispatcher {
 
 /// A request that has passed the gate.
 #[derive(Debug)]
-pub(super) struct Begun<R> {
+pub(super) struct AdmittedRequest<R> {
     caller: Uid,
     looks_up: bool,
     answer: Answer,
@@ -145,7 +145,7 @@ impl Dispatcher {
         from: Incoming<'_>,
         action: Action,
         request: &Request<R>,
-    ) -> Result<Begun<R>> {
+    ) -> Result<AdmittedRequest<R>> {
         let uid = self.uid(from).await?;
         match self.begin_as(uid, request) {
             Err(error) if error.is_access_denied() => {
@@ -191,20 +191,22 @@ impl Dispatcher {
     }
 
     /// Carries out what has passed the gate.
-    pub(super) async fn end<R: Response>(&self, begun: Begun<R>) -> Result<R> {
-        let Begun { caller, looks_up, answer, out, response: _ } = begun;
+    pub(super) async fn end<R: Response>(&self, begun: AdmittedRequest<R>) -> Result<R> {
+        let AdmittedRequest { caller, looks_up, answer, out, response: _ } = begun;
         let ended = self.service.end(&Caller::Local(caller), answer, out).await;
         let result = ended.map_err(|failure| told_to(caller, looks_up, failure))?;
         // What cannot be read is a defect: both sides are ours.
         R::read(&result).map_err(Error::failed)
     }
 
-    fn begin_as<R: Response>(&self, uid: Uid, request: &Request<R>) -> Result<Begun<R>> {
+    fn begin_as<R: Response>(&self, uid: Uid, request: &Request<R>) -> Result<AdmittedRequest<R>> {
         let Request { method, looks_up, ref params, .. } = *request;
         let mut out = Vec::new();
         let caller = Caller::Local(uid);
         match self.service.call(&caller, method.name(), params, &self.reader, &mut out) {
-            Ok(answer) => Ok(Begun { caller: uid, looks_up, answer, out, response: PhantomData }),
+            Ok(answer) => {
+                Ok(AdmittedRequest { caller: uid, looks_up, answer, out, response: PhantomData })
+            }
             Err(failure) => Err(told_to(uid, looks_up, failure)),
         }
     }

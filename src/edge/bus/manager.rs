@@ -6,7 +6,7 @@ use std::sync::Arc;
 use cortex_core::{
     api::{
         self, Attributes, DropOptions, EventsOptions, OwnerUsage, TableList, TablesOptions,
-        TokenOptions, Words,
+        TextOrList, TokenOptions,
     },
     model::{Caller, Owner, Refusal, TableRef, Uid},
 };
@@ -18,8 +18,8 @@ use zbus::{
 };
 
 use super::{
-    Parts, ROOT,
-    dispatcher::{Begun, Dispatcher, Incoming},
+    ROOT, SharedObjects,
+    dispatcher::{AdmittedRequest, Dispatcher, Incoming},
     error::{Error, Result},
     identity,
     jobs::Job,
@@ -43,7 +43,7 @@ const NO_OBJECT: &str = "/";
 /// The daemon.
 #[derive(Debug)]
 pub(super) struct Manager {
-    parts: Parts,
+    parts: SharedObjects,
 }
 
 #[interface(name = "org.cortexd.Cortex1.Manager", introspection_docs = false)]
@@ -133,7 +133,7 @@ impl Manager {
         let from = Incoming { connection, header: &header };
         let uid = self.parts.dispatcher.uid(from).await?;
         let attributes: Attributes<'_> = attributes.iter().map(String::as_str).collect();
-        let scope = scope.map(Words::Text);
+        let scope = scope.map(TextOrList::Text);
         let request = Request::of(&api::CreateTable { name, attributes, scope });
         self.parts.dispatcher.ask_as(uid, &request).await?;
         self.parts.tables.update(connection).await?;
@@ -422,7 +422,7 @@ impl Manager {
 }
 
 impl Manager {
-    pub(super) fn new(parts: Parts) -> Self {
+    pub(super) fn new(parts: SharedObjects) -> Self {
         Self { parts }
     }
 
@@ -492,7 +492,7 @@ fn of_uid(usage: &OwnerUsage) -> Option<UidUsage> {
 /// the job.
 async fn carry_out(
     dispatcher: &Dispatcher,
-    begun: Begun<api::KeptBackup>,
+    begun: AdmittedRequest<api::KeptBackup>,
     answered: ResponseDispatchListener,
 ) -> &'static str {
     answered.await;

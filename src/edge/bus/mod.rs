@@ -112,7 +112,7 @@ const LEAVE: Duration = Duration::from_secs(2);
 
 /// Which of the buses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Which {
+pub enum BusKind {
     /// The machine's: `DBUS_SYSTEM_BUS_ADDRESS`, or its usual place.
     System,
     /// The user's: `DBUS_SESSION_BUS_ADDRESS`, or its usual place.
@@ -122,7 +122,7 @@ pub enum Which {
 /// The daemon's part on a bus.
 #[derive(Debug)]
 pub struct Bus {
-    which: Which,
+    which: BusKind,
     service: Arc<Service>,
     reader: Arc<Reader>,
     log: Arc<dyn LogControl>,
@@ -131,14 +131,14 @@ pub struct Bus {
 }
 
 /// The daemon on the bus, with its name.
-struct Present {
+struct Joined {
     connection: Connection,
-    parts: Parts,
+    objects: SharedObjects,
 }
 
 /// What the objects of one connection share.
 #[derive(Clone, Debug)]
-struct Parts {
+struct SharedObjects {
     dispatcher: Arc<Dispatcher>,
     tables: Arc<Tables>,
     nodes: Arc<Nodes>,
@@ -147,7 +147,7 @@ struct Parts {
 }
 
 /// What keeps the daemon away.
-struct Absence {
+struct JoinError {
     why: String,
     /// The same for every attempt that fails for the same reason; the text may name the attempt.
     kind: String,
@@ -157,7 +157,7 @@ impl Bus {
     /// A part for a service, on its own thread: with a reader of its own.
     #[must_use]
     pub fn new(
-        which: Which,
+        which: BusKind,
         service: Arc<Service>,
         reader: Arc<Reader>,
         log: Arc<dyn LogControl>,
@@ -170,28 +170,28 @@ impl Bus {
     /// logged when it changes.
     pub async fn keep(&self, mut stop: watch::Receiver<bool>) {
         let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
-        let mut told = None;
+        let mut logged = None;
         loop {
             let Some(joined) = unless_stopped(&mut stop, self.join()).await else { return };
             match joined {
-                Ok(present) => {
+                Ok(joined) => {
                     info!(name = NAME, "on the message bus as {NAME}");
                     let since = clock::monotonic();
-                    let Some(why) = unless_stopped(&mut stop, present.until_gone()).await else {
-                        return present.leave().await;
+                    let Some(why) = unless_stopped(&mut stop, joined.until_gone()).await else {
+                        return joined.leave().await;
                     };
                     warn!(why, "the message bus is gone, waiting for it to come back: {why}");
-                    told = None;
+                    logged = None;
                     if since.elapsed() >= STABLE {
                         backoff.reset();
                     }
                 }
-                Err(Absence { why, kind }) if told.as_ref() == Some(&kind) => {
+                Err(JoinError { why, kind }) if logged.as_ref() == Some(&kind) => {
                     debug!(why, "still not on the message bus");
                 }
-                Err(Absence { why, kind }) => {
+                Err(JoinError { why, kind }) => {
                     warn!(why, "not on the message bus, trying again: {why}");
-                    told = Some(kind);
+                    logged = Some(kind);
                 }
             }
             if unless_stopped(&mut stop, sleep(backoff.next_pause())).await.is_none() {
@@ -200,21 +200,21 @@ impl Bus {
         }
     }
 
-    async fn join(&self) -> Result<Present, Absence> {
+    async fn join(&self) -> Result<Joined, JoinError> {
         match timeout(JOIN, self.try_to_join()).await {
-            Ok(joined) => joined.map_err(Absence::from),
-            Err(_) => Err(Absence { why: "the bus does not answer".into(), kind: String::new() }),
+            Ok(joined) => joined.map_err(JoinError::from),
+            Err(_) => Err(JoinError { why: "the bus does not answer".into(), kind: String::new() }),
         }
     }
 
     /// Serves first, and asks for the name when there is somebody to answer to it.
-    async fn try_to_join(&self) -> zbus::Result<Present> {
+    async fn try_to_join(&self) -> zbus::Result<Joined> {
         let dispatcher = Arc::new(Dispatcher::new(
             Arc::clone(&self.service),
             Arc::clone(&self.reader),
             Arc::clone(&self.polkit),
         ));
-        let parts = Parts {
+        let objects = SharedObjects {
             tables: Arc::new(Tables::new(Arc::clone(&dispatcher))),
             nodes: Arc::new(Nodes::new(Arc::clone(&dispatcher))),
             identities: Arc::new(Identities::new(Arc::clone(&dispatcher))),
@@ -222,23 +222,23 @@ impl Bus {
             dispatcher: Arc::clone(&dispatcher),
         };
         let builder = match self.which {
-            Which::System => Builder::system(),
-            Which::Session => Builder::session(),
+            BusKind::System => Builder::system(),
+            BusKind::Session => Builder::session(),
         };
         let connection = builder
-            .serve_at(ROOT, Manager::new(parts.clone()))
-            .serve_at(ROOT, Objects::new(parts.clone()))
+            .serve_at(ROOT, Manager::new(objects.clone()))
+            .serve_at(ROOT, Objects::new(objects.clone()))
             .serve_at(LOG, Log::new(dispatcher, Arc::clone(&self.log)))
             .build()
             .await?;
-        parts.update(&connection).await?;
+        objects.update(&connection).await?;
         // Neither taken from another nor given up to one, as zbus would have it.
         connection.request_name_with_flags(NAME, RequestNameFlags::DO_NOT_QUEUE).await?;
-        Ok(Present { connection, parts })
+        Ok(Joined { connection, objects })
     }
 }
 
-impl Parts {
+impl SharedObjects {
     /// Makes the objects as everything is now.
     async fn update(&self, connection: &Connection) -> zbus::Result<()> {
         self.tables.update(connection).await?;
@@ -257,7 +257,7 @@ impl Parts {
     }
 }
 
-impl From<zbus::Error> for Absence {
+impl From<zbus::Error> for JoinError {
     fn from(error: zbus::Error) -> Self {
         let why = error.to_string();
         #[expect(
@@ -273,12 +273,12 @@ impl From<zbus::Error> for Absence {
     }
 }
 
-impl Present {
+impl Joined {
     /// Follows tables, nodes and identities until the connection is lost; answers why.
     async fn until_gone(&self) -> String {
         tokio::select! {
             () = self.connection.closed() => "the connection was closed".into(),
-            failed = self.parts.follow(&self.connection) => {
+            failed = self.objects.follow(&self.connection) => {
                 failed.map_or_else(|error| error.to_string(), |()| "the catalog ended".into())
             }
         }

@@ -11,7 +11,7 @@ use zbus::{
 };
 
 use super::{
-    Parts,
+    SharedObjects,
     dispatcher::Incoming,
     error::Result,
     identity::{self, Identity},
@@ -27,11 +27,11 @@ type Managed = HashMap<OwnedObjectPath, HashMap<String, Dict>>;
 /// The list of all objects.
 #[derive(Debug)]
 pub(super) struct Objects {
-    parts: Parts,
+    parts: SharedObjects,
 }
 
 impl Objects {
-    pub(super) fn new(parts: Parts) -> Self {
+    pub(super) fn new(parts: SharedObjects) -> Self {
         Self { parts }
     }
 }
@@ -44,7 +44,7 @@ impl Objects {
         #[zbus(header)] header: Header<'_>,
         #[zbus(connection)] connection: &Connection,
     ) -> Result<Managed> {
-        let Parts { dispatcher, tables, nodes: _, identities, jobs } = &self.parts;
+        let SharedObjects { dispatcher, tables, nodes: _, identities, jobs } = &self.parts;
         let uid = dispatcher.uid(Incoming { connection, header: &header }).await?;
         let mut managed = Managed::new();
         for (name, path) in tables.shown().await {

@@ -8,7 +8,8 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use cortex_core::{
     api::{
-        self, ChownOptions, DropOptions, ReplicaState, Response, ScopeOptions, TableReport, Words,
+        self, ChownOptions, DropOptions, ReplicaState, Response, ScopeOptions, TableReport,
+        TextOrList,
     },
     model::{AttributeName, Caller, Permissions, Uid},
 };
@@ -174,7 +175,7 @@ impl Table {
     ) -> Result<()> {
         options::none(&options)?;
         let from = Incoming { connection, header: &header };
-        let (table, scope) = (&self.shown_name(), Words::Text(scope));
+        let (table, scope) = (&self.shown_name(), TextOrList::Text(scope));
         let options = ScopeOptions::default();
         self.manage(from, &Request::of(&api::SetScope { table, scope, options })).await?;
         Ok(())
@@ -303,8 +304,8 @@ fn conflicts(dispatcher: &Dispatcher, entry: &Entry) -> u64 {
     dispatcher.store().replica(entry.table.uid).map_or(0, |replica| replica.conflicts.open.count)
 }
 
-fn words(permissions: &[String]) -> Words<'_> {
-    Words::List(permissions.iter().map(String::as_str).collect())
+fn words(permissions: &[String]) -> TextOrList<'_> {
+    TextOrList::List(permissions.iter().map(String::as_str).collect())
 }
 
 /// All that `table_info` says, under the names of the wire. A scope is always as it would be written.
@@ -324,7 +325,7 @@ fn info(table: TableReport) -> Result<Dict> {
         ("replicas".into(), values::list(held)?),
         ("records".into(), table.records.into()),
         ("bytes".into(), table.bytes.into()),
-        ("state".into(), values::text(table.state.word().to_owned())),
+        ("state".into(), values::text(table.state.as_str().to_owned())),
         ("conflicts".into(), table.conflicts.into()),
         ("conflicts_by_node".into(), by_node.into()),
         ("acl".into(), values::list(acl.collect::<Vec<_>>())?),

@@ -17,7 +17,7 @@ use super::{
     object_sync::{self, Change},
     table::Table,
 };
-use crate::store::{Catalog, Entry, Tally};
+use crate::store::{Catalog, ConflictCounts, Entry};
 
 /// Tables of one owner that have an object, so that nobody takes the room of all.
 const OF_ONE_OWNER: usize = 256;
@@ -89,7 +89,7 @@ impl Tables {
     fn conflicts(&self) -> BTreeMap<TableId, Conflicts> {
         let replicas = self.dispatcher.store().replicas();
         let counted = replicas.iter().filter_map(|replica| {
-            let Tally { open, met } = replica.conflicts;
+            let ConflictCounts { open, met } = replica.conflicts;
             let conflicts = Conflicts { open: open.count, met };
             Some((replica.table?, conflicts))
         });

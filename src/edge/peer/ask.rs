@@ -27,7 +27,7 @@ use tokio_rustls::TlsStream;
 use super::{
     Shared, drain,
     handshake::{self, Protocol},
-    live::Place,
+    live::LiveEntry,
     reap,
 };
 use crate::{
@@ -106,7 +106,7 @@ async fn connect(node: &NodeName, shared: &Shared) -> Result<Line, AskError> {
 #[derive(Debug)]
 struct Line {
     stream: TlsStream<TcpStream>,
-    place: Place,
+    place: LiveEntry,
     input: BytesMut,
 }
 

@@ -13,11 +13,11 @@ use crate::sys::journal;
 
 /// A clock that is further off than this is worth a word: timestamps of the two machines disagree. It is right again
 /// when it is off by half of that.
-const WORTH_A_WORD_MS: u64 = 2_000;
+const LOGGED_OFFSET_MS: u64 = 2_000;
 
-/// How a clock is.
+/// How far a clock is off.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-enum How {
+enum Skew {
     #[default]
     Right,
     Off,
@@ -27,27 +27,27 @@ enum How {
 
 /// What was told of a machine's clock.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Told {
-    how: How,
+pub(super) struct Reported {
+    how: Skew,
     since: Duration,
 }
 
-impl Told {
+impl Reported {
     /// What is to be told of an offset: how it is now, and how it was, where that has changed.
-    fn changes(&mut self, offset_ms: i64, now: Duration) -> Option<(How, Duration)> {
+    fn changes(&mut self, offset_ms: i64, now: Duration) -> Option<(Skew, Duration)> {
         let off = offset_ms.unsigned_abs();
         let how = match self.how {
-            _ if off > MAX_SKEW_MS => How::TooFarOff,
-            _ if off > WORTH_A_WORD_MS => How::Off,
+            _ if off > MAX_SKEW_MS => Skew::TooFarOff,
+            _ if off > LOGGED_OFFSET_MS => Skew::Off,
             // It comes and goes at the bound.
-            How::Off | How::TooFarOff if off > WORTH_A_WORD_MS / 2 => How::Off,
-            How::Right | How::Off | How::TooFarOff => How::Right,
+            Skew::Off | Skew::TooFarOff if off > LOGGED_OFFSET_MS / 2 => Skew::Off,
+            Skew::Right | Skew::Off | Skew::TooFarOff => Skew::Right,
         };
         if how == self.how {
             return None;
         }
         let lasted = now.saturating_sub(self.since);
-        if self.how == How::Right || how == How::Right {
+        if self.how == Skew::Right || how == Skew::Right {
             self.since = now;
         }
         self.how = how;
@@ -59,12 +59,12 @@ impl Told {
         let Some((how, lasted)) = self.changes(offset_ms, now) else { return };
         let (apart, lasted_s) = (apart(offset_ms), lasted.as_secs());
         match how {
-            How::TooFarOff => warn!(
+            Skew::TooFarOff => warn!(
                 MESSAGE_ID = journal::CLOCK_REFUSED, %node, offset_ms,
                 "the clock of {node} is {apart} this machine's: no rows pass between the two until both agree within 60 s, but for the directory"
             ),
-            How::Off => warn!(%node, offset_ms, "the clock of {node} is {apart} this machine's"),
-            How::Right => info!(
+            Skew::Off => warn!(%node, offset_ms, "the clock of {node} is {apart} this machine's"),
+            Skew::Right => info!(
                 %node, offset_ms, lasted_s,
                 "the clocks of {node} and of this machine agree again, after {lasted_s} s"
             ),
@@ -79,13 +79,13 @@ mod tests {
     #[test]
     fn each_change_is_told_once_however_the_offset_moves() {
         let at = Duration::from_secs;
-        let mut told = Told::default();
+        let mut told = Reported::default();
         assert_eq!(told.changes(-3, at(0)), None);
-        assert_eq!(told.changes(-2_500, at(10)).map(|(how, _)| how), Some(How::Off));
+        assert_eq!(told.changes(-2_500, at(10)).map(|(how, _)| how), Some(Skew::Off));
         let moving = (0..50).filter_map(|n| told.changes(-1_900 - n * 10, at(20))).count();
         assert_eq!(moving, 0);
-        assert_eq!(told.changes(3_600_000, at(30)).map(|(how, _)| how), Some(How::TooFarOff));
+        assert_eq!(told.changes(3_600_000, at(30)).map(|(how, _)| how), Some(Skew::TooFarOff));
         assert_eq!(told.changes(3_600_900, at(31)), None);
-        assert_eq!(told.changes(1, at(70)), Some((How::Right, at(60))), "since it was off at all");
+        assert_eq!(told.changes(1, at(70)), Some((Skew::Right, at(60))), "since it was off at all");
     }
 }

@@ -13,7 +13,7 @@ use tokio::{task::JoinSet, time::sleep};
 use super::{
     Shared, drain,
     handshake::{self, Protocol},
-    keeper::News,
+    keeper::PeerEvent,
     link,
     links::Side,
 };
@@ -125,7 +125,7 @@ async fn dial_once(node: &NodeName, shared: &Shared) -> bool {
         Err(unreached) => Some(unreached.to_string()),
     };
     if let Some(why) = failed {
-        let _gone = shared.news.send(News::Failed { node: node.clone(), why }).await;
+        let _gone = shared.news.send(PeerEvent::Failed { node: node.clone(), why }).await;
     }
     true
 }

@@ -11,7 +11,7 @@ use tokio::{
 };
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
-use super::{Mesh, Shared, live::Place, mesh::Address, refused::Refused, unix_s};
+use super::{Mesh, Shared, live::LiveEntry, mesh::Address, refused::Refused, unix_s};
 use crate::pki::{self, PeerCertificate, Rejected};
 
 /// From the first byte to the last of a handshake. It is two round trips and some milliseconds of work.
@@ -52,18 +52,18 @@ impl Protocol {
 
 /// A connection to a machine that is known to be the one it says.
 #[derive(Debug)]
-pub(super) struct Greeted {
+pub(super) struct AuthenticatedConnection {
     pub(super) stream: TlsStream<TcpStream>,
     pub(super) from: SocketAddr,
     pub(super) peer: PeerCertificate,
     pub(super) protocol: Protocol,
     /// Tells when it is not to be trusted any more.
-    pub(super) place: Place,
+    pub(super) place: LiveEntry,
 }
 
 /// Why a machine was not reached.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Unreached {
+pub(super) enum DialError {
     #[error("{0} is not found: {1}")]
     Lookup(Box<str>, String),
     #[error("{0}: {1}")]
@@ -77,7 +77,7 @@ pub(super) async fn accept(
     tcp: TcpStream,
     from: SocketAddr,
     shared: &Shared,
-) -> Result<Greeted, Refused> {
+) -> Result<AuthenticatedConnection, Refused> {
     let acceptor = TlsAcceptor::from(shared.mesh().server());
     let accepted = timeout(HANDSHAKE, acceptor.accept(tcp)).await.map_err(|_| Refused::Timeout)?;
     let stream = TlsStream::Server(accepted.map_err(|error| why(&error))?);
@@ -90,9 +90,9 @@ pub(super) async fn dial(
     address: &Address,
     protocol: Protocol,
     shared: &Shared,
-) -> Result<Greeted, Unreached> {
+) -> Result<AuthenticatedConnection, DialError> {
     let Address { host, port } = address;
-    let not_found = |why: String| Unreached::Lookup(host.clone(), why);
+    let not_found = |why: String| DialError::Lookup(host.clone(), why);
     let found = timeout(CONNECT, lookup_host((&**host, *port))).await;
     let found = found.map_err(|_| not_found("no answer in time".into()))?;
     let found = found.map_err(|error| not_found(error.to_string()))?;
@@ -111,9 +111,9 @@ async fn dial_one(
     at: SocketAddr,
     protocol: Protocol,
     shared: &Shared,
-) -> Result<Greeted, Unreached> {
-    let lost = |error: io::Error| Unreached::Connect(at, error.to_string());
-    let refused = |why: Refused| Unreached::Refused(at, why);
+) -> Result<AuthenticatedConnection, DialError> {
+    let lost = |error: io::Error| DialError::Connect(at, error.to_string());
+    let refused = |why: Refused| DialError::Refused(at, why);
     let tcp = timeout(CONNECT, TcpStream::connect(at)).await;
     let tcp = tcp.map_err(|_| lost(io::ErrorKind::TimedOut.into()))?.map_err(lost)?;
     let _only_slower = tcp.set_nodelay(true);
@@ -138,7 +138,7 @@ fn admit(
     stream: TlsStream<TcpStream>,
     from: SocketAddr,
     shared: &Shared,
-) -> Result<Greeted, Refused> {
+) -> Result<AuthenticatedConnection, Refused> {
     let (_, session) = stream.get_ref();
     let protocol = Protocol::agreed(session.alpn_protocol()).ok_or(Rejected::NoProtocol)?;
     let chain: Arc<[CertificateDer<'static>]> = session.peer_certificates().unwrap_or(&[]).into();
@@ -147,7 +147,7 @@ fn admit(
     let mesh: Arc<Mesh> = shared.mesh();
     let peer = mesh.judge(&chain, unix_s())?;
     shared.live.know(&place, &peer);
-    Ok(Greeted { stream, from, peer, protocol, place })
+    Ok(AuthenticatedConnection { stream, from, peer, protocol, place })
 }
 
 /// What a failed handshake says: the cause that TLS names, or that the other side has broken off.

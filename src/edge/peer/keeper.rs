@@ -14,7 +14,7 @@ use cortex_core::{
 use tokio::{sync::mpsc, time::sleep};
 use tracing::{info, warn};
 
-use super::{Mesh, Shared, clock_skew, live::Cut, refused::Refused, unix_s};
+use super::{Mesh, Shared, clock_skew, live::ClosedConnection, refused::Refused, unix_s};
 use crate::{
     pki::Rejected,
     service::mesh::{Peer, SILENT, Seen},
@@ -34,11 +34,11 @@ const EVENTS: usize = 64;
 
 /// What the keeper is told.
 #[derive(Debug)]
-pub(super) enum News {
+pub(super) enum PeerEvent {
     /// A link is there, and both sides have spoken.
     Up { node: NodeName, certificate_expires: u64 },
     /// A heartbeat.
-    Heard(Heard),
+    Heartbeat(HeartbeatReport),
     /// A link that was up has ended.
     Down { node: NodeName, why: String, end: End },
     /// A machine was not reached, or what was dialled has ended.
@@ -58,7 +58,7 @@ pub(super) enum End {
 
 /// What a heartbeat says.
 #[derive(Debug)]
-pub(super) struct Heard {
+pub(super) struct HeartbeatReport {
     pub(super) node: NodeName,
     pub(super) round_trip_us: Option<u64>,
     pub(super) clock_offset_ms: Option<i64>,
@@ -66,7 +66,7 @@ pub(super) struct Heard {
 }
 
 /// Keeps until the daemon ends.
-pub(super) async fn run(mut news: mpsc::Receiver<News>, shared: &Arc<Shared>) {
+pub(super) async fn run(mut news: mpsc::Receiver<PeerEvent>, shared: &Arc<Shared>) {
     let (events, to_write) = mpsc::channel(EVENTS);
     let keep = async {
         let mut keeper = Keeper::new(shared, events);
@@ -86,20 +86,20 @@ async fn write_down(mut events: mpsc::Receiver<Event>, shared: &Shared) {
 struct Keeper<'a> {
     shared: &'a Arc<Shared>,
     members: Membership,
-    peers: BTreeMap<NodeName, Known>,
+    peers: BTreeMap<NodeName, PeerRecord>,
     events: mpsc::Sender<Event>,
 }
 
 /// What is known of one machine besides its state.
 #[derive(Debug, Default)]
-struct Known {
+struct PeerRecord {
     /// Links to it. Two while one takes the place of the other.
     links: u32,
     /// Unix milliseconds of the last change of its state.
     since_ms: u64,
     round_trip_us: Option<u64>,
     clock_offset_ms: Option<i64>,
-    clock: clock_skew::Told,
+    clock: clock_skew::Reported,
     certificate_expires: Option<u64>,
     last_error: Option<String>,
     sees: Vec<NodeName>,
@@ -113,7 +113,7 @@ impl<'a> Keeper<'a> {
         Self { shared, members, peers: BTreeMap::new(), events }
     }
 
-    async fn keep(&mut self, news: &mut mpsc::Receiver<News>) {
+    async fn keep(&mut self, news: &mut mpsc::Receiver<PeerEvent>) {
         let mut mesh = self.shared.mesh.clone();
         self.follow(&Arc::clone(&mesh.borrow_and_update()));
         loop {
@@ -159,7 +159,7 @@ impl<'a> Keeper<'a> {
         self.members.watch(mesh.nodes().keys(), self.shared.now());
         self.peers.retain(|node, _| mesh.nodes().contains_key(node));
         for node in mesh.nodes().keys() {
-            let new = || Known { since_ms: clock::wall_ms(), ..Known::default() };
+            let new = || PeerRecord { since_ms: clock::wall_ms(), ..PeerRecord::default() };
             self.peers.entry(node.clone()).or_insert_with(new);
         }
         self.shared.pool.clear();
@@ -168,7 +168,7 @@ impl<'a> Keeper<'a> {
 
     /// Closes what is open with certificates that do not do any more.
     fn review(&self, mesh: &Mesh) {
-        for Cut { node, protocol, why } in self.shared.live.review(mesh, unix_s()) {
+        for ClosedConnection { node, protocol, why } in self.shared.live.review(mesh, unix_s()) {
             let node = node.as_ref().map(NodeName::as_str);
             let whose = node.unwrap_or("a machine that has not said its name");
             if why == Refused::Certificate(Rejected::Revoked) {
@@ -192,12 +192,12 @@ impl<'a> Keeper<'a> {
         }
     }
 
-    fn take(&mut self, news: News) {
+    fn take(&mut self, news: PeerEvent) {
         match news {
-            News::Up { node, certificate_expires } => self.up(&node, certificate_expires),
-            News::Heard(heard) => self.heard(heard),
-            News::Down { node, why, end } => self.down(&node, why, end),
-            News::Failed { node, why } => self.failed(&node, why),
+            PeerEvent::Up { node, certificate_expires } => self.up(&node, certificate_expires),
+            PeerEvent::Heartbeat(heard) => self.heard(heard),
+            PeerEvent::Down { node, why, end } => self.down(&node, why, end),
+            PeerEvent::Failed { node, why } => self.failed(&node, why),
         }
     }
 
@@ -258,7 +258,7 @@ impl<'a> Keeper<'a> {
         }
     }
 
-    fn heard(&mut self, heard: Heard) {
+    fn heard(&mut self, heard: HeartbeatReport) {
         let changes = self.members.heartbeat(&heard.node, self.shared.now());
         self.take_note(changes);
         let Some(known) = self.peers.get_mut(&heard.node) else { return };
@@ -338,7 +338,7 @@ impl<'a> Keeper<'a> {
 
 /// Whether there is a link, and the state to it. A machine that is heard again is damped for a while before it counts
 /// as alive, and is not dead meanwhile; one that is dead is not connected, though its link may not have ended yet.
-fn shown(known: &Known, state: State) -> (bool, State) {
+fn shown(known: &PeerRecord, state: State) -> (bool, State) {
     let linked = known.links > 0;
     let is_heard = known.heard.is_some_and(|heard| heard.elapsed() <= SILENT);
     match state {
@@ -355,7 +355,7 @@ mod tests {
     #[test]
     fn no_machine_is_connected_and_dead() {
         let heard = |seconds| clock::monotonic().checked_sub(Duration::from_secs(seconds));
-        let known = |links, heard| Known { links, heard, ..Known::default() };
+        let known = |links, heard| PeerRecord { links, heard, ..PeerRecord::default() };
         assert_eq!(shown(&known(1, heard(0)), State::Dead), (true, State::Suspect));
         assert_eq!(shown(&known(1, heard(15)), State::Dead), (false, State::Dead));
         assert_eq!(shown(&known(0, heard(0)), State::Dead), (false, State::Dead));

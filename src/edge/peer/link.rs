@@ -35,10 +35,10 @@ use tracing::debug;
 use super::{
     Shared,
     frames::{FrameError, Frames, write_all},
-    handshake::Greeted,
-    keeper::{End, Heard, News},
-    links::{Held, Origin, Side},
-    live::Place,
+    handshake::AuthenticatedConnection,
+    keeper::{End, HeartbeatReport, PeerEvent},
+    links::{LinkClaim, Origin, Side},
+    live::LiveEntry,
     refused::Refused,
     replication,
     round_trip::{RoundTrip, measured_us, offset_ms},
@@ -66,7 +66,7 @@ const BURST: u32 = 30;
 const PER_SECOND: u32 = 4;
 
 /// For how long what has come on a link that is lost is read: it is here already, or nothing more comes.
-const LAST_WORD: Duration = Duration::from_secs(1);
+const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The longest round trip by which a clock is measured, in microseconds: half of it is the error. A process that stood
 /// still, or a link that was full, measures a longer one, which says nothing of the clock.
@@ -162,8 +162,12 @@ impl From<FrameError> for Ended {
 }
 
 /// Carries a link from the handshake to its end.
-pub(super) async fn run(greeted: Greeted, dialled_by: Side, shared: &Shared) -> Ended {
-    let Greeted { stream, from, peer, place, .. } = greeted;
+pub(super) async fn run(
+    greeted: AuthenticatedConnection,
+    dialled_by: Side,
+    shared: &Shared,
+) -> Ended {
+    let AuthenticatedConnection { stream, from, peer, place, .. } = greeted;
     let (reader, writer) = tokio::io::split(stream);
     let (say, queue) = mpsc::channel(QUEUE);
     let (send_rows, rows) = mpsc::channel(1);
@@ -181,7 +185,7 @@ pub(super) async fn run(greeted: Greeted, dialled_by: Side, shared: &Shared) -> 
         place,
         last_heard: None,
         round_trip: RoundTrip::default(),
-        allowance: Allowance::new(clock::monotonic()),
+        allowance: TokenBucket::new(clock::monotonic()),
     };
     let writing = async {
         if let Err(error) = write_all(writer, queue, rows, STALL).await {
@@ -210,7 +214,7 @@ pub(super) async fn run(greeted: Greeted, dialled_by: Side, shared: &Shared) -> 
         shared.refusals.note(from, &Refused::Greeting(*reject));
         if *reject == Reject::NameTaken {
             let (node, why) = (node.clone(), ended.to_string());
-            let _gone = shared.news.send(News::Failed { node, why }).await;
+            let _gone = shared.news.send(PeerEvent::Failed { node, why }).await;
         }
     }
     debug!(%node, %from, %ended, "a link has ended");
@@ -228,11 +232,11 @@ struct Link<'a, R> {
     send_rows: mpsc::Sender<Vec<u8>>,
     /// Told when nothing can be written any more.
     broken: oneshot::Receiver<io::Error>,
-    place: Place,
+    place: LiveEntry,
     /// When their last status was sent, by their clock, and when it came, by ours.
     last_heard: Option<(u64, u64)>,
     round_trip: RoundTrip,
-    allowance: Allowance,
+    allowance: TokenBucket,
 }
 
 impl<R: AsyncRead + Unpin> Link<'_, R> {
@@ -242,14 +246,14 @@ impl<R: AsyncRead + Unpin> Link<'_, R> {
             Ok((hello, held)) => self.live(&hello, held).await,
             Err(ended) => ended,
         };
-        if let Some(word) = ended.last_status() {
-            let _full_or_gone = self.say.try_send(word);
+        if let Some(status) = ended.last_status() {
+            let _full_or_gone = self.say.try_send(status);
         }
         ended
     }
 
     /// Says who this is, hears who that is, and takes the place of the one link to it.
-    async fn greet(&mut self) -> Result<(Hello, Held), Ended> {
+    async fn greet(&mut self) -> Result<(Hello, LinkClaim), Ended> {
         let _room_for_the_first = self.say.try_send(Message::Hello(self.own_hello()));
         let first = tokio::select! {
             first = timeout(GREETING, self.frames.next(HELLO_BYTES)) => first,
@@ -334,7 +338,7 @@ impl<R: AsyncRead + Unpin> Link<'_, R> {
     }
 
     /// From the greeting on.
-    async fn live(&mut self, hello: &Hello, mut held: Held) -> Ended {
+    async fn live(&mut self, hello: &Hello, mut held: LinkClaim) -> Ended {
         let mut heartbeat = interval(HEARTBEAT);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut silent_at = clock::monotonic() + SILENCE;
@@ -342,7 +346,11 @@ impl<R: AsyncRead + Unpin> Link<'_, R> {
         // Until the round trip is known, that of the greeting does.
         let (clock, watched) = watch::channel(offset_ms(clock::wall_ms(), hello.wall_ms, 0));
         let (hand_over, incoming) = mpsc::channel(replication::QUEUE);
-        let ends = replication::Ends { incoming, outgoing: self.send_rows.clone(), clock: watched };
+        let ends = replication::FrameChannels {
+            incoming,
+            outgoing: self.send_rows.clone(),
+            clock: watched,
+        };
         let rows = replication::run(self.node, self.shared, hello, ends);
         pin!(rows);
         // What has come about rows while there was no room for it. Until there is, nothing more is read.
@@ -361,7 +369,7 @@ impl<R: AsyncRead + Unpin> Link<'_, R> {
                             kept = Some(body);
                             Ok(None)
                         }
-                        Ok(Ok(body)) => self.hear(&body, hello),
+                        Ok(Ok(body)) => self.handle_frame(&body, hello),
                     };
                     received = self.frames.received();
                     match heard {
@@ -369,15 +377,15 @@ impl<R: AsyncRead + Unpin> Link<'_, R> {
                         Ok(None) => {}
                         Ok(Some(heard)) => {
                             if let Some(offset_ms) = heard.clock_offset_ms {
-                                clock.send_if_modified(|known| replication::tells(known, offset_ms));
+                                clock.send_if_modified(|known| replication::crosses_max_skew(known, offset_ms));
                             }
                             if !std::mem::replace(&mut up, true) {
-                                self.tell(News::Up {
+                                self.report(PeerEvent::Up {
                                     node: self.node.clone(),
                                     certificate_expires: self.certificate_expires,
                                 }).await;
                             }
-                            self.tell(News::Heard(heard)).await;
+                            self.report(PeerEvent::Heartbeat(heard)).await;
                         }
                     }
                 }
@@ -405,9 +413,12 @@ impl<R: AsyncRead + Unpin> Link<'_, R> {
             replication::ended(self.node, self.shared);
         }
         if up {
-            let news =
-                News::Down { node: self.node.clone(), why: ended.to_string(), end: ended.end() };
-            self.tell(news).await;
+            let news = PeerEvent::Down {
+                node: self.node.clone(),
+                why: ended.to_string(),
+                end: ended.end(),
+            };
+            self.report(news).await;
         }
         ended
     }
@@ -415,7 +426,7 @@ impl<R: AsyncRead + Unpin> Link<'_, R> {
     /// Why the other side has ended the link, where it has said so. Writing to a link that was closed from there fails,
     /// and may do so before what has come on it is read.
     async fn last_heard(&mut self) -> Option<Bye> {
-        let deadline = clock::monotonic() + LAST_WORD;
+        let deadline = clock::monotonic() + FAREWELL_TIMEOUT;
         while let Ok(Ok(body)) = timeout_at(deadline.into(), self.frames.next(FRAME_BYTES)).await {
             if let Ok(Incoming::Known(Message::Bye(bye))) = Incoming::read(&body) {
                 return Some(bye);
@@ -425,7 +436,11 @@ impl<R: AsyncRead + Unpin> Link<'_, R> {
     }
 
     /// Takes a message; answers what a heartbeat says.
-    fn hear(&mut self, body: &Bytes, hello: &Hello) -> Result<Option<Heard>, Ended> {
+    fn handle_frame(
+        &mut self,
+        body: &Bytes,
+        hello: &Hello,
+    ) -> Result<Option<HeartbeatReport>, Ended> {
         match Incoming::read(body) {
             Ok(Incoming::Known(Message::Status(status))) => {
                 if !self.allowance.take(clock::monotonic()) {
@@ -445,13 +460,13 @@ impl<R: AsyncRead + Unpin> Link<'_, R> {
         }
     }
 
-    fn measure(&mut self, status: Status) -> Heard {
+    fn measure(&mut self, status: Status) -> HeartbeatReport {
         let now_us = self.shared.now_us();
         self.last_heard = Some((status.sent_us, now_us));
         let measured = status.echo_us.and_then(|echo| measured_us(now_us, echo, status.held_us));
         let round_trip_us = measured.map(|measured| self.round_trip.take(measured));
         let offset = |trip| offset_ms(clock::wall_ms(), status.wall_ms, trip);
-        Heard {
+        HeartbeatReport {
             node: self.node.clone(),
             round_trip_us,
             clock_offset_ms: measured.filter(|trip| *trip <= MEASURING_TRIP_US).map(offset),
@@ -472,7 +487,7 @@ impl<R: AsyncRead + Unpin> Link<'_, R> {
         }
     }
 
-    async fn tell(&self, news: News) {
+    async fn report(&self, news: PeerEvent) {
         // It is gone only where the daemon ends.
         let _gone = self.shared.news.send(news).await;
     }
@@ -480,12 +495,12 @@ impl<R: AsyncRead + Unpin> Link<'_, R> {
 
 /// How many heartbeats may come: so many at once, and so many a second.
 #[derive(Debug)]
-struct Allowance {
+struct TokenBucket {
     left: u32,
     counted: Instant,
 }
 
-impl Allowance {
+impl TokenBucket {
     fn new(now: Instant) -> Self {
         Self { left: BURST, counted: now }
     }
@@ -518,7 +533,7 @@ mod tests {
     #[test]
     fn an_allowance_is_for_a_burst_and_then_for_a_few_a_second() {
         let start = clock::monotonic();
-        let mut allowance = Allowance::new(start);
+        let mut allowance = TokenBucket::new(start);
         let taken = (0..100).filter(|_| allowance.take(start)).count();
         assert_eq!(taken, 30);
         let later = start + Duration::from_secs(2);

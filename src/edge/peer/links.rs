@@ -60,7 +60,7 @@ pub(super) enum Side {
 
 /// The right to be the link to a machine; given back when dropped.
 #[derive(Debug)]
-pub(super) struct Held {
+pub(super) struct LinkClaim {
     links: Arc<Links>,
     node: NodeName,
     id: u64,
@@ -80,7 +80,7 @@ impl Links {
         own: &NodeName,
         node: &NodeName,
         origin: Origin,
-    ) -> Option<Held> {
+    ) -> Option<LinkClaim> {
         let preferred = if own < node { Side::Us } else { Side::Them };
         let mut table = self.table();
         if table.current.get(node).is_some_and(|there| stays(there.origin, origin, preferred)) {
@@ -89,11 +89,11 @@ impl Links {
         table.note_run(node, origin.boot);
         table.last += 1;
         let id = table.last;
-        let (replaced, told) = oneshot::channel();
+        let (replaced, was_replaced) = oneshot::channel();
         if let Some(before) = table.current.insert(node.clone(), Current { id, origin, replaced }) {
             let _ends_already = before.replaced.send(());
         }
-        Some(Held { links: Arc::clone(self), node: node.clone(), id, replaced: told })
+        Some(LinkClaim { links: Arc::clone(self), node: node.clone(), id, replaced: was_replaced })
     }
 
     /// True where two machines were seen lately that both say to be that node.
@@ -137,14 +137,14 @@ fn stays(there: Origin, arrives: Origin, preferred: Side) -> bool {
     there.boot == arrives.boot && there.dialled_by == preferred && arrives.dialled_by != preferred
 }
 
-impl Held {
+impl LinkClaim {
     /// Ends when another link has taken the place.
     pub(super) async fn replaced(&mut self) {
         let _told_or_gone = (&mut self.replaced).await;
     }
 }
 
-impl Drop for Held {
+impl Drop for LinkClaim {
     fn drop(&mut self) {
         let mut table = self.links.table();
         if table.current.get(&self.node).is_some_and(|current| current.id == self.id) {

@@ -90,11 +90,11 @@ async fn receive(tcp: TcpStream, from: SocketAddr, turn: HandshakePermit, shared
 #[derive(Debug, Default)]
 struct HandshakeLimiter {
     /// Locked for a look-up.
-    under_way: Mutex<UnderWay>,
+    under_way: Mutex<HandshakesInFlight>,
 }
 
 #[derive(Debug, Default)]
-struct UnderWay {
+struct HandshakesInFlight {
     all: usize,
     by_address: HashMap<IpAddr, usize>,
 }

@@ -41,7 +41,7 @@ struct Entry {
 
 /// A connection's line in the table; removed when dropped.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct LiveEntry {
     live: Arc<Live>,
     id: u64,
     untrusted: oneshot::Receiver<Refused>,
@@ -49,7 +49,7 @@ pub(super) struct Place {
 
 /// A connection that was told to end.
 #[derive(Debug)]
-pub(super) struct Cut {
+pub(super) struct ClosedConnection {
     /// Whose it was; none for one that was being judged at that moment.
     pub(super) node: Option<NodeName>,
     pub(super) protocol: Protocol,
@@ -61,17 +61,17 @@ impl Live {
         self: &Arc<Self>,
         chain: Arc<[CertificateDer<'static>]>,
         protocol: Protocol,
-    ) -> Place {
+    ) -> LiveEntry {
         let (end, untrusted) = oneshot::channel();
         let mut table = self.table();
         table.last += 1;
         let id = table.last;
         table.entries.insert(id, Entry { chain, protocol, known: None, end: Some(end) });
-        Place { live: Arc::clone(self), id, untrusted }
+        LiveEntry { live: Arc::clone(self), id, untrusted }
     }
 
     /// Notes whose a connection is, and when its certificate expires.
-    pub(super) fn know(&self, place: &Place, peer: &PeerCertificate) {
+    pub(super) fn know(&self, place: &LiveEntry, peer: &PeerCertificate) {
         if let Some(entry) = self.table().entries.get_mut(&place.id) {
             entry.known = Some((peer.node.clone(), peer.not_after));
         }
@@ -86,7 +86,7 @@ impl Live {
     }
 
     /// Judges every connection again, and tells those to end whose certificate does not do any more.
-    pub(super) fn review(&self, mesh: &Mesh, now_unix_s: u64) -> Vec<Cut> {
+    pub(super) fn review(&self, mesh: &Mesh, now_unix_s: u64) -> Vec<ClosedConnection> {
         let mut cut = Vec::new();
         for entry in self.table().entries.values_mut() {
             let Err(why) = mesh.judge(&entry.chain, now_unix_s) else { continue };
@@ -97,7 +97,7 @@ impl Live {
             if let Some(end) = entry.end.take() {
                 let _ends_already = end.send(why.clone());
                 let node = entry.known.as_ref().map(|(node, _)| node.clone());
-                cut.push(Cut { node, protocol: entry.protocol, why });
+                cut.push(ClosedConnection { node, protocol: entry.protocol, why });
             }
         }
         cut
@@ -108,7 +108,7 @@ impl Live {
     }
 }
 
-impl Place {
+impl LiveEntry {
     /// Ends when the connection is not to be trusted any more, and says why.
     pub(super) async fn untrusted(&mut self) -> Refused {
         match (&mut self.untrusted).await {
@@ -124,7 +124,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for LiveEntry {
     fn drop(&mut self) {
         self.live.table().entries.remove(&self.id);
     }

@@ -62,8 +62,8 @@ use crate::{
 /// How long connections may take to finish what they have begun, once the daemon ends.
 const DRAIN: Duration = Duration::from_secs(5);
 
-/// News of links that may wait for the keeper; links then wait, and read no further.
-const NEWS: usize = 256;
+/// Events of links that may be queued for the keeper; links then wait, and read no further.
+const PEER_EVENTS: usize = 256;
 
 /// The peer port and everything behind it, not yet running.
 #[derive(Debug)]
@@ -96,13 +96,13 @@ struct Shared {
     pool: ask::Pool,
     /// Connections for requests, counted apart from the local ones.
     limiter: Arc<ConnectionLimiter<NodeName>>,
-    news: mpsc::Sender<keeper::News>,
+    news: mpsc::Sender<keeper::PeerEvent>,
     /// Monotonic times are told from here.
     started: Instant,
     /// Machines whose rows are ahead of this one's clock.
     held_off: replication::HeldOff,
     /// What keeps rows from coming through, as far as the operator was told.
-    told: replication::TroubleLog,
+    troubles: replication::TroubleLog,
     /// Which run of the daemon this is.
     boot: [u8; 16],
 }
@@ -114,7 +114,7 @@ impl PeerPort {
     /// If the listener cannot be watched.
     pub async fn keep(self, stop: watch::Receiver<bool>) -> std::io::Result<()> {
         let listener = TcpListener::from_std(self.listener)?;
-        let (news, incoming) = mpsc::channel(NEWS);
+        let (news, incoming) = mpsc::channel(PEER_EVENTS);
         let shared = Arc::new(Shared {
             context: Context {
                 service: self.service,
@@ -132,7 +132,7 @@ impl PeerPort {
             news,
             started: clock::monotonic(),
             held_off: replication::HeldOff::default(),
-            told: replication::TroubleLog::default(),
+            troubles: replication::TroubleLog::default(),
             boot: random::id(),
         });
         tokio::join!(

@@ -18,7 +18,7 @@ use crate::{
 /// A machine that has just joined may dial before the settings here name it: that is no fault for so long.
 const JOINING: Duration = Duration::from_secs(60);
 
-/// A machine that has not dialled for so long is told of anew. Longer than any pause between two attempts.
+/// A machine that has not dialled for so long is logged again. Longer than any pause between two attempts.
 const FORGOTTEN: Duration = Duration::from_secs(600);
 
 /// Why a connection is refused, or one that was accepted is closed.
@@ -78,12 +78,12 @@ pub(super) struct Refusals {
     /// Locked for a look-up.
     logged: Mutex<BTreeMap<&'static str, Arc<LogThrottle>>>,
     /// Machines of the mesh that are not configured here. No more than the CA has given certificates to.
-    unnamed: Mutex<BTreeMap<NodeName, Unnamed>>,
+    unnamed: Mutex<BTreeMap<NodeName, UnconfiguredPeer>>,
 }
 
-/// What was told of a machine of the mesh that is not configured here.
+/// What was logged of a machine of the mesh that is not configured here.
 #[derive(Clone, Copy, Debug)]
-struct Unnamed {
+struct UnconfiguredPeer {
     first: Instant,
     last: Instant,
     warned: bool,
@@ -91,24 +91,24 @@ struct Unnamed {
 
 /// How a refusal of such a machine is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Told {
+enum Report {
     /// It may have joined just now.
-    AsNews,
+    Info,
     /// The settings were not read again, or do not name it.
-    AsWarning,
+    Warning,
     Already,
 }
 
-impl Unnamed {
+impl UnconfiguredPeer {
     /// Takes note of another attempt.
-    fn note(known: Option<Self>, now: Instant) -> (Self, Told) {
+    fn note(known: Option<Self>, now: Instant) -> (Self, Report) {
         let since = |at: Instant| now.saturating_duration_since(at);
         match known.filter(|known| since(known.last) < FORGOTTEN) {
-            None => (Self { first: now, last: now, warned: false }, Told::AsNews),
+            None => (Self { first: now, last: now, warned: false }, Report::Info),
             Some(known) if !known.warned && since(known.first) >= JOINING => {
-                (Self { last: now, warned: true, ..known }, Told::AsWarning)
+                (Self { last: now, warned: true, ..known }, Report::Warning)
             }
-            Some(known) => (Self { last: now, ..known }, Told::Already),
+            Some(known) => (Self { last: now, ..known }, Report::Already),
         }
     }
 }
@@ -149,22 +149,23 @@ impl Refusals {
     /// Takes note of a machine of the mesh that the settings here do not name: a line when it comes first, and one
     /// where it is still so when its joining is over.
     fn note_unnamed(&self, from: SocketAddr, node: &NodeName, reason: &'static str) {
-        let told = {
+        let report = {
             let mut unnamed = self.unnamed.lock().unwrap_or_else(PoisonError::into_inner);
-            let (now, told) = Unnamed::note(unnamed.get(node).copied(), clock::monotonic());
+            let (now, report) =
+                UnconfiguredPeer::note(unnamed.get(node).copied(), clock::monotonic());
             unnamed.insert(node.clone(), now);
-            told
+            report
         };
-        match told {
-            Told::AsNews => info!(
+        match report {
+            Report::Info => info!(
                 MESSAGE_ID = journal::PEER_REFUSED, %from, %node, reason,
                 "{node} has a certificate of this mesh and is not configured here: once mesh.nodes names it: cortex mesh reload"
             ),
-            Told::AsWarning => warn!(
+            Report::Warning => warn!(
                 MESSAGE_ID = journal::PEER_REFUSED, %from, %node, reason,
                 "refused a connection of {node}, which has a certificate of this mesh and is not configured here: add it to mesh.nodes, and then: cortex mesh reload"
             ),
-            Told::Already => {}
+            Report::Already => {}
         }
     }
 }
@@ -177,16 +178,16 @@ mod tests {
     fn a_machine_that_joins_is_news_and_one_that_is_not_configured_for_a_minute_a_warning() {
         let start = clock::monotonic();
         let at = |seconds| start + Duration::from_secs(seconds);
-        let (mut known, told) = Unnamed::note(None, at(0));
-        assert_eq!(told, Told::AsNews);
-        let mut told_at = |seconds| {
-            let (now, told) = Unnamed::note(Some(known), at(seconds));
+        let (mut known, report) = UnconfiguredPeer::note(None, at(0));
+        assert_eq!(report, Report::Info);
+        let mut report_at = |seconds| {
+            let (now, report) = UnconfiguredPeer::note(Some(known), at(seconds));
             known = now;
-            told
+            report
         };
-        assert_eq!(told_at(59), Told::Already);
-        assert_eq!(told_at(61), Told::AsWarning);
-        assert_eq!(told_at(200), Told::Already, "once");
-        assert_eq!(told_at(900), Told::AsNews, "it was away");
+        assert_eq!(report_at(59), Report::Already);
+        assert_eq!(report_at(61), Report::Warning);
+        assert_eq!(report_at(200), Report::Already, "once");
+        assert_eq!(report_at(900), Report::Info, "it was away");
     }
 }

@@ -10,24 +10,24 @@ use tracing::info;
 
 use super::{
     Shared,
-    handshake::{Greeted, HANDSHAKE},
+    handshake::{AuthenticatedConnection, HANDSHAKE},
     refused::Refused,
 };
 use crate::edge::conn;
 
 /// Serves requests until the connection ends, or its certificate does not do any more.
-pub(super) async fn serve(greeted: Greeted, shared: &Shared) {
-    let Greeted { mut stream, from, peer, mut place, .. } = greeted;
+pub(super) async fn serve(greeted: AuthenticatedConnection, shared: &Shared) {
+    let AuthenticatedConnection { mut stream, from, peer, mut place, .. } = greeted;
     let limits = **shared.context.limits.load();
     let Some(_permit) = shared.limiter.take(peer.node.clone(), &limits) else {
         shared.refusals.note(from, &Refused::TooManyConnections);
         let mut reply = Vec::new();
         rpc::error(&mut reply, 0, &Refusal::TooManyConnections.to_string());
-        let tell = async {
+        let refuse = async {
             stream.write_all(&reply).await?;
             stream.shutdown().await
         };
-        let _gone = timeout(HANDSHAKE, tell).await;
+        let _gone = timeout(HANDSHAKE, refuse).await;
         return;
     };
     let caller = Caller::Peer { node: peer.node.clone(), uid: None };

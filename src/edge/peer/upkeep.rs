@@ -24,7 +24,7 @@ use crate::{
         ReplicationOutcome, Restamp, SYSTEM_TABLE, Store, blocking,
     },
     sys::clock,
-    sys::throttle::{Lasted, Lasting},
+    sys::throttle::{EndedCondition, LoggedCondition},
 };
 
 /// Between two rounds, and how much later one may come: machines that were started together need not all be
@@ -69,7 +69,7 @@ pub(super) async fn run(shared: &Shared) {
             ahead_since_ms: None,
             signers: None,
         };
-        let mut failing = Lasting::default();
+        let mut failing = LoggedCondition::default();
         loop {
             let pause = ROUND + Duration::from_millis((super::random() % JITTER_MS).into());
             let next = shared.now() + pause;
@@ -78,7 +78,7 @@ pub(super) async fn run(shared: &Shared) {
                 upkeep.look(&mut failing).await;
             }
             let outcome = upkeep.round().await;
-            tell(&mut failing, &outcome, shared.now());
+            log_outcome(&mut failing, &outcome, shared.now());
         }
     };
     tokio::select! {
@@ -88,13 +88,13 @@ pub(super) async fn run(shared: &Shared) {
 }
 
 /// Tells that replicas are not looked after, and that they are again.
-fn tell(failing: &mut Lasting, outcome: &Result<(), CommandError>, now: Duration) {
+fn log_outcome(failing: &mut LoggedCondition, outcome: &Result<(), CommandError>, now: Duration) {
     match outcome {
         Err(failure) if failing.begins(now) => {
             warn!(%failure, "the replicas of tables were not looked after, trying again until it is done: {failure}");
         }
         Ok(()) => {
-            if let Some(Lasted { seconds, times }) = failing.ends(now) {
+            if let Some(EndedCondition { seconds, times }) = failing.ends(now) {
                 info!(
                     seconds,
                     times, "the replicas of tables are looked after again, after {seconds} s"
@@ -252,11 +252,11 @@ impl Upkeep<'_> {
     }
 
     /// What a look is worth.
-    async fn look(&mut self, failing: &mut Lasting) {
+    async fn look(&mut self, failing: &mut LoggedCondition) {
         let store = self.shared.context.service.store().clone();
-        self.shared.told.tell_ends(&store, self.shared.now());
+        self.shared.troubles.log_ended(&store, self.shared.now());
         if let Err(failure) = self.mend_clock().await {
-            tell(failing, &Err(failure), self.shared.now());
+            log_outcome(failing, &Err(failure), self.shared.now());
         }
     }
 

@@ -78,10 +78,10 @@ pub(crate) fn rename_as_decided(tx: &mut Tx<'_>, table: TableUid) -> Result<(), 
     let Some(entry) = tx.state.catalog.by_uid(table).cloned() else {
         return Ok(());
     };
-    let Some(told) = tx.state.catalog.directory().transferred(table) else {
+    let Some(transferred) = tx.state.catalog.directory().transferred(table) else {
         return Ok(());
     };
-    let to = name_here(tx, table, told)?;
+    let to = name_here(tx, table, transferred)?;
     if to == entry.table.name {
         return Ok(());
     }
@@ -94,14 +94,14 @@ pub(crate) fn rename_as_decided(tx: &mut Tx<'_>, table: TableUid) -> Result<(), 
 pub(crate) fn name_here(
     tx: &Tx<'_>,
     table: TableUid,
-    told: QualifiedName,
+    transferred: QualifiedName,
 ) -> Result<QualifiedName, CommandError> {
     let here = tx.here()?;
-    let owner = match told.owner {
+    let owner = match transferred.owner {
         Owner::Remote(uid, node) if node == here => Owner::Uid(uid),
         owner @ (Owner::Uid(_) | Owner::Remote(..) | Owner::Identity(_)) => owner,
     };
-    let named = QualifiedName { owner, name: told.name };
+    let named = QualifiedName { owner, name: transferred.name };
     let catalog = &tx.state.catalog;
     let holder = catalog.find(&named.owner, named.name.as_str());
     let made = match &named.owner {

@@ -8,7 +8,7 @@ use cortex_core::{
 use rusqlite::{OptionalExtension, params};
 
 use crate::store::{
-    conflicts::Tally,
+    conflicts::ConflictCounts,
     error::{CommandError, StoreError},
     tx::{Tx, place::Place},
 };
@@ -75,9 +75,10 @@ fn count(tx: &mut Tx<'_>, table: TableUid, more: u64, less: u64) {
     }
     let since = tx.draw_stamp().hlc;
     if let Some(replica) = tx.state.replicas.get_mut(table) {
-        let Tally { open, met } = replica.conflicts;
+        let ConflictCounts { open, met } = replica.conflicts;
         let count = (open.count + more).saturating_sub(less);
-        replica.conflicts = Tally { open: OpenConflicts { since, count }, met: met + more };
+        replica.conflicts =
+            ConflictCounts { open: OpenConflicts { since, count }, met: met + more };
     }
 }
 

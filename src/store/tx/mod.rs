@@ -48,7 +48,7 @@ use crate::store::{
     error::StoreError,
     events::{self, Event},
     exposure::Exposure,
-    recent::Fresh,
+    recent::PendingChanges,
 };
 
 /// A transaction in the making: the state that a commit would bring.
@@ -70,12 +70,12 @@ pub(crate) struct Tx<'a> {
     /// The cache's buckets of the keys that were written.
     pub(crate) touched: Vec<usize>,
     /// The changes that others are to be told of.
-    pub(crate) fresh: Fresh,
+    pub(crate) fresh: PendingChanges,
 }
 
 /// What a batch works with besides the file and the state.
 #[derive(Clone, Copy)]
-pub(crate) struct Means<'a> {
+pub(crate) struct TxResources<'a> {
     pub(crate) cache: &'a RecordCache,
     pub(crate) contexts: &'a Contexts,
     pub(crate) exposure: &'a Exposure,
@@ -93,11 +93,11 @@ pub(crate) struct Finished {
     pub(crate) state: State,
     pub(crate) totals: Totals,
     pub(crate) touched: Vec<usize>,
-    pub(crate) fresh: Fresh,
+    pub(crate) fresh: PendingChanges,
 }
 
 impl<'a> Tx<'a> {
-    pub(crate) fn begin(conn: &'a Connection, state: &State, means: Means<'a>) -> Self {
+    pub(crate) fn begin(conn: &'a Connection, state: &State, means: TxResources<'a>) -> Self {
         Self {
             conn,
             state: state.clone(),
@@ -112,7 +112,7 @@ impl<'a> Tx<'a> {
             damage: means.damage,
             newest_context: None,
             touched: Vec::new(),
-            fresh: Fresh::default(),
+            fresh: PendingChanges::default(),
         }
     }
 

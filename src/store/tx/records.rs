@@ -12,7 +12,7 @@ use crate::store::{
     tx::{
         Tx, admission,
         place::Place,
-        versions::{self, Found, Origin},
+        versions::{self, ExistingRow, Origin},
     },
 };
 
@@ -74,7 +74,7 @@ fn write_shared(
     if found.is_none() && value.is_none() && !may_come(tx, entry) {
         return Ok(()); // there is nothing to delete, and nobody who could have it
     }
-    let present = found.as_ref().map(Found::present);
+    let present = found.as_ref().map(ExistingRow::present);
     // Before its context is stored: a refusal changes nothing.
     admission::check_quota(tx, entry, versions::difference(key, present, value))?;
     let context_id = versions::context_here(tx, place, found.as_ref())?;

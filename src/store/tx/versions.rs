@@ -4,8 +4,8 @@
 //! ```text
 //!   records  ── Local, Shared ──┐
 //!   restamp  ── Shared ─────────┤
-//!   apply_batch ── Arrived ─────┼──> put_version ──> records, change log, contexts
-//!   directory::signed ─ Arrived ┘                    totals, digest, ledger, audits, cache
+//!   apply_batch ── ArrivedVersion ─────┼──> put_version ──> records, change log, contexts
+//!   directory::signed ─ ArrivedVersion ┘                    totals, digest, ledger, audits, cache
 //! ```
 
 use std::{cmp::Ordering, sync::Arc};
@@ -31,7 +31,7 @@ use crate::store::{
 
 /// A row as it stands in the file.
 #[derive(Debug)]
-pub(crate) struct Found {
+pub(crate) struct ExistingRow {
     pub(crate) id: i64,
     pub(crate) stamp: Stamp,
     pub(crate) seq: u64,
@@ -43,16 +43,24 @@ pub(crate) struct Found {
     pub(crate) damaged: bool,
 }
 
-impl Found {
+impl ExistingRow {
     pub(crate) fn side(&self) -> Side<'_> {
         Side { stamp: self.stamp, seq: self.seq, context: &self.context }
     }
 
     /// What its replacement has to know.
-    pub(crate) fn present(&self) -> Present<'_> {
+    pub(crate) fn present(&self) -> ExistingVersion<'_> {
         let (id, stamp, seq, context_id) = (self.id, self.stamp, self.seq, self.context_id);
         let (value, damaged) = (self.value.as_deref(), self.damaged);
-        Present { id, stamp, seq, context_id, length: value.map(<[u8]>::len), value, damaged }
+        ExistingVersion {
+            id,
+            stamp,
+            seq,
+            context_id,
+            length: value.map(<[u8]>::len),
+            value,
+            damaged,
+        }
     }
 
     pub(crate) fn differs(&self, value: Option<&[u8]>) -> bool {
@@ -67,7 +75,7 @@ impl Found {
 
 /// A row as it stands in the file, as far as its replacement has to know it.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Present<'v> {
+pub(crate) struct ExistingVersion<'v> {
     id: i64,
     stamp: Stamp,
     seq: u64,
@@ -80,7 +88,7 @@ pub(crate) struct Present<'v> {
     damaged: bool,
 }
 
-impl<'v> Present<'v> {
+impl<'v> ExistingVersion<'v> {
     fn losing(&self) -> LosingVersion<'v> {
         let dot = Dot { actor: self.stamp.actor, seq: self.seq };
         LosingVersion { hlc: self.stamp.hlc, dot, value: self.value }
@@ -99,12 +107,12 @@ pub(crate) enum Origin<'v> {
         context_id: Option<i64>,
     },
     /// Made before, and mostly elsewhere: it comes with its stamp, and it is decided that it wins.
-    Arrived(Arrived<'v>),
+    Arrived(ArrivedVersion<'v>),
 }
 
 /// A version that comes with its stamp.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Arrived<'v> {
+pub(crate) struct ArrivedVersion<'v> {
     pub(crate) stamp: Stamp,
     pub(crate) seq: u64,
     /// What is to be kept as its context.
@@ -136,14 +144,14 @@ pub(crate) fn find_present(
     tx: &Tx<'_>,
     table: TableId,
     key: &[u8],
-) -> Result<Option<Present<'static>>, StoreError> {
+) -> Result<Option<ExistingVersion<'static>>, StoreError> {
     let mut statement = tx.cached(
         "SELECT id, hlc, actor, seq, context, length(value) FROM records
          WHERE table_id = ?1 AND key = ?2",
     )?;
     let present = statement.query_row(params![table.0, key], |row| {
         let actor = tx.state.actors.id(row.get(2)?);
-        Ok(Present {
+        Ok(ExistingVersion {
             id: row.get(0)?,
             stamp: Stamp { hlc: Hlc::from_i64(row.get(1)?), actor },
             seq: row.get(3)?,
@@ -157,7 +165,11 @@ pub(crate) fn find_present(
 }
 
 /// The row of a key.
-pub(crate) fn find(tx: &Tx<'_>, table: TableId, key: &[u8]) -> Result<Option<Found>, StoreError> {
+pub(crate) fn find(
+    tx: &Tx<'_>,
+    table: TableId,
+    key: &[u8],
+) -> Result<Option<ExistingRow>, StoreError> {
     let mut statement = tx.cached(
         "SELECT id, hlc, actor, seq, lsn, context, value, checksum FROM records
          WHERE table_id = ?1 AND key = ?2",
@@ -172,7 +184,7 @@ pub(crate) fn find(tx: &Tx<'_>, table: TableId, key: &[u8]) -> Result<Option<Fou
             seq: row.get(3)?,
             value: row.get_ref(6)?.as_blob_or_null()?,
         };
-        Ok(Found {
+        Ok(ExistingRow {
             damaged: !stored.is_sound(row.get(7)?),
             id: row.get(0)?,
             stamp: Stamp { hlc: Hlc::from_i64(row.get(1)?), actor },
@@ -198,7 +210,7 @@ pub(crate) fn find(tx: &Tx<'_>, table: TableId, key: &[u8]) -> Result<Option<Fou
 pub(crate) fn context_here(
     tx: &mut Tx<'_>,
     place: Place<'_>,
-    found: Option<&Found>,
+    found: Option<&ExistingRow>,
 ) -> Result<Option<i64>, StoreError> {
     let own = tx.state.own_actor();
     let mut seen = incorporated(tx, place.uid, own);
@@ -230,7 +242,7 @@ pub(crate) fn put_version(
     tx: &mut Tx<'_>,
     place: Place<'_>,
     key: &[u8],
-    present: Option<Present<'_>>,
+    present: Option<ExistingVersion<'_>>,
     value: Option<&[u8]>,
     origin: Origin<'_>,
 ) -> Result<u64, CommandError> {
@@ -240,7 +252,9 @@ pub(crate) fn put_version(
         tx.totals.add(entry, delta);
     }
     let version = version_of(tx, present, value, origin)?;
-    if let (Origin::Arrived(Arrived { concurrent: true, .. }), Some(present)) = (origin, present) {
+    if let (Origin::Arrived(ArrivedVersion { concurrent: true, .. }), Some(present)) =
+        (origin, present)
+    {
         ledger::keep(tx, place, key, &present.losing(), (version.stamp.hlc, version.dot()))?;
     }
     let lsn = tx.draw_lsn();
@@ -266,7 +280,7 @@ pub(crate) fn put_version(
                 replica.vector.raise(version.dot());
             }
         }
-        Origin::Arrived(Arrived { context, .. }) => {
+        Origin::Arrived(ArrivedVersion { context, .. }) => {
             ledger::acknowledge_restored(tx, place, key, value, version.dot(), context)?;
         }
     }
@@ -276,7 +290,7 @@ pub(crate) fn put_version(
 /// The version with its stamp: drawn where it is made here and now, as it came where it was made before.
 fn version_of<'v>(
     tx: &mut Tx<'_>,
-    present: Option<Present<'_>>,
+    present: Option<ExistingVersion<'_>>,
     value: Option<&'v [u8]>,
     origin: Origin<'_>,
 ) -> Result<Version<'v>, StoreError> {
@@ -293,7 +307,7 @@ fn version_of<'v>(
             let (stamp, seq) = tx.draw();
             (stamp, seq, tx.state.actor_number, context_id)
         }
-        Origin::Arrived(Arrived { stamp, seq, context_id, .. }) => {
+        Origin::Arrived(ArrivedVersion { stamp, seq, context_id, .. }) => {
             (stamp, seq, tx.actor_number_of(stamp)?, context_id)
         }
     };
@@ -305,7 +319,7 @@ fn write_row(
     tx: &Tx<'_>,
     place: Place<'_>,
     key: &[u8],
-    present: Option<Present<'_>>,
+    present: Option<ExistingVersion<'_>>,
     version: Version<'_>,
     lsn: u64,
 ) -> Result<i64, StoreError> {
@@ -339,7 +353,7 @@ pub(crate) fn keep_version(
     tx: &mut Tx<'_>,
     place: Place<'_>,
     key: &[u8],
-    found: &Found,
+    found: &ExistingRow,
     losing: Option<&LosingVersion<'_>>,
     context: Option<&VersionVector>,
 ) -> Result<(), CommandError> {
@@ -357,7 +371,7 @@ pub(crate) fn remove_version(
     tx: &mut Tx<'_>,
     place: Place<'_>,
     key: &[u8],
-    found: &Found,
+    found: &ExistingRow,
 ) -> Result<(), CommandError> {
     erase_row(tx, found.id)?;
     tx.fresh.give_up();
@@ -372,7 +386,11 @@ pub(crate) fn remove_version(
 }
 
 /// Keeps the version that is there with what its writers have seen together.
-fn put_context(tx: &mut Tx<'_>, found: &Found, context: &VersionVector) -> Result<(), StoreError> {
+fn put_context(
+    tx: &mut Tx<'_>,
+    found: &ExistingRow,
+    context: &VersionVector,
+) -> Result<(), StoreError> {
     let id = tx.intern(context)?;
     tx.execute("UPDATE records SET context = ?2 WHERE id = ?1", params![found.id, id])?;
     tx.fresh.give_up();
@@ -385,7 +403,7 @@ fn put_context(tx: &mut Tx<'_>, found: &Found, context: &VersionVector) -> Resul
 pub(crate) fn re_announce(
     tx: &mut Tx<'_>,
     place: Place<'_>,
-    found: &Found,
+    found: &ExistingRow,
 ) -> Result<u64, StoreError> {
     let lsn = tx.draw_lsn();
     tx.execute(
@@ -455,7 +473,7 @@ fn account(
     place: Place<'_>,
     key: &[u8],
     delta: UsageDelta,
-    before: Option<Present<'_>>,
+    before: Option<ExistingVersion<'_>>,
     after: Option<(Stamp, Option<&[u8]>)>,
 ) {
     let mut change = DigestChange::default();
@@ -471,7 +489,7 @@ fn account(
 fn digest_change(
     place: Place<'_>,
     key: &[u8],
-    before: Option<Present<'_>>,
+    before: Option<ExistingVersion<'_>>,
     after: Option<(Stamp, Option<&[u8]>)>,
 ) -> DigestChange {
     let leaf = |(stamp, value): (Stamp, Option<&[u8]>)| {
@@ -493,7 +511,7 @@ fn digest_change(
 /// How the totals of a table change.
 pub(crate) fn difference(
     key: &[u8],
-    present: Option<Present<'_>>,
+    present: Option<ExistingVersion<'_>>,
     value: Option<&[u8]>,
 ) -> UsageDelta {
     let totals = |length: Option<usize>| {

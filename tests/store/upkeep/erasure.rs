@@ -4,7 +4,7 @@
 use std::{collections::BTreeSet, fs, path::Path, time::Duration};
 
 use bytes::Bytes;
-use cortexd::store::{Command, Flow, Options, RecordCommand, Store, UpkeepCommand};
+use cortexd::store::{Command, Options, RecordCommand, ScanStep, Store, UpkeepCommand};
 
 use super::{TABLE, create, find, key, owner, scratch_dir, wait};
 use crate::upkeep::scripted::Op;
@@ -123,9 +123,9 @@ fn a_read_over_an_old_state_does_not_keep_what_was_deleted() {
     let before = churn(&store, 2, 0..200);
     let table = find(&store, TABLE).expect("it is there").table.id;
     let mut scan = store.scan(table, b"").expect("a scan");
-    assert!(!scan.slice(|_, _| Flow::Pause).expect("a row"), "it has read one");
+    assert!(!scan.slice(|_, _| ScanStep::Pause).expect("a row"), "it has read one");
     let reader = std::thread::spawn(move || {
-        while matches!(scan.slice(|_, _| Flow::Pause), Ok(false)) {
+        while matches!(scan.slice(|_, _| ScanStep::Pause), Ok(false)) {
             std::thread::sleep(Duration::from_millis(500));
         }
     });

@@ -6,8 +6,8 @@ mod erasure;
 use bytes::Bytes;
 use cortex_core::model::{Limits, Refusal, Uid};
 use cortexd::store::{
-    Command, CommandError, Event, Options, RecordCommand, RecordOutcome, Store, UpkeepCommand,
-    UpkeepOutcome, Wanted,
+    Command, CommandError, Event, EventFilter, Options, RecordCommand, RecordOutcome, Store,
+    UpkeepCommand, UpkeepOutcome,
 };
 use scripted::{Op, find, key, owner, scratch_dir, wait};
 
@@ -87,7 +87,7 @@ fn nobody_pushes_out_the_events_of_others() {
         store.execute(note(2)).await.expect("noted");
     });
     let events = |uid: u32, limit| {
-        let wanted = Wanted { of: Some(Uid(uid)), after: 0, limit };
+        let wanted = EventFilter { of: Some(Uid(uid)), after: 0, limit };
         store.reader(0).events(wanted).expect("events").len()
     };
     assert_eq!(events(1, 10), 1, "the other's is still there");

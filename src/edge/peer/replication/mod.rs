@@ -56,24 +56,29 @@ const TOGETHER: usize = 8 << 10;
 const LARGE: usize = 64 << 10;
 
 /// What the rows of a link are exchanged with.
-pub(super) struct Ends {
+pub(super) struct FrameChannels {
     /// Frames that have come.
     pub(super) incoming: mpsc::Receiver<Bytes>,
     /// Takes one frame at a time, or several small ones.
     pub(super) outgoing: mpsc::Sender<Vec<u8>>,
-    /// How far the other clock is ahead of ours. Changes are told where they make a difference: see [`tells`].
+    /// How far the other clock is ahead of ours. Changes are told where they make a difference: see [`crosses_max_skew`].
     pub(super) clock: watch::Receiver<i64>,
 }
 
 /// Takes note of how far the other clock is ahead; true where rows may travel now and could not before, or the
 /// other way round.
-pub(super) fn tells(known: &mut i64, offset_ms: i64) -> bool {
+pub(super) fn crosses_max_skew(known: &mut i64, offset_ms: i64) -> bool {
     let before = std::mem::replace(known, offset_ms);
     driver::are_apart(before) != driver::are_apart(offset_ms)
 }
 
 /// Exchanges rows until the link must end; says why.
-pub(super) async fn run(node: &NodeName, shared: &Shared, hello: &Hello, ends: Ends) -> Ended {
+pub(super) async fn run(
+    node: &NodeName,
+    shared: &Shared,
+    hello: &Hello,
+    ends: FrameChannels,
+) -> Ended {
     let here = here(shared);
     let peer = Peer {
         node: node.clone(),
@@ -120,8 +125,8 @@ pub(super) fn last_of(shared: &Shared, node: &NodeName) -> Option<Dot> {
     driver::last_of(&here(shared), node)
 }
 
-fn here(shared: &Shared) -> node::Here {
-    node::Here {
+fn here(shared: &Shared) -> node::LocalNode {
+    node::LocalNode {
         name: shared.mesh().node().clone(),
         store: shared.context.service.store().clone(),
         view: shared.context.service.sync().clone(),
@@ -137,7 +142,7 @@ struct Exchange<'a> {
     shared: &'a Shared,
     /// The other node.
     node: &'a NodeName,
-    here: node::Here,
+    here: node::LocalNode,
     driver: Driver,
     jobs: JoinSet<Result<Finished, StoreError>>,
     /// Frames to be sent, each with whether it is a batch.
@@ -163,8 +168,8 @@ enum Finished {
 }
 
 impl Exchange<'_> {
-    async fn run(mut self, ends: Ends) -> Result<Infallible, Ended> {
-        let Ends { mut incoming, outgoing, mut clock } = ends;
+    async fn run(mut self, ends: FrameChannels) -> Result<Infallible, Ended> {
+        let FrameChannels { mut incoming, outgoing, mut clock } = ends;
         let mut replicas = self.here.store.replica_changes();
         let mut catalog = self.here.store.catalog_changes();
         loop {

@@ -21,7 +21,7 @@ use crate::{
 
 /// This node.
 #[derive(Debug)]
-pub(super) struct Here {
+pub(super) struct LocalNode {
     pub(super) name: NodeName,
     pub(super) store: Store,
     pub(super) view: Arc<SyncView>,
@@ -38,7 +38,7 @@ impl Deref for Shown {
     }
 }
 
-impl Node for Here {
+impl Node for LocalNode {
     fn name(&self) -> &NodeName {
         &self.name
     }

@@ -24,7 +24,7 @@ impl Exchange<'_> {
                 let _of_others =
                     self.here.view.change(|peers| peers.note(table, &node, change, &facts));
             }
-            Note::Quarantined(row) => self.tell_quarantined(row),
+            Note::Quarantined(row) => self.log_quarantined(row),
             Note::AheadSince(since) => self.shared.held_off.set(self.node, since),
             Note::NotAhead => {
                 info!(node = %self.node, "rows from {} are not ahead of this clock any more", self.node);
@@ -48,18 +48,18 @@ impl Exchange<'_> {
             return;
         }
         for (direction, trouble) in [(Direction::From, taking), (Direction::To, giving)] {
-            let begins = self.shared.told.note(
+            let begins = self.shared.troubles.note(
                 (table, self.node.clone(), direction),
                 trouble.as_ref().filter(|trouble| trouble.is_for_the_operator()),
                 self.shared.now(),
             );
             if begins && let Some(why) = trouble {
-                troubles::tell_begin(&self.here.store, table, self.node, direction, &why);
+                troubles::log_begin(&self.here.store, table, self.node, direction, &why);
             }
         }
     }
 
-    fn tell_quarantined(&mut self, row: UnverifiedRow) {
+    fn log_quarantined(&mut self, row: UnverifiedRow) {
         let UnverifiedRow { key, writer, why, .. } = row;
         let key = String::from_utf8_lossy(&key).into_owned();
         let writer = writer.as_ref().map_or("an unknown writer", |writer| writer.as_str());

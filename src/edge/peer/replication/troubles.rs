@@ -51,12 +51,12 @@ impl fmt::Display for Direction {
 
 /// What was told of each replica: a state is worth a line when it begins and when it ends, not while it lasts.
 #[derive(Debug, Default)]
-pub(in crate::edge::peer) struct TroubleLog(Mutex<BTreeMap<Key, Told>>);
+pub(in crate::edge::peer) struct TroubleLog(Mutex<BTreeMap<Key, OpenTrouble>>);
 
 type Key = (TableUid, NodeName, Direction);
 
 #[derive(Clone, Copy, Debug)]
-struct Told {
+struct OpenTrouble {
     kind: Discriminant<Trouble>,
     since: Duration,
     times: u64,
@@ -66,7 +66,7 @@ struct Told {
 
 /// One that is over.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Ended {
+struct EndedTrouble {
     key: Key,
     lasted: Duration,
     times: u64,
@@ -88,18 +88,18 @@ impl TroubleLog {
                 false
             }
             Some(_) | None => {
-                told.insert(key, Told { kind, since: now, times: 1, gone: None });
+                told.insert(key, OpenTrouble { kind, since: now, times: 1, gone: None });
                 true
             }
         }
     }
 
     /// Removes what is over.
-    fn ended(&self, now: Duration) -> Vec<Ended> {
+    fn ended(&self, now: Duration) -> Vec<EndedTrouble> {
         let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_over = |told: &Told| told.gone.is_some_and(|gone| now >= gone + OVER_AFTER);
+        let is_over = |told: &OpenTrouble| told.gone.is_some_and(|gone| now >= gone + OVER_AFTER);
         let over = told.iter().filter(|(_, told)| is_over(told));
-        let ended = over.map(|(key, Told { since, times, gone, .. })| Ended {
+        let ended = over.map(|(key, OpenTrouble { since, times, gone, .. })| EndedTrouble {
             key: key.clone(),
             lasted: gone.unwrap_or(now).saturating_sub(*since),
             times: *times,
@@ -110,8 +110,8 @@ impl TroubleLog {
     }
 
     /// Tells what is over.
-    pub(in crate::edge::peer) fn tell_ends(&self, store: &Store, now: Duration) {
-        for Ended { key: (table, node, direction), lasted, times } in self.ended(now) {
+    pub(in crate::edge::peer) fn log_ended(&self, store: &Store, now: Duration) {
+        for EndedTrouble { key: (table, node, direction), lasted, times } in self.ended(now) {
             let (table, lasted_s) = (shown(store, table), lasted.as_secs());
             info!(
                 %table, %node, %direction, lasted_s, times,
@@ -122,7 +122,7 @@ impl TroubleLog {
 }
 
 /// Tells what begins.
-pub(super) fn tell_begin(
+pub(super) fn log_begin(
     store: &Store,
     table: TableUid,
     node: &NodeName,
@@ -177,7 +177,7 @@ mod tests {
         assert!(!log.note(key(), None, at(100)));
         assert!(!log.note(key(), None, at(110)));
         assert_eq!(log.ended(at(114)), []);
-        let ended = Ended { key: key(), lasted: at(100), times: 100 };
+        let ended = EndedTrouble { key: key(), lasted: at(100), times: 100 };
         assert_eq!(log.ended(at(115)), [ended]);
         assert_eq!(log.ended(at(200)), []);
         assert!(log.note(key(), Some(&Trouble::Quota), at(200)), "another one");

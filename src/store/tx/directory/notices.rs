@@ -16,7 +16,7 @@ use crate::store::{
 
 /// What was so before some rows came.
 #[derive(Debug, Default)]
-pub(crate) struct Before {
+pub(crate) struct DirectoryBefore {
     scopes: BTreeMap<TableUid, Whereabouts>,
     rights: BTreeMap<TableUid, Acl>,
     /// By table and machine: whether its root keeps the table away.
@@ -27,7 +27,7 @@ pub(crate) struct Before {
     changes: Vec<(TableUid, Principal, Permissions, NodeName)>,
 }
 
-impl Before {
+impl DirectoryBefore {
     /// Looks at what the rows bear on. What this node writes itself was noted when it was asked for.
     pub(crate) fn of(rows: &[Row], directory: &Directory) -> Self {
         let mut before = Self::default();
@@ -72,7 +72,7 @@ impl Before {
 }
 
 /// Writes down what has changed since.
-pub(crate) fn notice(tx: &Tx<'_>, before: &Before) -> Result<(), CommandError> {
+pub(crate) fn notice(tx: &Tx<'_>, before: &DirectoryBefore) -> Result<(), CommandError> {
     for (table, known) in &before.scopes {
         notice_scope(tx, *table, known)?;
     }
@@ -146,7 +146,7 @@ fn notice_right(
         return Ok(());
     };
     let done = if has { "granted" } else { "revoked" };
-    let words = right.words().collect::<Vec<_>>().join(", ");
+    let words = right.names().collect::<Vec<_>>().join(", ");
     let whom = directory.show_principal(whose);
     tx.note_of(&name, done, format!("{words} on {shown} {done}, for {whom}, on {by}"))
 }

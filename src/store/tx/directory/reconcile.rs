@@ -24,7 +24,7 @@ use crate::store::{
     tx::{
         Tx,
         directory::{
-            notices::{self, Before},
+            notices::{self, DirectoryBefore},
             signed,
         },
         entries,
@@ -98,7 +98,7 @@ pub(crate) fn take_effect(tx: &mut Tx<'_>, rows: Vec<Row>) -> Result<(), Command
         return Ok(());
     }
     let concerned = Concerned::by(&rows, tx.directory());
-    let before = Before::of(&rows, tx.directory());
+    let before = DirectoryBefore::of(&rows, tx.directory());
     tx.directory_mut().extend(rows);
     notices::notice(tx, &before)?;
     reconcile(tx, concerned)
@@ -148,7 +148,7 @@ fn reconcile_table(tx: &mut Tx<'_>, table: TableUid, here: &NodeName) -> Result<
     }
     let epoch = tx.state.replicas.get(table).map_or(0, |replica| replica.epoch);
     if is_abandoned(epoch, gone) {
-        if ended_by_own_word(tx, table, here, epoch) {
+        if was_ended_by_this_node(tx, table, here, epoch) {
             resume(tx, table, here)?;
         } else {
             abandon(tx, table)?;
@@ -205,7 +205,7 @@ fn begin_epoch(tx: &mut Tx<'_>, table: TableUid, here: &NodeName) -> Result<(), 
 
 /// True where this node itself has said that an epoch is over, in a newer database than this one.
 #[mutant(EndedEpochResumes => false)]
-fn ended_by_own_word(tx: &Tx<'_>, table: TableUid, here: &NodeName, epoch: u64) -> bool {
+fn was_ended_by_this_node(tx: &Tx<'_>, table: TableUid, here: &NodeName, epoch: u64) -> bool {
     let said = tx.state.catalog.directory().replica(table, here);
     said.is_some_and(|row| row.down >= epoch)
 }

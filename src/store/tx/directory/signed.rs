@@ -22,7 +22,7 @@ use crate::store::{
     tx::{
         Tx,
         place::Place,
-        versions::{self, Arrived, Found, Origin},
+        versions::{self, ArrivedVersion, ExistingRow, Origin},
     },
 };
 
@@ -39,12 +39,13 @@ pub(crate) fn store(
 ) -> Result<bool, CommandError> {
     let found = versions::find(tx, Place::SYSTEM.id, key)?;
     let rank = Rank::of(key, stamp, Some(value));
-    let is_newer = |found: &Found| Rank::of(key, found.stamp, found.value.as_deref()) >= rank;
+    let is_newer = |found: &ExistingRow| Rank::of(key, found.stamp, found.value.as_deref()) >= rank;
     if found.as_ref().filter(|found| !found.damaged).is_some_and(is_newer) {
         return Ok(false);
     }
-    let (present, context) = (found.as_ref().map(Found::present), VersionVector::new());
-    let arrived = Arrived { stamp, seq, context_id: None, context: &context, concurrent: false };
+    let (present, context) = (found.as_ref().map(ExistingRow::present), VersionVector::new());
+    let arrived =
+        ArrivedVersion { stamp, seq, context_id: None, context: &context, concurrent: false };
     let origin = Origin::Arrived(arrived);
     versions::put_version(tx, Place::SYSTEM, key, present, Some(value), origin)?;
     Ok(true)
@@ -118,7 +119,7 @@ fn sign_in_its_place(
     signer: &dyn Signer,
     key: &[u8],
     before: Stamp,
-    held: &system::Held<'_>,
+    held: &system::SealedParts<'_>,
 ) -> Result<(), CommandError> {
     let (stamp, seq) = draw_after(tx, key)?;
     let value = system::adopt(signer, before, stamp, key, held);
@@ -141,7 +142,7 @@ pub(crate) fn sign_again(
         let Some(value) = found.filter(|found| !found.damaged).and_then(|found| found.value) else {
             continue;
         };
-        let is_presentation = |held: &system::Held<'_>| {
+        let is_presentation = |held: &system::SealedParts<'_>| {
             matches!(system::row_of(&key, held), Some(Row::Node(_)) | None)
         };
         if let Some(held) = system::open(&value).filter(|held| !is_presentation(held)) {

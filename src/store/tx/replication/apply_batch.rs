@@ -10,7 +10,7 @@ use cortex_core::{
         TableUid,
     },
     replication::{
-        Batch, Conclusion, Dot, Head, Part, Reader, Resolution, RowVersion, Side, SnapshotStart,
+        Batch, BatchEffects, Dot, Head, Part, Reader, Resolution, RowVersion, Side, SnapshotStart,
         Sweep, Unfit, VersionVector, resolve,
     },
 };
@@ -30,8 +30,8 @@ use crate::store::{
         entries,
         ledger::LosingVersion,
         place::Place,
-        replication::cursors::{self, Stand},
-        versions::{self, Arrived, Found, Origin},
+        replication::cursors::{self, CursorState},
+        versions::{self, ArrivedVersion, ExistingRow, Origin},
     },
 };
 
@@ -51,7 +51,7 @@ pub(crate) fn apply_batch(
     let here = tx.here()?;
     let cursor = match numbered {
         Some(table) => cursors::cursor(tx, table, from)?,
-        None => Stand::default(),
+        None => CursorState::default(),
     };
     let directory = tx.state.catalog.directory();
     let is_system = uid == system::UID;
@@ -76,12 +76,12 @@ pub(crate) fn apply_batch(
         tx.exposure.came(batch.hlc);
         observe_source(tx, batch.hlc);
     }
-    let mut snapshot = Running { number: cursor.number(), start: cursor.start };
+    let mut snapshot = TransferInProgress { number: cursor.number(), start: cursor.start };
     if batch.starts_snapshot() {
-        snapshot = Running { number: tx.draw_lsn(), start: batch.snapshot_start() };
+        snapshot = TransferInProgress { number: tx.draw_lsn(), start: batch.snapshot_start() };
         begin_marks(tx, place.id, from)?;
     }
-    let mut incorporating = Incorporating {
+    let mut incorporating = BatchInProgress {
         place,
         from,
         batch,
@@ -156,7 +156,7 @@ fn is_beyond_all(tx: &Tx<'_>, table: TableId, batch: &Batch) -> Result<bool, Sto
 /// Lets a row of another replica meet the one that is here.
 fn incorporate(
     tx: &mut Tx<'_>,
-    at: &mut Incorporating<'_>,
+    at: &mut BatchInProgress<'_>,
     row: &RowVersion,
 ) -> Result<(), CommandError> {
     let place = at.place;
@@ -170,7 +170,7 @@ fn incorporate(
         return replace_damaged(tx, at, row, found, context);
     }
     let compare = || found.as_ref().map_or(Ordering::Equal, |found| found.compared_to(value));
-    let present = found.as_ref().map(Found::side);
+    let present = found.as_ref().map(ExistingRow::side);
     match resolve(present, arriving, &at.vector, &at.batch.vector, compare) {
         Resolution::Known => {}
         Resolution::Wins(causality) => {
@@ -182,8 +182,9 @@ fn incorporate(
             let concurrent = causality.concurrent && differs;
             at.conflicts += u32::from(concurrent);
             let (stamp, seq) = (row.stamp, row.seq);
-            let origin = Origin::Arrived(Arrived { stamp, seq, context_id, context, concurrent });
-            let present = found.as_ref().map(Found::present);
+            let origin =
+                Origin::Arrived(ArrivedVersion { stamp, seq, context_id, context, concurrent });
+            let present = found.as_ref().map(ExistingRow::present);
             let lsn = versions::put_version(tx, place, &row.key, present, value, origin)?;
             mark(tx, at, lsn)?;
         }
@@ -211,9 +212,9 @@ fn incorporate(
 /// the damaged one was, or its timestamp is no earlier. An older one would hide what others may still have.
 fn replace_damaged(
     tx: &mut Tx<'_>,
-    at: &mut Incorporating<'_>,
+    at: &mut BatchInProgress<'_>,
     row: &RowVersion,
-    found: &Found,
+    found: &ExistingRow,
     context: &VersionVector,
 ) -> Result<(), CommandError> {
     let is_as_late = at.batch.vector.covers(found.side().dot()) || row.stamp.hlc >= found.stamp.hlc;
@@ -221,7 +222,8 @@ fn replace_damaged(
     if is_as_late {
         let context_id = at.context_id(tx, row.context, context)?;
         let (stamp, seq, concurrent) = (row.stamp, row.seq, false);
-        let origin = Origin::Arrived(Arrived { stamp, seq, context_id, context, concurrent });
+        let origin =
+            Origin::Arrived(ArrivedVersion { stamp, seq, context_id, context, concurrent });
         let (present, value) = (Some(found.present()), row.value.as_deref());
         lsn = versions::put_version(tx, at.place, &row.key, present, value, origin)?;
     }
@@ -242,7 +244,7 @@ fn clear_marks(tx: &Tx<'_>, table: TableId, from: &NodeName) -> Result<(), Store
 }
 
 /// Notes that a full snapshot transfer has delivered a version.
-fn mark(tx: &mut Tx<'_>, at: &Incorporating<'_>, lsn: u64) -> Result<(), StoreError> {
+fn mark(tx: &mut Tx<'_>, at: &BatchInProgress<'_>, lsn: u64) -> Result<(), StoreError> {
     if at.batch.is_whole() {
         tx.execute(
             "INSERT OR IGNORE INTO marks (table_id, peer, lsn) VALUES (?1, ?2, ?3)",
@@ -255,7 +257,7 @@ fn mark(tx: &mut Tx<'_>, at: &Incorporating<'_>, lsn: u64) -> Result<(), StoreEr
 /// Rows of the directory: each has one writer, so that none meets another of another writer.
 fn incorporate_directory(
     tx: &mut Tx<'_>,
-    at: &mut Incorporating<'_>,
+    at: &mut BatchInProgress<'_>,
     rows: &[VerifiedRow],
 ) -> Result<(), CommandError> {
     learn::learn(tx, rows)?;
@@ -273,9 +275,9 @@ fn conclude(
     place: Place<'_>,
     from: &NodeName,
     batch: &Batch,
-    snapshot: &Running,
+    snapshot: &TransferInProgress,
 ) -> Result<(), CommandError> {
-    let Conclusion { position, join, sweep, whole } =
+    let BatchEffects { position, join, sweep, whole } =
         batch.conclude(snapshot.number, snapshot.start.clone());
     if let Some(sweep) = &sweep {
         sweep_rows(tx, place, from, sweep)?;
@@ -420,8 +422,8 @@ fn believe(
 ) -> Result<QualifiedName, CommandError> {
     let directory = tx.state.catalog.directory();
     let here = tx.here()?;
-    if let Some(told) = directory.transferred(table) {
-        return entries::name_here(tx, table, told); // the sender may not have heard of it yet
+    if let Some(transferred) = directory.transferred(table) {
+        return entries::name_here(tx, table, transferred); // the sender may not have heard of it yet
     }
     let is_so = match &name.owner {
         Owner::Identity(id) => tx
@@ -479,13 +481,13 @@ fn earlier_head(
 
 /// The snapshot transfer that a batch belongs to.
 #[derive(Clone, Debug)]
-struct Running {
+struct TransferInProgress {
     number: u64,
     start: SnapshotStart,
 }
 
 /// A batch whose rows are being taken.
-struct Incorporating<'c> {
+struct BatchInProgress<'c> {
     place: Place<'c>,
     from: &'c NodeName,
     batch: &'c Batch,
@@ -498,7 +500,7 @@ struct Incorporating<'c> {
     conflicts: u32,
 }
 
-impl Incorporating<'_> {
+impl BatchInProgress<'_> {
     fn context_id(
         &mut self,
         tx: &mut Tx<'_>,

@@ -10,12 +10,12 @@ use crate::store::{actors::Actors, contexts, error::StoreError, tx::Tx};
 
 /// Where a replica stands in another one, with what is kept of the snapshot transfer that is under way.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Stand {
+pub(crate) struct CursorState {
     pub(crate) position: Position,
     pub(crate) start: SnapshotStart,
 }
 
-impl Stand {
+impl CursorState {
     pub(crate) fn number(&self) -> u64 {
         self.position.snapshot.as_ref().map_or(0, |snapshot| snapshot.number)
     }
@@ -27,7 +27,7 @@ pub(crate) fn load_cursor(
     actors: &Actors,
     table: TableId,
     peer: &NodeName,
-) -> Result<Stand, StoreError> {
+) -> Result<CursorState, StoreError> {
     let mut statement = conn.prepare_cached(
         "SELECT change_log, lsn, snapshot, whole, reached, vector, gc_watermark FROM cursors
          WHERE table_id = ?1 AND peer = ?2",
@@ -35,7 +35,7 @@ pub(crate) fn load_cursor(
     let stand = statement.query_row(params![table.0, peer.as_str()], |row| {
         let cursor = Some(Cursor { change_log: ChangeLogId(row.get(0)?), lsn: row.get(1)? });
         let Some(number) = row.get::<_, Option<u64>>(2)? else {
-            return Ok(Stand {
+            return Ok(CursorState {
                 position: Position { cursor, snapshot: None },
                 start: SnapshotStart::default(),
             });
@@ -44,13 +44,17 @@ pub(crate) fn load_cursor(
         let snapshot = Some(SnapshotTransfer { kind, number, after: row.get(4)? });
         let vector = |index| row.get::<_, Vec<u8>>(index).map(|b| contexts::decode(actors, &b));
         let start = SnapshotStart { vector: vector(5)?, gc_watermark: vector(6)? };
-        Ok(Stand { position: Position { cursor, snapshot }, start })
+        Ok(CursorState { position: Position { cursor, snapshot }, start })
     });
     Ok(stand.optional()?.unwrap_or_default())
 }
 
 /// Where this replica stands in another one.
-pub(crate) fn cursor(tx: &Tx<'_>, table: TableId, peer: &NodeName) -> Result<Stand, StoreError> {
+pub(crate) fn cursor(
+    tx: &Tx<'_>,
+    table: TableId,
+    peer: &NodeName,
+) -> Result<CursorState, StoreError> {
     load_cursor(tx.conn, &tx.state.actors, table, peer)
 }
 

@@ -31,7 +31,7 @@ use crate::store::{
 };
 
 /// A row of the future.
-struct Ahead {
+struct FutureRow {
     table: TableUid,
     stamp: Stamp,
     key: Vec<u8>,
@@ -63,7 +63,7 @@ pub(crate) fn restamp(
     let mut ahead = Vec::new();
     for (uid, table) in tables {
         for (key, stamp) in rows_after(tx, table, restamp.latest)? {
-            ahead.push(Ahead { table: uid, stamp, key });
+            ahead.push(FutureRow { table: uid, stamp, key });
         }
     }
     tx.state.set_clock_back(newest_before(tx, restamp.latest)?);
@@ -111,7 +111,7 @@ fn newest_before(tx: &Tx<'_>, latest: Hlc) -> Result<Hlc, StoreError> {
     Ok(newest.map_or_else(Hlc::default, Hlc::from_i64))
 }
 
-fn stamp_again(tx: &mut Tx<'_>, row: &Ahead) -> Result<(), CommandError> {
+fn stamp_again(tx: &mut Tx<'_>, row: &FutureRow) -> Result<(), CommandError> {
     let Some(entry) = tx.state.catalog.by_uid(row.table).cloned() else {
         return Ok(());
     };

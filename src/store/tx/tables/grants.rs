@@ -87,7 +87,7 @@ fn store_grant(tx: &mut Tx<'_>, entry: Entry, granting: &Granting) -> Result<(),
 fn note_grant(tx: &Tx<'_>, done: &'static str, granting: &Granting) -> Result<(), StoreError> {
     let Granting { caller, entry, principal, rights } = granting;
     let directory = tx.state.catalog.directory();
-    let words = rights.words().collect::<Vec<_>>().join(", ");
+    let words = rights.names().collect::<Vec<_>>().join(", ");
     let name = &entry.table.name;
     let (table, whom) = (directory.show(name), directory.show_principal(principal));
     tx.note_of(name, done, format!("{words} on {table} {done}, for {whom}, by {caller}"))

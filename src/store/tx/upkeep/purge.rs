@@ -21,13 +21,13 @@ const PURGE_BYTES: u64 = 256 << 10;
 /// Removes some rows of a dropped table, and the table once it has none; tells of the replicas of which
 /// nothing is left. True where there is more to do.
 pub(crate) fn purge(tx: &mut Tx<'_>) -> Result<bool, CommandError> {
-    let told = publish_departures(tx)?;
+    let published = publish_departures(tx)?;
     let dropped = tx
         .cached("SELECT id FROM tables WHERE dropped = 1 LIMIT 1")?
         .query_row([], |row| row.get::<_, i64>(0))
         .optional()?;
     let Some(table) = dropped else {
-        return Ok(told || tx.state.departures.hurry);
+        return Ok(published || tx.state.departures.hurry);
     };
     let rows = some_rows_of(tx, table)?;
     for (row, context) in &rows {
@@ -63,7 +63,7 @@ fn publish_departures(tx: &mut Tx<'_>) -> Result<bool, CommandError> {
     }
     let over = tx.state.departures.over();
     if over.is_empty() || tx.here().is_err() {
-        return Ok(false); // without a mesh there is nobody to tell; once there is one again, it is told
+        return Ok(false); // without a mesh no node waits for it; once there is one again, it is published
     }
     for (table, departure) in &over {
         publish_departure(tx, *table, departure)?;

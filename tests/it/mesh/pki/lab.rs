@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use cortex_core::model::NodeName;
-use cortexd::pki::files::Present;
+use cortexd::pki::files::IfExists;
 use cortexd::pki::{Authority, Credentials, Duplicate, Files, NewKey};
 use cortexd::sys::clock;
 use tempfile::TempDir;
@@ -37,7 +37,7 @@ impl Lab {
     pub(crate) fn founded(at: u64) -> Self {
         let dir = tempfile::tempdir().expect("make a directory");
         let authority =
-            Authority::create(&dir.path().join("ca"), Present::Keep, at).expect("make a CA");
+            Authority::create(&dir.path().join("ca"), IfExists::Keep, at).expect("make a CA");
         Self { dir, authority }
     }
 

@@ -56,7 +56,7 @@ const FRAME_HEADER: u64 = 24;
 
 /// The parts of one database file that hold nothing.
 #[derive(Debug)]
-pub(super) struct Slack {
+pub(super) struct FreeSpace {
     /// Held open for as long as any connection: closing it would take SQLite's locks on the file away, which are
     /// the process's.
     file: Arc<File>,
@@ -70,7 +70,7 @@ pub(super) struct Slack {
     sweep: Option<u32>,
 }
 
-impl Slack {
+impl FreeSpace {
     /// Of a database. A sweep over all pages is due where they may have been written unnoticed.
     pub(super) fn new(file: Arc<File>, database: &Path, sweep: bool) -> Self {
         Self {
