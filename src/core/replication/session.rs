@@ -113,6 +113,8 @@ struct Pull {
     taking: bool,
     /// What the source has answered meanwhile.
     next: Option<Box<Batch>>,
+    /// Or the draining that it has told of, where it had nothing more.
+    drain: Option<[u8; 16]>,
     /// True while more is known to come: it holds one of the [`TRANSFERS`].
     transfers: bool,
     /// True while it waits for one of them.
@@ -245,12 +247,13 @@ impl Session {
         let table = batch.table;
         let Some(pull) = self.pulls.get_mut(&table) else { return };
         pull.taking = false;
+        let drain = pull.drain.take();
         match outcome {
             BatchOutcome::Stored => {
                 pull.backoff.reset();
                 pull.acked = true;
                 let upto = batch.sure_position();
-                let drain = batch.drain;
+                let drain = batch.drain.or(drain);
                 self.outputs.push_back(Output::Acknowledge { table, upto: upto.clone(), drain });
                 let ends = batch.is_last();
                 if ends {
@@ -469,11 +472,15 @@ impl Session {
     fn parked(&mut self, parked: Parked, now: Duration) {
         let Parked { table, drain } = parked;
         let Some(pull) = self.pulls.get_mut(&table) else { return };
+        let is_storing = pull.is_storing();
         let Phase::Asked { from, again } = &mut pull.phase else { return };
         *again = now + ASK_AGAIN;
         pull.backoff.reset();
         pull.transfers = false;
-        if !std::mem::replace(&mut pull.acked, true) || drain.is_some() {
+        if is_storing {
+            // It was asked for from behind a batch that is not stored yet: that is acknowledged then.
+            pull.drain = drain;
+        } else if owes_ack(std::mem::replace(&mut pull.acked, true), drain) {
             let upto = Some(from.clone());
             self.outputs.push_back(Output::Acknowledge { table, upto, drain });
         }
@@ -559,6 +566,11 @@ impl Session {
     }
 }
 
+/// There is no batch that is acknowledged: who waits for this replica hears of it all the same.
+fn owes_ack(acked: bool, drain: Option<[u8; 16]>) -> bool {
+    !acked || drain.is_some()
+}
+
 impl Pull {
     const fn new(phase: Phase) -> Self {
         Self {
@@ -566,6 +578,7 @@ impl Pull {
             listed: None,
             taking: false,
             next: None,
+            drain: None,
             transfers: false,
             queued: false,
             acked: false,
@@ -579,6 +592,11 @@ impl Pull {
             Phase::Asked { again, .. } if !self.taking => Some(*again),
             Phase::Due(_) | Phase::Asked { .. } | Phase::Rests | Phase::Located => None,
         }
+    }
+
+    /// True while a place that was asked from may be ahead of what is stored.
+    fn is_storing(&self) -> bool {
+        self.taking
     }
 
     /// Asks again after a pause.

@@ -361,6 +361,20 @@ fn a_replica_that_drains_is_acknowledged_even_where_nothing_was_missing() {
 }
 
 #[test]
+fn what_waits_behind_a_batch_is_acknowledged_when_that_is_stored() {
+    let mut scene = Scene::after_the_first(&[1]);
+    scene.hear(Message::Batch(log(table(1), &at(0), 5, false)));
+    assert_eq!(scene.positions(), [(table(1), at(5))]);
+    let drain = Some([3; 16]);
+    scene.hear(Message::Parked(Parked { table: table(1), drain }));
+    scene.asks();
+    assert_eq!(scene.acknowledged, [], "what leads there is being stored");
+    scene.complete(BatchOutcome::Stored);
+    let acknowledge = Output::Acknowledge { table: table(1), upto: Some(at(5)), drain };
+    assert_eq!(scene.session.next_output(), Some(acknowledge));
+}
+
+#[test]
 fn a_draining_is_told_once_to_a_request_that_waits() {
     let mut scene = Scene::new(&[]);
     scene.hear(Message::PullRequest(Box::new(request(table(1), at(5)))));
