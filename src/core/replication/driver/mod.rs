@@ -433,7 +433,12 @@ impl Driver {
                     self.outputs.push_back(Output::Note(Note::Replica { table, node, change }));
                 }
             }
-            Message::Parked(parked) => self.taking(parked.table, None, here),
+            Message::Parked(parked) => {
+                self.taking(parked.table, None, here);
+                if parked.table == SYSTEM_TABLE {
+                    self.directory_waits(here, now);
+                }
+            }
             Message::Refuse(Refuse { table, taking, why }) => {
                 let trouble = Some(Trouble::from(why.as_seen_from_here()));
                 if *taking {
@@ -508,18 +513,19 @@ impl Driver {
         here: &impl Node,
     ) {
         let Some(status) = own_status(here, table) else { return };
-        // During a snapshot transfer the place in the change log is where the snapshot transfer began: not everything
-        // before has come.
-        let is_durable =
-            upto.snapshot.is_none() && !(table == SYSTEM_TABLE && self.quarantine.is_open());
-        let cursor = upto.cursor.filter(|_| is_durable);
+        let cursor = upto.cursor.filter(|_| is_reached(upto) && !self.is_quarantining(table));
         let ack = Box::new(Ack { table, cursor, drain, status });
         self.outputs.push_back(Output::Send(Message::Ack(ack)));
     }
 
+    /// True where only some of what comes is stored as a whole: it is read once more from before.
+    fn is_quarantining(&self, table: TableUid) -> bool {
+        table == SYSTEM_TABLE && self.quarantine.is_open()
+    }
+
     fn apply(&mut self, batch: Box<Batch>, here: &impl Node, now: Duration) {
         let latest = self.believed(&batch, here, now);
-        let learn = batch.table == SYSTEM_TABLE && self.quarantine.vector_at(&batch.from).is_some();
+        let learn = batch.table == SYSTEM_TABLE && self.quarantine.is_behind(&batch.from);
         self.applying += 1;
         self.outputs.push_back(Output::Work(Work::Apply { batch, latest, learn }));
     }
@@ -638,6 +644,11 @@ impl Driver {
         let node = self.peer.node.clone();
         self.outputs.push_back(Output::Note(Note::Replica { table, node, change }));
     }
+}
+
+/// True where all before a place in the change log has come. During a snapshot transfer it is where that began.
+fn is_reached(upto: &Position) -> bool {
+    upto.snapshot.is_none()
 }
 
 #[cfg(test)]

@@ -46,6 +46,8 @@ struct Beyond {
     ahead: bool,
     /// True once the end was read.
     ended: bool,
+    /// True once the source has said since then that there is nothing more.
+    waits: bool,
     check_at: Duration,
     backoff: Backoff,
 }
@@ -59,7 +61,8 @@ impl Quarantine {
 
     /// When the store's own place is to be asked from once more.
     pub(super) fn check_at(&self) -> Option<Duration> {
-        let place = self.0.as_ref().filter(|place| place.ahead && place.ended)?;
+        // Not before the last request was answered: what comes then is the answer to the next one.
+        let place = self.0.as_ref().filter(|place| place.ahead && place.ended && place.waits)?;
         Some(place.check_at)
     }
 
@@ -80,6 +83,11 @@ impl Quarantine {
         self.0.as_ref().filter(|place| place.position == *from).map(|place| &place.vector)
     }
 
+    /// True of a batch from there: what stands before it is not stored as a whole.
+    pub(super) fn is_behind(&self, from: &Position) -> bool {
+        self.vector_at(from).is_some()
+    }
+
     /// True while there are rows that cannot be verified.
     pub(super) fn is_open(&self) -> bool {
         self.0.is_some()
@@ -97,6 +105,7 @@ impl Quarantine {
                     vector: VersionVector::new(),
                     ahead: true,
                     ended: false,
+                    waits: false,
                     check_at: now + backoff.next_pause(),
                     backoff,
                 }
@@ -104,11 +113,23 @@ impl Quarantine {
         };
         // A snapshot transfer that is read here alone has a number that none in the store has.
         place.position = batch.leads_to(0);
+        place.waits = false;
         if batch.is_last() {
             place.vector.join(&batch.vector);
             place.ended = true;
         }
         self.0 = Some(place);
+    }
+
+    /// The source has nothing for what it was asked last; true where that was from the store's own place: then all that
+    /// it has is here, also what has come from elsewhere meanwhile.
+    fn waits(&mut self) -> bool {
+        if let Some(place) = self.0.as_mut().filter(|place| place.ahead) {
+            place.waits = true;
+            return false;
+        }
+        self.0 = None;
+        true
     }
 
     /// The store has applied a batch; true where it has come to the end by that, and nothing is left behind.
@@ -141,11 +162,23 @@ impl Driver {
     pub(super) fn directory_applied(&mut self, batch: &Batch, here: &impl Node, now: Duration) {
         let is_clear = self.quarantine.applied(batch);
         if is_clear || (batch.is_last() && !self.quarantine.is_open()) {
-            let before = std::mem::take(&mut self.quarantined);
-            if before != Quarantined::default() {
-                self.note_of_peer(SYSTEM_TABLE, Change::NothingQuarantined);
-                self.follow(here, now);
-            }
+            self.release(here, now);
+        }
+    }
+
+    /// Takes note that the source has nothing for what it was asked of the directory.
+    pub(super) fn directory_waits(&mut self, here: &impl Node, now: Duration) {
+        if self.quarantine.waits() {
+            self.release(here, now);
+        }
+    }
+
+    /// What was withheld for rows that could not be verified is asked for.
+    fn release(&mut self, here: &impl Node, now: Duration) {
+        let before = std::mem::take(&mut self.quarantined);
+        if before != Quarantined::default() {
+            self.note_of_peer(SYSTEM_TABLE, Change::NothingQuarantined);
+            self.follow(here, now);
         }
     }
 }
@@ -190,6 +223,8 @@ mod tests {
             "it is not sent again"
         );
         assert_eq!(quarantine.vector_at(&position(0)), None, "all of it is, from there");
+        quarantine.check(at(60), || panic!("the last request is not answered"));
+        assert!(!quarantine.waits());
         quarantine.check(at(1), || panic!("it is too early"));
         quarantine.check(at(2), || false);
         assert_eq!(quarantine.check_at(), Some(at(2) + BUSY_PAUSE), "it was busy");
@@ -202,11 +237,22 @@ mod tests {
 
         quarantine.pass(&batch(0, 5, false), at(2));
         quarantine.pass(&batch(5, 9, true), at(2));
+        assert!(!quarantine.waits());
         quarantine.check(at(5), || panic!("the pause is twice as long"));
         quarantine.check(at(6), || true);
         assert!(!quarantine.applied(&batch(0, 5, false)));
         assert!(quarantine.is_open());
         assert!(quarantine.applied(&batch(5, 9, true)), "the store has come to the end");
+        assert!(!quarantine.is_open());
+    }
+    #[test]
+    fn what_has_come_from_elsewhere_meanwhile_is_left_behind_no_more() {
+        let mut quarantine = Quarantine::default();
+        assert!(quarantine.waits(), "nothing is missing where a link begins");
+        quarantine.pass(&batch(0, 5, true), at(0));
+        assert!(!quarantine.waits(), "it was asked from behind the row");
+        quarantine.check(at(2), || true);
+        assert!(quarantine.waits());
         assert!(!quarantine.is_open());
     }
 }
