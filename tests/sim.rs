@@ -9,6 +9,8 @@ mod chance;
 mod checks;
 #[path = "sim/clocks.rs"]
 mod clocks;
+#[path = "sim/doubts.rs"]
+mod doubts;
 #[path = "support/fake_signer.rs"]
 mod fake_signer;
 #[path = "sim/history.rs"]

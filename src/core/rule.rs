@@ -120,6 +120,29 @@ rules! {
     /// Of competing decisions the narrower counts.
     NarrowerScope,
 
+    /// What is incorporated by a snapshot transfer that goes on is not acknowledged.
+    SnapshotNotAcknowledged,
+    /// What stands behind a row that cannot be verified is not acknowledged.
+    QuarantineNotAcknowledged,
+    /// What is asked for from behind a batch is acknowledged once that is stored.
+    AckAfterCommit,
+    /// Who is told that there is nothing for it acknowledges what it has.
+    NothingAcknowledged,
+    /// A request that waits is answered when the replica changes.
+    ParkedHearsOfChange,
+    /// Rows that cannot be verified are asked for again.
+    QuarantineRetried,
+    /// What stands behind rows that cannot be verified is learnt.
+    QuarantinePassed,
+    /// No row is held against a source that has none any more which cannot be verified.
+    QuarantineReleased,
+    /// A table is not read from where it may depend on a row that cannot be verified.
+    QuarantineWithholds,
+    /// What replicas say of themselves is passed on.
+    StatusesPassedOn,
+    /// What replicas of a table say is said to those alone who may have one.
+    StatusesForHolders,
+
     /// Nothing is collected during a full snapshot transfer.
     SnapshotBeforeGc,
     /// What is collected raises the GC watermark.
@@ -135,11 +158,11 @@ rules! {
 }
 
 thread_local! {
-    static BROKEN: Cell<u64> = const { Cell::new(0) };
+    static BROKEN: Cell<u128> = const { Cell::new(0) };
 }
 
 impl Rule {
-    const fn bit(self) -> u64 {
+    const fn bit(self) -> u128 {
         1 << self as u8
     }
 
@@ -152,7 +175,7 @@ impl Rule {
     /// Runs something without some of the rules, which hold again afterwards. In a release build they
     /// hold all the time.
     pub fn without<T>(rules: &[Self], run: impl FnOnce() -> T) -> T {
-        struct Restored(u64);
+        struct Restored(u128);
         impl Drop for Restored {
             fn drop(&mut self) {
                 BROKEN.set(self.0);

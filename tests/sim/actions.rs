@@ -68,6 +68,7 @@ enum Action {
     DiskFull,
     Jump,
     Restamp,
+    Doubt,
 }
 
 pub(crate) struct Weights {
@@ -111,6 +112,7 @@ impl Weights {
             (DiskFull, 10),
             (Jump, 10),
             (Restamp, 15),
+            (Doubt, 12),
         ];
         let mut actions: Vec<(Action, u64)> = Vec::new();
         for (action, weight) in base {
@@ -125,6 +127,8 @@ impl Weights {
                 &[Kind::Disks, Kind::Scopes, Kind::Everything]
             } else if matches!(action, Decide | Abandon) {
                 &[Kind::Scopes, Kind::Everything]
+            } else if matches!(action, Doubt) {
+                &[Kind::Scopes, Kind::Chain, Kind::Everything]
             } else if matches!(action, DiskFull) {
                 &[Kind::Clocks, Kind::Everything]
             } else if matches!(action, Jump | Restamp) {
@@ -439,6 +443,10 @@ pub(crate) fn step(world: &mut World, weights: &Weights) {
             };
         }
         Action::Restamp => wrong_clock(world, weights, n),
+        Action::Doubt if world.nodes[n].signer.doubted().is_empty() && other != n => {
+            world.doubt(n, other);
+        }
+        Action::Doubt => world.believe(n),
         Action::Die | Action::Join | Action::StaleSnapshot => {}
     }
     if !matches!(action, Action::Pull | Action::PullSystem | Action::Break | Action::Pause) {

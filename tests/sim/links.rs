@@ -24,6 +24,7 @@ use cortex_core::{
 };
 
 use crate::{
+    checks,
     mutations::{self, Around},
     world::{BEGINNING_MS, Node, Truth, World, broken},
 };
@@ -187,8 +188,7 @@ impl World {
             self.link_down(both);
             return None;
         }
-        let ends = |link: &Link| link.ends.len();
-        if self.links.get(&both).map(ends) == Some(2) {
+        if self.is_linked(a, b) {
             return Some(both);
         }
         self.link_down(both);
@@ -211,6 +211,11 @@ impl World {
             self.drive(both, n, None);
         }
         Some(both)
+    }
+
+    /// A link between two nodes is whole.
+    pub(crate) fn is_linked(&self, a: usize, b: usize) -> bool {
+        self.links.get(&pair(a, b)).is_some_and(|link| link.ends.len() == 2)
     }
 
     fn end(&mut self, n: usize, other: usize) -> End {
@@ -366,8 +371,13 @@ impl World {
         let _troubles = self.nodes[n].peers.note(table, node, change, &facts);
     }
 
-    fn send(&mut self, pair: Pair, link: u64, from: usize, mut message: Message) {
-        mutations::on_sent(self, pair, from, &mut message);
+    fn send(&mut self, pair: Pair, link: u64, from: usize, message: Message) {
+        checks::messages::may_be_sent(
+            self,
+            from,
+            if from == pair.0 { pair.1 } else { pair.0 },
+            &message,
+        );
         let Some(end) = self.end_of(pair, link, from) else { return };
         let mut truth = None;
         let is_batch = matches!(message, Message::Batch(_));

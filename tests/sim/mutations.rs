@@ -25,8 +25,6 @@ pub(crate) enum Mutation {
 pub(crate) enum Around {
     /// A batch is acknowledged before it is stored.
     AckBeforeCommit,
-    /// A place in a change log that is not read yet is acknowledged.
-    AckWithinASnapshot,
     /// An acknowledgement outlives its connection.
     AckOfAnEndedSession,
     /// Who was removed is spoken with all the same.
@@ -65,7 +63,6 @@ pub(crate) fn all() -> Vec<Mutation> {
     use Around::*;
     let around = [
         AckBeforeCommit,
-        AckWithinASnapshot,
         AckOfAnEndedSession,
         RemovedHeard,
         NoLeastAge,
@@ -94,17 +91,6 @@ pub(crate) fn on_start(world: &World, n: usize) {
     if world.broken_by(Around::NumbersReused) {
         let statement = "UPDATE node_state SET lsn = (SELECT ifnull(max(lsn), 0) FROM records)";
         world.nodes[n].db.connection().execute(statement, []).expect("a statement");
-    }
-}
-
-/// What is broken in a message when it is sent.
-pub(crate) fn on_sent(world: &World, pair: Pair, from: usize, message: &mut Message) {
-    if let Message::Ack(ack) = message
-        && world.broken_by(Around::AckWithinASnapshot)
-    {
-        let other = if from == pair.0 { pair.1 } else { pair.0 };
-        let (db, name) = (&world.nodes[from].db, &world.nodes[other].name);
-        ack.cursor = ack.cursor.or(db.position(ack.table, name).expect("a position").cursor);
     }
 }
 
@@ -194,7 +180,8 @@ pub(crate) const TABLE: &[(Mutation, Kind, u64)] = &[
     (Mutation::Rule(Rule::ReaderInScope), Kind::Scopes, 2),
     (Mutation::Rule(Rule::FullSnapshotSweeps), Kind::Disks, 3),
     (Mutation::Rule(Rule::TakerInScope), Kind::Scopes, 37),
-    (Mutation::Around(Around::AckWithinASnapshot), Kind::Scopes, 8),
+    (Mutation::Rule(Rule::SnapshotNotAcknowledged), Kind::Scopes, 8),
+    (Mutation::Rule(Rule::AckAfterCommit), Kind::Scopes, 6),
     (Mutation::Rule(Rule::ContextOfVector), Kind::Everything, 10),
     (Mutation::Rule(Rule::AbandonedEnds), Kind::Everything, 12),
     (Mutation::Rule(Rule::WatermarkInherited), Kind::Disks, 22),

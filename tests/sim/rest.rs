@@ -18,6 +18,7 @@ pub(crate) fn heal(world: &mut World) {
     world.log.push("heal".into());
     world.all_links_down();
     world.cut.clear();
+    (0..world.nodes.len()).for_each(|n| world.believe(n));
     world.calm = world.chance.percent(30);
     for n in 0..world.nodes.len() {
         world.set_full(n, false);
@@ -139,10 +140,17 @@ pub(crate) fn settle(world: &mut World) {
         world.link_ms += 1_000;
         world.tick();
         world.drain_network();
-        quiet = if (world.tally.taken, world.tally.drained) == before { quiet + 1 } else { 0 };
+        let is_held_back = living.iter().any(|n| !world.quarantines(*n).is_empty());
+        let is_quiet = (world.tally.taken, world.tally.drained) == before && !is_held_back;
+        quiet = if is_quiet { quiet + 1 } else { 0 };
         if quiet == QUIET {
             return;
         }
     }
-    broken("I22 it never comes to rest".into());
+    let held_back = |n: usize| {
+        let others = world.quarantines(n).into_iter();
+        others.map(move |other| format!("n{n} quarantines rows of n{other}"))
+    };
+    let held_back: Vec<String> = world.living().into_iter().flat_map(held_back).collect();
+    broken(format!("I22 it never comes to rest: {held_back:?}"));
 }

@@ -12,13 +12,13 @@ use cortexd::store::{Collection, Command, ReplicationCommand, SYSTEM_TABLE};
 
 use crate::{
     actions::{pull, sync_everybody},
-    clocks,
+    clocks, doubts,
     links::{InFlight, Until, pair},
     mutations::{Around, Mutation},
     requests::{self, IDENTITY, create, entry, named, remove, set_scope},
     rest::{heal, settle},
     restored,
-    world::{LEAST_AGE_MS, SKEW_MS, World},
+    world::{LEAST_AGE_MS, SKEW_MS, World, broken},
 };
 
 /// What ends badly without one of the rules.
@@ -44,6 +44,24 @@ pub(crate) const ALL: &[Story] = &[
         rules: &[rule(Rule::ForgottenDecisionCounts)],
         tell: restored::one_is_read_before_it_hears_what_it_has_forgotten,
     },
+    Story {
+        rules: &[
+            rule(Rule::QuarantineNotAcknowledged),
+            rule(Rule::QuarantinePassed),
+            rule(Rule::QuarantineReleased),
+            rule(Rule::QuarantineRetried),
+            rule(Rule::QuarantineWithholds),
+        ],
+        tell: doubts::a_grant_cannot_be_verified_for_a_while,
+    },
+    Story {
+        rules: &[rule(Rule::QuarantineReleased)],
+        tell: doubts::a_grant_comes_another_way_meanwhile,
+    },
+    Story { rules: &[rule(Rule::NothingAcknowledged)], tell: one_forgets_how_far_it_was_read },
+    Story { rules: &[rule(Rule::ParkedHearsOfChange)], tell: a_row_travels_when_it_is_written },
+    Story { rules: &[rule(Rule::StatusesPassedOn)], tell: a_deletion_is_forgotten_along_a_line },
+    Story { rules: &[rule(Rule::StatusesForHolders)], tell: one_is_excluded },
     Story { rules: &[rule(Rule::AnswersThisPosition)], tell: a_pass_ends_late },
     Story { rules: &[around(Around::CollectByMajority)], tell: one_is_away },
     Story { rules: &[rule(Rule::UnheardReplicasAsked)], tell: one_joins_unseen },
@@ -158,7 +176,7 @@ fn rows(world: &mut World, reader: usize, source: usize) {
     pull(world, reader, source, world.tables[0], 20);
 }
 
-fn cut(world: &mut World, a: usize, b: usize) {
+pub(crate) fn cut(world: &mut World, a: usize, b: usize) {
     world.cut.insert((a.min(b), a.max(b)));
 }
 
@@ -246,6 +264,59 @@ fn a_pass_ends_late(world: &mut World) {
     let anew = answer(world, 1, 0);
     world.deliver(anew);
     world.deliver(end);
+    heal(world);
+}
+
+/// A daemon is started anew, and what it knew of the others is lost, who have nothing to read of it.
+fn one_forgets_how_far_it_was_read(world: &mut World) {
+    nodes(world, 2);
+    let table = shared(world);
+    world.restart(0, None);
+    settle(world);
+    let known = world.nodes[0].peers.of(table, &world.nodes[1].name);
+    if known.is_none_or(|known| known.reached.is_none()) {
+        broken("n0 does not know how far n1 has read".into());
+    }
+    heal(world);
+}
+
+/// Whoever waits for rows need not ask again.
+fn a_row_travels_when_it_is_written(world: &mut World) {
+    nodes(world, 2);
+    let table = shared(world);
+    settle(world);
+    put(world, 0, 1);
+    settle(world);
+    if world.nodes[1].disk.copies.get(&table).is_none_or(|copy| copy.rows.len() < 2) {
+        broken("n1 waits for a row that was written long ago".into());
+    }
+    heal(world);
+}
+
+/// The ends of a line never meet, and know that a deletion has come to all of it.
+fn a_deletion_is_forgotten_along_a_line(world: &mut World) {
+    nodes(world, 3);
+    let table = shared(world);
+    world.all_links_down();
+    world.chain = true;
+    delete(world, 0, 0);
+    settle(world);
+    a_day_later(world);
+    collect(world, 0);
+    if !world.nodes[0].disk.copies[&table].rows.is_empty() {
+        broken("n0 keeps a deletion that all have confirmed".into());
+    }
+    heal(world);
+}
+
+/// A replica has left, and the others go on.
+fn one_is_excluded(world: &mut World) {
+    nodes(world, 3);
+    shared(world);
+    decide(world, 0, &[0, 1], &[]);
+    settle(world);
+    put(world, 0, 1);
+    settle(world);
     heal(world);
 }
 

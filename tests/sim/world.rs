@@ -9,7 +9,7 @@ use std::{
 };
 
 use cortex_core::{
-    model::{ActorId, NodeName, Signer, TableUid},
+    model::{ActorId, NodeName, TableUid},
     replication::Peers,
 };
 use cortexd::store::{
@@ -20,7 +20,7 @@ use cortexd::store::{
 use crate::{
     chance::{Chance, Ids},
     checks,
-    fake_signer::FakeSigner,
+    doubts::DoubtingSigner,
     history::{Disk, History, Known},
     links::{InFlight, Link, Pair},
     mutations::{self, Around, Mutation},
@@ -56,7 +56,7 @@ pub(crate) struct Truth {
 pub(crate) struct Node {
     pub(crate) name: NodeName,
     pub(crate) db: Database,
-    pub(crate) signer: Arc<dyn Signer>,
+    pub(crate) signer: Arc<DoubtingSigner>,
     pub(crate) skew_ms: i64,
     /// How far the clock has jumped.
     pub(crate) jump_ms: i64,
@@ -205,7 +205,7 @@ impl World {
         let half = SKEW_MS / 2;
         let skew = self.chance.within(0, 2 * half).cast_signed() - half.cast_signed();
         let node = Node {
-            signer: Arc::new(FakeSigner::of(name.as_str())),
+            signer: Arc::new(DoubtingSigner::of(name.as_str())),
             name,
             db,
             skew_ms: if skewed { skew } else { 0 },
@@ -222,11 +222,13 @@ impl World {
             saved: None,
         };
         self.nodes.push(node);
-        self.must(
-            n,
-            &Command::Directory(DirectoryCommand::Join(Arc::clone(&self.nodes[n].signer))),
-        );
+        self.join(n);
         n
+    }
+
+    fn join(&mut self, n: usize) {
+        let signer = Arc::clone(&self.nodes[n].signer);
+        self.must(n, &Command::Directory(DirectoryCommand::Join(signer)));
     }
 
     pub(crate) fn wall_ms(&self, n: usize) -> u64 {
@@ -341,10 +343,7 @@ impl World {
         if rolled_back {
             checks::i13::excuse(self);
         }
-        self.must(
-            n,
-            &Command::Directory(DirectoryCommand::Join(Arc::clone(&self.nodes[n].signer))),
-        );
+        self.join(n);
         if rolled_back && !self.broken_by(Around::NoRotation) {
             self.must(n, &Command::Replication(ReplicationCommand::RotateActor));
         }

@@ -8,6 +8,8 @@ use std::{
     sync::Arc,
 };
 
+use cortex_mutant::mutant;
+
 use super::{
     Ack, Batch, Cursor, ReplicaStatus, ReplicaStatuses, TableDigest, Unfit, VersionVector, Why,
     driver::{Node, ReplicaSummary},
@@ -429,6 +431,7 @@ impl Quarantined {
     /// Whether a table must not be read from there: one of the rows may take somebody's rights on it away, and who
     /// does not know of that would let them in.
     #[must_use]
+    #[mutant(QuarantineWithholds => false)]
     pub fn withholds(&self, table: TableUid) -> bool {
         let grants = format!("grant/{table}/");
         let is_about =

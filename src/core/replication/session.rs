@@ -20,6 +20,8 @@ use std::{
     time::Duration,
 };
 
+use cortex_mutant::mutant;
+
 use super::{Batch, Message, Parked, Part, Position, PullRequest, Refuse, Unfit, Why};
 use crate::{backoff::Backoff, model::TableUid};
 
@@ -319,6 +321,7 @@ impl Session {
     }
 
     /// A replica here has changed: a request that waits for that is answered.
+    #[mutant(ParkedHearsOfChange => ())]
     pub(super) fn changed(&mut self, table: TableUid) {
         let Some(held) = self.held.get_mut(&table) else { return };
         match &mut held.state {
@@ -567,6 +570,7 @@ impl Session {
 }
 
 /// There is no batch that is acknowledged: who waits for this replica hears of it all the same.
+#[mutant(NothingAcknowledged => false)]
 fn owes_ack(acked: bool, drain: Option<[u8; 16]>) -> bool {
     !acked || drain.is_some()
 }
@@ -595,6 +599,7 @@ impl Pull {
     }
 
     /// True while a place that was asked from may be ahead of what is stored.
+    #[mutant(AckAfterCommit => false)]
     fn is_storing(&self) -> bool {
         self.taking
     }

@@ -16,6 +16,7 @@ pub(crate) mod i15;
 pub(crate) mod i22;
 pub(crate) mod i23;
 pub(crate) mod ledger;
+pub(crate) mod messages;
 pub(crate) mod recent;
 pub(crate) mod restamped;
 

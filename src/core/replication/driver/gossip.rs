@@ -3,8 +3,11 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use cortex_mutant::mutant;
+
 use super::node::{Node, may_hold, own_status};
 use crate::{
+    directory::Directory,
     model::{NodeName, TableUid},
     replication::{ReplicaStatus, StatusGossip},
 };
@@ -59,7 +62,7 @@ impl Gossip {
         let tables = replicas.iter().filter(|own| own.epoch() > 0).map(|own| own.table());
         let directory = here.directory();
         tables
-            .filter(|table| may_hold(&directory, *table, to))
+            .filter(|table| may_hear(&directory, *table, to))
             .filter_map(|table| self.news(table, to, here))
             .collect()
     }
@@ -67,7 +70,7 @@ impl Gossip {
     /// What a node is to be told of a table now: what it has not been told yet.
     fn news(&mut self, table: TableUid, to: &NodeName, here: &impl Node) -> Option<StatusGossip> {
         let own = own_status(here, table).map(|status| (here.name().clone(), status));
-        let others = here.statuses(table).into_iter().filter(|(node, _)| node != here.name());
+        let others = others_say(table, here).into_iter().filter(|(node, _)| node != here.name());
         let mut statuses = Vec::new();
         for (node, status) in own.into_iter().chain(others) {
             let place = (table, node);
@@ -80,4 +83,16 @@ impl Gossip {
         }
         (!statuses.is_empty()).then_some(StatusGossip { table, statuses })
     }
+}
+
+/// Who is excluded from a table is not told how it goes on.
+#[mutant(StatusesForHolders => true)]
+fn may_hear(directory: &Directory, table: TableUid, node: &NodeName) -> bool {
+    may_hold(directory, table, node)
+}
+
+/// Nodes that never meet wait for each other's word, too.
+#[mutant(StatusesPassedOn => Vec::new())]
+fn others_say(table: TableUid, here: &impl Node) -> Vec<(NodeName, ReplicaStatus)> {
+    here.statuses(table)
 }

@@ -27,6 +27,8 @@ use std::{
     time::Duration,
 };
 
+use cortex_mutant::mutant;
+
 pub use clocks::{HELD_OFF, MAX_SKEW_MS, are_apart};
 pub use gossip::STATUSES;
 pub use node::{Node, ReplicaSummary, is_evicted, last_of, may_hold, own_status};
@@ -519,6 +521,7 @@ impl Driver {
     }
 
     /// True where only some of what comes is stored as a whole: it is read once more from before.
+    #[mutant(QuarantineNotAcknowledged => false)]
     fn is_quarantining(&self, table: TableUid) -> bool {
         table == SYSTEM_TABLE && self.quarantine.is_open()
     }
@@ -647,6 +650,7 @@ impl Driver {
 }
 
 /// True where all before a place in the change log has come. During a snapshot transfer it is where that began.
+#[mutant(SnapshotNotAcknowledged => true)]
 fn is_reached(upto: &Position) -> bool {
     upto.snapshot.is_none()
 }

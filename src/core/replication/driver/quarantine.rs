@@ -14,6 +14,8 @@
 
 use std::time::Duration;
 
+use cortex_mutant::mutant;
+
 use super::{Driver, Node, Note, Output};
 use crate::{
     backoff::Backoff,
@@ -67,6 +69,7 @@ impl Quarantine {
     }
 
     /// Where it is time for that: it is asked from next. `ask` has it asked for, if that can be now.
+    #[mutant(QuarantineRetried => ())]
     pub(super) fn check(&mut self, now: Duration, ask: impl FnOnce() -> bool) {
         let is_due = self.check_at().is_some_and(|at| at <= now);
         if let Some(place) = self.0.as_mut().filter(|_| is_due) {
@@ -84,6 +87,7 @@ impl Quarantine {
     }
 
     /// True of a batch from there: what stands before it is not stored as a whole.
+    #[mutant(QuarantinePassed => false)]
     pub(super) fn is_behind(&self, from: &Position) -> bool {
         self.vector_at(from).is_some()
     }
@@ -174,6 +178,7 @@ impl Driver {
     }
 
     /// What was withheld for rows that could not be verified is asked for.
+    #[mutant(QuarantineReleased => ())]
     fn release(&mut self, here: &impl Node, now: Duration) {
         let before = std::mem::take(&mut self.quarantined);
         if before != Quarantined::default() {
