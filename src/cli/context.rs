@@ -73,7 +73,7 @@ impl Context {
         Ok(Client::connect(&self.socket()?, self.global.time_limit(Some(DEFAULT_TIMEOUT)))?)
     }
 
-    /// For a request that the daemon was told how long to take for.
+    /// For a request that carries its own timeout.
     pub(crate) fn connect_for(&self, time_limit: Duration) -> Result<Client, Failure> {
         Ok(Client::connect(&self.socket()?, Some(time_limit))?)
     }
@@ -100,7 +100,7 @@ impl Context {
     }
 
     /// The configuration file that was named, or else `usual`, and what it says. One that cannot be read
-    /// says nothing: whether it is valid is for the daemon to tell.
+    /// says nothing: whether it is valid is for the daemon to decide.
     pub(crate) fn configuration(&self, usual: Option<&Path>) -> Configured {
         let file = self.global.config.clone().or_else(|| usual.map(Path::to_owned));
         let said =

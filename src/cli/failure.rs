@@ -246,7 +246,7 @@ fn hint_for_refusal(refusal: &str) -> Option<&'static str> {
         }
         _ if refusal.starts_with("own_node") => "Ask on another node; here: cortex mesh status",
         _ if refusal.starts_with("node_unreachable") => {
-            "The node that made the token must be reached: cortex mesh status. A name that this node has heard of can be claimed without, by a token for this node alone: cortex identity token --for-node NAME"
+            "The node that made the token must be reached: cortex mesh status. A name that this node knows can be claimed without, by a token for this node alone: cortex identity token --for-node NAME"
         }
         _ if refusal.starts_with("unknown node") => {
             "The nodes of this mesh: cortex mesh list-nodes"

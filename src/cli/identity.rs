@@ -121,7 +121,7 @@ pub(crate) fn run(command: &Identity, context: &Context) -> Result<(), Failure> 
 }
 
 impl TokenArgs {
-    /// What the daemon is told of it.
+    /// The same as options of the request.
     fn options(&self) -> TokenOptions {
         TokenOptions {
             for_node: self.for_node.clone(),

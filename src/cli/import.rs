@@ -7,7 +7,7 @@
 //!      └──────────────> ImportCounts <──────────────┘
 //! ```
 //!
-//! A bad line is told only after the answers to all lines before it, so lines are named in their order.
+//! A bad line is reported only after the answers to all lines before it, so lines are named in their order.
 
 use std::fs::File;
 use std::io::{self, Read};

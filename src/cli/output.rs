@@ -94,7 +94,7 @@ pub(crate) fn text(text: &impl Display) -> Result<(), Failure> {
     write!(out, "{}", printable(&text.to_string())).and_then(|()| out.flush()).map_err(writing)
 }
 
-/// Prints a line for humans on standard error. There is nowhere to tell that this failed.
+/// Prints a line for humans on standard error. There is nowhere to report that this failed.
 pub(crate) fn note(line: &str) {
     print_line(&printable(line));
 }

@@ -43,7 +43,7 @@ pub(crate) enum NextRecord {
     Record,
     /// Something that is not a record, and why.
     Bad(String),
-    /// Something after which nobody can tell where the next record begins.
+    /// Something after which it is unknown where the next record begins.
     Broken(String),
     End,
 }

@@ -17,7 +17,7 @@ use crate::sys::clock;
 /// How long replicas are waited for, unless the user says so.
 const WAIT: Duration = Duration::from_secs(30);
 
-/// What a wait without end is told to the daemon as: a day is what it takes at most.
+/// The timeout that stands for a wait without end: the daemon accepts a day at most.
 const FOR_EVER: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The daemon's answer comes a moment after its own time is over.

@@ -42,7 +42,7 @@ pub enum Error {
         source: io::Error,
     },
 
-    /// The daemon was silent for as long as the client was told to wait. What was asked may still happen.
+    /// The daemon was silent for as long as the client's timeout. What was asked may still happen.
     #[error("the daemon did not answer in time")]
     Timeout,
 

@@ -26,7 +26,7 @@ use crate::model::NodeName;
 /// What a machine looks like from here.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum State {
-    /// Not heard of since this daemon has started. Never returned to.
+    /// No heartbeat since this daemon has started. Never returned to.
     #[default]
     Unseen,
     /// Heard a moment ago, and steadily so.
@@ -63,7 +63,7 @@ pub struct Timing {
     pub suspect: Duration,
     /// A silence from which it is dead; longer than `suspect`.
     pub dead: Duration,
-    /// How long a suspect one must be heard without a gap to be alive again.
+    /// How long the heartbeats of a suspect one must come without a gap for it to be alive again.
     pub back_from_suspect: Duration,
     /// The same for a dead one.
     pub back_from_dead: Duration,
@@ -172,7 +172,7 @@ impl Membership {
         self.peers.get(node).map(|peer| (peer.state, peer.since))
     }
 
-    /// Those that are alive: what this machine tells the others that it sees.
+    /// Those that are alive: what this machine's heartbeats say that it sees.
     pub fn alive(&self) -> impl Iterator<Item = &NodeName> {
         self.peers.iter().filter(|(_, peer)| peer.state == State::Alive).map(|(node, _)| node)
     }
@@ -204,7 +204,7 @@ impl Peer {
         self.become_(to, now)
     }
 
-    /// Unseen to alive; suspect or dead to alive, if it has been heard for long enough.
+    /// Unseen to alive; suspect or dead to alive, if its heartbeats have come for long enough.
     fn heartbeat(&mut self, now: Duration, timing: &Timing) -> Option<(State, State)> {
         let gap = now.saturating_sub(self.last_heartbeat) >= timing.suspect;
         if gap || self.state == State::Unseen {
@@ -378,7 +378,7 @@ mod tests {
             self.0.last().map_or(Duration::MAX, |last| now - *last)
         }
 
-        /// How long it has been heard without a gap, up to the last heartbeat.
+        /// How long heartbeats have come without a gap, up to the last heartbeat.
         fn steady(&self, gap: Duration) -> Duration {
             let broken = self.0.windows(2).rposition(|two| two[1] - two[0] >= gap);
             let first = self.0[broken.map_or(0, |at| at + 1)];

@@ -26,7 +26,7 @@ rules! {
     WatermarkHeeded,
     /// A place in a change log that was cut off is of no use.
     TruncationHeeded,
-    /// Who reads the whole replica for lack of deletions is told all of it, and removes the rest.
+    /// Who reads the whole replica for lack of deletions gets all of it, and removes the rest.
     FullSnapshotBelowWatermark,
     /// A full snapshot transfer leaves out nothing that the reader claims to have.
     FullSnapshotUnfiltered,
@@ -84,7 +84,7 @@ rules! {
 
     /// A version that is covered and not there was collected: it is ignored.
     CollectedIgnored,
-    /// A newer version that its reader has collected is told again.
+    /// A newer version that its reader has collected is re-announced.
     ReAnnounce,
     /// The version that stays knows what the other one's writer had seen.
     ContextsUnite,

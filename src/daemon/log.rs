@@ -20,7 +20,7 @@ use tracing_subscriber::{
 
 use crate::edge::bus::LogControl;
 
-/// What is kept out of the log unless it is asked for by name: zbus tells of every message, at levels
+/// What is kept out of the log unless it is asked for by name: zbus logs every message, at levels
 /// that are meant for those who look for a fault in the daemon.
 const QUIET: [&str; 1] = ["zbus"];
 

@@ -73,7 +73,7 @@ pub struct MeshSettings {
 }
 
 impl MeshConfig {
-    /// Validates what can be told without looking into the files. They are looked for in the directory of
+    /// Validates what can be validated without reading the files. They are looked for in the directory of
     /// systemd's credentials, and then beside the configuration.
     ///
     /// # Errors

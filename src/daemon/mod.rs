@@ -249,7 +249,7 @@ impl MeshStarter {
     }
 
     /// Enters the mesh that is configured. Where that cannot be, by what is wrong with files, clock, address or
-    /// database, requests that need the mesh are told why, and everything else goes on.
+    /// database, requests that need the mesh are refused with the reason, and everything else goes on.
     async fn enter(
         &self,
         settings: &Settings,

@@ -1,4 +1,4 @@
-//! The running daemon: its vital tasks side by side, signals, reload, and what systemd is told.
+//! The running daemon: its vital tasks side by side, signals, reload, and notifications to systemd.
 //! The first of them to end decides how the daemon ends.
 
 use std::{path::Path, pin::pin, sync::Arc, time::Duration};
@@ -109,7 +109,7 @@ async fn reload(running: &mut Running<'_>) -> Result<()> {
     let reloading = NotifyState::monotonic_usec_now().map(|now| [NotifyState::Reloading, now]);
     match reloading {
         Ok(states) => notify(&states),
-        Err(error) => warn!(%error, "cannot tell systemd about the reload: {error}"),
+        Err(error) => warn!(%error, "cannot notify systemd of the reload: {error}"),
     }
     let outcome = try_reload(running).await;
     match &outcome {

@@ -30,7 +30,7 @@ pub(super) fn turn_clients_away() {
     }
 }
 
-/// Closes the next connection, if there is one in time. The client is told at once instead of waiting.
+/// Closes the next connection, if there is one in time. The client sees an error at once instead of waiting.
 fn close_one(listener: &UnixListener, within: Duration) {
     let timeout = PollTimeout::try_from(within).unwrap_or(PollTimeout::ZERO);
     let mut ready = [PollFd::new(listener.as_fd(), PollFlags::POLLIN)];

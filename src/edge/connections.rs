@@ -1,5 +1,5 @@
 //! Connection limits: how many may be open, in all and of each holder: a uid, or another machine.
-//! What a refused client is told is the listener's.
+//! The reply to a refused client is the listener's.
 
 use std::{
     collections::HashMap,

@@ -49,7 +49,7 @@ pub enum Error {
     #[error("the revocation list expired at {at}: renew it where the CA is")]
     StaleRevocationList { at: String },
     #[error(
-        "the revocation list says not when it expires, so that nobody could tell whether it is current"
+        "the revocation list says not when it expires, so that it is unknown whether it is current"
     )]
     EndlessRevocationList,
     #[error("the revocation list is of another CA")]

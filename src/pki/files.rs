@@ -50,7 +50,7 @@ pub fn write(
         }
     });
     if placed.is_err() {
-        // The first error is the one to tell.
+        // The first error is the one to report.
         let _ = fs::remove_file(&unfinished);
     }
     placed?;

@@ -1,5 +1,5 @@
 //! Points in time as text, in the one form `2026-11-21T13:30:00Z`.
-//! Leaves telling the time to `sys`.
+//! Leaves reading the clock to `sys`.
 
 use time::{Date, Month, OffsetDateTime, PrimitiveDateTime, Time};
 

@@ -44,7 +44,7 @@ pub(super) struct Trust {
 
 impl Trust {
     /// Trusts what `authority` has signed and the lists do not revoke. Rustls takes an expired list for
-    /// current unless it is told otherwise.
+    /// current unless configured otherwise.
     ///
     /// # Errors
     /// [`Error::Tls`] for what is no CA's certificate, or no revocation list.

@@ -1,5 +1,5 @@
 //! A replica that drains: to whom it can hand over what only it has, and what helps where that is nobody.
-//! How the replicas are is `replicas`'s; what people are told at length, `explain`'s.
+//! How the replicas are is `replicas`'s; the long explanation for people, `explain`'s.
 
 use std::collections::BTreeSet;
 

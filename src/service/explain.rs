@@ -145,7 +145,7 @@ impl Service {
                 let sources = replicas.others.iter().filter(|other| other.ready == Some(true));
                 let sources: Vec<_> = sources.map(|other| other.node.as_str()).collect();
                 if sources.is_empty() {
-                    because.add("no node with a whole replica was heard of yet");
+                    because.add("no node with a whole replica is known yet");
                 } else {
                     because.add(format!("rows come from {}", sources.join(", ")));
                 }
@@ -512,7 +512,7 @@ fn of_filling(replicas: &TableReplicas, because: &mut Reasons) -> Found {
     }
 }
 
-/// What brings back a node that is not heard.
+/// What brings back a node whose heartbeats do not come.
 fn start(node: &NodeName) -> String {
     format!("on {node}: systemctl start cortexd; then: cortex mesh status")
 }

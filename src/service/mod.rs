@@ -209,7 +209,7 @@ impl Service {
         }
     }
 
-    /// From now on tells clients that these are the bounds of one message. The edge keeps to them.
+    /// From now on clients see these as the bounds of one message. The edge keeps to them.
     pub fn set_bounds(&self, bounds: Bounds) {
         self.bounds.store(Arc::new(bounds));
     }
@@ -227,7 +227,7 @@ impl Service {
         self.mesh_down.store(Arc::new(None));
     }
 
-    /// Says why the mesh that is configured is down: requests that need it are told.
+    /// Says why the mesh that is configured is down: requests that need it are refused with that.
     pub fn keep_mesh_down(&self, why: &str) {
         self.mesh_down.store(Arc::new(Some(why.into())));
     }

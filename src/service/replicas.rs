@@ -1,4 +1,4 @@
-//! How a table's replicas are, as far as this node can tell: its own, and each of the others.
+//! How a table's replicas are, as far as this node knows: its own, and each of the others.
 //! What others say of themselves comes from `sync`; what may be concluded from it is decided here, once.
 //!
 //! ```text
@@ -67,7 +67,7 @@ pub(super) enum State {
     Behind,
     /// Both have incorporated the same, and hold different rows.
     Diverged,
-    /// It cannot be told.
+    /// Not known.
     Unknown,
     /// It is out of the scope, and still owes what only it has.
     Draining,
@@ -426,7 +426,7 @@ fn state_of(
         return (State::Unknown, Some("there is no replica here to compare it with".into()));
     };
     let Some(status) = status else {
-        let why = trouble.unwrap_or_else(|| "nothing was heard of its replica yet".into());
+        let why = trouble.unwrap_or_else(|| "it has not reported its replica yet".into());
         return (State::Unknown, Some(why));
     };
     let (same, equal) = (status.vector == here.vector, status.digest == here.digest);
@@ -441,7 +441,7 @@ fn state_of(
         return match facts.link {
             Link::Up => (State::InSync, None),
             Link::Silent(_) | Link::Down(_) | Link::Unknown => {
-                let since = "it held the same when it was heard last";
+                let since = "it held the same at its last report";
                 (State::Unknown, trouble.map(|why| format!("{why}; {since}")))
             }
         };
@@ -565,7 +565,7 @@ mod tests {
         let found = of(&silent);
         assert_eq!(found.state, State::Unknown);
         let why = found.why.expect("a reason");
-        assert_eq!(why, "not heard for 4 s; it held the same when it was heard last");
+        assert_eq!(why, "no heartbeat for 4 s; it held the same at its last report");
     }
 
     /// holds R5

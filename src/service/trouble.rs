@@ -30,7 +30,7 @@ pub(super) fn between(node: &NodeName, facts: &ReplicaFacts<'_>) -> Option<Obsta
             because(why, remedy::for_node(node.as_str(), facts.own, error.as_deref()))
         }
         Link::Silent(seconds) => because(
-            format!("not heard for {seconds} s"),
+            format!("no heartbeat for {seconds} s"),
             format!(
                 "if it lasts, see whether {node} runs, and the network to it: there, systemctl status cortexd; here, cortex mesh status"
             ),

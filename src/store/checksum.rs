@@ -1,5 +1,5 @@
 //! A checksum of every stored row, kept beside it: of its table, key, version and value.
-//! It tells what a disk or a stray program has changed; against somebody who means harm it is no help.
+//! It detects what a disk or a stray program has changed; against somebody who means harm it is no help.
 //!
 //! CRC-32C (Castagnoli), as ext4, Btrfs and iSCSI use it: every change within 32 bits is found, any other with all
 //! but one chance in four thousand million. Processors have an instruction for it, so it costs less than reading

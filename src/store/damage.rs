@@ -1,4 +1,4 @@
-//! Rows that are not what was stored: noted by whoever reads one, told once, known until they are replaced.
+//! Rows that are not what was stored: noted by the reader that finds one, reported once, known until they are replaced.
 //! Telling the operator, and asking other machines for sound ones, is the service's.
 
 use std::{

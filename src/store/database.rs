@@ -71,7 +71,7 @@ impl Engine {
         Self { conn, state, recent, contexts, exposure, damage, draw_id: Box::new(draw_id) }
     }
 
-    /// Carries out commands in one transaction. `announce` is told which of the cache's buckets are
+    /// Carries out commands in one transaction. `announce` gets the cache's buckets that are
     /// touched, just before the commit; what it returns is dropped just after.
     ///
     /// After a fault nothing has changed, but the state must be read again.

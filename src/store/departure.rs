@@ -2,11 +2,11 @@
 //! What a replica epoch is, and when it is over, is `tx::directory::reconcile`'s; emptying the log is the writer's (`erasure`).
 //!
 //! ```text
-//!   handed over ──> rows out of sight, departure stored ──> rows removed (purge) ──> log emptied ──> told to all
+//!   handed over ──> rows out of sight, departure stored ──> rows removed (purge) ──> log emptied ──> published
 //!                   one transaction                         many small ones          and the gaps    departure gone
 //! ```
 //!
-//! The others take the replica epoch for over once they are told, and people take "left" for a promise. So it is told
+//! The others take the replica epoch for over once it is published, and people take "left" for a promise. So it is published
 //! last. Each arrow may be the last thing before a crash: the departure is in the file, and what follows is
 //! done by the next start; of a log nothing is believed that this process has not emptied itself.
 

@@ -1,5 +1,5 @@
 //! When the log is emptied, so that what was deleted, overwritten or dropped is gone from the disk.
-//! Unused bytes of the file itself are `free_space`'s; who is told afterwards, `departure`'s;
+//! Unused bytes of the file itself are `free_space`'s; publishing it afterwards, `departure`'s;
 //! the doing is the writer's.
 //!
 //! SQLite overwrites a deleted row in the page that it was in, but the log holds that page as it was before,

@@ -1,4 +1,4 @@
-//! What can go wrong in the store, and what a client and the operator are told about it.
+//! What can go wrong in the store, and the texts for the client and for the log.
 //! Refusals of the rules are another type, `cortex_core::model::Refusal`.
 
 use cortex_core::model::{Refusal, TableId};

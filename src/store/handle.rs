@@ -399,7 +399,7 @@ impl Store {
         self.inner.damage.counts()
     }
 
-    /// What has become known of damaged rows since this was asked last, and is told to nobody else.
+    /// What has become known of damaged rows since this was asked last, and is given to nobody else.
     #[must_use]
     pub fn take_damage_news(&self) -> damage::DamageNews {
         self.inner.damage.take_news()
@@ -470,7 +470,7 @@ impl Store {
         self.inner.path.parent().unwrap_or(Path::new("."))
     }
 
-    /// Which database this is: told apart from every other one, copies of it among them.
+    /// Which database this is: distinct from every other one, copies of it among them.
     #[must_use]
     pub fn database(&self) -> [u8; 16] {
         self.inner.database

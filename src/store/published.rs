@@ -105,7 +105,7 @@ impl Published {
         recent: &Arc<Recent>,
         state: &State,
     ) {
-        // Even where none has: what is recent may not be told any more.
+        // Even where none has: what is recent may not be sent any more.
         self.replicas.show(changed, recent, &state.actors);
         // After the replicas: who reads first the actor id, and then what the replicas hold, never reports as
         // a new actor what only an earlier one had.
@@ -130,7 +130,7 @@ impl Published {
         }
     }
 
-    /// Names a table that could not be read in the log; the client hears less.
+    /// Names a table that could not be read in the log; the client's error says less.
     pub(super) fn warn_of_failed_read(&self, table: TableId, fault: &StoreError) {
         if let Some(suppressed) = self.failed_reads.due() {
             let table = self.catalog.load().name_of(table).map(ToString::to_string);
@@ -171,7 +171,7 @@ impl Published {
         self.catalog_changed.send_replace(());
     }
 
-    /// Has SQLite tell the length of the log after each commit, and each change that removes bytes.
+    /// Has SQLite report the length of the log after each commit, and each change that removes bytes.
     pub(super) fn follow_log(
         self: &Arc<Self>,
         conn: &mut rusqlite::Connection,

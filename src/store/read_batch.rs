@@ -127,7 +127,7 @@ pub(super) fn read_batch(
         Plan::Delta { after } => {
             let stopped = reading.change_log(replica.table, *after)?;
             let (to, last) = (replica.leads_to(stopped), reading.is_end(stopped));
-            // A replica that leaves needs to hear that the reader has everything: only batches are acknowledged.
+            // A replica that drains needs an ack that the reader has everything: only batches are acknowledged.
             if last && replica.has_all(*after, want) && replica.standing(directory) != Standing::Out
             {
                 return Ok(BatchRead::Nothing);
@@ -492,7 +492,7 @@ fn load_entry(conn: &Connection, table: TableId) -> Result<Option<Entry>, StoreE
     Ok(Some(super::catalog::entry_from(row)?))
 }
 
-/// A table as others are told of it: the owner qualified with this machine, where it is a uid of it.
+/// A table as others receive it: the owner qualified with this machine, where it is a uid of it.
 fn head_of(entry: &Entry, here: &NodeName) -> Head {
     let QualifiedName { owner, name } = entry.table.name.clone();
     let owner = match owner {

@@ -1,4 +1,4 @@
-//! The newest changes of replicas, kept in memory: another machine that has all others is told of them without a
+//! The newest changes of replicas, kept in memory: another machine that has all others gets them without a
 //! read of the file. What a batch says besides is `read_batch`'s.
 
 use std::{
@@ -12,7 +12,7 @@ use cortex_core::{
 };
 
 /// Changes that are kept, of all tables together, and bytes of their keys and values. Whoever is further
-/// behind than that is told from the file, where reading pays.
+/// behind than that is read from the file, where reading pays.
 const CHANGES: usize = 128;
 const BYTES: usize = 64 << 10;
 
@@ -43,7 +43,7 @@ impl Change {
 pub(super) struct PendingChanges {
     changes: Vec<Arc<Change>>,
     bytes: usize,
-    /// True once there is more than is kept, or a change that these do not tell.
+    /// True once there is more than is kept, or a change that is not among these.
     broken: bool,
 }
 
@@ -58,7 +58,7 @@ impl PendingChanges {
         self.changes.push(Arc::new(change));
     }
 
-    /// Something has changed that is not told here: whoever is behind it reads the file.
+    /// Something has changed that is not kept here: readers that are behind it read the file.
     pub(super) fn give_up(&mut self) {
         *self = Self { broken: true, ..Self::default() };
     }

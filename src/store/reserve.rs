@@ -109,7 +109,7 @@ impl Reserve {
     }
 }
 
-/// Bytes that an unprivileged user may still write; all there could be where it cannot be told.
+/// Bytes that an unprivileged user may still write; all there could be where it is unknown.
 fn free(dir: &Path) -> u64 {
     statvfs(dir).map_or(u64::MAX, |disk| disk.blocks_available() * disk.fragment_size())
 }

@@ -7,7 +7,7 @@
 //! A writer whose certificate was revoked or has expired, or whose machine was removed or installed
 //! again, cannot be verified any more by a node that has not verified the row before. Another node that
 //! holds the row signs it in the writer's place: it adopts it. The row keeps the stamp that its writer
-//! gave it, by which the newest version is told; that of the record is the adopter's.
+//! gave it, which decides which version is the newest; that of the record is the adopter's.
 
 use std::collections::BTreeMap;
 

@@ -64,7 +64,7 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// Runs until told to stop, until every sender is gone, or until the disk must not be trusted.
+    /// Runs until stopped, until every sender is gone, or until the disk must not be trusted.
     pub(super) fn run(mut self, mut queue: mpsc::Receiver<Job>) {
         let _panics = PanicAnnounced(Arc::clone(&self.published));
         let mut jobs = Vec::new();
@@ -269,7 +269,7 @@ impl Writer {
 
     /// Empties the log after a failed sync. The frames of the commit that failed are in the file,
     /// and another process would take them for committed though they may never have reached the
-    /// disk (`inherited` tells what follows, and helps where this does not succeed). This
+    /// disk (see `inherited` for what follows, and helps where this does not succeed). This
     /// connection knows that they are not: its checkpoint leaves them out.
     fn leave_no_log(&self) {
         match self.checkpoint_patiently(CheckpointMode::TRUNCATE) {

@@ -100,7 +100,7 @@ pub fn first_named(
     flag.or(variable).or(config)
 }
 
-/// Where a daemon listens that was told nothing. The directory may have to be made, for this uid alone.
+/// Where a daemon listens by default. The directory may have to be made, for this uid alone.
 pub fn default_socket_for_daemon(env: &Environment) -> PathBuf {
     if env.uid == 0 {
         return PathBuf::from(SYSTEM_SOCKET);
@@ -108,7 +108,7 @@ pub fn default_socket_for_daemon(env: &Environment) -> PathBuf {
     runtime_socket(env).unwrap_or_else(|| fallback_socket(env.uid))
 }
 
-/// Where a client looks that was told nothing, in this order; the last candidate holds without a condition.
+/// Where a client looks by default, in this order; the last candidate holds without a condition.
 pub fn socket_candidates_for_client(env: &Environment) -> Vec<SocketCandidate> {
     let system =
         SocketCandidate { path: PathBuf::from(SYSTEM_SOCKET), condition: Condition::Always };
@@ -122,7 +122,7 @@ pub fn socket_candidates_for_client(env: &Environment) -> Vec<SocketCandidate> {
     runtime.into_iter().chain([fallback, system]).collect()
 }
 
-/// Where a daemon keeps its data that was told nothing; `None` if the user has neither a state nor a home directory.
+/// Where a daemon keeps its data by default; `None` if the user has neither a state nor a home directory.
 pub fn default_data_dir(env: &Environment) -> Option<PathBuf> {
     if let Some(made) = &env.state_directory {
         return Some(made.clone());

@@ -34,7 +34,7 @@ pub(super) struct ConfigurationFacts {
     verdict: Option<Answer>,
     /// Only for files below /etc/cortex.
     directory: Option<PathState>,
-    /// By key: the value in force and where it comes from. None where the daemon does not tell this user.
+    /// By key: the value in force and where it comes from. None where this user may not ask the daemon.
     in_force: Option<Settings>,
     /// The keys that the files set now.
     set_by_files: Vec<String>,
@@ -99,7 +99,7 @@ fn group_of(uid: u32) -> u32 {
 }
 
 /// The data directory of the daemon that answers, which may have been started with another than its settings
-/// name. None where it does not tell this user.
+/// name. None where this user may not ask.
 pub(super) fn data_dir_in_force(context: &Context) -> Option<PathBuf> {
     let (data_dir, _) = settings_in_force(context)?.remove("data_dir")?;
     Some(data_dir.into())
@@ -185,7 +185,7 @@ fn in_force(facts: &ConfigurationFacts) -> Option<Finding> {
         return None;
     };
     let Some(running) = &facts.in_force else {
-        let text = "whether the settings are in force is told to root alone, by a running daemon";
+        let text = "only root can ask a running daemon whether the settings are in force";
         return Some(Finding::unchecked(IN_FORCE, text));
     };
     let said: BTreeMap<&str, &str> =

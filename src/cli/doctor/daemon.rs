@@ -40,7 +40,7 @@ impl DaemonFacts {
         self.answer.is_ok()
     }
 
-    /// Bytes of the database and its log, where the daemon tells.
+    /// Bytes of the database and its log, where the daemon reports them.
     pub(super) fn disk_bytes(&self) -> Option<u64> {
         self.answer.as_ref().ok().and_then(|status| status.disk_bytes)
     }

@@ -1,7 +1,7 @@
 //! The mesh: this node's credentials are good for a while, the other nodes are reached, and their clocks agree.
 //! What is wrong with the settings themselves is left to `configuration`.
 //!
-//! The daemon tells how the others are; what is in the files is judged as the daemon does it, where this user may
+//! The daemon reports the state of the others; what is in the files is judged as the daemon does it, where this user may
 //! read them.
 
 use std::io::ErrorKind;

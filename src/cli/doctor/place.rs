@@ -1,4 +1,4 @@
-//! What stat(2) tells of a path, as a value that a test can make up.
+//! What stat(2) answers for a path, as a value that a test can make up.
 //! Leaves to the areas what it should be.
 
 use std::fs;

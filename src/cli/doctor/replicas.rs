@@ -67,7 +67,7 @@ pub(super) fn gather(context: &Context, deep: bool) -> ReplicaFacts {
     facts
 }
 
-/// Only root is told of them.
+/// Only root may ask for them.
 fn orphans(client: &mut Client) -> Vec<String> {
     let options = TablesOptions { all: false, details: true };
     let Ok(TableList::Details(tables)) = client.call(&api::Tables { options }) else {

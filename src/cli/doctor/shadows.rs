@@ -105,7 +105,7 @@ impl Machine<'_> {
                 let path = dir.join(name);
                 let is_packaged =
                     PACKAGED_UNITS.iter().any(|dir| self.is_file(&Path::new(dir).join(name)));
-                // A link is an alias or a mask, which systemd itself tells of.
+                // A link is an alias or a mask, which systemd itself reports.
                 let is_link = self.at(&path).is_symlink();
                 if is_packaged && !is_link && self.is_file(&path) {
                     found.push(Remnant::Unit { starts: self.starts(&path), path });

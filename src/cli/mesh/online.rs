@@ -43,7 +43,7 @@ pub(crate) fn run(command: &Online, context: &Context) -> Result<(), Failure> {
 fn remove_node(name: &NodeName, context: &Context) -> Result<(), Failure> {
     context.call(&MeshRemoveNode { node: name.as_str() }).map_err(Failure::about_administration)?;
     note(&format!(
-        "{name} is out of the mesh on every node that hears of it. What only it had is lost."
+        "{name} is out of the mesh on every node that receives this. What only it had is lost."
     ));
     note("Its users are nobody from now on; nobody waits for its replicas any more.");
     note(&format!("next, where the CA is: cortex mesh revoke-certificate {name}"));

@@ -122,7 +122,7 @@ fn next(
     Ok(true)
 }
 
-/// Stores rows, and tells of each whether it was refused.
+/// Stores rows, and answers for each whether it was refused.
 pub(super) fn put<'r>(
     target: &mut Client,
     table: &str,

@@ -1,4 +1,4 @@
-//! What became of each table, told as it goes on and summed up at the end.
+//! What became of each table, printed as it goes on and summed up at the end.
 //! Leaves finding out to `table` and `compare`.
 
 use std::path::Path;

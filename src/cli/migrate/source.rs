@@ -86,7 +86,7 @@ impl Source {
         }
     }
 
-    /// What a table is. An early daemon does not tell: then its records show which field is the key. `None`
+    /// What a table is. An early daemon does not answer that: then its records show which field is the key. `None`
     /// where they do not either.
     pub(super) fn describe(&mut self, table: &str) -> Result<Option<Description>, Error> {
         match describe(&mut self.client, table) {

@@ -133,7 +133,7 @@ impl TableMigration<'_, '_> {
     fn make(&mut self, attributes: &[String], scope: &str) -> Result<bool, Stop> {
         let here = match source::describe(self.target, self.name) {
             Ok(here) => here,
-            // What is not there and what is forbidden look the same; creating it tells.
+            // What is not there and what is forbidden look the same; creating it shows which.
             Err(Error::Refused(refusal)) if refusal == "access_denied" => {
                 if self.job.args.dry_run {
                     return Ok(false);

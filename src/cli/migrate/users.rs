@@ -86,7 +86,7 @@ fn table_of(file: &str) -> Option<(u32, String)> {
     Some((uid.parse().ok()?, table.to_owned()))
 }
 
-/// Does something as another user, as far as the kernel tells it to who is connected to. No other thread may
+/// Does something as another user, as far as the kernel reports it to the peer of a connection. No other thread may
 /// run meanwhile: it would be that user too.
 pub(super) fn as_user<T>(uid: u32, act: impl FnOnce() -> T) -> Result<T, Failure> {
     let own = geteuid();

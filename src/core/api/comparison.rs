@@ -214,7 +214,7 @@ impl Response for BucketDigests {
     }
 }
 
-/// A row by what tells it from another version of it.
+/// A row by what distinguishes it from another version of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RowMark {
     /// Its key.

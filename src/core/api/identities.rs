@@ -118,7 +118,7 @@ request! {
     IdentityResolve<'a> = IdentityResolve -> String {
         /// The name.
         name: &'a str,
-        /// Who keeps it: the id, or the digits that tell it from the others.
+        /// Who keeps it: the id, or the digits that distinguish it from the others.
         id: &'a str,
     }
 }

@@ -29,7 +29,7 @@ pub enum ReplicaState {
     Diverged,
     /// It is out of the scope, and has nothing any more; or it was abandoned.
     Left,
-    /// It cannot be told. Also what a later version says with a word that is not known here.
+    /// Unknown. Also a state of a later version that this one does not know.
     #[default]
     #[serde(other)]
     Unknown,
@@ -104,7 +104,7 @@ pub struct Replica {
     pub conflicts: Option<u64>,
     /// When it was last found to hold the same as the one here.
     pub verified_ms: Option<u64>,
-    /// When it was last heard.
+    /// When its node was last heard from.
     pub heard_ms: Option<u64>,
     /// What is known of why it is so.
     pub why: Option<String>,

@@ -90,11 +90,11 @@ pub struct PeerReplica {
     pub behind_writes: Option<u64>,
     /// Writes that the replica here lacks, at most.
     pub ahead_writes: Option<u64>,
-    /// Seconds since it was found to hold the same, or was heard; of a replica that is not in sync.
+    /// Seconds since it was found to hold the same, or its node was heard from; of a replica that is not in sync.
     pub behind_seconds: Option<u64>,
     /// What is known of why it is so.
     pub why: Option<String>,
-    /// When it was last heard.
+    /// When its node was last heard from.
     pub heard_ms: Option<u64>,
     /// Keys of rows that differ where the two have diverged, as far as they are named.
     pub differs: Vec<String>,
@@ -237,7 +237,7 @@ pub enum Verdict {
     OnlyHere,
     /// There alone, though this side has seen it.
     OnlyThere,
-    /// One write with two contents. The one that `resolve` prefers is told to the other side.
+    /// One write with two contents. The one that `resolve` prefers is re-announced to the other side.
     Unequal,
 }
 

@@ -148,7 +148,7 @@ impl Directory {
     }
 
     /// Grants rights on a table. What this node has granted already costs no row; what another has
-    /// granted does, as somebody may hear of this node and not of that one.
+    /// granted does, as a node may receive this node's rows and not that one's.
     ///
     /// # Errors
     /// [`Refusal::TooManyGrants`], [`Refusal::DirectoryFull`].

@@ -15,7 +15,7 @@ use crate::model::{
     Caller, IdentityId, IdentityName, NodeName, Owner, Principal, QualifiedName, Refusal, TableRef,
 };
 
-/// Hexadecimal digits of an identity's id that tell it from others of its name, at least.
+/// Hexadecimal digits of an identity's id that distinguish it from others of its name, at least.
 const DISTINGUISHING_DIGITS: usize = 4;
 
 /// Identities that one resolution may list: what a row has room for, and more than there are machines.
@@ -139,7 +139,7 @@ impl Directory {
     }
 
     /// Resolves a name to one of  its identities. The others that are known here are known by the
-    /// beginning of their ids from then on; one that nobody here has heard of contests it still.
+    /// beginning of their ids from then on; one that is not known here contests it still.
     ///
     /// # Errors
     /// [`Refusal::UnknownIdentity`] where nobody of that name is that identity,

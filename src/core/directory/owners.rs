@@ -2,7 +2,7 @@
 //! Whether a caller may hand one over is the gate's.
 //!
 //! A table keeps its lasting id when it is handed over, and with it its rows, grants, replicas and scope: a
-//! transfer is one row of the directory. Where transfers compete, made on two nodes that had not heard of each
+//! transfer is one row of the directory. Where transfers compete, made on two nodes that did not know of each
 //! other, none counts until one of them is decided again: nobody gains by a clock.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,4 +1,4 @@
-//! Everything that a client can be told when a request is not carried out, with its exact wire text.
+//! Every error that a client can get for a request that is not carried out, with its exact wire text.
 //! Faults of the machine (disk full, I/O errors) are the store's; they have their own type there.
 
 use thiserror::Error;
@@ -75,7 +75,7 @@ pub enum Refusal {
     /// A federated table was to be created by a caller without a federated identity.
     #[error("federated_identity_required")]
     FederatedIdentityRequired,
-    /// The method needs other machines, and this daemon was not told of any.
+    /// The method needs other machines, and none is configured.
     #[error("mesh networking not configured")]
     MeshNotConfigured,
     /// The method needs other machines, and the mesh that is configured is down; why.

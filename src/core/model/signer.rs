@@ -5,7 +5,7 @@ use std::fmt;
 
 use super::{MeshId, NodeName};
 
-/// The SHA-256 of a public key (its SubjectPublicKeyInfo, RFC 5280), by which a signer is told.
+/// The SHA-256 of a public key (its SubjectPublicKeyInfo, RFC 5280), which identifies a signer.
 pub type KeyHash = [u8; 32];
 
 /// Why a signature does not count.

@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 use crate::model::{Stamp, TableUid};
 
 /// The sum modulo 2²⁵⁶ of SHA-256 over each live row (Bellare and Micciancio, "A New Paradigm for
-/// Collision-Free Hashing", 1997). It tells faults, not a writer who searches for collisions in a
+/// Collision-Free Hashing", 1997). It detects faults, not a writer who searches for collisions in a
 /// table of their own: peers are authenticated.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TableDigest([u64; 4]);

@@ -252,7 +252,7 @@ impl RemoteReplica {
     /// Takes note of what a batch says of the replica that it comes from, where that has said no more before.
     ///
     /// A status may have come while the batch was being stored. Its digest belongs to its vector: the batch's in its
-    /// place would be that of rows which are no more, and whoever hears of it from here would call replicas diverged.
+    /// place would be that of rows which are no more, and a node that gets it from here would call replicas diverged.
     fn batch_says(
         &mut self,
         epoch: u64,
@@ -440,7 +440,7 @@ impl Quarantined {
     }
 
     /// What is to be said of them, if there are any: how many, of which kinds, by whom, and what is wrong with the
-    /// first. Everybody may hear it, so that it names none of them.
+    /// first. Every node may receive it, so it names none of them.
     #[must_use]
     pub fn summary(&self) -> Option<String> {
         let first = self.rows.values().next()?;

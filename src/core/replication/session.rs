@@ -12,7 +12,7 @@
 //! not when somebody asks. Of a long transfer the next batch is asked for while one is being stored. The
 //! system table comes first: until it was read to its end, nothing else is asked for.
 //!
-//! The machine does nothing by itself. It is told what happens, with the time since any fixed moment, and asked
+//! The machine does nothing by itself. The driver feeds it events, with the time since any fixed moment, and asks
 //! what is to be done: [`Session::next_output`] and [`Session::next_pull_request`].
 
 use std::{
@@ -121,7 +121,7 @@ struct Pull {
     transfers: bool,
     /// True while it waits for one of them.
     queued: bool,
-    /// True once what this replica has was told on this link.
+    /// True once what this replica has was acknowledged on this link.
     acked: bool,
     /// What follows failures one after another.
     backoff: Backoff,
@@ -149,7 +149,7 @@ struct HeldRequest {
     owed: bool,
     /// What was said last, where that was no.
     refused: Option<Why>,
-    /// The draining that was told last.
+    /// The draining that was sent last.
     drain: Option<[u8; 16]>,
 }
 
@@ -390,7 +390,7 @@ impl Session {
         }
     }
 
-    /// The other side is known to have incorporated this: it need not be told of it.
+    /// The other side is known to have incorporated this: it need not be sent.
     pub(super) fn reader_has(&mut self, table: TableUid, vector: &super::VersionVector) {
         if let Some(held) = self.held.get_mut(&table) {
             held.request.vector.join(vector);

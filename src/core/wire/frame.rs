@@ -126,7 +126,7 @@ impl Scanner {
     }
 }
 
-/// What one marker tells.
+/// What one marker byte announces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Step {
     /// The bytes up to the next marker, this one's among them.

@@ -1,4 +1,4 @@
-//! What a caller on the bus is told when a request is not carried out: the name of a D-Bus error and a text.
+//! What a caller on the bus gets for a request that is not carried out: the name of a D-Bus error and a text.
 //! Why it is not carried out is decided elsewhere; here each reason gets its name, once.
 
 use cortex_core::model::Refusal;

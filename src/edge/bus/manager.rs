@@ -488,7 +488,7 @@ fn of_uid(usage: &OwnerUsage) -> Option<UidUsage> {
     Some((usage.uid?, usage.tables, usage.records, usage.bytes))
 }
 
-/// Waits for the caller to be told the job's path, so that its end is not announced before, and for
+/// Waits until the caller has the job's path, so that its end is not announced before, and for
 /// the job.
 async fn carry_out(
     dispatcher: &Dispatcher,

@@ -18,7 +18,7 @@
 //!
 //! # Who learns what
 //!
-//! Nobody can probe for the names of tables, and the bus has ways to be told that no access control
+//! Nobody can probe for the names of tables, and the bus has ways to reveal them that no access control
 //! reaches: introspection lists every object, and signals go to everybody. So:
 //!
 //! - The path of a table holds its number and not its name. Numbers are counted up and never given
@@ -166,7 +166,7 @@ impl Bus {
         Self { which, service, reader, log, polkit, last_job }
     }
 
-    /// Stays on the bus until told to stop, however often the bus goes away. What keeps it away is
+    /// Stays on the bus until stopped, however often the bus goes away. What keeps it away is
     /// logged when it changes.
     pub async fn keep(&self, mut stop: watch::Receiver<bool>) {
         let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);

@@ -1,5 +1,5 @@
 //! The interface org.freedesktop.DBus.ObjectManager: all objects of the daemon in one answer.
-//! zbus's own would tell everybody the same; here callers are told of the tables that they may read.
+//! zbus's own would answer everybody alike; here the answer holds the tables that the caller may read.
 //! The signals are sent by zbus, for every object below this one, without values.
 
 use std::collections::HashMap;

@@ -89,7 +89,7 @@ impl Polkit {
         Ok(Open { polkit: self, uid })
     }
 
-    /// What a caller is told where polkit gave no answer, and the operator once.
+    /// The caller's error where polkit gave no answer; logged once.
     fn refused(&self, error: &zbus::Error) -> Error {
         if !is_absence(error) {
             warn!(%error, "polkit gave no answer, and a request was refused: {error}");

@@ -1,7 +1,7 @@
 //! The interface org.cortexd.Cortex1.Table: one table, at a path made of its number.
 //! Which tables have an object, and when it comes and goes, is `tables`'s.
 //!
-//! The object of a table is found by everybody, and tells nothing: every property and every method
+//! The object of a table is found by everybody, and reveals nothing: every property and every method
 //! is answered with the rights of whoever asks.
 
 use std::{collections::BTreeMap, sync::Arc};

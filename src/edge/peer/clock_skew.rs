@@ -1,4 +1,4 @@
-//! What the operator is told of another machine's clock: that it is off, and that it is right again.
+//! What is logged of another machine's clock: that it is off, and that it is right again.
 //! What follows for rows is `sync::clocks`'.
 
 use std::time::Duration;
@@ -25,7 +25,7 @@ enum Skew {
     TooFarOff,
 }
 
-/// What was told of a machine's clock.
+/// What was logged of a machine's clock.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Reported {
     how: Skew,
@@ -33,7 +33,7 @@ pub(super) struct Reported {
 }
 
 impl Reported {
-    /// What is to be told of an offset: how it is now, and how it was, where that has changed.
+    /// What is to be logged of an offset: how it is now, and how it was, where that has changed.
     fn changes(&mut self, offset_ms: i64, now: Duration) -> Option<(Skew, Duration)> {
         let off = offset_ms.unsigned_abs();
         let how = match self.how {

@@ -32,7 +32,7 @@ const LEAST_REST: Duration = Duration::from_millis(20);
 /// Events that may wait for the store. When its disk stands still, further ones are in the log alone.
 const EVENTS: usize = 64;
 
-/// What the keeper is told.
+/// What happens to links.
 #[derive(Debug)]
 pub(super) enum PeerEvent {
     /// A link is there, and both sides have spoken.
@@ -287,10 +287,10 @@ impl<'a> Keeper<'a> {
             match to {
                 State::Dead => warn!(
                     MESSAGE_ID = journal::PEER_DEAD, %node, silent_s,
-                    "{node} is dead: not heard for {silent_s} s"
+                    "{node} is dead: no heartbeat for {silent_s} s"
                 ),
                 State::Suspect => {
-                    info!(%node, %from, %to, "{node} is suspect: not heard for {silent_s} s");
+                    info!(%node, %from, %to, "{node} is suspect: no heartbeat for {silent_s} s");
                 }
                 State::Alive | State::Unseen => {
                     info!(%node, %from, %to, "{node} is {to}, was {from}");
@@ -336,7 +336,7 @@ impl<'a> Keeper<'a> {
     }
 }
 
-/// Whether there is a link, and the state to it. A machine that is heard again is damped for a while before it counts
+/// Whether there is a link, and the state to it. A machine whose heartbeats come again is damped for a while before it counts
 /// as alive, and is not dead meanwhile; one that is dead is not connected, though its link may not have ended yet.
 fn shown(known: &PeerRecord, state: State) -> (bool, State) {
     let linked = known.links > 0;

@@ -104,7 +104,7 @@ impl fmt::Display for Ended {
             // What TLS says to this is for programmers, with an address to read more.
             Self::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => Self::Closed.fmt(f),
             Self::Io(error) => write!(f, "it was lost: {error}"),
-            Self::Silent => f.write_str("nothing was heard on it"),
+            Self::Silent => f.write_str("no heartbeat came on it"),
             Self::Rejected(reject) => write!(f, "it is not wanted there: {reject}"),
             Self::Bye(bye) => write!(f, "it was ended from there: {bye}"),
             Self::Unwanted(reject) => write!(f, "it is not wanted here: {reject}"),
@@ -138,7 +138,7 @@ impl Ended {
         }
     }
 
-    /// What the other side is told at the end, if it is still there to hear it.
+    /// The last message to the other side, if it is still there to receive it.
     fn last_status(&self) -> Option<Message> {
         match self {
             Self::Unwanted(reject) => Some(Message::Reject(*reject)),
@@ -200,7 +200,7 @@ pub(super) async fn run(
             let _gone_already = timeout(LAST_STATUS, writing).await;
             ended
         }
-        // It has told why, and the link is brought to its end.
+        // It has sent the reason, and the link is brought to its end.
         () = &mut writing => talking.await,
     };
     if let Ended::Unwanted(
@@ -252,7 +252,7 @@ impl<R: AsyncRead + Unpin> Link<'_, R> {
         ended
     }
 
-    /// Says who this is, hears who that is, and takes the place of the one link to it.
+    /// Exchanges greetings, and takes the place of the one link to it.
     async fn greet(&mut self) -> Result<(Hello, LinkClaim), Ended> {
         let _room_for_the_first = self.say.try_send(Message::Hello(self.own_hello()));
         let first = tokio::select! {
@@ -315,9 +315,9 @@ impl<R: AsyncRead + Unpin> Link<'_, R> {
         Ok(())
     }
 
-    /// True for a second database of a name: one that has never heard of this machine, although that of the
+    /// True for a second database of a name: one that does not know this machine, although that of the
     /// name which is known here has, or one whose name is linked already. A machine that was restored from a
-    /// backup has another database too, which knows what it was told before.
+    /// backup has another database too, which knows what it had received before.
     fn is_second(&self, hello: &Hello) -> bool {
         let store = self.shared.context.service.store();
         let catalog = store.catalog();

@@ -13,7 +13,7 @@ use tracing::warn;
 
 use crate::sys::clock;
 
-/// For how long two machines of one name are told of after they were seen to take each other's place.
+/// For how long two machines of one name are reported after they were seen to take each other's place.
 const TWINS_REMEMBERED: Duration = Duration::from_secs(300);
 
 /// The link to each machine.

@@ -35,7 +35,7 @@ struct Entry {
     protocol: Protocol,
     /// Whose it is, and when it expires in seconds since 1970; none while it is not judged yet.
     known: Option<(NodeName, u64)>,
-    /// Applied when the connection is told to end.
+    /// Applied when the connection is closed from here.
     end: Option<oneshot::Sender<Refused>>,
 }
 
@@ -47,7 +47,7 @@ pub(super) struct LiveEntry {
     untrusted: oneshot::Receiver<Refused>,
 }
 
-/// A connection that was told to end.
+/// A connection that was closed from here.
 #[derive(Debug)]
 pub(super) struct ClosedConnection {
     /// Whose it was; none for one that was being judged at that moment.
@@ -85,7 +85,7 @@ impl Live {
         trusted.filter_map(|entry| Some(entry.known.as_ref()?.1)).min()
     }
 
-    /// Judges every connection again, and tells those to end whose certificate does not do any more.
+    /// Judges every connection again, and closes those whose certificate is not valid any more.
     pub(super) fn review(&self, mesh: &Mesh, now_unix_s: u64) -> Vec<ClosedConnection> {
         let mut cut = Vec::new();
         for entry in self.table().entries.values_mut() {
@@ -118,7 +118,7 @@ impl LiveEntry {
         }
     }
 
-    /// True where it was told to end.
+    /// True where it was closed from here.
     pub(super) fn is_cut(&mut self) -> bool {
         !matches!(self.untrusted.try_recv(), Err(oneshot::error::TryRecvError::Empty))
     }

@@ -97,18 +97,18 @@ struct Shared {
     /// Connections for requests, counted apart from the local ones.
     limiter: Arc<ConnectionLimiter<NodeName>>,
     news: mpsc::Sender<keeper::PeerEvent>,
-    /// Monotonic times are told from here.
+    /// Monotonic times count from here.
     started: Instant,
     /// Machines whose rows are ahead of this one's clock.
     held_off: replication::HeldOff,
-    /// What keeps rows from coming through, as far as the operator was told.
+    /// What keeps rows from coming through, as far as it was logged.
     troubles: replication::TroubleLog,
     /// Which run of the daemon this is.
     boot: [u8; 16],
 }
 
 impl PeerPort {
-    /// Serves the mesh until told to stop, and then lets connections finish.
+    /// Serves the mesh until stopped, and then lets connections finish.
     ///
     /// # Errors
     /// If the listener cannot be watched.

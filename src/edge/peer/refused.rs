@@ -89,7 +89,7 @@ struct UnconfiguredPeer {
     warned: bool,
 }
 
-/// How a refusal of such a machine is told.
+/// How a refusal of such a machine is logged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Report {
     /// It may have joined just now.

@@ -1,4 +1,4 @@
-//! What an echo tells of the other side: how long a round trip takes, and how far its clock is ahead.
+//! What an echo measures of the other side: how long a round trip takes, and how far its clock is ahead.
 //! When it is sent is `link`'s.
 
 /// A smoothed round trip, as TCP smooths it: an eighth of each new measurement (RFC 6298).

@@ -1,5 +1,5 @@
 //! Tables as the file and the catalog have them: entered, renamed, taken out of sight.
-//! Who may have that done, and what others are told of it, is `directory`'s.
+//! Who may have that done, and what others receive of it, is `directory`'s.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use crate::store::{
 /// The kind of the events.
 pub(crate) const HANDED_OVER: &str = "table_handed_over";
 
-/// A table that others have told of. Its replica was begun before.
+/// A table that came from another node. Its replica was begun before.
 pub(crate) fn insert_table(
     tx: &mut Tx<'_>,
     table: Table,

@@ -69,7 +69,7 @@ pub(crate) struct Tx<'a> {
     pub(crate) newest_context: Option<(VersionVector, Option<i64>)>,
     /// The cache's buckets of the keys that were written.
     pub(crate) touched: Vec<usize>,
-    /// The changes that others are to be told of.
+    /// The changes that are to be sent to others.
     pub(crate) fresh: PendingChanges,
 }
 

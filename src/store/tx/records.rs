@@ -62,7 +62,7 @@ fn write(
     Ok(())
 }
 
-/// The same in a table of which there may be other replicas: they will be told.
+/// The same in a table of which there may be other replicas: the change travels to them.
 fn write_shared(
     tx: &mut Tx<'_>,
     entry: &Entry,
@@ -95,7 +95,7 @@ fn may_come(tx: &Tx<'_>, entry: &Entry) -> bool {
     })
 }
 
-/// Has versions told to everybody again, those too that claim to have them. Answers how many there
+/// Re-announces versions to all nodes, those too that claim to have them. Answers how many there
 /// were.
 pub(crate) fn re_announce(
     tx: &mut Tx<'_>,

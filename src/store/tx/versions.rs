@@ -399,7 +399,7 @@ fn put_context(
     Ok(())
 }
 
-/// Has a version told to everybody again, those too that claim to have it.
+/// Re-announces a version to all nodes, those too that claim to have it.
 pub(crate) fn re_announce(
     tx: &mut Tx<'_>,
     place: Place<'_>,

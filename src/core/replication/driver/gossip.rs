@@ -1,4 +1,4 @@
-//! Status gossip on one link: what replicas have said of themselves, passed on to those who do not hear it.
+//! Status gossip on one link: the status that replicas report, passed on to nodes that have no link to them.
 //! A status is passed on once, and everything once more from time to time, for whoever has lost it.
 
 use std::{collections::BTreeMap, time::Duration};
@@ -39,7 +39,7 @@ impl Gossip {
         self.next_round
     }
 
-    /// What a node is to be told now, where it is time. A link that is full has no room for it.
+    /// What is to be gossiped to a node now, where it is time. A link that is full has no room for it.
     pub(super) fn round(
         &mut self,
         to: &NodeName,
@@ -67,7 +67,7 @@ impl Gossip {
             .collect()
     }
 
-    /// What a node is to be told of a table now: what it has not been told yet.
+    /// What is to be gossiped to a node of a table now: what was not sent to it yet.
     fn news(&mut self, table: TableUid, to: &NodeName, here: &impl Node) -> Option<StatusGossip> {
         let own = own_status(here, table).map(|status| (here.name().clone(), status));
         let others = others_say(table, here).into_iter().filter(|(node, _)| node != here.name());

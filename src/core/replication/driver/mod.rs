@@ -6,7 +6,7 @@
 //!   a message came ────────────┐                    ┌──> Send: a message to the other node
 //!   work was done ─────────────┤                    ├──> Work: what the store is to do, answered by an Input
 //!   a replica, the directory ──┼──> Driver ─────────┤
-//!   clocks, room on the link ──┤     │  ^           ├──> Note: what status shows, what the operator is told
+//!   clocks, room on the link ──┤     │  ^           ├──> Note: what status shows, what is logged
 //!   time ──────────────────────┘     v  │           └──> End: the link must end
 //!                                   Session
 //! ```
@@ -224,7 +224,7 @@ pub enum Note {
         /// What has changed.
         change: Change,
     },
-    /// A row of the directory is not believed: to be told to the operator.
+    /// A row of the directory is not believed: to be logged.
     Quarantined(UnverifiedRow),
     /// For [`Remembered::ahead_since`].
     AheadSince(Option<Duration>),

@@ -1,4 +1,4 @@
-//! What a source remembers of a reader on one link, so as not to tell it what it has.
+//! What a source remembers of a reader on one link, so as not to send it what it has.
 //! Which rows it reads for a request is `source`'s; reading them, the store's.
 
 use std::collections::HashMap;
@@ -8,7 +8,7 @@ use crate::{
     replication::{Answer, Batch, Part, Position, PullRequest, Why},
 };
 
-/// Entries of a change log that a reader has written itself, and need not be told of at once.
+/// Entries of a change log that a reader has written itself, and need not be sent at once.
 const LONGEST_ECHO: u64 = 4096;
 
 /// By table, what was found out for a reader.
@@ -32,7 +32,7 @@ struct Passed {
 /// What is known of a reader, besides its request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ReaderKnows {
-    /// The LSN that it stood at when it was told that the replica here is whole; none where it was not.
+    /// The LSN of its cursor when it was sent that the replica here is complete; none where it was not.
     told_whole: Option<u64>,
     /// The LSN up to which nothing in the change log is for it.
     pub passed: u64,

@@ -18,14 +18,14 @@ use crate::store::{
     BatchBounds, BatchRead, Checked, SYSTEM_TABLE, Store, StoreError, blocking, check,
 };
 
-/// Bytes of rows that are told at once, without a thread that may block: they fit into one frame, and nothing
+/// Bytes of rows that are sent at once, without a thread that may block: they fit into one frame, and nothing
 /// of that is worth compressing.
 const AT_ONCE: usize = 8 << 10;
 
 /// An answer, and the frame of its batch.
 pub(super) type Framed = (Answered, Option<Vec<u8>>);
 
-/// What a request comes to where memory tells; none where the file must be read.
+/// What a request comes to where it can be answered from memory; none where the file must be read.
 pub(super) fn answer_at_once(
     store: &Store,
     node: &NodeName,

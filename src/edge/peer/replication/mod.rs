@@ -61,7 +61,7 @@ pub(super) struct FrameChannels {
     pub(super) incoming: mpsc::Receiver<Bytes>,
     /// Takes one frame at a time, or several small ones.
     pub(super) outgoing: mpsc::Sender<Vec<u8>>,
-    /// How far the other clock is ahead of ours. Changes are told where they make a difference: see [`crosses_max_skew`].
+    /// How far the other clock is ahead of ours. Changes are sent where they make a difference: see [`crosses_max_skew`].
     pub(super) clock: watch::Receiver<i64>,
 }
 
@@ -238,7 +238,7 @@ impl Exchange<'_> {
                     }
                 }
                 Output::Send(message) => {
-                    trace!(node = %self.node, table = ?message.table(), said = message.name(), "saying about a replica");
+                    trace!(node = %self.node, table = ?message.table(), said = message.name(), "sending a message about a replica");
                     self.outbox.push_back((pack::frame(message), false));
                 }
                 Output::Work(work) => self.work(work),
@@ -295,7 +295,7 @@ impl Exchange<'_> {
         let Ok(message) = message else {
             return Err(Ended::Mistake("bytes that are no message"));
         };
-        trace!(node = %self.node, table = ?message.table(), said = message.name(), "heard about a replica");
+        trace!(node = %self.node, table = ?message.table(), said = message.name(), "received a message about a replica");
         self.handle(Input::Message(message));
         Ok(())
     }

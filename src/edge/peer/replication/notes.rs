@@ -38,7 +38,7 @@ impl Exchange<'_> {
         }
     }
 
-    /// Notes how it goes with a table, and tells the operator what they may act on.
+    /// Notes how it goes with a table, and logs what an operator may act on.
     fn note_of_peer(&self, table: TableUid, change: Change) {
         let is_of_rows = change.is_of_rows();
         let facts = Facts::of(&self.here, table, self.node);

@@ -1,4 +1,4 @@
-//! Why rows do not come through: what is said of it to the other side, shown here, and told the operator.
+//! Why rows do not come through: what is sent of it to the other side, shown here, and logged.
 //! What follows for the asking is the session's.
 
 use std::{
@@ -49,7 +49,7 @@ impl fmt::Display for Direction {
     }
 }
 
-/// What was told of each replica: a state is worth a line when it begins and when it ends, not while it lasts.
+/// What was logged of each replica: a state is worth a line when it begins and when it ends, not while it lasts.
 #[derive(Debug, Default)]
 pub(in crate::edge::peer) struct TroubleLog(Mutex<BTreeMap<Key, OpenTrouble>>);
 
@@ -73,7 +73,7 @@ struct EndedTrouble {
 }
 
 impl TroubleLog {
-    /// Takes note of how it goes now; true where a trouble has begun that was not told yet.
+    /// Takes note of how it goes now; true where a trouble has begun that was not logged yet.
     pub(super) fn note(&self, key: Key, trouble: Option<&Trouble>, now: Duration) -> bool {
         let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(kind) = trouble.map(discriminant) else {

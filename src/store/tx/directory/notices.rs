@@ -113,7 +113,7 @@ fn notice_scope(tx: &Tx<'_>, table: TableUid, known: &Whereabouts) -> Result<(),
         let decided = decisions.iter().map(|(by, scope)| format!("{by}: {scope}"));
         let decided: Vec<_> = decided.collect();
         let text = format!(
-            "scope of {shown} was decided on nodes that had not heard of each other ({}): {} holds until it \
+            "scope of {shown} was decided on nodes that did not know of each other's decision ({}): {} holds until it \
              is decided again: cortex scope {shown} SCOPE",
             decided.join("; "),
             now.scope

@@ -259,7 +259,7 @@ pub(crate) fn publish_epochs(
 
 /// A replica epoch that others know of and this database does not: it was begun in a newer one than this, or a
 /// decision
-/// let it begin and another ended it before this node heard of either. It is over, or everybody would wait for
+/// let it begin and another ended it before this node received either. It is over, or everybody would wait for
 /// this node's word for ever, and remember deletions for it.
 #[mutant(ForgottenEpochEnds => Ok(()))]
 fn end_forgotten_epoch(
@@ -313,7 +313,7 @@ fn stop_drain(tx: &mut Tx<'_>, table: TableUid) {
     }
 }
 
-/// The replica epoch is over: its rows go, and nothing that it knew counts any more. The others are told once no
+/// The replica epoch is over: its rows go, and nothing that it knew counts any more. It is published once no
 /// byte of it is left.
 pub(crate) fn end_epoch(tx: &mut Tx<'_>, table: TableUid, taker: &str) -> Result<(), CommandError> {
     let here = tx.here()?;

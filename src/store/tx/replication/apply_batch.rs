@@ -329,7 +329,7 @@ fn inherit_watermark(replica: &mut Replica, of_source: &VersionVector) {
 }
 
 /// Removes what a full snapshot transfer has not delivered although its source has seen it: it was deleted, and
-/// the deletion was forgotten. Who reads of this replica hears of it by the GC watermark, which covers the
+/// the deletion was forgotten. Readers of this replica learn of it by the GC watermark, which covers the
 /// deletions.
 #[mutant(FullSnapshotSweeps => Ok(()))]
 fn sweep_rows(

@@ -18,7 +18,7 @@ use crate::store::{
 const PURGE_ROWS: u32 = 256;
 const PURGE_BYTES: u64 = 256 << 10;
 
-/// Removes some rows of a dropped table, and the table once it has none; tells of the replicas of which
+/// Removes some rows of a dropped table, and the table once it has none; publishes the end of the replicas of which
 /// nothing is left. True where there is more to do.
 pub(crate) fn purge(tx: &mut Tx<'_>) -> Result<bool, CommandError> {
     let published = publish_departures(tx)?;

@@ -304,7 +304,7 @@ fn a_machine_that_is_paused_is_not_said_to_be_in_sync_and_confirms_nothing() {
     pair.office.process().signal(Signal::SIGSTOP);
     wait_until("home does not hear it", || {
         let office = office(&pair);
-        text(&office, "state") == "unknown" && text(&office, "why").starts_with("not heard for")
+        text(&office, "state") == "unknown" && text(&office, "why").starts_with("no heartbeat for")
     });
     let waited = run(&pair.home, &["sync", "wait", HERE, "--timeout", "2"]);
     assert_eq!(waited.status.code(), Some(3), "{waited:?}");

@@ -71,7 +71,7 @@ fn on_a_line_that_is_dead_in_one_direction_nobody_is_in_sync_who_is_not_heard() 
     wait_until("home says that it hears nothing", || {
         assert_ne!(state(home, "office"), "dead", "long before it is taken for dead");
         let (state, why) = replica(home, "notes", "office");
-        state == "unknown" && why.starts_with("not heard for ")
+        state == "unknown" && why.starts_with("no heartbeat for ")
     });
     assert!(is_connected(home, "office"), "no connection has ended");
     let [finding, advice] = explained(home, &["notes", "--node", "office"]);
@@ -91,7 +91,7 @@ fn on_a_line_that_is_dead_in_one_direction_nobody_is_in_sync_who_is_not_heard() 
     mesh.put("home", "notes", 2, "meanwhile");
     let (state_now, why) = replica(home, "notes", "office");
     assert_eq!(state_now, "behind");
-    assert!(why.starts_with("not heard for ") || why.starts_with("unreachable"), "{why}");
+    assert!(why.starts_with("no heartbeat for ") || why.starts_with("unreachable"), "{why}");
     wait_until("it is taken for dead, and at no moment for connected too", || {
         let office = peer(home, "office");
         let is_dead = text(&office, "state") == "dead";
