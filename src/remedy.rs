@@ -1,5 +1,5 @@
-//! What an administrator does about another node that is not reached, by the words in which the daemon says why.
-//! The words are those of refusals, of links that have ended, and of TLS; `explain` and `doctor` ask the same here.
+//! What an administrator does about another node that is not reached, by the text in which the daemon gives the reason.
+//! The texts are those of refusals, of links that have ended, and of TLS; `explain` and `doctor` ask the same here.
 
 /// What brings a node back that is not reached. `own` is this node; `why` what the last attempt to reach the other
 /// has come to, none where there was none yet.
@@ -30,7 +30,7 @@ pub fn for_node(node: &str, own: &str, why: Option<&str>) -> String {
         return clocks(node, whose);
     }
     if says("CertificateExpired") {
-        // TLS has one word for what has ended and for what has not begun.
+        // TLS has one alert for what has ended and for what has not begun.
         return format!("{}; if both are right, {}", clocks_of(node), renewal(whose));
     }
     if says("certificate has expired") {

@@ -51,7 +51,7 @@ impl Failure {
         Self::new(Exit::Failed, format!("{:#}", error.into().context(attempt.to_owned())))
     }
 
-    /// Standard output is closed, as by `cortex all users | head -1`: whoever read has had enough, and the
+    /// Standard output is closed, as by `cortex all users | head -1`: the reader has closed it, and the
     /// command has done what was wanted of it.
     pub(crate) fn reader_gone() -> Self {
         Self::new(Exit::Ok, "")

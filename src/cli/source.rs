@@ -86,7 +86,7 @@ impl<R: Read> Source<R> {
         }
     }
 
-    /// Whether reading on may have to wait for whoever writes the file.
+    /// Whether reading on may have to wait for the writer of the file.
     pub(crate) fn may_wait(&self) -> bool {
         self.input.buffer().is_empty()
     }

@@ -1,4 +1,4 @@
-//! Lists of a table's records or keys that go on where they broke off: whoever reads the output may rest for as long
+//! Lists of a table's records or keys that go on where they broke off: the reader of the output may pause for as long
 //! as they like, and the daemon keeps no list open for so long.
 //! Leaves what becomes of an element to the commands.
 //!

@@ -104,7 +104,7 @@ pub(crate) fn create(args: &Create, context: &Context) -> Result<(), Failure> {
     context.call(&creation).map_err(|failure| failure.about_table(&args.name))
 }
 
-/// Splits arguments into words at spaces and commas.
+/// Splits arguments at spaces and commas.
 pub(crate) fn split_list(arguments: &[String]) -> Vec<&str> {
     let separator = |c: char| c == ',' || c.is_whitespace();
     arguments

@@ -157,7 +157,7 @@ fn refuse_planted(path: &Path) -> io::Result<()> {
     let own = nix::unistd::geteuid().as_raw();
     let mut path = path.to_path_buf();
     for _ in 0..MOST_LINKS {
-        // What is not there is for whoever opens it to say.
+        // What is not there is reported when it is opened.
         let (Ok(meta), Ok(parent)) = (fs::symlink_metadata(&path), parent_of(&path)) else {
             return Ok(());
         };

@@ -1,5 +1,5 @@
 //! The head of an answer: `[1, id, error, …`, up to where the result begins.
-//! Leaves the result to whoever asked for it.
+//! Leaves the result to the caller.
 
 use std::io::BufRead;
 

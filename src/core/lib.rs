@@ -15,7 +15,7 @@
 //!
 //! # Glossary
 //!
-//! One concept has one word, in code, comments, messages and manuals; `tests/tidy.rs` keeps retired ones out.
+//! One concept has one name, in code, comments, messages and manuals; `tests/tidy.rs` keeps retired ones out.
 //!
 //! | word | what it is | known from |
 //! |---|---|---|

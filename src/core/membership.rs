@@ -33,7 +33,7 @@ pub enum State {
     Alive,
     /// Silent for longer than a network takes to repeat a lost packet, or only just back from it.
     Suspect,
-    /// Silent for so long that others may take over its work, or only just back from it; or stopped, by its own word.
+    /// Silent for so long that others may take over its work, or only just back from it; or stopped, as it has announced.
     Dead,
 }
 
@@ -108,7 +108,7 @@ struct Peer {
     last_heartbeat: Duration,
     /// The first heartbeat after the last gap.
     steady_since: Duration,
-    /// It is dead by its own word, and was alive until then.
+    /// It has announced that it stops, and was alive until then.
     stopped: bool,
 }
 
@@ -141,7 +141,7 @@ impl Membership {
         silent.into_iter().chain(heard).map(named).collect()
     }
 
-    /// Takes the word of a machine that it stops. Of one that is suspect or dead it changes nothing: what it was damped
+    /// A machine has announced that it stops. Of one that is suspect or dead it changes nothing: what it was damped
     /// for is not undone by an end in good order.
     pub fn stop(&mut self, node: &NodeName, now: Duration) -> Option<Transition> {
         let peer = self.peers.get_mut(node).filter(|peer| peer.state == State::Alive)?;

@@ -97,9 +97,9 @@ rules! {
     ActorEndsChangeLogs,
     /// A replica that has left writes as another actor.
     LeavingRotatesActor,
-    /// A draining replica ends only by the word of one that is in scope.
+    /// A draining replica ends only by the ack of one that is in scope.
     DrainedIntoScope,
-    /// A draining replica ends only by the word of a replica epoch that goes on.
+    /// A draining replica ends only by the ack of a replica epoch that goes on.
     DrainedIntoLivingEpoch,
     /// A draining replica ends only when all of it was read.
     DrainedWholly,

@@ -1,5 +1,5 @@
-//! The sockets that systemd hands over, by name (sd_listen_fds_with_names(3)).
-//! Binding them ourselves, where none is handed over, is `socket`'s and `peer`'s.
+//! The sockets that systemd passes, by name (sd_listen_fds_with_names(3)).
+//! Binding them ourselves, where none is passed, is `socket`'s and `peer`'s.
 
 use std::{
     net::TcpListener,

@@ -316,7 +316,7 @@ fn start_peers(
 }
 
 impl Running<'_> {
-    /// Says where the daemon listens, to whoever started it, and what to type next.
+    /// Prints where the daemon listens and what to type next, where it was started from a terminal.
     fn announce(&self) {
         let (socket, data) = (self.socket.path().display(), self.settings.data_dir.display());
         let version = env!("CARGO_PKG_VERSION");

@@ -100,7 +100,7 @@ pub(super) async fn refuse_if_served(path: &Path) -> Result<()> {
     }
 }
 
-/// Binds under a temporary name and renames: whoever finds the socket finds it with its mode, and
+/// Binds under a temporary name and renames: a client that finds the socket finds it with its mode, and
 /// a stale one is replaced in one step.
 fn bind(path: &Path) -> Result<StdUnixListener> {
     let length = path.as_os_str().len();

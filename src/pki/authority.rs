@@ -373,7 +373,7 @@ impl Authority {
         self.index.write(&path).map_err(IssueError::writing(&path))
     }
 
-    /// Makes the revocation list of what the index says is revoked. It is good until the CA ends: whoever
+    /// Makes the revocation list of what the index says is revoked. It is good until the CA ends: anyone who
     /// revokes something hands out another.
     fn write_revoked(&mut self, now: u64) -> Result<(), IssueError> {
         let revoked = self.index.records.iter().filter_map(revoked_entry).collect();

@@ -52,7 +52,7 @@ impl Authority {
     }
 }
 
-/// For the invited side: whoever answers must have a certificate by the CA with this fingerprint, and must be
+/// For the invited side: the other side must have a certificate by the CA with this fingerprint, and must be
 /// serving an invitation. The handshake fails otherwise, before anything was sent.
 ///
 /// # Errors

@@ -52,7 +52,7 @@ pub(super) fn load(path: &Path) -> Result<Arc<dyn SigningKey>, Error> {
         .map_err(|e| Error::UnsupportedKey { path: path.to_owned(), problem: e.to_string() })
 }
 
-/// Whether a file is a credential that the service manager handed over: it has seen to who may read it, and
+/// Whether a file is a credential that the service manager passed: it has seen to who may read it, and
 /// sets modes of its own.
 fn is_below(path: &Path, credentials: Option<&OsStr>) -> bool {
     credentials.filter(|dir| !dir.is_empty()).is_some_and(|dir| path.starts_with(dir))

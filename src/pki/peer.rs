@@ -21,14 +21,14 @@ pub struct PeerCertificate {
     /// SHA-256 of its `SubjectPublicKeyInfo`.
     pub key_hash: [u8; 32],
     /// The DNS names besides the node's own, in lower case: the host that it is reached at. One that is another
-    /// node's name would let it pass for that node with whoever verifies the name alone.
+    /// node's name would let it pass for that node with a peer that verifies the name alone.
     pub other_names: Vec<String>,
 }
 
 impl Credentials {
     /// Judges the chain that a peer has presented in a handshake under these credentials'
     /// configurations. TLS has checked signatures, validity and revocation, and does so once more here:
-    /// whoever keeps a chain may ask again after a reload.
+    /// the holder of a chain may ask again after a reload.
     ///
     /// An accepting side must also look at `alpn_protocol()` of its connection: rustls lets a client in that
     /// offers no application protocol, and then it is none ([`Rejected::NoProtocol`]).

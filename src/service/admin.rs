@@ -51,7 +51,7 @@ impl Service {
         Ok(events.into_iter().map(shown).collect())
     }
 
-    /// Lets pass whoever may see and do everything.
+    /// Lets administrators pass.
     pub(super) fn require_admin(&self, caller: &Caller) -> Result<(), Refusal> {
         if self.is_admin(caller) { Ok(()) } else { Err(Refusal::AccessDenied) }
     }

@@ -57,7 +57,7 @@ fn is_plain(name: &str) -> bool {
     (1..=100).contains(&name.len()) && name.chars().all(inner) && !name.starts_with('.')
 }
 
-/// Gives up its turn before the answer is out: whoever has the answer may begin the next one.
+/// Gives up its turn before the answer is out: a client that has the answer may begin the next one.
 fn keep(store: &Store, name: &str, _turn: OwnedSemaphorePermit) -> Result<Deferred, CommandError> {
     let dir = store.dir().join(KEPT_BACKUPS);
     make_kept_dir(store.dir(), &dir)
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn whoever_has_the_answer_may_begin_the_next_backup() {
+    async fn who_has_the_answer_may_begin_the_next_backup() {
         let dir = tempfile::tempdir().expect("a directory");
         let store = Store::open(&Options::new(dir.path())).expect("a store");
         let service = Service::new(store, "here", ScanSlots::new(1, 1), mpsc::channel(1).0);

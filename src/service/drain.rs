@@ -159,7 +159,7 @@ fn listed(nodes: &[NodeName]) -> String {
     nodes.iter().map(NodeName::as_str).collect::<Vec<_>>().join(", ")
 }
 
-/// Whose word it is that no rows come here any more.
+/// By whose decision no rows come here any more.
 pub(super) fn removed(by: &NodeName) -> String {
     format!("{by} says that this node was removed from the mesh")
 }

@@ -404,7 +404,7 @@ impl Service {
         ))
     }
 
-    /// The nodes that may hold a table, in words.
+    /// The nodes that may hold a table, as text.
     fn holders(&self, replicas: &TableReplicas) -> String {
         let catalog = self.store.catalog();
         let admitted = catalog.directory().in_scope(replicas.entry.table.uid);

@@ -63,7 +63,7 @@ pub enum AskError {
     /// It was not reached: nothing was asked.
     #[error("{0}")]
     Unreachable(String),
-    /// It said no, in these words.
+    /// It refused, with this text.
     #[error("{0}")]
     Refused(Box<str>),
     /// No answer came in time.

@@ -1,4 +1,4 @@
-//! The one request path: whoever asks and over whatever transport, a request is judged and answered here.
+//! The one request path: a request of any caller, over any transport, is judged and answered here.
 //! Making a caller out of a connection, and bytes out of an answer, is left to the edge.
 //!
 //! ```text

@@ -3,12 +3,12 @@
 //!
 //! ```text
 //!   directory: who may hold it, which epochs are over ─┐
-//!   SyncView: the last word of each replica ──────────────┼──> judge ──> sync_status, scope, explain, sync_wait
+//!   SyncView: the last status of each replica ────────────┼──> judge ──> sync_status, scope, explain, sync_wait
 //!   MeshView: who is linked                            │
 //!   store: the replica here ──────────────────────────────┘
 //! ```
 //!
-//! A replica is in sync only while there is a link to it, and if its last word names the same vector and the same
+//! A replica is in sync only while there is a link to it, and if its last status has the same vector and the same
 //! digest as the replica here has now. Whatever falls short of that is called by what is known of it.
 
 use std::{collections::BTreeSet, sync::Arc};
@@ -40,7 +40,7 @@ pub(super) enum OwnState {
     Filling,
     /// Decisions about the scope compete, and not all of them admit this node.
     Frozen,
-    /// It leaves: what only this node has is handed over, or its bytes are still being overwritten.
+    /// It drains: what only this node has is handed over, or its bytes are still being overwritten.
     Draining,
     /// There is none.
     None,
@@ -61,7 +61,7 @@ impl From<OwnState> for ReplicaState {
 /// How a replica on another node is, compared with the one here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
-    /// It holds the same, by its own word.
+    /// It holds the same, by its own status.
     InSync,
     /// One of the two has incorporated what the other has not.
     Behind,
@@ -350,7 +350,7 @@ fn here(entry: &Entry, replica: Option<&Replica>) -> OwnState {
     }
 }
 
-/// True where the last word of a replica names the same vector and digest as the replica here has now.
+/// True where the last status of a replica has the same vector and digest as the replica here has now.
 pub(super) fn is_equal(here: &Replica, known: &RemoteReplica) -> bool {
     let status = known.status.as_ref();
     status.is_some_and(|status| status.vector == here.vector && status.digest == here.digest)
@@ -432,7 +432,7 @@ fn state_of(
     let (same, equal) = (status.vector == here.vector, status.digest == here.digest);
     let whole = status.ready && here.ready;
     // That both have seen the same and differ may be so for a moment, in the middle of a transfer from a
-    // third: whoever looks after replicas says when it stays so.
+    // third: the upkeep of replicas reports it when it stays so.
     if facts.replica.is_some_and(|replica| replica.diverged) && !(same && equal) {
         let why = "both have seen the same writes and hold different rows";
         return (State::Diverged, Some(why.into()));

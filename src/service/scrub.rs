@@ -5,7 +5,7 @@
 //! ```text
 //!   at the start, then each interval ──┐
 //!   a table that somebody suspects ────┴──> audit ──> what is corrected is an event
-//!   a damaged row, whoever met it ──> an event, a line in the log ──> sync_push at those who may have it
+//!   a damaged row, from any reader ──> an event, a line in the log ──> sync_push at those who may have it
 //! ```
 
 use std::{

@@ -1,4 +1,4 @@
-//! What stands between two replicas of a table, in words, and what mends it.
+//! What keeps rows from passing between two replicas of a table, as text, and what mends it.
 //! What is known of it is gathered by `replicas`; what a node that is not reached needs is `crate::remedy`'s.
 
 use cortex_core::{

@@ -232,7 +232,7 @@ fn judge_backup(from: &Path) -> Result<(), OpenError> {
     }
 }
 
-/// Gives a file to whoever the directory belongs to, and to nobody else: a restore is often root's, and
+/// Gives a file to the owner of the directory, and to nobody else: a restore is often root's, and
 /// the daemon that must open the file afterwards is not; the backup may lie where all may read it.
 fn hand_to_owner(file: &Path, dir: &Path) -> io::Result<()> {
     let (owner, found) = (fs::metadata(dir)?, fs::metadata(file)?);

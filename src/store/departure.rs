@@ -2,7 +2,7 @@
 //! What a replica epoch is, and when it is over, is `tx::directory::reconcile`'s; emptying the log is the writer's (`erasure`).
 //!
 //! ```text
-//!   handed over ──> rows out of sight, departure stored ──> rows removed (purge) ──> log emptied ──> published
+//!   drained ──> rows out of sight, departure stored ──> rows removed (purge) ──> log emptied ──> published
 //!                   one transaction                         many small ones          and the gaps    departure gone
 //! ```
 //!

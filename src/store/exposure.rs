@@ -19,7 +19,7 @@ use super::{
     system,
 };
 
-/// What was handed out.
+/// What was sent to peers.
 #[derive(Debug, Default)]
 pub(super) struct Exposure(Mutex<State>);
 
@@ -36,7 +36,7 @@ struct State {
     changing: bool,
 }
 
-/// A moment before rows are read to be handed out.
+/// Taken before rows are read that are sent to a peer.
 #[derive(Clone, Copy, Debug)]
 struct ReadStart(u64);
 

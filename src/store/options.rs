@@ -57,7 +57,7 @@ pub struct Options {
     pub log: LogBounds,
     /// The SQLite VFS to use; none for the system's.
     pub vfs: Option<String>,
-    /// A directory in memory, for a word on how far the database has come. Without one, a database of a
+    /// A directory in memory, for the rollback marker. Without one, a database of a
     /// mesh writes as another actor after each start.
     pub rollback_marker: Option<PathBuf>,
 }

@@ -102,7 +102,7 @@ impl Reserve {
         Ok(())
     }
 
-    /// Gives the room to whoever writes next. True where it was kept back.
+    /// Gives the room to the next write. True where it was kept back.
     pub(super) fn let_go(&mut self) -> bool {
         let removed = fs::remove_file(&self.path).is_ok();
         std::mem::take(&mut self.held) > 0 && removed

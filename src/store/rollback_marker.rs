@@ -25,16 +25,16 @@ use nix::{
 use sha2::{Digest, Sha256};
 use tracing::warn;
 
-/// What the word begins with: its form.
+/// What the marker begins with: its format.
 const FORM: &[u8; 8] = b"cxanchr1";
 
-/// Bytes of the word.
+/// Bytes of the marker.
 const MARK: usize = 80;
 
-/// The place of the word of one database.
+/// The marker of one database.
 #[derive(Debug)]
 pub(super) struct RollbackMarker {
-    /// Made with the first word: a database that belongs to no mesh needs none.
+    /// Made with the first marker: a database that belongs to no mesh needs none.
     place: MarkerFile,
     database: [u8; 16],
     /// Device and inode: a copy of the database is another file.
@@ -52,9 +52,9 @@ enum MarkerFile {
 }
 
 impl RollbackMarker {
-    /// Finds the word of a database. Answers what it says: the actor, and how far that had come.
+    /// Opens the marker of a database. Answers what it says: the actor, and how far that had come.
     ///
-    /// Without a directory, or in one that outlives the machine's memory, there is no word.
+    /// Without a directory, or in one that outlives the machine's memory, there is none.
     pub(super) fn open(
         dir: Option<&Path>,
         database: [u8; 16],
@@ -76,7 +76,7 @@ impl RollbackMarker {
         (rollback_marker, mark)
     }
 
-    /// Writes down how far an actor has come. Where that fails there must be no older word.
+    /// Writes down how far an actor has come. Where that fails there must be no older marker.
     pub(super) fn note(&mut self, actor: ActorId, seq: u64) {
         if let MarkerFile::Directory(path) = &self.place {
             self.place = match make(path) {
@@ -90,7 +90,7 @@ impl RollbackMarker {
         let MarkerFile::File(file) = &self.place else { return };
         if let Err(error) = file.write_all_at(&self.mark(actor, seq), 0) {
             warn!(%error, "how far the store has come could not be noted: {error}");
-            let _no_word_at_all = file.set_len(0);
+            let _no_marker_at_all = file.set_len(0);
             self.place = MarkerFile::Nowhere;
         }
     }
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn a_word_is_found_again_by_the_same_file_alone() {
+    fn a_marker_is_found_again_by_the_same_file_alone() {
         let (dir, database) = places();
         let (mut rollback_marker, none) =
             RollbackMarker::open(Some(dir.path()), DATABASE, database.path());
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_word_is_none() {
+    fn a_damaged_marker_is_none() {
         let (dir, database) = places();
         let (mut rollback_marker, _) =
             RollbackMarker::open(Some(dir.path()), DATABASE, database.path());
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn a_word_on_a_disk_does_not_count() {
+    fn a_marker_on_a_disk_does_not_count() {
         let (_, database) = places();
         let disk = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).expect("a disk");
         for _ in 0..2 {

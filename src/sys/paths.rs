@@ -152,7 +152,7 @@ pub struct SocketCandidate {
     pub condition: Condition,
 }
 
-/// What must hold of a [`SocketCandidate`] before a client talks to whoever listens there.
+/// What must hold of a [`SocketCandidate`] before a client connects to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Condition {
     /// Nothing: connecting says why it fails.

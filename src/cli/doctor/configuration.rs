@@ -217,7 +217,7 @@ fn in_force(facts: &ConfigurationFacts) -> Option<Finding> {
 /// The first and the last line of a message: an error in the file is shown with the line that it is about.
 fn gist(stderr: &str) -> String {
     let mut lines = stderr.lines().map(str::trim).filter(|line| !line.is_empty());
-    let first = lines.next().unwrap_or("the daemon refuses it without a word");
+    let first = lines.next().unwrap_or("the daemon refuses it without a message");
     let first = first.strip_prefix("error: ").unwrap_or(first);
     match lines.next_back() {
         Some(last) => format!("{first}: {last}"),

@@ -44,7 +44,7 @@ pub(super) struct Unit {
 
 impl UnitFacts {
     /// Who the daemon runs as: the user of its service, else root. One that has made its socket itself runs
-    /// as whoever owns that. None where the service's user is unknown to this machine.
+    /// as the owner of that. None where the service's user is unknown to this machine.
     pub(super) fn daemons_uid(&self, sockets_owner: u32) -> Option<u32> {
         match self {
             Self::NotOfTheSystem => Some(sockets_owner),

@@ -38,7 +38,7 @@ impl NotJson {
     }
 }
 
-/// What the parser's own words leave to guess, in plain ones.
+/// The parser's own messages where they are cryptic, in plain language.
 const PLAINER: [(&str, &str); 3] = [
     // The first is what it says where a high surrogate stands alone, the second where a low one does.
     ("unexpected end of hex escape", LONE_SURROGATE),

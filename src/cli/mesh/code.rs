@@ -12,7 +12,7 @@ const VERSION: u8 = 1;
 /// Longest `host:port`: a DNS name of 253 bytes, and the rest.
 const MOST_ADDRESS: usize = 262;
 
-/// Known to the inviting machine and to whoever has the code.
+/// Known to the inviting machine and to the holder of the code.
 pub(super) type Secret = [u8; 16];
 
 /// What a code says.

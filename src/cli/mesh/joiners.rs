@@ -32,7 +32,7 @@ use crate::pki::{Authority, Duplicate, IssueError, Issued, PublicKey};
 /// For everything that one joiner says.
 const TIME_LIMIT: Duration = Duration::from_secs(60);
 
-/// Wrong secrets until nobody is let in any more. With 128 bits there is no guessing: whoever shows wrong
+/// Wrong secrets until nobody is let in any more. With 128 bits there is no guessing: a client that shows wrong
 /// ones is up to something.
 const MOST_WRONG: u32 = 10;
 

@@ -63,7 +63,7 @@ impl MeshPaths {
         }
     }
 
-    /// Who shall own what the daemon reads: whoever owns its state.
+    /// Who shall own what the daemon reads: the owner of its state.
     pub(super) fn owner(&self) -> Option<Owner> {
         if self.uid != 0 {
             return None;

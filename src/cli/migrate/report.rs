@@ -100,7 +100,7 @@ impl TableReport {
         ]
     }
 
-    /// The counts that are not nothing, in words.
+    /// The counts that are not zero, as text.
     fn line(&self, dry_run: bool) -> String {
         if let Some(error) = &self.error {
             return format!("{}: {error}", self.full_name());

@@ -157,7 +157,7 @@ pub struct Event {
     pub uid: Option<u32>,
     /// `table_created`, `acl_granted` and others.
     pub kind: String,
-    /// What, in words.
+    /// What, as text for people.
     pub text: String,
 }
 

@@ -76,7 +76,7 @@ impl<'a> Param<'a> for Bin<'a> {
     }
 }
 
-/// Words that are separated by commas, or a list of words: a scope, or permissions.
+/// Names that are separated by commas, or a list of names: a scope, or permissions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TextOrList<'a> {
     /// `home,office`

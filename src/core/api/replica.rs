@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{NodeName, Scope};
 
-/// How a replica of a table is: the first five words are said of the replica here.
+/// The state of a replica of a table: the first five are states of the replica here.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ReplicaState {
@@ -21,7 +21,7 @@ pub enum ReplicaState {
     Draining,
     /// There is none here.
     None,
-    /// It holds the same as the one here, by its own word.
+    /// It holds the same as the one here, by its own status.
     InSync,
     /// One of the two has incorporated what the other has not.
     Behind,
@@ -36,7 +36,7 @@ pub enum ReplicaState {
 }
 
 impl ReplicaState {
-    /// Its word in answers.
+    /// Its name in answers.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {

@@ -105,7 +105,7 @@ pub struct PeerReplica {
 pub struct GcBlockedBy {
     /// The node.
     pub node: String,
-    /// In words.
+    /// As text for people.
     pub why: String,
 }
 

@@ -302,7 +302,7 @@ impl Directory {
     }
 
     /// True where a table is decided to be exactly there and nothing competes: to decide it once more would
-    /// change nothing but whose word it is, and compete with what others decide meanwhile.
+    /// change nothing but whose decision it is, and compete with what others decide meanwhile.
     #[must_use]
     pub fn is_decided(&self, here: &NodeName, table: TableUid, scope: &Scope) -> bool {
         let wanted = if *scope == Scope::Local {

@@ -66,7 +66,7 @@ pub struct Directory {
     dropped: HashMap<TableUid, BTreeSet<NodeName>>,
     transfers: HashMap<TableUid, BTreeMap<NodeName, TransferRow>>,
     mesh: Option<MeshId>,
-    /// Computed from transfers: the tables that identities were handed over, by their names.
+    /// Computed from transfers: the tables that were transferred to identities, by their names.
     received: BTreeMap<(IdentityId, TableName), TableUid>,
     /// Computed: the identities of a name that nobody is any more.
     departed: BTreeMap<IdentityName, BTreeSet<IdentityId>>,
@@ -374,7 +374,7 @@ impl Directory {
     }
 
     /// The lasting id of the federated table of that name; none where there is none now. One that the owner has
-    /// made comes before one that they were handed over.
+    /// made comes before one that was transferred to them.
     #[must_use]
     pub fn federated(&self, owner: IdentityId, name: &TableName) -> Option<TableUid> {
         let made = self.generation(owner, name).filter(|known| !known.dropped).and_then(|known| {

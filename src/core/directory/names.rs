@@ -84,7 +84,7 @@ impl Directory {
         }
     }
 
-    /// The same for a caller: whoever is one of two of that name may go on calling themselves by it.
+    /// The same for a caller: each of two identities of that name may go on using it for itself.
     ///
     /// # Errors
     /// As [`Directory::find`].

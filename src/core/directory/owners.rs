@@ -1,7 +1,7 @@
-//! Whose a table is: the identity that its name was registered for, or whom it was handed over to since.
+//! Whose a table is: the identity that its name was registered for, or whom it was transferred to since.
 //! Whether a caller may hand one over is the gate's.
 //!
-//! A table keeps its lasting id when it is handed over, and with it its rows, grants, replicas and scope: a
+//! A table keeps its lasting id when it is transferred, and with it its rows, grants, replicas and scope: a
 //! transfer is one row of the directory. Where transfers compete, made on two nodes that did not know of each
 //! other, none counts until one of them is decided again: nobody gains by a clock.
 
@@ -25,7 +25,7 @@ impl Decision for TransferRow {
 }
 
 impl Directory {
-    /// Whom a table was handed over to, and what it is called since; none where it was not, or where transfers
+    /// Whom a table was transferred to, and what it is called since; none where it was not, or where transfers
     /// compete. A uid is that of a named machine, this one among them.
     #[must_use]
     pub fn transferred(&self, table: TableUid) -> Option<QualifiedName> {
@@ -35,13 +35,13 @@ impl Directory {
         agree.then(|| QualifiedName { owner: first.owner.clone(), name: first.name.clone() })
     }
 
-    /// The table that an identity was handed over under a name.
+    /// The table that was transferred to an identity under a name.
     #[must_use]
     pub(super) fn received(&self, owner: IdentityId, name: &TableName) -> Option<TableUid> {
         self.received.get(&(owner, name.clone())).copied()
     }
 
-    /// The names of the tables that an identity was handed over.
+    /// The names of the tables that were transferred to an identity.
     pub(super) fn names_received(&self, owner: IdentityId) -> impl Iterator<Item = &TableName> {
         self.received.keys().filter(move |(of, _)| *of == owner).map(|(_, name)| name)
     }
@@ -171,7 +171,7 @@ impl Directory {
         }
     }
 
-    /// Computes which tables identities were handed over. Of two under one name the smaller id has it, on every
+    /// Computes which tables were transferred to which identities. Of two under one name the smaller id has it, on every
     /// node alike; the other is found by its id.
     pub(super) fn recount_received(&mut self) {
         let mut received = BTreeMap::new();

@@ -1,7 +1,7 @@
 //! What a row of a restored node comes to where it meets the one that the node had written before and has forgotten:
 //! others know that one, and have counted its decisions. When the two meet is the store's to notice.
 //!
-//! Two things keep a forgotten decision in force, whoever reads of whom first:
+//! Two things keep a forgotten decision in force, in whichever order nodes read each other's rows:
 //!
 //! - Of two versions of a row the one with the greater [`Progress`] counts, and the later timestamp only decides
 //!   between equals. A writer that forgets nothing never goes back in it, so this changes no other order. A version

@@ -2,7 +2,7 @@
 //! What they mean together is `directory`'s; signing and storing them, the store's.
 //!
 //! Each row has one writer, the node that its key names, so that the newest version of a row is
-//! the right one whoever brings it, and no two nodes ever write the same row. What several nodes
+//! the right one whichever node brings it, and no two nodes ever write the same row. What several nodes
 //! have to say about one thing stands in several rows, and is put together when it is read.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -44,7 +44,7 @@ pub enum Row {
     NameResolution(NameResolutionRow),
     /// A table that others may have replicas of is dropped.
     Dropped(DroppedRow),
-    /// A table was handed over to another owner.
+    /// A table was transferred to another owner.
     Transfer(TransferRow),
 }
 
@@ -157,7 +157,7 @@ pub struct RevocationRow {
     pub count: u64,
 }
 
-/// One node's word on one right.
+/// One node's decisions about one right.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GrantRow {
     /// The table.
@@ -175,7 +175,7 @@ pub struct GrantRow {
     pub revoked: u64,
 }
 
-/// One node's word on a federated table's name.
+/// One node's decision about a federated table's name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NameRow {
     /// Whose table.
@@ -221,7 +221,7 @@ pub struct ReplicaRow {
     pub database: Database,
     /// The epoch that has begun.
     pub up: u64,
-    /// The epoch that has ended: what it held was handed over, or abandoned.
+    /// The epoch that has ended: it was drained, or abandoned.
     pub down: u64,
     /// How often the machine's root has decided to keep the table away from it, whatever the scope says, or has taken
     /// that back: odd while it is kept away. A count, so that of two versions of which the writer has forgotten one
@@ -237,7 +237,7 @@ impl ReplicaRow {
     }
 }
 
-/// One node's word on whom a table was handed over to.
+/// One node's decision about whom a table was transferred to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TransferRow {
     /// The table.
@@ -254,7 +254,7 @@ pub struct TransferRow {
     pub seen: Seen,
 }
 
-/// One node's word on which of several identities of one name keeps it.
+/// One node's decision which of several identities of one name keeps it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NameResolutionRow {
     /// The name.

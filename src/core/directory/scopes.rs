@@ -81,7 +81,7 @@ impl Directory {
         decisions.into_iter().map(|row| (&row.by, at_home(row))).collect()
     }
 
-    /// True where the root of a machine keeps a table away from it, whatever the scope says. The word of a
+    /// True where the root of a machine keeps a table away from it, whatever the scope says. The row of a
     /// database that was removed does not count: another one under that name is another machine.
     #[must_use]
     pub fn is_declined(&self, table: TableUid, node: &NodeName) -> bool {
@@ -135,7 +135,7 @@ impl Directory {
         epochs
     }
 
-    /// Of each node, the last epoch of its replica that is over: handed over, abandoned, or in a
+    /// Of each node, the last epoch of its replica that is over: drained, abandoned, or in a
     /// database that was removed.
     #[must_use]
     pub fn gone(&self, table: TableUid) -> Seen {

@@ -165,7 +165,7 @@ pub fn admit_replica(caller: &Caller, table: &Table, directory: &Directory) -> R
     Err(Refusal::OnlyReplica)
 }
 
-/// The rights of whoever it is, apart from those of their uid.
+/// The rights of the caller's identity, apart from those of their uid.
 fn of_identity(who: Option<IdentityId>, table: &Table, directory: &Directory) -> Permissions {
     let everyones = table.acl.held_by(&Principal::Everyone);
     match who {
@@ -176,7 +176,7 @@ fn of_identity(who: Option<IdentityId>, table: &Table, directory: &Directory) ->
 }
 
 /// The identity that owns a table, if one does: a uid's table that may leave its machine belongs to
-/// whoever that uid is, wherever they are. One that may not belongs to the uid alone.
+/// the identity of that uid, wherever it is. One that may not belongs to the uid alone.
 fn owner(table: &Table, directory: &Directory) -> Option<IdentityId> {
     match &table.name.owner {
         Owner::Identity(id) => Some(*id),

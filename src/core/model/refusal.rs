@@ -111,7 +111,7 @@ pub enum Refusal {
     /// The settings were not changed, and why.
     #[error("the settings were not changed: {0}")]
     ReloadRejected(Box<str>),
-    /// Another node has refused, in these words.
+    /// Another node has refused, with this text.
     #[error("refused_by_node: {0}")]
     ByAnotherNode(Box<str>),
     /// As many requests to other nodes wait as may.

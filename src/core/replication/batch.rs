@@ -156,7 +156,7 @@ pub struct Ack {
 /// What a replica says of itself: what it has incorporated, and who it knows of.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ReplicaStatus {
-    /// Which actor it is; an earlier one's words do not count any more.
+    /// Which actor it is; the statuses of an earlier one do not count any more.
     pub actor: ActorId,
     /// Which replica epoch it is.
     pub epoch: u64,
@@ -176,7 +176,7 @@ pub struct ReplicaStatus {
 }
 
 impl ReplicaStatus {
-    /// A hybrid clock as it stands in words: to the next 65 s, so that they do not change with each write.
+    /// A hybrid clock as a status has it: rounded up to 65 s, so that statuses do not change with each write.
     #[must_use]
     pub fn not_before(hlc: Hlc) -> Hlc {
         const STEP_MS: u64 = 1 << 16;
@@ -187,7 +187,7 @@ impl ReplicaStatus {
 /// How many conflicts a replica keeps of which nobody has taken note.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct OpenConflicts {
-    /// When it came to that number, by the replica's own clock: of two words about one replica epoch the later counts.
+    /// When it came to that number, by the replica's own clock: of two statuses of one replica epoch the later counts.
     pub since: Hlc,
     /// How many they are.
     pub count: u64,

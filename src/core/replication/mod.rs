@@ -13,7 +13,7 @@
 //!
 //! - a *position* in the change log of one source: what is before it has been incorporated. It is moved by
 //!   every batch, so that a transfer goes on where it was broken off;
-//! - a *vector*: writes of anybody that have been incorporated, or something later for their key. It is
+//! - a *vector*: writes of all actors that have been incorporated, or something later for their key. It is
 //!   raised only by own writes, and by what a source knew at a moment whose every row has arrived;
 //! - a *GC watermark*: deletions that have been forgotten. A reader that has not seen them cannot learn of them from rows
 //!   alone, and reads the whole replica.

@@ -500,7 +500,7 @@ pub enum Trouble {
     /// A row at the source is not what was stored there.
     #[error("a row at its source is damaged")]
     Damaged,
-    /// What came was refused, in these words.
+    /// What came was refused, with this text.
     #[error("refused: {0}")]
     Refused(String),
 }
@@ -568,7 +568,7 @@ impl From<Why> for Trouble {
     }
 }
 
-/// How far a clock is ahead of another, in words: "3600 s ahead of".
+/// How far a clock is ahead of another, as text: "3600 s ahead of".
 #[must_use]
 pub fn apart(offset_ms: i64) -> String {
     let seconds = offset_ms.unsigned_abs().div_ceil(1000);

@@ -179,7 +179,7 @@ impl Batch {
     }
 
     /// What follows from the batch. `start` is what was kept of the beginning of its snapshot transfer, or the
-    /// batch's own word where it is the beginning.
+    /// batch's own vector where it is the beginning.
     ///
     /// A snapshot transfer concludes with what the source knew at its *beginning*: rows have moved since, behind
     /// the place that the snapshot transfer had reached. They come by the change log, whose end concludes with what the

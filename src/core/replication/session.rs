@@ -196,7 +196,7 @@ impl Session {
         self.proceed(now);
     }
 
-    /// Takes a message. Acks and words are none of its business: they change nothing here.
+    /// Takes a message. Acks and statuses change nothing here.
     pub(super) fn handle(&mut self, message: Message, now: Duration) {
         let table = message.table();
         match message {

@@ -36,7 +36,7 @@ pub enum GcBlocking {
 pub struct ReplicaStatuses(BTreeMap<NodeName, ReplicaStatus>);
 
 impl ReplicaStatuses {
-    /// Takes note of what a replica has said. Within one epoch of one actor it only grows; a word of
+    /// Records the status of a replica. Within one epoch of one actor it only grows; a status of
     /// another actor voids what was said before: that replica may have lost it.
     pub fn hear(&mut self, node: NodeName, status: ReplicaStatus) {
         match self.0.get_mut(&node) {
@@ -88,7 +88,7 @@ impl ReplicaStatuses {
         self.0.iter()
     }
 
-    /// What every replica that there may be has incorporated, by its own word: deletions that it covers
+    /// What every replica that there may be has incorporated, by its own status: deletions that it covers
     /// may be collected.
     ///
     /// `own` is what this replica has incorporated, on the node `here`. `must` are the replicas that are

@@ -157,7 +157,7 @@ impl Dispatcher {
     }
 
     /// Carries a request out whose gate is at its end: with the sender's rights, or, where these do not
-    /// suffice and polkit says so, with root's, who may have to word it in another way. A refusal has
+    /// suffice and polkit says so, with root's, who may have to name the table in another way. A refusal has
     /// changed nothing, so there is nothing to take back in between.
     pub(super) async fn try_then_manage<R: Response>(
         &self,

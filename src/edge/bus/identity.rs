@@ -26,7 +26,7 @@ use super::{
 pub(super) struct Identity {
     dispatcher: Arc<Dispatcher>,
     id: String,
-    /// Its name with its whole id: means this identity, whoever else takes the name.
+    /// Its name with its whole id: means this identity, even if another one takes the name.
     handle: String,
 }
 
@@ -139,7 +139,7 @@ pub(super) fn wish(options: &Options, others: &[&str]) -> Result<TokenOptions> {
     })
 }
 
-/// What means this identity, whoever else has its name.
+/// What means this identity, even if another one has its name.
 fn handle(info: &api::Identity) -> String {
     let name = info.fed_id.split('~').next().unwrap_or_default();
     format!("{name}~{}", info.fid)

@@ -55,7 +55,7 @@ impl Log {
     }
 
     /// Lets root pass, and nobody by way of polkit: while a property is set, zbus holds a lock on all
-    /// objects, and whoever is asked for a password may take minutes.
+    /// objects, and a person who is asked for a password may take minutes.
     async fn require_root(
         &self,
         header: Option<Header<'_>>,

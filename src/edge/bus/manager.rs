@@ -431,7 +431,7 @@ impl Manager {
         self.parts.dispatcher.service().status_report()
     }
 
-    /// How the mesh is, whoever wants to know.
+    /// How the mesh is, for every caller.
     async fn mesh(&self) -> Result<api::MeshReport> {
         self.parts.dispatcher.ask_as(Uid::ROOT, &Request::of(&api::MeshStatus {})).await
     }

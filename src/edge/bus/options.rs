@@ -10,7 +10,7 @@ use super::error::{Error, Result};
 /// `a{sv}`
 pub(super) type Options = HashMap<String, OwnedVariant>;
 
-/// Refuses every option: whoever sets one counts on what it does.
+/// Refuses every option: a caller that sets one counts on its effect.
 pub(super) fn none(options: &Options) -> Result<()> {
     options.keys().next().map_or(Ok(()), |name| Err(unknown(name)))
 }

@@ -2,7 +2,7 @@
 //! Which tables have an object, and when it comes and goes, is `tables`'s.
 //!
 //! The object of a table is found by everybody, and reveals nothing: every property and every method
-//! is answered with the rights of whoever asks.
+//! is answered with the rights of the caller.
 
 use std::{collections::BTreeMap, sync::Arc};
 

@@ -11,7 +11,7 @@ use tracing::{info, warn};
 
 use crate::sys::journal;
 
-/// A clock that is further off than this is worth a word: timestamps of the two machines disagree. It is right again
+/// A clock that is further off than this is logged: timestamps of the two machines disagree. It is right again
 /// when it is off by half of that.
 const LOGGED_OFFSET_MS: u64 = 2_000;
 

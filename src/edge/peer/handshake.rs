@@ -72,7 +72,7 @@ pub(super) enum DialError {
     Refused(SocketAddr, Refused),
 }
 
-/// Greets whoever has connected.
+/// Greets a machine that has connected.
 pub(super) async fn accept(
     tcp: TcpStream,
     from: SocketAddr,

@@ -51,10 +51,10 @@ const HEARTBEAT: Duration = Duration::from_secs(1);
 /// How long the other side may take to say who it is.
 const GREETING: Duration = Duration::from_secs(5);
 
-/// A link on which nothing whole has come for so long is given up; whoever is behind it counts as dead by then.
+/// A link on which nothing whole has come for so long is closed; the node behind it counts as dead by then.
 const SILENCE: Duration = Duration::from_secs(15);
 
-/// How long the other side may take to accept a message, and how long a last word may take to leave.
+/// How long the other side may take to accept a message, and how long the farewell may take to leave.
 const STALL: Duration = Duration::from_secs(15);
 const LAST_STATUS: Duration = Duration::from_secs(1);
 
@@ -75,7 +75,7 @@ const MEASURING_TRIP_US: u64 = 2_000_000;
 /// Why a link has ended.
 #[derive(Debug)]
 pub(super) enum Ended {
-    /// The other side has closed it without a word.
+    /// The other side has closed it without a message.
     Closed,
     /// The network has.
     Io(io::Error),
@@ -240,7 +240,7 @@ struct Link<'a, R> {
 }
 
 impl<R: AsyncRead + Unpin> Link<'_, R> {
-    /// Talks to the end, and says the last word.
+    /// Exchanges messages until the end, and sends the farewell.
     async fn talk(mut self) -> Ended {
         let ended = match self.greet().await {
             Ok((hello, held)) => self.live(&hello, held).await,

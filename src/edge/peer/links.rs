@@ -132,7 +132,7 @@ impl Table {
 }
 
 /// Whether the link that is there stays where another one arrives. Of two to the same daemon, the one that the
-/// smaller name has dialled; otherwise the later one, since whoever dials again has lost the earlier one.
+/// smaller name has dialled; otherwise the later one, since a node that dials again has lost the earlier one.
 fn stays(there: Origin, arrives: Origin, preferred: Side) -> bool {
     there.boot == arrives.boot && there.dialled_by == preferred && arrives.dialled_by != preferred
 }

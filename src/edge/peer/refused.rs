@@ -123,7 +123,7 @@ impl Refusals {
         let reason = why.reason();
         self.view.count_refused(reason);
         if let Refused::BrokenOff(why) = why {
-            // Nobody was refused: whoever dialled has gone, as a daemon does that ends.
+            // Nothing was refused: the dialler has gone, as a daemon does that ends.
             return debug!(%from, why = %why.escape_debug(), "a connection has ended before its greeting");
         }
         if let Refused::NotConfigured(node) = why {

@@ -361,7 +361,7 @@ impl Upkeep<'_> {
     }
 }
 
-/// What every replica of a table knows, by its own word.
+/// What every replica of a table has incorporated, by its own status.
 fn confirmed(
     directory: &Directory,
     view: &SyncView,

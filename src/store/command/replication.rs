@@ -114,7 +114,7 @@ pub struct Restamp {
 pub struct Collection {
     /// Of which table.
     pub table: TableUid,
-    /// Which every replica knows, by its own word.
+    /// Which every replica has incorporated, by its own status.
     pub confirmed: VersionVector,
     /// Only those that are older than this, in Unix milliseconds: much older than clocks may differ, or a
     /// write of a machine whose clock is late would come before a deletion that nobody remembers.

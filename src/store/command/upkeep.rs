@@ -34,7 +34,7 @@ pub enum UpkeepOutcome {
 pub struct AuditStep {
     /// Of which table, by its number here.
     pub table: TableId,
-    /// Which audit it is, drawn by whoever asks for it.
+    /// Which audit it is, drawn by the caller.
     pub audit: u64,
     /// True for its first step.
     pub begins: bool,

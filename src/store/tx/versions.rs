@@ -431,7 +431,7 @@ fn append_change_log(
     };
     replica.last_lsn = lsn;
     if !replica.ready {
-        // Nobody follows the change log of a replica that fills: whoever reads it reads it by its keys.
+        // Nobody follows the change log of a replica that fills: readers get it in key order.
         replica.truncated_lsn = lsn;
         return Ok(false);
     }

@@ -1,5 +1,5 @@
 //! Status gossip on one link: the status that replicas report, passed on to nodes that have no link to them.
-//! A status is passed on once, and everything once more from time to time, for whoever has lost it.
+//! A status is passed on once, and everything once more from time to time, for nodes that have lost it.
 
 use std::{collections::BTreeMap, time::Duration};
 

@@ -150,7 +150,7 @@ pub enum Outcome {
     Failed {
         /// Why, for the other side.
         why: Why,
-        /// In words, where a rule has refused it.
+        /// The text, where a rule has refused it.
         refusal: Option<String>,
     },
 }
@@ -206,7 +206,7 @@ pub enum Work {
         /// The number of the last one that is here.
         own: u64,
     },
-    /// End a replica that drains, if this acknowledgement says that everything was handed over.
+    /// End a replica that drains, if this ack says that everything was drained.
     EndDrained(Box<Ack>),
     /// The other node has not applied the batch of a table that it was sent last.
     WasRefused(TableUid),

@@ -23,7 +23,7 @@ use crate::{
 /// A trouble is over when nothing was refused for so long: with each attempt it goes away for a moment.
 const OVER_AFTER: Duration = Duration::from_secs(15);
 
-/// What a batch that was not stored comes to: the reason for the other side, and the words where a rule refused it.
+/// What a batch that was not stored comes to: the reason for the other side, and the text where a rule refused it.
 pub(super) fn failed(failure: &CommandError) -> Outcome {
     let (why, refusal) = match failure {
         CommandError::Faulted(_) => (Why::Storage, None),

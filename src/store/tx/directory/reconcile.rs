@@ -260,7 +260,7 @@ pub(crate) fn publish_epochs(
 /// A replica epoch that others know of and this database does not: it was begun in a newer one than this, or a
 /// decision
 /// let it begin and another ended it before this node received either. It is over, or everybody would wait for
-/// this node's word for ever, and remember deletions for it.
+/// this node's status for ever, and remember deletions for it.
 #[mutant(ForgottenEpochEnds => Ok(()))]
 fn end_forgotten_epoch(
     tx: &mut Tx<'_>,
@@ -295,8 +295,9 @@ fn begin_drain(tx: &mut Tx<'_>, table: TableUid) -> Result<(), CommandError> {
     let empty = replica.table.is_none();
     if let Some(entry) = tx.state.catalog.by_uid(table).cloned() {
         let shown = tx.state.catalog.show(&entry.table.name);
-        let text =
-            format!("{shown} leaves this machine: what only this one has is handed over first");
+        let text = format!(
+            "{shown} drains from this machine: what only this one has is handed over first"
+        );
         tx.note_of(&entry.table.name, "table_draining", text)?;
     }
     if empty {

@@ -29,7 +29,7 @@ use crate::store::{
 /// Rows that are adopted together with a removal, at most. Upkeep adopts the others.
 const AT_ONCE: usize = 4096;
 
-/// Stores a row of the system table, whoever wrote it. False where what is there is newer.
+/// Stores a row of the system table of any writer. False where what is there is newer.
 pub(crate) fn store(
     tx: &mut Tx<'_>,
     key: &[u8],

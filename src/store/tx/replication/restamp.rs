@@ -2,7 +2,7 @@
 //! has, gets timestamps of the present, so that it does not win against all that is written elsewhere.
 //!
 //! Only where no other machine has met a timestamp of the future may that be, and may the clock go back: the
-//! hybrid clocks of all others are in the present by their own word, and nothing from the future is on its way.
+//! hybrid clocks of all others are in the present by their own status, and nothing from the future is on its way.
 //! A vector would not say it: rows of a transfer that was broken off are in none, nor are versions that were
 //! written over since.
 //!
