@@ -61,6 +61,14 @@ fn one_concept_has_one_word() {
 }
 
 #[test]
+fn identifiers_are_those_of_the_field() {
+    check(rules::names_by_the_glossary);
+    let text = "// settle\nfn settle_all() { t.errand(\"slack\") }\nstruct Told;\nenum ToldLate { SlackX }\n";
+    assert_eq!(lines(rules::names_by_the_glossary, "src/x.rs", text), [2, 2, 3, 4]);
+    assert_eq!(lines(rules::names_by_the_glossary, "tests/x.rs", text), []);
+}
+
+#[test]
 fn unsafe_code_stays_in_its_modules() {
     check(rules::is_safe);
     let text = "//! Not unsafe.\n#[expect(unsafe_code)]\nfn f() { unsafe { g() } }\n";

@@ -83,7 +83,7 @@ fn copy(
         if lists.visit(&mut list, |record| sink.record(record))? == 0 {
             return Ok(());
         }
-        lists.go_on(&mut list)?;
+        lists.resume(&mut list)?;
     }
 }
 

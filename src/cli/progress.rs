@@ -13,7 +13,7 @@ const UNKNOWN_LENGTH: &str = "{spinner} {bytes} {bytes_per_sec} {elapsed}";
 
 #[derive(Debug)]
 pub(crate) struct Progress {
-    began: Instant,
+    started_at: Instant,
     /// `None` where nobody watches.
     bar: Option<ProgressBar>,
 }
@@ -32,12 +32,12 @@ impl Progress {
                     .unwrap_or_else(|_| ProgressStyle::default_bar()),
             )
         });
-        Self { began: crate::sys::clock::monotonic(), bar }
+        Self { started_at: crate::sys::clock::monotonic(), bar }
     }
 
     /// Begins now, and shows nothing: what is printed would run into it.
     pub(crate) fn unseen() -> Self {
-        Self { began: crate::sys::clock::monotonic(), bar: None }
+        Self { started_at: crate::sys::clock::monotonic(), bar: None }
     }
 
     pub(crate) fn at(&self, bytes: u64) {
@@ -59,6 +59,6 @@ impl Progress {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
-        (self.began.elapsed().as_secs_f64() * 1000.0).round() / 1000.0
+        (self.started_at.elapsed().as_secs_f64() * 1000.0).round() / 1000.0
     }
 }

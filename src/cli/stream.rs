@@ -56,7 +56,7 @@ impl List<'_> {
     }
 
     /// Makes of the list what is left of it after its first `count` elements, the last of which is given.
-    fn go_on_after(
+    fn resume_after(
         &mut self,
         count: u64,
         last: &[u8],
@@ -109,7 +109,7 @@ impl<'c> Lists<'c> {
                 return Ok(all);
             }
             self.client = self.context.connect()?;
-            self.go_on(list)?;
+            self.resume(list)?;
             if list.limit == Some(0) {
                 return Ok(all);
             }
@@ -141,7 +141,7 @@ impl<'c> Lists<'c> {
     }
 
     /// Makes of a list what comes after the elements that were visited.
-    pub(crate) fn go_on(&mut self, list: &mut List<'_>) -> Result<(), Failure> {
+    pub(crate) fn resume(&mut self, list: &mut List<'_>) -> Result<(), Failure> {
         if self.fresh == 0 {
             return Ok(());
         }
@@ -150,7 +150,7 @@ impl<'c> Lists<'c> {
             self.key_field = Some(key_field(&mut self.client, list.table)?);
         }
         let key_field = self.key_field.as_deref().filter(|_| of_records);
-        list.go_on_after(self.fresh, &self.last, key_field)?;
+        list.resume_after(self.fresh, &self.last, key_field)?;
         self.fresh = 0;
         Ok(())
     }

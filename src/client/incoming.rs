@@ -36,7 +36,7 @@ impl Incoming {
 
     /// Takes in what has arrived, without waiting and without giving up what is here. The buffer grows to
     /// what the window of a pipeline lets the daemon answer.
-    pub(super) fn top_up(&mut self) -> io::Result<()> {
+    pub(super) fn fill(&mut self) -> io::Result<()> {
         if self.is_empty() {
             (self.start, self.end) = (0, 0);
         } else if self.end == self.buffer.len() {

@@ -194,7 +194,7 @@ impl<'c, T> Pipeline<'c, T> {
             }
         };
         if readable {
-            self.client.incoming.top_up()?;
+            self.client.incoming.fill()?;
         }
         Ok(())
     }

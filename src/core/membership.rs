@@ -135,7 +135,7 @@ impl Membership {
         let Some(peer) = self.peers.get_mut(node) else {
             return Vec::new();
         };
-        let silent = peer.fall_silent(now, &self.timing);
+        let silent = peer.check_silence(now, &self.timing);
         let heard = peer.heartbeat(now, &self.timing);
         let named = |(from, to)| Transition { node: node.clone(), from, to, at: now };
         silent.into_iter().chain(heard).map(named).collect()
@@ -154,7 +154,7 @@ impl Membership {
     pub fn handle_timeout(&mut self, now: Duration) -> Vec<Transition> {
         let timing = &self.timing;
         let silent = |(node, peer): (&NodeName, &mut Peer)| {
-            let (from, to) = peer.fall_silent(now, timing)?;
+            let (from, to) = peer.check_silence(now, timing)?;
             Some(Transition { node: node.clone(), from, to, at: now })
         };
         self.peers.iter_mut().filter_map(silent).collect()
@@ -194,7 +194,7 @@ impl Peer {
     }
 
     /// Alive to suspect or dead, suspect to dead.
-    fn fall_silent(&mut self, now: Duration, timing: &Timing) -> Option<(State, State)> {
+    fn check_silence(&mut self, now: Duration, timing: &Timing) -> Option<(State, State)> {
         let silence = now.saturating_sub(self.last_heartbeat);
         let to = match self.state {
             State::Alive | State::Suspect if silence >= timing.dead => State::Dead,

@@ -22,7 +22,7 @@ use crate::edge::bus::LogControl;
 
 /// What is kept out of the log unless it is asked for by name: zbus logs every message, at levels
 /// that are meant for those who look for a fault in the daemon.
-const QUIET: [&str; 1] = ["zbus"];
+const QUIET_TARGETS: [&str; 1] = ["zbus"];
 
 /// What a level is in the journal. `info` is an ordinary message there, not the notice that the layer would
 /// make of it.
@@ -118,7 +118,7 @@ fn parse(filter: &str) -> Result<EnvFilter> {
         whole = whole.add_directive(LevelFilter::INFO.into());
     }
     if whole.max_level_hint().is_none_or(|most| most > LevelFilter::WARN) {
-        for target in QUIET.into_iter().filter(|target| !filter.contains(target)) {
+        for target in QUIET_TARGETS.into_iter().filter(|target| !filter.contains(target)) {
             whole = whole.add_directive(format!("{target}=warn").parse()?);
         }
     }

@@ -68,7 +68,7 @@ pub fn main() -> ExitCode {
         Err(error) => {
             let status = failed(&error, ExitCode::from(WRONG_SETTINGS));
             if !args.check && args.action.is_none() {
-                unconfigured::turn_clients_away();
+                unconfigured::reject_clients();
             }
             return status;
         }

@@ -20,7 +20,7 @@ const LINGER: Duration = Duration::from_millis(2600);
 
 /// Closes what connects to the socket that systemd has passed, for a while. Without such a socket nobody
 /// would start the daemon again, so it returns at once.
-pub(super) fn turn_clients_away() {
+pub(super) fn reject_clients() {
     let Ok(Passed { clients: Some(listener), .. }) = Passed::take() else {
         return;
     };

@@ -348,7 +348,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, Stop: Future<Output = ()>> Conn<'_, S, S
         let (mut step, mut sent) = (first, false);
         loop {
             match step {
-                Ok(Step::Outcome) => return Ok(()),
+                Ok(Step::Finished) => return Ok(()),
                 Ok(Step::Working) => yield_now().await,
                 Ok(Step::Send) => {
                     sent = true;

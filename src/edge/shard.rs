@@ -86,7 +86,7 @@ impl Shards {
     }
 
     /// Gives a connection to the thread that has the fewest.
-    pub(super) fn hand_out(
+    pub(super) fn dispatch(
         &self,
         stream: UnixStream,
         caller: Caller,

@@ -58,13 +58,13 @@ fn permit(
         }
     };
     match limiter.take(uid, limits) {
-        Some(permit) => shards.hand_out(stream, Caller::Local(uid), permit),
-        None => turn_away(&stream, uid),
+        Some(permit) => shards.dispatch(stream, Caller::Local(uid), permit),
+        None => reject(&stream, uid),
     }
 }
 
 /// Tells a client that there is no room. A fresh socket's buffer takes the few bytes at once.
-fn turn_away(stream: &UnixStream, uid: Uid) {
+fn reject(stream: &UnixStream, uid: Uid) {
     debug!(%uid, "a connection over the bound was turned away");
     let mut reply = Vec::new();
     rpc::error(&mut reply, 0, &Refusal::TooManyConnections.to_string());

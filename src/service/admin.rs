@@ -47,7 +47,7 @@ impl Service {
         let api::Events { options } = read(params)?;
         let of = if self.is_admin(caller) { None } else { Some(local_uid(caller)?) };
         let limit = options.limit.unwrap_or(EVENTS).min(EVENTS);
-        let events = reader.events(EventFilter { of, after: options.after, limit })?;
+        let events = reader.events(EventFilter { uid: of, after: options.after, limit })?;
         Ok(events.into_iter().map(shown).collect())
     }
 

@@ -143,7 +143,7 @@ impl Pieces for Sending {
             self.begun = true;
         }
         if self.left == 0 {
-            return Ok(Step::Outcome);
+            return Ok(Step::Finished);
         }
         let size = usize::try_from(self.left).map_or(CHUNK, |left| left.min(CHUNK));
         encode::bin_header(out, size);

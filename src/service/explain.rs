@@ -17,15 +17,14 @@ use super::{
     Service,
     conflicts::writer,
     drain::{DrainPath, either, removed},
-    read,
+    obstacle, read,
     replicas::{Link, Other, OwnState, State, TableReplicas},
-    trouble,
 };
 use crate::store::{CommandError, Entry, SYSTEM_TABLE};
 
 /// What is found, and what can be done about it.
 #[derive(Debug)]
-struct Found {
+struct Finding {
     finding: String,
     mend: Option<String>,
 }
@@ -40,7 +39,7 @@ impl Reasons {
     }
 }
 
-impl Found {
+impl Finding {
     fn new(finding: impl Into<String>) -> Self {
         Self { finding: finding.into(), mend: None }
     }
@@ -78,15 +77,15 @@ impl Service {
 
     /// Nobody is told whether a table exists that they may not see; but what is not believed of the directory may be
     /// who they are, or what they were granted.
-    fn explain_denial(&self, table: &str, because: &mut Reasons) -> Found {
+    fn explain_denial(&self, table: &str, because: &mut Reasons) -> Finding {
         let mut mend = None;
         for (node, known) in self.sync.replicas_of(SYSTEM_TABLE) {
-            if let Some(unverified) = trouble::of_quarantined(&known.quarantined) {
+            if let Some(unverified) = obstacle::of_quarantined(&known.quarantined) {
                 because.add(format!("of what {node} passes on, {}", unverified.why));
                 mend = mend.or(unverified.mend);
             }
         }
-        Found::mend(
+        Finding::mend(
             format!("there is no table {table} here, or you may not see it"),
             mend.unwrap_or_else(|| "cortex tables".to_owned()),
         )
@@ -98,7 +97,7 @@ impl Service {
         key: Option<&[u8]>,
         node: Option<&NodeName>,
         because: &mut Reasons,
-    ) -> Result<Found, CommandError> {
+    ) -> Result<Finding, CommandError> {
         let replicas = self.replicas_of(entry);
         let name = &replicas.name;
         because.add(format!("the table {name} exists, and its scope is {}", entry.table.scope));
@@ -137,7 +136,7 @@ impl Service {
         replicas: &TableReplicas,
         key: Option<&[u8]>,
         because: &mut Reasons,
-    ) -> Result<Found, CommandError> {
+    ) -> Result<Finding, CommandError> {
         let name = &replicas.name;
         match replicas.here {
             OwnState::Ready => because.add("the replica here is whole"),
@@ -152,7 +151,7 @@ impl Service {
                 return Ok(of_filling(replicas, because));
             }
             OwnState::Frozen => {
-                return Ok(Found::mend(
+                return Ok(Finding::mend(
                     format!(
                         "{name} is frozen here: of the competing decisions about its scope some leave this node out"
                     ),
@@ -162,7 +161,7 @@ impl Service {
             OwnState::Draining | OwnState::None if replicas.declined => {
                 because.add(self.holders(replicas));
                 replicas.describe_drain_path().into_iter().for_each(|reason| because.add(reason));
-                return Ok(Found::mend(
+                return Ok(Finding::mend(
                     format!("{name} is kept away from this node by its root"),
                     format!("as root, on this node: cortex drop {name} --replica --undo"),
                 ));
@@ -170,7 +169,7 @@ impl Service {
             OwnState::Draining => return Ok(self.explain_drain(replicas, because)),
             OwnState::None => {
                 because.add(self.holders(replicas));
-                return Ok(Found::mend(
+                return Ok(Finding::mend(
                     format!("{name} is not on this node: its scope does not contain it"),
                     self.admit(replicas, &self.node),
                 ));
@@ -183,7 +182,7 @@ impl Service {
                     let finding = format!(
                         "{name} is on this node as it was when the node was removed from the mesh"
                     );
-                    return Ok(Found::mend(finding, "on a node of the mesh: cortex mesh invite"));
+                    return Ok(Finding::mend(finding, "on a node of the mesh: cortex mesh invite"));
                 }
                 None => format!("{name} is on this node, and whole"),
             };
@@ -204,21 +203,21 @@ impl Service {
                     mend = mend.or_else(|| Some(format!("on {}: cortex conflicts", other.node)));
                 }
             }
-            return Ok(Found { finding, mend });
+            return Ok(Finding { finding, mend });
         };
         let shown = String::from_utf8_lossy(key);
         Ok(match self.mark_of(replicas, key)? {
             Some(mark) if mark.value.is_some() => {
                 because.add(format!("it was written {}", self.written(mark.stamp)));
-                Found::new(format!("{shown} is on this node"))
+                Finding::new(format!("{shown} is on this node"))
             }
             Some(mark) => {
                 because.add(format!("it was deleted {}", self.written(mark.stamp)));
-                Found::new(format!("{shown} was deleted"))
+                Finding::new(format!("{shown} was deleted"))
             }
             None if replicas.others.is_empty() => {
                 because.add("no deletion of it is remembered");
-                Found::new(format!(
+                Finding::new(format!(
                     "{shown} is not there: it was never written, or deleted long ago"
                 ))
             }
@@ -228,12 +227,12 @@ impl Service {
                 let lacking: Vec<_> = lacking.map(|other| other.node.as_str()).collect();
                 if lacking.is_empty() {
                     because.add("every other replica holds the same");
-                    Found::new(format!(
+                    Finding::new(format!(
                         "{shown} is on no node: it was never written, or deleted long ago"
                     ))
                 } else {
                     because.add(format!("not known to hold the same: {}", lacking.join(", ")));
-                    Found::mend(
+                    Finding::mend(
                         format!("{shown} is not on this node; another may have it"),
                         format!("cortex sync status {name}"),
                     )
@@ -243,14 +242,14 @@ impl Service {
     }
 
     /// A replica that the scope does not contain any more, and that is still here.
-    fn explain_drain(&self, replicas: &TableReplicas, because: &mut Reasons) -> Found {
+    fn explain_drain(&self, replicas: &TableReplicas, because: &mut Reasons) -> Finding {
         let name = &replicas.name;
         because.add(self.holders(replicas));
         replicas.describe_drain_path().into_iter().for_each(|reason| because.add(reason));
         let cannot = || format!("{name} is to leave this node, and cannot drain");
         match &replicas.drain_path {
             Some(DrainPath::Unreached(nodes)) => {
-                Found { finding: cannot(), mend: nodes.first().map(start) }
+                Finding { finding: cannot(), mend: nodes.first().map(start) }
             }
             Some(DrainPath::Blocked { between }) => {
                 let Some(node) = between.first() else {
@@ -260,15 +259,15 @@ impl Service {
                         "add {} to mesh.nodes in cortex.toml(5); then: systemctl reload cortexd",
                         either(&scope)
                     );
-                    return Found::mend(cannot(), link);
+                    return Finding::mend(cannot(), link);
                 };
                 let (admit, narrow) =
                     (self.admit(replicas, node.as_str()), self.scope_again(replicas));
                 let mend = format!("{admit}; once it has left {}: {narrow}", self.node);
-                Found::mend(cannot(), mend)
+                Finding::mend(cannot(), mend)
             }
-            Some(DrainPath::NoScope) => Found::mend(cannot(), self.admit(replicas, &self.node)),
-            Some(DrainPath::Drained | DrainPath::Open(_)) | None => Found::mend(
+            Some(DrainPath::NoScope) => Finding::mend(cannot(), self.admit(replicas, &self.node)),
+            Some(DrainPath::Drained | DrainPath::Open(_)) | None => Finding::mend(
                 format!("{name} is leaving this node: its scope does not contain it any more"),
                 self.admit(replicas, &self.node),
             ),
@@ -281,14 +280,14 @@ impl Service {
         key: Option<&[u8]>,
         node: &NodeName,
         because: &mut Reasons,
-    ) -> Result<Found, CommandError> {
+    ) -> Result<Finding, CommandError> {
         let name = &replicas.name;
         let catalog = self.store.catalog();
         let directory = catalog.directory();
         let link = self.link_to(node);
         if directory.is_put_out(node) {
             because.add(format!("{node} was removed from the mesh"));
-            return Ok(Found::mend(
+            return Ok(Finding::mend(
                 format!("{name} is not on {node} any more"),
                 format!("cortex mesh invite {node}"),
             ));
@@ -300,10 +299,10 @@ impl Service {
             } else {
                 "cortex mesh status".to_owned()
             };
-            return Ok(Found::mend(format!("{node} is no member of this mesh"), mend));
+            return Ok(Finding::mend(format!("{node} is no member of this mesh"), mend));
         }
         if directory.is_declined(replicas.entry.table.uid, node) {
-            return Ok(Found::mend(
+            return Ok(Finding::mend(
                 format!("{name} is kept away from {node} by its root"),
                 format!("as root, on {node}: cortex drop {name} --replica --undo"),
             ));
@@ -312,7 +311,7 @@ impl Service {
             Standing::In => because.add(format!("the scope contains {node}")),
             Standing::Frozen => {
                 because.add(format!("some of the competing decisions leave {node} out"));
-                return Ok(Found::mend(
+                return Ok(Finding::mend(
                     format!(
                         "{name} is frozen on {node}: it changes nothing until the scope is decided"
                     ),
@@ -320,7 +319,7 @@ impl Service {
                 ));
             }
             Standing::Out if !replicas.entry.replicated => {
-                return Ok(Found::mend(
+                return Ok(Finding::mend(
                     format!("{name} is not on {node}: the table is local to this node"),
                     self.admit(replicas, node.as_str()),
                 ));
@@ -331,14 +330,14 @@ impl Service {
                     let name_there = self.name_elsewhere(replicas);
                     return Ok(explain_drain_there([name, &name_there], node, &link, because));
                 }
-                return Ok(Found::mend(
+                return Ok(Finding::mend(
                     format!("{name} is not on {node}: the scope does not contain it"),
                     self.admit(replicas, node.as_str()),
                 ));
             }
         }
         let Some(found) = other(replicas, node) else {
-            return Ok(Found::mend(
+            return Ok(Finding::mend(
                 format!("of the replica of {name} on {node} nothing is known"),
                 "cortex mesh status",
             ));
@@ -368,11 +367,11 @@ impl Service {
         key: &[u8],
         node: &NodeName,
         because: &mut Reasons,
-    ) -> Result<Found, CommandError> {
+    ) -> Result<Finding, CommandError> {
         let (name, shown) = (&replicas.name, String::from_utf8_lossy(key));
         let Some(mark) = self.mark_of(replicas, key)? else {
             because.add("this node has neither the row nor its deletion to compare with");
-            return Ok(Found::mend(
+            return Ok(Finding::mend(
                 format!("whether {node} has {shown} is not known here"),
                 format!("on {node}: cortex explain {} {shown}", self.name_elsewhere(replicas)),
             ));
@@ -388,17 +387,17 @@ impl Service {
             let diverged =
                 other(replicas, node).is_some_and(|other| other.state == State::Diverged);
             return Ok(if diverged {
-                Found::mend(
+                Finding::mend(
                     format!("{shown} should be as here on {node}, but the replicas have diverged"),
                     format!("cortex sync repair {name}"),
                 )
             } else {
-                Found::new(format!("{shown} {now} {node}, or something later is"))
+                Finding::new(format!("{shown} {now} {node}, or something later is"))
             });
         }
         because.add(format!("{node} has not said that it has incorporated this write"));
         let mend = other(replicas, node).and_then(|other| other.mend.clone());
-        Ok(Found::mend(
+        Ok(Finding::mend(
             format!("{shown} has not reached {node} as far as is known here"),
             mend.unwrap_or_else(|| format!("cortex sync wait {name} --node {node}")),
         ))
@@ -492,7 +491,7 @@ fn other<'c>(replicas: &'c TableReplicas, node: &NodeName) -> Option<&'c Other> 
 }
 
 /// A replica whose rows have not all come: waiting helps as long as somebody can send them.
-fn of_filling(replicas: &TableReplicas, because: &mut Reasons) -> Found {
+fn of_filling(replicas: &TableReplicas, because: &mut Reasons) -> Finding {
     let name = &replicas.name;
     let others = replicas.others.iter().filter(|other| other.state != State::Left);
     let others: Vec<&Other> = others.collect();
@@ -503,9 +502,9 @@ fn of_filling(replicas: &TableReplicas, because: &mut Reasons) -> Found {
                 because.add(format!("{}: {why}", other.node));
             }
             let finding = format!("the rows of {name} do not all come through to this node");
-            Found::mend(finding, mend)
+            Finding::mend(finding, mend)
         }
-        Some(_) | None => Found::mend(
+        Some(_) | None => Finding::mend(
             format!("the rows of {name} are still on their way to this node"),
             format!("cortex sync wait {name}"),
         ),
@@ -533,7 +532,7 @@ fn explain_drain_there(
     node: &NodeName,
     link: &Link,
     because: &mut Reasons,
-) -> Found {
+) -> Finding {
     because.add(format!("{node} has not said yet that it has handed over what it held"));
     let mend = match link {
         Link::Up => format!("cortex scope {name}"),
@@ -548,25 +547,25 @@ fn explain_drain_there(
             format!("on {node}: cortex explain {name_there}")
         }
     };
-    Found::mend(format!("{name} is leaving {node}"), mend)
+    Finding::mend(format!("{name} is leaving {node}"), mend)
 }
 
-fn of_replica(name: &str, node: &NodeName, found: &Other, link: &Link) -> Found {
+fn of_replica(name: &str, node: &NodeName, found: &Other, link: &Link) -> Finding {
     // Where something stands in the way, no waiting helps.
     let mend =
         found.mend.clone().unwrap_or_else(|| format!("cortex sync wait {name} --node {node}"));
     let finding = match found.state {
         State::InSync => {
-            return Found::new(format!("{name} is on {node}, and holds the same as here"));
+            return Finding::new(format!("{name} is on {node}, and holds the same as here"));
         }
         State::Diverged => {
-            return Found::mend(
+            return Finding::mend(
                 format!("{name} is on {node}, and holds other rows than here"),
                 format!("cortex sync repair {name}"),
             );
         }
         State::Draining | State::Left => {
-            return Found::mend(
+            return Finding::mend(
                 format!("{name} is leaving {node}"),
                 format!("cortex scope {name}"),
             );
@@ -585,5 +584,5 @@ fn of_replica(name: &str, node: &NodeName, found: &Other, link: &Link) -> Found 
         }
         State::Unknown => format!("how the replica of {name} on {node} is, is not known now"),
     };
-    Found::mend(finding, mend)
+    Finding::mend(finding, mend)
 }

@@ -145,7 +145,7 @@ impl Listing {
         let limit = self.page.limit.unwrap_or(u64::MAX);
         if limit == 0 {
             self.write_header(0, out);
-            return Ok(Step::Outcome);
+            return Ok(Step::Finished);
         }
         let most = self.header_at + GATHERED;
         let mut gathered = self.gathered;
@@ -163,7 +163,7 @@ impl Listing {
         self.gathered = gathered;
         if ended {
             self.write_header(gathered, out);
-            return Ok(Step::Outcome);
+            return Ok(Step::Finished);
         }
         if out.len() >= most {
             self.resume_at = self.scan()?.position().to_vec();
@@ -210,7 +210,7 @@ impl Listing {
 
     fn send(&mut self, mut owed: u64, out: &mut Vec<u8>) -> Result<Step, CommandError> {
         if owed == 0 {
-            return Ok(Step::Outcome);
+            return Ok(Step::Finished);
         }
         let ended = self.slice(|what, key, value| {
             owed -= u64::from(what.take(key, value, out));
@@ -222,7 +222,7 @@ impl Listing {
         })?;
         self.phase = Phase::Sending { owed };
         match (ended, owed) {
-            (true, 0) => Ok(Step::Outcome),
+            (true, 0) => Ok(Step::Finished),
             (true, _) => {
                 Err(StoreError::Corrupt("a table holds fewer rows than it counts".into()).into())
             }

@@ -21,6 +21,7 @@ mod grants;
 mod identity;
 mod listing;
 pub mod mesh;
+mod obstacle;
 mod records;
 mod repair;
 mod replicas;
@@ -32,7 +33,6 @@ pub mod sync;
 mod syncing;
 mod tables;
 pub mod token;
-mod trouble;
 mod users;
 mod whole;
 
@@ -126,7 +126,7 @@ pub enum Step {
     /// The buffer can be sent and emptied.
     Send,
     /// The buffer holds the end of the result.
-    Outcome,
+    Finished,
 }
 
 /// What only the daemon can do for a request: it holds the settings.

@@ -24,7 +24,7 @@ use super::{
     Service,
     drain::{self, DrainPath, Neighbours},
     mesh::Seen,
-    trouble,
+    obstacle,
 };
 use crate::{
     store::{Entry, Replica, SYSTEM_TABLE},
@@ -360,7 +360,7 @@ fn judge(node: NodeName, facts: &ReplicaFacts<'_>) -> Other {
     let status = facts.replica.and_then(|replica| replica.status.as_ref());
     // What was said in an earlier replica epoch says nothing of this one.
     let status = status.filter(|status| status.epoch >= facts.epoch && status.epoch > facts.gone);
-    let obstacle = trouble::between(&node, facts);
+    let obstacle = obstacle::between(&node, facts);
     let mend = obstacle.as_ref().and_then(|obstacle| obstacle.mend.clone());
     let (state, why) = state_of(&node, facts, status, obstacle.map(|obstacle| obstacle.why));
     let mend = mend.filter(|_| !matches!(state, State::InSync | State::Left));
@@ -394,7 +394,7 @@ fn state_of(
     node: &NodeName,
     facts: &ReplicaFacts<'_>,
     status: Option<&cortex_core::replication::ReplicaStatus>,
-    trouble: Option<String>,
+    problem: Option<String>,
 ) -> (State, Option<String>) {
     if facts.standing == Standing::Out {
         return if facts.epoch > facts.gone && !facts.removed {
@@ -403,13 +403,13 @@ fn state_of(
             } else {
                 "it is out of the scope, and has not said that it has handed over what it held"
             };
-            let trouble = match facts.link {
+            let problem = match facts.link {
                 Link::Unknown => Some(drain::not_linked(facts.table, node)),
-                Link::Up | Link::Silent(_) | Link::Down(_) => trouble,
+                Link::Up | Link::Silent(_) | Link::Down(_) => problem,
             };
             (
                 State::Draining,
-                Some(trouble.map_or_else(|| why.into(), |more| format!("{why}; {more}"))),
+                Some(problem.map_or_else(|| why.into(), |more| format!("{why}; {more}"))),
             )
         } else {
             let why = match (facts.removed, facts.declined) {
@@ -426,7 +426,7 @@ fn state_of(
         return (State::Unknown, Some("there is no replica here to compare it with".into()));
     };
     let Some(status) = status else {
-        let why = trouble.unwrap_or_else(|| "it has not reported its replica yet".into());
+        let why = problem.unwrap_or_else(|| "it has not reported its replica yet".into());
         return (State::Unknown, Some(why));
     };
     let (same, equal) = (status.vector == here.vector, status.digest == here.digest);
@@ -442,11 +442,11 @@ fn state_of(
             Link::Up => (State::InSync, None),
             Link::Silent(_) | Link::Down(_) | Link::Unknown => {
                 let since = "it held the same at its last report";
-                (State::Unknown, trouble.map(|why| format!("{why}; {since}")))
+                (State::Unknown, problem.map(|why| format!("{why}; {since}")))
             }
         };
     }
-    let why = trouble.unwrap_or_else(|| {
+    let why = problem.unwrap_or_else(|| {
         let why = match (status.ready, here.ready) {
             (false, _) => "its replica is still being filled",
             (true, false) => "the replica here is still being filled",
@@ -469,7 +469,7 @@ pub(super) fn hex(bytes: &[u8]) -> String {
 mod tests {
     use cortex_core::{
         model::{ActorId, Hlc, Stamp},
-        replication::{ChangeLogId, Dot, OpenConflicts, ReplicaStatus, TableDigest, Trouble},
+        replication::{ChangeLogId, Dot, OpenConflicts, ReplicaStatus, SyncProblem, TableDigest},
     };
 
     use super::*;
@@ -538,12 +538,12 @@ mod tests {
     fn what_keeps_rows_from_coming_is_told_with_its_place_and_what_cures_it() {
         let here = replica(3, b"v");
         let why = |replica: RemoteReplica| of(&facts(Some(&replica), &here)).why.expect("a reason");
-        let full = RemoteReplica { taking: Some(Trouble::Storage), ..heard(4, b"w") };
+        let full = RemoteReplica { taking: Some(SyncProblem::Storage), ..heard(4, b"w") };
         assert_eq!(
             why(full),
             "its rows are not taken: storage; the disk of home is full, or fails: there, cortex doctor"
         );
-        let quota = why(RemoteReplica { giving: Some(Trouble::Quota), ..heard(2, b"w") });
+        let quota = why(RemoteReplica { giving: Some(SyncProblem::Quota), ..heard(2, b"w") });
         assert!(
             quota.starts_with(
                 "it does not take rows: quota; the owner of @ann:notes may store no more on office"

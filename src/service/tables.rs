@@ -277,8 +277,10 @@ fn own_name(
     let uid = owner_of(caller).ok_or(Refusal::AccessDenied)?;
     match TableRef::parse(written)? {
         TableRef::Own(name) => Ok((Owner::Uid(uid), TableName::parse(name)?)),
-        TableRef::Of(owner, name) if owner == uid => Ok((Owner::Uid(uid), TableName::parse(name)?)),
-        TableRef::Of(..) | TableRef::Remote { .. } | TableRef::Id(_) => Err(Refusal::AccessDenied),
+        TableRef::Uid(owner, name) if owner == uid => {
+            Ok((Owner::Uid(uid), TableName::parse(name)?))
+        }
+        TableRef::Uid(..) | TableRef::Remote { .. } | TableRef::Id(_) => Err(Refusal::AccessDenied),
         TableRef::Federated { identity, name } => {
             let own = directory.identity_of_caller(caller);
             let own = own.ok_or(Refusal::FederatedIdentityRequired)?;

@@ -54,7 +54,7 @@ async fn collect(pieces: &mut dyn Pieces, out: &mut Vec<u8>) -> Result<(), Comma
         match step {
             Step::Working => {}
             Step::Send => out.append(&mut piece),
-            Step::Outcome => {
+            Step::Finished => {
                 out.append(&mut piece);
                 return Ok(());
             }

@@ -155,10 +155,10 @@ pub fn restore(from: &Path, dir: &Path) -> Result<Restored, OpenError> {
         let _absent = fs::remove_file(&fresh);
     })?;
     for file in [&fresh, &dir.join(LOCK_FILE)] {
-        hand_to_owner(file, dir).map_err(in_dir)?;
+        chown_to_owner_of(file, dir).map_err(in_dir)?;
     }
     let current = dir.join(FILE);
-    let kept = keep_aside(&current, dir).map_err(in_dir)?;
+    let kept = move_aside(&current, dir).map_err(in_dir)?;
     remove_log(&current).map_err(in_dir)?;
     fs::rename(&fresh, &current).and_then(|()| sync(dir)).map_err(in_dir)?;
     drop(lock);
@@ -234,7 +234,7 @@ fn judge_backup(from: &Path) -> Result<(), OpenError> {
 
 /// Gives a file to the owner of the directory, and to nobody else: a restore is often root's, and
 /// the daemon that must open the file afterwards is not; the backup may lie where all may read it.
-fn hand_to_owner(file: &Path, dir: &Path) -> io::Result<()> {
+fn chown_to_owner_of(file: &Path, dir: &Path) -> io::Result<()> {
     let (owner, found) = (fs::metadata(dir)?, fs::metadata(file)?);
     if (owner.uid(), owner.gid()) != (found.uid(), found.gid()) {
         chown(file, Some(owner.uid()), Some(owner.gid()))?;
@@ -270,7 +270,7 @@ pub(super) fn remove_leftovers(dir: &Path) {
 
 /// Gives the database that is there, and what is left of its log, other names too. There is no moment
 /// without a database, where a daemon would make a new one, and none where it lacks its log.
-fn keep_aside(current: &Path, dir: &Path) -> io::Result<Option<PathBuf>> {
+fn move_aside(current: &Path, dir: &Path) -> io::Result<Option<PathBuf>> {
     if !current.exists() {
         return Ok(None);
     }

@@ -65,7 +65,7 @@ pub(super) fn start(
         while asked.recv().is_ok() {
             let moved = run(&conn);
             // The writer looks before it acknowledges, and empties the log when it ends.
-            published.heed(&moved);
+            published.report_outcome(&moved);
             match moved {
                 Ok(nearly) => flag.store(nearly, SeqCst),
                 Err(fault) if fault.is_fatal() => return,

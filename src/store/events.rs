@@ -42,7 +42,7 @@ pub struct EventRecord {
 #[derive(Clone, Copy, Debug)]
 pub struct EventFilter {
     /// Only those that concern this uid; none for all.
-    pub of: Option<Uid>,
+    pub uid: Option<Uid>,
     /// Only those with a greater id.
     pub after: i64,
     /// The newest so many.
@@ -76,7 +76,7 @@ pub(super) fn read(conn: &Connection, wanted: EventFilter) -> Result<Vec<EventRe
          WHERE id > ?1 AND (?2 IS NULL OR uid = ?2) ORDER BY id DESC LIMIT ?3",
     )?;
     let rows = statement.query_map(
-        params![wanted.after, wanted.of.map(|uid| uid.0), wanted.limit],
+        params![wanted.after, wanted.uid.map(|uid| uid.0), wanted.limit],
         |row| {
             Ok(EventRecord {
                 id: row.get(0)?,

@@ -59,7 +59,7 @@ impl Writer {
         if freeing.is_empty() {
             return Ok(());
         }
-        if self.reserve.as_mut().is_some_and(Reserve::let_go) {
+        if self.reserve.as_mut().is_some_and(Reserve::release) {
             warn!("the disk is full: the room that is kept back goes to what frees some");
             return self.commit_admitted(freeing);
         }

@@ -460,7 +460,7 @@ impl Store {
         let (path, vfs) = (&self.inner.path, self.inner.vfs.as_deref());
         let conn = schema::connect(path, vfs, schema::Role::Checkpointer, SCAN_CACHE_KIB);
         let moved = checkpoint::run(&conn.map_err(OpenError::into_fault)?);
-        self.inner.published.heed(&moved);
+        self.inner.published.report_outcome(&moved);
         moved.map(|_nearly_done| ())
     }
 

@@ -139,7 +139,7 @@ impl Published {
     }
 
     /// Stops the store where something failed that it must not outlive.
-    pub(super) fn heed<T>(&self, outcome: &Result<T, StoreError>) {
+    pub(super) fn report_outcome<T>(&self, outcome: &Result<T, StoreError>) {
         if let Err(fault) = outcome
             && fault.is_fatal()
         {

@@ -59,7 +59,7 @@ impl PendingChanges {
     }
 
     /// Something has changed that is not kept here: readers that are behind it read the file.
-    pub(super) fn give_up(&mut self) {
+    pub(super) fn mark_incomplete(&mut self) {
         *self = Self { broken: true, ..Self::default() };
     }
 
@@ -141,7 +141,7 @@ mod tests {
         if fresh.takes(change.bytes()) {
             fresh.add(change);
         } else {
-            fresh.give_up();
+            fresh.mark_incomplete();
         }
         recent.add(fresh, lsn, Hlc::default());
     }

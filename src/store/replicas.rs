@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_follows_hears_of_what_has_changed_and_of_nothing_else() {
+    fn a_follower_gets_what_has_changed_and_nothing_else() {
         let replicas = PublishedReplicas::new();
         for table in [1, 2, 3] {
             change(&replicas, table);

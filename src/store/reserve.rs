@@ -49,7 +49,7 @@ impl Reserve {
         let held = fs::metadata(&path).map_or(0, |file| file.len().min(bytes));
         let mut reserve = Self { path, bytes, held };
         if free(dir) < bytes / BESIDES {
-            reserve.let_go();
+            reserve.release();
         }
         reserve
     }
@@ -76,7 +76,7 @@ impl Reserve {
             self.held = bytes;
             return true;
         };
-        self.let_go(); // a part of it is of no use
+        self.release(); // a part of it is of no use
         // Whatever else keeps it from being made is no reason to refuse what there is room for.
         !matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
     }
@@ -103,7 +103,7 @@ impl Reserve {
     }
 
     /// Gives the room to the next write. True where it was kept back.
-    pub(super) fn let_go(&mut self) -> bool {
+    pub(super) fn release(&mut self) -> bool {
         let removed = fs::remove_file(&self.path).is_ok();
         std::mem::take(&mut self.held) > 0 && removed
     }
@@ -122,11 +122,11 @@ mod tests {
     fn the_room_is_kept_once_and_given_once() {
         let dir = tempfile::tempdir().expect("a directory");
         let mut reserve = Reserve::of(dir.path());
-        assert!(!reserve.let_go() && reserve.keep() && reserve.keep());
+        assert!(!reserve.release() && reserve.keep() && reserve.keep());
         let length = |dir: &Path| fs::metadata(dir.join(FILE)).map(|file| file.len()).ok();
         assert_eq!(length(dir.path()), Some(reserve.bytes));
         let mut again = Reserve::of(dir.path());
-        assert!(again.let_go() && !again.let_go(), "after a restart it is there");
+        assert!(again.release() && !again.release(), "after a restart it is there");
         assert_eq!(length(dir.path()), None);
     }
 }

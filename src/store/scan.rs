@@ -74,11 +74,11 @@ impl Pool {
         conn.prepare_cached("BEGIN DEFERRED")?.execute([])?;
         let found = read(&conn);
         conn.prepare_cached("ROLLBACK")?.execute([])?;
-        self.put_back(conn);
+        self.return_connection(conn);
         found
     }
 
-    fn put_back(&self, conn: Connection) {
+    fn return_connection(&self, conn: Connection) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         if idle.len() < IDLE {
             idle.push(conn);
@@ -199,7 +199,7 @@ impl Drop for Scan {
         };
         let ended = conn.prepare_cached("COMMIT").and_then(|mut commit| commit.execute([])).is_ok();
         if let (true, Some(pool)) = (ended, self.pool.upgrade()) {
-            pool.put_back(conn);
+            pool.return_connection(conn);
         }
     }
 }

@@ -290,7 +290,7 @@ fn upgrade(
         transaction.execute_batch(statements)?;
         if step == 1 {
             transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
-            give_birth(&transaction, draw_id)?;
+            init_node_state(&transaction, draw_id)?;
         }
     }
     if version < REPLICATION {
@@ -301,7 +301,7 @@ fn upgrade(
 }
 
 /// Gives a new database its id and its first actor, by the names that the first schema has.
-fn give_birth(conn: &Connection, draw_id: &dyn Fn() -> [u8; 16]) -> rusqlite::Result<()> {
+fn init_node_state(conn: &Connection, draw_id: &dyn Fn() -> [u8; 16]) -> rusqlite::Result<()> {
     conn.execute(
         "INSERT INTO incarnations (number, uid, born_hlc) VALUES (1, ?1, 0)",
         [draw_id()],

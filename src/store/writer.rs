@@ -74,7 +74,7 @@ impl Writer {
             }
             let batch = std::mem::take(&mut jobs);
             let outcome =
-                self.commit(batch).and_then(|()| self.tend_log()).and_then(|()| self.erase());
+                self.commit(batch).and_then(|()| self.maintain_log()).and_then(|()| self.erase());
             if let Err(fault) = outcome {
                 // First of all: who is refused from here on finds the reason, and the last
                 // checkpoint may be held up for ever by a dying disk.
@@ -194,7 +194,7 @@ impl Writer {
     ///
     /// Under pressure it is done here in any case: a log that grows faster than it is moved would
     /// have no bound.
-    fn tend_log(&mut self) -> Result<(), StoreError> {
+    fn maintain_log(&mut self) -> Result<(), StoreError> {
         let pages = self.published.log_pages.load(Relaxed);
         let pressure = pages >= self.bounds.pressure_pages;
         self.published.pressure.store(pressure || self.erasure.is_overdue(), Relaxed);

@@ -32,6 +32,25 @@ const RETIRED: [(&str, &str); 14] = [
     ("sparing", "log throttle"),
 ];
 
+/// Parts of identifiers that stood for something which has a name of the field now. They are natural in prose.
+const RETIRED_IN_NAMES: [(&str, &str); 9] = [
+    ("errand", "request"),
+    ("errands", "requests"),
+    ("gist", "first line"),
+    ("heed", "report"),
+    ("settle", "resolve, wait, or sync"),
+    ("settled", "resolved, or stable"),
+    ("settlement", "name resolution"),
+    ("slack", "free space"),
+    ("whoever", "caller, reader, or peer"),
+];
+
+/// Names of types that said nothing outside of their module.
+const VAGUE_TYPES: [&str; 12] = [
+    "Found", "Heard", "Held", "Means", "Place", "There", "Told", "What", "Which", "Whose", "Wish",
+    "Words",
+];
+
 /// What was deployed, or promised, with a retired word in it.
 const DEPLOYED: [&str; 5] = [
     "src/store/migrations",
@@ -163,6 +182,43 @@ pub(crate) fn speaks_by_the_glossary(file: &File) -> Vec<Finding> {
         }
     }
     findings
+}
+
+/// Identifiers of the programs are those of the field.
+pub(crate) fn names_by_the_glossary(file: &File) -> Vec<Finding> {
+    if !file.is_rust() || !["src", "tui"].iter().any(|top| file.is_below(top)) {
+        return Vec::new();
+    }
+    let mut findings = Vec::new();
+    for name in file.names() {
+        for part in name.segments.iter().flat_map(|segment| parts(segment)) {
+            for (retired, better) in RETIRED_IN_NAMES.iter().filter(|(retired, _)| part == *retired)
+            {
+                findings.push(finding(name.line, format!("{retired}: say {better}")));
+            }
+        }
+        for segment in name.segments.iter().filter(|name| VAGUE_TYPES.contains(&name.as_str())) {
+            findings.push(finding(name.line, format!("{segment}: name the type by what it is")));
+        }
+    }
+    findings
+}
+
+/// The words of an identifier in lower case: of `SnakeCase`, `snake_case` and `SNAKE_CASE`.
+fn parts(identifier: &str) -> Vec<String> {
+    let mut parts = vec![String::new()];
+    let mut before_is_lower = false;
+    for c in identifier.chars() {
+        if c == '_' || (c.is_uppercase() && before_is_lower) {
+            parts.push(String::new());
+        }
+        before_is_lower = c.is_lowercase();
+        parts
+            .last_mut()
+            .into_iter()
+            .for_each(|part| part.extend(c.to_lowercase().filter(|c| *c != '_')));
+    }
+    parts
 }
 
 /// `unsafe` stands only in the excepted modules.

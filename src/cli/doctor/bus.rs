@@ -30,7 +30,7 @@ pub(super) enum BusFacts {
     /// Another daemon than that of the whole machine is on no bus.
     NotOfTheSystem,
     /// What the settings say of the bus: not the system's.
-    NotWanted(String),
+    Disabled(String),
     NoBus,
     Bus {
         policy: bool,
@@ -55,7 +55,7 @@ pub(super) fn gather(whose: DaemonScope, configured: Option<String>, answers: bo
         return BusFacts::NotOfTheSystem;
     }
     if let Some(other) = configured.filter(|bus| bus != "system") {
-        return BusFacts::NotWanted(other);
+        return BusFacts::Disabled(other);
     }
     if !Path::new(SYSTEM_BUS).exists() {
         return BusFacts::NoBus;
@@ -102,7 +102,7 @@ pub(super) fn check(facts: &BusFacts) -> Vec<Finding> {
         BusFacts::NotOfTheSystem => {
             vec![Finding::unchecked(NAME, "this is not the daemon of the whole machine")]
         }
-        BusFacts::NotWanted(bus) => vec![Finding::note(
+        BusFacts::Disabled(bus) => vec![Finding::note(
             NAME,
             format!("the settings keep the daemon off the system's message bus: bus = \"{bus}\""),
             "remove the key bus, and then: systemctl restart cortexd",

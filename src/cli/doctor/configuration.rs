@@ -61,7 +61,7 @@ pub(super) fn gather(context: &Context, asked: Asked<'_>) -> ConfigurationFacts 
     let daemon = find_daemon();
     let place = file.map(|file| (file.to_owned(), PathState::look(file)));
     let verdict = match (&daemon, &place) {
-        (Some(daemon), Some((file, PathState::There(_)))) => {
+        (Some(daemon), Some((file, PathState::Exists(_)))) => {
             let mut command = Command::new(daemon);
             // Root can read what the daemon cannot.
             if let Some(uid) = daemons_uid.filter(|uid| *uid != ROOT) {
@@ -142,10 +142,10 @@ fn file(facts: &ConfigurationFacts) -> Finding {
             let text = format!("{shown} cannot be looked at: {error}");
             return Finding::problem(CONFIGURATION, text, format!("ls -l {shown}"));
         }
-        (PathState::There(_), None) => {
+        (PathState::Exists(_), None) => {
             return Finding::unchecked(CONFIGURATION, "cortexd is not found, it could check it");
         }
-        (PathState::There(_), Some(_)) => {}
+        (PathState::Exists(_), Some(_)) => {}
     }
     let daemon = facts.daemon.as_deref().unwrap_or(Path::new(INSTALLED)).display();
     match &facts.verdict {
@@ -157,7 +157,7 @@ fn file(facts: &ConfigurationFacts) -> Finding {
         }
         Some(Answer::Ended { stderr, .. }) => Finding::problem(
             CONFIGURATION,
-            gist(stderr),
+            first_line(stderr),
             format!("mend the file, then: {daemon} --check --config {shown}"),
         ),
         Some(Answer::Failed(why)) => Finding::unchecked(CONFIGURATION, why),
@@ -169,14 +169,14 @@ fn file(facts: &ConfigurationFacts) -> Finding {
 
 /// Whether the daemon may read its files is known only to a user that can become the daemon's.
 fn cannot_read(facts: &ConfigurationFacts, stderr: &str) -> Finding {
-    let gist = gist(stderr);
+    let first_line = first_line(stderr);
     if !facts.as_daemon {
-        return Finding::hidden(CONFIGURATION, format!("this user may not look: {gist}"));
+        return Finding::hidden(CONFIGURATION, format!("this user may not look: {first_line}"));
     }
     let files = facts.file.as_ref().map_or_else(String::new, |(file, _)| {
         format!("chmod a+rX {0} {0}.d {0}.d/*.toml", file.display())
     });
-    Finding::problem(CONFIGURATION, format!("the daemon's user cannot: {gist}"), files)
+    Finding::problem(CONFIGURATION, format!("the daemon's user cannot: {first_line}"), files)
 }
 
 /// Compares what the files say with what the daemon runs with.
@@ -215,7 +215,7 @@ fn in_force(facts: &ConfigurationFacts) -> Option<Finding> {
 }
 
 /// The first and the last line of a message: an error in the file is shown with the line that it is about.
-fn gist(stderr: &str) -> String {
+fn first_line(stderr: &str) -> String {
     let mut lines = stderr.lines().map(str::trim).filter(|line| !line.is_empty());
     let first = lines.next().unwrap_or("the daemon refuses it without a message");
     let first = first.strip_prefix("error: ").unwrap_or(first);
@@ -227,17 +227,17 @@ fn gist(stderr: &str) -> String {
 
 fn directory(place: &PathState) -> Finding {
     match place {
-        PathState::There(meta) if meta.uid != ROOT => Finding::problem(
+        PathState::Exists(meta) if meta.uid != ROOT => Finding::problem(
             DIRECTORY,
             format!("{SYSTEM_DIRECTORY} belongs to {}, it should be root's", user(meta.uid)),
             format!("chown -R root:root {SYSTEM_DIRECTORY}"),
         ),
-        PathState::There(meta) if meta.mode & WRITABLE_BY_OTHERS != 0 => Finding::problem(
+        PathState::Exists(meta) if meta.mode & WRITABLE_BY_OTHERS != 0 => Finding::problem(
             DIRECTORY,
             format!("{SYSTEM_DIRECTORY} has mode {:04o}, others may write there", meta.mode),
             format!("chmod go-w {SYSTEM_DIRECTORY}"),
         ),
-        PathState::There(_) => {
+        PathState::Exists(_) => {
             Finding::ok(DIRECTORY, format!("only root may change {SYSTEM_DIRECTORY}"))
         }
         PathState::Absent => Finding::problem(
@@ -258,7 +258,7 @@ mod tests {
     use super::*;
 
     fn there(kind: Kind, uid: u32, mode: u32) -> PathState {
-        PathState::There(Meta { kind, uid, mode })
+        PathState::Exists(Meta { kind, uid, mode })
     }
 
     fn said(success: bool, stderr: &str) -> Option<Answer> {

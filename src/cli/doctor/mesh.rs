@@ -147,7 +147,7 @@ pub(super) fn check(facts: &MeshFacts) -> Vec<Finding> {
         findings.extend(clock(peer));
         findings.extend(peer_certificate(peer, facts.now));
         findings.extend(directory(peer));
-        findings.extend(twice(peer));
+        findings.extend(duplicate_name(peer));
     }
     findings
 }
@@ -299,7 +299,7 @@ fn directory(peer: &PeerNode) -> Option<Finding> {
 }
 
 /// None where one machine alone uses the name.
-fn twice(peer: &PeerNode) -> Option<Finding> {
+fn duplicate_name(peer: &PeerNode) -> Option<Finding> {
     let name = &peer.name;
     peer.name_in_use_twice.then(|| {
         Finding::problem(
@@ -388,8 +388,8 @@ mod tests {
     #[test]
     fn rows_of_the_directory_that_are_not_believed_are_worth_a_warning() {
         let trouble = Some("a row of the directory cannot be verified".to_owned());
-        let twice = with(PeerNode { name_in_use_twice: true, ..office() });
-        assert_eq!(the_problem(twice).0, NAME);
+        let duplicate_name = with(PeerNode { name_in_use_twice: true, ..office() });
+        assert_eq!(the_problem(duplicate_name).0, NAME);
         let found = with(PeerNode { directory: trouble, ..office() });
         assert_eq!(outcome(&found, DIRECTORY), Outcome::Warning);
     }

@@ -20,7 +20,7 @@ pub(super) enum PathState {
     Hidden,
     /// Looking failed in some other way.
     Failed(String),
-    There(Meta),
+    Exists(Meta),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,7 +41,7 @@ pub(super) enum Kind {
 impl PathState {
     pub(super) fn look(path: &Path) -> Self {
         match fs::metadata(path) {
-            Ok(meta) => Self::There(Meta {
+            Ok(meta) => Self::Exists(Meta {
                 kind: kind(meta.file_type()),
                 uid: meta.uid(),
                 mode: meta.mode() & PERMISSIONS,

@@ -46,7 +46,7 @@ impl SocketFacts {
     /// Who has made the socket, where it is there.
     pub(super) fn owner(&self) -> Option<u32> {
         match &self.socket {
-            PathState::There(meta) => Some(meta.uid),
+            PathState::Exists(meta) => Some(meta.uid),
             PathState::Absent | PathState::Hidden | PathState::Failed(_) => None,
         }
     }
@@ -74,7 +74,7 @@ pub(super) fn check(facts: &SocketFacts) -> Vec<Finding> {
                 format!("ls -l {path}"),
             )];
         }
-        PathState::There(meta) if meta.kind != Kind::Socket => {
+        PathState::Exists(meta) if meta.kind != Kind::Socket => {
             let start = match facts.whose {
                 DaemonScope::System => "systemctl restart cortexd.socket".to_owned(),
                 DaemonScope::User => format!("cortexd --socket {path}"),
@@ -82,7 +82,7 @@ pub(super) fn check(facts: &SocketFacts) -> Vec<Finding> {
             let mend = format!("mv {path} {path}.aside && {start}");
             return vec![Finding::problem(SOCKET, format!("{path} is no socket"), mend)];
         }
-        PathState::There(meta) => meta,
+        PathState::Exists(meta) => meta,
     };
     vec![Finding::ok(SOCKET, format!("{path} is there")), mode(facts, *meta), directory(facts)]
 }
@@ -102,7 +102,7 @@ fn mode(facts: &SocketFacts, meta: Meta) -> Finding {
 fn directory(facts: &SocketFacts) -> Finding {
     let dir = facts.path.parent().unwrap_or(Path::new("/")).display();
     let meta = match &facts.directory {
-        PathState::There(meta) => meta,
+        PathState::Exists(meta) => meta,
         PathState::Absent | PathState::Hidden | PathState::Failed(_) => {
             return Finding::unchecked(DIRECTORY, format!("{dir} cannot be looked at"));
         }
@@ -136,7 +136,7 @@ mod tests {
     use super::*;
 
     fn meta(kind: Kind, uid: u32, mode: u32) -> PathState {
-        PathState::There(Meta { kind, uid, mode })
+        PathState::Exists(Meta { kind, uid, mode })
     }
 
     fn healthy() -> SocketFacts {

@@ -59,7 +59,7 @@ pub(super) fn gather(dir: &Path, expected: Expected) -> StoreFacts {
 
 pub(super) fn check(facts: &StoreFacts) -> Vec<Finding> {
     let found = directory(facts);
-    let is_there = matches!(facts.directory, PathState::There(_));
+    let is_there = matches!(facts.directory, PathState::Exists(_));
     let mut findings = vec![found];
     if is_there {
         findings.extend([database(facts), space(facts)]);
@@ -70,7 +70,7 @@ pub(super) fn check(facts: &StoreFacts) -> Vec<Finding> {
 fn directory(facts: &StoreFacts) -> Finding {
     let dir = facts.dir.display();
     let meta = match &facts.directory {
-        PathState::There(meta) => meta,
+        PathState::Exists(meta) => meta,
         PathState::Absent => {
             let text = format!("{dir} is not there, no daemon has run with it");
             return Finding::problem(CHECK, text, facts.expected.start);
@@ -125,12 +125,12 @@ fn database(facts: &StoreFacts) -> Finding {
     let path = facts.dir.join("cortex.db");
     let path = path.display();
     match (&facts.database, facts.expected.uid) {
-        (PathState::There(meta), Some(daemon)) if meta.uid != daemon => Finding::problem(
+        (PathState::Exists(meta), Some(daemon)) if meta.uid != daemon => Finding::problem(
             FILE,
             format!("{path} belongs to {}, the daemon runs as {}", user(meta.uid), user(daemon)),
             format!("chown -R {}: {}", owner(daemon), facts.dir.display()),
         ),
-        (PathState::There(_), _) => Finding::ok(FILE, format!("{path} is there")),
+        (PathState::Exists(_), _) => Finding::ok(FILE, format!("{path} is there")),
         (PathState::Absent, _) => Finding::problem(
             FILE,
             format!("{path} is not there"),
@@ -202,7 +202,7 @@ mod tests {
     const SOMEBODY: u32 = 4_000_000_002;
 
     fn there(kind: Kind, uid: u32, mode: u32) -> PathState {
-        PathState::There(Meta { kind, uid, mode })
+        PathState::Exists(Meta { kind, uid, mode })
     }
 
     fn healthy() -> StoreFacts {

@@ -22,7 +22,7 @@ const ROOT: u32 = 0;
 #[derive(Debug)]
 pub(super) enum UnitFacts {
     /// Another daemon than that of the whole machine needs no units.
-    NotOfTheSystem,
+    NotSystemDaemon,
     NotBooted,
     NoAnswer(String),
     Units {
@@ -47,7 +47,7 @@ impl UnitFacts {
     /// as the owner of that. None where the service's user is unknown to this machine.
     pub(super) fn daemons_uid(&self, sockets_owner: u32) -> Option<u32> {
         match self {
-            Self::NotOfTheSystem => Some(sockets_owner),
+            Self::NotSystemDaemon => Some(sockets_owner),
             Self::Units { service, .. } if !service.user.is_empty() => {
                 let found = nix::unistd::User::from_name(&service.user).ok().flatten();
                 found.map(|user| user.uid.as_raw())
@@ -72,7 +72,7 @@ impl UnitFacts {
 
 pub(super) fn gather(whose: DaemonScope) -> UnitFacts {
     if whose == DaemonScope::User {
-        return UnitFacts::NotOfTheSystem;
+        return UnitFacts::NotSystemDaemon;
     }
     if !Path::new(BOOTED).is_dir() {
         return UnitFacts::NotBooted;
@@ -113,7 +113,7 @@ fn read(shown: &str) -> Unit {
 
 pub(super) fn check(facts: &UnitFacts) -> Vec<Finding> {
     match facts {
-        UnitFacts::NotOfTheSystem => {
+        UnitFacts::NotSystemDaemon => {
             vec![Finding::unchecked(SYSTEMD, "this is not the daemon of the whole machine")]
         }
         UnitFacts::NotBooted => {
@@ -255,9 +255,11 @@ mod tests {
 
     #[test]
     fn without_systemd_nothing_is_called_well() {
-        for facts in
-            [UnitFacts::NotOfTheSystem, UnitFacts::NotBooted, UnitFacts::NoAnswer("silence".into())]
-        {
+        for facts in [
+            UnitFacts::NotSystemDaemon,
+            UnitFacts::NotBooted,
+            UnitFacts::NoAnswer("silence".into()),
+        ] {
             assert!(check(&facts).iter().all(|finding| finding.status == Status::Unchecked));
         }
     }
@@ -274,7 +276,7 @@ mod tests {
         let facts = UnitFacts::Units { service: service.into(), socket: healthy().into() };
         let paths = ["/var/lib/cortex", "/srv/cortex", "/mnt/data"].map(PathBuf::from);
         assert_eq!(facts.writable(), Some(paths.into()));
-        assert_eq!(UnitFacts::NotOfTheSystem.writable(), None);
+        assert_eq!(UnitFacts::NotSystemDaemon.writable(), None);
     }
 
     #[test]
@@ -286,6 +288,6 @@ mod tests {
         assert_eq!(of("root"), Some(ROOT));
         assert_eq!(of(""), Some(ROOT), "a service without User= is root's");
         assert_eq!(of("no-such-user-of-cortex"), None);
-        assert_eq!(UnitFacts::NotOfTheSystem.daemons_uid(1000), Some(1000));
+        assert_eq!(UnitFacts::NotSystemDaemon.daemons_uid(1000), Some(1000));
     }
 }

@@ -20,7 +20,7 @@ pub(super) const STRING: &str = "$string";
 pub(super) const GENERIC_SUBTYPE: &str = "00";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Form {
+pub(super) enum TaggedType {
     Binary,
     NumberDouble,
     Ext,
@@ -28,7 +28,7 @@ pub(super) enum Form {
     String,
 }
 
-impl Form {
+impl TaggedType {
     /// The form of that key, and how many `$` the key has beyond the form's own.
     pub(super) fn named(key: &[u8]) -> Option<(Self, usize)> {
         let dollars = key.iter().take_while(|byte| **byte == b'$').count();

@@ -7,7 +7,7 @@ use std::ops::Range;
 use cortex_core::wire::encode;
 use serde::de::{DeserializeSeed, Error, MapAccess, SeqAccess, Visitor};
 
-use super::form::Form;
+use super::form::TaggedType;
 use super::packed;
 
 /// Appends the JSON `text`, which is one value and nothing more, to `out` as MessagePack.
@@ -137,7 +137,7 @@ impl<'de> Visitor<'de> for Encoder<'_> {
             entries.next_value_seed(Encoder { out })?;
         }
         if let [only] = keys.as_slice()
-            && let Some((form, escapes)) = Form::named(&out[only.clone()])
+            && let Some((form, escapes)) = TaggedType::named(&out[only.clone()])
             && let Some(meant) = form.read(&out[only.end..])
         {
             if escapes == 0 {

@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use cortex_core::wire::{Head, Reader};
 use serde::Serialize;
 
-use super::form::{self, BINARY, EXT, Form, GENERIC_SUBTYPE, MAP, NUMBER_DOUBLE, STRING};
+use super::form::{self, BINARY, EXT, GENERIC_SUBTYPE, MAP, NUMBER_DOUBLE, STRING, TaggedType};
 
 /// Deeper nesting is refused. A record may have 256 levels where the settings say so, and what JSON lacks takes up
 /// to three levels for one.
@@ -218,8 +218,12 @@ impl Shape {
             last_value = value;
         }
         if let [Some(only)] = names.as_slice() {
-            let fits = |(form, _): (Form, usize)| form.read(last_value).is_some();
-            return if Form::named(only).is_some_and(fits) { Self::Escaped } else { Self::Object };
+            let fits = |(form, _): (TaggedType, usize)| form.read(last_value).is_some();
+            return if TaggedType::named(only).is_some_and(fits) {
+                Self::Escaped
+            } else {
+                Self::Object
+            };
         }
         if form::are_different_texts(names.into_iter()) { Self::Object } else { Self::Pairs }
     }

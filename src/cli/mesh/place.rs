@@ -161,7 +161,8 @@ impl Prepared {
             if present == IfExists::Keep {
                 return Err(occupied(target));
             }
-            fs::rename(target, aside(target)).map_err(|e| io_failure("move away", target, &e))?;
+            fs::rename(target, backup_path(target))
+                .map_err(|e| io_failure("move away", target, &e))?;
         }
         fs::rename(&self.dir, target).map_err(|e| io_failure("make", target, &e))?;
         Ok(Files::in_dir(target))
@@ -169,7 +170,7 @@ impl Prepared {
 }
 
 /// A name beside a directory that nothing has yet.
-fn aside(dir: &Path) -> PathBuf {
+fn backup_path(dir: &Path) -> PathBuf {
     let name = dir.file_name().unwrap_or_default().to_string_lossy();
     let mut names = (1_u32..).map(|number| dir.with_file_name(format!("{name}.old-{number}")));
     names.find(|path| !path.exists()).unwrap_or_else(|| dir.with_extension("old"))

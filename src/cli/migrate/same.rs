@@ -2,7 +2,7 @@
 //! Leaves which records to compare to `batch`.
 //!
 //! The original daemon reads every record into terms and writes it anew: maps in another order, numbers in
-//! another width. So what is compared is a canonical form: maps sorted by name, numbers in one width. 1 and 1.0,
+//! another width. So what is compared is a canonicalize form: maps sorted by name, numbers in one width. 1 and 1.0,
 //! text and bytes stay different.
 
 use cortex_core::wire::encode;
@@ -12,10 +12,10 @@ use crate::cli::json::packed;
 
 /// Whether two encoded records are the same.
 pub(super) fn records(one: &[u8], other: &[u8]) -> bool {
-    one == other || matches!((canonical(one), canonical(other)), (Some(a), Some(b)) if a == b)
+    one == other || matches!((canonicalize(one), canonicalize(other)), (Some(a), Some(b)) if a == b)
 }
 
-fn canonical(mut encoded: &[u8]) -> Option<Vec<u8>> {
+fn canonicalize(mut encoded: &[u8]) -> Option<Vec<u8>> {
     let value = rmpv::decode::read_value(&mut encoded).ok()?;
     let mut out = Vec::new();
     write(&value, &mut out);
@@ -45,7 +45,7 @@ fn write(value: &Value, out: &mut Vec<u8>) {
     }
 }
 
-/// A name and its value, in canonical form one behind the other.
+/// A name and its value, in canonicalize form one behind the other.
 fn pair((name, value): &(Value, Value)) -> Vec<u8> {
     let mut out = Vec::new();
     write(name, &mut out);

@@ -47,7 +47,7 @@ impl Directory {
             (TableRef::Own(_), Caller::Peer { .. }) => Err(Refusal::AccessDenied),
             // The store knows its name.
             (TableRef::Id(_), _) => Err(Refusal::AccessDenied),
-            (TableRef::Of(uid, name), _) => Ok((Owner::Uid(uid), name)),
+            (TableRef::Uid(uid, name), _) => Ok((Owner::Uid(uid), name)),
             (TableRef::Remote { uid, node, name }, _) => {
                 if self.here().is_some_and(|here| here.as_str() == node) {
                     return Ok((Owner::Uid(uid), name));

@@ -56,7 +56,7 @@ impl Directory {
         if others.is_empty() {
             return Some(Whereabouts { scope: first.scope.clone(), contested: false });
         }
-        let common = |scope: Scope, row: &&ScopeRow| scope.common(&at_home(row));
+        let common = |scope: Scope, row: &&ScopeRow| scope.intersection(&at_home(row));
         let scope = others.iter().fold(at_home(first), common);
         Some(Whereabouts { scope, contested: true })
     }
@@ -121,7 +121,7 @@ impl Directory {
     #[must_use]
     pub fn scope_knowledge(&self, table: TableUid) -> Seen {
         let mut known = Seen::new();
-        self.decisions(table).for_each(|row| know(&mut known, row));
+        self.decisions(table).for_each(|row| record_decision(&mut known, row));
         known
     }
 
@@ -236,7 +236,7 @@ impl Directory {
 
 /// Notes a decision, and what it had seen.
 #[mutant(KnowledgeIsTransitive => note(known, &row.by, row.count))]
-fn know(known: &mut Seen, row: &ScopeRow) {
+fn record_decision(known: &mut Seen, row: &ScopeRow) {
     note(known, &row.by, row.count);
     join(known, &row.seen);
 }

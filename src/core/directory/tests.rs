@@ -299,22 +299,22 @@ fn what_another_node_needs_to_know_of_an_identity_leads_to_the_same_answers_ther
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Wish {
+enum Action {
     Grant,
     Revoke,
     Scope(u8),
-    /// Hear everything that a node has written.
-    Hear(usize),
+    /// Receive everything that a node has written.
+    Receive(usize),
 }
 
-fn wishes() -> impl Strategy<Value = Vec<(usize, Wish)>> {
-    let wish = prop_oneof![
-        Just(Wish::Grant),
-        Just(Wish::Revoke),
-        (0u8..4).prop_map(Wish::Scope),
-        (0usize..3).prop_map(Wish::Hear),
+fn actions() -> impl Strategy<Value = Vec<(usize, Action)>> {
+    let action = prop_oneof![
+        Just(Action::Grant),
+        Just(Action::Revoke),
+        (0u8..4).prop_map(Action::Scope),
+        (0usize..3).prop_map(Action::Receive),
     ];
-    prop::collection::vec((0usize..3, wish), 1..24)
+    prop::collection::vec((0usize..3, action), 1..24)
 }
 
 const NODES: [&str; 3] = ["a", "b", "c"];
@@ -325,7 +325,7 @@ fn scope_of(n: u8) -> Scope {
     Scope::parse(text).expect("a scope")
 }
 
-/// What a node has been told, as a history: the ids of the wishes it knows.
+/// What a node has been told, as a history: the ids of the actions it knows.
 struct Player {
     directory: Directory,
     knows: BTreeSet<usize>,
@@ -335,23 +335,23 @@ proptest! {
     /// holds K8, S4: of decisions that had not seen each other the narrower counts, and every node that
     /// knows the same says the same.
     #[test]
-    fn rights_and_scopes_follow_from_who_had_seen_what(wishes in wishes()) {
+    fn rights_and_scopes_follow_from_who_had_seen_what(actions in actions()) {
         let new = |text: &&str| Player { directory: Directory::new(Some(node(text))), knows: BTreeSet::new() };
         let mut players: Vec<Player> = NODES.iter().map(new).collect();
         let mut past: Vec<BTreeSet<usize>> = Vec::new();
         let principal = Principal::UidAt(Uid(7), node("a"));
-        for (n, (at, wish)) in wishes.iter().enumerate() {
+        for (n, (at, action)) in actions.iter().enumerate() {
             past.push(players[*at].knows.clone());
             let here = node(NODES[*at]);
             let directory = &players[*at].directory;
-            let rows = match wish {
-                Wish::Grant => directory.grant(&here, TABLE, &principal, Permissions::READ),
-                Wish::Revoke => directory.revoke(&here, TABLE, &principal, Permissions::READ, 0),
-                Wish::Scope(scope) => directory.decide_scope(&here, TABLE, scope_of(*scope), &BTreeSet::new(), 0).map(|row| vec![row]),
-                Wish::Hear(from) => {
+            let rows = match action {
+                Action::Grant => directory.grant(&here, TABLE, &principal, Permissions::READ),
+                Action::Revoke => directory.revoke(&here, TABLE, &principal, Permissions::READ, 0),
+                Action::Scope(scope) => directory.decide_scope(&here, TABLE, scope_of(*scope), &BTreeSet::new(), 0).map(|row| vec![row]),
+                Action::Receive(from) => {
                     let heard: Vec<Row> = players[*from].directory.written_by(&node(NODES[*from])).collect();
                     // What a node has written it wrote knowing all that it knew.
-                    let made: Vec<usize> = players[*from].knows.iter().copied().filter(|id| wishes[*id].0 == *from).collect();
+                    let made: Vec<usize> = players[*from].knows.iter().copied().filter(|id| actions[*id].0 == *from).collect();
                     heard.into_iter().for_each(|row| players[*at].directory.insert(row));
                     players[*at].knows.extend(made);
                     continue;
@@ -361,20 +361,20 @@ proptest! {
             players[*at].knows.insert(n);
         }
         for player in &players {
-            check_right(player, &wishes, &past, &principal)?;
-            check_scope(player, &wishes, &past)?;
+            check_right(player, &actions, &past, &principal)?;
+            check_scope(player, &actions, &past)?;
         }
     }
 
     #[test]
-    fn no_order_of_arrival_makes_a_difference(wishes in wishes(), turn in any::<prop::sample::Index>()) {
+    fn no_order_of_arrival_makes_a_difference(actions in actions(), turn in any::<prop::sample::Index>()) {
         let mut one = Directory::new(Some(node("a")));
-        for (at, wish) in wishes {
+        for (at, action) in actions {
             let here = node(NODES[at]);
-            let row = match wish {
-                Wish::Scope(n) => one.decide_scope(&here, TABLE, scope_of(n), &BTreeSet::new(), 0).map(|row| vec![row]),
-                Wish::Grant => one.grant(&here, TABLE, &Principal::Everyone, Permissions::WRITE),
-                Wish::Revoke | Wish::Hear(_) => one.revoke(&here, TABLE, &Principal::Everyone, Permissions::WRITE, 0),
+            let row = match action {
+                Action::Scope(n) => one.decide_scope(&here, TABLE, scope_of(n), &BTreeSet::new(), 0).map(|row| vec![row]),
+                Action::Grant => one.grant(&here, TABLE, &Principal::Everyone, Permissions::WRITE),
+                Action::Revoke | Action::Receive(_) => one.revoke(&here, TABLE, &Principal::Everyone, Permissions::WRITE, 0),
             };
             take(&mut one, row);
         }
@@ -396,23 +396,23 @@ proptest! {
 /// word of the same node.
 fn check_right(
     player: &Player,
-    wishes: &[(usize, Wish)],
+    actions: &[(usize, Action)],
     past: &[BTreeSet<usize>],
     principal: &Principal,
 ) -> Result<(), TestCaseError> {
     let known = || player.knows.iter().copied();
-    let revokes = || known().filter(|id| matches!(wishes[*id].1, Wish::Revoke));
+    let revokes = || known().filter(|id| matches!(actions[*id].1, Action::Revoke));
     // A revocation counts as known where the grant's node knew of it, or of a later one of its node.
     let knew_all = |grant: usize| {
         revokes().all(|revoke| {
             past[grant].iter().any(|known| {
                 *known >= revoke
-                    && wishes[*known].0 == wishes[revoke].0
-                    && matches!(wishes[*known].1, Wish::Revoke)
+                    && actions[*known].0 == actions[revoke].0
+                    && matches!(actions[*known].1, Action::Revoke)
             })
         })
     };
-    let expected = known().filter(|id| matches!(wishes[*id].1, Wish::Grant)).any(knew_all);
+    let expected = known().filter(|id| matches!(actions[*id].1, Action::Grant)).any(knew_all);
     let held = player.directory.acl(TABLE).held_by(principal) == Permissions::READ;
     prop_assert_eq!(held, expected);
     Ok(())
@@ -422,34 +422,35 @@ fn check_right(
 fn replaces(
     later: usize,
     earlier: usize,
-    wishes: &[(usize, Wish)],
+    actions: &[(usize, Action)],
     past: &[BTreeSet<usize>],
 ) -> bool {
-    let known = || past[later].iter().copied().filter(|id| matches!(wishes[*id].1, Wish::Scope(_)));
-    known().any(|id| id == earlier || replaces(id, earlier, wishes, past))
+    let known =
+        || past[later].iter().copied().filter(|id| matches!(actions[*id].1, Action::Scope(_)));
+    known().any(|id| id == earlier || replaces(id, earlier, actions, past))
 }
 
 /// The scope is that of the decisions that no other has replaced: one, or what they have in common.
 fn check_scope(
     player: &Player,
-    wishes: &[(usize, Wish)],
+    actions: &[(usize, Action)],
     past: &[BTreeSet<usize>],
 ) -> Result<(), TestCaseError> {
     let decisions: Vec<(usize, u8)> = player
         .knows
         .iter()
-        .filter_map(|id| match wishes[*id].1 {
-            Wish::Scope(scope) => Some((*id, scope)),
-            Wish::Grant | Wish::Revoke | Wish::Hear(_) => None,
+        .filter_map(|id| match actions[*id].1 {
+            Action::Scope(scope) => Some((*id, scope)),
+            Action::Grant | Action::Revoke | Action::Receive(_) => None,
         })
         .collect();
     let standing: Vec<_> = decisions
         .iter()
-        .filter(|(id, _)| !decisions.iter().any(|(other, _)| replaces(*other, *id, wishes, past)))
+        .filter(|(id, _)| !decisions.iter().any(|(other, _)| replaces(*other, *id, actions, past)))
         .collect();
     let admitted = |node: &NodeName| {
         standing.iter().all(|(id, scope)| match scope_of(*scope) {
-            Scope::Local => NODES[wishes[*id].0] == node.as_str(),
+            Scope::Local => NODES[actions[*id].0] == node.as_str(),
             wider @ (Scope::All | Scope::Nodes(_)) => wider.admits(node),
         })
     };

@@ -132,7 +132,7 @@ pub enum TableRef<'a> {
     /// `users`: in the caller's own namespace.
     Own(&'a str),
     /// `1000:users`: in the namespace of that uid of this machine.
-    Of(Uid, &'a str),
+    Uid(Uid, &'a str),
     /// `1000@home:users`: in the namespace of that uid of another machine.
     Remote {
         /// The uid on that machine.
@@ -176,7 +176,7 @@ impl<'a> TableRef<'a> {
         let uid = |text| parse_uid(text).ok_or(Refusal::InvalidTableName);
         Ok(match owner.split_once('@') {
             Some((owner, node)) => Self::Remote { uid: uid(owner)?, node, name },
-            None => Self::Of(uid(owner)?, name),
+            None => Self::Uid(uid(owner)?, name),
         })
     }
 }
@@ -219,7 +219,7 @@ mod tests {
     fn a_written_name_says_whose_namespace_it_means() {
         let read = |text| TableRef::parse(text).expect("a name");
         assert_eq!(read("users"), TableRef::Own("users"));
-        assert_eq!(read("1000:users"), TableRef::Of(Uid(1000), "users"));
+        assert_eq!(read("1000:users"), TableRef::Uid(Uid(1000), "users"));
         let remote = TableRef::Remote { uid: Uid(1000), node: "home", name: "users" };
         assert_eq!(read("1000@home:users"), remote);
         assert_eq!(read("@notes"), TableRef::Federated { identity: None, name: "notes" });

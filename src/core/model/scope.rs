@@ -46,7 +46,7 @@ impl Scope {
 
     /// The machines that both admit. Only of scopes that name their machines: `local` has none.
     #[must_use]
-    pub fn common(&self, other: &Self) -> Self {
+    pub fn intersection(&self, other: &Self) -> Self {
         match (self, other) {
             (Self::All, scope) | (scope, Self::All) => scope.clone(),
             (Self::Nodes(one), Self::Nodes(other)) => Self::Nodes(one & other),

@@ -35,8 +35,8 @@ pub use batch::{Ack, Batch, Head, OpenConflicts, Part, ReplicaStatus, RowVersion
 pub use digest::TableDigest;
 pub use message::{Message, Parked, Refuse, StatusGossip, Why};
 pub use peer::{
-    Change, Facts, Peers, Quarantined, REFUSED, RemoteReplica, TOO_LARGE, Trouble, UnverifiedRow,
-    apart,
+    Change, Facts, Peers, Quarantined, REFUSED, RemoteReplica, SyncProblem, TOO_LARGE,
+    UnverifiedRow, apart,
 };
 pub use position::{ChangeLogId, Cursor, Position, PullRequest, SnapshotKind, SnapshotTransfer};
 pub use reader::{BatchEffects, Reader, SnapshotStart, Sweep, Unfit};

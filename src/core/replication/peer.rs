@@ -43,9 +43,9 @@ pub struct RemoteReplica {
     /// The keys of rows that differ then, as far as they are named.
     pub differs: Vec<Vec<u8>>,
     /// What keeps this node from taking its rows.
-    pub taking: Option<Trouble>,
+    pub taking: Option<SyncProblem>,
     /// What keeps it from taking this node's rows.
-    pub giving: Option<Trouble>,
+    pub giving: Option<SyncProblem>,
     /// Since when that is so, in Unix milliseconds.
     pub taking_since_ms: Option<u64>,
     /// The same for `giving`.
@@ -78,9 +78,9 @@ pub enum Change {
         verified: bool,
     },
     /// What keeps its rows from being taken here.
-    Taking(Option<Trouble>),
+    Taking(Option<SyncProblem>),
     /// What keeps it from taking rows.
-    Giving(Option<Trouble>),
+    Giving(Option<SyncProblem>),
     /// A batch was read for it.
     BatchRead,
     /// Rows of the directory were learnt, and others quarantined.
@@ -164,11 +164,11 @@ impl RemoteReplica {
                     (self.verified_ms, self.diverged) = (Some(facts.now_ms), false);
                 }
             }
-            Change::Taking(trouble) => self.taking = trouble,
-            Change::Giving(trouble) => self.giving = trouble,
+            Change::Taking(problem) => self.taking = problem,
+            Change::Giving(problem) => self.giving = problem,
             // What the other side could not store it may fail to store again: it says so when it has.
             Change::BatchRead => {
-                self.giving.take_if(|trouble| !trouble.is_of_the_reader());
+                self.giving.take_if(|problem| !problem.is_of_the_reader());
             }
             Change::Learnt { keys, unverified } => {
                 self.taking = None;
@@ -191,8 +191,8 @@ impl RemoteReplica {
     fn note_since(&mut self, now_ms: u64) {
         let sides =
             [(&self.taking, &mut self.taking_since_ms), (&self.giving, &mut self.giving_since_ms)];
-        for (trouble, since) in sides {
-            match trouble {
+        for (problem, since) in sides {
+            match problem {
                 Some(_) => *since = since.or(Some(now_ms)),
                 None => *since = None,
             }
@@ -227,7 +227,7 @@ impl RemoteReplica {
 
     fn acknowledged(&mut self, ack: Ack, node: &NodeName, facts: &Facts) {
         let (conflicts, latest) = (ack.status.conflicts, ack.status.latest);
-        self.giving.take_if(|trouble| trouble.is_of_the_reader());
+        self.giving.take_if(|problem| problem.is_of_the_reader());
         self.reached = ack.cursor;
         self.status_received(ack.status, node, facts);
         self.met = latest;
@@ -310,7 +310,7 @@ impl Peers {
         node: &NodeName,
         change: Change,
         facts: &Facts,
-    ) -> [Option<Trouble>; 2] {
+    ) -> [Option<SyncProblem>; 2] {
         let is_of_rows = change.is_of_rows();
         let replica = self.entry(table, node);
         replica.note(change, node, facts);
@@ -325,8 +325,8 @@ impl Peers {
     pub fn link_up(&mut self, node: &NodeName, actor: ActorId, current: Option<ActorId>) {
         for replica in self.of_node(node) {
             replica.is_now(actor, current);
-            for trouble in [&mut replica.taking, &mut replica.giving] {
-                trouble.take_if(|trouble| *trouble == Trouble::Unreachable);
+            for problem in [&mut replica.taking, &mut replica.giving] {
+                problem.take_if(|problem| *problem == SyncProblem::Unreachable);
             }
         }
     }
@@ -334,8 +334,8 @@ impl Peers {
     /// There is no link to a node any more.
     pub fn link_down(&mut self, node: &NodeName) {
         for replica in self.of_node(node) {
-            replica.taking = Some(Trouble::Unreachable);
-            replica.giving = Some(Trouble::Unreachable);
+            replica.taking = Some(SyncProblem::Unreachable);
+            replica.giving = Some(SyncProblem::Unreachable);
         }
     }
 
@@ -469,7 +469,7 @@ impl Quarantined {
 
 /// Why rows do not come through.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Trouble {
+pub enum SyncProblem {
     /// There is no link.
     #[error("unreachable")]
     Unreachable,
@@ -505,7 +505,7 @@ pub enum Trouble {
     Refused(String),
 }
 
-impl Trouble {
+impl SyncProblem {
     /// True for what the reader of rows says when it has not taken them.
     #[must_use]
     pub fn is_of_the_reader(&self) -> bool {
@@ -549,7 +549,7 @@ impl Trouble {
     }
 }
 
-impl From<Why> for Trouble {
+impl From<Why> for SyncProblem {
     fn from(why: Why) -> Self {
         match why {
             Why::NoReplica | Why::Busy => Self::NotReady,

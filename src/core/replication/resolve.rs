@@ -107,7 +107,7 @@ pub fn resolve(
         return Resolution::Wins(Causality { concurrent, context });
     }
     let causality = Causality { concurrent, context: united_context(present, arriving) };
-    let re_announce = order == Ordering::Less && lost_to_collection(present, theirs);
+    let re_announce = order == Ordering::Less && lost_to_gc(present, theirs);
     Resolution::Loses { causality, re_announce }
 }
 
@@ -119,7 +119,7 @@ fn was_collected(arriving: Side<'_>, ours: &VersionVector) -> bool {
 
 /// True where a sender that sends an older version has incorporated the newer one: it had it, and has collected it.
 #[mutant(ReAnnounce => false)]
-fn lost_to_collection(newer: Side<'_>, theirs: &VersionVector) -> bool {
+fn lost_to_gc(newer: Side<'_>, theirs: &VersionVector) -> bool {
     theirs.covers(newer.dot())
 }
 

@@ -117,7 +117,7 @@ impl ReplicaStatuses {
             if is_ahead(&status.vector, own) {
                 return Err(block(GcBlocking::Ahead));
             }
-            confirmed = confirmed.common(&status.vector);
+            confirmed = confirmed.intersection(&status.vector);
         }
         Ok(confirmed)
     }

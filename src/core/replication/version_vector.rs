@@ -63,7 +63,7 @@ impl VersionVector {
 
     /// Covers what both cover.
     #[must_use]
-    pub fn common(&self, other: &Self) -> Self {
+    pub fn intersection(&self, other: &Self) -> Self {
         let least = |dot: Dot| Dot { seq: dot.seq.min(other.get(dot.actor)), ..dot };
         self.iter().map(least).collect()
     }
@@ -136,7 +136,7 @@ mod tests {
 
         #[test]
         fn what_is_common_is_the_most_that_both_dominate(a in vector(), b in vector(), other in vector()) {
-            let common = a.common(&b);
+            let common = a.intersection(&b);
             prop_assert!(a.dominates(&common) && b.dominates(&common));
             if a.dominates(&other) && b.dominates(&other) {
                 prop_assert!(common.dominates(&other));

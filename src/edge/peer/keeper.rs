@@ -129,7 +129,7 @@ impl<'a> Keeper<'a> {
                     }
                     self.follow(&Arc::clone(&mesh.borrow_and_update()));
                 }
-                () = sleep(self.rest()) => self.look_around(),
+                () = sleep(self.rest()) => self.update_members(),
                 () = self.shared.live.changed.notified() => {}
                 () = self.shared.stopped() => return,
             }
@@ -147,7 +147,7 @@ impl<'a> Keeper<'a> {
         silence.into_iter().chain(expiry).fold(REST, Duration::min).max(LEAST_REST)
     }
 
-    fn look_around(&mut self) {
+    fn update_members(&mut self) {
         let changes = self.members.handle_timeout(self.shared.now());
         self.take_note(changes);
         self.review(&self.shared.mesh());

@@ -83,7 +83,11 @@ impl Links {
     ) -> Option<LinkClaim> {
         let preferred = if own < node { Side::Us } else { Side::Them };
         let mut table = self.table();
-        if table.current.get(node).is_some_and(|there| stays(there.origin, origin, preferred)) {
+        if table
+            .current
+            .get(node)
+            .is_some_and(|there| keeps_current(there.origin, origin, preferred))
+        {
             return None;
         }
         table.note_run(node, origin.boot);
@@ -133,7 +137,7 @@ impl Table {
 
 /// Whether the link that is there stays where another one arrives. Of two to the same daemon, the one that the
 /// smaller name has dialled; otherwise the later one, since a node that dials again has lost the earlier one.
-fn stays(there: Origin, arrives: Origin, preferred: Side) -> bool {
+fn keeps_current(there: Origin, arrives: Origin, preferred: Side) -> bool {
     there.boot == arrives.boot && there.dialled_by == preferred && arrives.dialled_by != preferred
 }
 

@@ -102,7 +102,7 @@ struct Shared {
     /// Machines whose rows are ahead of this one's clock.
     held_off: replication::HeldOff,
     /// What keeps rows from coming through, as far as it was logged.
-    troubles: replication::TroubleLog,
+    problems: replication::ProblemLog,
     /// Which run of the daemon this is.
     boot: [u8; 16],
 }
@@ -132,7 +132,7 @@ impl PeerPort {
             news,
             started: clock::monotonic(),
             held_off: replication::HeldOff::default(),
-            troubles: replication::TroubleLog::default(),
+            problems: replication::ProblemLog::default(),
             boot: random::id(),
         });
         tokio::join!(

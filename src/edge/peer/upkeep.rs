@@ -32,7 +32,7 @@ use crate::{
 const ROUND: Duration = Duration::from_secs(5);
 const JITTER_MS: u32 = 1000;
 
-/// Between two looks at what is worth it more often: the clock, and troubles that are over.
+/// Between two looks at what is worth it more often: the clock, and problems that are over.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// Between two steps of removing something: leaves most of the disk to clients.
@@ -254,7 +254,7 @@ impl Upkeep<'_> {
     /// What a look is worth.
     async fn look(&mut self, failing: &mut LoggedCondition) {
         let store = self.shared.context.service.store().clone();
-        self.shared.troubles.log_ended(&store, self.shared.now());
+        self.shared.problems.log_ended(&store, self.shared.now());
         if let Err(failure) = self.mend_clock().await {
             log_outcome(failing, &Err(failure), self.shared.now());
         }

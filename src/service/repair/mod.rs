@@ -58,8 +58,8 @@ pub(super) const AT_A_TIME: usize = 2;
 const ASK_TIME: Duration = Duration::from_secs(60);
 
 /// How long is waited for the replicas to become equal, and how often is looked.
-const SETTLE_TIME: Duration = Duration::from_secs(30);
-const SETTLE_LOOK: Duration = Duration::from_millis(250);
+const CONVERGENCE_TIMEOUT: Duration = Duration::from_secs(30);
+const CONVERGENCE_POLL: Duration = Duration::from_millis(250);
 
 /// Rows that are compared in one go, so that memory does not grow with the table.
 const ROWS_AT_ONCE: u64 = 10_000;
@@ -244,10 +244,10 @@ impl Repair {
         for node in nodes {
             let found = match self.compare(&node, &own).await {
                 Ok(found) => found,
-                Err(Trouble::There(error)) => {
+                Err(RepairError::Remote(error)) => {
                     ComparedNode { why: Some(error.to_string()), ..beginning(&node) }
                 }
-                Err(Trouble::Here(failure)) => return Err(failure),
+                Err(RepairError::Local(failure)) => return Err(failure),
             };
             compared.insert(node, found);
         }
@@ -262,7 +262,11 @@ impl Repair {
         })
     }
 
-    async fn compare(&self, node: &NodeName, own: &[TableDigest]) -> Result<ComparedNode, Trouble> {
+    async fn compare(
+        &self,
+        node: &NodeName,
+        own: &[TableDigest],
+    ) -> Result<ComparedNode, RepairError> {
         let theirs = self.call(node, &api::SyncBuckets { table: self.table() }).await?.digests;
         let differing: Vec<usize> =
             (0..BUCKETS).filter(|bucket| own.get(*bucket) != theirs.get(*bucket)).collect();
@@ -281,7 +285,7 @@ impl Repair {
     }
 
     /// The rows of some buckets there, answer by answer.
-    async fn rows_of(&self, node: &NodeName, wanted: &[usize]) -> Result<Rows, Trouble> {
+    async fn rows_of(&self, node: &NodeName, wanted: &[usize]) -> Result<Rows, RepairError> {
         let mut rows: Option<Rows> = None;
         loop {
             let after = rows.as_ref().and_then(|rows| rows.marks.keys().next_back());
@@ -306,7 +310,7 @@ impl Repair {
         here: &Rows,
         there: &Rows,
         found: &mut ComparedNode,
-    ) -> Result<(), Trouble> {
+    ) -> Result<(), RepairError> {
         let verdicts = verdicts(here, there);
         let of = |wanted: &[Verdict]| -> Vec<Vec<u8>> {
             let these = verdicts.iter().filter(|(_, verdict)| wanted.contains(verdict));
@@ -356,7 +360,7 @@ impl Repair {
         Ok(())
     }
 
-    async fn push_here(&self, keys: Vec<Vec<u8>>, again: bool) -> Result<(), Trouble> {
+    async fn push_here(&self, keys: Vec<Vec<u8>>, again: bool) -> Result<(), RepairError> {
         for keys in PushedKeys::batches(keys) {
             let (entry, keys) = (Arc::clone(&self.entry), keys.into_keys());
             let command = if again {
@@ -374,7 +378,7 @@ impl Repair {
         node: &NodeName,
         keys: Vec<Vec<u8>>,
         again: bool,
-    ) -> Result<(), Trouble> {
+    ) -> Result<(), RepairError> {
         for keys in PushedKeys::batches(keys) {
             let (table, options) = (self.table(), PushOptions { again });
             self.call(node, &api::SyncPush { table, keys, options }).await?;
@@ -384,7 +388,7 @@ impl Repair {
 
     /// Ordinary deletions here, which the other side will be told of. What was written here since the rows
     /// were compared is not what was decided about, and stays.
-    async fn erase(&self, keys: Vec<Vec<u8>>, here: &Rows) -> Result<(), Trouble> {
+    async fn erase(&self, keys: Vec<Vec<u8>>, here: &Rows) -> Result<(), RepairError> {
         for keys in PushedKeys::batches(keys) {
             let version = |key: Vec<u8>| {
                 let mark = here.marks.get(&key);
@@ -403,7 +407,7 @@ impl Repair {
         &self,
         compared: &mut BTreeMap<NodeName, ComparedNode>,
     ) -> Result<(), CommandError> {
-        let deadline = clock::monotonic() + SETTLE_TIME;
+        let deadline = clock::monotonic() + CONVERGENCE_TIMEOUT;
         for (node, found) in compared.iter_mut().filter(|(_, found)| found.why.is_none()) {
             found.verified = loop {
                 match self.is_equal(node).await {
@@ -415,24 +419,24 @@ impl Repair {
                         break false;
                     }
                     Ok(false) => {}
-                    Err(Trouble::There(error)) => {
+                    Err(RepairError::Remote(error)) => {
                         found.why = Some(error.to_string());
                         break false;
                     }
-                    Err(Trouble::Here(failure)) => return Err(failure),
+                    Err(RepairError::Local(failure)) => return Err(failure),
                 }
                 if clock::monotonic() >= deadline {
                     found.why = Some("the replicas have not become equal in time".into());
                     break false;
                 }
-                tokio::time::sleep(SETTLE_LOOK).await;
+                tokio::time::sleep(CONVERGENCE_POLL).await;
             };
         }
         Ok(())
     }
 
     /// Whether both replicas hold the same: by what is kept of them first, which costs little, and then by their rows.
-    async fn is_equal(&self, node: &NodeName) -> Result<bool, Trouble> {
+    async fn is_equal(&self, node: &NodeName) -> Result<bool, RepairError> {
         let kept = self.call(node, &no_marks(self.table())).await?.summary;
         if !summary(&self.store, &self.entry)?.is_same(&kept) {
             return Ok(false);
@@ -462,20 +466,20 @@ impl Repair {
 
 /// What ends a comparison with one node: something there, or something here, which ends all.
 #[derive(Debug)]
-enum Trouble {
-    There(AskError),
-    Here(CommandError),
+enum RepairError {
+    Remote(AskError),
+    Local(CommandError),
 }
 
-impl From<AskError> for Trouble {
+impl From<AskError> for RepairError {
     fn from(error: AskError) -> Self {
-        Self::There(error)
+        Self::Remote(error)
     }
 }
 
-impl From<CommandError> for Trouble {
+impl From<CommandError> for RepairError {
     fn from(failure: CommandError) -> Self {
-        Self::Here(failure)
+        Self::Local(failure)
     }
 }
 

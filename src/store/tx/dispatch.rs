@@ -47,7 +47,7 @@ fn wholly(
         (tx.state, tx.totals) = before;
         tx.contexts.forget();
         tx.newest_context = None;
-        tx.fresh.give_up();
+        tx.fresh.mark_incomplete();
     }
     tx.execute("RELEASE command", [])?;
     outcome

@@ -10,7 +10,7 @@ use rusqlite::{OptionalExtension, params};
 use crate::store::{
     conflicts::ConflictCounts,
     error::{CommandError, StoreError},
-    tx::{Tx, place::Place},
+    tx::{Tx, row_table::RowTable},
 };
 
 /// Conflicts kept of one table, and bytes of them. The oldest acknowledged ones give way, then the
@@ -32,7 +32,7 @@ pub(crate) struct LosingVersion<'v> {
 /// Writes a conflict down, and makes room for it.
 pub(crate) fn keep(
     tx: &mut Tx<'_>,
-    place: Place<'_>,
+    place: RowTable<'_>,
     key: &[u8],
     losing: &LosingVersion<'_>,
     winner: (Hlc, Dot),
@@ -114,7 +114,7 @@ fn make_room(tx: &Tx<'_>, table: TableId) -> Result<u64, StoreError> {
 /// restored, on whichever machine.
 pub(crate) fn acknowledge_restored(
     tx: &mut Tx<'_>,
-    place: Place<'_>,
+    place: RowTable<'_>,
     key: &[u8],
     value: Option<&[u8]>,
     writer: Dot,

@@ -11,7 +11,7 @@ use crate::store::{
     error::{CommandError, StoreError},
     tx::{
         Tx, admission,
-        place::Place,
+        row_table::RowTable,
         versions::{self, ExistingRow, Origin},
     },
 };
@@ -53,7 +53,7 @@ fn write(
     if entry.replicated {
         return write_shared(tx, entry, key, value);
     }
-    let place = Place::of(entry);
+    let place = RowTable::of(entry);
     let present = versions::find_present(tx, place.id, key)?;
     if present.is_none() && value.is_none() {
         return Ok(());
@@ -69,7 +69,7 @@ fn write_shared(
     key: &[u8],
     value: Option<&[u8]>,
 ) -> Result<(), CommandError> {
-    let place = Place::of(entry);
+    let place = RowTable::of(entry);
     let found = versions::find(tx, place.id, key)?;
     if found.is_none() && value.is_none() && !may_come(tx, entry) {
         return Ok(()); // there is nothing to delete, and nobody who could have it
@@ -102,7 +102,7 @@ pub(crate) fn re_announce(
     entry: &Entry,
     keys: &[Vec<u8>],
 ) -> Result<u64, StoreError> {
-    let place = Place::of(entry);
+    let place = RowTable::of(entry);
     let mut pushed = 0;
     for key in keys {
         if let Some(found) = versions::find(tx, place.id, key)?.filter(|found| !found.damaged) {

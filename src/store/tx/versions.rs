@@ -25,7 +25,7 @@ use crate::store::{
         Tx, admission,
         audits::{self, DigestChange},
         ledger::{self, LosingVersion},
-        place::Place,
+        row_table::RowTable,
     },
 };
 
@@ -209,7 +209,7 @@ pub(crate) fn find(
 /// those who wrote the row before. The write says for itself that it follows this actor's others.
 pub(crate) fn context_here(
     tx: &mut Tx<'_>,
-    place: Place<'_>,
+    place: RowTable<'_>,
     found: Option<&ExistingRow>,
 ) -> Result<Option<i64>, StoreError> {
     let own = tx.state.own_actor();
@@ -240,7 +240,7 @@ fn incorporated(tx: &Tx<'_>, table: TableUid, but_of: ActorId) -> VersionVector 
 /// A refusal has changed nothing.
 pub(crate) fn put_version(
     tx: &mut Tx<'_>,
-    place: Place<'_>,
+    place: RowTable<'_>,
     key: &[u8],
     present: Option<ExistingVersion<'_>>,
     value: Option<&[u8]>,
@@ -317,7 +317,7 @@ fn version_of<'v>(
 /// Writes a version over the row that is there, or as a new one. Answers the row's number.
 fn write_row(
     tx: &Tx<'_>,
-    place: Place<'_>,
+    place: RowTable<'_>,
     key: &[u8],
     present: Option<ExistingVersion<'_>>,
     version: Version<'_>,
@@ -351,7 +351,7 @@ fn erase_row(tx: &Tx<'_>, id: i64) -> Result<(), StoreError> {
 /// seen the other's; the context takes what both had seen, where that is more than it has.
 pub(crate) fn keep_version(
     tx: &mut Tx<'_>,
-    place: Place<'_>,
+    place: RowTable<'_>,
     key: &[u8],
     found: &ExistingRow,
     losing: Option<&LosingVersion<'_>>,
@@ -369,12 +369,12 @@ pub(crate) fn keep_version(
 /// Takes a row away without a trace.
 pub(crate) fn remove_version(
     tx: &mut Tx<'_>,
-    place: Place<'_>,
+    place: RowTable<'_>,
     key: &[u8],
     found: &ExistingRow,
 ) -> Result<(), CommandError> {
     erase_row(tx, found.id)?;
-    tx.fresh.give_up();
+    tx.fresh.mark_incomplete();
     let present = Some(found.present());
     let delta = difference(key, present, None);
     if let Some(entry) = place.entry {
@@ -393,7 +393,7 @@ fn put_context(
 ) -> Result<(), StoreError> {
     let id = tx.intern(context)?;
     tx.execute("UPDATE records SET context = ?2 WHERE id = ?1", params![found.id, id])?;
-    tx.fresh.give_up();
+    tx.fresh.mark_incomplete();
     tx.count_use(found.context_id, -1);
     tx.count_use(id, 1);
     Ok(())
@@ -402,7 +402,7 @@ fn put_context(
 /// Re-announces a version to all nodes, those too that claim to have it.
 pub(crate) fn re_announce(
     tx: &mut Tx<'_>,
-    place: Place<'_>,
+    place: RowTable<'_>,
     found: &ExistingRow,
 ) -> Result<u64, StoreError> {
     let lsn = tx.draw_lsn();
@@ -415,14 +415,14 @@ pub(crate) fn re_announce(
         params![place.id.0, found.lsn, lsn],
     )?;
     append_change_log(tx, place, found.id, lsn)?;
-    tx.fresh.give_up();
+    tx.fresh.mark_incomplete();
     Ok(lsn)
 }
 
 /// True where there is a change log that others follow.
 fn append_change_log(
     tx: &mut Tx<'_>,
-    place: Place<'_>,
+    place: RowTable<'_>,
     record: i64,
     lsn: u64,
 ) -> Result<bool, StoreError> {
@@ -451,7 +451,7 @@ fn remember(
     new: Version<'_>,
 ) -> Result<(), StoreError> {
     if !tx.fresh.takes(key.len() + new.value.map_or(0, <[u8]>::len)) {
-        tx.fresh.give_up();
+        tx.fresh.mark_incomplete();
         return Ok(());
     }
     let context = tx.contexts.get(tx.conn, &tx.state.actors, new.context_id)?;
@@ -470,7 +470,7 @@ fn remember(
 /// Keeps what goes with each change of a row: digest and number of deletions, audits, damage, the cache.
 fn account(
     tx: &mut Tx<'_>,
-    place: Place<'_>,
+    place: RowTable<'_>,
     key: &[u8],
     delta: UsageDelta,
     before: Option<ExistingVersion<'_>>,
@@ -487,7 +487,7 @@ fn account(
 }
 
 fn digest_change(
-    place: Place<'_>,
+    place: RowTable<'_>,
     key: &[u8],
     before: Option<ExistingVersion<'_>>,
     after: Option<(Stamp, Option<&[u8]>)>,

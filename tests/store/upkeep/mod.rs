@@ -87,7 +87,7 @@ fn nobody_pushes_out_the_events_of_others() {
         store.execute(note(2)).await.expect("noted");
     });
     let events = |uid: u32, limit| {
-        let wanted = EventFilter { of: Some(Uid(uid)), after: 0, limit };
+        let wanted = EventFilter { uid: Some(Uid(uid)), after: 0, limit };
         store.reader(0).events(wanted).expect("events").len()
     };
     assert_eq!(events(1, 10), 1, "the other's is still there");

@@ -169,7 +169,7 @@ enum Step {
     /// Comes back with another database.
     Reinstall(u8),
     /// Hears of some of the rows that another node holds.
-    Hear {
+    Receive {
         from: usize,
         mask: u64,
     },
@@ -184,7 +184,7 @@ fn steps() -> impl Strategy<Value = Vec<(usize, Step)>> {
         3 => Just(Step::React),
         1 => (0usize..3).prop_map(Step::Remove),
         1 => (10u8..20).prop_map(Step::Reinstall),
-        8 => (0usize..3, mask).prop_map(|(from, mask)| Step::Hear { from, mask }),
+        8 => (0usize..3, mask).prop_map(|(from, mask)| Step::Receive { from, mask }),
     ];
     prop::collection::vec((0usize..3, step), 1..40)
 }
@@ -282,7 +282,7 @@ impl World {
             Step::Reinstall(database) => {
                 self.write(at, vec![presented(NODES[at], [*database; 16])]);
             }
-            Step::Hear { from, mask } => {
+            Step::Receive { from, mask } => {
                 let heard: Vec<usize> = self.nodes[*from].held.values().copied().collect();
                 let some = heard.into_iter().filter(|version| mask >> (version % 64) & 1 == 1);
                 some.rev().for_each(|version| self.tell(at, version));

@@ -36,7 +36,7 @@ pub use serving::{Answered, ReaderKnows};
 
 use super::{
     Ack, Answer, Batch, BatchOutcome, Change, Dot, Message, Position, PullRequest, Quarantined,
-    REFUSED, Refuse, SYSTEM_TABLE, Session, Trouble, Unfit, UnverifiedRow, Why, session,
+    REFUSED, Refuse, SYSTEM_TABLE, Session, SyncProblem, Unfit, UnverifiedRow, Why, session,
 };
 use crate::{
     directory::Standing,
@@ -396,7 +396,7 @@ impl Driver {
             session::Output::Apply(batch) if self.clocks_hold_up(batch.table) => {
                 self.held_up.add(batch.table);
                 let offset_ms = self.held_up.offset_ms();
-                self.taking(batch.table, Some(Trouble::Clock(offset_ms)), here);
+                self.taking(batch.table, Some(SyncProblem::Clock(offset_ms)), here);
                 let why = BatchOutcome::Failed(Why::Clock(offset_ms));
                 self.session.taken(&batch, why, now);
             }
@@ -442,12 +442,12 @@ impl Driver {
                 }
             }
             Message::Refuse(Refuse { table, taking, why }) => {
-                let trouble = Some(Trouble::from(why.as_seen_from_here()));
+                let problem = Some(SyncProblem::from(why.as_seen_from_here()));
                 if *taking {
                     self.outputs.push_back(Output::Work(Work::WasRefused(*table)));
-                    self.of_rows(*table, Change::Giving(trouble), here);
+                    self.of_rows(*table, Change::Giving(problem), here);
                 } else {
-                    self.taking(*table, trouble, here);
+                    self.taking(*table, problem, here);
                 }
             }
         }
@@ -466,7 +466,7 @@ impl Driver {
         match done {
             Done::Located(table, Some(position)) => self.ask(table, position, here, now),
             Done::Located(table, None) => {
-                self.taking(table, Some(Trouble::Storage), here);
+                self.taking(table, Some(SyncProblem::Storage), here);
                 self.session.asked(table, None, now);
             }
             Done::Durable { table, upto, drain } => self.acknowledge(table, &upto, drain, here),
@@ -536,24 +536,24 @@ impl Driver {
     fn applied(&mut self, outline: &Batch, outcome: Outcome, here: &impl Node, now: Duration) {
         self.applying -= 1;
         let table = outline.table;
-        let (outcome, trouble) = match outcome {
+        let (outcome, problem) = match outcome {
             Outcome::Stored { verified } => {
                 if table == SYSTEM_TABLE {
                     self.directory_applied(outline, here, now);
                 }
                 self.of_rows(table, Change::applied(outline, verified == Some(true)), here);
-                (BatchOutcome::Stored, (!outline.ready).then_some(Trouble::NotReady))
+                (BatchOutcome::Stored, (!outline.ready).then_some(SyncProblem::NotReady))
             }
-            Outcome::Unfit(why) => (BatchOutcome::Unfit(why), Trouble::of_unfit(why)),
+            Outcome::Unfit(why) => (BatchOutcome::Unfit(why), SyncProblem::of_unfit(why)),
             Outcome::Failed { why, refusal } => {
-                let trouble = match refusal {
-                    Some(refusal) if why == Why::Other(REFUSED) => Trouble::Refused(refusal),
+                let problem = match refusal {
+                    Some(refusal) if why == Why::Other(REFUSED) => SyncProblem::Refused(refusal),
                     Some(_) | None => why.into(),
                 };
-                (BatchOutcome::Failed(why), Some(trouble))
+                (BatchOutcome::Failed(why), Some(problem))
             }
         };
-        self.taking(table, trouble, here);
+        self.taking(table, problem, here);
         self.session.taken(outline, outcome, now);
     }
 
@@ -595,7 +595,7 @@ impl Driver {
             wanted.map(|own| own.table()).partition(withholds)
         };
         for table in withheld {
-            self.taking(table, Some(Trouble::Directory), here);
+            self.taking(table, Some(SyncProblem::Directory), here);
         }
         self.session.follow(&wanted, now);
         self.session.reconsider();
@@ -632,8 +632,8 @@ impl Driver {
         }
     }
 
-    fn taking(&mut self, table: TableUid, trouble: Option<Trouble>, here: &impl Node) {
-        self.of_rows(table, Change::Taking(trouble), here);
+    fn taking(&mut self, table: TableUid, problem: Option<SyncProblem>, here: &impl Node) {
+        self.of_rows(table, Change::Taking(problem), here);
     }
 
     /// Notes how it goes with a table that there is a replica of.

@@ -72,8 +72,8 @@ fn an_acknowledgement_ends_what_the_reader_has_said_against_rows() {
     let node = NodeName::parse("office").expect("a name");
     let facts = Facts { current: Some(OLD), own: None, now_ms: 5 };
     let mut peers = Peers::default();
-    let refused = Change::Giving(Some(Trouble::Quota));
-    assert_eq!(peers.note(TABLE, &node, refused, &facts)[1], Some(Trouble::Quota));
+    let refused = Change::Giving(Some(SyncProblem::Quota));
+    assert_eq!(peers.note(TABLE, &node, refused, &facts)[1], Some(SyncProblem::Quota));
     let ack = Ack { table: TABLE, cursor: None, drain: None, status: status(OLD, 1, 5) };
     let ack = Change::Acknowledged(Box::new(ack));
     assert_eq!(peers.note(TABLE, &node, ack, &facts), [None, None]);

@@ -26,7 +26,7 @@ const AT_ONCE: usize = 8 << 10;
 pub(super) type Framed = (Answered, Option<Vec<u8>>);
 
 /// What a request comes to where it can be answered from memory; none where the file must be read.
-pub(super) fn answer_at_once(
+pub(super) fn answer_from_memory(
     store: &Store,
     node: &NodeName,
     request: &PullRequest,

@@ -16,7 +16,7 @@ mod held_off;
 mod node;
 mod notes;
 mod pack;
-mod troubles;
+mod problems;
 mod work;
 
 use std::{collections::VecDeque, convert::Infallible};
@@ -38,7 +38,7 @@ use tokio::{
 use tracing::trace;
 
 pub(super) use held_off::HeldOff;
-pub(super) use troubles::TroubleLog;
+pub(super) use problems::ProblemLog;
 
 use super::{Shared, link::Ended};
 use crate::store::{SYSTEM_TABLE, Store, StoreError};

@@ -9,7 +9,7 @@ use tracing::{info, warn};
 
 use super::{
     Exchange, Finished,
-    troubles::{self, Direction},
+    problems::{self, Direction},
 };
 use crate::store::{Event, UpkeepCommand};
 
@@ -47,14 +47,14 @@ impl Exchange<'_> {
         if !is_of_rows {
             return;
         }
-        for (direction, trouble) in [(Direction::From, taking), (Direction::To, giving)] {
-            let begins = self.shared.troubles.note(
+        for (direction, problem) in [(Direction::From, taking), (Direction::To, giving)] {
+            let begins = self.shared.problems.note(
                 (table, self.node.clone(), direction),
-                trouble.as_ref().filter(|trouble| trouble.is_for_the_operator()),
+                problem.as_ref().filter(|problem| problem.is_for_the_operator()),
                 self.shared.now(),
             );
-            if begins && let Some(why) = trouble {
-                troubles::log_begin(&self.here.store, table, self.node, direction, &why);
+            if begins && let Some(why) = problem {
+                problems::log_begin(&self.here.store, table, self.node, direction, &why);
             }
         }
     }

@@ -14,8 +14,8 @@ use tracing::{debug, warn};
 
 use super::{
     Exchange, Finished,
-    answers::{answer_at_once, answer_to, checked},
-    troubles::failed,
+    answers::{answer_from_memory, answer_to, checked},
+    problems::failed,
 };
 use crate::store::{
     Applied, Checked, Command, CommandError, DirectoryCommand, Event, ReceivedBatch,
@@ -89,7 +89,7 @@ impl Exchange<'_> {
     /// Reads what is wanted: at once, where it was written just now.
     fn read(&mut self, request: Box<PullRequest>, reader: ReaderKnows) {
         if let Some((answered, frame)) =
-            answer_at_once(&self.here.store, self.node, &request, reader)
+            answer_from_memory(&self.here.store, self.node, &request, reader)
         {
             self.prepared = frame;
             return self.done(Done::Read { request, answered });

@@ -21,7 +21,7 @@ use crate::store::{
     system::{self, Rank, VerifiedRow},
     tx::{
         Tx,
-        place::Place,
+        row_table::RowTable,
         versions::{self, ArrivedVersion, ExistingRow, Origin},
     },
 };
@@ -37,7 +37,7 @@ pub(crate) fn store(
     seq: u64,
     value: &[u8],
 ) -> Result<bool, CommandError> {
-    let found = versions::find(tx, Place::SYSTEM.id, key)?;
+    let found = versions::find(tx, RowTable::SYSTEM.id, key)?;
     let rank = Rank::of(key, stamp, Some(value));
     let is_newer = |found: &ExistingRow| Rank::of(key, found.stamp, found.value.as_deref()) >= rank;
     if found.as_ref().filter(|found| !found.damaged).is_some_and(is_newer) {
@@ -47,7 +47,7 @@ pub(crate) fn store(
     let arrived =
         ArrivedVersion { stamp, seq, context_id: None, context: &context, concurrent: false };
     let origin = Origin::Arrived(arrived);
-    versions::put_version(tx, Place::SYSTEM, key, present, Some(value), origin)?;
+    versions::put_version(tx, RowTable::SYSTEM, key, present, Some(value), origin)?;
     Ok(true)
 }
 
@@ -97,7 +97,7 @@ pub(crate) fn adopt_rows(
     let signer = tx.signer()?;
     let mut adopted = 0;
     for (key, stamp) in rows {
-        let found = versions::find(tx, Place::SYSTEM.id, key)?;
+        let found = versions::find(tx, RowTable::SYSTEM.id, key)?;
         let Some(found) = found.filter(|found| found.stamp == *stamp && !found.damaged) else {
             continue;
         };
@@ -138,7 +138,7 @@ pub(crate) fn sign_again(
     signer: &dyn Signer,
 ) -> Result<(), CommandError> {
     for (key, stamp) in signed_by(tx, here, usize::MAX)? {
-        let found = versions::find(tx, Place::SYSTEM.id, &key)?;
+        let found = versions::find(tx, RowTable::SYSTEM.id, &key)?;
         let Some(value) = found.filter(|found| !found.damaged).and_then(|found| found.value) else {
             continue;
         };

@@ -29,8 +29,8 @@ use crate::store::{
         directory::learn,
         entries,
         ledger::LosingVersion,
-        place::Place,
         replication::cursors::{self, CursorState},
+        row_table::RowTable,
         versions::{self, ArrivedVersion, ExistingRow, Origin},
     },
 };
@@ -71,7 +71,7 @@ pub(crate) fn apply_batch(
         return unfit(Unfit::ScopeUnknown);
     }
     let entry = if is_system { None } else { Some(table_of(tx, batch)?) };
-    let place = entry.as_ref().map_or(Place::SYSTEM, |entry| Place::of(entry));
+    let place = entry.as_ref().map_or(RowTable::SYSTEM, |entry| RowTable::of(entry));
     if moves_clock(uid) {
         tx.exposure.came(batch.hlc);
         observe_source(tx, batch.hlc);
@@ -272,7 +272,7 @@ fn incorporate_directory(
 /// Moves the position, and raises the vector where that is allowed.
 fn conclude(
     tx: &mut Tx<'_>,
-    place: Place<'_>,
+    place: RowTable<'_>,
     from: &NodeName,
     batch: &Batch,
     snapshot: &TransferInProgress,
@@ -334,7 +334,7 @@ fn inherit_watermark(replica: &mut Replica, of_source: &VersionVector) {
 #[mutant(FullSnapshotSweeps => Ok(()))]
 fn sweep_rows(
     tx: &mut Tx<'_>,
-    place: Place<'_>,
+    place: RowTable<'_>,
     from: &NodeName,
     sweep: &Sweep,
 ) -> Result<(), CommandError> {
@@ -488,7 +488,7 @@ struct TransferInProgress {
 
 /// A batch whose rows are being taken.
 struct BatchInProgress<'c> {
-    place: Place<'c>,
+    place: RowTable<'c>,
     from: &'c NodeName,
     batch: &'c Batch,
     /// The numbers here of the batch's contexts, as far as they were needed.

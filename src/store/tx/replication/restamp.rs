@@ -25,7 +25,7 @@ use crate::store::{
     system,
     tx::{
         Tx,
-        place::Place,
+        row_table::RowTable,
         versions::{self, Origin},
     },
 };
@@ -127,6 +127,6 @@ fn stamp_again(tx: &mut Tx<'_>, row: &FutureRow) -> Result<(), CommandError> {
     }
     let (present, value) = (Some(found.present()), found.value.as_deref());
     let origin = Origin::Shared { context_id };
-    versions::put_version(tx, Place::of(&entry), &row.key, present, value, origin)?;
+    versions::put_version(tx, RowTable::of(&entry), &row.key, present, value, origin)?;
     Ok(())
 }

@@ -13,7 +13,7 @@ use crate::store::{
     error::{CommandError, StoreError},
     read_batch,
     replica::Replica,
-    tx::{Tx, place::Place, versions},
+    tx::{Tx, row_table::RowTable, versions},
 };
 
 /// Deletions looked at in one transaction, and entries of the change log removed.
@@ -58,7 +58,7 @@ pub(crate) fn collect(
             continue;
         }
         if let Some(row) = versions::find(tx, table, &key)?.filter(|row| !row.damaged) {
-            versions::remove_version(tx, Place::of(&entry), &key, &row)?;
+            versions::remove_version(tx, RowTable::of(&entry), &key, &row)?;
             if let Some(replica) = tx.state.replicas.get_mut(collection.table) {
                 raise_watermark(replica, dot);
             }

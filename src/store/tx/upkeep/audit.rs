@@ -15,7 +15,7 @@ use crate::store::{
     error::{CommandError, StoreError},
     events::Event,
     system,
-    tx::{Tx, audits::Audit, place::Place},
+    tx::{Tx, audits::Audit, row_table::RowTable},
 };
 
 /// Audits under way at a time. One more ends the oldest, which begins again.
@@ -39,7 +39,7 @@ pub(crate) fn audit(tx: &mut Tx<'_>, step: AuditStep) -> Result<UpkeepOutcome, C
     if entry.is_none() && table != system::NUMBER {
         return Ok(UpkeepOutcome::Audited(Audited::Gone));
     }
-    let place = entry.as_deref().map_or(Place::SYSTEM, Place::of);
+    let place = entry.as_deref().map_or(RowTable::SYSTEM, RowTable::of);
     let audit = if step.begins {
         Audit::of(step.audit, table)
     } else {
@@ -130,7 +130,7 @@ fn is_checksummed(tx: &Tx<'_>, table: TableId) -> Result<bool, StoreError> {
 /// Compares what was kept beside the rows with what they come to, and puts it right.
 fn conclude_audit(
     tx: &mut Tx<'_>,
-    place: Place<'_>,
+    place: RowTable<'_>,
     audit: &Audit,
 ) -> Result<AuditReport, CommandError> {
     let (table, uid) = (place.id, place.uid);
@@ -175,13 +175,13 @@ fn conclude_audit(
 
 fn note_corrected(
     tx: &mut Tx<'_>,
-    place: Place<'_>,
+    place: RowTable<'_>,
     audit: &Audit,
     wrong: &str,
 ) -> Result<(), StoreError> {
     // Rows that are not there any more may be in memory.
     tx.touched.extend(0..tx.cache.buckets());
-    tx.fresh.give_up();
+    tx.fresh.mark_incomplete();
     let records = audit.totals.records;
     let shown = place.entry.map_or_else(
         || "the directory".to_owned(),

@@ -11,7 +11,7 @@ use std::{
 
 use cortex_core::{
     model::{NodeName, Refusal, TableUid},
-    replication::{REFUSED, Trouble, Why, driver::Outcome},
+    replication::{REFUSED, SyncProblem, Why, driver::Outcome},
 };
 use tracing::{info, warn};
 
@@ -20,7 +20,7 @@ use crate::{
     sys::journal,
 };
 
-/// A trouble is over when nothing was refused for so long: with each attempt it goes away for a moment.
+/// A problem is over when nothing was refused for so long: with each attempt it goes away for a moment.
 const OVER_AFTER: Duration = Duration::from_secs(15);
 
 /// What a batch that was not stored comes to: the reason for the other side, and the text where a rule refused it.
@@ -51,13 +51,13 @@ impl fmt::Display for Direction {
 
 /// What was logged of each replica: a state is worth a line when it begins and when it ends, not while it lasts.
 #[derive(Debug, Default)]
-pub(in crate::edge::peer) struct TroubleLog(Mutex<BTreeMap<Key, OpenTrouble>>);
+pub(in crate::edge::peer) struct ProblemLog(Mutex<BTreeMap<Key, OpenProblem>>);
 
 type Key = (TableUid, NodeName, Direction);
 
 #[derive(Clone, Copy, Debug)]
-struct OpenTrouble {
-    kind: Discriminant<Trouble>,
+struct OpenProblem {
+    kind: Discriminant<SyncProblem>,
     since: Duration,
     times: u64,
     /// Since when it is not there any more.
@@ -66,17 +66,17 @@ struct OpenTrouble {
 
 /// One that is over.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct EndedTrouble {
+struct EndedProblem {
     key: Key,
     lasted: Duration,
     times: u64,
 }
 
-impl TroubleLog {
-    /// Takes note of how it goes now; true where a trouble has begun that was not logged yet.
-    pub(super) fn note(&self, key: Key, trouble: Option<&Trouble>, now: Duration) -> bool {
+impl ProblemLog {
+    /// Takes note of how it goes now; true where a problem has begun that was not logged yet.
+    pub(super) fn note(&self, key: Key, problem: Option<&SyncProblem>, now: Duration) -> bool {
         let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(kind) = trouble.map(discriminant) else {
+        let Some(kind) = problem.map(discriminant) else {
             if let Some(known) = told.get_mut(&key) {
                 known.gone.get_or_insert(now);
             }
@@ -88,18 +88,18 @@ impl TroubleLog {
                 false
             }
             Some(_) | None => {
-                told.insert(key, OpenTrouble { kind, since: now, times: 1, gone: None });
+                told.insert(key, OpenProblem { kind, since: now, times: 1, gone: None });
                 true
             }
         }
     }
 
     /// Removes what is over.
-    fn ended(&self, now: Duration) -> Vec<EndedTrouble> {
+    fn ended(&self, now: Duration) -> Vec<EndedProblem> {
         let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_over = |told: &OpenTrouble| told.gone.is_some_and(|gone| now >= gone + OVER_AFTER);
+        let is_over = |told: &OpenProblem| told.gone.is_some_and(|gone| now >= gone + OVER_AFTER);
         let over = told.iter().filter(|(_, told)| is_over(told));
-        let ended = over.map(|(key, OpenTrouble { since, times, gone, .. })| EndedTrouble {
+        let ended = over.map(|(key, OpenProblem { since, times, gone, .. })| EndedProblem {
             key: key.clone(),
             lasted: gone.unwrap_or(now).saturating_sub(*since),
             times: *times,
@@ -111,7 +111,7 @@ impl TroubleLog {
 
     /// Tells what is over.
     pub(in crate::edge::peer) fn log_ended(&self, store: &Store, now: Duration) {
-        for EndedTrouble { key: (table, node, direction), lasted, times } in self.ended(now) {
+        for EndedProblem { key: (table, node, direction), lasted, times } in self.ended(now) {
             let (table, lasted_s) = (shown(store, table), lasted.as_secs());
             info!(
                 %table, %node, %direction, lasted_s, times,
@@ -127,10 +127,10 @@ pub(super) fn log_begin(
     table: TableUid,
     node: &NodeName,
     direction: Direction,
-    why: &Trouble,
+    why: &SyncProblem,
 ) {
     let table = shown(store, table);
-    if let Trouble::Clock(offset_ms) = why {
+    if let SyncProblem::Clock(offset_ms) = why {
         warn!(
             MESSAGE_ID = journal::CLOCK_REFUSED, %table, %node, %direction, offset_ms,
             "rows of {table} do not come through {direction} {node}: {why}"
@@ -162,24 +162,24 @@ mod tests {
 
     /// The offset that it names changes with each heartbeat, and each attempt takes it away for a moment.
     #[test]
-    fn a_trouble_is_told_when_it_begins_and_when_it_ends_and_not_while_it_lasts() {
-        let log = TroubleLog::default();
+    fn a_problem_is_logged_when_it_begins_and_when_it_ends_and_not_while_it_lasts() {
+        let log = ProblemLog::default();
         let node = NodeName::parse("office").expect("a name");
         let key = || (TableUid([1; 16]), node.clone(), Direction::From);
         let at = Duration::from_secs;
-        assert!(log.note(key(), Some(&Trouble::Clock(3_600_000)), at(0)));
+        assert!(log.note(key(), Some(&SyncProblem::Clock(3_600_000)), at(0)));
         for second in 1..100 {
             assert!(!log.note(key(), None, at(second)));
             let offset_ms = 3_600_000 + i64::try_from(second).expect("small");
-            assert!(!log.note(key(), Some(&Trouble::Clock(offset_ms)), at(second)));
+            assert!(!log.note(key(), Some(&SyncProblem::Clock(offset_ms)), at(second)));
             assert_eq!(log.ended(at(second)), []);
         }
         assert!(!log.note(key(), None, at(100)));
         assert!(!log.note(key(), None, at(110)));
         assert_eq!(log.ended(at(114)), []);
-        let ended = EndedTrouble { key: key(), lasted: at(100), times: 100 };
+        let ended = EndedProblem { key: key(), lasted: at(100), times: 100 };
         assert_eq!(log.ended(at(115)), [ended]);
         assert_eq!(log.ended(at(200)), []);
-        assert!(log.note(key(), Some(&Trouble::Quota), at(200)), "another one");
+        assert!(log.note(key(), Some(&SyncProblem::Quota), at(200)), "another one");
     }
 }

@@ -3,7 +3,7 @@
 
 use cortex_core::{
     model::NodeName,
-    replication::{Quarantined, RemoteReplica, Trouble},
+    replication::{Quarantined, RemoteReplica, SyncProblem},
 };
 
 use super::replicas::{Link, ReplicaFacts};
@@ -52,23 +52,23 @@ fn over_a_link(node: &NodeName, facts: &ReplicaFacts<'_>) -> Option<Obstacle> {
 
 /// What each side of a link has against the rows of the other.
 fn of_rows(replica: &RemoteReplica, node: &NodeName, facts: &ReplicaFacts<'_>) -> Option<Obstacle> {
-    let say = |what: &str, trouble: &Trouble, since: Option<u64>, at: &str| {
-        let of_clocks = matches!(trouble, Trouble::Clock(_) | Trouble::Ahead(_));
+    let say = |what: &str, problem: &SyncProblem, since: Option<u64>, at: &str| {
+        let of_clocks = matches!(problem, SyncProblem::Clock(_) | SyncProblem::Ahead(_));
         let lasted = since
             .filter(|_| of_clocks)
             .map(|since| format!("; so for {} s", facts.now_ms.saturating_sub(since) / 1000));
-        let mend = mend(trouble, facts.table, at);
+        let mend = mend(problem, facts.table, at);
         let shown = mend.as_ref().map(|mend| format!("; {mend}")).unwrap_or_default();
-        let why = format!("{what}: {trouble}{}{shown}", lasted.unwrap_or_default());
+        let why = format!("{what}: {problem}{}{shown}", lasted.unwrap_or_default());
         Obstacle { why, mend }
     };
-    let giving = replica.giving.as_ref().map(|trouble| {
-        say("it does not take rows", trouble, replica.giving_since_ms, node.as_str())
+    let giving = replica.giving.as_ref().map(|problem| {
+        say("it does not take rows", problem, replica.giving_since_ms, node.as_str())
     });
     let taking = replica
         .taking
         .as_ref()
-        .map(|trouble| say("its rows are not taken", trouble, replica.taking_since_ms, facts.own));
+        .map(|problem| say("its rows are not taken", problem, replica.taking_since_ms, facts.own));
     join(giving, taking)
 }
 
@@ -90,28 +90,28 @@ fn join(one: Option<Obstacle>, other: Option<Obstacle>) -> Option<Obstacle> {
 }
 
 /// What an administrator does about rows that are not taken on a node.
-fn mend(trouble: &Trouble, table: &str, at: &str) -> Option<String> {
-    match trouble {
-        Trouble::Quota => Some(format!(
+fn mend(problem: &SyncProblem, table: &str, at: &str) -> Option<String> {
+    match problem {
+        SyncProblem::Quota => Some(format!(
             "the owner of {table} may store no more on {at}: there, cortex usage, and limits.bytes_per_uid in cortex.toml(5)"
         )),
-        Trouble::Storage => {
+        SyncProblem::Storage => {
             Some(format!("the disk of {at} is full, or fails: there, cortex doctor"))
         }
-        Trouble::Clock(_) | Trouble::Ahead(_) => {
+        SyncProblem::Clock(_) | SyncProblem::Ahead(_) => {
             Some("on both: timedatectl set-ntp true".to_owned())
         }
-        Trouble::Damaged => {
+        SyncProblem::Damaged => {
             Some(format!("where it is damaged: cortex events, cortex sync repair {table}"))
         }
-        Trouble::Refused(_) => Some(format!(
+        SyncProblem::Refused(_) => Some(format!(
             "on {at}: journalctl -u cortexd; both nodes should run the same version: cortexd --version"
         )),
-        Trouble::Unreachable
-        | Trouble::Scope
-        | Trouble::Directory
-        | Trouble::NotReady
-        | Trouble::Stale => None,
+        SyncProblem::Unreachable
+        | SyncProblem::Scope
+        | SyncProblem::Directory
+        | SyncProblem::NotReady
+        | SyncProblem::Stale => None,
     }
 }
 
@@ -121,28 +121,36 @@ mod tests {
 
     /// What does not pass by itself has its command, and what does has none: then waiting is advised.
     #[test]
-    fn every_trouble_is_either_mended_or_waited_for() {
-        for (trouble, words, mended_by) in [
-            (Trouble::Unreachable, "unreachable", None),
-            (Trouble::Clock(90_000), "clock: its clock is 90 s ahead of", Some("timedatectl")),
-            (Trouble::Ahead(90_000), "clock: timestamps of a clock that was", Some("timedatectl")),
-            (Trouble::Scope, "scope", None),
-            (Trouble::Directory, "waiting for the directory", None),
-            (Trouble::NotReady, "not ready", None),
-            (Trouble::Stale, "stale", None),
-            (Trouble::Quota, "quota", Some("limits.bytes_per_uid")),
-            (Trouble::Storage, "storage", Some("the disk of office is full")),
-            (Trouble::Damaged, "a row at its source is damaged", Some("cortex sync repair notes")),
-            (Trouble::Refused("too large".into()), "refused: too large", Some("journalctl")),
+    fn every_problem_is_either_mended_or_waited_for() {
+        for (problem, words, mended_by) in [
+            (SyncProblem::Unreachable, "unreachable", None),
+            (SyncProblem::Clock(90_000), "clock: its clock is 90 s ahead of", Some("timedatectl")),
+            (
+                SyncProblem::Ahead(90_000),
+                "clock: timestamps of a clock that was",
+                Some("timedatectl"),
+            ),
+            (SyncProblem::Scope, "scope", None),
+            (SyncProblem::Directory, "waiting for the directory", None),
+            (SyncProblem::NotReady, "not ready", None),
+            (SyncProblem::Stale, "stale", None),
+            (SyncProblem::Quota, "quota", Some("limits.bytes_per_uid")),
+            (SyncProblem::Storage, "storage", Some("the disk of office is full")),
+            (
+                SyncProblem::Damaged,
+                "a row at its source is damaged",
+                Some("cortex sync repair notes"),
+            ),
+            (SyncProblem::Refused("too large".into()), "refused: too large", Some("journalctl")),
         ] {
-            assert!(trouble.to_string().starts_with(words), "{trouble}");
-            let mend = mend(&trouble, "notes", "office");
+            assert!(problem.to_string().starts_with(words), "{problem}");
+            let mend = mend(&problem, "notes", "office");
             let is_right = match (&mend, mended_by) {
                 (Some(mend), Some(wanted)) => mend.contains(wanted),
                 (None, None) => true,
                 (Some(_), None) | (None, Some(_)) => false,
             };
-            assert!(is_right, "{trouble}: {mend:?}");
+            assert!(is_right, "{problem}: {mend:?}");
         }
     }
 }
