@@ -176,10 +176,11 @@ pub struct ReplicaStatus {
 }
 
 impl ReplicaStatus {
-    /// A hybrid clock as a status has it: rounded up to 65 s, so that statuses do not change with each write.
+    /// A hybrid clock as a status has it: rounded up to 33 s, so that statuses do not change with each write. Far less
+    /// than clocks may differ by: a node in the present must not seem to have met a timestamp of the future.
     #[must_use]
     pub fn not_before(hlc: Hlc) -> Hlc {
-        const STEP_MS: u64 = 1 << 16;
+        const STEP_MS: u64 = 1 << 15;
         Hlc::from_unix_ms((hlc.unix_ms() / STEP_MS + 1).saturating_mul(STEP_MS))
     }
 }

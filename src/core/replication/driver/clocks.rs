@@ -163,6 +163,16 @@ mod tests {
     }
 
     #[test]
+    fn who_is_in_the_present_is_not_taken_for_one_who_has_met_the_future() {
+        for ms in (0..200_000).step_by(500) {
+            let (present, latest) = (Hlc::from_unix_ms(ms), Hlc::from_unix_ms(ms + MAX_SKEW_MS));
+            assert!(ReplicaStatus::not_before(present) > present);
+            let a_little_ahead = Hlc::from_unix_ms(ms + MAX_SKEW_MS / 3);
+            assert!(ReplicaStatus::not_before(a_little_ahead) <= latest, "{ms}");
+        }
+    }
+
+    #[test]
     fn a_minute_is_borne_in_both_directions() {
         assert!(!are_apart(60_000) && !are_apart(-60_000));
         assert!(are_apart(60_001) && are_apart(-60_001) && are_apart(i64::MIN));
