@@ -128,6 +128,8 @@ rules! {
     AckAfterCommit,
     /// Who is told that there is nothing for it acknowledges what it has.
     NothingAcknowledged,
+    /// A replica that has begun anew asks anew.
+    NewEpochAsks,
     /// A request that waits is answered when the replica changes.
     ParkedHearsOfChange,
     /// Rows that cannot be verified are asked for again.

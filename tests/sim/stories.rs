@@ -59,6 +59,7 @@ pub(crate) const ALL: &[Story] = &[
         tell: doubts::a_grant_comes_another_way_meanwhile,
     },
     Story { rules: &[rule(Rule::NothingAcknowledged)], tell: one_forgets_how_far_it_was_read },
+    Story { rules: &[rule(Rule::NewEpochAsks)], tell: one_leaves_and_comes_back_at_once },
     Story { rules: &[rule(Rule::ParkedHearsOfChange)], tell: a_row_travels_when_it_is_written },
     Story { rules: &[rule(Rule::StatusesPassedOn)], tell: a_deletion_is_forgotten_along_a_line },
     Story { rules: &[rule(Rule::StatusesForHolders)], tell: one_is_excluded },
@@ -289,6 +290,20 @@ fn a_row_travels_when_it_is_written(world: &mut World) {
     settle(world);
     if world.nodes[1].disk.copies.get(&table).is_none_or(|copy| copy.rows.len() < 2) {
         broken("n1 waits for a row that was written long ago".into());
+    }
+    heal(world);
+}
+
+/// A replica leaves and begins anew before its drivers look, while a request of before waits at the source.
+fn one_leaves_and_comes_back_at_once(world: &mut World) {
+    nodes(world, 2);
+    let table = shared(world);
+    settle(world);
+    decide(world, 0, &[0], &[1]);
+    decide(world, 0, &[0, 1], &[]);
+    settle(world);
+    if !world.nodes[1].db.replica(table).is_some_and(|replica| replica.ready) {
+        broken("n1 does not fill a replica that has begun anew".into());
     }
     heal(world);
 }
@@ -611,7 +626,6 @@ fn one_forgets_what_it_has_written(world: &mut World) {
     decide(world, 0, &[0, 1, 2], &[]);
     directory(world, 2, 0);
     directories(world);
-    world.link_ms += 61_000; // what it has asked for before it left is asked for anew
     rows(world, 2, 1);
     put(world, 2, 2);
     heal(world);

@@ -108,6 +108,8 @@ pub(super) struct Session {
 /// A table that is asked for.
 #[derive(Debug)]
 struct Pull {
+    /// The replica epoch that asks.
+    epoch: u64,
     phase: Phase,
     /// Its entry in [`Session::wakes`].
     listed: Option<Duration>,
@@ -166,7 +168,7 @@ enum State {
 impl Session {
     /// Begins; `first` is the system table.
     pub(super) fn new(first: TableUid, now: Duration) -> Self {
-        let pull = Pull { listed: Some(now), ..Pull::new(Phase::Due(now)) };
+        let pull = Pull { listed: Some(now), ..Pull::new(Phase::Due(now), 0) };
         Self {
             wakes: [(now, first)].into(),
             first,
@@ -179,14 +181,18 @@ impl Session {
         }
     }
 
-    /// Which tables there are to ask for, besides the first. Those that were refused are asked for once
-    /// more: what has changed may be the reason.
-    pub(super) fn follow(&mut self, tables: &BTreeSet<TableUid>, now: Duration) {
+    /// Which tables there are to ask for, besides the first, and for which replica epochs. Those that were refused are
+    /// asked for once more: what has changed may be the reason.
+    pub(super) fn follow(&mut self, tables: &BTreeMap<TableUid, u64>, now: Duration) {
         let first = self.first;
-        self.pulls.retain(|table, _| *table == first || tables.contains(table));
-        for table in tables.iter().filter(|table| **table != first) {
-            let start = if self.first_read { Phase::Due(now) } else { Phase::Rests };
-            let pull = self.pulls.entry(*table).or_insert_with(|| Pull::new(start));
+        self.pulls.retain(|table, _| *table == first || tables.contains_key(table));
+        for (table, epoch) in tables.iter().filter(|(table, _)| **table != first) {
+            let start = || if self.first_read { Phase::Due(now) } else { Phase::Rests };
+            let pull = self.pulls.entry(*table).or_insert_with(|| Pull::new(start(), *epoch));
+            if pull.is_of_another_epoch(*epoch) {
+                // The replica has left and begun anew: the source may hold a request of before for ever.
+                *pull = Pull { taking: pull.taking, ..Pull::new(start(), *epoch) };
+            }
             if pull.backoff.is_failing() {
                 pull.hurry(now + FIRST_PAUSE);
             }
@@ -576,8 +582,9 @@ fn owes_ack(acked: bool, drain: Option<[u8; 16]>) -> bool {
 }
 
 impl Pull {
-    const fn new(phase: Phase) -> Self {
+    const fn new(phase: Phase, epoch: u64) -> Self {
         Self {
+            epoch,
             phase,
             listed: None,
             taking: false,
@@ -596,6 +603,11 @@ impl Pull {
             Phase::Asked { again, .. } if !self.taking => Some(*again),
             Phase::Due(_) | Phase::Asked { .. } | Phase::Rests | Phase::Located => None,
         }
+    }
+
+    #[mutant(NewEpochAsks => false)]
+    fn is_of_another_epoch(&self, epoch: u64) -> bool {
+        self.epoch != epoch
     }
 
     /// True while a place that was asked from may be ahead of what is stored.

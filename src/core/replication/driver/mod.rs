@@ -22,7 +22,7 @@ mod quarantine;
 mod serving;
 
 use std::{
-    collections::{BTreeSet, HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque},
     sync::Arc,
     time::Duration,
 };
@@ -583,7 +583,7 @@ impl Driver {
     fn follow(&mut self, here: &impl Node, now: Duration) {
         (self.followed, self.follow_at) = (now, None);
         let replicas = here.replicas();
-        let (withheld, wanted): (BTreeSet<_>, BTreeSet<_>) = {
+        let (withheld, wanted): (BTreeMap<_, _>, BTreeMap<_, _>) = {
             let directory = here.directory();
             let wanted = replicas.iter().filter(|own| {
                 own.epoch() > 0
@@ -591,10 +591,10 @@ impl Driver {
                     && directory.standing(own.table(), here.name()) == Standing::In
                     && may_hold(&directory, own.table(), &self.peer.node)
             });
-            let withholds = |table: &TableUid| self.quarantined.withholds(*table);
-            wanted.map(|own| own.table()).partition(withholds)
+            let withholds = |(table, _): &(TableUid, u64)| self.quarantined.withholds(*table);
+            wanted.map(|own| (own.table(), own.epoch())).partition(withholds)
         };
-        for table in withheld {
+        for table in withheld.into_keys() {
             self.taking(table, Some(SyncProblem::Directory), here);
         }
         self.session.follow(&wanted, now);

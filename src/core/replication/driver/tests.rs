@@ -1,7 +1,7 @@
 //! A driver with a node that exists in memory alone: what it has done, and when, is looked at; nothing is stored.
 //! Two drivers over real databases are `tests/sim`'s, two daemons `tests/it/replication`'s.
 
-use std::{cell::Cell, ops::Deref};
+use std::{cell::Cell, collections::BTreeSet, ops::Deref};
 
 use super::*;
 use crate::{

@@ -54,7 +54,7 @@ impl Scene {
         let session = Session::new(SYSTEM, ms(0));
         let mut scene =
             Self { session, now: ms(0), taken: vec![], said: vec![], acknowledged: vec![] };
-        scene.session.follow(&tables.iter().map(|n| table(*n)).collect(), ms(0));
+        scene.session.follow(&tables.iter().map(|n| (table(*n), 1)).collect(), ms(0));
         scene
     }
 
@@ -326,7 +326,8 @@ fn so_many_tables_are_transferred_at_a_time_and_small_ones_pass_them() {
         Some(ms(60_000)),
         "and are not looked after in a loop"
     );
-    scene.session.follow(&numbers.iter().copied().chain([20]).map(table).collect(), ms(0));
+    let all = numbers.iter().copied().chain([20]).map(|n| (table(n), 1));
+    scene.session.follow(&all.collect(), ms(0));
     assert_eq!(scene.asks(), [table(20)], "one that has little to say is asked for");
     scene.hear(Message::Batch(log(table(1), &at(5), 9, true)));
     scene.asks();
@@ -339,10 +340,32 @@ fn a_table_that_is_not_followed_any_more_is_left_alone() {
     let mut scene = Scene::after_the_first(&[1]);
     scene.hear(Message::Batch(log(table(1), &at(0), 5, false)));
     scene.asks();
-    scene.session.follow(&BTreeSet::new(), ms(0));
+    scene.session.follow(&BTreeMap::new(), ms(0));
     scene.complete(BatchOutcome::Stored);
     assert_eq!(scene.asks(), []);
     assert_eq!(scene.pass(ms(60_000)), [(ms(60_000), SYSTEM)]);
+}
+
+#[test]
+fn a_replica_that_has_begun_anew_is_asked_for_at_once() {
+    let mut scene = Scene::after_the_first(&[1]);
+    scene.hear(parked(table(1)));
+    scene.asks();
+    scene.session.follow(&[(table(1), 1)].into(), ms(0));
+    assert_eq!(scene.asks(), [], "its request waits at the source");
+    scene.session.follow(&[(table(1), 2)].into(), ms(0));
+    assert_eq!(scene.asks(), [table(1)], "and the one of before is of no use");
+}
+
+#[test]
+fn a_replica_that_begins_anew_while_a_batch_is_stored_is_asked_for_after_that() {
+    let mut scene = Scene::after_the_first(&[1]);
+    scene.hear(Message::Batch(log(table(1), &at(0), 5, false)));
+    scene.asks();
+    scene.session.follow(&[(table(1), 2)].into(), ms(0));
+    assert_eq!(scene.asks(), []);
+    scene.complete(BatchOutcome::Unfit(Unfit::Past));
+    assert_eq!(scene.asks(), [table(1)]);
 }
 
 #[test]
