@@ -255,6 +255,16 @@ impl Database {
         Ok(served.draining(self.replica(want.table).and_then(|replica| replica.drain)))
     }
 
+    /// As [`super::Store::link_began`].
+    pub fn link_began(&self, reader: &NodeName) {
+        self.engine.exposure.link_began(reader);
+    }
+
+    /// As [`super::Store::was_stored`].
+    pub fn was_stored(&self, reader: &NodeName, table: TableUid) {
+        self.engine.exposure.stored(reader, table);
+    }
+
     /// As [`super::Store::was_refused`].
     pub fn was_refused(&self, reader: &NodeName, table: TableUid) {
         self.engine.exposure.refused(reader, table);

@@ -27,13 +27,24 @@ pub(super) struct Exposure(Mutex<State>);
 struct State {
     /// The greatest timestamp of what others have gone on from, or have sent themselves.
     met: Hlc,
-    /// Of each reader and table the last answer: from where it was asked for, and its greatest timestamp. As many
-    /// as there are members and replicas.
-    under_way: HashMap<(NodeName, TableUid), (Position, Hlc)>,
+    /// Of each reader and table the answers that it may not have taken, in their order: two at most, since a reader
+    /// asks for the part that follows while it stores one. As many as there are members and replicas.
+    under_way: HashMap<(NodeName, TableUid), Vec<SentBatch>>,
     /// How often timestamps were given anew.
     changes: u64,
     /// True while they are being given anew: what is read meanwhile has the old ones.
     changing: bool,
+}
+
+/// What a reader was answered.
+#[derive(Debug)]
+struct SentBatch {
+    /// The place that it asked from.
+    from: Position,
+    /// The place that it may ask from before it has stored this.
+    next: Option<Position>,
+    /// The greatest timestamp.
+    newest: Hlc,
 }
 
 /// Taken before rows are read that are sent to a peer.
@@ -65,13 +76,22 @@ impl Exposure {
         })
     }
 
-    /// A reader asks. One that asks from the same place again has not taken what it was answered.
+    /// A reader asks. One that asks from the same place again has not taken what it was answered, nor what follows. One
+    /// that asks from another place has taken it, but for the part that it may be storing meanwhile.
     fn asked(&self, reader: &NodeName, want: &PullRequest) -> ReadStart {
         let mut state = self.state();
-        if let Some((from, newest)) = state.under_way.remove(&(reader.clone(), want.table))
-            && from != want.position
-        {
-            state.met = newest.max(state.met);
+        let place = (reader.clone(), want.table);
+        let mut sent = state.under_way.remove(&place).unwrap_or_default();
+        let storing = match sent.iter().position(|sent| sent.from == want.position) {
+            Some(again) => {
+                sent.truncate(again);
+                None
+            }
+            None => sent.pop_if(|last| last.next.as_ref() == Some(&want.position)),
+        };
+        state.met = sent.iter().map(|sent| sent.newest).fold(state.met, Ord::max);
+        if let Some(storing) = storing {
+            state.under_way.insert(place, vec![storing]);
         }
         ReadStart(state.changes)
     }
@@ -88,12 +108,30 @@ impl Exposure {
         }
         // Whoever takes it observes the clock that it tells too.
         let newest = batch.rows.iter().map(|row| row.stamp.hlc).fold(batch.hlc, Ord::max);
-        let answer = (batch.from.clone(), newest);
-        state.under_way.insert((reader.clone(), batch.table), answer);
+        let next = if batch.is_last() { None } else { batch.sure_position() };
+        let sent = SentBatch { from: batch.from.clone(), next, newest };
+        state.under_way.entry((reader.clone(), batch.table)).or_default().push(sent);
         true
     }
 
-    /// A reader has refused what it was answered.
+    /// A link to a reader begins. Where it asks from is where it stands: no part of before is being stored.
+    pub(super) fn link_began(&self, reader: &NodeName) {
+        let mut state = self.state();
+        let of_reader = state.under_way.iter_mut().filter(|((node, _), _)| node == reader);
+        of_reader.flat_map(|(_, sent)| sent).for_each(|sent| sent.next = None);
+    }
+
+    /// A reader has stored what it was answered first.
+    pub(super) fn stored(&self, reader: &NodeName, table: TableUid) {
+        let mut state = self.state();
+        let sent = state.under_way.get_mut(&(reader.clone(), table));
+        if let Some(sent) = sent.filter(|sent| !sent.is_empty()) {
+            let newest = sent.remove(0).newest;
+            state.met = newest.max(state.met);
+        }
+    }
+
+    /// A reader has refused what it was answered first of what it has not stored, and drops what follows.
     pub(super) fn refused(&self, reader: &NodeName, table: TableUid) {
         self.state().under_way.remove(&(reader.clone(), table));
     }
@@ -110,7 +148,8 @@ impl Exposure {
         let mut state = self.state();
         state.changing = true;
         state.under_way.retain(|(reader, table), _| counts(reader, *table));
-        state.under_way.values().map(|(_, newest)| *newest).fold(state.met, Ord::max)
+        let under_way = state.under_way.values().flatten().map(|sent| sent.newest);
+        under_way.fold(state.met, Ord::max)
     }
 
     /// What a transaction has changed is what everybody reads, or it has changed nothing.
@@ -119,5 +158,103 @@ impl Exposure {
         if std::mem::take(&mut state.changing) {
             state.changes += 1;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cortex_core::{
+        model::ActorId,
+        replication::{ChangeLogId, Cursor, Part, VersionVector},
+    };
+
+    use super::*;
+
+    const TABLE: TableUid = TableUid([1; 16]);
+    const CHANGE_LOG: ChangeLogId = ChangeLogId([7; 16]);
+
+    fn at(lsn: u64) -> Position {
+        Position { cursor: Some(Cursor { change_log: CHANGE_LOG, lsn }), snapshot: None }
+    }
+
+    /// A reader that is given parts of the change log, each with a timestamp of its own.
+    struct Scene(Exposure, NodeName);
+
+    impl Scene {
+        fn new() -> Self {
+            Self(Exposure::default(), NodeName::parse("office").expect("a name"))
+        }
+
+        fn asks(&self, from: u64, to: u64, last: bool) {
+            let reader = ActorId(1);
+            let vector = VersionVector::new();
+            let want = PullRequest { table: TABLE, reader, epoch: 1, position: at(from), vector };
+            let part = Part::Delta { to, last };
+            let hlc = Hlc::from_unix_ms(to);
+            let batch = Batch { hlc, ..Batch::empty(TABLE, reader, at(from), CHANGE_LOG, part) };
+            let read = || Ok::<_, ()>(BatchRead::Batch(Box::new(batch)));
+            let answer = self.0.over(&self.1, &want, read);
+            assert!(matches!(answer, Ok(BatchRead::Batch(_))));
+        }
+
+        /// The latest timestamp that others may have met.
+        fn met(&self) -> u64 {
+            let met = self.0.begin(|_, _| true);
+            self.0.end();
+            met.unix_ms()
+        }
+    }
+
+    #[test]
+    fn what_is_refused_was_not_met_although_the_next_part_was_asked_for_before() {
+        let scene = Scene::new();
+        scene.asks(0, 5, false);
+        scene.asks(5, 9, false);
+        assert_eq!(scene.met(), 9, "both are on their way");
+        scene.0.refused(&scene.1, TABLE);
+        assert_eq!(scene.met(), 0);
+    }
+
+    #[test]
+    fn what_is_stored_before_the_next_part_is_refused_was_met() {
+        let scene = Scene::new();
+        scene.asks(0, 5, false);
+        scene.asks(5, 9, false);
+        scene.0.stored(&scene.1, TABLE);
+        scene.0.refused(&scene.1, TABLE);
+        assert_eq!(scene.met(), 5);
+    }
+
+    #[test]
+    fn what_was_stored_before_its_acknowledgement_was_lost_was_met() {
+        let scene = Scene::new();
+        scene.asks(0, 5, false);
+        scene.0.link_began(&scene.1);
+        scene.asks(5, 9, false);
+        scene.0.refused(&scene.1, TABLE);
+        assert_eq!(scene.met(), 5);
+    }
+
+    #[test]
+    fn who_asks_again_from_a_place_has_stored_nothing_that_it_was_answered_there() {
+        let scene = Scene::new();
+        scene.asks(0, 5, false);
+        scene.asks(5, 9, false);
+        scene.asks(0, 3, true);
+        assert_eq!(scene.met(), 3);
+    }
+
+    #[test]
+    fn who_asks_from_the_end_or_two_parts_on_has_stored_what_leads_there() {
+        let scene = Scene::new();
+        scene.asks(0, 5, true);
+        scene.asks(5, 6, true);
+        scene.0.refused(&scene.1, TABLE);
+        assert_eq!(scene.met(), 5);
+        scene.asks(5, 7, false);
+        scene.asks(7, 8, false);
+        scene.asks(8, 9, false);
+        scene.0.refused(&scene.1, TABLE);
+        assert_eq!(scene.met(), 7);
     }
 }

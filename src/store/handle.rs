@@ -292,6 +292,17 @@ impl Store {
         self.inner.exposure.refused(reader, table);
     }
 
+    /// A link to a reader begins: what it has not said to have stored of what it was given before it has stored, or will
+    /// ask for once more.
+    pub fn link_began(&self, reader: &NodeName) {
+        self.inner.exposure.link_began(reader);
+    }
+
+    /// Another machine has stored the batch of a table that it was given first, of those that it had not stored yet.
+    pub fn was_stored(&self, reader: &NodeName, table: TableUid) {
+        self.inner.exposure.stored(reader, table);
+    }
+
     /// The same from memory, where what the other replica lacks has been written just now. Does not block.
     #[must_use]
     pub fn read_recent_batch(

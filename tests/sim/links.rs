@@ -99,7 +99,7 @@ impl InFlight {
                 Work::Apply { batch, .. } => (*n, batch.table) == (reader, table),
                 Work::Read { request, .. } => *n != reader && request.table == table,
                 Work::EndDrained(ack) => *n != reader && ack.table == table,
-                Work::WasRefused(of) => *n != reader && *of == table,
+                Work::WasStored(of) | Work::WasRefused(of) => *n != reader && *of == table,
                 Work::FindLastWrite | Work::RotateActor { .. } => true,
             },
         }
@@ -234,6 +234,7 @@ impl World {
         };
         let (offset_ms, now) = (self.clock_offset_ms(n, other), self.link_time());
         self.nodes[n].heard.insert(other, peer.actor);
+        self.nodes[n].db.link_began(&peer.node);
         End {
             driver: Driver::new(peer, remembered, offset_ms, &self.here(n), now),
             read: None,
@@ -342,8 +343,9 @@ impl World {
                     }
                     _ => None,
                 };
-                // What nobody waits for has come to its end before a story goes on.
-                if self.calm && matches!(work, Work::EndDrained(_) | Work::WasRefused(_)) {
+                // What is noted alone is noted at once. What nobody waits for has come to its end before a story goes on.
+                let is_noted = matches!(work, Work::WasStored(_) | Work::WasRefused(_));
+                if is_noted || (self.calm && matches!(work, Work::EndDrained(_))) {
                     return self.work(pair, link, n, work, truth);
                 }
                 let session = self.nodes[n].session;

@@ -59,6 +59,11 @@ impl World {
                 self.end_drained(other, n, ack);
                 None
             }
+            Work::WasStored(table) => {
+                let name = self.nodes[other].name.clone();
+                self.nodes[n].db.was_stored(&name, table);
+                None
+            }
             Work::WasRefused(table) => {
                 let name = self.nodes[other].name.clone();
                 self.nodes[n].db.was_refused(&name, table);

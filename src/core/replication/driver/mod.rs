@@ -208,7 +208,9 @@ pub enum Work {
     },
     /// End a replica that drains, if this ack says that everything was drained.
     EndDrained(Box<Ack>),
-    /// The other node has not applied the batch of a table that it was sent last.
+    /// The other node has stored the batch of a table that it was sent first, of those that it had not stored yet.
+    WasStored(TableUid),
+    /// The other node has not applied a batch of a table, nor will it apply what it was sent after that.
     WasRefused(TableUid),
 }
 
@@ -456,6 +458,7 @@ impl Driver {
 
     fn acknowledged(&mut self, ack: &Ack, here: &impl Node) {
         let ack = Box::new(ack.clone());
+        self.outputs.push_back(Output::Work(Work::WasStored(ack.table)));
         self.of_rows(ack.table, Change::Acknowledged(ack.clone()), here);
         if ack.drain.is_some() {
             self.outputs.push_back(Output::Work(Work::EndDrained(ack)));

@@ -95,6 +95,7 @@ pub(super) async fn run(
         ahead_since: shared.held_off.since(node),
         quarantined: quarantined.unwrap_or_default(),
     };
+    here.store.link_began(node);
     // Before anything is looked at, so that no change goes unseen.
     let changes = here.store.replicas_changed_since(0).0;
     let offset_ms = *ends.clock.borrow();

@@ -42,6 +42,7 @@ impl Exchange<'_> {
             }
             Work::RotateActor { known, own } => self.rotate_actor(known, own),
             Work::EndDrained(ack) => self.end_drained(ack),
+            Work::WasStored(table) => self.here.store.was_stored(self.node, table),
             Work::WasRefused(table) => self.here.store.was_refused(self.node, table),
         }
     }
