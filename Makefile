@@ -1,7 +1,7 @@
 # The commands of this repository. `make help` lists them; each of them is short and can be typed by hand.
 
 .DEFAULT_GOAL := help
-.PHONY: help build check check-all bench sim histories fuzz clean
+.PHONY: help build check check-all bench sim histories fuzz coverage clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -27,6 +27,10 @@ histories: ## Run daemons under faults for HISTORY_SECONDS (default 600), from H
 
 fuzz: ## Fuzz each target for FUZZ_SECONDS (default 20) seconds (needs cargo-fuzz)
 	.ci/fuzz
+
+# Needs: cargo install cargo-llvm-cov --locked; rustup component add llvm-tools
+coverage: ## Show which lines the tests of the libraries and of the daemon reach (needs cargo-llvm-cov)
+	cargo llvm-cov --workspace --locked --lib --test it --html
 
 clean: ## Remove what was built, the fuzzers' included
 	cargo clean
