@@ -32,6 +32,7 @@
 //! | **re-announce** | send a row again that a source may lack | |
 //! | **tombstone**, **tombstone GC**, **GC watermark** | a deletion that is remembered; forgetting it once every replica has it; up to where that was done | Cassandra's `gc_grace`, by knowledge instead of time |
 //! | **replica status**, **status gossip** | what a node reports of its replica; passing that on | |
+//! | **heartbeat**, **suspect**, **dead** | what each end of a link sends every second; what a node is without it, soon and later | gossip failure detectors |
 //! | **quarantine** | rows that cannot be verified, and wait until they can | |
 //! | **drain**, **decommission**, **abandon** | hand over what only this replica has, and end it; end a node; give up what only it had | Cassandra, Kubernetes |
 //! | **rollback marker** | proof outside the database of how far it had come | |

@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, watch};
 use super::mesh_config::{MeshSettings, PORT};
 use crate::{
     edge::peer::{Mesh, PeerPort},
-    service::mesh::{self, MeshView, Peer, PeerRequest, Seen},
+    service::mesh::{self, MeshSnapshot, MeshView, Peer, PeerRequest},
     sys::clock,
 };
 
@@ -59,7 +59,7 @@ impl Joined {
         let peers = mesh.nodes().iter().map(|(node, address)| {
             Peer::unseen(node.clone(), address.host.clone(), address.port, now_ms)
         });
-        let view = MeshView::new(Seen {
+        let view = MeshView::new(MeshSnapshot {
             node: mesh.node().clone(),
             mesh: mesh.credentials().mesh(),
             certificate_expires: mesh.credentials().not_after(),

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use cortex_core::{directory::Directory, model::NodeName};
 
 use super::{
-    mesh::Seen,
+    mesh::MeshSnapshot,
     replicas::{Link, State, TableReplicas, link},
 };
 use crate::store::Entry;
@@ -36,7 +36,7 @@ pub(super) struct Neighbours {
 }
 
 impl Neighbours {
-    pub(super) fn new(directory: &Directory, entry: &Entry, seen: Option<&Seen>) -> Self {
+    pub(super) fn new(directory: &Directory, entry: &Entry, seen: Option<&MeshSnapshot>) -> Self {
         let table = entry.table.uid;
         let could_hold = |node: &NodeName| {
             directory.members().any(|row| row.node == *node)

@@ -42,7 +42,7 @@ const TOKEN_SECONDS: u64 = 3600;
 const REDEEM_TIME: Duration = Duration::from_secs(10);
 
 /// How long it may take to hear who has used one.
-const TELL_TIME: Duration = Duration::from_secs(3);
+const NOTIFY_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Where a token shall be good, for whom, and how long.
 #[derive(Clone, Debug)]
@@ -139,13 +139,13 @@ impl Service {
         Ok(Answer::later(async move {
             let rows =
                 redeemed_at_origin(&store, mesh.as_ref(), &signer, &token, &written, uid).await?;
-            let mut told = store.catalog().directory().clone();
-            told.extend(rows.iter().map(|row| row.row().clone()));
+            let mut directory = store.catalog().directory().clone();
+            directory.extend(rows.iter().map(|row| row.row().clone()));
             // A token made here for a uid here, or one whose origin did not need to be asked, is
             // judged like any other.
-            let origin = told.node(&token.origin).ok_or(Refusal::TokenForged)?;
+            let origin = directory.node(&token.origin).ok_or(Refusal::TokenForged)?;
             let token = signed.check(signer.as_ref(), &origin.certificate)?;
-            if told.identity_of(&token.origin, token.origin_uid) != Some(token.identity) {
+            if directory.identity_of(&token.origin, token.origin_uid) != Some(token.identity) {
                 return Err(Refusal::UnknownIdentity.into());
             }
             let claim = Claim {
@@ -155,7 +155,7 @@ impl Service {
                 token: TokenId { id: token.id, expires_ms: token.expires_at * 1000 },
             };
             store.execute(DirectoryCommand::Claim(Box::new(claim))).await?;
-            tell_origin(&store, mesh.as_ref(), signer.node(), &token, uid).await;
+            notify_origin(&store, mesh.as_ref(), signer.node(), &token, uid).await;
             let name = store.catalog().directory().show_identity(token.identity);
             Ok(format!("claimed identity '{name}'"))
         }))
@@ -407,7 +407,13 @@ fn is_known(store: &Store, token: &Token) -> bool {
 
 /// Lets the node that made a token know who has used it, so that it serves them at once. Where that
 /// fails, it will learn of them all the same when the directory is replicated.
-async fn tell_origin(store: &Store, mesh: Option<&Mesh>, here: &NodeName, token: &Token, uid: Uid) {
+async fn notify_origin(
+    store: &Store,
+    mesh: Option<&Mesh>,
+    here: &NodeName,
+    token: &Token,
+    uid: Uid,
+) {
     let (Some(mesh), false) = (mesh, token.origin == *here) else {
         return;
     };
@@ -416,9 +422,9 @@ async fn tell_origin(store: &Store, mesh: Option<&Mesh>, here: &NodeName, token:
         return;
     };
     let request = api::IdentityLearn { rows: SealedRows(rows) };
-    let deadline = clock::monotonic() + TELL_TIME;
+    let deadline = clock::monotonic() + NOTIFY_TIMEOUT;
     if let Err(error) = mesh.call(&token.origin, &request, None, deadline).await {
-        tracing::info!(node = %token.origin, %error, "{} was not told that its token was used: {error}", token.origin);
+        tracing::info!(node = %token.origin, %error, "{} was not notified that its token was used: {error}", token.origin);
     }
 }
 

@@ -137,7 +137,7 @@ impl Mesh {
 /// What the edge sees of the mesh; replaced as a whole whenever something changes.
 #[derive(Debug)]
 pub struct MeshView {
-    now: ArcSwap<Seen>,
+    now: ArcSwap<MeshSnapshot>,
     /// Marked with each change, heartbeats included.
     changed: watch::Sender<()>,
     /// Connections refused since the start, by reason. Locked to count one, and to show them.
@@ -146,7 +146,7 @@ pub struct MeshView {
 
 /// The mesh at one moment.
 #[derive(Clone, Debug)]
-pub struct Seen {
+pub struct MeshSnapshot {
     /// This node.
     pub node: NodeName,
     /// The mesh.
@@ -183,16 +183,16 @@ pub struct Peer {
     /// Whom it sees alive, as it said last.
     pub sees: Vec<NodeName>,
     /// When its last heartbeat came; none where none has.
-    pub heard: Option<Instant>,
+    pub last_heartbeat: Option<Instant>,
     /// True where two machines use its name.
-    pub has_twins: bool,
+    pub has_duplicates: bool,
 }
 
 /// A link on which no heartbeat has come for so long says nothing of now: three have failed to come.
 pub const SILENT: Duration = Duration::from_secs(3);
 
 impl Peer {
-    /// A machine that is configured and was not heard of yet.
+    /// A machine that is configured and has sent no heartbeat yet.
     #[must_use]
     pub fn unseen(node: NodeName, host: Box<str>, port: u16, since_ms: u64) -> Self {
         Self {
@@ -207,15 +207,15 @@ impl Peer {
             certificate_expires: None,
             last_error: None,
             sees: Vec::new(),
-            heard: None,
-            has_twins: false,
+            last_heartbeat: None,
+            has_duplicates: false,
         }
     }
 
-    /// For how long nothing was heard, where that is too long for what it said last to be said of now.
+    /// For how long no heartbeat has come, where that is too long for its last status to count.
     #[must_use]
     pub fn silence(&self) -> Option<Duration> {
-        let silence = self.heard.map(|heard| heard.elapsed());
+        let silence = self.last_heartbeat.map(|at| at.elapsed());
         silence.filter(|silence| *silence > SILENT)
     }
 }
@@ -223,7 +223,7 @@ impl Peer {
 impl MeshView {
     /// Begins with this.
     #[must_use]
-    pub fn new(seen: Seen) -> Arc<Self> {
+    pub fn new(seen: MeshSnapshot) -> Arc<Self> {
         Arc::new(Self {
             now: ArcSwap::from_pointee(seen),
             changed: watch::Sender::new(()),
@@ -233,12 +233,12 @@ impl MeshView {
 
     /// The mesh now.
     #[must_use]
-    pub fn now(&self) -> arc_swap::Guard<Arc<Seen>> {
+    pub fn now(&self) -> arc_swap::Guard<Arc<MeshSnapshot>> {
         self.now.load()
     }
 
     /// Lets everybody see a change.
-    pub fn show(&self, seen: Seen) {
+    pub fn show(&self, seen: MeshSnapshot) {
         self.now.store(Arc::new(seen));
         self.changed.send_replace(());
     }
@@ -262,7 +262,7 @@ impl MeshView {
     }
 }
 
-impl Seen {
+impl MeshSnapshot {
     /// A machine that does not want this one any more, since its database was removed from the mesh.
     pub fn removed_by(&self) -> Option<&NodeName> {
         let evicted = Reject::Evicted.to_string();
@@ -359,7 +359,7 @@ impl Service {
             round_trip_us: peer.round_trip_us,
             clock_offset_ms: peer.clock_offset_ms,
             certificate_expires: peer.certificate_expires,
-            name_in_use_twice: peer.has_twins,
+            name_in_use_twice: peer.has_duplicates,
             last_error: peer.last_error.clone(),
             directory: directory.and_then(|replica| replica.quarantined.summary()),
         }
@@ -367,7 +367,7 @@ impl Service {
 }
 
 /// Who sees whom: where rows disagree, some machines do not reach each other.
-fn matrix(seen: &Seen) -> Named<Vec<String>> {
+fn matrix(seen: &MeshSnapshot) -> Named<Vec<String>> {
     let own = (seen.node.to_string(), seen.alive().map(NodeName::to_string).collect());
     let connected = seen.peers.iter().filter(|peer| peer.connected);
     let others = connected

@@ -23,7 +23,7 @@ use cortex_core::{
 use super::{
     Service,
     drain::{self, DrainPath, Neighbours},
-    mesh::Seen,
+    mesh::MeshSnapshot,
     obstacle,
 };
 use crate::{
@@ -204,7 +204,7 @@ impl Service {
         TableReplicas {
             here,
             declined,
-            removed_by: seen.as_deref().and_then(Seen::removed_by).cloned(),
+            removed_by: seen.as_deref().and_then(MeshSnapshot::removed_by).cloned(),
             drain_path,
             others,
             name,
@@ -323,7 +323,7 @@ pub(super) fn others_of(directory: &Directory, table: TableUid) -> BTreeSet<Node
     admitted.filter(|node| Some(*node) != directory.here()).cloned().collect()
 }
 
-pub(super) fn link(seen: Option<&Seen>, node: &NodeName) -> Link {
+pub(super) fn link(seen: Option<&MeshSnapshot>, node: &NodeName) -> Link {
     match seen.and_then(|seen| seen.peers.iter().find(|peer| peer.node == *node)) {
         Some(peer) if peer.connected => match peer.silence() {
             Some(silence) => Link::Silent(silence.as_secs()),
@@ -505,7 +505,7 @@ mod tests {
         }
     }
 
-    fn heard(seq: u64, row: &[u8]) -> RemoteReplica {
+    fn reported(seq: u64, row: &[u8]) -> RemoteReplica {
         let (vector, digest) = (vector(seq), digest(row));
         let status =
             ReplicaStatus { epoch: 1, ready: true, vector, digest, ..ReplicaStatus::default() };
@@ -538,12 +538,12 @@ mod tests {
     fn what_keeps_rows_from_coming_is_told_with_its_place_and_what_cures_it() {
         let here = replica(3, b"v");
         let why = |replica: RemoteReplica| of(&facts(Some(&replica), &here)).why.expect("a reason");
-        let full = RemoteReplica { taking: Some(SyncProblem::Storage), ..heard(4, b"w") };
+        let full = RemoteReplica { taking: Some(SyncProblem::Storage), ..reported(4, b"w") };
         assert_eq!(
             why(full),
             "its rows are not taken: storage; the disk of home is full, or fails: there, cortex doctor"
         );
-        let quota = why(RemoteReplica { giving: Some(SyncProblem::Quota), ..heard(2, b"w") });
+        let quota = why(RemoteReplica { giving: Some(SyncProblem::Quota), ..reported(2, b"w") });
         assert!(
             quota.starts_with(
                 "it does not take rows: quota; the owner of @ann:notes may store no more on office"
@@ -554,13 +554,13 @@ mod tests {
             quota.contains("cortex usage") && quota.contains("limits.bytes_per_uid"),
             "{quota}"
         );
-        assert_eq!(why(heard(2, b"w")), "rows are on their way");
+        assert_eq!(why(reported(2, b"w")), "rows are on their way");
     }
 
     /// holds R5
     #[test]
     fn a_replica_that_is_not_heard_any_more_is_not_said_to_be_in_sync() {
-        let (here, replica) = (replica(3, b"v"), heard(3, b"v"));
+        let (here, replica) = (replica(3, b"v"), reported(3, b"v"));
         let silent = ReplicaFacts { link: Link::Silent(4), ..facts(Some(&replica), &here) };
         let found = of(&silent);
         assert_eq!(found.state, State::Unknown);
@@ -579,10 +579,10 @@ mod tests {
             (4, b"v", State::Behind),
         ] {
             let diverged = expected == State::Diverged;
-            let replica = RemoteReplica { diverged, ..heard(seq, row) };
+            let replica = RemoteReplica { diverged, ..reported(seq, row) };
             assert_eq!(of(&facts(Some(&replica), &here)).state, expected, "{seq} {row:?}");
         }
-        let replica = heard(3, b"v");
+        let replica = reported(3, b"v");
         let cut = ReplicaFacts { link: Link::Down(None), ..facts(Some(&replica), &here) };
         let found = of(&cut);
         assert_eq!(found.state, State::Unknown);
@@ -599,7 +599,7 @@ mod tests {
 
     #[test]
     fn what_is_lacked_is_told_in_both_directions() {
-        let (here, replica) = (replica(5, b"v"), heard(3, b"w"));
+        let (here, replica) = (replica(5, b"v"), reported(3, b"w"));
         let found = of(&facts(Some(&replica), &here));
         assert_eq!((found.behind_writes, found.ahead_writes), (Some(2), Some(0)));
         assert_eq!(found.behind_seconds, Some(1));
@@ -609,7 +609,7 @@ mod tests {
     #[test]
     fn conflicts_are_those_of_the_last_status_of_this_epoch() {
         let here = replica(3, b"v");
-        let mut replica = heard(3, b"v");
+        let mut replica = reported(3, b"v");
         assert_eq!(of(&facts(Some(&replica), &here)).conflicts, None, "it has not said");
         let status = replica.status.as_mut().expect("a status");
         status.conflicts = Some(OpenConflicts { since: Hlc::from_unix_ms(5), count: 2 });
@@ -620,7 +620,7 @@ mod tests {
 
     #[test]
     fn the_status_of_an_earlier_epoch_does_not_count() {
-        let (here, replica) = (replica(3, b"v"), heard(3, b"v"));
+        let (here, replica) = (replica(3, b"v"), reported(3, b"v"));
         let again = ReplicaFacts { epoch: 2, gone: 1, ..facts(Some(&replica), &here) };
         assert_eq!(of(&again).state, State::Unknown);
     }
@@ -628,7 +628,7 @@ mod tests {
     /// holds S4
     #[test]
     fn a_replica_out_of_the_scope_drains_until_its_epoch_is_over() {
-        let (here, replica) = (replica(3, b"v"), heard(3, b"v"));
+        let (here, replica) = (replica(3, b"v"), reported(3, b"v"));
         let out = ReplicaFacts { standing: Standing::Out, ..facts(Some(&replica), &here) };
         assert_eq!(of(&out).state, State::Draining);
         assert_eq!(of(&ReplicaFacts { gone: 1, ..out.clone() }).state, State::Left);

@@ -1,5 +1,5 @@
 //! The scrub: every row read by and by, compared with its checksum, and what is kept beside the rows with the rows.
-//! Reading a slice and putting things right is the store's; this says when, tells people, and asks other machines
+//! Reading a slice and putting things right is the store's; this says when, reports what was found, and asks other machines
 //! for sound rows in the place of damaged ones.
 //!
 //! ```text
@@ -283,7 +283,7 @@ async fn heal(service: &Service) {
     let mut backoff = Backoff::new(HEAL_PAUSE, HEAL_LONGEST);
     let mut pause = backoff.next_pause();
     loop {
-        tell(service).await;
+        report_damage(service).await;
         let left = ask_for_sound_rows(service).await;
         let wait = async { if left { sleep(pause).await } else { std::future::pending().await } };
         tokio::select! {
@@ -300,7 +300,7 @@ async fn heal(service: &Service) {
 }
 
 /// An event for each row that was found damaged, or that is sound again; and a look at its table.
-async fn tell(service: &Service) {
+async fn report_damage(service: &Service) {
     let store = service.store();
     let news = store.take_damage_news();
     for (rows, kind, what) in [

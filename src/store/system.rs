@@ -117,7 +117,7 @@ pub fn check(signer: &dyn Signer, known: &Directory, rows: Vec<SealedRow>) -> Ch
     let mut checked = Checked::default();
     let mut opened = Vec::with_capacity(rows.len());
     for sealed in rows {
-        match Opened::read(sealed) {
+        match SignedContent::read(sealed) {
             Ok(row) => opened.push(row),
             Err(sealed) => checked.refuse(sealed, None, "it is not understood".into()),
         }
@@ -194,7 +194,7 @@ impl Checked {
 }
 
 /// A row that was read, with what its signature is over.
-struct Opened {
+struct SignedContent {
     sealed: SealedRow,
     row: Row,
     bytes: Vec<u8>,
@@ -202,7 +202,7 @@ struct Opened {
     adopted: Option<Adopted>,
 }
 
-impl Opened {
+impl SignedContent {
     fn read(sealed: SealedRow) -> Result<Self, SealedRow> {
         let read = open(&sealed.value).and_then(|held| {
             let row = Row::decode(&sealed.key, held.row)?;
@@ -349,7 +349,7 @@ pub(super) fn orphans(
     let mut found = Vec::new();
     let mut counts: BTreeMap<NodeName, bool> = BTreeMap::new();
     for row in rows {
-        let Ok(opened) = Opened::read(row?) else { continue };
+        let Ok(opened) = SignedContent::read(row?) else { continue };
         let signed_by = opened.signer();
         let (key, stamp) = (opened.sealed.key.clone(), opened.sealed.stamp);
         let Some(presented) = directory.node(signed_by) else { continue };

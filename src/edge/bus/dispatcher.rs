@@ -194,7 +194,7 @@ impl Dispatcher {
     pub(super) async fn end<R: Response>(&self, begun: AdmittedRequest<R>) -> Result<R> {
         let AdmittedRequest { caller, looks_up, answer, out, response: _ } = begun;
         let ended = self.service.end(&Caller::Local(caller), answer, out).await;
-        let result = ended.map_err(|failure| told_to(caller, looks_up, failure))?;
+        let result = ended.map_err(|failure| error_for(caller, looks_up, failure))?;
         // What cannot be read is a defect: both sides are ours.
         R::read(&result).map_err(Error::failed)
     }
@@ -207,14 +207,14 @@ impl Dispatcher {
             Ok(answer) => {
                 Ok(AdmittedRequest { caller: uid, looks_up, answer, out, response: PhantomData })
             }
-            Err(failure) => Err(told_to(uid, looks_up, failure)),
+            Err(failure) => Err(error_for(uid, looks_up, failure)),
         }
     }
 }
 
 /// Root reads every table, so one that root cannot look up is not there. Others must not learn which of the two it
 /// is. What root may not decide about is there all the same: elsewhere it is its owner's alone.
-fn told_to(uid: Uid, looks_up: bool, failure: CommandError) -> Error {
+fn error_for(uid: Uid, looks_up: bool, failure: CommandError) -> Error {
     let denied = matches!(failure, CommandError::Refused(Refusal::AccessDenied));
     if denied && uid == Uid::ROOT && looks_up { Error::no_such_table() } else { failure.into() }
 }

@@ -55,7 +55,7 @@ impl Action {
 /// Asks polkit. One per daemon.
 #[derive(Debug, Default)]
 pub(super) struct Polkit {
-    absence_told: AtomicBool,
+    absence_logged: AtomicBool,
     /// Locked for a look-up, before and after each question.
     open: Mutex<HashMap<Uid, usize>>,
 }
@@ -93,7 +93,7 @@ impl Polkit {
     fn refused(&self, error: &zbus::Error) -> Error {
         if !is_absence(error) {
             warn!(%error, "polkit gave no answer, and a request was refused: {error}");
-        } else if !self.absence_told.swap(true, Relaxed) {
+        } else if !self.absence_logged.swap(true, Relaxed) {
             warn!("there is no polkit on the message bus: only root may manage the daemon there");
         }
         Error::access_denied("access_denied")

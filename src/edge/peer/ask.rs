@@ -144,7 +144,7 @@ impl Line {
 
     /// True where another request can go over it: trusted, open, and with nothing on it that nobody asked for.
     fn is_usable(&mut self) -> bool {
-        if self.place.is_cut() || !self.input.is_empty() {
+        if self.place.is_closed() || !self.input.is_empty() {
             return false;
         }
         // Data or the end: either way it is of no use. TLS has no message that comes unasked here.

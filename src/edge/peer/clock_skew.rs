@@ -55,7 +55,7 @@ impl Reported {
     }
 
     /// Tells what has changed.
-    pub(super) fn tell(&mut self, node: &NodeName, offset_ms: i64, now: Duration) {
+    pub(super) fn report(&mut self, node: &NodeName, offset_ms: i64, now: Duration) {
         let Some((how, lasted)) = self.changes(offset_ms, now) else { return };
         let (apart, lasted_s) = (apart(offset_ms), lasted.as_secs());
         match how {

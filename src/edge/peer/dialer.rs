@@ -41,7 +41,7 @@ pub(super) async fn run(shared: &Arc<Shared>) {
             if dialled.insert(node.clone()) {
                 let shared = Arc::clone(shared);
                 tasks.spawn(async move {
-                    dial_for_ever(&node, &shared).await;
+                    keep_dialling(&node, &shared).await;
                     node
                 });
             }
@@ -65,7 +65,7 @@ pub(super) async fn run(shared: &Arc<Shared>) {
 }
 
 /// Dials one machine until it is not configured any more, or the daemon ends.
-async fn dial_for_ever(node: &NodeName, shared: &Shared) {
+async fn keep_dialling(node: &NodeName, shared: &Shared) {
     let mut mesh = shared.mesh.clone();
     let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
     while !shared.is_stopping() {

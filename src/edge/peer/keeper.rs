@@ -17,7 +17,7 @@ use tracing::{info, warn};
 use super::{Mesh, Shared, clock_skew, live::ClosedConnection, refused::Refused, unix_s};
 use crate::{
     pki::Rejected,
-    service::mesh::{Peer, SILENT, Seen},
+    service::mesh::{MeshSnapshot, Peer, SILENT},
     store::{Event, UpkeepCommand},
     sys::clock,
     sys::journal,
@@ -104,7 +104,7 @@ struct PeerRecord {
     last_error: Option<String>,
     sees: Vec<NodeName>,
     /// When the last heartbeat came.
-    heard: Option<Instant>,
+    last_heartbeat: Option<Instant>,
 }
 
 impl<'a> Keeper<'a> {
@@ -195,7 +195,7 @@ impl<'a> Keeper<'a> {
     fn take(&mut self, news: PeerEvent) {
         match news {
             PeerEvent::Up { node, certificate_expires } => self.up(&node, certificate_expires),
-            PeerEvent::Heartbeat(heard) => self.heard(heard),
+            PeerEvent::Heartbeat(heartbeat) => self.heartbeat(heartbeat),
             PeerEvent::Down { node, why, end } => self.down(&node, why, end),
             PeerEvent::Failed { node, why } => self.failed(&node, why),
         }
@@ -240,7 +240,7 @@ impl<'a> Keeper<'a> {
             return;
         };
         if let Some(known) = self.peers.get_mut(node) {
-            (known.since_ms, known.heard) = (clock::wall_ms(), None);
+            (known.since_ms, known.last_heartbeat) = (clock::wall_ms(), None);
         }
         info!(%node, %from, %to, "{node} is {to}: its daemon was stopped");
         self.note("peer_dead", format!("{node}: {to}, was {from}: its daemon was stopped"));
@@ -258,17 +258,17 @@ impl<'a> Keeper<'a> {
         }
     }
 
-    fn heard(&mut self, heard: HeartbeatReport) {
-        let changes = self.members.heartbeat(&heard.node, self.shared.now());
+    fn heartbeat(&mut self, heartbeat: HeartbeatReport) {
+        let changes = self.members.heartbeat(&heartbeat.node, self.shared.now());
         self.take_note(changes);
-        let Some(known) = self.peers.get_mut(&heard.node) else { return };
-        if let Some(offset_ms) = heard.clock_offset_ms {
-            known.clock.tell(&heard.node, offset_ms, self.shared.now());
+        let Some(known) = self.peers.get_mut(&heartbeat.node) else { return };
+        if let Some(offset_ms) = heartbeat.clock_offset_ms {
+            known.clock.report(&heartbeat.node, offset_ms, self.shared.now());
         }
-        known.heard = Some(clock::monotonic());
-        known.round_trip_us = heard.round_trip_us.or(known.round_trip_us);
-        known.clock_offset_ms = heard.clock_offset_ms.or(known.clock_offset_ms);
-        known.sees = heard.sees;
+        known.last_heartbeat = Some(clock::monotonic());
+        known.round_trip_us = heartbeat.round_trip_us.or(known.round_trip_us);
+        known.clock_offset_ms = heartbeat.clock_offset_ms.or(known.clock_offset_ms);
+        known.sees = heartbeat.sees;
     }
 
     fn take_note(&mut self, changes: Vec<Transition>) {
@@ -323,11 +323,11 @@ impl<'a> Keeper<'a> {
                 certificate_expires: known.certificate_expires,
                 last_error: known.last_error.clone(),
                 sees: known.sees.clone(),
-                heard: known.heard,
-                has_twins: self.shared.links.has_twins(node),
+                last_heartbeat: known.last_heartbeat,
+                has_duplicates: self.shared.links.has_duplicates(node),
             })
         });
-        self.shared.view.show(Seen {
+        self.shared.view.show(MeshSnapshot {
             node: mesh.node().clone(),
             mesh: mesh.credentials().mesh(),
             certificate_expires: mesh.credentials().not_after(),
@@ -340,9 +340,9 @@ impl<'a> Keeper<'a> {
 /// as alive, and is not dead meanwhile; one that is dead is not connected, though its link may not have ended yet.
 fn shown(known: &PeerRecord, state: State) -> (bool, State) {
     let linked = known.links > 0;
-    let is_heard = known.heard.is_some_and(|heard| heard.elapsed() <= SILENT);
+    let is_fresh = known.last_heartbeat.is_some_and(|at| at.elapsed() <= SILENT);
     match state {
-        State::Dead if linked && is_heard => (true, State::Suspect),
+        State::Dead if linked && is_fresh => (true, State::Suspect),
         State::Dead => (false, State::Dead),
         State::Unseen | State::Alive | State::Suspect => (linked, state),
     }
@@ -354,12 +354,13 @@ mod tests {
 
     #[test]
     fn no_machine_is_connected_and_dead() {
-        let heard = |seconds| clock::monotonic().checked_sub(Duration::from_secs(seconds));
-        let known = |links, heard| PeerRecord { links, heard, ..PeerRecord::default() };
-        assert_eq!(shown(&known(1, heard(0)), State::Dead), (true, State::Suspect));
-        assert_eq!(shown(&known(1, heard(15)), State::Dead), (false, State::Dead));
-        assert_eq!(shown(&known(0, heard(0)), State::Dead), (false, State::Dead));
-        assert_eq!(shown(&known(1, heard(0)), State::Alive), (true, State::Alive));
+        let ago = |seconds| clock::monotonic().checked_sub(Duration::from_secs(seconds));
+        let known =
+            |links, last_heartbeat| PeerRecord { links, last_heartbeat, ..PeerRecord::default() };
+        assert_eq!(shown(&known(1, ago(0)), State::Dead), (true, State::Suspect));
+        assert_eq!(shown(&known(1, ago(15)), State::Dead), (false, State::Dead));
+        assert_eq!(shown(&known(0, ago(0)), State::Dead), (false, State::Dead));
+        assert_eq!(shown(&known(1, ago(0)), State::Alive), (true, State::Alive));
         assert_eq!(shown(&known(1, None), State::Unseen), (true, State::Unseen));
     }
 }

@@ -360,7 +360,7 @@ impl<R: AsyncRead + Unpin> Link<'_, R> {
             tokio::select! {
                 frame = timeout_at(silent_at.into(), self.frames.next(FRAME_BYTES)), if kept.is_none() => {
                     silent_at = clock::monotonic() + SILENCE;
-                    let heard = match frame {
+                    let outcome = match frame {
                         // A large frame that is still arriving is no silence.
                         Err(_) if self.frames.received() > received => Ok(None),
                         Err(_) => Err(Ended::Silent),
@@ -372,11 +372,11 @@ impl<R: AsyncRead + Unpin> Link<'_, R> {
                         Ok(Ok(body)) => self.handle_frame(&body, hello),
                     };
                     received = self.frames.received();
-                    match heard {
+                    match outcome {
                         Err(ended) => break ended,
                         Ok(None) => {}
-                        Ok(Some(heard)) => {
-                            if let Some(offset_ms) = heard.clock_offset_ms {
+                        Ok(Some(heartbeat)) => {
+                            if let Some(offset_ms) = heartbeat.clock_offset_ms {
                                 clock.send_if_modified(|known| replication::crosses_max_skew(known, offset_ms));
                             }
                             if !std::mem::replace(&mut up, true) {
@@ -385,7 +385,7 @@ impl<R: AsyncRead + Unpin> Link<'_, R> {
                                     certificate_expires: self.certificate_expires,
                                 }).await;
                             }
-                            self.report(PeerEvent::Heartbeat(heard)).await;
+                            self.report(PeerEvent::Heartbeat(heartbeat)).await;
                         }
                     }
                 }

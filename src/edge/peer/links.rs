@@ -14,7 +14,7 @@ use tracing::warn;
 use crate::sys::clock;
 
 /// For how long two machines of one name are reported after they were seen to take each other's place.
-const TWINS_REMEMBERED: Duration = Duration::from_secs(300);
+const DUPLICATES_REMEMBERED: Duration = Duration::from_secs(300);
 
 /// The link to each machine.
 #[derive(Debug)]
@@ -32,7 +32,7 @@ struct Table {
     /// The last two runs of each machine's daemon that had a link, the later one first.
     runs: HashMap<NodeName, [[u8; 16]; 2]>,
     /// When two machines of one name were seen last.
-    twins: HashMap<NodeName, Instant>,
+    duplicates: HashMap<NodeName, Instant>,
 }
 
 #[derive(Debug)]
@@ -101,8 +101,8 @@ impl Links {
     }
 
     /// True where two machines were seen lately that both say to be that node.
-    pub(super) fn has_twins(&self, node: &NodeName) -> bool {
-        self.table().twins.get(node).is_some_and(|seen| seen.elapsed() < TWINS_REMEMBERED)
+    pub(super) fn has_duplicates(&self, node: &NodeName) -> bool {
+        self.table().duplicates.get(node).is_some_and(|seen| seen.elapsed() < DUPLICATES_REMEMBERED)
     }
 
     /// Ends when there is no link to `node`.
@@ -129,7 +129,7 @@ impl Table {
         }
         let is_back = runs[1] == boot;
         *runs = [boot, runs[0]];
-        if is_back && self.twins.insert(node.clone(), clock::monotonic()).is_none() {
+        if is_back && self.duplicates.insert(node.clone(), clock::monotonic()).is_none() {
             warn!(%node, "two machines use the name of one node: they take each other's place");
         }
     }
@@ -175,10 +175,13 @@ mod tests {
         let _first = claim([1; 16]);
         let _restarted = claim([2; 16]);
         let _again = claim([2; 16]);
-        assert!(!links.has_twins(&node("office")), "it was started again, and has dialled again");
+        assert!(
+            !links.has_duplicates(&node("office")),
+            "it was started again, and has dialled again"
+        );
         let _back = claim([1; 16]);
-        assert!(links.has_twins(&node("office")));
-        assert!(!links.has_twins(&node("attic")));
+        assert!(links.has_duplicates(&node("office")));
+        assert!(!links.has_duplicates(&node("attic")));
     }
 
     fn node(name: &str) -> NodeName {

@@ -119,7 +119,7 @@ impl LiveEntry {
     }
 
     /// True where it was closed from here.
-    pub(super) fn is_cut(&mut self) -> bool {
+    pub(super) fn is_closed(&mut self) -> bool {
         !matches!(self.untrusted.try_recv(), Err(oneshot::error::TryRecvError::Empty))
     }
 }

@@ -17,7 +17,7 @@ pub(super) struct Serving {
     /// Where there was nothing for requests that wait.
     passed: HashMap<TableUid, Passed>,
     /// The tables of which the reader knows that the replica here is whole, and the LSN that this has brought it to.
-    told_whole: HashMap<TableUid, u64>,
+    announced_complete: HashMap<TableUid, u64>,
 }
 
 /// A part of the change log that was looked at for a request and held nothing for it. Nor will it later, for a
@@ -33,7 +33,7 @@ struct Passed {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ReaderKnows {
     /// The LSN of its cursor when it was sent that the replica here is complete; none where it was not.
-    told_whole: Option<u64>,
+    announced_complete: Option<u64>,
     /// The LSN up to which nothing in the change log is for it.
     pub passed: u64,
 }
@@ -77,7 +77,7 @@ impl ReaderKnows {
     fn echo(&self, request: &PullRequest, batch: &Batch) -> Option<u64> {
         let Part::Delta { to, last: true } = batch.part else { return None };
         let from = batch.from.cursor.map_or(0, |cursor| cursor.lsn);
-        let is_echo = self.told_whole.is_some_and(|upto| from >= upto)
+        let is_echo = self.announced_complete.is_some_and(|upto| from >= upto)
             && batch.rows.is_empty()
             && batch.drain.is_none()
             && to.saturating_sub(from) < LONGEST_ECHO
@@ -92,7 +92,7 @@ impl Serving {
         let holds =
             |passed: &&Passed| (passed.epoch, &passed.from) == (request.epoch, &request.position);
         ReaderKnows {
-            told_whole: self.told_whole.get(&request.table).copied(),
+            announced_complete: self.announced_complete.get(&request.table).copied(),
             passed: self.passed.get(&request.table).filter(holds).map_or(0, |passed| passed.upto),
         }
     }
@@ -107,9 +107,9 @@ impl Serving {
             && let Part::Delta { to, last: true } = batch.part
         {
             if batch.ready {
-                self.told_whole.entry(batch.table).or_insert(to);
+                self.announced_complete.entry(batch.table).or_insert(to);
             } else {
-                self.told_whole.remove(&batch.table);
+                self.announced_complete.remove(&batch.table);
             }
         }
     }
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_is_told_once_that_the_replica_is_whole_and_then_nothing_without_rows() {
+    fn a_reader_gets_once_that_the_replica_is_complete_and_then_nothing_without_rows() {
         let mut serving = Serving::default();
         let mut serve = |from, to| {
             let request = request(from);
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_reader_lacks_is_told_also_without_rows() {
+    fn what_a_reader_lacks_is_announced_also_without_rows() {
         let mut serving = Serving::default();
         let first = request(0);
         let whole = serving.reader_knows(&first).answer(&first, end(&first, 5));

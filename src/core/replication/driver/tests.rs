@@ -308,18 +308,18 @@ fn statuses_are_passed_on_once_and_all_of_them_once_more_after_a_minute() {
     };
     let mut driver = driver(&here);
     outputs(&mut driver);
-    let mut told = Vec::new();
+    let mut sent = Vec::new();
     for second in 1..=65 {
         driver.handle_timeout(&here, s(second));
         for output in outputs(&mut driver) {
             if let Output::Send(Message::StatusGossip(StatusGossip { statuses, .. })) = output {
                 let names = statuses.iter().map(|(node, _)| node.as_str().to_owned());
-                told.push((second, names.collect::<Vec<_>>()));
+                sent.push((second, names.collect::<Vec<_>>()));
             }
         }
     }
     let both = || vec!["home".to_owned(), "cabin".to_owned()];
-    assert_eq!(told, [(1, both()), (56, both())], "and nobody is told of themselves");
+    assert_eq!(sent, [(1, both()), (56, both())], "and nobody is told of themselves");
 }
 
 #[test]
@@ -375,8 +375,8 @@ fn behind_a_row_that_is_quarantined_the_directory_is_learnt_and_not_acknowledged
     };
     driver.handle(Input::Done(learnt), &here, s(0));
     let out = outputs(&mut driver);
-    let told = out.iter().filter(|output| matches!(output, Output::Note(Note::Quarantined(_))));
-    assert_eq!(told.count(), 2);
+    let sent = out.iter().filter(|output| matches!(output, Output::Note(Note::Quarantined(_))));
+    assert_eq!(sent.count(), 2);
     assert_eq!(acks(&out), [None]);
     let behind = batch(SYSTEM_TABLE, 5, 9, true);
     driver.handle(Input::Message(Message::Batch(behind)), &here, s(0));

@@ -12,7 +12,7 @@ use cortex_core::api::{Get, Ping, Put, Raw, RawValue, Request, Status};
 use cortex_core::model::Uid;
 use cortexd::edge::limits::ConnLimits;
 use cortexd::edge::peer::{Address, Mesh, PeerPort};
-use cortexd::service::mesh::{self, AskError, MeshView, Seen};
+use cortexd::service::mesh::{self, AskError, MeshSnapshot, MeshView};
 use cortexd::service::{ScanSlots, Service};
 use cortexd::store::{Options, Store};
 use cortexd::sys::clock;
@@ -37,7 +37,7 @@ impl Asker {
         let options = Options { readers: 1, ..Options::new(dir.path()) };
         let store = Store::open(&options).expect("an empty store");
         let configured = Self::mesh(ca, nodes);
-        let view = MeshView::new(Seen {
+        let view = MeshView::new(MeshSnapshot {
             node: configured.node().clone(),
             mesh: configured.credentials().mesh(),
             certificate_expires: 0,
