@@ -19,7 +19,7 @@
 //!
 //! # Five rules
 //!
-//! 1. **One request path.** A transport makes a caller and moves bytes. Below [`service`] nobody can tell
+//! 1. **One request path.** A transport makes a caller and moves bytes. Below [`service`] nothing can tell
 //!    which transport a request came by.
 //! 2. **One writer.** One thread owns the connection that writes and the clock that stamps. Nothing is
 //!    answered before it is on disk.

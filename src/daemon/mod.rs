@@ -238,7 +238,7 @@ struct MeshStarter {
 }
 
 impl MeshStarter {
-    /// Without a mesh the socket is closed: to be refused tells other machines more than to be left waiting.
+    /// Without a mesh the socket is closed: a refusal is clearer to other machines than a timeout.
     fn new(passed: Option<TcpListener>, settings: &Settings) -> Self {
         if passed.is_some() && settings.mesh.is_none() {
             tracing::warn!(

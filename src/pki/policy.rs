@@ -66,7 +66,7 @@ pub(super) fn host_name(host: &str) -> Result<SanType, IssueError> {
     Ok(SanType::DnsName(ia5(host)?))
 }
 
-/// The CA's own certificate. Its subject has the mesh's id in it: two CAs of one name could not be told apart
+/// The CA's own certificate. Its subject has the mesh's id in it: two CAs of one name could not be distinguished
 /// by those who look for an issuer.
 pub(super) fn authority(mesh: MeshId, validity: Validity) -> Result<CertificateParams, IssueError> {
     let short: String = mesh.to_string().chars().take(8).collect();

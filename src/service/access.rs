@@ -15,7 +15,7 @@ impl Service {
     /// The table that `name` means for the caller, if they may do this to it.
     ///
     /// A malformed name, an absent table and a forbidden one answer the same. Only a name that
-    /// two identities have is told apart: names of identities are no secret.
+    /// two identities have gets an answer of its own: names of identities are no secret.
     ///
     /// # Errors
     /// [`Refusal::AccessDenied`]; [`Refusal::NotHere`] where the table is on other machines alone.

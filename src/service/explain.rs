@@ -75,7 +75,7 @@ impl Service {
         })
     }
 
-    /// Nobody is told whether a table exists that they may not see; but what is not believed of the directory may be
+    /// No answer reveals whether a table exists that the caller may not see; but what is not believed of the directory may be
     /// who they are, or what they were granted.
     fn explain_denial(&self, table: &str, because: &mut Reasons) -> Finding {
         let mut mend = None;

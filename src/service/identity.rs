@@ -41,7 +41,7 @@ const TOKEN_SECONDS: u64 = 3600;
 /// How long the node that made a token may take to answer for it.
 const REDEEM_TIME: Duration = Duration::from_secs(10);
 
-/// How long it may take to hear who has used one.
+/// How long asking who has used one may take.
 const NOTIFY_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Where a token shall be good, for whom, and how long.
@@ -166,7 +166,7 @@ impl Service {
         let catalog = self.store.catalog();
         let directory = catalog.directory();
         match directory.bind(here, token.identity, uid, token.id, 0) {
-            // Not known here yet: the origin will tell.
+            // Not known here yet: its origin is asked.
             Err(Refusal::UnknownIdentity) if uid == Uid::ROOT => Err(Refusal::RootNotMapped),
             Err(Refusal::UnknownIdentity) => match directory.identity_of(here, uid) {
                 Some(who) => Err(Refusal::AlreadyMapped(directory.show_identity(who).into())),
@@ -307,7 +307,7 @@ impl Service {
     }
 
     /// `identity_resolve [name, id]`: Resolves a name that several identities have to one of  them, which is
-    /// named by its id or by the digits that tell it from the others.
+    /// named by its id or by the digits that distinguish it from the others.
     pub(super) fn identity_resolve(
         &self,
         caller: &Caller,
@@ -373,7 +373,7 @@ async fn redeemed_at_origin(
         Err(AskError::Busy) => return Err(Refusal::NodesBusy.into()),
         Err(AskError::Malformed(_)) => return Err(Refusal::TokenForged.into()),
         // A token for this node alone is used up here, whether or not its origin can be asked; but what it
-        // says can be judged by nobody who has not heard of its identity.
+        // says can be judged by no node that does not know its identity.
         Err(_) if token.node.as_ref() == Some(signer.node()) && is_known(store, token) => {
             return Ok(Vec::new());
         }

@@ -349,7 +349,7 @@ fn named(store: &Store, table: TableId) -> (String, Option<Uid>) {
     }
 }
 
-/// Has the nodes that may hold them tell damaged rows again. True where any are left to be asked for.
+/// Has the nodes that may hold them re-announce damaged rows. True where any are left to be asked for.
 async fn ask_for_sound_rows(service: &Service) -> bool {
     let store = service.store();
     let mut left = false;

@@ -183,8 +183,8 @@ impl Wait {
         }
     }
 
-    /// The nodes that do not say so themselves when they are asked now: what was heard of one that is gone, or that
-    /// is not heard any more, confirms nothing.
+    /// The nodes that do not say so themselves when they are asked now: the last status of one that is gone, or that
+    /// is silent, confirms nothing.
     async fn unconfirmed(&self, store: &Store, mesh: &Mesh, deadline: Instant) -> Vec<&str> {
         let mut missing = Vec::new();
         for node in &self.nodes {

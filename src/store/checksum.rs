@@ -57,7 +57,7 @@ impl<'r> StoredRow<'r> {
             self.key,
         ];
         let head = head.into_iter().fold(0, crc32c::crc32c_append);
-        // The byte tells an empty value from none.
+        // The byte distinguishes an empty value from none.
         self.value
             .map_or(head, |value| crc32c::crc32c_append(crc32c::crc32c_append(head, &[1]), value))
     }

@@ -104,9 +104,9 @@ impl Exposure {
             return false;
         }
         if batch.table == system::UID {
-            return true; // what the directory tells moves no clock, and its rows keep their timestamps
+            return true; // what the directory sends moves no clock, and its rows keep their timestamps
         }
-        // Whoever takes it observes the clock that it tells too.
+        // A node that takes it observes the clock that comes with it too.
         let newest = batch.rows.iter().map(|row| row.stamp.hlc).fold(batch.hlc, Ord::max);
         let next = if batch.is_last() { None } else { batch.sure_position() };
         let sent = SentBatch { from: batch.from.clone(), next, newest };

@@ -61,7 +61,7 @@ pub(super) struct FreeSpace {
     /// the process's.
     file: Arc<File>,
     log: PathBuf,
-    /// What tells one beginning of the log from another, and how many of its frames are noted since then.
+    /// What distinguishes one beginning of the log from another, and how many of its frames are noted since then.
     salts: [u8; 8],
     frames: u64,
     /// Pages that were written since they were looked at last.
@@ -181,7 +181,7 @@ struct Pages<'f> {
 }
 
 impl<'f> Pages<'f> {
-    /// None where the file has no pages yet, or too many to tell their kinds apart.
+    /// None where the file has no pages yet, or too many to look at their kinds.
     fn of(file: &'f File) -> io::Result<Option<Self>> {
         let mut header = [0; schema::HEADER];
         let length = file.metadata()?.len();

@@ -269,7 +269,7 @@ impl SourceReplica {
         .plan(want)
     }
 
-    /// True where a reader that stands there in the change log lacks nothing. A replica that leaves needs to hear of
+    /// True where a reader that stands there in the change log lacks nothing. A replica that drains needs an ack of
     /// it all the same: only batches are acknowledged.
     fn has_all(&self, after: u64, want: &PullRequest) -> bool {
         after >= self.replica.last_lsn && want.vector.dominates(&self.replica.vector)

@@ -301,7 +301,7 @@ pub(super) fn signer(key: &[u8], value: &[u8]) -> Option<NodeName> {
     open(value)?.signer(key)
 }
 
-/// By what the version of a row that counts is told: how far its writer had come, when it wrote it, and of what was
+/// What decides which version of a row counts: how far its writer had come, when it wrote it, and of what was
 /// adopted by several nodes, which record is the latest. The same on every node, whatever arrives first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Rank {

@@ -146,7 +146,7 @@ pub struct UnbindingRow {
 }
 
 /// All bindings of an identity are revoked, by one node: on machines too whose binding that node has
-/// not heard of. Only a binding that was made knowing of it counts.
+/// not known. Only a binding that was made knowing of it counts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RevocationRow {
     /// Whose bindings.

@@ -45,7 +45,7 @@ pub struct Scanner {
     reached: usize,
     /// Values still to come, per open container, outermost first. Never longer than `max_depth`.
     open: Vec<u64>,
-    /// Values still to come inside a container that is nested too deeply; levels are not told
+    /// Values still to come inside a container that is nested too deeply; levels are not kept
     /// apart any more.
     below: u64,
     started: bool,

@@ -6,8 +6,8 @@
 //!   digest and counts from the rows        the same, before it answers
 //!   digests of buckets <── sync_buckets ── the same
 //!   rows of those that differ <── sync_marks
-//!   newer here ──> told to everybody again          newer there ── sync_push ──> the same there
-//!   one write, two contents ──> told by both sides, and `resolve` decides
+//!   newer here ──> re-announced                     newer there ── sync_push ──> the same there
+//!   one write, two contents ──> re-announced by both sides, and `resolve` decides
 //!   on one side, not seen by the other ──> on its way, the usual synchronisation brings it
 //!   on one side, seen by the other     ──> lost there: written again. Where it may have been deleted: kept as it is
 //!   until they are equal or half a minute is over: digests; then, from the rows on both sides, sync_digest
@@ -199,7 +199,7 @@ impl Service {
     }
 
     /// `sync_push [table_id, [keys]]` or `[table_id, [keys], {again}]`: another node in the scope lacks rows that
-    /// are here, and shall be told of them once more, or have them written once more.
+    /// are here, and shall get them re-announced, or have them written once more.
     pub(super) fn sync_push(
         &self,
         caller: &Caller,
@@ -386,7 +386,7 @@ impl Repair {
         Ok(())
     }
 
-    /// Ordinary deletions here, which the other side will be told of. What was written here since the rows
+    /// Ordinary deletions here, which travel to the other side. What was written here since the rows
     /// were compared is not what was decided about, and stays.
     async fn erase(&self, keys: Vec<Vec<u8>>, here: &Rows) -> Result<(), RepairError> {
         for keys in PushedKeys::batches(keys) {

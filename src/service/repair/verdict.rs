@@ -54,7 +54,7 @@ fn of_both(own: &RowMark, theirs: &RowMark) -> Option<Verdict> {
 
 /// A row that only one side has; the other one covers so much.
 fn of_one(row: &RowMark, other: &VersionVector, kept: Verdict) -> Option<Verdict> {
-    row.value?; // a deletion, which the other has forgotten or not heard of: neither shows a row
+    row.value?; // a deletion, which the other has forgotten or not received: neither shows a row
     let dot = Dot { actor: row.stamp.actor, seq: row.seq };
     Some(if other.covers(dot) { kept } else { Verdict::OnItsWay })
 }

@@ -268,7 +268,7 @@ fn end_forgotten_epoch(
     here: &NodeName,
 ) -> Result<(), CommandError> {
     if tx.state.departures.include(table) {
-        return Ok(()); // it is known, and told once its bytes are gone
+        return Ok(()); // it is known, and published once its bytes are gone
     }
     match forgotten_epoch(tx, table, here) {
         Some(epoch) => publish_epochs(tx, table, here, epoch, epoch),

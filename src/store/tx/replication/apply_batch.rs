@@ -423,7 +423,7 @@ fn believe(
     let directory = tx.state.catalog.directory();
     let here = tx.here()?;
     if let Some(transferred) = directory.transferred(table) {
-        return entries::name_here(tx, table, transferred); // the sender may not have heard of it yet
+        return entries::name_here(tx, table, transferred); // the sender may not know of it yet
     }
     let is_so = match &name.owner {
         Owner::Identity(id) => tx

@@ -54,7 +54,7 @@ pub(crate) fn restamp(
             && tx.state.replicas.get(table).is_some()
     };
     if may_be_met(tx.exposure.begin(counts), restamp.latest) {
-        return nothing; // until all who were told have said whether they have taken it
+        return nothing; // until all nodes it was sent to have reported whether they have taken it
     }
     let tables: Vec<(TableUid, TableId)> = {
         let replicas = tx.state.replicas.iter().filter(|replica| replica.uid != system::UID);
