@@ -3,7 +3,7 @@
 
 use cortex_core::{
     model::NodeName,
-    replication::{Quarantined, RemoteReplica, SyncProblem},
+    replication::{InvalidRows, Quarantined, RemoteReplica, SyncProblem},
 };
 
 use super::replicas::{Link, ReplicaFacts};
@@ -47,7 +47,8 @@ fn over_a_link(node: &NodeName, facts: &ReplicaFacts<'_>) -> Option<Obstacle> {
     let of_rows = |replica: &RemoteReplica| of_rows(replica, node, facts);
     let own = facts.replica.and_then(of_rows).or_else(|| facts.directory.and_then(of_rows));
     let quarantined = facts.directory.and_then(|replica| of_quarantined(&replica.quarantined));
-    join(own, quarantined)
+    let invalid = facts.replica.and_then(|replica| of_invalid(&replica.invalid, node, facts.table));
+    join(join(own, quarantined), invalid)
 }
 
 /// What each side of a link has against the rows of the other.
@@ -77,6 +78,15 @@ pub(super) fn of_quarantined(quarantined: &Quarantined) -> Option<Obstacle> {
     let why = quarantined.summary()?;
     let mend = "for the node that has written them, where the CA is: cortex mesh renew NODE; then on it: cortex mesh reload. Which rows: sudo cortex events";
     Some(Obstacle { why, mend: Some(mend.to_owned()) })
+}
+
+/// Rows that no client could have stored: who has them must be looked at, and they can be written or deleted anew.
+fn of_invalid(rows: &InvalidRows, node: &NodeName, table: &str) -> Option<Obstacle> {
+    let why = format!("left out: {}", rows.summary()?);
+    let mend = format!(
+        "see what {node} is and who has root there: cortex-mesh(7), A stolen machine; then write or delete the row: cortex put {table}, cortex delete {table}"
+    );
+    Some(Obstacle { why, mend: Some(mend) })
 }
 
 fn join(one: Option<Obstacle>, other: Option<Obstacle>) -> Option<Obstacle> {

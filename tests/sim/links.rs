@@ -362,6 +362,7 @@ impl World {
                 };
             }
             Output::Note(Note::Quarantined(_)) => self.tally.quarantined += 1,
+            Output::Note(Note::Invalid { row, .. }) => panic!("a record is no record: {row:?}"),
             Output::Note(Note::NotAhead | Note::TakenAhead { .. }) => {}
             Output::End if self.broken_by(Around::RemovedHeard) => {}
             Output::End => self.link_down(pair),

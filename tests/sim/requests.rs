@@ -69,10 +69,15 @@ pub(crate) fn put(world: &mut World, n: usize, entry: &Arc<Entry>, number: usize
     settle_in(world, n);
     world.values += 1;
     let mut record = Vec::new();
+    encode::map(&mut record, 3);
+    encode::str(&mut record, "id");
+    encode::str(&mut record, &format!("k{number}"));
+    encode::str(&mut record, "value");
     encode::uint(&mut record, world.values);
-    if world.large && world.chance.percent(40) {
-        record.resize(6_000, 0); // so that it needs pages of its own
-    }
+    encode::str(&mut record, "pages");
+    // So that some need pages of their own.
+    let filling = if world.large && world.chance.percent(40) { 6_000 } else { 0 };
+    encode::bin(&mut record, &vec![0; filling]);
     let (caller, entry) = (Caller::Local(OWNER), Arc::clone(entry));
     let command = Command::Records(RecordCommand::Put {
         caller,

@@ -90,7 +90,7 @@ impl WriteParam for Buckets {
 impl Param<'_> for Buckets {
     fn read(encoded: &[u8]) -> Option<Self> {
         let bucket = |reader: &mut Reader<'_>| {
-            usize::try_from(reader.uint()?).ok().filter(|bucket| *bucket < BUCKETS)
+            usize::try_from(reader.count()?).ok().filter(|bucket| *bucket < BUCKETS)
         };
         Reader::new(encoded).list(BUCKETS, bucket).map(Self)
     }
@@ -243,9 +243,9 @@ impl RowMark {
     fn read_from(reader: &mut Reader<'_>) -> Option<Self> {
         reader.array_of(5)?;
         let key = reader.bin()?.to_vec();
-        let hlc = Hlc::from_i64(i64::try_from(reader.uint()?).ok()?);
+        let hlc = Hlc::from_i64(i64::try_from(reader.count()?).ok()?);
         let stamp = Stamp { hlc, actor: read_actor(reader)? };
-        Some(Self { key, stamp, seq: reader.uint()?, value: reader.or_nil(Reader::bin_of)? })
+        Some(Self { key, stamp, seq: reader.count()?, value: reader.or_nil(Reader::bin_of)? })
     }
 }
 
@@ -318,7 +318,7 @@ fn write_vector(vector: &VersionVector, out: &mut Vec<u8>) {
 fn read_vector(reader: &mut Reader<'_>) -> Option<VersionVector> {
     let dots = reader.list(usize::MAX, |reader| {
         reader.array_of(2)?;
-        Some(Dot { actor: read_actor(reader)?, seq: reader.uint()? })
+        Some(Dot { actor: read_actor(reader)?, seq: reader.count()? })
     })?;
     Some(dots.into_iter().collect())
 }

@@ -77,9 +77,9 @@ impl Response for SealedRows {
 fn read_row(reader: &mut Reader<'_>) -> Option<SealedRow> {
     reader.array_of(5)?;
     let (key, value) = (reader.bin()?.to_vec(), reader.bin()?.to_vec());
-    let hlc = Hlc::from_i64(i64::try_from(reader.uint()?).ok()?);
+    let hlc = Hlc::from_i64(i64::try_from(reader.count()?).ok()?);
     let actor = ActorId(u128::from_be_bytes(reader.bin_of()?));
-    Some(SealedRow { key, value, stamp: Stamp { hlc, actor }, seq: reader.uint()? })
+    Some(SealedRow { key, value, stamp: Stamp { hlc, actor }, seq: reader.count()? })
 }
 
 #[cfg(test)]

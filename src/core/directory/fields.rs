@@ -92,7 +92,7 @@ impl<'a> Fields<'a> {
     }
 
     pub(super) fn uint(&self, key: u64) -> Option<u64> {
-        self.reader(key)?.uint()
+        self.reader(key)?.count()
     }
 
     pub(super) fn text(&self, key: u64) -> Option<&'a str> {
@@ -131,7 +131,7 @@ impl<'a> Fields<'a> {
         let mut seen = Seen::new();
         for _ in 0..count {
             let node = NodeName::parse(reader.text()?).ok()?;
-            if seen.insert(node, reader.uint()?).is_some() {
+            if seen.insert(node, reader.count()?).is_some() {
                 return None;
             }
         }

@@ -2,7 +2,7 @@
 //! The bytes are read in place and never written again.
 
 use super::{Limits, Refusal};
-use crate::wire::{Head, Reader, Value};
+use crate::wire::{Head, Reader, Scan, Scanner, Value};
 
 /// From here on a float stands for more than one integer, and what a client read as different numbers may
 /// be one: 2^53.
@@ -91,6 +91,55 @@ fn float_text(float: f64) -> Result<String, Refusal> {
     } else {
         format!("{mantissa}e{exponent}")
     })
+}
+
+/// Levels of nesting that a record may have under any settings: those of a message, without its own two.
+const MOST_LEVELS: usize = 254;
+
+/// What is wrong with a row that came from elsewhere: no client could have stored it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RecordFault {
+    /// The key is empty, or no UTF-8.
+    #[error("its key is no text")]
+    Key,
+    /// The value is not exactly one MessagePack map.
+    #[error("its value is no record: not exactly one MessagePack map")]
+    NotAMap,
+    /// The value is nested more deeply than any settings allow.
+    #[error("its value is nested too deeply")]
+    TooDeep,
+    /// No field of the record holds the key.
+    #[error("no field of its value is its key")]
+    OtherKey,
+}
+
+/// Whether these bytes are a record under that key that a client could have stored. Clients are answered the bytes
+/// as they are: what is no value of its own would be read as a part of the reply around it.
+///
+/// # Errors
+/// [`RecordFault`].
+pub fn validate(key: &[u8], record: &[u8]) -> Result<(), RecordFault> {
+    validate_key(key)?;
+    match Scanner::new(record.len(), MOST_LEVELS).scan(record) {
+        Ok(Scan::Whole(length)) if length == record.len() => {}
+        Ok(Scan::Deep(_)) => return Err(RecordFault::TooDeep),
+        Ok(Scan::Whole(_) | Scan::More) | Err(_) => return Err(RecordFault::NotAMap),
+    }
+    let any_length = Limits { key_bytes: usize::MAX, ..Limits::default() };
+    let is_key = |value| Key::read(value, &any_length).is_ok_and(|found| found.as_bytes() == key);
+    // Any field, not the key field: where a table was made twice by nodes that did not know of each other, the rows
+    // of one of them go by another field than the one that counts since.
+    let mut fields = Fields::new(record).ok_or(RecordFault::NotAMap)?;
+    fields.any(|(_, value)| is_key(value)).then_some(()).ok_or(RecordFault::OtherKey)
+}
+
+/// The same of a key alone, as a deletion has it.
+///
+/// # Errors
+/// [`RecordFault::Key`].
+pub fn validate_key(key: &[u8]) -> Result<(), RecordFault> {
+    let is_text = !key.is_empty() && std::str::from_utf8(key).is_ok();
+    is_text.then_some(()).ok_or(RecordFault::Key)
 }
 
 /// The fields of a record: pairs of a name's bytes and an encoded value, in the order in which
@@ -251,6 +300,24 @@ mod tests {
         for float in [9_007_199_254_740_992.0, -1.844_674_407_370_955_2e19, f64::MAX] {
             assert_eq!(key(float.into()), Err(Refusal::KeyInexact), "{float}");
         }
+    }
+
+    #[test]
+    fn what_no_client_could_have_stored_is_no_record() {
+        let record = map(vec![("n", 1.into()), ("id", 7.into())]);
+        assert_eq!(validate(b"7", &record), Ok(()));
+        assert_eq!(validate(b"1", &record), Ok(()), "the key field of another creation");
+        assert_eq!(validate(b"8", &record), Err(RecordFault::OtherKey));
+        assert_eq!(validate(b"", &record), Err(RecordFault::Key));
+        assert_eq!(validate(b"\xff", &record), Err(RecordFault::Key));
+        let two = [record.clone(), record.clone()].concat();
+        assert_eq!(validate(b"7", &two), Err(RecordFault::NotAMap), "a second value");
+        for bytes in [&record[..record.len() - 1], b"", b"\xc1", &encoded("7"), &encoded(7)] {
+            assert_eq!(validate(b"7", bytes), Err(RecordFault::NotAMap), "{bytes:x?}");
+        }
+        let deep = (0..MOST_LEVELS).fold(rmpv::Value::from(1), |inner, _| vec![inner].into());
+        let deep = map(vec![("id", 7.into()), ("deep", deep)]);
+        assert_eq!(validate(b"7", &deep), Err(RecordFault::TooDeep));
     }
 
     #[test]

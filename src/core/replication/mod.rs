@@ -21,6 +21,7 @@
 mod batch;
 mod digest;
 pub mod driver;
+mod invalid_rows;
 mod message;
 mod peer;
 mod position;
@@ -33,6 +34,7 @@ mod version_vector;
 
 pub use batch::{Ack, Batch, Head, OpenConflicts, Part, ReplicaStatus, RowVersion};
 pub use digest::TableDigest;
+pub use invalid_rows::{InvalidRow, InvalidRows};
 pub use message::{Message, Parked, Refuse, StatusGossip, Why};
 pub use peer::{
     Change, Facts, Peers, Quarantined, REFUSED, RemoteReplica, SyncProblem, TOO_LARGE,

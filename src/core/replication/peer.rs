@@ -11,7 +11,8 @@ use std::{
 use cortex_mutant::mutant;
 
 use super::{
-    Ack, Batch, Cursor, ReplicaStatus, ReplicaStatuses, TableDigest, Unfit, VersionVector, Why,
+    Ack, Batch, Cursor, InvalidRow, InvalidRows, ReplicaStatus, ReplicaStatuses, TableDigest,
+    Unfit, VersionVector, Why,
     driver::{Node, ReplicaSummary},
 };
 use crate::{
@@ -55,6 +56,8 @@ pub struct RemoteReplica {
     pub met: Option<Hlc>,
     /// Rows of the directory that it passes on and that are not believed here. The others are.
     pub quarantined: Quarantined,
+    /// Rows of it that were left out, since both were last found to hold the same.
+    pub invalid: InvalidRows,
 }
 
 /// What is to be noted of a replica on another node.
@@ -92,6 +95,8 @@ pub enum Change {
     },
     /// Its directory was read to the end, and all of it is believed.
     NothingQuarantined,
+    /// Rows of it were left out.
+    Invalid(Vec<InvalidRow>),
 }
 
 impl Change {
@@ -104,9 +109,11 @@ impl Change {
             | Self::Taking(_)
             | Self::Giving(_)
             | Self::BatchRead => true,
-            Self::Status(_) | Self::Gossip(_) | Self::Learnt { .. } | Self::NothingQuarantined => {
-                false
-            }
+            Self::Status(_)
+            | Self::Gossip(_)
+            | Self::Learnt { .. }
+            | Self::NothingQuarantined
+            | Self::Invalid(_) => false,
         }
     }
 
@@ -162,6 +169,7 @@ impl RemoteReplica {
                 }
                 if verified {
                     (self.verified_ms, self.diverged) = (Some(facts.now_ms), false);
+                    self.invalid = InvalidRows::default();
                 }
             }
             Change::Taking(problem) => self.taking = problem,
@@ -175,6 +183,9 @@ impl RemoteReplica {
                 self.quarantined.note(&keys, unverified);
             }
             Change::NothingQuarantined => self.quarantined = Quarantined::default(),
+            Change::Invalid(rows) => {
+                self.invalid.note(rows);
+            }
         }
     }
 
@@ -202,6 +213,7 @@ impl RemoteReplica {
     /// Takes note that both replicas were found to hold the same, from their rows.
     pub fn found_equal(&mut self, vector: &VersionVector, digest: TableDigest, now_ms: u64) {
         (self.verified_ms, self.diverged) = (Some(now_ms), false);
+        self.invalid = InvalidRows::default();
         self.differs.clear();
         if let Some(status) = &mut self.status {
             (status.vector, status.digest) = (vector.clone(), digest);

@@ -67,7 +67,7 @@ impl<'a> Fields<'a> {
     }
 
     pub(super) fn uint(&self, key: usize) -> Option<u64> {
-        u64::try_from(self.int(key)?).ok()
+        self.value(key)?.count()
     }
 
     pub(super) fn hlc(&self, key: usize) -> Option<Hlc> {

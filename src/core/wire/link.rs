@@ -403,6 +403,11 @@ mod tests {
         "[a-z][a-z0-9]{0,20}".prop_map(|name| NodeName::parse(&name).expect("a name"))
     }
 
+    /// What a database can keep.
+    fn counts() -> impl Strategy<Value = u64> {
+        0..=i64::MAX.unsigned_abs()
+    }
+
     fn hlcs() -> impl Strategy<Value = Hlc> {
         (0..=i64::MAX).prop_map(Hlc::from_i64)
     }
@@ -411,11 +416,11 @@ mod tests {
         fn hellos()(
             (mesh, actor, boot) in any::<([u8; 16], [u8; 16], [u8; 16])>(),
             node in names(),
-            wall_ms in any::<u64>(),
+            wall_ms in counts(),
             hlc in hlcs(),
             (min, max) in any::<(u32, u32)>(),
             database in any::<Option<[u8; 16]>>(),
-            last in any::<Option<(u128, u64)>>(),
+            last in prop::option::of((any::<u128>(), counts())),
         ) -> Hello {
             let dot = |(actor, seq)| Dot { actor: ActorId(actor), seq };
             let (features, last_of_yours) = (Features { min, max }, last.map(dot));
@@ -425,7 +430,7 @@ mod tests {
 
     prop_compose! {
         fn statuses()(
-            (sent_us, echo_us, held_us, wall_ms) in any::<(u64, Option<u64>, u64, u64)>(),
+            (sent_us, echo_us, held_us, wall_ms) in (counts(), prop::option::of(counts()), counts(), counts()),
             hlc in hlcs(),
             sees in prop::collection::vec(names(), 0..=NAMES),
         ) -> Status {
@@ -441,14 +446,14 @@ mod tests {
             Just(Reject::Duplicate),
             Just(Reject::Evicted),
             Just(Reject::NameTaken),
-            (9..=u64::MAX).prop_map(Reject::Other),
+            (9..=i64::MAX.unsigned_abs()).prop_map(Reject::Other),
         ];
         let byes = prop_oneof![
             Just(Bye::Stopping),
             Just(Bye::Replaced),
             Just(Bye::Untrusted),
             Just(Bye::Mistake),
-            (5..=u64::MAX).prop_map(Bye::Other),
+            (5..=i64::MAX.unsigned_abs()).prop_map(Bye::Other),
         ];
         prop_oneof![
             hellos().prop_map(Message::Hello),

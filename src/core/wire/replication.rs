@@ -254,8 +254,8 @@ fn read_batch(table: TableUid, fields: &Fields<'_>, actors: &Actors) -> Option<B
         let key = read_key(reader)?;
         let value = reader.or_nil(Reader::bin)?.map(<[u8]>::to_vec);
         let hlc = read_hlc(reader)?;
-        let actor = actors.get(reader.uint()?)?;
-        let (seq, context) = (reader.uint()?, usize::try_from(reader.uint()?).ok()?);
+        let actor = actors.get(reader.count()?)?;
+        let (seq, context) = (reader.count()?, usize::try_from(reader.count()?).ok()?);
         let stamp = Stamp { hlc, actor };
         (context < contexts.len()).then_some(RowVersion { key, value, stamp, seq, context })
     })?;
@@ -319,17 +319,17 @@ fn write_part(part: &Part, out: &mut Vec<u8>) {
 
 fn read_part(reader: &mut Reader<'_>) -> Option<Part> {
     let length = reader.array()?;
-    match (length, reader.uint()?) {
+    match (length, reader.count()?) {
         (5, 1) => Some(Part::Snapshot {
-            kind: read_snapshot_kind(reader.uint()?)?,
+            kind: read_snapshot_kind(reader.count()?)?,
             starts: reader.bool()?,
-            pinned: reader.uint()?,
+            pinned: reader.count()?,
             reached: match reader.or_nil(Reader::bin)? {
                 Some(key) if key.len() > KEY_BYTES => return None,
                 reached => reached.map(<[u8]>::to_vec),
             },
         }),
-        (3, 2) => Some(Part::Delta { to: reader.uint()?, last: reader.bool()? }),
+        (3, 2) => Some(Part::Delta { to: reader.count()?, last: reader.bool()? }),
         _other => None,
     }
 }
@@ -373,8 +373,8 @@ fn read_position(reader: &mut Reader<'_>) -> Option<Position> {
         Some(change_log) => Some(ChangeLogId(change_log.try_into().ok()?)),
         None => None,
     };
-    let lsn = reader.uint()?;
-    let (kind, number, after) = (reader.uint()?, reader.uint()?, read_key(reader)?);
+    let lsn = reader.count()?;
+    let (kind, number, after) = (reader.count()?, reader.count()?, read_key(reader)?);
     let snapshot = match kind {
         0 => None,
         kind => Some(SnapshotTransfer { kind: read_snapshot_kind(kind)?, number, after }),
@@ -401,7 +401,7 @@ fn write_ack(ack: &Ack, actors: &mut Actors, out: &mut Vec<u8>) {
 
 fn read_cursor(reader: &mut Reader<'_>) -> Option<Cursor> {
     reader.array_of(2)?;
-    Some(Cursor { change_log: ChangeLogId(reader.bin_of()?), lsn: reader.uint()? })
+    Some(Cursor { change_log: ChangeLogId(reader.bin_of()?), lsn: reader.count()? })
 }
 
 fn write_status(status: &ReplicaStatus, actors: &mut Actors, out: &mut Vec<u8>) {
@@ -417,8 +417,8 @@ fn write_status(status: &ReplicaStatus, actors: &mut Actors, out: &mut Vec<u8>) 
 fn read_status(reader: &mut Reader<'_>, actors: &Actors) -> Option<ReplicaStatus> {
     reader.array_of(6)?;
     Some(ReplicaStatus {
-        actor: actors.get(reader.uint()?)?,
-        epoch: reader.uint()?,
+        actor: actors.get(reader.count()?)?,
+        epoch: reader.count()?,
         vector: read_vector(reader, actors)?,
         epochs: read_counts(reader)?,
         digest: read_digest(reader)?,
@@ -465,7 +465,7 @@ fn write_conflicts(conflicts: Option<OpenConflicts>, out: &mut Vec<u8>) {
 
 fn read_conflicts(reader: &mut Reader<'_>) -> Option<OpenConflicts> {
     reader.array_of(2)?;
-    Some(OpenConflicts { since: read_hlc(reader)?, count: reader.uint()? })
+    Some(OpenConflicts { since: read_hlc(reader)?, count: reader.count()? })
 }
 
 fn write_refuse(refuse: Refuse, out: &mut Vec<u8>) {
@@ -524,7 +524,7 @@ fn read_counts(reader: &mut Reader<'_>) -> Option<Seen> {
     if length > 2 * COUNTS || length % 2 == 1 {
         return None;
     }
-    let pair = |_| Some((node(reader)?, reader.uint()?));
+    let pair = |_| Some((node(reader)?, reader.count()?));
     (0..length / 2).map(pair).collect::<Option<BTreeMap<NodeName, u64>>>()
 }
 
@@ -542,8 +542,8 @@ fn read_vector(reader: &mut Reader<'_>, actors: &Actors) -> Option<VersionVector
         return None;
     }
     let dot = |_| {
-        let actor = actors.get(reader.uint()?)?;
-        Some(Dot { actor, seq: reader.uint()? })
+        let actor = actors.get(reader.count()?)?;
+        Some(Dot { actor, seq: reader.count()? })
     };
     (0..length / 2).map(dot).collect()
 }
@@ -568,7 +568,7 @@ fn read_key(reader: &mut Reader<'_>) -> Option<Vec<u8>> {
 }
 
 fn read_hlc(reader: &mut Reader<'_>) -> Option<Hlc> {
-    i64::try_from(reader.uint()?).ok().map(Hlc::from_i64)
+    i64::try_from(reader.count()?).ok().map(Hlc::from_i64)
 }
 
 fn array(out: &mut Vec<u8>, key: u64, length: usize) {

@@ -132,6 +132,11 @@ impl<'a> Reader<'a> {
         u64::try_from(self.int()?).ok()
     }
 
+    /// Reads an integer from 0 to 2^63-1, as which a database can keep a number; none for any other value.
+    pub fn count(&mut self) -> Option<u64> {
+        self.uint().filter(|value| i64::try_from(*value).is_ok())
+    }
+
     /// Reads a boolean; none for any other value.
     pub fn bool(&mut self) -> Option<bool> {
         let Head::Bool(value) = self.head()? else {

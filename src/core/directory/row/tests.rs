@@ -10,8 +10,13 @@ fn node() -> impl Strategy<Value = NodeName> {
         .prop_map(|text| NodeName::parse(text).expect("a name"))
 }
 
+/// What a database can keep.
+fn counts() -> impl Strategy<Value = u64> {
+    0..=i64::MAX.unsigned_abs()
+}
+
 fn seen() -> impl Strategy<Value = Seen> {
-    prop::collection::btree_map(node(), any::<u64>(), 0..3)
+    prop::collection::btree_map(node(), counts(), 0..3)
 }
 
 fn table() -> impl Strategy<Value = TableUid> {
@@ -62,13 +67,10 @@ pub(crate) fn row() -> impl Strategy<Value = Row> {
             database,
             by
         })),
-        (id(), name(), node(), any::<u64>()).prop_map(|(id, name, home, created_ms)| {
+        (id(), name(), node(), counts()).prop_map(|(id, name, home, created_ms)| {
             Row::Identity(IdentityRow { id, name, home, created_ms })
         }),
-        (
-            (node(), uid(), id(), seen(), any::<u64>(), database()),
-            (seen(), any::<Option<[u8; 16]>>()),
-        )
+        ((node(), uid(), id(), seen(), counts(), database()), (seen(), any::<Option<[u8; 16]>>()),)
             .prop_map(
                 |((node, uid, identity, seen, bound_ms, database), (seen_revocations, token))| {
                     let row = BindingRow {
@@ -84,40 +86,38 @@ pub(crate) fn row() -> impl Strategy<Value = Row> {
                     Row::Binding(row)
                 }
             ),
-        (id(), node(), any::<u64>()).prop_map(|(identity, by, count)| {
+        (id(), node(), counts()).prop_map(|(identity, by, count)| {
             Row::Revocation(RevocationRow { identity, by, count })
         }),
-        (id(), node(), uid(), node(), any::<u64>()).prop_map(|(identity, node, uid, by, count)| {
+        (id(), node(), uid(), node(), counts()).prop_map(|(identity, node, uid, by, count)| {
             Row::Unbinding(UnbindingRow { identity, node, uid, by, count })
         }),
-        (table(), principal(), right(), node(), prop::option::of(seen()), any::<u64>()).prop_map(
+        (table(), principal(), right(), node(), prop::option::of(seen()), counts()).prop_map(
             |(table, principal, right, by, granted, revoked)| {
                 Row::Grant(GrantRow { table, principal, right, by, granted, revoked })
             }
         ),
-        (id(), node(), any::<u64>(), any::<bool>()).prop_map(|(owner, by, generation, dropped)| {
+        (id(), node(), counts(), any::<bool>()).prop_map(|(owner, by, generation, dropped)| {
             let name = TableName::parse("notes").expect("a name");
             Row::Name(NameRow { owner, name, by, generation, dropped })
         }),
-        (table(), node(), scope(), any::<u64>(), seen(), seen(), seen()).prop_map(
+        (table(), node(), scope(), counts(), seen(), seen(), seen()).prop_map(
             |(table, by, scope, count, seen, epochs, off)| {
                 Row::Scope(ScopeRow { table, by, scope, count, seen, epochs, off })
             }
         ),
-        (name(), prop::collection::btree_set(id(), 1..4), node(), any::<u64>(), seen()).prop_map(
+        (name(), prop::collection::btree_set(id(), 1..4), node(), counts(), seen()).prop_map(
             |(name, among, by, count, seen)| {
                 let keep = *among.last().expect("one at least");
                 Row::NameResolution(NameResolutionRow { name, keep, among, by, count, seen })
             }
         ),
-        (table(), owner(), node(), any::<u64>(), seen()).prop_map(
-            |(table, owner, by, count, seen)| {
-                let name = TableName::parse("notes").expect("a name");
-                Row::Transfer(TransferRow { table, owner, name, by, count, seen })
-            }
-        ),
+        (table(), owner(), node(), counts(), seen()).prop_map(|(table, owner, by, count, seen)| {
+            let name = TableName::parse("notes").expect("a name");
+            Row::Transfer(TransferRow { table, owner, name, by, count, seen })
+        }),
         (table(), node()).prop_map(|(table, by)| Row::Dropped(DroppedRow { table, by })),
-        (table(), node(), database(), any::<u64>(), any::<u64>(), any::<u64>()).prop_map(
+        (table(), node(), database(), counts(), counts(), counts()).prop_map(
             |(table, node, database, up, down, declines)| {
                 Row::Replica(ReplicaRow { table, node, database, up, down, declines })
             }

@@ -35,8 +35,9 @@ pub use node::{Node, ReplicaSummary, is_evicted, last_of, may_hold, own_status};
 pub use serving::{Answered, ReaderKnows};
 
 use super::{
-    Ack, Answer, Batch, BatchOutcome, Change, Dot, Message, Position, PullRequest, Quarantined,
-    REFUSED, Refuse, SYSTEM_TABLE, Session, SyncProblem, Unfit, UnverifiedRow, Why, session,
+    Ack, Answer, Batch, BatchOutcome, Change, Dot, InvalidRow, InvalidRows, Message, Position,
+    PullRequest, Quarantined, REFUSED, Refuse, SYSTEM_TABLE, Session, SyncProblem, Unfit,
+    UnverifiedRow, Why, session,
 };
 use crate::{
     directory::Standing,
@@ -228,6 +229,13 @@ pub enum Note {
     },
     /// A row of the directory is not believed: to be logged.
     Quarantined(UnverifiedRow),
+    /// A row of a table is no record and was left out: to be told to the operator.
+    Invalid {
+        /// Of which table.
+        table: TableUid,
+        /// The row.
+        row: InvalidRow,
+    },
     /// For [`Remembered::ahead_since`].
     AheadSince(Option<Duration>),
     /// Rows of the other node are not ahead of this one's clock any more.
@@ -264,6 +272,8 @@ pub struct Driver {
     /// How far the directory of the other side was read beyond rows that cannot be verified, and those rows.
     quarantine: quarantine::Quarantine,
     quarantined: Quarantined,
+    /// Rows that were left out over this link: those are named once.
+    invalid: HashMap<TableUid, InvalidRows>,
     /// What clocks hold up.
     held_up: clocks::HeldUp,
 }
@@ -294,6 +304,7 @@ impl Driver {
             gossip: gossip::Gossip::new(now),
             quarantine: quarantine::Quarantine::default(),
             quarantined: remembered.quarantined,
+            invalid: HashMap::new(),
             held_up: clocks::HeldUp::new(clock_offset_ms, remembered.ahead_since),
         };
         if looks_for_rollback {
@@ -416,7 +427,10 @@ impl Driver {
         }
     }
 
-    fn message(&mut self, message: Message, here: &impl Node, now: Duration) {
+    fn message(&mut self, mut message: Message, here: &impl Node, now: Duration) {
+        if let Message::Batch(batch) = &mut message {
+            self.leave_invalid_rows_out(batch);
+        }
         match &message {
             Message::PullRequest(_) => {}
             // What it has is not sent back to it.
@@ -527,6 +541,22 @@ impl Driver {
     #[mutant(QuarantineNotAcknowledged => false)]
     fn is_quarantining(&self, table: TableUid) -> bool {
         table == SYSTEM_TABLE && self.quarantine.is_open()
+    }
+
+    /// Whatever else comes of a batch: rows that are no records have no part in it.
+    fn leave_invalid_rows_out(&mut self, batch: &mut Batch) {
+        let table = batch.table;
+        if table == SYSTEM_TABLE {
+            return;
+        }
+        let rows = batch.take_invalid_rows();
+        if rows.is_empty() {
+            return;
+        }
+        let news = self.invalid.entry(table).or_default().note(rows.clone());
+        self.note_of_peer(table, Change::Invalid(rows));
+        let notes = news.into_iter().map(|row| Output::Note(Note::Invalid { table, row }));
+        self.outputs.extend(notes);
     }
 
     fn apply(&mut self, batch: Box<Batch>, here: &impl Node, now: Duration) {

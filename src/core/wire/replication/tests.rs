@@ -6,6 +6,11 @@ use proptest::{collection::vec, option, prelude::*};
 use super::*;
 use crate::wire::link::{self, FRAME_BYTES, Incoming, Malformed, body_length};
 
+/// What a database can keep.
+fn counts() -> impl Strategy<Value = u64> {
+    0..=i64::MAX.unsigned_abs()
+}
+
 fn names() -> impl Strategy<Value = NodeName> {
     "[a-z][a-z0-9]{0,20}".prop_map(|name| NodeName::parse(&name).expect("a name"))
 }
@@ -20,11 +25,12 @@ fn actors() -> impl Strategy<Value = ActorId> {
 
 fn vectors() -> impl Strategy<Value = VersionVector> {
     let dot = |(actor, seq)| Dot { actor, seq };
-    vec((actors(), 1..=u64::MAX), 0..6).prop_map(move |dots| dots.into_iter().map(dot).collect())
+    vec((actors(), 1..=i64::MAX.unsigned_abs()), 0..6)
+        .prop_map(move |dots| dots.into_iter().map(dot).collect())
 }
 
-fn counts() -> impl Strategy<Value = Seen> {
-    prop::collection::btree_map(names(), any::<u64>(), 0..4)
+fn seen() -> impl Strategy<Value = Seen> {
+    prop::collection::btree_map(names(), counts(), 0..4)
 }
 
 fn keys() -> impl Strategy<Value = Vec<u8>> {
@@ -32,7 +38,7 @@ fn keys() -> impl Strategy<Value = Vec<u8>> {
 }
 
 fn cursors() -> impl Strategy<Value = Cursor> {
-    any::<([u8; 16], u64)>()
+    (any::<[u8; 16]>(), counts())
         .prop_map(|(change_log, lsn)| Cursor { change_log: ChangeLogId(change_log), lsn })
 }
 
@@ -41,7 +47,7 @@ fn snapshot_kinds() -> impl Strategy<Value = SnapshotKind> {
 }
 
 fn positions() -> impl Strategy<Value = Position> {
-    let snapshot = (snapshot_kinds(), any::<u64>(), keys())
+    let snapshot = (snapshot_kinds(), counts(), keys())
         .prop_map(|(kind, number, after)| SnapshotTransfer { kind, number, after });
     (option::of(cursors()), option::of(snapshot))
         .prop_map(|(cursor, snapshot)| Position { cursor, snapshot })
@@ -59,7 +65,7 @@ prop_compose! {
     fn pull_requests()(
         table in tables(),
         reader in actors(),
-        epoch in any::<u64>(),
+        epoch in counts(),
         position in positions(),
         vector in vectors(),
     ) -> PullRequest {
@@ -70,11 +76,11 @@ prop_compose! {
 prop_compose! {
     fn words()(
         actor in actors(),
-        (epoch, ready) in any::<(u64, bool)>(),
+        (epoch, ready) in (counts(), any::<bool>()),
         vector in vectors(),
-        epochs in counts(),
+        epochs in seen(),
         digest in digests(),
-        conflicts in option::of((hlcs(), any::<u64>())),
+        conflicts in option::of((hlcs(), counts())),
         latest in option::of(hlcs()),
     ) -> ReplicaStatus {
         let conflicts = conflicts.map(|(since, count)| OpenConflicts { since, count });
@@ -83,7 +89,7 @@ prop_compose! {
 }
 
 fn parts() -> impl Strategy<Value = Part> {
-    let keyed = (snapshot_kinds(), any::<bool>(), any::<u64>(), option::of(keys()));
+    let keyed = (snapshot_kinds(), any::<bool>(), counts(), option::of(keys()));
     prop_oneof![
         keyed.prop_map(|(kind, starts, pinned, reached)| Part::Snapshot {
             kind,
@@ -91,7 +97,7 @@ fn parts() -> impl Strategy<Value = Part> {
             pinned,
             reached
         }),
-        any::<(u64, bool)>().prop_map(|(to, last)| Part::Delta { to, last }),
+        (counts(), any::<bool>()).prop_map(|(to, last)| Part::Delta { to, last }),
     ]
 }
 
@@ -113,7 +119,7 @@ prop_compose! {
 }
 
 fn rows(contexts: usize) -> impl Strategy<Value = Vec<RowVersion>> {
-    let row = (keys(), option::of(keys()), hlcs(), actors(), any::<u64>(), 0..contexts).prop_map(
+    let row = (keys(), option::of(keys()), hlcs(), actors(), counts(), 0..contexts).prop_map(
         |(key, value, hlc, actor, seq, context)| {
             let stamp = Stamp { hlc, actor };
             RowVersion { key, value, stamp, seq, context }
@@ -128,9 +134,9 @@ prop_compose! {
             .prop_flat_map(|contexts| (Just(contexts.clone()), rows(contexts.len()))),
         (table, reader, from, part) in (tables(), actors(), positions(), parts()),
         (vector, gc_watermark, hlc) in (vectors(), vectors(), hlcs()),
-        (change_log, ready, epoch) in any::<([u8; 16], bool, u64)>(),
+        (change_log, ready, epoch) in (any::<[u8; 16]>(), any::<bool>(), counts()),
         standing in prop_oneof![Just(Standing::In), Just(Standing::Frozen), Just(Standing::Out)],
-        knowledge in counts(),
+        knowledge in seen(),
         (removed, drain) in any::<(Vec<[u8; 16]>, Option<[u8; 16]>)>(),
         (head, digest) in (option::of(heads()), option::of(digests())),
     ) -> Batch {
@@ -153,7 +159,7 @@ fn whys() -> impl Strategy<Value = Why> {
         Just(Why::Directory),
         Just(Why::Quota),
         Just(Why::Storage),
-        (11..=u64::MAX).prop_map(Why::Other),
+        (11..=i64::MAX.unsigned_abs()).prop_map(Why::Other),
     ]
 }
 

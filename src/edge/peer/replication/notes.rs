@@ -2,8 +2,8 @@
 //! What is to be noted, and when, is the driver's to say.
 
 use cortex_core::{
-    model::TableUid,
-    replication::{Change, Facts, UnverifiedRow, driver::Note},
+    model::{TableUid, Uid},
+    replication::{Change, Facts, InvalidRow, UnverifiedRow, driver::Note},
 };
 use tracing::{info, warn};
 
@@ -25,6 +25,7 @@ impl Exchange<'_> {
                     self.here.view.change(|peers| peers.note(table, &node, change, &facts));
             }
             Note::Quarantined(row) => self.log_quarantined(row),
+            Note::Invalid { table, row } => self.log_invalid(table, &row),
             Note::AheadSince(since) => self.shared.held_off.set(self.node, since),
             Note::NotAhead => {
                 info!(node = %self.node, "rows from {} are not ahead of this clock any more", self.node);
@@ -68,9 +69,27 @@ impl Exchange<'_> {
             self.node
         );
         warn!(node = %self.node, key, writer, %why, "{text}");
+        self.write_event("row_unverified", None, text);
+    }
+
+    fn log_invalid(&mut self, table: TableUid, row: &InvalidRow) {
+        let catalog = self.here.store.catalog();
+        let Some(entry) = catalog.by_uid(table) else { return };
+        let (name, owner) =
+            (catalog.show(&entry.table.name), catalog.uid_here(&entry.table.name.owner));
+        let key = String::from_utf8_lossy(&row.key).escape_debug().to_string();
+        let text = format!(
+            "a row of {name} that {} passes on was left out: \"{key}\": {}",
+            self.node, row.why
+        );
+        warn!(node = %self.node, table = name, key, why = %row.why, "{text}");
+        self.write_event("row_invalid", owner, text);
+    }
+
+    fn write_event(&mut self, kind: &'static str, uid: Option<Uid>, text: String) {
         let store = self.here.store.clone();
         self.jobs.spawn(async move {
-            let event = Event { uid: None, kind: "row_unverified", text };
+            let event = Event { uid, kind, text };
             if let Err(failure) = store.execute(UpkeepCommand::Note(event)).await {
                 warn!(%failure, "an event was not written down: {failure}");
             }

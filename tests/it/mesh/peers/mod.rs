@@ -1,7 +1,9 @@
 //! Machines of a mesh over real TLS: links, who is alive, reload, rotation, revocation.
-//! Requests between them are in `peers/asking`, strangers in `peers/strangers`, machines that misbehave in `peers/hostile`.
+//! Requests between them are in `peers/asking`, strangers in `peers/strangers`, machines that misbehave in
+//! `peers/hostile` and `peers/byzantine`.
 
 mod asking;
+mod byzantine;
 mod hostile;
 mod strangers;
 
