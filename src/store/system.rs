@@ -123,13 +123,13 @@ pub fn check(signer: &dyn Signer, known: &Directory, rows: Vec<SealedRow>) -> Ch
         }
     }
     // A row that is brought along is signed by its own certificate, which must be the mesh's.
-    let (mut brought, mut doubtful) = (BTreeMap::new(), BTreeMap::new());
+    let (mut brought, mut unverified) = (BTreeMap::new(), BTreeMap::new());
     for opened in &opened {
         if let Row::Node(node) = &opened.row
             && opened.adopted.is_none()
         {
             let is_good = opened.judge(signer, node).is_ok();
-            let of = if is_good { &mut brought } else { &mut doubtful };
+            let of = if is_good { &mut brought } else { &mut unverified };
             of.insert(node.node.clone(), node.clone());
         }
     }
@@ -151,7 +151,7 @@ pub fn check(signer: &dyn Signer, known: &Directory, rows: Vec<SealedRow>) -> Ch
             | Row::NameResolution(_)
             | Row::Dropped(_)
             | Row::Transfer(_)
-            | Row::Removal(_) => known.or_else(|| doubtful.get(writer)),
+            | Row::Removal(_) => known.or_else(|| unverified.get(writer)),
         };
         let verdict = match presented {
             Some(presented) => opened.judge(signer, presented),

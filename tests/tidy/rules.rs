@@ -33,7 +33,8 @@ const RETIRED: [(&str, &str); 14] = [
 ];
 
 /// Parts of identifiers that stood for something which has a name of the field now. They are natural in prose.
-const RETIRED_IN_NAMES: [(&str, &str); 9] = [
+const RETIRED_IN_NAMES: [(&str, &str); 10] = [
+    ("doubtful", "quarantined, unverified, or in doubt"),
     ("errand", "request"),
     ("errands", "requests"),
     ("gist", "first line"),

@@ -105,7 +105,7 @@ struct Writer {
     /// What must be there.
     records: Records,
     /// What was sent after that and had no answer, in order: any number of the first may be there.
-    doubtful: Vec<Write>,
+    in_doubt: Vec<Write>,
 }
 
 impl Writer {
@@ -135,7 +135,7 @@ impl Writer {
             }
         };
         assert!(matches!(end, Error::Closed), "the daemon was killed, so: {end}");
-        self.doubtful = pipeline.unanswered().cloned().collect();
+        self.in_doubt = pipeline.unanswered().cloned().collect();
     }
 
     /// Finds that what is there is what was acknowledged, and then some of what was sent.
@@ -144,9 +144,9 @@ impl Writer {
         let own = found.iter().filter(|(key, _)| key.starts_with(&prefix));
         let own: Records = own.map(|(key, record)| (key.clone(), record.clone())).collect();
         let acknowledged = self.records.clone();
-        let mut doubtful = std::mem::take(&mut self.doubtful).into_iter();
+        let mut in_doubt = std::mem::take(&mut self.in_doubt).into_iter();
         while self.records != own {
-            let Some(write) = doubtful.next() else {
+            let Some(write) = in_doubt.next() else {
                 panic!(
                     "writer {}: acknowledged {}, found {}",
                     self.id,
@@ -228,7 +228,7 @@ fn every_acknowledged_write_is_there_after_a_kill() {
             luck: Luck(seed ^ id),
             written: 0,
             records: Records::new(),
-            doubtful: Vec::new(),
+            in_doubt: Vec::new(),
         })
         .collect();
 

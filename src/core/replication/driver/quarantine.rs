@@ -8,7 +8,7 @@
 //!
 //! ```text
 //!   store's place ──(all rows are good)──> applied: the store's place moves on
-//!        ^   └──────(one is not)─────────> learnt: read on from beyond ──> learnt, up to the end
+//!        ^   └──────(one is not)─────────> learnt: read on from behind it ──> learnt, up to the end
 //!        └──(after a pause that doubles)──────────────┘
 //! ```
 
@@ -37,10 +37,10 @@ const NAMED: usize = 64;
 
 /// How far a source's directory was read beyond rows that cannot be verified; nothing where there are none.
 #[derive(Debug, Default)]
-pub(super) struct Quarantine(Option<Beyond>);
+pub(super) struct Quarantine(Option<ReadAhead>);
 
 #[derive(Debug)]
-struct Beyond {
+struct ReadAhead {
     position: Position,
     /// What has come up to there, as the source says.
     vector: VersionVector,
@@ -104,7 +104,7 @@ impl Quarantine {
             before => {
                 let new = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
                 let mut backoff = before.map_or(new, |place| place.backoff);
-                Beyond {
+                ReadAhead {
                     position: batch.from.clone(),
                     vector: VersionVector::new(),
                     ahead: true,

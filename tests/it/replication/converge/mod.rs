@@ -2,10 +2,10 @@
 //! Leaves links to `peers`, and the rules in all their cases to the simulation.
 
 mod clocks;
-mod doubtful;
 mod down;
 mod erasure;
 mod leaving;
+mod quarantine;
 mod restored;
 mod strange;
 mod words;

@@ -94,5 +94,7 @@ fn rows_that_cannot_be_verified_are_not_believed_and_hold_up_no_others() {
         identities(mesh.node("office")) == ["carol", "dave", "erin"]
     });
     mesh.wait_for("office", letters, 1, Some("of home"));
-    wait_until("nothing is doubtful any more", || directory_of_home(mesh.node("office")).is_none());
+    wait_until("nothing is quarantined any more", || {
+        directory_of_home(mesh.node("office")).is_none()
+    });
 }
