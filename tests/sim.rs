@@ -9,6 +9,8 @@ mod chance;
 mod checks;
 #[path = "sim/clocks.rs"]
 mod clocks;
+#[path = "sim/deeds.rs"]
+mod deeds;
 #[path = "sim/doubts.rs"]
 mod doubts;
 #[path = "support/fake_signer.rs"]
@@ -27,6 +29,8 @@ mod rest;
 mod restored;
 #[path = "sim/seeds.rs"]
 mod seeds;
+#[path = "sim/shrink.rs"]
+mod shrink;
 #[path = "sim/stories.rs"]
 mod stories;
 #[path = "sim/work.rs"]
@@ -46,13 +50,37 @@ use std::{
 use actions::{Kind, Weights};
 use cortex_core::rule::Rule;
 use mutations::Mutation;
+use shrink::{Beginning, Script};
 use world::{Broken, Tally, World};
 
 /// Steps of one run.
 const STEPS: u64 = 220;
 
+/// A run that has found something.
+struct Failure {
+    what: String,
+    script: Script,
+}
+
+impl Failure {
+    /// What was found, what came before, and the shortest story of it that was found.
+    fn told(self) -> String {
+        let Self { what, script } = self;
+        let Beginning::Drawn(seed, kind) = script.beginning else {
+            unreachable!("every run begins with its seed")
+        };
+        let first = what.lines().next().unwrap_or_default();
+        let name = format!("{kind:?}_seed_{seed}").to_lowercase();
+        let count = script.steps.len();
+        let story = shrink::shrink(script, &what, None);
+        let source = story.source(&name, first);
+        let shrunk = format!("a story of {} of its {count} steps:\n{source}", story.steps.len());
+        format!("{kind:?} seed {seed}: {what}\n{shrunk}")
+    }
+}
+
 /// One run. Answers what was found broken, and what came before.
-fn run(seed: u64, kind: Kind, steps: u64, mutation: Option<Mutation>) -> Result<Tally, String> {
+fn run(seed: u64, kind: Kind, steps: u64, mutation: Option<Mutation>) -> Result<Tally, Failure> {
     let rules = mutation.map(Mutation::rules).unwrap_or_default();
     Rule::without(&rules, || run_as_broken(seed, kind, steps, mutation))
 }
@@ -62,19 +90,23 @@ fn run_as_broken(
     kind: Kind,
     steps: u64,
     mutation: Option<Mutation>,
-) -> Result<Tally, String> {
+) -> Result<Tally, Failure> {
     let mut world = World::new(seed, mutation);
     let outcome = observed(&mut world, |world| {
-        actions::set_up(world, kind);
+        shrink::begin(world, seed, kind);
         let weights = Weights::draw(world, kind);
         for _ in 0..steps {
             actions::step(world, &weights);
         }
-        rest::heal(world);
+        shrink::end(world, seed);
     });
     match outcome {
         Ok(()) => Ok(world.tally),
-        Err(what) => Err(format!("{kind:?} seed {seed}: {what}")),
+        Err(what) => {
+            let beginning = Beginning::Drawn(seed, kind);
+            let script = Script { beginning, steps: world.happened };
+            Err(Failure { what, script })
+        }
     }
 }
 
@@ -127,7 +159,10 @@ fn runs(kind: Kind, default: u64) {
                     }
                     match run(seed, kind, steps, None) {
                         Ok(tally) => sum.lock().expect("a lock").add(&tally),
-                        Err(what) => found.lock().expect("a lock").push(what),
+                        Err(failure) => {
+                            let told = failure.told();
+                            found.lock().expect("a lock").push(told);
+                        }
                     }
                 }
             });
@@ -174,7 +209,7 @@ fn each_rule_that_is_broken_is_missed() {
     let chosen: Vec<_> = mutations::TABLE.iter().filter(|(.., took)| all || *took <= 50).collect();
     let uncaught = Mutex::new(Vec::new());
     on_two_threads(&chosen, |(mutation, kind, took)| {
-        let run = |seed: u64| run(seed, *kind, STEPS, Some(*mutation)).err();
+        let run = |seed: u64| Some(run(seed, *kind, STEPS, Some(*mutation)).err()?.what);
         // The seed that has found it before, then any.
         let mut seeds = std::iter::once(took - 1).chain(0..took * 10);
         match seeds.find_map(|seed| Some((seed, run(seed)?))) {
@@ -227,6 +262,27 @@ fn each_rule_is_broken_in_some_runs_or_in_a_story() {
     }
 }
 
+/// A run with a broken rule shrinks to a story that fails as it does, and ends well where the rule holds.
+#[test]
+fn a_run_that_fails_is_shrunk_to_a_short_story() {
+    let rules = [
+        (Rule::EndIsTheEnd, Kind::Disks, 12),
+        (Rule::FrozenTakesNoWrites, Kind::Scopes, 12),
+        (Rule::TruncationHeeded, Kind::Disks, 12),
+    ];
+    on_two_threads(&rules, |(rule, kind, most)| {
+        let mutation = Some(Mutation::Rule(*rule));
+        let failure = (0..40).find_map(|seed| run(seed, *kind, STEPS, mutation).err());
+        let Failure { what, script } = failure.unwrap_or_else(|| panic!("{rule:?} is not missed"));
+        let count = script.steps.len();
+        let story = shrink::shrink(script, &what, mutation);
+        println!("{rule:?}: {} of {count} steps\n{}", story.steps.len(), story.source("x", &what));
+        assert!(story.failure(mutation).is_some(), "{rule:?}: it is not missed any more");
+        assert_eq!(story.failure(None), None, "{rule:?}: it is not the rule that is missed");
+        assert!(story.steps.len() <= *most, "{rule:?}: {} steps", story.steps.len());
+    });
+}
+
 /// For whoever adds a rule: in which kind of runs breaking it is missed first. `SIM_HUNT` names the rules,
 /// with commas between them; it is all of them otherwise.
 #[test]
@@ -243,7 +299,7 @@ fn hunt() {
         let kinds = [Kind::Disks, Kind::Scopes, Kind::Clocks, Kind::Chain, Kind::Everything];
         let found = (0..seeds).find_map(|seed| {
             kinds.iter().find_map(|kind| {
-                let what = run(seed, *kind, STEPS, Some(*mutation)).err()?;
+                let what = run(seed, *kind, STEPS, Some(*mutation)).err()?.what;
                 let what = what.lines().next().unwrap_or_default().to_owned();
                 Some(format!("({mutation:?}, Kind::{kind:?}, {}), // {what:.150}", seed + 1))
             })

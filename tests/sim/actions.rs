@@ -1,25 +1,22 @@
-//! What happens in the simulated world, drawn at random with weights that differ from run to run (Groce et
-//! al., "Swarm Testing", 2012), and how it comes to rest in the end.
+//! What is to happen in the simulated world, drawn at random with weights that differ from run to run (Groce et
+//! al., "Swarm Testing", 2012). What each of it does is `deeds`'s.
 
 use std::collections::BTreeSet;
 
 use cortex_core::{
     directory::Standing,
-    model::{Caller, Owner, Scope, TableUid},
+    model::{Owner, Scope, TableUid},
 };
-use cortexd::store::{
-    Command, RecordCommand, ReplicationCommand, SYSTEM_TABLE, TableCommand, UpkeepCommand,
-};
+use cortexd::store::SYSTEM_TABLE;
 
 use crate::{
-    checks,
+    deeds::{Deed, LOCAL, Nodes, Step, play, some},
     links::Until,
-    requests::{
-        IDENTITY, OWNER, claim, create, decline, delete, entry, key, named, put, register, remove,
-        set_scope,
-    },
-    world::{LEAST_AGE_MS, SKEW_MS, World},
+    requests::{IDENTITY, OWNER, claim, create, entry, named, register},
+    world::World,
 };
+
+const YEAR_MS: i64 = 365 * 24 * 60 * 60 * 1000;
 
 /// What kind of faults a run has. All at once would be so many that few things ever work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -236,23 +233,169 @@ pub(crate) fn set_up(world: &mut World, kind: Kind) {
 }
 
 fn scope(world: &mut World, kind: Kind) -> Scope {
-    let names: Vec<usize> = (0..world.nodes.len()).collect();
+    match draw_scope(world, kind) {
+        Some(nodes) => named(world, &nodes.0),
+        None => Scope::All,
+    }
+}
+
+/// Some nodes; none for all of them.
+fn draw_scope(world: &mut World, kind: Kind) -> Option<Nodes> {
+    let all: Vec<usize> = (0..world.nodes.len()).collect();
     match kind {
-        Kind::Disks | Kind::Clocks | Kind::Chain => Scope::All,
+        Kind::Disks | Kind::Clocks | Kind::Chain => None,
         Kind::Scopes | Kind::Everything => {
-            if world.chance.percent(30) {
-                return Scope::All;
-            }
-            let chosen = world.chance.some(&names);
-            named(world, &chosen)
+            let everywhere = world.chance.percent(30);
+            (!everywhere).then(|| Nodes(world.chance.some(&all)))
         }
     }
 }
 
-pub(crate) fn write(world: &mut World, n: usize, deletions: u64) {
-    let table = world.tables[world.chance.below(world.tables.len())];
+/// One thing happens, of which the nodes are drawn by how they are now.
+pub(crate) fn step(world: &mut World, weights: &Weights) {
+    world.tally.steps += 1;
+    let after_ms = world.chance.within(200, 1500);
+    let deeds = draw(world, weights);
+    let mut steps: Vec<Step> = Vec::new();
+    for deed in deeds {
+        steps.push(Step { after_ms: 0, dice: world.chance.draw() % 1000, deed });
+    }
+    if let Some(first) = steps.first_mut() {
+        first.after_ms = after_ms;
+    }
+    world.happened.extend(steps.clone());
+    play(world, &steps);
+}
+
+fn draw(world: &mut World, weights: &Weights) -> Vec<Deed> {
+    let living = world.living();
+    let n = world.chance.of(&living);
+    let others: Vec<usize> = living.iter().copied().filter(|other| *other != n).collect();
+    let other = if others.is_empty() { n } else { world.chance.of(&others) };
+    let action = world.chance.weighted(&weights.actions);
+    let table = world.chance.below(world.tables.len());
+    let key = world.chance.below(world.keys);
+    let deed = match action {
+        Action::Write => write(world, n, weights.deletions),
+        Action::Pull => {
+            let has = |world: &World, n: usize| {
+                let replica = world.nodes[n].db.replica(world.tables[table]);
+                replica.is_some_and(|replica| replica.epoch > 0)
+            };
+            let (mut a, mut b) = (n, other);
+            for _ in 0..4 {
+                if a == b || !has(world, a) || !has(world, b) {
+                    (a, b) = (world.chance.of(&living), world.chance.of(&living));
+                }
+            }
+            Deed::Link { a, b }
+        }
+        Action::PullSystem if other == n => return Vec::new(),
+        Action::PullSystem => {
+            Deed::ReadDirectory { reader: n, source: other, most: world.chance.below(3) }
+        }
+        Action::Deliver => {
+            let count = world.chance.within(1, 4);
+            return (0..count)
+                .map(|_| Deed::Deliver { oldest: world.chance.percent(50) })
+                .collect();
+        }
+        Action::Repeat => Deed::Repeat { at: world.chance.below(world.network.len()) },
+        Action::Break => {
+            let pairs: Vec<_> = world.links.keys().copied().collect();
+            if pairs.is_empty() {
+                return Vec::new();
+            }
+            let (a, b) = world.chance.of(&pairs);
+            Deed::Break { a, b, both: world.chance.percent(50) } // or the other end has not found out
+        }
+        Action::SyncAll => {
+            let is_partial = living.len() > 2 && world.chance.percent(50);
+            let nodes = if is_partial {
+                world.chance.some(&living)
+            } else {
+                living.iter().copied().collect()
+            };
+            Deed::Calm { nodes: Nodes(nodes), rounds: world.chance.of(&[1, 1, 2]) }
+        }
+        Action::Collect => Deed::Collect { n },
+        Action::TruncateChangeLog => {
+            let replica = world.nodes[n].db.replica(world.tables[table]);
+            let last_lsn = replica.map_or(0, |replica| replica.last_lsn);
+            let upto =
+                if world.chance.percent(30) { last_lsn } else { world.chance.within(0, last_lsn) };
+            Deed::Truncate { n, table, upto }
+        }
+        Action::Pause => Deed::Pause,
+        Action::Save => Deed::Save { n },
+        Action::RollBack => Deed::RollBack { n },
+        Action::Crash => Deed::Crash { n },
+        Action::Die => Deed::Die { n },
+        Action::Remove => {
+            let dead: Vec<usize> = (0..world.nodes.len())
+                .filter(|n| !world.nodes[*n].alive && !world.nodes[*n].asked_out)
+                .collect();
+            let whom = if dead.is_empty() { other } else { world.chance.of(&dead) };
+            if dead.is_empty() && (world.nodes[n].asked_out || other == n) {
+                return Vec::new();
+            }
+            Deed::Remove { n, whom }
+        }
+        Action::Join => Deed::Join,
+        Action::Partition if !world.cut.is_empty() && world.chance.percent(50) => Deed::Reunite,
+        Action::Partition => {
+            let all: Vec<usize> = (0..world.nodes.len()).collect();
+            Deed::Part { nodes: Nodes(world.chance.some(&all)) }
+        }
+        Action::StaleSnapshot => {
+            let third: Vec<usize> =
+                living.iter().copied().filter(|x| *x != n && *x != other).collect();
+            if third.is_empty() {
+                return Vec::new();
+            }
+            let third = world.chance.of(&third);
+            return stale_snapshot(world, weights, (n, other, third), table);
+        }
+        Action::Decide => return decide(world, n, table, false).into_iter().collect(),
+        Action::Abandon => return decide(world, n, table, true).into_iter().collect(),
+        Action::Decline => {
+            let (directory, name) = (world.nodes[n].db.catalog().directory(), &world.nodes[n].name);
+            let declined = !directory.is_declined(world.tables[table], name);
+            Deed::Decline { n, table, declined }
+        }
+        Action::Drop if world.chance.percent(80) => return Vec::new(),
+        Action::Drop => Deed::Drop { n, table },
+        Action::Create => Deed::Create { n, scope: draw_scope(world, weights.kind) },
+        Action::Acknowledge => Deed::Acknowledge { n, table },
+        Action::Repair => match world.chance.below(3) {
+            0 => Deed::ReAnnounce { n, table, key },
+            1 => Deed::Rewrite { n, table, key },
+            _other => Deed::Erase { n, table, key },
+        },
+        Action::Local => local(world, n, key, weights),
+        Action::Purge => Deed::Purge { n },
+        Action::DiskFull => Deed::FillDisk { n, full: !world.nodes[n].full },
+        Action::Jump if world.nodes[n].jump_ms != 0 => Deed::Jump { n, by_ms: 0 },
+        Action::Jump => {
+            let to_1970 = -world.now_ms.cast_signed();
+            // 2038 is some weeks ahead.
+            let by_ms = world.chance.of(&[YEAR_MS, -YEAR_MS, to_1970, 60 * 24 * 60 * 60 * 1000]);
+            Deed::Jump { n, by_ms }
+        }
+        Action::Restamp => return wrong_clock(world, weights, n),
+        Action::Doubt if world.nodes[n].signer.doubted().is_empty() && other != n => {
+            Deed::Doubt { n, whom: other }
+        }
+        Action::Doubt => Deed::Believe { n },
+    };
+    vec![deed]
+}
+
+/// Mostly by a node that may write.
+fn write(world: &mut World, n: usize, deletions: u64) -> Deed {
+    let table = world.chance.below(world.tables.len());
     let may_write = |world: &World, n: usize| {
-        let entry = entry(world, n, table);
+        let entry = entry(world, n, world.tables[table]);
         entry.is_some_and(|entry| entry.standing == Standing::In && entry.ready)
     };
     let living = world.living();
@@ -263,286 +406,70 @@ pub(crate) fn write(world: &mut World, n: usize, deletions: u64) {
             n = world.chance.of(&living);
         }
     }
-    let Some(entry) = entry(world, n, table) else { return };
     let key = world.chance.below(world.keys);
-    if world.chance.percent(deletions) {
-        delete(world, n, &entry, key);
-    } else {
-        put(world, n, &entry, key);
-    }
-}
-
-/// Something that is on its way arrives, or is done.
-fn deliver_one(world: &mut World) {
-    if world.network.is_empty() {
-        return;
-    }
-    let last = world.network.len() - 1;
-    let at = if world.chance.percent(50) { 0 } else { last };
-    let item = world.network.remove(world.first_like(at));
-    world.deliver(item);
-}
-
-/// One thing happens.
-pub(crate) fn step(world: &mut World, weights: &Weights) {
-    world.tally.steps += 1;
-    world.now_ms += world.chance.within(200, 1500);
-    world.tick();
-    let living = world.living();
-    let n = world.chance.of(&living);
-    let others: Vec<usize> = living.iter().copied().filter(|other| *other != n).collect();
-    let other = if others.is_empty() { n } else { world.chance.of(&others) };
-    let action = world.chance.weighted(&weights.actions);
-    world.log.push(format!("{action:?} n{n} n{other} at {}", world.now_ms));
-    match action {
-        Action::Write => write(world, n, weights.deletions),
-        Action::Pull => {
-            let table = world.tables[world.chance.below(world.tables.len())];
-            let has = |world: &World, n: usize| {
-                world.nodes[n].db.replica(table).is_some_and(|replica| replica.epoch > 0)
-            };
-            let (mut reader, mut source) = (n, other);
-            for _ in 0..4 {
-                if reader == source || !has(world, reader) || !has(world, source) {
-                    (reader, source) = (world.chance.of(&living), world.chance.of(&living));
-                }
-            }
-            let _cut_or_refused = (reader != source).then(|| world.link_up(reader, source));
-        }
-        Action::PullSystem => {
-            let most = world.chance.below(3);
-            if other != n {
-                pull(world, n, other, SYSTEM_TABLE, most);
-            }
-        }
-        Action::Deliver => {
-            for _ in 0..world.chance.within(1, 4) {
-                deliver_one(world);
-            }
-        }
-        Action::Repeat => {
-            if !world.network.is_empty() {
-                let at = world.chance.below(world.network.len());
-                world.repeat(at);
-            }
-        }
-        Action::Break => {
-            let pairs: Vec<_> = world.links.keys().copied().collect();
-            if !pairs.is_empty() {
-                let pair = world.chance.of(&pairs);
-                world.end_down(pair, pair.0);
-                if world.chance.percent(50) {
-                    world.link_down(pair); // or the other end has not found out
-                }
-            }
-        }
-        Action::SyncAll => calm_moment(world),
-        Action::Collect => {
-            for table in world.tables.clone() {
-                world.collect(n, table);
-            }
-        }
-        Action::TruncateChangeLog => {
-            let table = world.tables[world.chance.below(world.tables.len())];
-            let last_lsn = world.nodes[n].db.replica(table).map_or(0, |replica| replica.last_lsn);
-            let upto =
-                if world.chance.percent(30) { last_lsn } else { world.chance.within(0, last_lsn) };
-            let _full = world.run(
-                n,
-                &Command::Replication(ReplicationCommand::TruncateChangeLog { table, upto }),
-            );
-        }
-        Action::Pause => world.now_ms += LEAST_AGE_MS + SKEW_MS,
-        Action::Save => world.save(n),
-        Action::RollBack => roll_back(world, n),
-        Action::Crash => world.restart(n, None),
-        Action::Die if living.iter().filter(|n| !world.nodes[**n].asked_out).count() > 2 => {
-            world.die(n);
-        }
-        Action::Remove => {
-            let dead: Vec<usize> = (0..world.nodes.len())
-                .filter(|n| !world.nodes[*n].alive && !world.nodes[*n].asked_out)
-                .collect();
-            let staying = living.iter().filter(|n| !world.nodes[**n].asked_out).count();
-            if !dead.is_empty() {
-                let whom = world.chance.of(&dead);
-                remove(world, n, whom);
-            } else if staying > 3 && !world.nodes[n].asked_out && other != n {
-                remove(world, n, other); // it goes on for those who have not heard of it
-            }
-        }
-        Action::Join if world.nodes.len() < 7 => {
-            let new = world.add_node(true);
-            world.log.push(format!("  is n{new}"));
-        }
-        Action::Partition => {
-            if !world.cut.is_empty() && world.chance.percent(50) {
-                world.cut.clear();
-            } else {
-                let all: Vec<usize> = (0..world.nodes.len()).collect();
-                let part = world.chance.some(&all);
-                let apart = |a: &usize, b: &usize| part.contains(a) != part.contains(b);
-                let pairs = all.iter().flat_map(|a| all.iter().map(move |b| (*a, *b)));
-                world.cut = pairs.filter(|(a, b)| a < b && apart(a, b)).collect();
-            }
-        }
-        Action::StaleSnapshot if living.len() > 2 => {
-            let third: Vec<usize> =
-                living.iter().copied().filter(|x| *x != n && *x != other).collect();
-            let third = world.chance.of(&third);
-            stale_snapshot(world, weights, (n, other, third));
-        }
-        Action::Decide => decide(world, n, false),
-        Action::Abandon => decide(world, n, true),
-        Action::Decline => {
-            let table = world.tables[world.chance.below(world.tables.len())];
-            let name = world.nodes[n].name.clone();
-            let is_so = world.nodes[n].db.catalog().directory().is_declined(table, &name);
-            decline(world, n, table, !is_so);
-        }
-        Action::Drop => {
-            let table = world.tables[world.chance.below(world.tables.len())];
-            if world.chance.percent(20)
-                && let Some(entry) = entry(world, n, table)
-            {
-                let caller = Caller::Local(OWNER);
-                let _refused =
-                    world.run(n, &Command::Tables(TableCommand::DropTable { caller, entry }));
-            }
-        }
-        Action::Create => {
-            let scope = scope(world, weights.kind);
-            create(world, n, Owner::Identity(IDENTITY), "f", scope);
-        }
-        Action::Acknowledge => {
-            let table = world.tables[world.chance.below(world.tables.len())];
-            if let Some(entry) = entry(world, n, table) {
-                let caller = Caller::Local(OWNER);
-                let command =
-                    Command::Records(RecordCommand::Acknowledge { caller, entry, conflict: None });
-                let _refused = world.run(n, &command);
-            }
-        }
-        Action::Repair => repair(world, n),
-        Action::Local => local(world, n, weights),
-        Action::Purge => {
-            let _full = world.run(n, &Command::Upkeep(UpkeepCommand::Purge));
-        }
-        Action::DiskFull => {
-            let full = !world.nodes[n].full;
-            world.set_full(n, full);
-        }
-        Action::Jump => {
-            let year = 365 * 24 * 60 * 60 * 1000;
-            let to_1970 = -world.now_ms.cast_signed();
-            world.nodes[n].jump_ms = if world.nodes[n].jump_ms == 0 {
-                // 2038 is some weeks ahead.
-                world.chance.of(&[year, -year, to_1970, 60 * 24 * 60 * 60 * 1000])
-            } else {
-                0
-            };
-        }
-        Action::Restamp => wrong_clock(world, weights, n),
-        Action::Doubt if world.nodes[n].signer.doubted().is_empty() && other != n => {
-            world.doubt(n, other);
-        }
-        Action::Doubt => world.believe(n),
-        Action::Die | Action::Join | Action::StaleSnapshot => {}
-    }
-    if !matches!(action, Action::Pull | Action::PullSystem | Action::Break | Action::Pause) {
-        checks::after(world, n);
-    }
+    let deletes = world.chance.percent(deletions);
+    if deletes { Deed::Delete { n, table, key } } else { Deed::Put { n, table, key } }
 }
 
 /// A clock is ahead for a while, and right again; meanwhile there are writes, and others may be asked, or be as
 /// wrong.
-fn wrong_clock(world: &mut World, weights: &Weights, n: usize) {
+fn wrong_clock(world: &mut World, weights: &Weights, n: usize) -> Vec<Deed> {
+    let mut deeds = Vec::new();
     if world.chance.percent(60) {
-        let year = 365 * 24 * 60 * 60 * 1000;
         let living = world.living();
         let other = world.chance.of(&living);
-        world.nodes[n].jump_ms = year;
+        deeds.push(Deed::Jump { n, by_ms: YEAR_MS });
         if world.chance.percent(30) {
-            world.nodes[other].jump_ms = year;
+            deeds.push(Deed::Jump { n: other, by_ms: YEAR_MS });
         }
         for _ in 0..world.chance.within(1, 4) {
-            write(world, n, weights.deletions);
-            let table = world.tables[world.chance.below(world.tables.len())];
+            deeds.push(write(world, n, weights.deletions));
+            let table = world.chance.below(world.tables.len());
+            let (reader, source, most) = (other, n, world.chance.below(3));
             if world.chance.percent(40) && other != n {
-                let most = world.chance.below(3);
-                pull(world, other, n, table, most);
+                deeds.push(Deed::Read { reader, source, table, most });
             } else if world.chance.percent(20) && other != n {
                 // And what is sent arrives when the clock is right again.
-                world.exchange(other, n, table, Until::Sent);
+                deeds.push(Deed::Ask { reader, source, table });
             }
         }
-        world.nodes[n].jump_ms = 0;
+        deeds.push(Deed::Jump { n, by_ms: 0 });
         if world.chance.percent(70) {
-            world.nodes[other].jump_ms = 0;
+            deeds.push(Deed::Jump { n: other, by_ms: 0 });
         }
     }
-    world.mend_clock(n);
-}
-
-/// What a repair does with a row that replicas differ in, whether they do or not.
-fn repair(world: &mut World, n: usize) {
-    let table = world.tables[world.chance.below(world.tables.len())];
-    let Some(entry) = entry(world, n, table) else { return };
-    let number = world.chance.below(world.keys);
-    let key = key(number).as_bytes().to_vec();
-    let command = match world.chance.below(3) {
-        0 => Command::Records(RecordCommand::ReAnnounce { entry, keys: vec![key] }),
-        1 => Command::Records(RecordCommand::Rewrite { entry, keys: vec![key] }),
-        _other => {
-            let place = (table, key.clone());
-            let dot = world.nodes[n].disk.version(&place).map(|version| version.dot);
-            let caller = Caller::Local(OWNER);
-            Command::Records(RecordCommand::Erase { caller, entry, rows: vec![(key, dot)] })
-        }
-    };
-    let _refused = world.run(n, &command);
+    deeds.push(Deed::Mend { n });
+    deeds
 }
 
 /// A table of one node alone is made, written, and shared some day.
-fn local(world: &mut World, n: usize, weights: &Weights) {
-    let owner = Owner::Uid(OWNER);
-    let Some(entry) = world.nodes[n].db.catalog().find(&owner, "l").cloned() else {
-        create(world, n, owner, "l", Scope::Local);
-        return;
-    };
-    let number = world.chance.below(world.keys);
-    if world.chance.percent(40) && !entry.replicated {
-        let scope = scope(world, weights.kind);
-        set_scope(world, n, &entry, scope, BTreeSet::new());
-    } else if world.chance.percent(weights.deletions) {
-        delete(world, n, &entry, number);
-    } else {
-        put(world, n, &entry, number);
+fn local(world: &mut World, n: usize, key: usize, weights: &Weights) -> Deed {
+    let found = world.nodes[n].db.catalog().find(&Owner::Uid(OWNER), LOCAL).cloned();
+    match found {
+        None => Deed::MakeLocal { n },
+        Some(entry) if !entry.replicated && world.chance.percent(40) => {
+            Deed::ShareLocal { n, scope: draw_scope(world, weights.kind) }
+        }
+        Some(_) if world.chance.percent(weights.deletions) => Deed::DeleteLocal { n, key },
+        Some(_) => Deed::PutLocal { n, key },
     }
 }
 
-fn roll_back(world: &mut World, n: usize) {
-    if let Some(saved) = world.saved(n) {
-        world.restart(n, Some(saved));
-    }
-}
-
-fn decide(world: &mut World, n: usize, gives_up: bool) {
-    let table = world.tables[world.chance.below(world.tables.len())];
-    let Some(entry) = entry(world, n, table) else { return };
+fn decide(world: &mut World, n: usize, table: usize, gives_up: bool) -> Option<Deed> {
+    let uid = world.tables[table];
     let all: Vec<usize> = (0..world.nodes.len()).collect();
     let directory = world.nodes[n].db.catalog().directory();
     let mut nodes: BTreeSet<usize> = all
         .iter()
         .copied()
-        .filter(|x| directory.standing(table, &world.nodes[*x].name) == Standing::In)
+        .filter(|x| directory.standing(uid, &world.nodes[*x].name) == Standing::In)
         .collect();
     let other = world.chance.of(&all);
-    let mut abandon = BTreeSet::new();
+    let mut abandon = some(&[]);
     if gives_up && other != n {
         nodes.remove(&other);
         nodes.insert(n);
-        abandon.insert(world.nodes[other].name.clone());
+        abandon = some(&[other]);
     } else if world.chance.percent(70) {
         if !nodes.remove(&other) {
             nodes.insert(other);
@@ -551,14 +478,57 @@ fn decide(world: &mut World, n: usize, gives_up: bool) {
         nodes = world.chance.some(&all);
     }
     if nodes.is_empty() {
-        return;
+        return None;
     }
-    let scope = match world.chance.percent(10) && !gives_up {
-        true => Scope::All,
-        false => named(world, &nodes),
-    };
-    world.log.push(format!("  {scope:?}, writing off {abandon:?}"));
-    set_scope(world, n, &entry, scope, abandon);
+    let is_everywhere = world.chance.percent(10) && !gives_up;
+    let scope = (!is_everywhere).then_some(Nodes(nodes));
+    Some(Deed::Decide { n, table, scope, abandon })
+}
+
+/// The likely way into the corners: a node confirms deletions and is rolled back; another collects while
+/// that one is in a pass over its replica.
+fn stale_snapshot(
+    world: &mut World,
+    weights: &Weights,
+    (r, s, c): (usize, usize, usize),
+    table: usize,
+) -> Vec<Deed> {
+    let living = world.living();
+    let nodes = Nodes(living.iter().copied().collect());
+    let spread = || Deed::Spread { nodes: nodes.clone(), table };
+    let mut deeds = Vec::new();
+    if world.chance.percent(90) || world.nodes[r].saved.is_none() {
+        deeds.push(Deed::Save { n: r });
+    }
+    for _ in 0..world.chance.below(4) {
+        deeds.push(write(world, c, 70));
+    }
+    if world.chance.percent(90) {
+        deeds.extend([spread(), Deed::Pause]);
+        let collecting = living.iter().filter(|_| world.chance.percent(60));
+        deeds.extend(collecting.map(|n| Deed::Collect { n: *n }));
+    }
+    for _ in 0..world.chance.within(1, 3) {
+        deeds.push(write(world, c, 70));
+    }
+    deeds.extend([spread(), Deed::Pause]);
+    if world.chance.percent(30) {
+        deeds.push(Deed::Collect { n: world.chance.of(&living) });
+    }
+    let most = world.chance.below(7) + 1;
+    deeds.extend([Deed::RollBack { n: r }, Deed::Read { reader: r, source: s, table, most }]);
+    if world.chance.percent(30) {
+        let n = world.chance.of(&living);
+        deeds.push(write(world, n, weights.deletions));
+    }
+    let most = world.chance.below(9);
+    deeds.extend([
+        Deed::ReadAll { reader: s, source: c, table },
+        Deed::Pause,
+        Deed::Collect { n: s },
+        Deed::Read { reader: r, source: s, table, most },
+    ]);
+    deeds
 }
 
 /// One reads of another until there is no more, or so many batches.
@@ -582,85 +552,4 @@ pub(crate) fn sync_everybody(world: &mut World, tables: &[TableUid]) {
             }
         }
     }
-}
-
-/// Everything gets through for a while, between all or some.
-fn calm_moment(world: &mut World) {
-    world.calm = true;
-    let mut living = world.living();
-    if living.len() > 2 && world.chance.percent(50) {
-        living = world.chance.some(&living).into_iter().collect();
-    }
-    let tables: Vec<_> = std::iter::once(SYSTEM_TABLE).chain(world.tables.clone()).collect();
-    for _ in 0..world.chance.of(&[1, 1, 2]) {
-        for table in &tables {
-            for reader in &living {
-                for source in &living {
-                    if reader != source {
-                        pull(world, *reader, *source, *table, 4);
-                    }
-                }
-            }
-        }
-    }
-    world.calm = false;
-}
-
-/// The likely way into the corners: a node confirms deletions and is rolled back; another collects while
-/// that one is in a pass over its replica.
-fn stale_snapshot(world: &mut World, weights: &Weights, (r, s, c): (usize, usize, usize)) {
-    let table = world.tables[world.chance.below(world.tables.len())];
-    let spread = |world: &mut World, nodes: &[usize]| {
-        world.calm = true;
-        for _ in 0..2 {
-            for reader in nodes {
-                for source in nodes {
-                    if reader != source {
-                        pull(world, *reader, *source, SYSTEM_TABLE, 3);
-                        pull(world, *reader, *source, table, 4);
-                    }
-                }
-            }
-        }
-        world.calm = false;
-    };
-    let living = world.living();
-    if world.chance.percent(90) || world.nodes[r].saved.is_none() {
-        world.save(r);
-    }
-    for _ in 0..world.chance.below(4) {
-        write(world, c, 70);
-    }
-    if world.chance.percent(90) {
-        spread(world, &living);
-        world.now_ms += LEAST_AGE_MS + SKEW_MS;
-        for n in &living {
-            if world.chance.percent(60) {
-                world.collect(*n, table);
-            }
-        }
-    }
-    for _ in 0..world.chance.within(1, 3) {
-        write(world, c, 70);
-    }
-    spread(world, &living);
-    world.now_ms += LEAST_AGE_MS + SKEW_MS;
-    if world.chance.percent(30) {
-        let n = world.chance.of(&living);
-        world.collect(n, table);
-    }
-    roll_back(world, r);
-    let some = world.chance.within(1, 7);
-    pull(world, r, s, table, usize::try_from(some).expect("small"));
-    if world.chance.percent(30) {
-        let n = world.chance.of(&living);
-        write(world, n, weights.deletions);
-    }
-    world.calm = true;
-    pull(world, s, c, table, 4);
-    world.calm = false;
-    world.now_ms += LEAST_AGE_MS + SKEW_MS;
-    world.collect(s, table);
-    let some = world.chance.below(9);
-    pull(world, r, s, table, some);
 }

@@ -12,12 +12,15 @@ use cortexd::store::{Collection, Command, ReplicationCommand, SYSTEM_TABLE};
 
 use crate::{
     actions::{pull, sync_everybody},
-    clocks, doubts,
+    clocks,
+    deeds::{Deed, Step, once, play, some},
+    doubts,
     links::{InFlight, Until, pair},
     mutations::{Around, Mutation},
     requests::{self, IDENTITY, create, entry, named, remove, set_scope},
     rest::{heal, settle},
     restored,
+    shrink::end,
     world::{LEAST_AGE_MS, SKEW_MS, World, broken},
 };
 
@@ -63,6 +66,8 @@ pub(crate) const ALL: &[Story] = &[
     Story { rules: &[rule(Rule::ParkedHearsOfChange)], tell: a_row_travels_when_it_is_written },
     Story { rules: &[rule(Rule::StatusesPassedOn)], tell: a_deletion_is_forgotten_along_a_line },
     Story { rules: &[rule(Rule::StatusesForHolders)], tell: one_is_excluded },
+    Story { rules: &[rule(Rule::EndIsTheEnd)], tell: disks_seed_0 },
+    Story { rules: &[rule(Rule::TruncationHeeded)], tell: disks_seed_3 },
     Story { rules: &[rule(Rule::AnswersThisPosition)], tell: a_pass_ends_late },
     Story { rules: &[around(Around::CollectByMajority)], tell: one_is_away },
     Story { rules: &[rule(Rule::UnheardReplicasAsked)], tell: one_joins_unseen },
@@ -790,4 +795,44 @@ fn the_heir_is_abandoned(world: &mut World) {
     directory(world, 1, 0);
     world.deliver(status);
     heal(world);
+}
+
+/// I7 n0 claims a write that it was not sent: the part that it read ends before.
+fn disks_seed_0(world: &mut World) {
+    nodes(world, 2);
+    shared(world);
+    world.calm = false;
+    play(
+        world,
+        &[
+            once(Deed::Put { n: 1, table: 0, key: 2 }),
+            once(Deed::Delete { n: 1, table: 0, key: 1 }),
+            once(Deed::Delete { n: 1, table: 0, key: 2 }),
+            once(Deed::Put { n: 1, table: 0, key: 1 }),
+            Step {
+                after_ms: 0,
+                dice: 251,
+                deed: Deed::Read { reader: 0, source: 1, table: 0, most: 7 },
+            },
+        ],
+    );
+    end(world, 1);
+}
+
+/// I7 n1 claims a deletion that was cut off the change log.
+fn disks_seed_3(world: &mut World) {
+    nodes(world, 2);
+    shared(world);
+    world.calm = false;
+    play(
+        world,
+        &[
+            once(Deed::Join),
+            once(Deed::Spread { nodes: some(&[0, 1, 2]), table: 0 }),
+            once(Deed::Calm { nodes: some(&[0, 1, 2]), rounds: 1 }),
+            once(Deed::Delete { n: 2, table: 0, key: 1 }),
+            once(Deed::Truncate { n: 2, table: 0, upto: 31 }),
+        ],
+    );
+    end(world, 1);
 }

@@ -20,6 +20,7 @@ use cortexd::store::{
 use crate::{
     chance::{Chance, Ids},
     checks,
+    deeds::Step,
     doubts::DoubtingSigner,
     history::{Disk, History, Known},
     links::{InFlight, Link, Pair},
@@ -163,6 +164,8 @@ pub(crate) struct World {
     pub(crate) answers: u64,
     pub(crate) tally: Tally,
     pub(crate) log: Vec<String>,
+    /// What has happened so far, of what was drawn.
+    pub(crate) happened: Vec<Step>,
 }
 
 impl World {
@@ -191,6 +194,7 @@ impl World {
             answers: 0,
             tally: Tally::default(),
             log: Vec::new(),
+            happened: Vec::new(),
         }
     }
 
