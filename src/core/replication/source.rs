@@ -96,3 +96,43 @@ impl Plan {
         matches!(self, Self::Snapshot { kind: SnapshotKind::Full, .. })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        model::{ActorId, TableUid},
+        replication::{Position, SnapshotTransfer},
+    };
+
+    const CHANGE_LOG: ChangeLogId = ChangeLogId([1; 16]);
+
+    fn request(lsn: u64, kind: Option<SnapshotKind>, vector: VersionVector) -> PullRequest {
+        let snapshot = kind.map(|kind| SnapshotTransfer { kind, number: 3, after: vec![7] });
+        let position = Position { cursor: Some(Cursor { change_log: CHANGE_LOG, lsn }), snapshot };
+        PullRequest { table: TableUid([1; 16]), reader: ActorId(1), epoch: 1, position, vector }
+    }
+
+    #[test]
+    fn a_reader_goes_on_where_it_is_unless_entries_or_deletions_are_gone_that_it_needs() {
+        let collected: VersionVector = [Dot { actor: ActorId(2), seq: 5 }].into_iter().collect();
+        let source =
+            Source { change_log: CHANGE_LOG, lsn: 90, truncated_lsn: 40, gc_watermark: &collected };
+        let starts = |kind| Plan::Snapshot { kind, starts: true, after: vec![], pinned: 90 };
+        let goes_on = |kind| Plan::Snapshot { kind, starts: false, after: vec![7], pinned: 50 };
+        let (scan, full) = (SnapshotKind::Scan, SnapshotKind::Full);
+        let knows = || collected.clone();
+        assert_eq!(source.plan(&request(40, None, knows())), Plan::Delta { after: 40 });
+        assert_eq!(source.plan(&request(39, None, knows())), starts(scan), "truncated");
+        assert_eq!(source.plan(&request(50, Some(scan), knows())), goes_on(scan));
+        assert_eq!(source.plan(&request(39, Some(scan), knows())), starts(scan), "truncated since");
+
+        let lacks = VersionVector::new;
+        assert_eq!(source.plan(&request(50, None, lacks())), starts(full));
+        assert_eq!(source.plan(&request(50, Some(scan), lacks())), starts(full), "collected since");
+        assert_eq!(source.plan(&request(50, Some(full), lacks())), goes_on(full));
+
+        let of_another = Source { change_log: ChangeLogId([2; 16]), ..source };
+        assert_eq!(of_another.plan(&request(50, Some(scan), knows())), starts(scan));
+    }
+}

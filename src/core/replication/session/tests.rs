@@ -421,3 +421,18 @@ fn what_is_hurried_is_asked_for_at_once_unless_it_is_being_asked_for() {
     assert!(!scene.session.hurry(SYSTEM, ms(6)), "its place is being looked for");
     assert_eq!(scene.asks(), [SYSTEM]);
 }
+
+#[test]
+fn requests_over_the_bound_are_refused_and_those_that_are_kept_can_be_replaced() {
+    let mut scene = Scene::after_the_first(&[]);
+    let numbered = |number: u32| TableUid(u128::from(number + 1).to_be_bytes());
+    let count = u32::try_from(REQUESTS).expect("a bound");
+    let ask = |number| Message::PullRequest(Box::new(request(numbered(number), at(0))));
+    (0..count).for_each(|number| scene.hear(ask(number)));
+    assert_eq!(scene.session.next_output(), None);
+    scene.hear(ask(0));
+    assert_eq!(scene.session.next_output(), None, "the same table once more");
+    scene.hear(ask(count));
+    let refused = Refuse { table: numbered(count), taking: false, why: Why::Busy };
+    assert_eq!(scene.session.next_output(), Some(Output::Say(Message::Refuse(refused))));
+}
