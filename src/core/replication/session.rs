@@ -15,12 +15,16 @@
 //! The machine does nothing by itself. The driver feeds it events, with the time since any fixed moment, and asks
 //! what is to be done: [`Session::next_output`] and [`Session::next_pull_request`].
 
+mod held;
+
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     time::Duration,
 };
 
 use cortex_mutant::mutant;
+
+use held::{HeldRequests, State};
 
 use super::{Batch, Message, Parked, Part, Position, PullRequest, Refuse, Unfit, Why};
 use crate::{backoff::Backoff, model::TableUid};
@@ -35,9 +39,6 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// Tables that are transferred as a whole at the same time. The others of that kind wait their turn, so that
 /// those with little to say are not held up.
 const TRANSFERS: usize = 8;
-
-/// Requests of the other side that are kept; what comes besides is refused. The directory holds fewer tables.
-const REQUESTS: usize = 100_000;
 
 /// What is to be done.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,7 +100,7 @@ pub(super) struct Session {
     wakes: BTreeSet<(Duration, TableUid)>,
     /// Tables that wait for a transfer to end.
     queued: VecDeque<TableUid>,
-    held: BTreeMap<TableUid, HeldRequest>,
+    held: HeldRequests,
     /// Requests to be answered, in this order.
     to_serve: VecDeque<TableUid>,
     outputs: VecDeque<Output>,
@@ -142,29 +143,6 @@ enum Phase {
     Asked { from: Position, again: Duration },
 }
 
-/// A request of the other side.
-#[derive(Debug)]
-struct HeldRequest {
-    request: Box<PullRequest>,
-    state: State,
-    /// True while nothing was answered.
-    owed: bool,
-    /// What was said last, where that was no.
-    refused: Option<Why>,
-    /// The draining that was sent last.
-    drain: Option<[u8; 16]>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    Queued,
-    /// Being answered; and whether the replica has changed since.
-    Serving {
-        stale: bool,
-    },
-    Parked,
-}
-
 impl Session {
     /// Begins; `first` is the system table.
     pub(super) fn new(first: TableUid, now: Duration) -> Self {
@@ -175,7 +153,7 @@ impl Session {
             first_read: false,
             pulls: [(first, pull)].into(),
             queued: VecDeque::new(),
-            held: BTreeMap::new(),
+            held: HeldRequests::default(),
             to_serve: VecDeque::new(),
             outputs: VecDeque::new(),
         }
@@ -329,7 +307,7 @@ impl Session {
     /// A replica here has changed: a request that waits for that is answered.
     #[mutant(ParkedHearsOfChange => ())]
     pub(super) fn changed(&mut self, table: TableUid) {
-        let Some(held) = self.held.get_mut(&table) else { return };
+        let Some(held) = self.held.get_mut(table) else { return };
         match &mut held.state {
             State::Queued => {}
             State::Serving { stale } => *stale = true,
@@ -340,20 +318,20 @@ impl Session {
     /// What requests were refused for may not hold any more: they are answered anew.
     pub(super) fn reconsider(&mut self) {
         let refused = self.held.iter().filter(|(_, held)| held.refused.is_some());
-        let tables: Vec<TableUid> = refused.map(|(table, _)| *table).collect();
+        let tables: Vec<TableUid> = refused.map(|(table, _)| table).collect();
         tables.into_iter().for_each(|table| self.changed(table));
     }
 
     /// The tables whose requests wait.
     pub(super) fn waiting(&self) -> impl Iterator<Item = TableUid> {
-        self.held.iter().filter(|(_, held)| held.state != State::Queued).map(|(table, _)| *table)
+        self.held.iter().filter(|(_, held)| held.state != State::Queued).map(|(table, _)| table)
     }
 
     /// The next request to answer, as soon as there is room for an answer. Followed by
     /// [`Session::served`].
     pub(super) fn next_pull_request(&mut self) -> Option<PullRequest> {
         while let Some(table) = self.to_serve.pop_front() {
-            if let Some(held) = self.held.get_mut(&table)
+            if let Some(held) = self.held.get_mut(table)
                 && held.state == State::Queued
             {
                 held.state = State::Serving { stale: false };
@@ -367,62 +345,63 @@ impl Session {
     /// meanwhile, it is of no use.
     pub(super) fn served(&mut self, request: &PullRequest, answer: Answer) {
         let table = request.table;
-        let Some(held) = self.held.get_mut(&table) else { return };
+        let Some(held) = self.held.get_mut(table) else { return };
         let State::Serving { stale } = held.state else { return };
+        held.state = State::Parked;
+        let owed = std::mem::take(&mut held.owed);
         match answer {
             Answer::Batch(batch) => {
-                self.held.remove(&table);
+                self.held.remove(table);
                 self.outputs.push_back(Output::Say(Message::Batch(batch)));
                 return;
             }
             Answer::Nothing(drain) => {
-                let news = drain.is_some() && drain != held.drain;
-                if std::mem::take(&mut held.owed) || news || held.refused.take().is_some() {
-                    held.drain = drain;
-                    self.outputs.push_back(Output::Say(Message::Parked(Parked { table, drain })));
+                let is_news = drain.is_some() && drain != held.drain;
+                if self.held.admit(table) || owed || is_news {
+                    self.parked_here(table, drain);
                 }
             }
             Answer::Refused(why) => {
-                if std::mem::take(&mut held.owed) || held.refused != Some(why) {
-                    held.refused = Some(why);
+                let is_news = owed || held.refused != Some(why);
+                let is_kept = self.held.refuse(table, why);
+                if is_news || !is_kept {
                     let refuse = Refuse { table, taking: false, why };
                     self.outputs.push_back(Output::Say(Message::Refuse(refuse)));
                 }
             }
         }
-        held.state = State::Parked;
         if stale {
             self.enqueue(table);
         }
     }
 
+    /// Says that there is nothing new.
+    fn parked_here(&mut self, table: TableUid, drain: Option<[u8; 16]>) {
+        if let Some(held) = self.held.get_mut(table) {
+            held.drain = drain;
+        }
+        self.outputs.push_back(Output::Say(Message::Parked(Parked { table, drain })));
+    }
+
     /// The other side is known to have incorporated this: it need not be sent.
     pub(super) fn reader_has(&mut self, table: TableUid, vector: &super::VersionVector) {
-        if let Some(held) = self.held.get_mut(&table) {
-            held.request.vector.join(vector);
-        }
+        self.held.reader_has(table, vector);
     }
 
     fn pull_requested(&mut self, request: Box<PullRequest>) {
         let table = request.table;
-        if self.held.len() >= REQUESTS && !self.held.contains_key(&table) {
+        let queued = self.held.get(table).is_some_and(|held| held.state == State::Queued);
+        if !self.held.insert(request) {
             let refuse = Refuse { table, taking: false, why: Why::Busy };
             self.outputs.push_back(Output::Say(Message::Refuse(refuse)));
-            return;
-        }
-        let queued = self.held.get(&table).is_some_and(|held| held.state == State::Queued);
-        let held =
-            HeldRequest { request, state: State::Queued, owed: true, refused: None, drain: None };
-        self.held.insert(table, held);
-        if !queued {
+        } else if !queued {
             self.enqueue(table);
         }
     }
 
     fn enqueue(&mut self, table: TableUid) {
-        if let Some(held) = self.held.get_mut(&table) {
-            held.state = State::Queued;
-        }
+        let Some(held) = self.held.get_mut(table) else { return };
+        held.state = State::Queued;
         if table == self.first {
             self.to_serve.push_front(table);
         } else {

@@ -440,12 +440,14 @@ impl Driver {
                 let directory = here.directory();
                 for (node, status) in &gossip.statuses {
                     let status = Box::new(status.clone());
+                    // Nothing is kept of tables that the directory does not know: there is no end of those.
+                    if node == here.name() || !may_hold(&directory, gossip.table, node) {
+                        continue;
+                    }
                     let change = if *node == self.peer.node {
                         Change::Status(status)
-                    } else if node != here.name() && may_hold(&directory, gossip.table, node) {
-                        Change::Gossip(status)
                     } else {
-                        continue;
+                        Change::Gossip(status)
                     };
                     let (table, node) = (gossip.table, node.clone());
                     self.outputs.push_back(Output::Note(Note::Replica { table, node, change }));

@@ -426,13 +426,20 @@ fn what_is_hurried_is_asked_for_at_once_unless_it_is_being_asked_for() {
 fn requests_over_the_bound_are_refused_and_those_that_are_kept_can_be_replaced() {
     let mut scene = Scene::after_the_first(&[]);
     let numbered = |number: u32| TableUid(u128::from(number + 1).to_be_bytes());
-    let count = u32::try_from(REQUESTS).expect("a bound");
-    let ask = |number| Message::PullRequest(Box::new(request(numbered(number), at(0))));
-    (0..count).for_each(|number| scene.hear(ask(number)));
-    assert_eq!(scene.session.next_output(), None);
-    scene.hear(ask(0));
-    assert_eq!(scene.session.next_output(), None, "the same table once more");
-    scene.hear(ask(count));
+    let dot = |n: u64| Dot { actor: ActorId(n.into()), seq: 1 };
+    let vector: VersionVector = (0..4096).map(dot).collect();
+    let ask = |number| {
+        let request = PullRequest { vector: vector.clone(), ..request(numbered(number), at(0)) };
+        Message::PullRequest(Box::new(request))
+    };
+    let mut count = 0;
+    while scene.session.outputs.is_empty() {
+        scene.hear(ask(0));
+        assert!(scene.session.outputs.is_empty(), "the same table once more");
+        count += 1;
+        assert!(count < 10_000, "there is a bound");
+        scene.hear(ask(count));
+    }
     let refused = Refuse { table: numbered(count), taking: false, why: Why::Busy };
     assert_eq!(scene.session.next_output(), Some(Output::Say(Message::Refuse(refused))));
 }

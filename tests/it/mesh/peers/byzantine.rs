@@ -8,11 +8,11 @@ use std::thread::JoinHandle;
 
 use cortex_core::directory::{NodeRow, Row, signed_part};
 use cortex_core::model::{
-    ActorId, AttributeName, Hlc, Owner, QualifiedName, Stamp, TableName, Uid,
+    ActorId, AttributeName, Hlc, Owner, QualifiedName, Stamp, TableName, TableUid, Uid,
 };
 use cortex_core::replication::{
-    Batch, ChangeLogId, Head, Message as Replication, Parked, Part, PullRequest, RowVersion,
-    SYSTEM_TABLE, VersionVector,
+    Batch, ChangeLogId, Dot, Head, Message as Replication, Parked, Part, Position, PullRequest,
+    ReplicaStatus, RowVersion, SYSTEM_TABLE, StatusGossip, VersionVector,
 };
 use cortex_core::wire::encode;
 use cortex_core::wire::link::{Features, Hello, Incoming, Message};
@@ -76,18 +76,7 @@ impl Drop for Member {
 fn serve(credentials: &Credentials, port: u16, script: &Script, socket: &Socket) {
     let mut link = Tls::connect(credentials, "home", port, LINK);
     *socket.lock().expect("no panic") = Some(link.0.sock.try_clone().expect("a second handle"));
-    let hello = Hello {
-        mesh: credentials.mesh().0,
-        node: node("cabin"),
-        actor: ACTOR.0.to_be_bytes(),
-        wall_ms: clock::wall_ms(),
-        hlc: Hlc::from_unix_ms(clock::wall_ms()),
-        features: Features::OURS,
-        boot: [2; 16],
-        database: Some(DATABASE),
-        last_of_yours: None,
-    };
-    send(&mut link, &Message::Hello(hello));
+    send(&mut link, &Message::Hello(hello(credentials)));
     let mut directory = vec![presentation(credentials)];
     let mut asked: Option<PullRequest> = None;
     while let Some(body) = link.frame() {
@@ -243,8 +232,77 @@ fn a_number_that_cannot_be_kept_ends_the_link_and_nobody_else_notices() {
     wait_until("what is in order is taken", || scene.get("good").is_ok());
 }
 
+fn hello(credentials: &Credentials) -> Hello {
+    Hello {
+        mesh: credentials.mesh().0,
+        node: node("cabin"),
+        actor: ACTOR.0.to_be_bytes(),
+        wall_ms: clock::wall_ms(),
+        hlc: Hlc::from_unix_ms(clock::wall_ms()),
+        features: Features::OURS,
+        boot: [2; 16],
+        database: Some(DATABASE),
+        last_of_yours: None,
+    }
+}
+
 fn send(link: &mut Tls, message: &Message) {
     let mut bytes = Vec::new();
     message.write(&mut bytes);
     link.send(&bytes);
+}
+
+/// holds E1: nothing is kept of tables that a peer makes up, however many it asks for and tells of.
+#[test]
+fn requests_for_tables_that_there_are_not_take_no_memory() {
+    const ROUNDS: u32 = 24;
+    const AT_ONCE: u32 = 250;
+    const MOST_KIB: u64 = 64 << 10;
+    let ca = Authority::new();
+    ca.issue("home");
+    ca.issue("cabin");
+    let port = free_port();
+    let nodes = [("home", port), ("cabin", free_port())];
+    let home = Daemon::with_config(&ca.settings("home", port, &nodes));
+    let credentials = ca.credentials("cabin", "cabin");
+    let mut link = Tls::connect(&credentials, "home", port, LINK);
+    send(&mut link, &Message::Hello(hello(&credentials)));
+    let dot = |n: u64| Dot { actor: ActorId(n.into()), seq: 1 };
+    let vector: VersionVector = (0..400).map(dot).collect();
+    let status = ReplicaStatus { actor: ACTOR, vector: vector.clone(), ..ReplicaStatus::default() };
+    let before = home.memory_kib("VmRSS");
+    for n in (0..ROUNDS * AT_ONCE).map(|n| u128::from(n) + 1) {
+        let table = TableUid(n.to_be_bytes());
+        let request = PullRequest {
+            table,
+            reader: ACTOR,
+            epoch: 1,
+            position: Position::default(),
+            vector: vector.clone(),
+        };
+        send(&mut link, &Message::Sync(Replication::PullRequest(Box::new(request))));
+        let statuses = vec![(node("cabin"), status.clone())];
+        send(
+            &mut link,
+            &Message::Sync(Replication::StatusGossip(StatusGossip { table, statuses })),
+        );
+        if n % u128::from(AT_ONCE) == 0 {
+            (0..AT_ONCE).for_each(|_| assert!(is_refused(&mut link)));
+        }
+    }
+    let more = home.memory_kib("VmRSS").saturating_sub(before);
+    assert!(more < MOST_KIB, "{more} KiB");
+    assert_eq!(home.connect().call("ping", &[]), Ok("pong".into()));
+}
+
+/// Reads on to the next refusal; false where the link ends.
+fn is_refused(link: &mut Tls) -> bool {
+    while let Some(body) = link.frame() {
+        match Incoming::read(&body) {
+            Ok(Incoming::Known(Message::Sync(Replication::Refuse(_)))) => return true,
+            Ok(_) => {}
+            Err(malformed) => panic!("{malformed}"),
+        }
+    }
+    false
 }
