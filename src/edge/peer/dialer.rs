@@ -37,6 +37,7 @@ pub(super) async fn run(shared: &Arc<Shared>) {
     let mut tasks = JoinSet::new();
     loop {
         let nodes: Vec<_> = mesh.borrow_and_update().nodes().keys().cloned().collect();
+        shared.peer_addresses.retain(&nodes);
         for node in nodes {
             if dialled.insert(node.clone()) {
                 let shared = Arc::clone(shared);

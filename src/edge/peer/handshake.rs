@@ -98,6 +98,7 @@ pub(super) async fn dial(
     let found = found.map_err(|error| not_found(error.to_string()))?;
     let mut failed = not_found("the name has no address".into());
     for at in found.take(ADDRESSES) {
+        shared.peer_addresses.note(node, at.ip());
         match dial_one(node, at, protocol, shared).await {
             Ok(greeted) => return Ok(greeted),
             Err(error) => failed = error,

@@ -21,6 +21,7 @@ mod clock_skew;
 mod dialer;
 mod frames;
 mod handshake;
+mod handshake_limiter;
 mod keeper;
 mod link;
 mod links;
@@ -93,6 +94,7 @@ struct Shared {
     refusals: refused::Refusals,
     live: Arc<live::Live>,
     links: Arc<links::Links>,
+    peer_addresses: handshake_limiter::PeerAddresses,
     pool: ask::Pool,
     /// Connections for requests, counted apart from the local ones.
     limiter: Arc<ConnectionLimiter<NodeName>>,
@@ -127,6 +129,7 @@ impl PeerPort {
             view: self.view,
             live: Arc::default(),
             links: Arc::default(),
+            peer_addresses: handshake_limiter::PeerAddresses::default(),
             pool: ask::Pool::default(),
             limiter: ConnectionLimiter::new(Arc::default()),
             news,

@@ -2,10 +2,14 @@
 //! What machines of the mesh may do wrong is in `hostile`.
 
 use std::io::Write;
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
+
+use tokio::net::TcpSocket;
 
 use crate::mesh::peers::daemon::{Daemon, wait_until};
-use crate::mesh::peers::mesh::{Authority, BOTH_USAGES, free_port, ping_with_openssl, refused};
+use crate::mesh::peers::mesh::{
+    Authority, BOTH_USAGES, Tls, free_port, ping_with_openssl, refused,
+};
 
 const ALPN: [&str; 3] = ["-tls1_3", "-alpn", "cortex-rpc/1"];
 
@@ -117,4 +121,26 @@ fn strangers_who_only_wait_leave_no_more_than_their_share_to_one_address() {
         (0..40).map(|_| TcpStream::connect(("127.0.0.1", port)).expect("connect")).collect();
     wait_until("the surplus is sent away at once", || refused(&home, "too_many_handshakes") >= 20);
     drop(crowd);
+}
+
+/// holds M5: however many addresses strangers have, machines of the mesh find a place.
+#[test]
+fn strangers_at_many_addresses_do_not_keep_a_machine_of_the_mesh_out() {
+    let (ca, _, home, port) = door();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.expect("an event loop");
+    let mut crowd = Vec::new();
+    for round in 0..3 {
+        for host in 2..10_u8 {
+            for _ in 0..16 {
+                let socket = TcpSocket::new_v4().expect("a socket");
+                socket.bind(SocketAddr::from(([127, 0, 0, host], 0))).expect("bind");
+                let to = SocketAddr::from(([127, 0, 0, 1], port));
+                crowd.push(runtime.block_on(socket.connect(to)).expect("connect"));
+            }
+        }
+        let office = Tls::rpc(&ca.credentials("office", "office"), "home", port);
+        assert_eq!({ office }.call("ping", &[], None), Ok("pong".into()), "{round}");
+    }
+    wait_until("they are refused", || refused(&home, "too_many_handshakes") >= 64);
 }
