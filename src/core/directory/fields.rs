@@ -1,10 +1,10 @@
-//! Maps with small integers as keys: the form of rows and messages between nodes.
+//! The fields of a row of the directory, written and read: a map with small integers as keys.
 //! A reader takes the fields it knows and passes over others, so that a newer node may add some.
 
 use super::row::Seen;
 use crate::{
     model::{NodeName, Uid},
-    wire::{Reader, encode},
+    wire::{Fields, encode},
 };
 
 /// A map in the making.
@@ -59,82 +59,43 @@ impl Record {
     }
 }
 
-/// A map that was read.
-#[derive(Debug)]
-pub(super) struct Fields<'a>(Vec<(u64, &'a [u8])>);
-
-impl<'a> Fields<'a> {
-    /// More than any row has.
-    const MOST: usize = 32;
-
-    /// None where the bytes are not one such map, or where a key stands in it twice.
-    pub(super) fn read(bytes: &'a [u8]) -> Option<Self> {
-        let mut reader = Reader::new(bytes);
-        let count = reader.map().filter(|count| *count <= Self::MOST)?;
-        let mut fields = Vec::with_capacity(count);
-        for _ in 0..count {
-            let key = reader.uint()?;
-            if fields.iter().any(|(known, _)| *known == key) {
-                return None;
-            }
-            fields.push((key, reader.raw()?));
-        }
-        reader.rest().is_empty().then_some(Self(fields))
-    }
-
-    pub(super) fn has(&self, key: u64) -> bool {
-        self.0.iter().any(|(known, _)| *known == key)
-    }
-
-    fn reader(&self, key: u64) -> Option<Reader<'a>> {
-        let (_, value) = self.0.iter().find(|(known, _)| *known == key)?;
-        Some(Reader::new(value))
-    }
-
-    pub(super) fn uint(&self, key: u64) -> Option<u64> {
-        self.reader(key)?.count()
-    }
-
-    pub(super) fn text(&self, key: u64) -> Option<&'a str> {
-        self.reader(key)?.text()
-    }
-
-    pub(super) fn bytes(&self, key: u64) -> Option<&'a [u8]> {
-        self.reader(key)?.bin()
-    }
-
-    pub(super) fn id(&self, key: u64) -> Option<[u8; 16]> {
-        self.bytes(key)?.try_into().ok()
-    }
-
+/// What only rows of the directory have in their fields.
+pub(super) trait RowFields {
     /// An id that rows of older versions lack; none where it stands there in another form.
-    pub(super) fn id_or_zeros(&self, key: u64) -> Option<[u8; 16]> {
+    fn id_or_zeros(&self, key: usize) -> Option<[u8; 16]>;
+
+    /// A uid.
+    fn uid(&self, key: usize) -> Option<Uid>;
+
+    /// Counts by nodes, each node once.
+    fn seen(&self, key: usize) -> Option<Seen>;
+
+    /// Counts that rows of older versions lack; none where they stand there in another form.
+    fn seen_or_none(&self, key: usize) -> Option<Seen>;
+}
+
+impl RowFields for Fields<'_> {
+    fn id_or_zeros(&self, key: usize) -> Option<[u8; 16]> {
         if self.has(key) { self.id(key) } else { Some([0; 16]) }
     }
 
-    pub(super) fn uid(&self, key: u64) -> Option<Uid> {
+    fn uid(&self, key: usize) -> Option<Uid> {
         u32::try_from(self.uint(key)?).ok().map(Uid)
     }
 
-    pub(super) fn node(&self, key: u64) -> Option<NodeName> {
-        NodeName::parse(self.text(key)?).ok()
-    }
-
-    /// Counts that rows of older versions lack; none where they stand there in another form.
-    pub(super) fn seen_or_none(&self, key: u64) -> Option<Seen> {
-        if self.has(key) { self.seen(key) } else { Some(Seen::new()) }
-    }
-
-    pub(super) fn seen(&self, key: u64) -> Option<Seen> {
-        let mut reader = self.reader(key)?;
-        let count = reader.map()?;
+    fn seen(&self, key: usize) -> Option<Seen> {
+        let mut reader = self.value(key)?;
         let mut seen = Seen::new();
-        for _ in 0..count {
+        for _ in 0..reader.map()? {
             let node = NodeName::parse(reader.text()?).ok()?;
             if seen.insert(node, reader.count()?).is_some() {
                 return None;
             }
         }
         Some(seen)
+    }
+
+    fn seen_or_none(&self, key: usize) -> Option<Seen> {
+        if self.has(key) { self.seen(key) } else { Some(Seen::new()) }
     }
 }

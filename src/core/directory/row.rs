@@ -7,10 +7,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::fields::{Fields, Record};
-use crate::model::{
-    ActorId, IdentityId, IdentityName, MeshId, NodeName, Owner, Permissions, Principal, Scope,
-    Stamp, TableName, TableUid, Uid,
+use super::fields::{Record, RowFields as _};
+use crate::{
+    model::{
+        ActorId, IdentityId, IdentityName, MeshId, NodeName, Owner, Permissions, Principal, Scope,
+        Stamp, TableName, TableUid, Uid,
+    },
+    wire::Fields,
 };
 
 /// What a decision had seen when it was made: of each node, the number of its last decision about

@@ -1,5 +1,5 @@
-//! The fields of one message between machines: a map with small integer keys, written and read.
-//! Which keys there are is each message's.
+//! Maps with small integer keys, written and read: messages between machines, and rows of the directory.
+//! Which keys there are is each message's, and each row's.
 
 use crate::model::{Hlc, NodeName};
 
@@ -36,53 +36,65 @@ pub(super) fn bytes(out: &mut Vec<u8>, key: u64, value: &[u8]) {
     encode::bin(out, value);
 }
 
-/// The values of one map by their keys, still encoded. Of equal keys the last counts.
-pub(super) struct Fields<'a>([Option<&'a [u8]>; KEYS]);
+/// The values of one map by their keys, still encoded.
+#[derive(Debug)]
+pub(crate) struct Fields<'a>([Option<&'a [u8]>; KEYS]);
 
 impl<'a> Fields<'a> {
-    pub(super) fn read(body: &'a [u8]) -> Option<Self> {
+    /// None where the bytes are not one such map and no more, or where a key stands in it twice.
+    pub(crate) fn read(body: &'a [u8]) -> Option<Self> {
         let mut reader = Reader::new(body);
         let count = reader.map()?;
         let mut fields = [None; KEYS];
         for _ in 0..count {
             let key = reader.int()?;
             let value = reader.raw()?;
-            if let Some(field) = usize::try_from(key).ok().and_then(|key| fields.get_mut(key)) {
-                *field = Some(value);
+            if let Some(field) = usize::try_from(key).ok().and_then(|key| fields.get_mut(key))
+                && field.replace(value).is_some()
+            {
+                return None;
             }
         }
         reader.rest().is_empty().then_some(Self(fields))
     }
 
-    pub(super) fn has(&self, key: usize) -> bool {
+    pub(crate) fn has(&self, key: usize) -> bool {
         self.0[key].is_some()
     }
 
-    pub(super) fn value(&self, key: usize) -> Option<Reader<'a>> {
+    pub(crate) fn value(&self, key: usize) -> Option<Reader<'a>> {
         self.0[key].map(Reader::new)
     }
 
-    pub(super) fn int(&self, key: usize) -> Option<i128> {
+    pub(crate) fn int(&self, key: usize) -> Option<i128> {
         self.value(key)?.int()
     }
 
-    pub(super) fn uint(&self, key: usize) -> Option<u64> {
+    pub(crate) fn uint(&self, key: usize) -> Option<u64> {
         self.value(key)?.count()
     }
 
-    pub(super) fn hlc(&self, key: usize) -> Option<Hlc> {
+    pub(crate) fn hlc(&self, key: usize) -> Option<Hlc> {
         i64::try_from(self.int(key)?).ok().filter(|value| *value >= 0).map(Hlc::from_i64)
     }
 
-    pub(super) fn id(&self, key: usize) -> Option<[u8; 16]> {
+    pub(crate) fn text(&self, key: usize) -> Option<&'a str> {
+        self.value(key)?.text()
+    }
+
+    pub(crate) fn bytes(&self, key: usize) -> Option<&'a [u8]> {
+        self.value(key)?.bin()
+    }
+
+    pub(crate) fn id(&self, key: usize) -> Option<[u8; 16]> {
         self.value(key)?.bin_of()
     }
 
-    pub(super) fn node(&self, key: usize) -> Option<NodeName> {
+    pub(crate) fn node(&self, key: usize) -> Option<NodeName> {
         node(&mut self.value(key)?)
     }
 
-    pub(super) fn nodes(&self, key: usize) -> Option<Vec<NodeName>> {
+    pub(crate) fn nodes(&self, key: usize) -> Option<Vec<NodeName>> {
         self.value(key)?.list(NAMES, node)
     }
 }

@@ -11,6 +11,8 @@ pub mod replication;
 pub mod rpc;
 pub mod value;
 
+pub(crate) use fields::Fields;
+
 pub use bounds::{Bounds, OutOfBounds};
 pub use frame::{FrameError, Scan, Scanner, Step};
 pub use method::Method;
