@@ -249,7 +249,8 @@ impl Service {
         let cannot = || format!("{name} is to leave this node, and cannot drain");
         match &replicas.drain_path {
             Some(DrainPath::Unreached(nodes)) => {
-                Finding { finding: cannot(), mend: nodes.first().map(start) }
+                let of_link = |node| obstacle::of_link(node, &self.link_to(node), &self.node)?.mend;
+                Finding { finding: cannot(), mend: nodes.first().and_then(of_link) }
             }
             Some(DrainPath::Blocked { between }) => {
                 let Some(node) = between.first() else {
@@ -328,7 +329,13 @@ impl Service {
                 let state = other(replicas, node).map(|other| other.state);
                 if state == Some(State::Draining) {
                     let name_there = self.name_elsewhere(replicas);
-                    return Ok(explain_drain_there([name, &name_there], node, &link, because));
+                    return Ok(explain_drain_there(
+                        [name, &name_there],
+                        node,
+                        &link,
+                        &self.node,
+                        because,
+                    ));
                 }
                 return Ok(Finding::mend(
                     format!("{name} is not on {node}: the scope does not contain it"),
@@ -511,11 +518,6 @@ fn of_filling(replicas: &TableReplicas, because: &mut Reasons) -> Finding {
     }
 }
 
-/// What brings back a node whose heartbeats do not come.
-fn start(node: &NodeName) -> String {
-    format!("on {node}: systemctl start cortexd; then: cortex mesh status")
-}
-
 fn decide_scope(name: &str, nodes: Option<BTreeSet<String>>) -> String {
     let scope = nodes.map(|nodes| nodes.into_iter().collect::<Vec<_>>().join(","));
     format!("cortex scope {name} {}", scope.as_deref().unwrap_or("all"))
@@ -531,21 +533,20 @@ fn explain_drain_there(
     [name, name_there]: [&str; 2],
     node: &NodeName,
     link: &Link,
+    own: &str,
     because: &mut Reasons,
 ) -> Finding {
     because.add(format!("{node} has not said yet that it has handed over what it held"));
-    let mend = match link {
-        Link::Up => format!("cortex scope {name}"),
-        Link::Silent(_) | Link::Down(_) => {
-            because.add(format!("this node does not reach {node}"));
-            start(node)
-        }
-        Link::Unknown => {
-            because.add(format!(
-                "this node is not linked to {node}: whether any node of the scope is, is known there"
-            ));
-            format!("on {node}: cortex explain {name_there}")
-        }
+    let mend = if *link == Link::Unknown {
+        because.add(format!(
+            "this node is not linked to {node}: whether any node of the scope is, is known there"
+        ));
+        format!("on {node}: cortex explain {name_there}")
+    } else if let Some(obstacle) = obstacle::of_link(node, link, own) {
+        because.add(format!("{node} is {}", obstacle.why));
+        obstacle.mend.unwrap_or_else(|| "cortex mesh status".to_owned())
+    } else {
+        format!("cortex scope {name}")
     };
     Finding::mend(format!("{name} is leaving {node}"), mend)
 }

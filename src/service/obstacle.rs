@@ -20,14 +20,19 @@ pub(super) struct Obstacle {
 
 /// What stands between the replica here and that on a node; none where nothing is known to.
 pub(super) fn between(node: &NodeName, facts: &ReplicaFacts<'_>) -> Option<Obstacle> {
+    of_link(node, &facts.link, facts.own).or_else(|| over_a_link(node, facts))
+}
+
+/// What is wrong with the link of the node `own` to another; none where there is one, and it is heard on.
+pub(super) fn of_link(node: &NodeName, link: &Link, own: &str) -> Option<Obstacle> {
     let because = |why: String, mend: String| Some(Obstacle { why, mend: Some(mend) });
-    match &facts.link {
+    match link {
         Link::Down(error) => {
             let why = match error {
                 Some(error) => format!("unreachable: {error}"),
                 None => "unreachable".into(),
             };
-            because(why, remedy::for_node(node.as_str(), facts.own, error.as_deref()))
+            because(why, remedy::for_node(node.as_str(), own, error.as_deref()))
         }
         Link::Silent(seconds) => because(
             format!("no heartbeat for {seconds} s"),
@@ -39,7 +44,7 @@ pub(super) fn between(node: &NodeName, facts: &ReplicaFacts<'_>) -> Option<Obsta
             "unreachable: this node's settings do not name it".into(),
             format!("on {node}: cortex doctor"),
         ),
-        Link::Up => over_a_link(node, facts),
+        Link::Up => None,
     }
 }
 
