@@ -52,7 +52,7 @@ impl Signals {
         })
     }
 
-    /// Parked for the first signal; later ones change nothing.
+    /// Waits for the first signal; later ones change nothing.
     fn raise(mut self, runtime: &Runtime, asked: &AtomicBool) {
         runtime.block_on(async {
             tokio::select! {

@@ -150,7 +150,7 @@ impl Server {
         Ok(tick()? * ticks)
     }
 
-    /// Parked for work that the server put off, such as checkpoints and rewrites of
+    /// Waits for work that the server put off, such as checkpoints and rewrites of
     /// its log, so that it is counted as its own and not felt by the next run.
     pub(crate) fn wait_until_idle(&self) -> Result<()> {
         let deadline = Instant::now() + IDLE_LIMIT;

@@ -39,7 +39,7 @@ const INHERITED: [&str; 13] = [
     "WATCHDOG_USEC",
 ];
 
-/// Parked until `holds`, and fails the test where it does not come true.
+/// Waits until `holds`, and fails the test where it does not come true.
 pub(crate) fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + TIME_LIMIT;
     while !holds() {
@@ -106,7 +106,7 @@ pub(crate) fn copy_program(program: &str, to: &Path) {
     assert!(copied.expect("run cp").success());
 }
 
-/// Parked for a process that should end by itself.
+/// Waits for a process that should end by itself.
 pub(crate) fn wait_for_end(process: &mut Child) -> ExitStatus {
     let mut ended = None;
     wait_until("the process ends", || {
@@ -266,7 +266,7 @@ impl Daemon {
         wait_for_end(&mut process.0)
     }
 
-    /// Parked for a daemon that was told to end.
+    /// Waits for a daemon that was told to end.
     pub(crate) fn wait_for_end(&mut self) -> ExitStatus {
         wait_for_end(&mut self.process.take().expect("it runs").0)
     }

@@ -298,7 +298,7 @@ impl Tls {
         self.receive().expect("an answer")
     }
 
-    /// Parked for a response; none where the connection is closed.
+    /// Waits for a response; none where the connection is closed.
     pub(crate) fn receive(&mut self) -> Option<Result<Value, String>> {
         let value = rmpv::decode::read_value(&mut self.0).ok()?;
         let parts = value.as_array().expect("a response");
@@ -315,7 +315,7 @@ impl Tls {
         Some(body)
     }
 
-    /// Parked until the other side closes the connection.
+    /// Waits until the other side closes the connection.
     pub(crate) fn assert_closed(&mut self) {
         let mut rest = Vec::new();
         if let Err(error) = self.0.read_to_end(&mut rest) {

@@ -256,7 +256,7 @@ pub(crate) fn succeeded(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).expect("output is UTF-8")
 }
 
-/// Parked for what a future brings, and fails the test where it does not come.
+/// Waits for what a future brings, and fails the test where it does not come.
 pub(crate) async fn soon<T>(what: &str, work: impl Future<Output = T>) -> T {
     match timeout(TIME_LIMIT, work).await {
         Ok(outcome) => outcome,
@@ -264,7 +264,7 @@ pub(crate) async fn soon<T>(what: &str, work: impl Future<Output = T>) -> T {
     }
 }
 
-/// Parked until `holds`.
+/// Waits until `holds`.
 pub(crate) async fn wait_until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     soon(what, async {
         while !holds().await {
@@ -274,7 +274,7 @@ pub(crate) async fn wait_until(what: &str, mut holds: impl AsyncFnMut() -> bool)
     .await;
 }
 
-/// Parked until somebody owns a name.
+/// Waits until somebody owns a name.
 pub(crate) async fn wait_for_name(connection: &Connection, name: &'static str) {
     let bus = DBusProxy::new(connection).await.expect("the bus itself");
     let name = zbus::names::BusName::from_static_str(name).expect("a name");

@@ -57,7 +57,7 @@ impl Rpc {
         self.stream().write_all(bytes)
     }
 
-    /// Parked for a response; none where the daemon has closed the connection.
+    /// Waits for a response; none where the daemon has closed the connection.
     pub(crate) fn try_receive(&mut self) -> Option<Response> {
         self.incoming.recorded.clear();
         let value = match rmpv::decode::read_value(&mut self.incoming) {
@@ -137,7 +137,7 @@ impl Rpc {
         }
     }
 
-    /// Parked until the daemon closes the connection, and answers the bytes that came before.
+    /// Waits until the daemon closes the connection, and answers the bytes that came before.
     pub(crate) fn rest(&mut self) -> Vec<u8> {
         let mut bytes = Vec::new();
         match self.incoming.source.read_to_end(&mut bytes) {
@@ -147,7 +147,7 @@ impl Rpc {
         bytes
     }
 
-    /// Parked until the daemon closes the connection; nothing may come before.
+    /// Waits until the daemon closes the connection; nothing may come before.
     pub(crate) fn assert_closed(&mut self) {
         assert!(self.rest().is_empty(), "nothing is said before the connection is closed");
     }

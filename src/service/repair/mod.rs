@@ -402,7 +402,7 @@ impl Repair {
         Ok(())
     }
 
-    /// Parked until the replicas are equal. What was kept as it is keeps them from it.
+    /// Waits until the replicas are equal. What was kept as it is keeps them from it.
     async fn verify(
         &self,
         compared: &mut BTreeMap<NodeName, ComparedNode>,
