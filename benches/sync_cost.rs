@@ -280,12 +280,12 @@ fn key(n: u32) -> String {
 
 /// Text that compresses as text does.
 fn text_of(n: u32) -> String {
-    let statuses = ["alpha", "bravo", "charlie", "delta", "echo", "foxtrot", "golf", "hotel"];
+    let alphabet = ["alpha", "bravo", "charlie", "delta", "echo", "foxtrot", "golf", "hotel"];
     let mut state = u64::from(n).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut text = String::new();
     while text.len() < 150 {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        text.push_str(statuses[usize::try_from(state >> 61).unwrap_or(0)]);
+        text.push_str(alphabet[usize::try_from(state >> 61).unwrap_or(0)]);
         text.push_str(&format!(" {:03} ", state >> 40 & 0x1ff));
     }
     text

@@ -207,10 +207,10 @@ impl Database {
         &self,
         draw_id: impl Fn() -> [u8; 16] + Send + 'static,
     ) -> Result<Self, StoreError> {
-        let mut replica = Connection::open_in_memory()?;
-        replica.set_prepared_statement_cache_capacity(schema::STATEMENT_CACHE);
-        rusqlite::backup::Backup::new(&self.engine.conn, &mut replica)?.step(-1)?;
-        Self::over(replica, draw_id)
+        let mut image = Connection::open_in_memory()?;
+        image.set_prepared_statement_cache_capacity(schema::STATEMENT_CACHE);
+        rusqlite::backup::Backup::new(&self.engine.conn, &mut image)?.step(-1)?;
+        Self::over(image, draw_id)
     }
 
     /// Carries out a command at a time of the wall clock, in Unix milliseconds.
