@@ -121,7 +121,7 @@ impl Directory {
         if node.is_none() {
             rows = vec![self.revocation(here, identity, now_ms)];
         }
-        self.check_room(rows.len())?;
+        self.check_room_to_restrict(rows.len())?;
         Ok(rows)
     }
 
@@ -207,7 +207,7 @@ impl Directory {
             })
         });
         let rows: Vec<Row> = rows.collect();
-        self.check_room(rows.len())?;
+        self.check_room_to_restrict(rows.len())?;
         Ok(rows)
     }
 
@@ -236,7 +236,13 @@ impl Directory {
             let next = off.get(&node).copied().unwrap_or(0).saturating_add(1);
             note(&mut epochs, &node, next);
         }
-        self.check_room(1)?;
+        // A table that is decided about already may be narrowed whatever else there is.
+        let is_known = self.scopes.contains_key(&table);
+        if is_known {
+            self.check_room_to_restrict(1)?;
+        } else {
+            self.check_room(1)?;
+        }
         Ok(Row::Scope(ScopeRow { table, by: here.clone(), scope, count, seen, epochs, off }))
     }
 
@@ -289,7 +295,7 @@ impl Directory {
         owner: IdentityId,
         name: &TableName,
     ) -> Result<Row, Refusal> {
-        self.check_room(1)?;
+        self.check_room_to_restrict(1)?;
         let generation = self.generation(owner, name).map_or(1, |known| known.number);
         let (name, by) = (name.clone(), here.clone());
         Ok(Row::Name(NameRow { owner, name, by, generation, dropped: true }))
@@ -324,9 +330,19 @@ impl Directory {
         of_table.and_then(|all| all.get(&(principal.clone(), right.bits()))).unwrap_or(&NONE)
     }
 
+    /// Whether there is room for so many rows more.
     pub(super) fn check_room(&self, rows: usize) -> Result<(), Refusal> {
-        if self.rows + rows > Self::MOST_ROWS {
-            return Err(Refusal::DirectoryFull(Self::MOST_ROWS));
+        self.check_rows(rows, Self::MOST_ROWS - Self::RESERVED_ROWS)
+    }
+
+    /// The same for a decision that takes something away.
+    pub(super) fn check_room_to_restrict(&self, rows: usize) -> Result<(), Refusal> {
+        self.check_rows(rows, Self::MOST_ROWS)
+    }
+
+    fn check_rows(&self, more: usize, most: usize) -> Result<(), Refusal> {
+        if self.rows + more > most {
+            return Err(Refusal::DirectoryFull(most));
         }
         Ok(())
     }

@@ -74,7 +74,7 @@ impl Directory {
         let unbindings =
             mapped.map(|row| self.unbinding(here, row.identity, node, row.uid, now_ms));
         let rows: Vec<Row> = std::iter::once(removal).chain(unbindings).collect();
-        self.check_room(rows.len())?;
+        self.check_room_to_restrict(rows.len())?;
         Ok(rows)
     }
 }

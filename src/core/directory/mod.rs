@@ -92,6 +92,10 @@ impl Directory {
     /// Rows that are kept at most: some tens of megabytes.
     pub const MOST_ROWS: usize = 100_000;
 
+    /// Of these, the rows that only decisions may add which take something away: who has filled the rest keeps nobody
+    /// from revoking a right, a mapping or a machine.
+    pub(super) const RESERVED_ROWS: usize = 20_000;
+
     /// An empty directory on a node of that name; none where there has never been a mesh.
     #[must_use]
     pub fn new(here: Option<NodeName>) -> Self {

@@ -476,3 +476,47 @@ fn check_scope(
     }
     Ok(())
 }
+
+/// holds E1: who has filled the directory keeps nobody from taking away what was given.
+#[test]
+fn a_full_directory_takes_decisions_that_take_something_away() {
+    let (here, mut directory) = (node("a"), with_alice());
+    let (table, another) = (TableUid([1; 16]), TableUid([2; 16]));
+    let everyone = Principal::Everyone;
+    let nodes = |names: &[&str]| Scope::Nodes(names.iter().map(|name| node(name)).collect());
+    let decide = |directory: &Directory, table, scope| {
+        directory.decide_scope(&here, table, scope, &BTreeSet::new(), 0)
+    };
+    let both = decide(&directory, table, nodes(&["a", "b"])).expect("room");
+    directory.insert(both);
+    let rows = directory.grant(&here, table, &everyone, Permissions::READ);
+    take(&mut directory, rows);
+
+    let fill = |directory: &mut Directory, most: usize| {
+        let grant = |n: usize| {
+            Row::Grant(GrantRow {
+                table: TableUid((n as u128).to_be_bytes()),
+                principal: Principal::Everyone,
+                right: Permissions::READ,
+                by: node("e"),
+                granted: None,
+                revoked: 1,
+            })
+        };
+        let (from, more) = (directory.len() + 1000, most - directory.len());
+        directory.extend((from..from + more).map(grant));
+    };
+    fill(&mut directory, Directory::MOST_ROWS - Directory::RESERVED_ROWS);
+    let full = |most| Refusal::DirectoryFull(most);
+    let shared = Directory::MOST_ROWS - Directory::RESERVED_ROWS;
+    let write = Permissions::WRITE;
+    assert_eq!(directory.grant(&here, another, &everyone, write), Err(full(shared)));
+    assert_eq!(decide(&directory, another, Scope::All), Err(full(shared)));
+    assert!(decide(&directory, table, nodes(&["a"])).is_ok(), "it may be narrowed");
+    assert!(directory.revoke(&here, table, &everyone, Permissions::READ, 0).is_ok());
+    assert!(directory.unbind(&here, id(1), None, 0).is_ok());
+
+    fill(&mut directory, Directory::MOST_ROWS);
+    let revoked = directory.revoke(&here, table, &everyone, Permissions::READ, 0);
+    assert_eq!(revoked, Err(full(Directory::MOST_ROWS)), "all has a bound");
+}
