@@ -48,7 +48,7 @@
 //! | what machines say to each other | `src/core/wire/link.rs`; of replicas of tables, `src/core/wire/replication.rs` |
 //! | when rows travel, and which | `src/core/replication/`: `driver` decides for one link, by `session`, `reader` and `source`; `src/edge/peer/replication/` does it |
 //! | what is known of replicas on other nodes | `src/core/replication/peer.rs`; shown by [`service::sync`] |
-//! | what replicas need not keep | `src/core/replication/tombstone_gc.rs`, then `src/edge/peer/upkeep.rs` |
+//! | what replicas need not keep, clocks that were mended, replicas that have diverged | `src/core/replication/upkeep/` decides, by `tombstone_gc.rs`; `src/edge/peer/upkeep.rs` does it |
 //! | settings, start and stop, signals | [`daemon`]; the files of settings, [`sys::fragments`] |
 //! | a command of `cortex` | [`cli`], which speaks through `cortex-client` |
 //! | how programs call the daemon | `src/client/`, package `cortex-client` |

@@ -33,6 +33,8 @@ mod seeds;
 mod shrink;
 #[path = "sim/stories.rs"]
 mod stories;
+#[path = "sim/upkeep.rs"]
+mod upkeep;
 #[path = "sim/work.rs"]
 mod work;
 #[path = "sim/world.rs"]

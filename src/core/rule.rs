@@ -157,6 +157,14 @@ rules! {
     UnheardReplicasAsked,
     /// Nothing is collected that another replica may have an older version of.
     NobodyAhead,
+    /// What this replica alone has incorporated is not collected.
+    OthersConfirm,
+    /// What is collected each replica has confirmed.
+    EachReplicaConfirms,
+    /// A deletion is kept for much longer than clocks differ.
+    TombstonesAge,
+    /// Timestamps are given anew only where nobody else can have observed the old ones.
+    RestampedUnobserved,
 }
 
 thread_local! {

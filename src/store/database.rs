@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use cortex_core::{
-    model::{ActorId, Hlc, Limits, NodeName, TableUid},
-    replication::{Dot, Position, PullRequest},
+    model::{ActorId, Hlc, Limits, NodeName, Signer, Stamp, TableUid},
+    replication::{Dot, Position, PullRequest, VersionVector},
 };
 use rusqlite::Connection;
 
@@ -20,7 +20,7 @@ use super::{
     read_batch,
     recent::Recent,
     replica::Replica,
-    schema,
+    schema, system, tombstone_gc,
     tx::{Finished, Tx, TxResources, dispatch, replication::cursors, state::State, totals::Totals},
 };
 
@@ -298,6 +298,41 @@ impl Database {
         };
         let actors = &self.engine.state.actors;
         Ok(cursors::load_cursor(&self.engine.conn, actors, table, peer)?.position)
+    }
+
+    /// As [`super::Store::unconfirmed_deletion`].
+    ///
+    /// # Errors
+    /// What SQLite reports.
+    pub fn unconfirmed_deletion(
+        &self,
+        table: TableUid,
+        confirmed: &VersionVector,
+    ) -> Result<Option<Dot>, StoreError> {
+        let Some(table) = self.replica(table).and_then(|replica| replica.table) else {
+            return Ok(None);
+        };
+        let actors = &self.engine.state.actors;
+        tombstone_gc::unconfirmed(&self.engine.conn, actors, table, confirmed)
+    }
+
+    /// As [`super::Store::change_log_excess`].
+    ///
+    /// # Errors
+    /// What SQLite reports.
+    pub fn change_log_excess(&self, table: TableUid, keep: u64) -> Result<Option<u64>, StoreError> {
+        let Some(table) = self.replica(table).and_then(|replica| replica.table) else {
+            return Ok(None);
+        };
+        read_batch::change_log_excess(&self.engine.conn, table, keep)
+    }
+
+    /// As [`super::Store::orphans`].
+    ///
+    /// # Errors
+    /// What SQLite reports.
+    pub fn orphans(&self, signer: &dyn Signer) -> Result<Vec<(Vec<u8>, Stamp)>, StoreError> {
+        system::orphans(&self.engine.conn, signer, self.catalog().directory())
     }
 
     /// Reads everything again from the file, as at a start.

@@ -11,7 +11,7 @@ use std::{
 
 use cortex_core::{
     model::{ActorId, Hlc, Limits, NodeName, Signer, Stamp, TableId, TableUid},
-    replication::{Dot, Position, PullRequest},
+    replication::{Dot, Position, PullRequest, VersionVector},
 };
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
@@ -32,7 +32,7 @@ use super::{
     replica::Replica,
     reserve, rollback_marker,
     scan::{self, Scan},
-    schema, system, tx, writer,
+    schema, system, tombstone_gc, tx, writer,
 };
 use crate::sys::{clock, random};
 
@@ -388,6 +388,18 @@ impl Store {
         limit: u32,
     ) -> Result<Vec<Conflict>, StoreError> {
         self.read(|conn, actors| conflicts::read(conn, actors, table, before, limit))
+    }
+
+    /// One of the newest deletions of a table that is not among those that every replica knows, if there is one.
+    ///
+    /// # Errors
+    /// What SQLite reports.
+    pub fn unconfirmed_deletion(
+        &self,
+        table: TableId,
+        confirmed: &VersionVector,
+    ) -> Result<Option<Dot>, StoreError> {
+        self.read(|conn, actors| tombstone_gc::unconfirmed(conn, actors, table, confirmed))
     }
 
     /// The LSN up to which a table's change log is to be cut, to keep at most so many entries.

@@ -101,6 +101,10 @@ impl ReplicaSummary for Replica {
     fn drain(&self) -> Option<[u8; 16]> {
         self.drain
     }
+
+    fn tombstones(&self) -> u64 {
+        self.tombstones
+    }
 }
 
 /// All replicas: those of the last commit, and above them what the transaction has changed.

@@ -7,7 +7,7 @@ use cortex_core::{
 };
 use rusqlite::{Connection, params};
 
-use super::{actors::Actors, error::StoreError, handle::Store};
+use super::{actors::Actors, error::StoreError};
 
 /// Deletions that are looked at for one that is not confirmed: the newest are confirmed last.
 const NEWEST: u32 = 512;
@@ -31,18 +31,4 @@ pub(super) fn unconfirmed(
         }
     }
     Ok(None)
-}
-
-impl Store {
-    /// One of the newest deletions of a table that is not among those that every replica knows, if there is one.
-    ///
-    /// # Errors
-    /// What SQLite reports.
-    pub fn unconfirmed_deletion(
-        &self,
-        table: TableId,
-        confirmed: &VersionVector,
-    ) -> Result<Option<Dot>, StoreError> {
-        self.read(|conn, actors| unconfirmed(conn, actors, table, confirmed))
-    }
 }

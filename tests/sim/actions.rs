@@ -42,7 +42,7 @@ enum Action {
     Repeat,
     Break,
     SyncAll,
-    Collect,
+    Upkeep,
     TruncateChangeLog,
     Pause,
     Save,
@@ -87,7 +87,7 @@ impl Weights {
             (Repeat, 60),
             (Break, 10),
             (SyncAll, 30),
-            (Collect, 80),
+            (Upkeep, 80),
             (TruncateChangeLog, 30),
             (Pause, 20),
             (Save, 20),
@@ -140,7 +140,7 @@ impl Weights {
         }
         // Half of the runs with rollbacks have many of them, and long calm moments between.
         if matches!(kind, Kind::Disks) && chance.percent(50) {
-            let more = [(Save, 3), (SyncAll, 3), (RollBack, 5), (Collect, 2), (StaleSnapshot, 4)];
+            let more = [(Save, 3), (SyncAll, 3), (RollBack, 5), (Upkeep, 2), (StaleSnapshot, 4)];
             for (action, weight) in &mut actions {
                 let factor = more.iter().find(|(often, _)| often == action);
                 *weight *= factor.map_or(1, |(_, factor)| *factor);
@@ -175,7 +175,7 @@ impl Weights {
                 2 => set(
                     &mut actions,
                     &[
-                        (Collect, 200),
+                        (Upkeep, 200),
                         (Decide, 40),
                         (PullSystem, 200),
                         (Deliver, 600),
@@ -318,7 +318,7 @@ fn draw(world: &mut World, weights: &Weights) -> Vec<Deed> {
             };
             Deed::Calm { nodes: Nodes(nodes), rounds: world.chance.of(&[1, 1, 2]) }
         }
-        Action::Collect => Deed::Collect { n },
+        Action::Upkeep => Deed::Upkeep { n },
         Action::TruncateChangeLog => {
             let replica = world.nodes[n].db.replica(world.tables[table]);
             let last_lsn = replica.map_or(0, |replica| replica.last_lsn);
@@ -506,14 +506,14 @@ fn stale_snapshot(
     if world.chance.percent(90) {
         deeds.extend([spread(), Deed::Pause]);
         let collecting = living.iter().filter(|_| world.chance.percent(60));
-        deeds.extend(collecting.map(|n| Deed::Collect { n: *n }));
+        deeds.extend(collecting.map(|n| Deed::Upkeep { n: *n }));
     }
     for _ in 0..world.chance.within(1, 3) {
         deeds.push(write(world, c, 70));
     }
     deeds.extend([spread(), Deed::Pause]);
     if world.chance.percent(30) {
-        deeds.push(Deed::Collect { n: world.chance.of(&living) });
+        deeds.push(Deed::Upkeep { n: world.chance.of(&living) });
     }
     let most = world.chance.below(7) + 1;
     deeds.extend([Deed::RollBack { n: r }, Deed::Read { reader: r, source: s, table, most }]);
@@ -525,7 +525,7 @@ fn stale_snapshot(
     deeds.extend([
         Deed::ReadAll { reader: s, source: c, table },
         Deed::Pause,
-        Deed::Collect { n: s },
+        Deed::Upkeep { n: s },
         Deed::Read { reader: r, source: s, table, most },
     ]);
     deeds

@@ -1,20 +1,12 @@
-//! What upkeep does about clocks, played around the store: new timestamps where nobody else has met the old ones.
-//! What drivers do about them is the driver's; here are the stories of it.
+//! Clocks that are wrong for a while: the stories of what drivers and upkeep do about them.
 
 use std::collections::BTreeSet;
 
-use cortex_core::{
-    model::{Hlc, NodeName, TableUid},
-    replication::driver::MAX_SKEW_MS,
-};
-use cortexd::store::{
-    Command, Outcome, ReplicationCommand, ReplicationOutcome, Restamp, SYSTEM_TABLE,
-};
+use cortex_core::{model::Hlc, replication::driver::MAX_SKEW_MS};
+use cortexd::store::SYSTEM_TABLE;
 
 use crate::{
     actions::sync_everybody,
-    checks,
-    mutations::Around,
     requests::{entry, named, set_scope},
     rest::{heal, settle},
     restored::{may_read, permit},
@@ -23,44 +15,6 @@ use crate::{
 };
 
 const YEAR_MS: i64 = 365 * 24 * 60 * 60 * 1000;
-
-impl World {
-    /// A clock is right again: what nobody else has gets timestamps of the present.
-    pub(crate) fn mend_clock(&mut self, n: usize) {
-        if self.nodes[n].jump_ms != 0 {
-            return;
-        }
-        let latest = Hlc::from_unix_ms(self.wall_ms(n) + MAX_SKEW_MS);
-        let tables = self.tables.clone();
-        let is_met = |table: &TableUid| self.may_be_met(n, *table, latest);
-        if tables.iter().any(is_met) && !self.broken_by(Around::RestampUnasked) {
-            return;
-        }
-        let command = Command::Replication(ReplicationCommand::Restamp(Restamp { latest }));
-        let before = self.nodes[n].db.hlc();
-        if let Ok(Outcome::Replication(ReplicationOutcome::Restamped { rows })) =
-            self.run(n, &command)
-            && self.nodes[n].db.hlc() < before
-        {
-            self.tally.restamped += rows;
-            checks::restamped::are_forgotten(self, n, latest);
-        }
-        checks::after(self, n);
-    }
-
-    /// True where not all other replicas have said that their machines have met no later timestamp.
-    fn may_be_met(&self, n: usize, table: TableUid, latest: Hlc) -> bool {
-        let node = &self.nodes[n];
-        if node.db.replica(table).is_none_or(|replica| replica.epoch == 0) {
-            return false;
-        }
-        let directory = node.db.catalog().directory();
-        let mut must: BTreeSet<NodeName> = directory.must_confirm(table).into_keys().collect();
-        must.remove(&node.name);
-        let met = |name| node.peers.of(table, name)?.met;
-        !must.iter().all(|name| met(name).is_some_and(|met| met <= latest))
-    }
-}
 
 fn decide(world: &mut World, n: usize, inside: &[usize]) {
     let entry = entry(world, n, world.tables[0]).expect("a table");
@@ -102,7 +56,7 @@ pub(crate) fn a_decision_of_the_present_follows_one_of_the_future(world: &mut Wo
     permit(world, 0, table, false);
     sync_everybody(world, &[SYSTEM_TABLE]);
     world.nodes[0].jump_ms = 0;
-    world.mend_clock(0);
+    world.look_at_clock(0);
     let latest = Hlc::from_unix_ms(world.wall_ms(0) + MAX_SKEW_MS);
     assert!(world.nodes[0].db.hlc() <= latest, "its clock has gone back");
     permit(world, 0, table, true);
@@ -127,7 +81,7 @@ pub(crate) fn two_are_ahead_together(world: &mut World) {
     }
     // What it has given out it has forgotten: it must ask.
     world.restart(0, None);
-    world.mend_clock(0);
+    world.look_at_clock(0);
     put(world, 0, 1);
     put(world, 2, 0);
     heal(world);

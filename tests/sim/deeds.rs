@@ -103,9 +103,11 @@ pub(crate) enum Deed {
     Repeat {
         at: usize,
     },
-    Collect {
+    /// A round of upkeep: deletions are collected that every replica has confirmed.
+    Upkeep {
         n: usize,
     },
+    /// A change log is cut at any place, whatever upkeep would have kept.
     Truncate {
         n: usize,
         table: usize,
@@ -260,7 +262,7 @@ impl Deed {
         match self {
             Put { n, .. }
             | Delete { n, .. }
-            | Collect { n }
+            | Upkeep { n }
             | Truncate { n, .. }
             | Save { n }
             | RollBack { n }
@@ -322,7 +324,7 @@ impl Deed {
             | Calm { .. }
             | Deliver { .. }
             | Repeat { .. }
-            | Collect { .. }
+            | Upkeep { .. }
             | Pause
             | Save { .. }
             | RollBack { .. }
@@ -405,11 +407,7 @@ impl Deed {
                     world.repeat(at);
                 }
             }
-            Self::Collect { n } => {
-                for table in world.tables.clone() {
-                    world.collect(*n, table);
-                }
-            }
+            Self::Upkeep { n } => world.upkeep_round(*n),
             Self::Truncate { n, upto, .. } => {
                 let command = ReplicationCommand::TruncateChangeLog { table, upto: *upto };
                 let _full = world.run(*n, &command.into());
@@ -492,7 +490,7 @@ impl Deed {
             }
             Self::FillDisk { n, full } => world.set_full(*n, *full),
             Self::Jump { n, by_ms } => world.nodes[*n].jump_ms = *by_ms,
-            Self::Mend { n } => world.mend_clock(*n),
+            Self::Mend { n } => world.look_at_clock(*n),
             Self::Doubt { n, whom } => world.doubt(*n, *whom),
             Self::Believe { n } => world.believe(*n),
         }

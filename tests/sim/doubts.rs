@@ -76,10 +76,12 @@ impl Signer for DoubtingSigner {
 impl World {
     pub(crate) fn doubt(&mut self, n: usize, whom: usize) {
         self.nodes[n].signer.doubted().insert(self.nodes[whom].name.clone());
+        self.credentials_replaced(n);
     }
 
     pub(crate) fn believe(&mut self, n: usize) {
         self.nodes[n].signer.doubted().clear();
+        self.credentials_replaced(n);
     }
 
     /// Of which others, that it has a link to, a node holds rows against

@@ -122,6 +122,8 @@ impl InFlight {
 pub(crate) struct Here<'a> {
     pub(crate) node: &'a Node,
     pub(crate) wall_ms: u64,
+    /// How far the clocks of others are ahead, as far as upkeep reads them.
+    pub(crate) clock_offsets_ms: Vec<i64>,
 }
 
 impl driver::Node for Here<'_> {
@@ -286,11 +288,11 @@ impl World {
     }
 
     pub(crate) fn here(&self, n: usize) -> Here<'_> {
-        Here { node: &self.nodes[n], wall_ms: self.wall_ms(n) }
+        Here { node: &self.nodes[n], wall_ms: self.wall_ms(n), clock_offsets_ms: Vec::new() }
     }
 
     /// How far the clock of another is ahead.
-    fn clock_offset_ms(&self, n: usize, other: usize) -> i64 {
+    pub(crate) fn clock_offset_ms(&self, n: usize, other: usize) -> i64 {
         self.wall_ms(other).cast_signed() - self.wall_ms(n).cast_signed()
     }
 
@@ -308,7 +310,8 @@ impl World {
     pub(crate) fn drive(&mut self, pair: Pair, n: usize, input: Option<Input>) {
         let other = if n == pair.0 { pair.1 } else { pair.0 };
         let (now, clock_offset_ms) = (self.link_time(), self.clock_offset_ms(n, other));
-        let here = Here { node: &self.nodes[n], wall_ms: self.wall_ms(n) };
+        let wall_ms = self.wall_ms(n);
+        let here = Here { node: &self.nodes[n], wall_ms, clock_offsets_ms: Vec::new() };
         let Some(link) = self.links.get_mut(&pair) else { return };
         let Some(end) = link.ends.get_mut(&n) else { return };
         let driver = &mut end.driver;

@@ -1,9 +1,10 @@
 //! Rules broken one at a time: each must be missed by the simulation. Most are broken in the line that keeps
-//! them (`cortex_core::rule`); here besides those that are kept around store and driver, whose part the world plays.
+//! them (`cortex_core::rule`); here besides those that are kept around store, driver and upkeep, whose part the
+//! world plays.
 
 use cortex_core::{
-    model::{Hlc, TableUid},
-    replication::{Change, Dot, Message, VersionVector, driver::MAX_SKEW_MS},
+    model::Hlc,
+    replication::{Change, Message, driver::MAX_SKEW_MS},
     rule::Rule,
 };
 
@@ -20,7 +21,7 @@ pub(crate) enum Mutation {
     Around(Around),
 }
 
-/// A rule that is kept around the store: by the links between machines, by upkeep, at the start, or by SQL.
+/// A rule that is kept around the store: by the links between machines, at the start, or by SQL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Around {
     /// A batch is acknowledged before it is stored.
@@ -29,12 +30,6 @@ pub(crate) enum Around {
     AckOfAnEndedSession,
     /// Who was removed is spoken with all the same.
     RemovedHeard,
-    /// Deletions are collected at once.
-    NoLeastAge,
-    /// What a majority has confirmed is collected.
-    CollectByMajority,
-    /// What this replica has incorporated is collected.
-    CollectAlone,
     /// Writes go on as the same actor after a rollback.
     NoRotation,
     /// After a start, LSNs are drawn from after the greatest one of a row.
@@ -43,8 +38,6 @@ pub(crate) enum Around {
     MergesUntold,
     /// Timestamps of the future are never taken as they are.
     FutureNeverTaken,
-    /// Timestamps are given anew although others may have met the old ones.
-    RestampUnasked,
 }
 
 impl Mutation {
@@ -65,14 +58,10 @@ pub(crate) fn all() -> Vec<Mutation> {
         AckBeforeCommit,
         AckOfAnEndedSession,
         RemovedHeard,
-        NoLeastAge,
-        CollectByMajority,
-        CollectAlone,
         NoRotation,
         NumbersReused,
         MergesUntold,
         FutureNeverTaken,
-        RestampUnasked,
     ];
     let rules = Rule::ALL.iter().copied().map(Mutation::Rule);
     rules.chain(around.map(Mutation::Around)).collect()
@@ -125,34 +114,6 @@ pub(crate) fn on_believed(world: &World, reader: usize, latest: Hlc) -> Hlc {
     latest.min(Hlc::from_unix_ms(reached_ms + MAX_SKEW_MS))
 }
 
-/// What a node takes for confirmed; none where it must wait.
-pub(crate) fn on_confirmed(
-    world: &World,
-    n: usize,
-    table: TableUid,
-    confirmed: Option<VersionVector>,
-) -> Option<VersionVector> {
-    let node = &world.nodes[n];
-    let own = &node.db.replica(table)?.vector;
-    if world.broken_by(Around::CollectAlone) {
-        return Some(own.clone());
-    }
-    if !world.broken_by(Around::CollectByMajority) {
-        return confirmed;
-    }
-    let statuses = node.peers.statuses(table, node.db.catalog().directory());
-    let said: Vec<_> = statuses.iter().map(|(_, status)| &status.vector).collect();
-    let others = node.db.catalog().directory().must_confirm(table).len() - 1;
-    let by_majority = |dot: Dot| {
-        let has = |seq: &u64| {
-            let dot = Dot { seq: *seq, ..dot };
-            2 * said.iter().filter(|vector| vector.covers(dot)).count() >= others
-        };
-        Some(Dot { seq: (1..=dot.seq).rev().find(has)?, ..dot })
-    };
-    Some(own.iter().filter_map(by_majority).collect())
-}
-
 /// Rules that chance breaks: in which kind of runs that is missed, and how many of them that has taken. The
 /// others have `stories`.
 pub(crate) const TABLE: &[(Mutation, Kind, u64)] = &[
@@ -166,7 +127,7 @@ pub(crate) const TABLE: &[(Mutation, Kind, u64)] = &[
     (Mutation::Rule(Rule::SourceClockObserved), Kind::Disks, 1),
     (Mutation::Rule(Rule::VectorAtTheEnd), Kind::Disks, 3),
     (Mutation::Around(Around::AckBeforeCommit), Kind::Scopes, 2),
-    (Mutation::Around(Around::CollectAlone), Kind::Clocks, 3),
+    (Mutation::Rule(Rule::OthersConfirm), Kind::Clocks, 3),
     (Mutation::Rule(Rule::GcRaisesWatermark), Kind::Everything, 8),
     (Mutation::Rule(Rule::TruncationHeeded), Kind::Disks, 2),
     (Mutation::Rule(Rule::WatermarkHeeded), Kind::Everything, 8),

@@ -66,7 +66,7 @@ fn a_mended_clock_counts_for_what_an_earlier_origin_has_written_too() {
     world.must(1, &Command::Replication(ReplicationCommand::RotateActor));
     world.nodes[1].jump_ms = 0;
     let rows = |world: &World| world.nodes[0].disk.copies[&table].rows.len();
-    world.mend_clock(1);
+    world.look_at_clock(1);
     settle(&mut world);
     assert_eq!((rows(&world), world.tally.restamped), (2, 1));
 }

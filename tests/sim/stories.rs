@@ -40,7 +40,7 @@ pub(crate) const ALL: &[Story] = &[
         tell: clocks::a_decision_of_the_present_follows_one_of_the_future,
     },
     Story {
-        rules: &[around(Around::FutureNeverTaken), around(Around::RestampUnasked)],
+        rules: &[around(Around::FutureNeverTaken), rule(Rule::RestampedUnobserved)],
         tell: clocks::two_are_ahead_together,
     },
     Story {
@@ -69,9 +69,9 @@ pub(crate) const ALL: &[Story] = &[
     Story { rules: &[rule(Rule::EndIsTheEnd)], tell: disks_seed_0 },
     Story { rules: &[rule(Rule::TruncationHeeded)], tell: disks_seed_3 },
     Story { rules: &[rule(Rule::AnswersThisPosition)], tell: a_pass_ends_late },
-    Story { rules: &[around(Around::CollectByMajority)], tell: one_is_away },
+    Story { rules: &[rule(Rule::EachReplicaConfirms)], tell: one_is_away },
     Story { rules: &[rule(Rule::UnheardReplicasAsked)], tell: one_joins_unseen },
-    Story { rules: &[around(Around::NoLeastAge)], tell: a_late_clock_forgets },
+    Story { rules: &[rule(Rule::TombstonesAge)], tell: a_late_clock_forgets },
     Story { rules: &[rule(Rule::NobodyAhead)], tell: a_chunk_is_long_under_way },
     Story { rules: &[rule(Rule::RemovalsBeforeRows)], tell: a_removal_is_heard_of_late },
     Story { rules: &[around(Around::RemovedHeard)], tell: one_that_was_removed_speaks_on },
@@ -191,7 +191,7 @@ fn a_day_later(world: &mut World) {
 }
 
 fn collect(world: &mut World, n: usize) {
-    world.collect(n, world.tables[0]);
+    world.upkeep_round(n);
 }
 
 /// What one is answered by another: its store is about to apply it, until it is delivered.

@@ -13,8 +13,8 @@ use cortex_core::{
     replication::Peers,
 };
 use cortexd::store::{
-    Collection, Command, CommandError, Database, DirectoryCommand, Outcome, ReplicationCommand,
-    ReplicationOutcome, SYSTEM_TABLE, StoreError,
+    Command, CommandError, Database, DirectoryCommand, Outcome, ReplicationCommand, SYSTEM_TABLE,
+    StoreError,
 };
 
 use crate::{
@@ -25,6 +25,7 @@ use crate::{
     history::{Disk, History, Known},
     links::{InFlight, Link, Pair},
     mutations::{self, Around, Mutation},
+    upkeep::UpkeepClock,
 };
 
 /// How much clocks may differ from each other at most.
@@ -75,6 +76,7 @@ pub(crate) struct Node {
     pub(crate) heard: BTreeMap<usize, ActorId>,
     /// Since when rows of each other are ahead of its clock.
     pub(crate) ahead_since: BTreeMap<usize, Duration>,
+    pub(crate) upkeep: UpkeepClock,
     pub(crate) disk: Disk,
     pub(crate) saved: Option<(Database, Disk)>,
 }
@@ -102,6 +104,8 @@ pub(crate) struct Tally {
     pub(crate) restamped: u64,
     pub(crate) gossip: u64,
     pub(crate) quarantined: u64,
+    pub(crate) truncated: u64,
+    pub(crate) adopted: u64,
 }
 
 impl Tally {
@@ -127,6 +131,8 @@ impl Tally {
             (&mut self.restamped, other.restamped),
             (&mut self.gossip, other.gossip),
             (&mut self.quarantined, other.quarantined),
+            (&mut self.truncated, other.truncated),
+            (&mut self.adopted, other.adopted),
         ];
         for (sum, more) in pairs {
             *sum += more;
@@ -222,6 +228,7 @@ impl World {
             peers: Peers::default(),
             heard: BTreeMap::new(),
             ahead_since: BTreeMap::new(),
+            upkeep: UpkeepClock::default(),
             disk: Disk::default(),
             saved: None,
         };
@@ -289,37 +296,6 @@ impl World {
         }
     }
 
-    /// Forgets the deletions of a table that every replica has confirmed.
-    pub(crate) fn collect(&mut self, n: usize, table: TableUid) {
-        let node = &self.nodes[n];
-        let Some(replica) = node.db.replica(table).filter(|replica| replica.epoch > 0) else {
-            return;
-        };
-        let directory = node.db.catalog().directory();
-        let statuses = node.peers.statuses(table, directory);
-        let (must, gone) = (directory.must_confirm(table), directory.gone(table));
-        let confirmed = statuses.confirmed(&node.name, &replica.vector, &must, &gone);
-        let Some(confirmed) = mutations::on_confirmed(self, n, table, confirmed.ok()) else {
-            return;
-        };
-        let least_age = if self.broken_by(Around::NoLeastAge) { 0 } else { LEAST_AGE_MS };
-        let before_ms = self.wall_ms(n).saturating_sub(least_age);
-        let before = checks::collected::deletions(self, n, table);
-        let mut after = 0;
-        loop {
-            let confirmed = confirmed.clone();
-            let collection = Collection { table, confirmed, before_ms, after };
-            match self.run(n, &Command::Replication(ReplicationCommand::Collect(collection))) {
-                Ok(Outcome::Replication(ReplicationOutcome::Collected { next: Some(next) })) => {
-                    after = next;
-                }
-                Ok(_) | Err(_) => break,
-            }
-        }
-        self.tally.collected += checks::collected::by_all_who_are_known(self, n, table, &before);
-        checks::after(self, n);
-    }
-
     /// The process ends and starts again: what is in memory is lost.
     pub(crate) fn restart(&mut self, n: usize, from: Option<(Database, Disk)>) {
         self.set_full(n, false);
@@ -343,7 +319,7 @@ impl World {
         self.nodes[n].session += 1;
         self.all_down(n);
         let node = &mut self.nodes[n];
-        (node.peers, node.heard, node.ahead_since) = Default::default();
+        (node.peers, node.heard, node.ahead_since, node.upkeep) = Default::default();
         if rolled_back {
             checks::i13::excuse(self);
         }

@@ -9,6 +9,8 @@
 //!   position, vector ── Ack ────────────────────> collect, drain, status
 //! ```
 //!
+//! Who does what, and when, is decided by `driver` for each link, and by `upkeep` for the node besides its links.
+//!
 //! Knowledge comes in three kinds, which are never mixed up (the invariants I7 to I9):
 //!
 //! - a *position* in the change log of one source: what is before it has been incorporated. It is moved by
@@ -30,6 +32,7 @@ mod resolve;
 mod session;
 mod source;
 mod tombstone_gc;
+pub mod upkeep;
 mod version_vector;
 
 pub use batch::{Ack, Batch, Head, OpenConflicts, Part, ReplicaStatus, RowVersion};

@@ -15,10 +15,7 @@ use super::{
     Unfit, VersionVector, Why,
     driver::{Node, ReplicaSummary},
 };
-use crate::{
-    directory::Directory,
-    model::{ActorId, Hlc, NodeName, Refusal, Stamp, TableUid},
-};
+use crate::model::{ActorId, Hlc, NodeName, Refusal, Stamp, TableUid};
 
 /// Numbers for reasons without a name: the other side shows them.
 pub const REFUSED: u64 = 100;
@@ -257,7 +254,7 @@ impl RemoteReplica {
             statuses.hear(node.clone(), before);
         }
         statuses.hear(node.clone(), status);
-        self.status = statuses.of(node).cloned();
+        self.status = statuses.get(node).cloned();
         self.compare(facts);
     }
 
@@ -360,22 +357,6 @@ impl Peers {
     pub fn who_has_met(&self, later_than: Hlc) -> BTreeSet<NodeName> {
         let met = self.0.iter().filter(|(_, replica)| replica.met > Some(later_than));
         met.map(|((_, node), _)| node.clone()).collect()
-    }
-
-    /// The statuses of a table's replicas, as far as they count for garbage collection: what an earlier actor
-    /// has confirmed may be lost by now.
-    #[must_use]
-    pub fn statuses(&self, table: TableUid, directory: &Directory) -> ReplicaStatuses {
-        let mut statuses = ReplicaStatuses::default();
-        for (node, known) in self.of_table(table) {
-            if let Some(status) = &known.status {
-                statuses.hear(node.clone(), status.clone());
-                if let Some(row) = directory.node(node) {
-                    statuses.void_others(node, row.actor);
-                }
-            }
-        }
-        statuses
     }
 
     /// Forgets tables that are no more.

@@ -7,7 +7,7 @@ use cortex_mutant::mutant;
 
 use super::{Dot, ReplicaStatus, VersionVector};
 use crate::{
-    directory::Seen,
+    directory::{Directory, Seen},
     model::{ActorId, NodeName},
 };
 
@@ -36,6 +36,23 @@ pub enum GcBlocking {
 pub struct ReplicaStatuses(BTreeMap<NodeName, ReplicaStatus>);
 
 impl ReplicaStatuses {
+    /// What replicas have said last, as far as it counts by the directory: what an earlier actor has confirmed may be
+    /// lost by now.
+    #[must_use]
+    pub fn of(
+        said: impl IntoIterator<Item = (NodeName, ReplicaStatus)>,
+        directory: &Directory,
+    ) -> Self {
+        let mut statuses = Self::default();
+        for (node, status) in said {
+            statuses.hear(node.clone(), status);
+            if let Some(row) = directory.node(&node) {
+                statuses.void_others(&node, row.actor);
+            }
+        }
+        statuses
+    }
+
     /// Records the status of a replica. Within one epoch of one actor it only grows; a status of
     /// another actor voids what was said before: that replica may have lost it.
     pub fn hear(&mut self, node: NodeName, status: ReplicaStatus) {
@@ -66,7 +83,7 @@ impl ReplicaStatuses {
 
     /// What a node has said.
     #[must_use]
-    pub fn of(&self, node: &NodeName) -> Option<&ReplicaStatus> {
+    pub fn get(&self, node: &NodeName) -> Option<&ReplicaStatus> {
         self.0.get(node)
     }
 
@@ -78,7 +95,7 @@ impl ReplicaStatuses {
         must: &BTreeMap<NodeName, u64>,
         deletion: Dot,
     ) -> Option<GcBlocker> {
-        let knows = |node| self.of(node).is_some_and(|status| status.vector.covers(deletion));
+        let knows = |node| self.get(node).is_some_and(|status| status.vector.covers(deletion));
         let node = must.keys().find(|node| *node != here && !knows(node))?;
         Some(GcBlocker { node: node.clone(), why: GcBlocking::Behind })
     }
@@ -109,6 +126,17 @@ impl ReplicaStatuses {
         expected.retain(|node, epoch| {
             node != here && (*epoch == 0 || *epoch > gone.get(node).copied().unwrap_or(0))
         });
+        self.confirmed_by(expected, own)
+    }
+
+    /// What all of these replicas have incorporated.
+    #[mutant(OthersConfirm => Ok(own.clone()))]
+    #[mutant(EachReplicaConfirms, expected = expected.into_iter().rev().skip(1).collect())]
+    fn confirmed_by(
+        &self,
+        expected: BTreeMap<NodeName, u64>,
+        own: &VersionVector,
+    ) -> Result<VersionVector, GcBlocker> {
         let mut confirmed = own.clone();
         for (node, epoch) in expected {
             let block = |why| GcBlocker { node: node.clone(), why };
@@ -235,17 +263,17 @@ mod tests {
         statuses.hear(node("b"), status(2, &[(1, 5)]));
         statuses.hear(node("b"), status(7, &[(1, 2)]));
         assert_eq!(
-            statuses.of(&node("b")).map(|status| status.vector.clone()),
+            statuses.get(&node("b")).map(|status| status.vector.clone()),
             Some(vector(&[(1, 2)]))
         );
         statuses.hear(node("b"), ReplicaStatus { epoch: 2, ..status(7, &[]) });
         assert_eq!(
-            statuses.of(&node("b")).map(|status| status.vector.clone()),
+            statuses.get(&node("b")).map(|status| status.vector.clone()),
             Some(VersionVector::new())
         );
         statuses.void_others(&node("b"), ActorId(7));
-        assert!(statuses.of(&node("b")).is_some());
+        assert!(statuses.get(&node("b")).is_some());
         statuses.void_others(&node("b"), ActorId(8));
-        assert!(statuses.of(&node("b")).is_none());
+        assert!(statuses.get(&node("b")).is_none());
     }
 }

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use cortex_core::{model::TableUid, replication::Dot};
+use cortex_core::{
+    model::TableUid,
+    replication::{Dot, ReplicaStatuses, driver::Node as _},
+};
 
 use crate::world::{World, broken};
 
@@ -25,7 +28,7 @@ pub(crate) fn by_all_who_are_known(
     let after = deletions(world, n, table);
     let gone = directory.gone(table);
     let mut known = directory.epochs(table);
-    for (_, status) in node.peers.statuses(table, directory).iter() {
+    for (_, status) in ReplicaStatuses::of(world.here(n).statuses(table), directory).iter() {
         for (name, epoch) in &status.epochs {
             let newest = known.entry(name.clone()).or_default();
             *newest = (*epoch).max(*newest);

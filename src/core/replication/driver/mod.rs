@@ -31,6 +31,7 @@ use cortex_mutant::mutant;
 
 pub use clocks::{HELD_OFF, MAX_SKEW_MS, are_apart};
 pub use gossip::STATUSES;
+pub(super) use node::is_same;
 pub use node::{Node, ReplicaSummary, is_evicted, last_of, may_hold, own_status};
 pub use serving::{Answered, ReaderKnows};
 
@@ -640,13 +641,7 @@ impl Driver {
     fn replicas_changed(&mut self, tables: Option<Vec<TableUid>>, here: &impl Node, now: Duration) {
         for table in tables.unwrap_or_else(|| self.session.waiting().collect()) {
             let (own, before) = (here.replica(table), self.seen.get(&table));
-            let same = before.is_some_and(|before| match (before, &own) {
-                (Some(before), Some(own)) => {
-                    std::ptr::addr_eq(Arc::as_ptr(before), Arc::as_ptr(own))
-                }
-                (None, None) => true,
-                (Some(_), None) | (None, Some(_)) => false,
-            });
+            let same = before.is_some_and(|before| is_same(before.as_ref(), own.as_ref()));
             if !same {
                 self.session.changed(table);
             }

@@ -25,6 +25,21 @@ pub trait ReplicaSummary: fmt::Debug + Send + Sync {
     fn open_conflicts(&self) -> OpenConflicts;
     /// The draining that is under way.
     fn drain(&self) -> Option<[u8; 16]>;
+    /// Deletions that it keeps.
+    fn tombstones(&self) -> u64;
+}
+
+/// True where nothing of a replica has changed between two looks at it.
+pub(in crate::replication) fn is_same(
+    before: Option<&Arc<dyn ReplicaSummary>>,
+    now: Option<&Arc<dyn ReplicaSummary>>,
+) -> bool {
+    match (before, now) {
+        // Of a trait object only the address says which it is.
+        (Some(before), Some(now)) => std::ptr::addr_eq(Arc::as_ptr(before), Arc::as_ptr(now)),
+        (None, None) => true,
+        (Some(_), None) | (None, Some(_)) => false,
+    }
 }
 
 /// A driver's own node, as it is at the moment.

@@ -63,6 +63,10 @@ impl ReplicaSummary for Own {
     fn drain(&self) -> Option<[u8; 16]> {
         None
     }
+
+    fn tombstones(&self) -> u64 {
+        0
+    }
 }
 
 /// A node that has a replica of the directory alone.

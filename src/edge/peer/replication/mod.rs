@@ -19,7 +19,7 @@ mod pack;
 mod problems;
 mod work;
 
-use std::{collections::VecDeque, convert::Infallible};
+use std::{collections::VecDeque, convert::Infallible, sync::Arc};
 
 use bytes::Bytes;
 use cortex_core::{
@@ -38,6 +38,7 @@ use tokio::{
 use tracing::trace;
 
 pub(super) use held_off::HeldOff;
+pub(super) use node::LocalNode;
 pub(super) use problems::ProblemLog;
 
 use super::{Shared, link::Ended};
@@ -126,11 +127,13 @@ pub(super) fn last_of(shared: &Shared, node: &NodeName) -> Option<Dot> {
     driver::last_of(&here(shared), node)
 }
 
-fn here(shared: &Shared) -> node::LocalNode {
-    node::LocalNode {
+/// This node, as what is decided about it reads it.
+pub(super) fn here(shared: &Shared) -> LocalNode {
+    LocalNode {
         name: shared.mesh().node().clone(),
         store: shared.context.service.store().clone(),
         view: shared.context.service.sync().clone(),
+        mesh: Arc::clone(&shared.view),
     }
 }
 
@@ -143,7 +146,7 @@ struct Exchange<'a> {
     shared: &'a Shared,
     /// The other node.
     node: &'a NodeName,
-    here: node::LocalNode,
+    here: LocalNode,
     driver: Driver,
     jobs: JoinSet<Result<Finished, StoreError>>,
     /// Frames to be sent, each with whether it is a batch.

@@ -1,4 +1,4 @@
-//! This node, as the driver of a link reads it: from the store, and from what is known of replicas on other nodes.
+//! This node, as the driver of a link and upkeep read it: from the store, and from what is known of other nodes.
 //! Nothing is changed here.
 
 use std::{collections::BTreeSet, ops::Deref, sync::Arc};
@@ -8,23 +8,25 @@ use cortex_core::{
     directory::Directory,
     model::{ActorId, Hlc, NodeName, TableUid},
     replication::{
-        ReplicaStatus,
+        RemoteReplica, ReplicaStatus,
         driver::{Node, ReplicaSummary},
+        upkeep::UpkeepNode,
     },
 };
 
 use crate::{
-    service::sync::SyncView,
+    service::{mesh::MeshView, sync::SyncView},
     store::{Catalog, Store},
     sys::clock,
 };
 
 /// This node.
 #[derive(Debug)]
-pub(super) struct LocalNode {
+pub(in crate::edge::peer) struct LocalNode {
     pub(super) name: NodeName,
-    pub(super) store: Store,
-    pub(super) view: Arc<SyncView>,
+    pub(in crate::edge::peer) store: Store,
+    pub(in crate::edge::peer) view: Arc<SyncView>,
+    pub(super) mesh: Arc<MeshView>,
 }
 
 /// The directory of a catalog.
@@ -77,5 +79,21 @@ impl Node for LocalNode {
 
     fn who_has_met(&self, later_than: Hlc) -> BTreeSet<NodeName> {
         self.view.read(|peers| peers.who_has_met(later_than))
+    }
+}
+
+impl UpkeepNode for LocalNode {
+    fn remote_replicas(&self, table: TableUid) -> Vec<(NodeName, RemoteReplica)> {
+        self.view.replicas_of(table)
+    }
+
+    fn rows(&self, table: TableUid) -> u64 {
+        self.store.catalog().by_uid(table).map_or(0, |entry| entry.usage.records())
+    }
+
+    fn clock_offsets_ms(&self) -> Vec<i64> {
+        let seen = self.mesh.now();
+        let linked = seen.peers.iter().filter(|peer| peer.connected);
+        linked.filter_map(|peer| peer.clock_offset_ms).collect()
     }
 }
