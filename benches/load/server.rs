@@ -264,10 +264,10 @@ fn ask<W: Wire>(socket: &Path, encode: impl FnOnce(&mut W, &mut Vec<u8>)) -> Res
 }
 
 fn receive(stream: &mut UnixStream, bytes: &mut Vec<u8>) -> Result<()> {
-    let mut batch = [0; 512];
-    let n = stream.read(&mut batch).context("read a reply")?;
+    let mut buffer = [0; 512];
+    let n = stream.read(&mut buffer).context("read a reply")?;
     ensure!(n > 0, "the server closed the connection");
-    bytes.extend_from_slice(&batch[..n]);
+    bytes.extend_from_slice(&buffer[..n]);
     Ok(())
 }
 

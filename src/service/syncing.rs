@@ -153,11 +153,11 @@ impl Wait {
     ) -> Result<Verified, CommandError> {
         let begun = clock::monotonic();
         let deadline = begun + time_limit;
-        let (mut replicas, mut words) = (store.replica_changes(), sync.changes());
+        let (mut replicas, mut statuses) = (store.replica_changes(), sync.changes());
         loop {
             // Before the look: a change that comes after it wakes up.
             replicas.borrow_and_update();
-            words.borrow_and_update();
+            statuses.borrow_and_update();
             let mut missing = self.missing(store, sync);
             if missing.is_empty() {
                 missing = self.unconfirmed(store, mesh, deadline).await;
@@ -170,7 +170,7 @@ impl Wait {
             let changed = async {
                 tokio::select! {
                     changed = replicas.changed() => changed.is_ok(),
-                    changed = words.changed() => changed.is_ok(),
+                    changed = statuses.changed() => changed.is_ok(),
                     () = tokio::time::sleep(ASK_AGAIN) => true,
                 }
             };
