@@ -428,10 +428,7 @@ impl Driver {
         }
     }
 
-    fn message(&mut self, mut message: Message, here: &impl Node, now: Duration) {
-        if let Message::Batch(batch) = &mut message {
-            self.leave_invalid_rows_out(batch);
-        }
+    fn message(&mut self, message: Message, here: &impl Node, now: Duration) {
         match &message {
             Message::PullRequest(_) => {}
             // What it has is not sent back to it.
@@ -546,7 +543,8 @@ impl Driver {
         table == SYSTEM_TABLE && self.quarantine.is_open()
     }
 
-    /// Whatever else comes of a batch: rows that are no records have no part in it.
+    /// Of a batch that answers a request, and of no other: a peer could send any number of those, of tables that it makes
+    /// up, and something is kept of each.
     fn leave_invalid_rows_out(&mut self, batch: &mut Batch) {
         let table = batch.table;
         if table == SYSTEM_TABLE {
@@ -562,7 +560,8 @@ impl Driver {
         self.outputs.extend(notes);
     }
 
-    fn apply(&mut self, batch: Box<Batch>, here: &impl Node, now: Duration) {
+    fn apply(&mut self, mut batch: Box<Batch>, here: &impl Node, now: Duration) {
+        self.leave_invalid_rows_out(&mut batch);
         let latest = self.believed(&batch, here, now);
         let learn = batch.table == SYSTEM_TABLE && self.quarantine.is_behind(&batch.from);
         self.applying += 1;

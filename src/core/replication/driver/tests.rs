@@ -360,6 +360,19 @@ fn unverified(key: &str) -> UnverifiedRow {
     UnverifiedRow { key: key.into(), stamp, writer: None, why: "it is not signed".into() }
 }
 
+/// holds E1: a peer can send any number of them, of tables that it makes up.
+#[test]
+fn of_a_batch_that_nobody_has_asked_for_nothing_is_noted() {
+    let here = Scene::default();
+    let mut driver = driver(&here);
+    asks(&mut driver, &here, s(0));
+    let stamp = Stamp { hlc: Hlc::from_unix_ms(1), actor: THERE };
+    let invalid = RowVersion { key: vec![0xff], value: None, stamp, seq: 1, context: 0 };
+    let batch = Batch { rows: vec![invalid], ..*batch(TableUid([3; 16]), 0, 1, true) };
+    driver.handle(Input::Message(Message::Batch(Box::new(batch))), &here, s(0));
+    assert_eq!(outputs(&mut driver), []);
+}
+
 /// holds I3: nothing is acknowledged that stands behind a row which is not believed.
 #[test]
 fn behind_a_row_that_is_quarantined_the_directory_is_learnt_and_not_acknowledged() {
