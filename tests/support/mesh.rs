@@ -166,6 +166,17 @@ impl Authority {
         );
     }
 
+    /// A daemon `home` at that port, and certificates for it and for `cabin`, which is configured and no daemon.
+    pub(crate) fn home_beside_cabin() -> (Self, Daemon, u16) {
+        let ca = Self::new();
+        ca.issue("home");
+        ca.issue("cabin");
+        let port = free_port();
+        let nodes = [("home", port), ("cabin", free_port())];
+        let home = Daemon::with_config(&ca.settings("home", port, &nodes));
+        (ca, home, port)
+    }
+
     /// The `[mesh]` of a node.
     pub(crate) fn settings(&self, name: &str, port: u16, nodes: &[(&str, u16)]) -> String {
         self.settings_with(name, name, port, nodes)

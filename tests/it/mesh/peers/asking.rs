@@ -113,12 +113,7 @@ fn listener() -> TcpListener {
 
 /// `home`, and `cabin`, which asks; `office` is configured and at `elsewhere`.
 fn scene(elsewhere: u16) -> (Authority, Daemon, u16, Asker) {
-    let ca = Authority::new();
-    ca.issue("home");
-    ca.issue("cabin");
-    let port = free_port();
-    let nodes = [("home", port), ("cabin", free_port())];
-    let home = Daemon::with_config(&ca.settings("home", port, &nodes));
+    let (ca, home, port) = Authority::home_beside_cabin();
     let asker = Asker::start(&ca, &[("home", port), ("office", elsewhere)]);
     (ca, home, port, asker)
 }

@@ -22,7 +22,7 @@ use rmpv::Value;
 
 use crate::mesh::peers::daemon::{Daemon, wait_until};
 use crate::mesh::peers::has_event;
-use crate::mesh::peers::mesh::{Authority, LINK, Tls, free_port, is_connected, node};
+use crate::mesh::peers::mesh::{Authority, LINK, Tls, is_connected, node};
 use crate::mesh::peers::rpc::{list, map, packed};
 
 const ACTOR: ActorId = ActorId(0xbad);
@@ -160,12 +160,7 @@ struct Scene {
 
 impl Scene {
     fn new() -> Self {
-        let ca = Authority::new();
-        ca.issue("home");
-        ca.issue("cabin");
-        let port = free_port();
-        let nodes = [("home", port), ("cabin", free_port())];
-        let home = Daemon::with_config(&ca.settings("home", port, &nodes));
+        let (ca, home, port) = Authority::home_beside_cabin();
         let params = ["shared".into(), list(["id".into()]), "home,cabin".into()];
         home.connect().call("create_table", &params).expect("made");
         let member = Member::start(ca.credentials("cabin", "cabin"), port);
@@ -258,12 +253,7 @@ fn requests_for_tables_that_there_are_not_take_no_memory() {
     const ROUNDS: u32 = 24;
     const AT_ONCE: u32 = 250;
     const MOST_KIB: u64 = 64 << 10;
-    let ca = Authority::new();
-    ca.issue("home");
-    ca.issue("cabin");
-    let port = free_port();
-    let nodes = [("home", port), ("cabin", free_port())];
-    let home = Daemon::with_config(&ca.settings("home", port, &nodes));
+    let (ca, home, port) = Authority::home_beside_cabin();
     let credentials = ca.credentials("cabin", "cabin");
     let mut link = Tls::connect(&credentials, "home", port, LINK);
     send(&mut link, &Message::Hello(hello(&credentials)));

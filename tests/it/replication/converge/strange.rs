@@ -15,9 +15,7 @@ use rmpv::Value;
 
 use crate::replication::converge::cluster::Cluster;
 use crate::replication::converge::daemon::{Daemon, wait_until};
-use crate::replication::converge::mesh::{
-    Authority, LINK, Tls, free_port, is_connected, node, refused,
-};
+use crate::replication::converge::mesh::{Authority, LINK, Tls, is_connected, node, refused};
 use crate::replication::converge::rpc::field;
 
 /// `home`, and the credentials of `cabin`, which is configured and no daemon.
@@ -29,12 +27,7 @@ struct Scene {
 
 impl Scene {
     fn new() -> Self {
-        let ca = Authority::new();
-        ca.issue("home");
-        ca.issue("cabin");
-        let port = free_port();
-        let nodes = [("home", port), ("cabin", free_port())];
-        let home = Daemon::with_config(&ca.settings("home", port, &nodes));
+        let (ca, home, port) = Authority::home_beside_cabin();
         Self { home, port, cabin: ca.credentials("cabin", "cabin") }
     }
 
